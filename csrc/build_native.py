@@ -1,0 +1,35 @@
+"""The cffi builder: fastdistill.h and the C files -> fastdistill._native.  Run by setup.py only."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+here = Path(__file__).resolve().parent
+SOURCES = ["dispatch.c", "plan.c", "threads.c", "isa_scalar.c", "isa_avx2.c", "isa_avx512.c"]
+
+
+def declarations() -> str:
+    """fastdistill.h without its preprocessor lines and comments: what cffi understands."""
+    text = (here / "fastdistill.h").read_text(encoding="utf-8")
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+
+
+ffi = FFI()
+ffi.cdef(declarations())
+ffi.set_source(
+    "fastdistill._native",
+    '#include "fastdistill.h"',
+    sources=[os.path.relpath(here / name, here.parent) for name in SOURCES],
+    include_dirs=[os.path.relpath(here, here.parent)],
+    depends=[os.path.relpath(path, here.parent) for path in sorted(here.rglob("*.[ch]"))],
+    libraries=["m"],
+    # No -m flag: each level switches its own target on.  Contraction off: vf_fma is the only fused multiply-add.
+    extra_compile_args=["-O3", "-g0", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    + os.environ.get("FASTDISTILL_CFLAGS", "").split(),
+    extra_link_args=["-pthread"] + os.environ.get("FASTDISTILL_LDFLAGS", "").split(),
+)

@@ -1,0 +1,104 @@
+/* dispatch.c - which levels this CPU runs, which one is selected, and the entries that Python calls. */
+#include <stdlib.h>
+#include "internal.h"
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+extern const struct fd_kernels fd_kernels_scalar;
+#if defined(__x86_64__)
+extern const struct fd_kernels fd_kernels_avx2, fd_kernels_avx512;
+
+/* The operating system saves the registers that `mask` names (XCR0: 2 and 4 for AVX, 0xe0 more for AVX-512). */
+static int os_saves(unsigned mask)
+{
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    (void)high;
+    return (low & mask) == mask;
+}
+static int has_avx2(void)
+{
+    unsigned a, b, c, d, e, b7, f, g;
+    const unsigned need = 1u << 12 | 1u << 27 | 1u << 28 | 1u << 29;         /* FMA, OSXSAVE, AVX, F16C */
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need) != need || !os_saves(0x6)) return 0;
+    return __get_cpuid_count(7, 0, &e, &b7, &f, &g) && (b7 & 1u << 5);
+}
+#if defined(FD_EMULATE_AVX512)
+static int has_avx512(void) { return has_avx2(); }
+#else
+static int has_avx512(void)
+{
+    unsigned a, b, c, d;
+    const unsigned need = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;         /* F, DQ, BW, VL */
+    if (!has_avx2() || !os_saves(0xe6) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    return (b & need) == need && (c & 1u << 11);                             /* VNNI */
+}
+#endif
+#endif
+static int always(void) { return 1; }
+
+/* Worst first.  The place for neon and dotprod is here: their words in vec_neon.h, their unit in isa_neon.c. */
+static const struct { const struct fd_kernels *kernels; int (*supported)(void); } levels[] = {
+    {&fd_kernels_scalar, always},
+#if defined(__x86_64__)
+    {&fd_kernels_avx2, has_avx2},
+    {&fd_kernels_avx512, has_avx512},
+#endif
+};
+static int selected;
+const struct fd_kernels *fd_kernels = &fd_kernels_scalar;
+
+int fd_isa_count(void) { return (int)(sizeof levels / sizeof *levels); }
+const char *fd_isa_name(int level) { return levels[level].kernels->name; }
+int fd_isa_supported(int level) { return levels[level].supported(); }
+int fd_isa_selected(void) { return selected; }
+void fd_isa_select(int level) { selected = level; fd_kernels = levels[level].kernels; }
+
+static _Atomic int64_t allocations;
+int64_t fd_allocations(void) { return allocations; }
+void *fd_malloc(size_t bytes) { allocations++; return malloc(bytes); }
+
+int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs)
+{
+    int64_t blocks = fd_ceil(inputs, FD_BLOCK), rows = fd_stride(outputs);
+    switch (format) {
+    case FD_F32: return rows * inputs * 4;
+    case FD_F16: case FD_BF16: return rows * inputs * 2;
+    case FD_Q8: return rows * blocks * (FD_BLOCK + 2);
+    default: return rows * blocks * (FD_BLOCK / 2 + 4);
+    }
+}
+
+struct pack { int format; int64_t outputs, inputs; const void *data; const uint16_t *scale, *minimum; void *packed; };
+static void pack_range(void *context, int64_t begin, int64_t end)
+{
+    const struct pack *p = context;
+    fd_kernels_scalar.pack_rows(p->format, p->outputs, p->inputs, p->data, p->scale, p->minimum, p->packed, begin, end);
+}
+int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale, const uint16_t *minimum,
+            void *packed, int threads)
+{
+    struct pack p = {format, outputs, inputs, data, scale, minimum, packed};
+    fd_parallel_for(threads, fd_stride(outputs) / FD_LANES, FD_TASK_TILES, pack_range, &p);
+    return FD_OK;
+}
+
+int fd_quantize_rows(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total)
+{
+    return fd_kernels->quantize_rows(rows, width, x, codes, scale, sum, total);
+}
+int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
+{
+    return fd_kernels->linear(weight, rows, x, y, threads);
+}
+int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
+                      float *log_sum_exp, float *entropy, int threads)
+{
+    return fd_kernels->row_statistics(rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, threads);
+}
+int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
+{
+    fd_kernels->exp_log(n, x, exp_out, log_out);
+    return FD_OK;
+}

@@ -1,0 +1,109 @@
+/* fastdistill.h - every C symbol that Python may call, with the shape of every pointer.  cffi reads this same file.
+ *
+ * C trusts shapes (Python has checked them) and reports only what reading the data reveals.
+ */
+#ifndef FASTDISTILL_H
+#define FASTDISTILL_H
+#include <stdint.h>
+
+enum fd_status { FD_OK, FD_NOT_FINITE, FD_NO_MEMORY };
+
+/* ---- instruction sets: levels are numbered from 0, worst first ---- */
+int fd_isa_count(void);
+const char *fd_isa_name(int level);
+int fd_isa_supported(int level);
+int fd_isa_selected(void);
+void fd_isa_select(int level);              /* the caller has asked fd_isa_supported */
+
+/* ---- threads ---- */
+int fd_threads_limit(void);                 /* how many threads a job may ask for */
+int64_t fd_allocations(void);               /* how often C has called malloc since the process began */
+
+/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/pack.c) ---- */
+enum fd_format { FD_F32, FD_F16, FD_BF16, FD_Q8, FD_Q4 };
+struct fd_weight {
+    int32_t format;                         /* enum fd_format */
+    int64_t outputs, inputs;                /* logical sizes */
+    const void *packed;                     /* fd_packed_bytes(format, outputs, inputs), 64-byte aligned */
+    const float *bias;                      /* (outputs rounded up to 32,), zeros at the end; or NULL */
+};
+int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs);
+/* data (outputs, inputs) of the format's type, or codes (outputs, blocks * 32 or * 16); scale, minimum (outputs, blocks) */
+int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale, const uint16_t *minimum,
+            void *packed, int threads);
+
+/* ---- kernels ---- */
+/* x (rows, width) -> codes (rows, blocks * 32), scale, sum, total (rows, blocks); blocks = ceil(width / 32).
+ * sum = scale * total, total = the sum of the codes. */
+int fd_quantize_rows(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);
+/* x (rows, inputs) -> y (rows, outputs) */
+int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
+/* logits (rows, vocab) -> argmax, top, second, log_sum_exp, entropy, each (rows,) */
+int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
+                      float *log_sum_exp, float *entropy, int threads);
+/* out[i] = e^x[i], log x[i]: the functions every kernel uses */
+int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out);
+
+/* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
+enum fd_op_kind {
+    FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */
+    FD_OP_RMS_NORM,                         /* in1 / sqrt(mean(in1^2) + scalar) * vector -> out[0] and, where given, codes_out */
+    FD_OP_QUANTIZE,                         /* in1 -> codes_out */
+    FD_OP_LINEAR,                           /* weights[0..parts) over in1 or codes_in -> out[...]; `epilogue` */
+    FD_OP_ADD,                              /* in1 + in2 -> out[0] */
+    FD_OP_SILU_MUL,                         /* silu(in1) * in2 -> out[0] */
+    FD_OP_ROTARY_TABLE,                     /* positions, vector = inverse frequencies -> cos out[0], sin out[1] */
+    FD_OP_ROTARY,                           /* in1, heads; cos in2, sin in3 -> out[0] */
+    FD_OP_STORE,                            /* keys in1, values in2 -> the caches, layer `layer` */
+    FD_OP_ATTEND,                           /* queries in1 over the caches -> out[0], or partial results where split */
+    FD_OP_ATTEND_MERGE,                     /* partial results -> out[0] */
+    FD_OP_READ,                             /* the rows that are read, of in1 -> out[0] */
+    FD_OP_HEAD,                             /* weights[0] over in1 or codes_in -> partial statistics, logits where asked */
+    FD_OP_HEAD_MERGE,                       /* partial statistics -> statistics */
+    FD_OP_COPY                              /* in1 -> out[0]: a tap */
+};
+enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = in2 + y; out = silu(y0) * y1 */
+struct fd_codes { int8_t *codes; float *scale; float *sum; int32_t *total; };
+struct fd_op {
+    int32_t kind, read_rows;                /* read_rows: runs over the rows that are read, not over all */
+    int32_t epilogue, parts;
+    int64_t width, layer;                   /* floats a row of in1, without padding */
+    int64_t heads, kv_heads, head_dim;
+    float scalar;
+    const float *vector;
+    const struct fd_weight *weights[3];
+    const float *in1, *in2, *in3;
+    float *out[3];
+    struct fd_codes codes_in, codes_out;
+};
+struct fd_cache {                           /* one sequence's keys and values */
+    void *base;                             /* [layer][k, v][kv_head][slot][head_dim rounded up to 16] of f16 or f32 */
+    int64_t capacity;
+    int32_t is_f32;
+};
+struct fd_pass {
+    int64_t rows;
+    const int32_t *tokens;                  /* (rows,), or NULL when `inputs` is given */
+    const float *inputs;                    /* (rows, width) */
+    const int32_t *positions, *sequences, *slots, *nodes;   /* (rows,) */
+    const struct fd_cache *caches;          /* (sequences,) */
+    const int32_t *runs;                    /* visible slots of node g, in position order: runs of (start, length) ... */
+    const int64_t *run_offsets;             /* ... number run_offsets[g] .. run_offsets[g + 1]; (nodes + 1,) */
+    const int64_t *key_counts;              /* (nodes,) the total length of its runs */
+    int64_t most_keys;                      /* the largest of them */
+    int64_t reads;
+    const int32_t *read_rows;               /* (reads,) */
+    const int32_t *wanted_tokens;           /* (reads,) tokens whose log probability is wanted; or NULL */
+    float *logits;                          /* (reads, vocab) or NULL */
+    int32_t *argmax;                        /* statistics, each (reads,) */
+    float *top, *second, *log_sum_exp, *entropy, *wanted_log_prob;
+    float *partial_statistics;              /* fd_statistics_floats(vocab) a read row */
+    float *partial_attention;               /* for rows split over keys; split_tiles tiles for each of FD_SPLIT_ROWS rows */
+    int64_t split_tiles;
+};
+int64_t fd_statistics_floats(int64_t vocab);
+int64_t fd_attention_floats(int64_t heads, int64_t head_dim, int64_t tiles);   /* of partial_attention */
+int64_t fd_attention_tiles(int64_t keys);
+/* Stage s is ops stages[s] .. stages[s + 1], s < count.  Returns a status; `where` is then the op and the row. */
+int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads, int64_t *where);
+#endif

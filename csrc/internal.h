@@ -1,0 +1,46 @@
+/* internal.h - what the C files share: the pool, the struct of kernels that each level fills, fixed tile sizes. */
+#ifndef FD_INTERNAL_H
+#define FD_INTERNAL_H
+#include <stdatomic.h>
+#include <stddef.h>
+#include "fastdistill.h"
+
+enum {
+    FD_BLOCK = 32,          /* weights and activations that share one scale */
+    FD_LANES = 16,          /* outputs of one tile */
+    FD_TASK_TILES = 4,      /* tiles of one claimed piece of a linear */
+    FD_CHUNK = 256,         /* vocabulary entries of one piece of the head and of the statistics */
+    FD_HEAD_ROWS = 32,      /* rows whose chunk of logits one thread holds at a time */
+    FD_KEY_TILE = 128,      /* keys of one softmax tile */
+    FD_SPLIT_ROWS = 4,      /* up to this many rows, attention is split over key tiles too */
+    FD_PARTIAL = 8          /* floats of one chunk's statistics */
+};
+static inline int64_t fd_ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
+static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) * unit; }
+static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
+static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A stage is `tasks` independent pieces; the next one starts when all are done. */
+typedef void fd_stage_fn(void *context, int64_t stage, int64_t task);
+typedef int64_t fd_stage_tasks_fn(void *context, int64_t stage);
+void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, void *context);
+/* One stage: cuts [0, items) into pieces of `grain`, a number fixed by shape. */
+typedef void fd_range_fn(void *context, int64_t begin, int64_t end);
+void fd_parallel_for(int threads, int64_t items, int64_t grain, fd_range_fn *run, void *context);
+
+void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
+
+struct fd_kernels {
+    const char *name;
+    void (*pack_rows)(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
+                      const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end);
+    int (*quantize_rows)(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);
+    int (*row_statistics)(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
+                          float *log_sum_exp, float *entropy, int threads);
+    int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
+    void (*exp_log)(int64_t n, const float *x, float *exp_out, float *log_out);
+    int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
+    int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */
+};
+extern const struct fd_kernels *fd_kernels;  /* of the selected level */
+#endif

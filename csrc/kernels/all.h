@@ -1,0 +1,32 @@
+/* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions. */
+#include <stdlib.h>
+#include "../internal.h"
+#include "../vec_math.h"
+#include "pack.c"
+#include "quantize_rows.c"
+#include "linear.c"
+#include "row_statistics.c"
+#include "head.c"
+#include "elementwise.c"
+#include "rotary.c"
+#include "attention.c"
+#include "ops.c"
+#include "exp_log.c"
+
+#define FD_JOIN2(a, b) a##b
+#define FD_JOIN(a, b) FD_JOIN2(a, b)
+#define FD_TEXT2(a) #a
+#define FD_TEXT(a) FD_TEXT2(a)
+
+const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
+    .name = FD_TEXT(FD_LEVEL),
+#ifdef FD_LEVEL_IS_SCALAR
+    .pack_rows = pack_rows,
+#endif
+    .quantize_rows = quantize_rows,
+    .row_statistics = row_statistics,
+    .linear = linear,
+    .exp_log = exp_log,
+    .op_tasks = op_tasks,
+    .op_run = op_run,
+};

@@ -1,0 +1,50 @@
+/* elementwise.c - what is done to a row on its own: root-mean-square norm, sum, gate, reading, copies. */
+static int op_rms_norm(const struct fd_op *op, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), blocks = stride / FD_BLOCK;
+    const float *x = op->in1 + row * stride;
+    float *y = op->out[0] + row * stride;
+    vf sum = vf_zero();
+    for (int64_t k = 0; k < stride; k += 16) { vf v = vf_load(x + k); sum = vf_fma(v, v, sum); }
+    float inverse = 1.0f / sqrtf(vf_sum(sum) / (float)op->width + op->scalar);
+    for (int64_t k = 0; k < stride; k += 16)
+        vf_store(y + k, vf_mul(vf_mul(vf_load(x + k), vf_set1(inverse)), vf_load(op->vector + k)));
+    if (!op->codes_out.codes) return 1;
+    return quantize_row(op->width, y, op->codes_out.codes + row * stride, op->codes_out.scale + row * blocks,
+                        op->codes_out.sum + row * blocks, op->codes_out.total + row * blocks);
+}
+
+static int op_quantize(const struct fd_op *op, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), blocks = stride / FD_BLOCK;
+    return quantize_row(op->width, op->in1 + row * stride, op->codes_out.codes + row * stride, op->codes_out.scale + row * blocks,
+                        op->codes_out.sum + row * blocks, op->codes_out.total + row * blocks);
+}
+
+static void op_add(const struct fd_op *op, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    for (int64_t k = 0; k < stride; k += 16) vf_store(op->out[0] + at + k, vf_add(vf_load(op->in1 + at + k), vf_load(op->in2 + at + k)));
+}
+
+static void op_silu_mul(const struct fd_op *op, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    for (int64_t k = 0; k < stride; k += 16)
+        vf_store(op->out[0] + at + k, vf_mul(silu(vf_load(op->in1 + at + k)), vf_load(op->in2 + at + k)));
+}
+
+static void op_copy(const struct fd_op *op, int64_t to, int64_t from)
+{
+    int64_t stride = fd_stride(op->width);
+    memcpy(op->out[0] + to * stride, op->in1 + from * stride, (size_t)stride * sizeof(float));
+}
+
+static void op_embed(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    int64_t stride = fd_stride(op->width);
+    float *out = op->out[0] + row * stride;
+    if (pass->tokens) { unpack_row(op->weights[0], pass->tokens[row], out); return; }
+    memcpy(out, pass->inputs + row * op->width, (size_t)op->width * sizeof *out);
+    for (int64_t k = op->width; k < stride; k++) out[k] = 0.0f;
+}

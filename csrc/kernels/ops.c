@@ -1,0 +1,36 @@
+/* ops.c - what each op of a forward pass does with one of its tasks. */
+static int64_t op_rows(const struct fd_op *op, const struct fd_pass *pass) { return op->read_rows ? pass->reads : pass->rows; }
+
+static int64_t op_tasks(const struct fd_op *op, const struct fd_pass *pass)
+{
+    switch (op->kind) {
+    case FD_OP_LINEAR: return op_linear_tasks(op);
+    case FD_OP_ATTEND: return op_attend_tasks(op, pass);
+    case FD_OP_ATTEND_MERGE: return op_attend_merge_tasks(op, pass);
+    case FD_OP_HEAD: return pass->reads ? op_head_tasks(op) : 0;
+    default: return op_rows(op, pass);
+    }
+}
+
+static int64_t op_run(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+{
+    int finite = 1;
+    switch (op->kind) {
+    case FD_OP_EMBED: op_embed(op, pass, task); break;
+    case FD_OP_RMS_NORM: finite = op_rms_norm(op, task); break;
+    case FD_OP_QUANTIZE: finite = op_quantize(op, task); break;
+    case FD_OP_LINEAR: op_linear(op, op_rows(op, pass), task); break;
+    case FD_OP_ADD: op_add(op, task); break;
+    case FD_OP_SILU_MUL: op_silu_mul(op, task); break;
+    case FD_OP_ROTARY_TABLE: op_rotary_table(op, pass, task); break;
+    case FD_OP_ROTARY: op_rotary(op, task); break;
+    case FD_OP_STORE: op_store(op, pass, task); break;
+    case FD_OP_ATTEND: op_attend(op, pass, task); break;
+    case FD_OP_ATTEND_MERGE: op_attend_merge(op, pass, task); break;
+    case FD_OP_READ: op_copy(op, task, pass->read_rows[task]); break;
+    case FD_OP_HEAD: op_head(op, pass, task); break;
+    case FD_OP_HEAD_MERGE: finite = op_head_merge(op, pass, task); break;
+    case FD_OP_COPY: op_copy(op, task, task); break;
+    }
+    return finite ? -1 : task;
+}

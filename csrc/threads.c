@@ -1,0 +1,216 @@
+/* threads.c - the pool: entered once for a whole list of stages, the caller works too.
+ *
+ * Every stage has two counters: `next` hands out its tasks, `done` counts the finished ones; a thread goes on to the next
+ * stage when done = tasks.  So nobody waits for a thread, only for claimed work: a core that is taken away between two
+ * tasks delays nobody, and a worker that wakes late runs through the finished stages and helps with what is left.
+ *
+ * The gate is one word { generation, workers wanted, open, workers inside }.  A worker enters an open gate of a new
+ * generation; the caller shuts it when the last stage is done and waits for those inside.  A second caller that finds the
+ * pool taken runs its job alone.  Workers are joined before fork and started again when needed.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include "internal.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define FD_PAUSE() _mm_pause()
+#elif defined(__aarch64__)
+#define FD_PAUSE() __asm__ volatile("yield")
+#else
+#define FD_PAUSE() ((void)0)
+#endif
+
+enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 4000 };
+#define GATE_INSIDE 0xffu                            /* bits 0..7 */
+#define GATE_OPEN 0x100u
+#define GATE_WANTED(gate) ((gate) >> 16 & 0xffu)
+#define GATE_GENERATION(gate) ((gate) >> 32)
+
+struct counter { _Atomic int64_t next, done; char apart[48]; };      /* one cache line a stage */
+struct job { int64_t stages; fd_stage_tasks_fn *tasks; fd_stage_fn *run; void *context; struct counter *counters; };
+
+static struct {
+    pthread_mutex_t owner, sleep;                    /* owner: the caller whose job runs; sleep: guards the condition */
+    pthread_cond_t wake;
+    _Atomic uint64_t gate;
+    _Atomic int left, sleepers, stop;
+    int workers, hooked;
+    pthread_t threads[MOST_THREADS];
+    struct job job;
+    struct counter *counters;
+    int64_t counters_length;
+} pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+int fd_threads_limit(void) { return MOST_THREADS; }
+
+/* Rounding and denormals as IEEE 754 has them, whatever another library has set in this thread. */
+static unsigned float_mode_enter(void)
+{
+#if defined(__x86_64__)
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return mode;
+#else
+    return 0;
+#endif
+}
+static void float_mode_leave(unsigned mode)
+{
+#if defined(__x86_64__)
+    _mm_setcsr(mode);
+#else
+    (void)mode;
+#endif
+}
+
+static void run_alone(const struct job *job)
+{
+    for (int64_t stage = 0; stage < job->stages; stage++)
+        for (int64_t task = 0, tasks = job->tasks(job->context, stage); task < tasks; task++) job->run(job->context, stage, task);
+}
+
+static void work(const struct job *job)
+{
+    for (int64_t stage = 0; stage < job->stages; stage++) {
+        struct counter *c = job->counters + stage;
+        int64_t tasks = job->tasks(job->context, stage), finished = 0, task;
+        if (tasks == 0) continue;
+        while (atomic_load_explicit(&c->next, memory_order_relaxed) < tasks
+               && (task = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed)) < tasks) {
+            job->run(job->context, stage, task);
+            finished++;
+        }
+        if (finished) atomic_fetch_add_explicit(&c->done, finished, memory_order_release);
+        for (int spins = 0; atomic_load_explicit(&c->done, memory_order_acquire) < tasks; spins++) {
+            FD_PAUSE();
+            if (spins > SPINS_BEFORE_YIELD) sched_yield();
+        }
+    }
+}
+
+static int gate_calls(uint64_t gate, uint64_t seen) { return (gate & GATE_OPEN) && GATE_GENERATION(gate) != seen; }
+
+static void *worker(void *argument)
+{
+    uint64_t index = (uint64_t)(uintptr_t)argument, seen = 0;
+    for (;;) {
+        uint64_t gate = atomic_load(&pool.gate);
+        for (int spins = 0; !gate_calls(gate, seen) && spins < SPINS_BEFORE_SLEEP && !atomic_load(&pool.stop); spins++) {
+            FD_PAUSE();
+            gate = atomic_load(&pool.gate);
+        }
+        if (!gate_calls(gate, seen)) {
+            pthread_mutex_lock(&pool.sleep);
+            atomic_fetch_add(&pool.sleepers, 1);
+            while (!gate_calls(gate = atomic_load(&pool.gate), seen) && !atomic_load(&pool.stop)) pthread_cond_wait(&pool.wake, &pool.sleep);
+            atomic_fetch_sub(&pool.sleepers, 1);
+            pthread_mutex_unlock(&pool.sleep);
+        }
+        if (atomic_load(&pool.stop)) return NULL;
+        if (index >= GATE_WANTED(gate)) { seen = GATE_GENERATION(gate); continue; }
+        if (!atomic_compare_exchange_strong(&pool.gate, &gate, gate + 1)) continue;      /* shut, or another one entered */
+        seen = GATE_GENERATION(gate);
+        unsigned mode = float_mode_enter();
+        work(&pool.job);
+        float_mode_leave(mode);
+        atomic_fetch_add(&pool.left, 1);
+    }
+}
+
+static void wake_sleepers(void)
+{
+    if (atomic_load(&pool.sleepers) == 0) return;
+    pthread_mutex_lock(&pool.sleep);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.sleep);
+}
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&pool.owner);
+    pthread_mutex_lock(&pool.sleep);
+    atomic_store(&pool.stop, 1);
+    pthread_cond_broadcast(&pool.wake);
+    pthread_mutex_unlock(&pool.sleep);
+    for (int i = 0; i < pool.workers; i++) pthread_join(pool.threads[i], NULL);
+    pool.workers = 0;
+    atomic_store(&pool.stop, 0);
+}
+static void after_fork(void) { pthread_mutex_unlock(&pool.owner); }
+
+static void start_workers(int wanted)                /* fewer may come: the caller works on in any case */
+{
+    if (!pool.hooked) pool.hooked = pthread_atfork(before_fork, after_fork, after_fork) == 0;
+    if (!pool.hooked) return;
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);        /* signals go to Python's threads */
+    while (pool.workers < wanted
+           && pthread_create(&pool.threads[pool.workers], NULL, worker, (void *)(uintptr_t)pool.workers) == 0) pool.workers++;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static int counters_ready(int64_t stages)
+{
+    if (stages > pool.counters_length) {
+        free(pool.counters);
+        pool.counters_length = 0;
+        pool.counters = fd_malloc((size_t)stages * sizeof *pool.counters);
+        if (!pool.counters) return 0;
+        pool.counters_length = stages;
+    }
+    memset(pool.counters, 0, (size_t)stages * sizeof *pool.counters);
+    return 1;
+}
+
+void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, void *context)
+{
+    struct job job = {stages, tasks, run, context, NULL};
+    unsigned mode = float_mode_enter();
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads <= 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+        run_alone(&job);
+        float_mode_leave(mode);
+        return;
+    }
+    if (pool.workers < threads - 1) start_workers(threads - 1);
+    if (pool.workers == 0 || !counters_ready(stages)) run_alone(&job);
+    else {
+        job.counters = pool.counters;
+        pool.job = job;
+        atomic_store(&pool.left, 0);
+        uint64_t generation = GATE_GENERATION(atomic_load(&pool.gate)) + 1;
+        atomic_store(&pool.gate, generation << 32 | (uint64_t)(threads - 1) << 16 | GATE_OPEN);
+        wake_sleepers();
+        work(&job);
+        int inside = (int)(atomic_fetch_and(&pool.gate, ~(uint64_t)GATE_OPEN) & GATE_INSIDE);
+        for (int spins = 0; atomic_load(&pool.left) < inside; spins++) {
+            FD_PAUSE();
+            if (spins > SPINS_BEFORE_YIELD) sched_yield();
+        }
+    }
+    pthread_mutex_unlock(&pool.owner);
+    float_mode_leave(mode);
+}
+
+struct range { int64_t items, grain; fd_range_fn *run; void *context; };
+static int64_t range_tasks(void *context, int64_t stage)
+{
+    const struct range *r = context;
+    (void)stage;
+    return fd_ceil(r->items, r->grain);
+}
+static void range_run(void *context, int64_t stage, int64_t task)
+{
+    const struct range *r = context;
+    (void)stage;
+    r->run(r->context, task * r->grain, fd_min((task + 1) * r->grain, r->items));
+}
+void fd_parallel_for(int threads, int64_t items, int64_t grain, fd_range_fn *run, void *context)
+{
+    struct range r = {items, grain, run, context};
+    fd_run_stages(threads, 1, range_tasks, range_run, &r);
+}

@@ -1,0 +1,138 @@
+/* vec_avx2.h - the vocabulary of vec_scalar.h in pairs of 256-bit registers. */
+#include <stdint.h>
+#include <string.h>
+
+typedef struct { __m256 a, b; } vf;
+typedef struct { __m256i a, b; } vi;
+typedef struct { __m256i a, b; } vm;
+typedef vi vb;
+typedef vi vs;                      /* 16-bit sums: 8 pair sums of 2 x 15 x 127 stay below 2^15 */
+
+enum { FD_ROW_TILE = 4 };           /* 4 rows x 2 registers of sums, 4 of codes, 1 of activations: 13 of 16 */
+
+#define FD_VF(lo, hi) ((vf){(lo), (hi)})
+#define FD_VI(lo, hi) ((vi){(lo), (hi)})
+#define FD_VM(lo, hi) ((vm){(lo), (hi)})
+
+static inline vf vf_set1(float a) { __m256 r = _mm256_set1_ps(a); return FD_VF(r, r); }
+static inline vf vf_zero(void) { return FD_VF(_mm256_setzero_ps(), _mm256_setzero_ps()); }
+static inline vf vf_load(const float *p) { return FD_VF(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+static inline vf vf_add(vf x, vf y) { return FD_VF(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
+static inline vf vf_sub(vf x, vf y) { return FD_VF(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
+static inline vf vf_mul(vf x, vf y) { return FD_VF(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+static inline vf vf_div(vf x, vf y) { return FD_VF(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+static inline vf vf_sqrt(vf x) { return FD_VF(_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)); }
+static inline vf vf_fma(vf x, vf y, vf z) { return FD_VF(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)); }
+static inline vf vf_fnma(vf x, vf y, vf z) { return FD_VF(_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)); }
+static inline vf vf_max(vf x, vf y) { return FD_VF(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+static inline vf vf_min(vf x, vf y) { return FD_VF(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+static inline float vf_sum(vf x)
+{
+    __m256 eight = _mm256_add_ps(x.a, x.b);
+    __m256 pairs = _mm256_hadd_ps(eight, eight);                        /* 01 23 01 23 | 45 67 45 67 */
+    __m256 fours = _mm256_hadd_ps(pairs, pairs);
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+static inline uint16_t fd_f32_to_f16(float f) { return _cvtss_sh(f, 0); }
+static inline vf vf_load_f16(const uint16_t *p)
+{
+    return FD_VF(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8))));
+}
+static inline void vf_store_f16(uint16_t *p, vf x)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x.a, 0));
+    _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(x.b, 0));
+}
+static inline __m256 fd_bf16x8(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+static inline vf vf_load_bf16(const uint16_t *p) { return FD_VF(fd_bf16x8(p), fd_bf16x8(p + 8)); }
+
+static inline vi vi_set1(int32_t a) { __m256i r = _mm256_set1_epi32(a); return FD_VI(r, r); }
+static inline vi vi_load(const int32_t *p)
+{
+    return FD_VI(_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 8)));
+}
+static inline void vi_store(int32_t *p, vi x) { _mm256_storeu_si256((__m256i *)p, x.a); _mm256_storeu_si256((__m256i *)(p + 8), x.b); }
+static inline vi vi_add(vi x, vi y) { return FD_VI(_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)); }
+static inline vi vi_sub(vi x, vi y) { return FD_VI(_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)); }
+static inline vi vi_and(vi x, vi y) { return FD_VI(_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)); }
+static inline vi vi_or(vi x, vi y) { return FD_VI(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
+static inline vi vi_xor(vi x, vi y) { return FD_VI(_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)); }
+static inline vi vi_max(vi x, vi y) { return FD_VI(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
+static inline vi vi_shl(vi x, int n) { return FD_VI(_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)); }
+static inline vi vi_shr(vi x, int n) { return FD_VI(_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)); }
+static inline vi vi_mul_low(vi x, vi y) { return FD_VI(_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)); }
+static inline __m256i fd_mul_high8(__m256i x, __m256i y)
+{
+    __m256i even = _mm256_mul_epu32(x, y), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), _mm256_srli_epi64(y, 32));
+    return _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+}
+static inline vi vi_mul_high(vi x, vi y) { return FD_VI(fd_mul_high8(x.a, y.a), fd_mul_high8(x.b, y.b)); }
+static inline vi vi_iota(void)
+{
+    return FD_VI(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+}
+
+static inline vf vf_from_int(vi x) { return FD_VF(_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)); }
+static inline vi vi_round(vf x) { return FD_VI(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)); }
+static inline vi vi_of_bits(vf x) { return FD_VI(_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)); }
+static inline vf vf_of_bits(vi x) { return FD_VF(_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)); }
+
+static inline __m256i fd_less8(__m256 x, __m256 y) { return _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_LT_OQ)); }
+static inline __m256i fd_equal8(__m256 x, __m256 y) { return _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_EQ_OQ)); }
+static inline vm vf_less(vf x, vf y) { return FD_VM(fd_less8(x.a, y.a), fd_less8(x.b, y.b)); }
+static inline vm vf_equal(vf x, vf y) { return FD_VM(fd_equal8(x.a, y.a), fd_equal8(x.b, y.b)); }
+static inline vm vi_less(vi x, vi y) { return FD_VM(_mm256_cmpgt_epi32(y.a, x.a), _mm256_cmpgt_epi32(y.b, x.b)); }
+static inline vm vi_equal(vi x, vi y) { return FD_VM(_mm256_cmpeq_epi32(x.a, y.a), _mm256_cmpeq_epi32(x.b, y.b)); }
+static inline uint32_t vm_bits(vm m)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m.a)) | (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(m.b)) << 8;
+}
+static inline vi vi_select(vm m, vi x, vi y) { return FD_VI(_mm256_blendv_epi8(y.a, x.a, m.a), _mm256_blendv_epi8(y.b, x.b, m.b)); }
+static inline vf vf_select(vm m, vf x, vf y)
+{
+    return FD_VF(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(m.a)), _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(m.b)));
+}
+
+static inline __m256i fd_broadcast4(const int8_t *x4) { int32_t x; memcpy(&x, x4, 4); return _mm256_set1_epi32(x); }
+static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)
+{
+    __m256i nibble = _mm256_set1_epi8(15);
+    __m256i a = _mm256_loadu_si256((const __m256i *)p), b = _mm256_loadu_si256((const __m256i *)(p + 32));
+    *low = FD_VI(_mm256_and_si256(a, nibble), _mm256_and_si256(b, nibble));
+    *high = FD_VI(_mm256_and_si256(_mm256_srli_epi16(a, 4), nibble), _mm256_and_si256(_mm256_srli_epi16(b, 4), nibble));
+}
+static inline vb vb_load_q8(const int8_t *p) { return vi_load((const int32_t *)(const void *)p); }
+static inline vs vs_q4_zero(void) { return vi_set1(0); }
+static inline vs vs_q4_dot(vs sum, vb codes, const int8_t *x4)
+{
+    __m256i x = fd_broadcast4(x4);
+    return FD_VI(_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(codes.a, x)), _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(codes.b, x)));
+}
+static inline vi vs_q4_total(vs sum)
+{
+    __m256i one = _mm256_set1_epi16(1);
+    return FD_VI(_mm256_madd_epi16(sum.a, one), _mm256_madd_epi16(sum.b, one));
+}
+/* |code| as unsigned times x with the code's sign: |-128| is 128 there, and 2 x 128 x 127 stays below 2^15. */
+static inline __m256i fd_q8_dot8(__m256i sum, __m256i codes, __m256i x)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline vi vi_q8_start(int32_t x_sum) { (void)x_sum; return vi_set1(0); }
+static inline vi vi_q8_dot(vi sum, vb codes, const int8_t *x4)
+{
+    __m256i x = fd_broadcast4(x4);
+    return FD_VI(fd_q8_dot8(sum.a, codes.a, x), fd_q8_dot8(sum.b, codes.b, x));
+}
+static inline void vi_store_int8(int8_t *p, vi x)
+{
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}

@@ -1,0 +1,89 @@
+/* vec_avx512.h - the vocabulary of vec_scalar.h in 512-bit registers (F, BW, DQ, VL and VNNI). */
+#include <stdint.h>
+#include <string.h>
+
+typedef __m512 vf;
+typedef __m512i vi;
+typedef __mmask16 vm;
+typedef __m512i vb;
+typedef __m512i vs;
+
+enum { FD_ROW_TILE = 8 };           /* 8 rows x (sums, results), 8 of codes, scales: 27 of 32 */
+
+static inline vf vf_set1(float a) { return _mm512_set1_ps(a); }
+static inline vf vf_zero(void) { return _mm512_setzero_ps(); }
+static inline vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+static inline vf vf_add(vf x, vf y) { return _mm512_add_ps(x, y); }
+static inline vf vf_sub(vf x, vf y) { return _mm512_sub_ps(x, y); }
+static inline vf vf_mul(vf x, vf y) { return _mm512_mul_ps(x, y); }
+static inline vf vf_div(vf x, vf y) { return _mm512_div_ps(x, y); }
+static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
+static inline vf vf_fma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
+static inline vf vf_fnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
+static inline vf vf_max(vf x, vf y) { return _mm512_max_ps(x, y); }
+static inline vf vf_min(vf x, vf y) { return _mm512_min_ps(x, y); }
+static inline float vf_sum(vf x)
+{
+    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m256 pairs = _mm256_hadd_ps(eight, eight);
+    __m256 fours = _mm256_hadd_ps(pairs, pairs);
+    return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+
+static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+static inline uint16_t fd_f32_to_f16(float f) { return _cvtss_sh(f, 0); }
+static inline vf vf_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline void vf_store_f16(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, 0)); }
+static inline vf vf_load_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+
+static inline vi vi_set1(int32_t a) { return _mm512_set1_epi32(a); }
+static inline vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+static inline void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }
+static inline vi vi_add(vi x, vi y) { return _mm512_add_epi32(x, y); }
+static inline vi vi_sub(vi x, vi y) { return _mm512_sub_epi32(x, y); }
+static inline vi vi_and(vi x, vi y) { return _mm512_and_si512(x, y); }
+static inline vi vi_or(vi x, vi y) { return _mm512_or_si512(x, y); }
+static inline vi vi_xor(vi x, vi y) { return _mm512_xor_si512(x, y); }
+static inline vi vi_max(vi x, vi y) { return _mm512_max_epi32(x, y); }
+static inline vi vi_shl(vi x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
+static inline vi vi_shr(vi x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
+static inline vi vi_mul_low(vi x, vi y) { return _mm512_mullo_epi32(x, y); }
+static inline vi vi_mul_high(vi x, vi y)
+{
+    __m512i even = _mm512_mul_epu32(x, y), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), _mm512_srli_epi64(y, 32));
+    return _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
+}
+static inline vi vi_iota(void) { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+
+static inline vf vf_from_int(vi x) { return _mm512_cvtepi32_ps(x); }
+static inline vi vi_round(vf x) { return _mm512_cvtps_epi32(x); }
+static inline vi vi_of_bits(vf x) { return _mm512_castps_si512(x); }
+static inline vf vf_of_bits(vi x) { return _mm512_castsi512_ps(x); }
+
+static inline vm vf_less(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_LT_OQ); }
+static inline vm vf_equal(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
+static inline vm vi_less(vi x, vi y) { return _mm512_cmpgt_epi32_mask(y, x); }
+static inline vm vi_equal(vi x, vi y) { return _mm512_cmpeq_epi32_mask(x, y); }
+static inline uint32_t vm_bits(vm m) { return m; }
+static inline vf vf_select(vm m, vf x, vf y) { return _mm512_mask_mov_ps(y, m, x); }
+static inline vi vi_select(vm m, vi x, vi y) { return _mm512_mask_mov_epi32(y, m, x); }
+
+static inline __m512i fd_broadcast4(const int8_t *x4) { int32_t x; memcpy(&x, x4, 4); return _mm512_set1_epi32(x); }
+static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)
+{
+    __m512i nibble = _mm512_set1_epi8(15), bytes = _mm512_loadu_si512(p);
+    *low = _mm512_and_si512(bytes, nibble);
+    *high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
+}
+/* VNNI multiplies unsigned by signed: q8 codes count from -128 here, and the sum starts at -128 times the activations' sum. */
+static inline vb vb_load_q8(const int8_t *p) { return _mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8((char)0x80)); }
+static inline vs vs_q4_zero(void) { return _mm512_setzero_si512(); }
+static inline vs vs_q4_dot(vs sum, vb codes, const int8_t *x4) { return _mm512_dpbusd_epi32(sum, codes, fd_broadcast4(x4)); }
+static inline vi vs_q4_total(vs sum) { return sum; }
+static inline vi vi_q8_start(int32_t x_sum) { return _mm512_set1_epi32(-128 * x_sum); }
+static inline vi vi_q8_dot(vi sum, vb codes, const int8_t *x4) { return _mm512_dpbusd_epi32(sum, codes, fd_broadcast4(x4)); }
+static inline void vi_store_int8(int8_t *p, vi x) { _mm_storeu_si128((__m128i *)p, _mm512_cvtsepi32_epi8(x)); }

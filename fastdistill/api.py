@@ -1,0 +1,250 @@
+"""load, Model: a folder becomes something that writes text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from .decode.autoregressive import Autoregressive
+from .decode.loop import Generation, Limits, Text, prepare_session, write
+from .decode.request import Decoder, Request
+from .errors import ArgumentError, CapacityError
+from .kernels.boundary import check_array, check_integer
+from .kernels.sample import Sampler
+from .models import Plan, plan_for
+from .runtime.network import Network
+from .runtime.read import Read, integers
+from .runtime.session import Session
+from .text.chat import render_chat
+from .text.stream import TextStream
+from .text.tokenizer import Tokenizer
+
+MOST_TOGETHER = 32  # texts of one list that share a pass
+MOST_LOGPROBS = 1000
+
+
+def load(
+    folder: str | os.PathLike[str],
+    format: str | None = None,
+    threads: int | None = None,
+    *,
+    executor: str = "native",
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
+    """Load a model from a Hugging Face or fastdistill folder.
+
+    folder    config.json, *.safetensors, and for text tokenizer.json
+    format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
+    threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
+    executor  "native", or "reference": NumPy, op by op, slow
+    progress  called with (tensors packed, tensors in all)
+    raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
+    """
+    with open_checkpoint(folder) as checkpoint:
+        plan = plan_for(checkpoint.config)
+        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
+        network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
+        return Model(network, Path(folder), end_tokens)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a model finds a text: log_probs[i] (natural) is that of tokens[i + 1] after tokens[: i + 1]."""
+
+    tokens: list[int]
+    log_probs: np.ndarray  # float32 (len(tokens) - 1,)
+
+    @property
+    def total(self) -> float:
+        return float(self.log_probs.sum(dtype=np.float64))
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(-self.log_probs.mean(dtype=np.float64))) if len(self.log_probs) else float("nan")
+
+
+class Model:
+    """A loaded model: immutable, to be shared between threads.  `load` makes it."""
+
+    def __init__(self, network: Network, folder: Path, end_tokens: frozenset[int]) -> None:
+        self.network = network
+        self.folder = folder
+        self.end_tokens = end_tokens
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed."""
+        return self.network.plan
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return self.plan.vocab_size
+
+    @property
+    def threads(self) -> int:
+        """Threads of every forward."""
+        return self.network.threads
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read on first use: tokens alone need none.  Raises TextError when the folder has none."""
+        return Tokenizer(self.folder)
+
+    def session(self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()) -> Session:
+        """A new, empty sequence: see `Network.session`."""
+        return self.network.session(capacity, max_rows, cache, taps)
+
+    def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Logits of every row of a chain, float32 (n, vocab_size)."""
+        return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
+
+    def score(self, texts: str | Sequence[str]) -> Score | list[Score]:
+        """How likely the model finds each text, as its tokenizer encodes it."""
+        if isinstance(texts, str):
+            return self._score(texts)
+        return [self._score(text) for text in texts]
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`)."""
+        return self.tokenizer.encode(render_chat(self.tokenizer, messages), special=False)
+
+    def generate(self, prompt: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]], **options: Any) -> Generation | list[Generation]:
+        """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
+
+        prompt              text or token ids, or a list of those
+        max_tokens=128      most new tokens; 0 gives an empty Generation
+        min_tokens=0        tokens before which end-of-text cannot be drawn
+        temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, logit_bias=None
+                            how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
+        allowed=None        tokens that may be drawn: ids, or uint32 (ceil(vocab_size / 32),), bit t % 32 of word t // 32
+        seed=0              same seed, same text, whatever else runs
+        stop=()             strings that end the text, itself without them
+        stop_token_ids=()   tokens that end it, beside those of config and generation_config
+        logprobs=0          give the log probability of each token and of so many likeliest ones
+        session=None        write in this session, reusing the longest common prefix of what it holds (one prompt only)
+        decoder=None        a decoder; default: Autoregressive()
+
+        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
+        """
+        prompts = _prompts(prompt)
+        if prompts is None:
+            (text,) = texts = [self._text(prompt, **options)]
+        elif options.get("session") is not None:
+            raise ArgumentError("session serves one prompt, got a list")
+        else:
+            results: list[Generation] = []
+            for start in range(0, len(prompts), MOST_TOGETHER):
+                texts = [self._text(one, **options) for one in prompts[start : start + MOST_TOGETHER]]
+                for _ in write(texts):
+                    pass
+                results += [text.result for text in texts]
+            return results
+        for _ in write(texts):
+            pass
+        return text.result
+
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+        """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
+
+        A `for` loop sees the pieces; the generator's return value is the Generation.
+        """
+        if _prompts(prompt) is not None:
+            raise ArgumentError("stream takes one prompt, got a list")
+        return self._stream(self._text(prompt, **options))
+
+    def _stream(self, text: Text) -> Iterator[str]:
+        for _, piece in write([text]):
+            yield piece
+        return text.result
+
+    def _text(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int = 128,
+        min_tokens: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        logit_bias: Mapping[int, float] | None = None,
+        allowed: np.ndarray | Sequence[int] | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        stop_token_ids: Sequence[int] = (),
+        logprobs: int = 0,
+        session: Session | None = None,
+        decoder: Decoder | None = None,
+    ) -> Text:
+        ids = integers("prompt", self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, 0, self.vocab_size - 1)
+        max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
+        min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
+        ends = self.end_tokens | {check_integer("stop_token_ids", token, 0, self.vocab_size - 1) for token in stop_token_ids}
+        sampler = Sampler(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+            logit_bias=logit_bias or {}, seed=seed,
+        )  # fmt: skip
+        mask = None if allowed is None else self._mask(allowed)
+        early = None
+        if min_tokens:
+            early = np.full(-(-self.vocab_size // 32), 0xFFFFFFFF, np.uint32) if mask is None else mask.copy()
+            for token in ends:
+                if token < self.vocab_size:
+                    early[token // 32] &= ~np.uint32(1 << token % 32)
+        if session is None:
+            session = self.session(capacity=min(self.plan.max_positions, len(ids) + max_tokens))
+        elif getattr(session, "network", None) is not self.network:
+            raise ArgumentError("session belongs to another model")
+        limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
+        request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
+        return Text(session, request, limits, decoder or Autoregressive(), TextStream(self.tokenizer, stop) if self._has_text or stop else None)
+
+    @cached_property
+    def _has_text(self) -> bool:
+        return (self.folder / "tokenizer.json").exists()
+
+    def _mask(self, allowed: np.ndarray | Sequence[int]) -> np.ndarray:
+        words = -(-self.vocab_size // 32)
+        if isinstance(allowed, np.ndarray) and allowed.dtype == np.uint32:
+            check_array("allowed", allowed, np.uint32, (words,))
+            return allowed
+        mask = np.zeros(words, np.uint32)
+        ids = integers("allowed", allowed, 0, self.vocab_size - 1)
+        np.bitwise_or.at(mask, ids // 32, np.uint32(1) << (ids % 32).astype(np.uint32))
+        return mask
+
+    def _score(self, text: str) -> Score:
+        ids = self.tokenizer.encode(text)
+        if len(ids) < 2:
+            return Score(ids, np.empty(0, np.float32))
+        after = np.array(ids[1:], np.int32)
+        log_probs = self._rows(ids[:-1], lambda rows: Read(log_prob_of=after[rows]), lambda result: result.log_probs)
+        return Score(ids, log_probs)
+
+    def _rows(self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """One field of every row of a chain, chunk by chunk."""
+        ids = integers("ids", ids, 0, self.vocab_size - 1)
+        session = self.session(capacity=min(len(ids), self.plan.max_positions))
+        if len(ids) > session.capacity:
+            raise CapacityError(f"{len(ids)} tokens are more than the model's {session.capacity} positions")
+        parts = []
+        for start in range(0, len(ids), session.max_rows):
+            rows = slice(start, min(start + session.max_rows, len(ids)))
+            parts.append(field(session.forward(ids[rows], read=read(rows))).copy())
+        return np.concatenate(parts)
+
+
+def _prompts(prompt: Any) -> list[Any] | None:
+    """The prompts of a list of prompts, None for a single one."""
+    if isinstance(prompt, (list, tuple)) and prompt and not isinstance(prompt[0], (int, np.integer)):
+        return list(prompt)
+    return None

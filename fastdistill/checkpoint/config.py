@@ -1,0 +1,189 @@
+"""JSON that somebody else wrote: read strictly, asked for by name and type."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fastdistill.errors import CheckpointError
+
+# Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
+MAX_JSON_BYTES = 100_000_000
+
+
+class Section:
+    """A JSON object with typed access.
+
+    null is the same as absent: the default, or an error where there is none. Every accessor raises CheckpointError
+    that names the source, the key, what was found and what was expected.
+
+    raw        the object as it was read
+    source     what errors call it
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: str) -> None:
+        self.raw = raw
+        self.source = source
+        self._values = raw
+
+    def integer(self, name: str, *, minimum: int = 0, maximum: int = 2**31 - 1, default: Any = ...) -> Any:
+        """An integer in minimum..maximum. A float or a boolean is not one."""
+        return self._get(
+            name,
+            default,
+            lambda value: type(value) is int and minimum <= value <= maximum,
+            f"an integer from {minimum} to {maximum}",
+        )
+
+    def integers(self, name: str, *, minimum: int = 0, maximum: int = 2**31 - 1, default: Any = ...) -> Any:
+        """A list of integers in minimum..maximum."""
+        return self._get(
+            name,
+            default,
+            lambda value: type(value) is list and all(type(i) is int and minimum <= i <= maximum for i in value),
+            f"a list of integers from {minimum} to {maximum}",
+        )
+
+    def number(self, name: str, *, minimum: float = -math.inf, maximum: float = math.inf, default: Any = ...) -> Any:
+        """A finite number in minimum..maximum, as float."""
+        largest = sys.float_info.max  # an integer of JSON may lie beyond
+        value = self._get(
+            name,
+            default,
+            lambda value: type(value) in (int, float) and minimum <= value <= maximum and abs(value) <= largest,
+            f"a finite number from {minimum:g} to {maximum:g}",
+        )
+        return float(value) if type(value) is int else value
+
+    def boolean(self, name: str, *, default: Any = ...) -> Any:
+        return self._get(name, default, lambda value: type(value) is bool, "true or false")
+
+    def string(self, name: str, *, default: Any = ...) -> Any:
+        return self._get(name, default, lambda value: type(value) is str, "a string")
+
+    def choice(self, name: str, *allowed: str, default: Any = ...) -> Any:
+        """One of the strings allowed."""
+        return self._get(
+            name,
+            default,
+            lambda value: type(value) is str and value in allowed,
+            "one of " + ", ".join(map(repr, allowed)),
+        )
+
+    def section(self, name: str, *, default: Any = ...) -> Any:
+        """An object, as a Section."""
+        value = self._get(name, default, lambda value: type(value) is dict, "an object")
+        return value if value is default else Section(value, f"{self.source}: {name}")
+
+    def refuse(self, name: str, found: object, expected: str) -> NoReturn:
+        """Raise the CheckpointError of a value that is not what was expected."""
+        raise CheckpointError(f"{self.source}: {name} must be {expected}, found {short(found)}")
+
+    def _get(self, name: str, default: Any, valid: Callable[[Any], bool], expected: str) -> Any:
+        value = self._values.get(name)
+        if value is None:
+            if default is not ...:
+                return default
+            raise CheckpointError(f"{self.source}: {name} is missing; expected {expected}")
+        if not valid(value):
+            self.refuse(name, value, expected)
+        return value
+
+
+class Config(Section):
+    """A model's config.json. Whichever way it spells these, they read as newer Hugging Face files spell them:
+
+    dtype              also for torch_dtype
+    rope_parameters    {"rope_type": "default" | "linear" | "llama3" | ..., "rope_theta": ..., ...}, from rope_theta,
+                       partial_rotary_factor and rope_scaling too; always there
+    """
+
+    def __init__(self, raw: Mapping[str, Any], source: str = "config.json") -> None:
+        super().__init__(raw, source)
+        values = {name: value for name, value in raw.items() if value is not None}
+        if "torch_dtype" in values:
+            values.setdefault("dtype", values.pop("torch_dtype"))
+        rope: dict[str, Any] = {
+            name: values.pop(name) for name in ("rope_theta", "partial_rotary_factor") if name in values
+        }
+        for key in ("rope_scaling", "rope_parameters"):
+            for name, value in self.section(key, default=Section({}, "")).raw.items():
+                name = "rope_type" if name == "type" else name
+                if rope.setdefault(name, value) != value:
+                    raise CheckpointError(f"{source}: {name} is {short(rope[name])}, and {short(value)} in {key}")
+        values.pop("rope_scaling", None)
+        self._values = values | {"rope_parameters": {"rope_type": "default"} | rope}
+
+
+def read_config(path: Path) -> Config:
+    """The Config of a file. Raises CheckpointError."""
+    return Config(parse_json(read_file(path), str(path)), str(path))
+
+
+def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> frozenset[int]:
+    """The tokens that end a text by either file: each names one, several or none. Raises CheckpointError."""
+    ids: set[int] = set()
+    for source in (config, Section(generation_config, "generation_config.json")):
+        if type(source.raw.get("eos_token_id")) is list:
+            ids.update(source.integers("eos_token_id"))
+        else:
+            ids.add(source.integer("eos_token_id", default=None))
+    return frozenset(ids - {None})
+
+
+def parse_json(data: bytes, source: str) -> dict[str, Any]:
+    """One JSON object, as RFC 8259 has it: UTF-8, no name twice in an object, every number finite.
+
+    Raises CheckpointError that names the source.
+    """
+    try:
+        value = json.loads(
+            data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
+        )
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source}: is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source}: must be a JSON object, found {short(value)}")
+    return value
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file, at most MAX_JSON_BYTES. Raises CheckpointError."""
+    if not path.is_file():  # opening a pipe would wait for its writer
+        raise CheckpointError(f"{path}: there is no such file")
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: must have at most {MAX_JSON_BYTES} bytes, has more")
+    return data
+
+
+def short(value: object) -> str:
+    """A value from a file in a message: one line, whatever it is."""
+    if isinstance(value, (list, dict)):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for name, item in pairs:
+        if name in value:
+            raise ValueError(f"{short(name)} comes twice in one object")
+        value[name] = item
+    return value
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{short(text)} is not a finite number")
+    return number

@@ -1,0 +1,299 @@
+"""A model's folder on disk: config.json, safetensors files, and what belongs to the tokenizer.
+
+A quantised tensor X is stored as the arrays X.codes, X.scale and, in q4, X.minimum; config.json says what they make:
+
+    "quantization_config": {"quant_method": "fastdistill", "tensors": {"X": {"format": "q4", "shape": [N, K]}}}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastdistill.checkpoint.config import Config, Section, parse_json, read_config, read_file, short
+from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
+from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
+from fastdistill.errors import CheckpointError, UnsupportedError
+
+INDEX = "model.safetensors.index.json"
+
+# Written tensors wait in memory until a file of theirs is full.
+SHARD_BYTES = 1 << 28
+
+_FILE_PARTS = {"data": "codes", "scale": "scale", "minimum": "minimum"}
+_FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
+
+
+class Checkpoint:
+    """An open folder: config, generation_config (empty without the file), tensors by name.
+
+    The tensors are read-only views of mapped files: nothing is read before it is used, and a file must not be cut short
+    while it is mapped. `close` forgets the tensors; a file is unmapped when the last array that views it is gone.
+    """
+
+    def __init__(self, folder: Path, config: Config, generation_config: dict[str, Any], tensors: dict[str, Tensor]):
+        self.folder = folder
+        self.config = config
+        self.generation_config = generation_config
+        self.tensors: Mapping[str, Tensor] = tensors
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.tensors = {}
+
+
+def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Open a folder and check that each of its files is what it says.
+
+    Raises CheckpointError, or UnsupportedError for a folder quantised by another method.
+    """
+    folder = Path(folder)
+    try:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such folder")
+        config = read_config(folder / "config.json")
+        path = folder / "generation_config.json"
+        generation_config = parse_json(read_file(path), str(path)) if path.exists() else {}
+        return Checkpoint(folder, config, generation_config, _tensors(config, _read_arrays(folder)))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read: {error}") from error
+
+
+class Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_tensors(
+    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Mapping[str, str]
+) -> None:
+    """Compare a checkpoint's tensors with those that a model needs.
+
+    tensors     by name, each with a shape
+    expected    name -> shape
+    ignored     name, or pattern with * and ?, of a tensor that may be there -> why it is not needed
+
+    Raises one CheckpointError that lists every tensor that is missing, unexpected, misshapen or not a number that a
+    model can compute with.
+    """
+    problems = [f"missing: {name} {_size(shape)}" for name, shape in expected.items() if name not in tensors]
+    for name, tensor in tensors.items():
+        if name not in expected:
+            if not any(fnmatchcase(name, pattern) for pattern in ignored):
+                problems.append(f"unexpected: {name} {_size(tensor.shape)}")
+        elif tuple(tensor.shape) != tuple(expected[name]):
+            problems.append(f"misshapen: {name} {_size(tensor.shape)}, expected {_size(expected[name])}")
+        elif isinstance(tensor, Tensor) and tensor.format not in FORMATS:
+            problems.append(f"of another type: {name} {tensor.format}, expected one of {', '.join(FORMATS)}")
+    if problems:
+        raise CheckpointError("the tensors do not agree with the config:\n  " + "\n  ".join(problems))
+
+
+def write_checkpoint(
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Iterable[Tensor],
+    files: Mapping[str, bytes] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a folder that `open_checkpoint` reads. It appears complete or not at all.
+
+    config     what config.json says; its quantization_config is made here
+    tensors    drawn one at a time; SHARD_BYTES of them are in memory at once
+    files      what else the folder holds, by name
+    overwrite  replace the checkpoint that is there
+
+    Raises CheckpointError where the folder is there already or cannot be written.
+    """
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and not overwrite:
+        raise CheckpointError(f"{folder}: is there already; choose another name or say that it is to be overwritten")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: is not a checkpoint (it has no config.json), so it is not overwritten")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(folder) as made:
+            made.mkdir()
+            formats = _write_arrays(made, tensors)
+            config = {name: value for name, value in config.items() if name != "quantization_config"}
+            if formats:
+                config["quantization_config"] = {"quant_method": "fastdistill", "tensors": formats}
+            _write_json(made / "config.json", config)
+            for name, data in (files or {}).items():
+                (made / name).write_bytes(data)
+            _replace(folder, made)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be written: {error}") from error
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read_arrays(folder: Path) -> dict[str, Stored]:
+    """Every array of the folder, from the one file or from those that the index names."""
+    if not (folder / "model.safetensors").exists() and (folder / INDEX).exists():
+        return _read_shards(folder)
+    paths = sorted(folder.glob("*.safetensors"))
+    if len(paths) > 1 and folder / "model.safetensors" in paths:
+        paths = [folder / "model.safetensors"]
+    if len(paths) != 1:
+        raise CheckpointError(
+            f"{folder}: has {len(paths)} safetensors files and no {INDEX}; expected model.safetensors, or an index"
+        )
+    return read_safetensors(paths[0])
+
+
+def _read_shards(folder: Path) -> dict[str, Stored]:
+    path = folder / INDEX
+    places = Section(parse_json(read_file(path), str(path)), str(path)).section("weight_map").raw
+    for name, file in places.items():
+        # A plain name: nothing outside the folder, nothing that the file system cannot spell.
+        if (
+            type(file) is not str
+            or not file.endswith(".safetensors")
+            or set(file) & set("/\\")
+            or not file.isprintable()
+        ):
+            raise CheckpointError(f"{path}: {short(name)} must lie in a *.safetensors beside it, found {short(file)}")
+    arrays: dict[str, Stored] = {}
+    for file in sorted(set(places.values())):
+        for name, stored in read_safetensors(folder / file).items():
+            if places.get(name) != file:
+                raise CheckpointError(
+                    f"{folder / file}: holds the tensor {short(name)}, which {INDEX} "
+                    + (f"places in {places[name]}" if name in places else "does not name")
+                )
+            arrays[name] = stored
+    for name, file in places.items():
+        if name not in arrays:
+            raise CheckpointError(f"{folder / file}: does not hold the tensor {short(name)} that {INDEX} places there")
+    return arrays
+
+
+def _tensors(config: Config, arrays: dict[str, Stored]) -> dict[str, Tensor]:
+    """Tensors by name. What config.json calls quantised is put together from its arrays, which `arrays` loses."""
+    tensors = {}
+    quantization = config.section("quantization_config", default=None)
+    if quantization is not None:
+        method = quantization.string("quant_method", default="")
+        if method != "fastdistill":
+            raise UnsupportedError(f"{quantization.source}: the method {short(method)} cannot be read")
+        described = quantization.section("tensors")
+        tensors = {name: _quantised(name, described.section(name), arrays) for name in described.raw}
+    for name, (dtype, array) in arrays.items():
+        if name in tensors:
+            raise CheckpointError(f"{config.source}: {short(name)} is called quantised, but is there as {dtype} too")
+        tensors[name] = Tensor(name, dtype.lower(), array.shape, array)
+    return tensors
+
+
+def _quantised(name: str, described: Section, arrays: dict[str, Stored]) -> Tensor:
+    format, shape = described.choice("format", "q8", "q4"), tuple(described.integers("shape"))
+    if len(shape) != 2:
+        raise CheckpointError(f"{described.source}: shape must be two integers, found {len(shape)}")
+    parts = {}
+    for part, (dtype, size) in layout(format, shape).items():
+        found = arrays.pop(f"{name}.{_FILE_PARTS[part]}", None)
+        if found is None or (found.dtype, found.array.shape) != (_FILE_DTYPES[dtype], size):
+            raise CheckpointError(
+                f"{described.source}: {format} {_size(shape)} needs {name}.{_FILE_PARTS[part]} as "
+                f"{_FILE_DTYPES[dtype]} {_size(size)}, found "
+                + ("nothing" if found is None else f"{found.dtype} {_size(found.array.shape)}")
+            )
+        parts[part] = found.array
+    return Tensor(name, format, shape, **parts)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str, Any]]:
+    """Write the safetensors files and the index; returns what config.json is to say of the quantised tensors."""
+    formats: dict[str, dict[str, Any]] = {}
+    places: dict[str, int] = {}
+    shard: dict[str, Stored] = {}
+    shards = 0
+
+    def flush() -> None:
+        nonlocal shards
+        write_safetensors(folder / f"{shards}.safetensors", shard)
+        places.update(dict.fromkeys(shard, shards))
+        shard.clear()
+        shards += 1
+
+    for tensor in tensors:
+        arrays = _arrays(tensor)
+        if twice := [name for name in arrays if name in places or name in shard]:
+            raise CheckpointError(f"{folder}: {twice[0]} is to be written twice")
+        if shard and sum(array.nbytes for _, array in shard.values()) + tensor.nbytes > SHARD_BYTES:
+            flush()
+        shard.update(arrays)
+        if tensor.format in ("q8", "q4"):
+            formats[tensor.name] = {"format": tensor.format, "shape": list(tensor.shape)}
+    flush()
+    if shards == 1:
+        (folder / "0.safetensors").rename(folder / "model.safetensors")
+        return formats
+    names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
+    for i, name in enumerate(names):
+        (folder / f"{i}.safetensors").rename(folder / name)
+    _write_json(folder / INDEX, {"weight_map": {name: names[i] for name, i in places.items()}})
+    return formats
+
+
+def _arrays(tensor: Tensor) -> dict[str, Stored]:
+    if tensor.format not in ("q8", "q4"):
+        return {tensor.name: Stored(tensor.format.upper(), tensor.data)}
+    return {
+        f"{tensor.name}.{_FILE_PARTS[part]}": Stored(_FILE_DTYPES[array.dtype.name], array)
+        for part, array in tensor.parts.items()
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    try:
+        data = json.dumps(value, indent=2, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name}: cannot be written as JSON: {error}") from error
+    path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A name next to a folder, on its file system. Whatever lies there at the end is removed."""
+    path = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder: Path, made: Path) -> None:
+    """Rename the folder made to its name; what lies there goes only when the new one is in place."""
+    if not folder.exists():
+        os.rename(made, folder)
+        return
+    with _beside(folder) as old:
+        try:
+            os.rename(folder, old)
+            os.rename(made, folder)
+        except BaseException:
+            if not folder.exists():
+                os.rename(old, folder)
+            raise

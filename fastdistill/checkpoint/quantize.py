@@ -1,0 +1,118 @@
+"""Tensors and folders from one format to another."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import EllipsisType
+
+import numpy as np
+
+from fastdistill.checkpoint.config import read_file
+from fastdistill.checkpoint.folder import Checkpoint, open_checkpoint, write_checkpoint
+from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
+
+# Values converted at once: what a step makes of them stays in a core's cache.
+_CHUNK = 1 << 17
+
+# What a folder holds beside weights: tokenizer, chat template, licence, model card.
+_KEPT = {".json", ".jinja", ".txt", ".model", ".md", ""}
+
+
+def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
+    """The tensor in another format (the same one, where it has that format), each value rounded to nearest.
+
+    Raises CheckpointError where a value is not finite or the format cannot hold it, ArgumentError for an unknown format
+    and for q8 or q4 of what is not a matrix.
+    """
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if format in ("q8", "q4") and len(tensor.shape) != 2:
+        raise ArgumentError(f"{tensor.name}: {format} is for matrices, got the shape {tensor.shape}")
+    if tensor.format == format:
+        return tensor
+    parts = {part: np.empty(shape, dtype) for part, (dtype, shape) in layout(format, tensor.shape).items()}
+    for rows in _chunks(tensor.shape):
+        values = tensor.rows(rows).to_float32()
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"{tensor.name}: holds {values[~np.isfinite(values)][0]}; expected finite numbers")
+        with np.errstate(over="ignore", invalid="ignore"):
+            piece = Tensor(tensor.name, format, values.shape, *_CONVERT[format](values))
+            fits = np.isfinite(piece.to_float32()).all()
+        if not fits:
+            raise CheckpointError(f"{tensor.name}: holds {np.abs(values).max():g}, more than {format} can")
+        for part, array in piece.parts.items():
+            parts[part][rows] = array
+    return Tensor(tensor.name, format, tensor.shape, **parts)
+
+
+def quantize_folder(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    format: str,
+    progress: Callable[[int, int], None] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the model of a folder with its matrices (embedding, linears, head) in another format.
+
+    Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
+    the source where it is to be overwritten.
+
+    progress    called with (bytes done, bytes in all) of the source after each tensor
+
+    Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
+    format, UnsupportedError for a source quantised by another method.
+    """
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    with open_checkpoint(source) as checkpoint:
+        tensors = _converted(checkpoint, format, progress)
+        write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
+
+
+def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:
+    done, total = 0, sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    for tensor in checkpoint.tensors.values():
+        matrix = len(tensor.shape) == 2 and tensor.name.endswith(".weight") and tensor.format in FORMATS
+        yield quantize_tensor(tensor, format) if matrix else tensor
+        done += tensor.nbytes
+        if progress is not None:
+            progress(done, total)
+
+
+def _other_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.name: read_file(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in _KEPT and path.is_file() and not path.name.startswith(".")
+        if path.name != "config.json" and not path.name.endswith(".index.json")
+    }
+
+
+def _chunks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
+    """Rows to take at a time; everything at once where there are no rows."""
+    if not shape:
+        yield ...
+        return
+    step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
+
+
+def _to_bf16(values: np.ndarray) -> np.ndarray:
+    """float32 -> the bits of bf16, to nearest, half to even: carries run into the exponent as they should."""
+    bits = values.view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+
+
+_CONVERT: dict[str, Callable[[np.ndarray], tuple[np.ndarray, ...]]] = {
+    "f32": lambda values: (values,),
+    "f16": lambda values: (values.astype(np.float16),),
+    "bf16": lambda values: (_to_bf16(values),),
+    "q8": quantize_q8,
+    "q4": quantize_q4,
+}

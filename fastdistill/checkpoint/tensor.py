@@ -1,0 +1,79 @@
+"""A named weight as a checkpoint stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import EllipsisType
+
+import numpy as np
+
+from fastdistill.errors import CheckpointError
+from fastdistill.reference.quantize_weights import BLOCK, dequantize_q4, dequantize_q8
+
+# What a model can compute with.
+FORMATS = ("f32", "f16", "bf16", "q8", "q4")
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A weight: f32, f16, bf16, q8 or q4 as in `layout`.
+
+    shape is the logical one, (out, in) for linears, whatever the format. A tensor that a folder holds but no model
+    computes with keeps its safetensors type as its format ("i64", "bool", "f8_e4m3", ...).
+    """
+
+    name: str
+    format: str
+    shape: tuple[int, ...]
+    data: np.ndarray
+    scale: np.ndarray | None = None
+    minimum: np.ndarray | None = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The arrays that the format has, by field."""
+        parts = {"data": self.data, "scale": self.scale, "minimum": self.minimum}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
+
+    def rows(self, index: np.ndarray | slice | EllipsisType) -> Tensor:
+        """The tensor of some rows (of everything, where the index is `...`), in the same format."""
+        parts = {name: part[index] for name, part in self.parts.items()}
+        return Tensor(self.name, self.format, (*parts["data"].shape[:1], *self.shape[1:]), **parts)
+
+    def to_float32(self) -> np.ndarray:
+        """The exact values, float32 of `shape`.
+
+        Raises CheckpointError for a type that is not in FORMATS.
+        """
+        parts = self.parts
+        if self.format in ("f32", "f16"):
+            return self.data.astype(np.float32)
+        if self.format == "bf16":
+            bits = self.data.astype(np.uint32)
+            bits <<= 16
+            return bits.view(np.float32)
+        if self.format == "q8":
+            return dequantize_q8(self.data, parts["scale"], self.shape[1])
+        if self.format == "q4":
+            return dequantize_q4(self.data, parts["scale"], parts["minimum"], self.shape[1])
+        raise CheckpointError(f"{self.name}: has the type {self.format}; weights are {', '.join(FORMATS)}")
+
+
+def layout(format: str, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The dtype and shape of each array of a tensor in a format; q8 and q4 are for shapes (N, K) only.
+
+    q8: int8 codes (N, blocks * 32), float16 scale (N, blocks), blocks = ceil(K / 32). q4: uint8 codes
+    (N, blocks * 16), two to a byte, float16 scale and minimum (N, blocks). bf16 is kept as its bits, uint16.
+    """
+    if format not in ("q8", "q4"):
+        return {"data": ({"f32": "float32", "f16": "float16", "bf16": "uint16"}[format], shape)}
+    rows, inputs = shape
+    blocks = -(-inputs // BLOCK)
+    scale = ("float16", (rows, blocks))
+    if format == "q8":
+        return {"data": ("int8", (rows, blocks * BLOCK)), "scale": scale}
+    return {"data": ("uint8", (rows, blocks * BLOCK // 2)), "scale": scale, "minimum": scale}

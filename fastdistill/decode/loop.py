@@ -1,0 +1,187 @@
+"""The loop that every decoder runs in: forwards, truncation, stop strings, statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, CapacityError
+from ..kernels.boundary import check_integer
+from ..kernels.sample import Sampler
+from ..runtime.forward_many import forward_many
+from ..runtime.read import Rows
+from ..runtime.session import Session
+from .autoregressive import Autoregressive
+from .request import Decoder, Request
+
+
+@dataclass
+class Statistics:
+    """What a text cost.  Where several were written together, seconds are those of the whole batch while it was in it."""
+
+    prompt_tokens: int = 0
+    reused_tokens: int = 0  # of the prompt, found in the session's cache
+    new_tokens: int = 0
+    forwards: int = 0  # after the prompt
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Tokens after the first one, which the prompt's own forward gives, per forward."""
+        return (self.new_tokens - 1) / self.forwards if self.forwards else 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens after the first one per second of decoding."""
+        return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 and self.forwards else 0.0
+
+
+@dataclass(frozen=True)
+class TokenLogProbs:
+    """Log probabilities (natural) under the model itself, before any processor: the token's, and the likeliest tokens'."""
+
+    token: int
+    log_prob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass
+class Generation:
+    """A text and how it came about.
+
+    tokens         every token emitted, the end-of-text or the one that completes a stop string included
+    text           without special tokens and without the stop string
+    finish_reason  "stop" (end of text or a stop string), "length" (max_tokens) or "capacity"
+    logprobs       one entry a token, where asked for
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    stats: Statistics = field(default_factory=Statistics)
+    logprobs: list[TokenLogProbs] | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a text ends, whoever writes it."""
+
+    max_tokens: int
+    end_tokens: frozenset[int]
+    logprobs: int = 0
+
+
+class Text:
+    """One text in the loop: takes a decoder's tokens and cuts them where the text ends."""
+
+    def __init__(self, session: Any, request: Request, limits: Limits, decoder: Decoder, stream: Any | None) -> None:
+        self.session, self.request, self.limits = session, request, limits
+        self.run = decoder.start(session, request)
+        self.stream = stream  # text.TextStream, or None when only tokens are wanted
+        self.result = Generation(logprobs=[] if limits.logprobs else None)
+        self.result.stats.prompt_tokens = len(request.prompt)
+        self.result.stats.reused_tokens = request.cached
+        if limits.max_tokens == 0:
+            self.result.finish_reason = "length"
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.result.finish_reason)
+
+    def take(self, rows: Rows, seconds: float) -> str:
+        """Account for one forward; the text that has become certain."""
+        stats, result = self.result.stats, self.result
+        if result.tokens:
+            stats.forwards += 1
+            stats.decode_seconds += seconds
+        else:
+            stats.prefill_seconds += seconds
+        piece = ""
+        for token, row in self.run.take(rows):
+            result.tokens.append(token)
+            stats.new_tokens += 1
+            if result.logprobs is not None:
+                result.logprobs.append(_log_probs(token, rows, row, self.limits.logprobs))
+            if self.stream is not None:
+                piece += self.stream.push(token)
+            result.finish_reason = self._reason(token)
+            if result.finish_reason:
+                break  # what a decoder accepted beyond the end is not part of the text
+        if result.finish_reason and self.stream is not None:
+            piece += self.stream.finish()
+        result.text += piece
+        return piece
+
+    def _reason(self, token: int) -> str:
+        if token in self.limits.end_tokens or (self.stream is not None and self.stream.stopped):
+            return "stop"
+        if len(self.result.tokens) >= self.limits.max_tokens:
+            return "length"
+        # The last token needs no place until another one is to follow it.
+        full = len(self.request.prompt) + len(self.result.tokens) > self.session.capacity
+        return "capacity" if full else ""
+
+
+def write(texts: Sequence[Text]) -> Iterator[tuple[int, str]]:
+    """Run the texts to their ends, all in the same passes; yields (number, piece of text) as pieces become certain."""
+    active = [number for number, text in enumerate(texts) if not text.finished]
+    while active:
+        started = time.perf_counter()
+        requests = [(texts[number].session, texts[number].run.forward()) for number in active]
+        if all(isinstance(session, Session) for session, _ in requests):
+            results = forward_many(requests)
+        else:
+            results = [session.forward(**arguments) for session, arguments in requests]
+        seconds = time.perf_counter() - started
+        for number, rows in zip(active, results, strict=True):
+            piece = texts[number].take(rows, seconds)
+            if piece:
+                yield number, piece
+        active = [number for number in active if not texts[number].finished]
+
+
+def prepare_session(session: Any, prompt: np.ndarray) -> int:
+    """Cut the session back to the longest common prefix with the prompt, at least one token short of it; its length.
+
+    raises  ArgumentError for an empty prompt, CapacityError for one that is longer than the capacity
+    """
+    if len(prompt) == 0:
+        raise ArgumentError("the prompt must have at least one token")
+    if len(prompt) > session.capacity:
+        raise CapacityError(f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}")
+    n = min(session.length, len(prompt) - 1)
+    agree = session.tokens[:n] == prompt[:n]
+    common = n if agree.all() else int(np.argmin(agree))
+    session.truncate(common)
+    return common
+
+
+def generate(
+    session: Any,
+    prompt: Sequence[int],
+    max_tokens: int = 128,
+    sampler: Sampler | None = None,
+    end_tokens: frozenset[int] = frozenset(),
+    decoder: Decoder | None = None,
+) -> Generation:
+    """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty)."""
+    ids = np.asarray(prompt, np.int32)
+    request = Request(ids, prepare_session(session, ids), sampler or Sampler())
+    limits = Limits(check_integer("max_tokens", max_tokens, 0, 1 << 30), end_tokens)
+    text = Text(session, request, limits, decoder or Autoregressive(), None)
+    for _ in write([text]):
+        pass
+    return text.result
+
+
+def _log_probs(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:
+    logits, log_sum = rows.logits[row], rows.statistics.log_sum_exp[row]
+    count = min(count, len(logits))
+    best = np.argpartition(-logits, count - 1)[:count]
+    best = best[np.lexsort((best, -logits[best]))]
+    return TokenLogProbs(token, float(logits[token] - log_sum), tuple((int(i), float(logits[i] - log_sum)) for i in best))

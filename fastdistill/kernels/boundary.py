@@ -1,0 +1,80 @@
+"""The door to C: the only file that makes pointers, and the checks that every wrapper makes before it does."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .. import _native
+from ..errors import ArgumentError, FastDistillError, NotFiniteError
+
+ffi, lib = _native.ffi, _native.lib
+
+_C_TYPES = {
+    np.dtype(np.float32): "float[]",
+    np.dtype(np.float16): "uint16_t[]",
+    np.dtype(np.uint16): "uint16_t[]",
+    np.dtype(np.int8): "int8_t[]",
+    np.dtype(np.uint8): "uint8_t[]",
+    np.dtype(np.int32): "int32_t[]",
+    np.dtype(np.uint32): "uint32_t[]",
+    np.dtype(np.int64): "int64_t[]",
+    np.dtype(np.uint64): "uint64_t[]",
+}
+
+
+def pointer(array: np.ndarray | None) -> Any:
+    """A C pointer to the array's first element; keep the array alive beside it.  None is NULL."""
+    if array is None:
+        return ffi.NULL
+    return ffi.from_buffer(_C_TYPES[array.dtype], array)
+
+
+def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Refuse anything but a C-contiguous array of exactly this dtype and shape (None: any size); its shape."""
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(f"{name} must be a NumPy array of {np.dtype(dtype).name}, got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise ArgumentError(f"{name} must have dtype {np.dtype(dtype).name}, got {array.dtype.name}")
+    if array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape, strict=True)):
+        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+        raise ArgumentError(f"{name} must have shape {wanted}, got {array.shape}")
+    if not array.flags.c_contiguous:
+        raise ArgumentError(f"{name} must be C-contiguous; pass np.ascontiguousarray({name})")
+    return array.shape
+
+
+def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
+    """The value as an int within [minimum, maximum]; booleans and floats are refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise ArgumentError(f"{name} must be an integer, got {value!r}")
+    if not minimum <= number <= maximum:
+        raise ArgumentError(f"{name} must lie in {minimum}..{maximum}, got {number}")
+    return number
+
+
+def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
+    """The value as a float within [minimum, maximum]; NaN, booleans and text are refused."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ArgumentError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if not minimum <= number <= maximum:
+        raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number:g}")
+    return number
+
+
+def check_status(where: str, status: int) -> None:
+    """Turn the status of a C call into an error."""
+    if status == lib.FD_OK:
+        return
+    if status == lib.FD_NOT_FINITE:
+        raise NotFiniteError(f"{where}: a row holds a NaN or an infinity")
+    if status == lib.FD_NO_MEMORY:
+        raise MemoryError(f"{where}: out of memory")
+    raise FastDistillError(f"{where}: unknown status {status}")

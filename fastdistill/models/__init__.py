@@ -1,0 +1,26 @@
+"""Config -> plan: one file a model family, found by `model_type`."""
+
+from __future__ import annotations
+
+from ..checkpoint.config import Config
+from ..errors import UnsupportedError
+from . import llama
+from .plan import Plan
+
+FAMILIES = (llama,)
+
+
+def plan_for(config: Config) -> Plan:
+    """The plan of the model that a config describes.
+
+    raises  UnsupportedError for an unknown model_type, CheckpointError for a config that cannot be
+    """
+    model_type = config.string("model_type")
+    for family in FAMILIES:
+        if model_type in family.MODEL_TYPES:
+            return family.plan(config)
+    known = sorted(name for family in FAMILIES for name in family.MODEL_TYPES)
+    raise UnsupportedError(f"model_type {model_type!r} is not supported; known: {', '.join(known)}")
+
+
+__all__ = ["Plan", "plan_for"]

@@ -1,0 +1,111 @@
+"""Llama (Touvron et al. 2023) and its kin: SmolLM2, Llama 3, Mistral."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..checkpoint.config import Config
+from ..errors import UnsupportedError
+from .builder import Builder
+from .plan import Plan
+from .rope import inverse_frequencies
+
+MODEL_TYPES = ("llama", "mistral")
+IGNORED = {"model.layers.*.self_attn.rotary_emb.inv_freq": "derived from the config"}
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The fields of config.json that the forward pass depends on."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    attention_bias: bool
+    mlp_bias: bool
+    rope_frequencies: np.ndarray
+
+    @classmethod
+    def from_config(cls, config: Config) -> LlamaConfig:
+        """Read and check; raises CheckpointError or UnsupportedError naming the key."""
+        hidden = config.integer("hidden_size", minimum=1, maximum=1 << 16)
+        heads = config.integer("num_attention_heads", minimum=1, maximum=1 << 10)
+        kv_heads = config.integer("num_key_value_heads", minimum=1, maximum=heads, default=heads)
+        if heads % kv_heads:
+            config.refuse("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads = {heads}")
+        if hidden % heads and config.raw.get("head_dim") is None:
+            config.refuse("hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it")
+        head_dim = config.integer("head_dim", minimum=2, maximum=512, default=hidden // heads)
+        if head_dim % 2:
+            config.refuse("head_dim", head_dim, "an even number")
+        activation = config.string("hidden_act", default="silu")
+        if activation not in ("silu", "swish"):
+            raise UnsupportedError(f"hidden_act {activation!r} is not supported by the llama plan, only silu")
+        positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20, default=2048)
+        if config.raw.get("sliding_window") is not None and config.raw.get("use_sliding_window", True):
+            window = config.integer("sliding_window", minimum=1, maximum=1 << 30)
+            positions = min(positions, window)  # within the window, sliding attention is plain attention
+        return cls(
+            vocab_size=config.integer("vocab_size", minimum=1, maximum=1 << 22),
+            hidden_size=hidden,
+            intermediate_size=config.integer("intermediate_size", minimum=1, maximum=1 << 18),
+            num_hidden_layers=config.integer("num_hidden_layers", minimum=1, maximum=1 << 10),
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0, default=1e-6),
+            max_position_embeddings=positions,
+            tie_word_embeddings=config.boolean("tie_word_embeddings", default=False),
+            attention_bias=config.boolean("attention_bias", default=False),
+            mlp_bias=config.boolean("mlp_bias", default=False),
+            rope_frequencies=inverse_frequencies(config, head_dim),
+        )
+
+
+def plan(config: Config) -> Plan:
+    """The forward pass of one Llama."""
+    c, b = LlamaConfig.from_config(config), Builder()
+    x = b.embedding("model.embed_tokens.weight", c.vocab_size, c.hidden_size)
+    b.tap(x, "embedding")
+    for i in range(c.num_hidden_layers):
+        at = f"model.layers.{i}"
+        with b.layer(i, x):
+            h = b.rms_norm(x, f"{at}.input_layernorm.weight", c.rms_norm_eps)
+            q = b.linear(h, f"{at}.self_attn.q_proj", c.num_attention_heads * c.head_dim, c.attention_bias)
+            k = b.linear(h, f"{at}.self_attn.k_proj", c.num_key_value_heads * c.head_dim, c.attention_bias)
+            v = b.linear(h, f"{at}.self_attn.v_proj", c.num_key_value_heads * c.head_dim, c.attention_bias)
+            q = b.rotary(q, c.head_dim, c.rope_frequencies)
+            k = b.rotary(k, c.head_dim, c.rope_frequencies)
+            h = b.attention(q, k, v, c.head_dim, c.head_dim**-0.5)
+            x = b.add(x, b.linear(h, f"{at}.self_attn.o_proj", c.hidden_size, c.attention_bias))
+            h = b.rms_norm(x, f"{at}.post_attention_layernorm.weight", c.rms_norm_eps)
+            gate = b.linear(h, f"{at}.mlp.gate_proj", c.intermediate_size, c.mlp_bias)
+            up = b.linear(h, f"{at}.mlp.up_proj", c.intermediate_size, c.mlp_bias)
+            h = b.silu_mul(gate, up)
+            x = b.add(x, b.linear(h, f"{at}.mlp.down_proj", c.hidden_size, c.mlp_bias))
+        b.tap(x, f"layers.{i}")
+    hidden = b.rms_norm(b.read(x), "model.norm.weight", c.rms_norm_eps)
+    head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
+    b.head(hidden, head, c.vocab_size)
+    ignored = IGNORED | ({"lm_head.weight": "tied to the embedding"} if c.tie_word_embeddings else {})
+    return b.plan(
+        leaving=x,
+        hidden=hidden,
+        ignored=ignored,
+        vocab_size=c.vocab_size,
+        hidden_size=c.hidden_size,
+        num_heads=c.num_attention_heads,
+        num_kv_heads=c.num_key_value_heads,
+        head_dim=c.head_dim,
+        max_positions=c.max_position_embeddings,
+        architecture="llama",
+    )

@@ -1,0 +1,65 @@
+"""A Plan: the computation of a model, described once as data.
+
+SSA: every op writes one new value, sizes are symbolic (rows, keys).  The reference executor runs the ops as they stand;
+the native one fuses and places them first.  See docs/plan.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# What an op computes, row by row.  `position`, `slot` and who sees whom belong to the rows, not to the plan.
+OP_KINDS = {
+    "embedding": "weights[0][token], or the row of the named input",
+    "rms_norm": "x / sqrt(mean x^2 + epsilon) * weights[0]",
+    "linear": "weights[0] x, plus weights[1] (a bias) where there is one",
+    "add": "x + y",
+    "silu_mul": "silu(x) * y",
+    "rotary": "x with each head rotated by position * inverse_frequencies",
+    "attention": "softmax(q k scale) v over the keys that the row's node sees, this forward's included",
+    "read": "the rows that the caller reads",
+    "head": "weights[0] x: logits, and their statistics",
+}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op: its kind, the values it reads, the value it writes, its weights by name and its constants."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    output: int
+    weights: tuple[str, ...]
+    constants: Mapping[str, Any]
+    segment: int | str  # the layer it belongs to; "enter" before the first, "exit" after the last
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor that the plan uses: its shape, and whether a linear (which may be quantised) reads it."""
+
+    shape: tuple[int, ...]
+    linear: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model's computation and the tensors it needs; immutable."""
+
+    ops: tuple[Op, ...]
+    widths: tuple[int, ...]  # floats a row, of each value
+    weights: Mapping[str, Weight]
+    ignored: Mapping[str, str]  # tensors a checkpoint may hold that are not used: pattern -> reason
+    taps: Mapping[str, int]  # values that a session may expose, by name
+    boundaries: tuple[int, ...]  # the value entering layer i; the last one leaves the last layer
+    hidden: int  # the value the head reads
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    architecture: str

@@ -1,0 +1,42 @@
+"""Inverse frequencies of rotary positions, from a config's `rope_parameters`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..checkpoint.config import Config
+from ..errors import UnsupportedError
+
+
+def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
+    """float32 (head_dim / 2,): theta^(-2 i / head_dim), scaled as `rope_type` says.
+
+    `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two wavelengths
+    that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code).  Kinds whose frequencies depend on the
+    length of the text would make a token's logits depend on later tokens.
+
+    raises  UnsupportedError for any other kind, CheckpointError for impossible numbers
+    """
+    rope = config.section("rope_parameters")
+    theta = rope.number("rope_theta", minimum=1.0, maximum=1e12, default=10000.0)
+    kind = rope.string("rope_type", default="default")
+    frequencies = np.array([theta ** (-2 * i / head_dim) for i in range(head_dim // 2)])
+    if kind == "linear":
+        frequencies /= rope.number("factor", minimum=1e-3, maximum=1e6)
+    elif kind == "llama3":
+        factor = rope.number("factor", minimum=1e-3, maximum=1e6)
+        low = rope.number("low_freq_factor", minimum=1e-3, maximum=1e6)
+        high = rope.number("high_freq_factor", minimum=1e-3, maximum=1e6)
+        original = rope.integer("original_max_position_embeddings", minimum=1, maximum=1 << 30)
+        if not low < high:
+            rope.refuse("high_freq_factor", high, f"more than low_freq_factor = {low:g}")
+        turns = original * frequencies / (2 * math.pi)  # of each frequency over the original context
+        share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequencies = share * frequencies + (1 - share) * frequencies / factor
+    elif kind != "default":
+        raise UnsupportedError(
+            f"rope_type {kind!r} is not supported: only default, linear and llama3 keep a token's logits independent of the text's length"
+        )
+    return frequencies.astype(np.float32)

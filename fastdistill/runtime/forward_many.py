@@ -1,0 +1,143 @@
+"""Rows of several sequences in one pass, each as if alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..kernels.boundary import check_array
+from ..kernels.row_statistics import RowStatistics
+from .forward_pass import ForwardPass, Outcome
+from .read import Rows, check_read, draw, needs_logits
+from .session import Session, Share
+
+
+def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[Rows]:
+    """`session.forward(**arguments)` for several sessions of one model, in as few passes as their rows fit.
+
+    requests  (session, arguments of Session.forward) pairs, each session once
+    returns   one Rows a request; with more than one request they are copies
+    raises    as Session.forward, before anything has run; NotFiniteError leaves the sessions of the failed pass as they were
+    """
+    sessions = [session for session, _ in requests]
+    if len({id(session) for session in sessions}) != len(sessions):
+        raise ArgumentError("each session may appear once in forward_many")
+    if any(session.network is not sessions[0].network for session in sessions):
+        raise ArgumentError("all sessions of forward_many must belong to one model")
+    results: list[Rows] = []
+    with ExitStack() as held:
+        for session in sessions:
+            held.enter_context(session.entered())
+        shares, outs = [], []
+        for session, arguments in requests:
+            given = dict(arguments)
+            outs.append(given.pop("out", None))
+            shares.append(session.prepare(**given))
+            check_read(shares[-1].read, len(shares[-1].reads), session.vocab_size)
+            if outs[-1] is not None:
+                _check_out(outs[-1], shares[-1])
+        for group in _groups(shares):
+            results.extend(_run(group, len(shares) > 1))
+    return [result if out is None else _into(result, out) for result, out in zip(results, outs, strict=True)]
+
+
+def _groups(shares: list[Share]) -> list[list[Share]]:
+    """Neighbours that run the same layers and fit one executor."""
+    groups: list[list[Share]] = []
+    for share in shares:
+        group = groups[-1] if groups else []
+        rows = sum(len(member.tokens) for member in [*group, share])
+        alike = group and group[0].layers == share.layers and group[0].session.taps == share.session.taps
+        same_kind = group and (group[0].inputs is None) == (share.inputs is None) and (group[0].streams is None) == (share.streams is None)
+        if alike and same_kind and rows <= max(member.session.max_rows for member in [*group, share]):
+            group.append(share)
+        else:
+            groups.append([share])
+    return groups
+
+
+def _run(shares: list[Share], copies: bool) -> list[Rows]:
+    executor = max((share.session for share in shares), key=lambda session: session.max_rows).executor
+    outcome = executor.run(_joined(shares))
+    results, row, reads = [], 0, 0
+    for share in shares:
+        rows = slice(row, row + len(share.tokens))
+        result = _result(share, outcome, rows, slice(reads, reads + len(share.reads)))
+        results.append(result.copy() if copies else result)
+        row, reads = rows.stop, reads + len(share.reads)
+    row = 0
+    for share in shares:
+        share.session.finish(share, outcome.stream[row : row + len(share.tokens)])
+        row += len(share.tokens)
+    return results
+
+
+def _joined(shares: list[Share]) -> ForwardPass:
+    def joined(arrays: list[np.ndarray]) -> np.ndarray:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    first = shares[0]
+    starts = np.cumsum([0, *(len(share.tokens) for share in shares)])
+    lists = np.cumsum([0, *(len(share.run_offsets) - 1 for share in shares)])
+    runs = np.cumsum([0, *(len(share.runs) for share in shares)])
+    wanted = None
+    if any(share.read.log_prob_of is not None for share in shares):
+        wanted = joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
+    offsets = [share.run_offsets[:-1] + start for share, start in zip(shares, runs, strict=False)]
+    return ForwardPass(
+        tokens=None if first.inputs is not None else joined([share.tokens for share in shares]),
+        inputs=None if first.inputs is None else joined([share.inputs for share in shares]),
+        positions=joined([share.positions for share in shares]),
+        sequences=np.repeat(np.arange(len(shares), dtype=np.int32), np.diff(starts)),
+        slots=joined([np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]),
+        nodes=joined([share.nodes + np.int32(start) for share, start in zip(shares, lists, strict=False)]),
+        runs=joined([share.runs for share in shares]),
+        run_offsets=np.append(joined(offsets), runs[-1]),
+        caches=[share.session.cache for share in shares],
+        read_rows=joined([share.reads + np.int32(start) for share, start in zip(shares, starts, strict=False)]),
+        wanted_tokens=wanted,
+        want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
+        want_hidden=any(share.read.hidden for share in shares),
+        first_layer=first.layers[0],
+        end_layer=first.layers[1],
+        stream=None if first.streams is None else joined([share.streams for share in shares]),
+    )
+
+
+def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
+    read = share.read
+    statistics = RowStatistics(*(field[reads] for field in outcome.statistics))
+    logits = None if outcome.logits is None else outcome.logits[reads]
+    session = share.session
+
+    def seen(row: int) -> np.ndarray:
+        return session.seen_tokens(share, int(share.reads[row]))
+
+    tokens = draw(read, statistics, logits, share.positions[share.reads], seen, session.network.threads)
+    return Rows(
+        statistics,
+        tokens=tokens,
+        log_probs=None if read.log_prob_of is None else outcome.log_probs[reads],
+        logits=logits if read.logits else None,
+        hidden=outcome.hidden[reads] if read.hidden else None,
+        taps={name: array[rows] for name, array in outcome.taps.items()},
+    )
+
+
+def _check_out(out: np.ndarray, share: Share) -> None:
+    if not share.read.logits:
+        raise ArgumentError("out receives logits: pass read=Read(logits=True) with it")
+    check_array("out", out, np.float32, (len(share.reads), share.session.vocab_size))
+
+
+def _into(result: Rows, out: np.ndarray) -> Rows:
+    np.copyto(out, result.logits)
+    return Rows(result.statistics, result.tokens, result.log_probs, out, result.hidden, result.taps)
+
+
+def _or_zeros(array: np.ndarray | None, n: int) -> np.ndarray:
+    return np.zeros(n, np.int32) if array is None else array

@@ -1,0 +1,170 @@
+"""The native executor: a lowered plan, an arena, one C call a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ..errors import NotFiniteError
+from ..kernels.boundary import ffi, lib, pointer
+from ..kernels.row_statistics import RowStatistics
+from ..models.plan import Plan
+from .forward_pass import ForwardPass, Outcome
+from .lowering import Program, Step, lower
+from .packing import QUANTISED, PackedWeights, aligned_bytes
+
+_EPILOGUES = {"store": lib.FD_STORE_ONLY, "residual": lib.FD_RESIDUAL, "gated": lib.FD_GATED}
+
+
+class NativeExecutor:
+    """Runs passes of at most `max_rows` rows; everything it needs is allocated here."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: PackedWeights,
+        max_rows: int,
+        most_keys: int,
+        threads: int,
+        taps: Iterable[str] = (),
+        *,
+        fuse: bool = True,
+        keep: bool = False,
+    ) -> None:
+        self.plan, self.max_rows, self.threads = plan, max_rows, threads
+        self._weights = weights
+        quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
+        self.program: Program = lower(plan, quantised, taps, fuse=fuse, keep=keep)
+        self._arena = aligned_bytes(4 * max_rows * self.program.arena_width).view(np.float32)
+        tiles = lib.fd_attention_tiles(most_keys)
+        self._partial_attention = np.empty(lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles), np.float32)
+        self._partial_statistics = np.empty(max_rows * lib.fd_statistics_floats(plan.vocab_size), np.float32)
+        self._logits = np.empty((max_rows, plan.vocab_size), np.float32)
+        self._statistics = RowStatistics.empty(max_rows)
+        self._log_probs = np.empty(max_rows, np.float32)
+        self._where = ffi.new("int64_t[2]")
+        self._pass = ffi.new("struct fd_pass *")
+        self._pass.partial_attention = pointer(self._partial_attention)
+        self._pass.partial_statistics = pointer(self._partial_statistics)
+        self._pass.split_tiles = tiles
+        self._pass.wanted_log_prob = pointer(self._log_probs)
+        for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
+            setattr(self._pass, name, pointer(field))
+        self._programs: dict[tuple[int, int], tuple[Any, Any, int, list[Step]]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arena and the buffers beside it; pages are only taken when used."""
+        return self._arena.nbytes + self._partial_attention.nbytes + self._partial_statistics.nbytes + self._logits.nbytes
+
+    def run(self, request: ForwardPass) -> Outcome:
+        """Run one pass.
+
+        raises  NotFiniteError naming the op and the row that met a NaN or an infinity
+        """
+        first, end = request.first_layer, request.end_layer
+        ops, stages, stage_count, steps = self._program(first, end)
+        stream = self._view(self.plan.boundaries[first], request.rows)
+        if request.stream is not None:
+            stream[:, : self.plan.hidden_size] = request.stream
+        held = self._fill(request)
+        status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where)
+        del held
+        if status != lib.FD_OK:
+            step, row = steps[self._where[0]], self._where[1]
+            at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"
+            raise NotFiniteError(f"{step.kind} ({at}) met a NaN or an infinity in row {row}")
+        reads = len(request.read_rows)
+        taps = {name: self._view(value, request.rows)[:, : self.program.widths[value]] for name, value in self.program.taps.items()}
+        return Outcome(
+            statistics=tuple(field[:reads] for field in self._statistics),
+            log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
+            logits=self._logits[:reads] if request.want_logits else None,
+            hidden=self._view(self.plan.hidden, reads)[:, : self.plan.hidden_size] if request.want_hidden else None,
+            stream=self._view(self.plan.boundaries[end], request.rows)[:, : self.plan.hidden_size],
+            taps=taps,
+        )
+
+    def value(self, number: int, rows: int) -> np.ndarray:
+        """A value of the last pass, float32 (rows, width); meaningful where `keep` gave it a place of its own."""
+        return self._view(number, rows)[:, : self.program.widths[number]]
+
+    def _fill(self, request: ForwardPass) -> list[np.ndarray]:
+        """Point the C struct at the request's arrays; what must outlive the call is returned."""
+        p = self._pass
+        caches = ffi.new("struct fd_cache[]", len(request.caches))
+        for struct, cache in zip(caches, request.caches, strict=True):
+            struct.base = ffi.from_buffer(cache.array)
+            struct.capacity = cache.slots
+            struct.is_f32 = cache.dtype == np.float32
+        lengths = request.runs[:, 1].astype(np.int64)
+        key_counts = np.add.reduceat(lengths, request.run_offsets[:-1])
+        p.rows, p.reads = request.rows, len(request.read_rows)
+        p.caches = caches
+        p.tokens, p.inputs = pointer(request.tokens), pointer(request.inputs)
+        p.positions, p.sequences = pointer(request.positions), pointer(request.sequences)
+        p.slots, p.nodes = pointer(request.slots), pointer(request.nodes)
+        p.runs, p.run_offsets = pointer(request.runs), pointer(request.run_offsets)
+        p.key_counts, p.most_keys = pointer(key_counts), int(key_counts.max())
+        p.read_rows, p.wanted_tokens = pointer(request.read_rows), pointer(request.wanted_tokens)
+        p.logits = pointer(self._logits) if request.want_logits else ffi.NULL
+        return [caches, key_counts]
+
+    def _program(self, first: int, end: int) -> tuple[Any, Any, int, list[Step]]:
+        """The ops of layers [first, end): the embedding only before layer 0; final norm and head always."""
+        if (first, end) not in self._programs:
+            segments = {"positions", "exit", *range(first, end)} | ({"enter"} if first == 0 else set())
+            steps = [step for step in self.program.steps if step.segment in segments]
+            counts = self.program.stages(steps)
+            ops = ffi.new("struct fd_op[]", len(steps))
+            for op, step in zip(ops, steps, strict=True):
+                self._op(op, step)
+            self._programs[first, end] = ops, ffi.new("int64_t[]", [0, *accumulate(counts)]), len(counts), steps
+        return self._programs[first, end]
+
+    def _op(self, op: Any, step: Step) -> None:
+        plan, constants = self.plan, step.op.constants if step.op is not None else {}
+        op.kind = getattr(lib, "FD_OP_" + step.kind.upper())
+        op.read_rows, op.epilogue, op.parts = step.reads, _EPILOGUES[step.epilogue], len(step.weights)
+        op.heads, op.kv_heads = plan.num_heads, plan.num_kv_heads
+        op.head_dim = constants.get("head_dim", 0)
+        op.width = self.program.widths[step.inputs[0]] if step.inputs else plan.hidden_size
+        inputs = [self._pointer(value) for value in step.inputs] + [ffi.NULL] * 3
+        op.in1, op.in2, op.in3 = inputs[:3]
+        for i, value in enumerate(step.outputs if step.kind != "head" else ()):
+            op.out[i] = self._pointer(value)
+        if step.kind == "rotary":
+            op.heads = op.width // op.head_dim
+        elif step.kind == "rotary_table":
+            op.vector = pointer(constants["inverse_frequencies"])
+        elif step.kind in ("store", "attend", "attend_merge"):
+            op.scalar, op.layer = constants["scale"], constants["layer"]
+        elif step.kind == "rms_norm":
+            op.scalar, op.vector = constants["epsilon"], pointer(self._weights.vector(step.weights[0][0]))
+        elif step.weights:
+            for i, names in enumerate(step.weights):
+                op.weights[i] = self._weights.struct(names)
+        for struct, value in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
+            if value is not None:
+                self._codes(struct, value)
+
+    def _codes(self, struct: Any, value: int) -> None:
+        blocks = -(-self.program.widths[value] // 32)
+        at = self.program.code_places[value] * self.max_rows
+        arena, sizes = self._arena, [8 * blocks, blocks, blocks, blocks]
+        starts = at + np.cumsum([0, *sizes[:-1]]) * self.max_rows
+        struct.codes, struct.scale, struct.sum, struct.total = (
+            pointer(arena[start : start + size * self.max_rows].view(dtype))
+            for start, size, dtype in zip(starts, sizes, (np.int8, np.float32, np.float32, np.int32), strict=True)
+        )
+
+    def _view(self, value: int, rows: int) -> np.ndarray:
+        stride = -(-self.program.widths[value] // 32) * 32
+        start = self.program.places[value] * self.max_rows
+        return self._arena[start : start + rows * stride].reshape(rows, stride)
+
+    def _pointer(self, value: int) -> Any:
+        return pointer(self._arena[self.program.places[value] * self.max_rows :])

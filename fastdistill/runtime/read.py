@@ -1,0 +1,116 @@
+"""What a forward may be asked to give, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..kernels.boundary import check_array
+from ..kernels.row_statistics import RowStatistics
+from ..kernels.sample import Sampler, sample
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a forward gives beside the statistics, for the rows that are read.
+
+    logits       the logits themselves, float32 (reads, vocab_size)
+    hidden       what the head reads, float32 (reads, hidden_size)
+    sampler      draw a token a row (law 2); chance is keyed by the row's own position
+    allowed      uint32 (reads, ceil(vocab_size / 32)): bit t % 32 of word t // 32 allows token t to be drawn
+    log_prob_of  int32 (reads,): tokens whose log probability is wanted
+    """
+
+    logits: bool = False
+    hidden: bool = False
+    sampler: Sampler | None = None
+    allowed: np.ndarray | None = None
+    log_prob_of: np.ndarray | None = None
+
+
+STATISTICS_ONLY = Read()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call."""
+
+    statistics: RowStatistics
+    tokens: np.ndarray | None = None  # int32 (reads,): drawn by the sampler
+    log_probs: np.ndarray | None = None  # float32 (reads,): of `log_prob_of`
+    logits: np.ndarray | None = None  # float32 (reads, vocab_size)
+    hidden: np.ndarray | None = None  # float32 (reads, hidden_size)
+    taps: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (rows, width): of all rows of the forward
+
+    def copy(self) -> Rows:
+        """The same in arrays of its own."""
+        rest = (None if array is None else array.copy() for array in (self.tokens, self.log_probs, self.logits, self.hidden))
+        taps = {name: array.copy() for name, array in self.taps.items()}
+        return Rows(RowStatistics(*(array.copy() for array in self.statistics)), *rest, taps=taps)
+
+
+def check_read(read: Read, reads: int, vocab_size: int) -> None:
+    """Refuse a Read whose arrays do not fit so many rows."""
+    if not isinstance(read, Read):
+        raise ArgumentError(f"read must be a Read, got {type(read).__name__}")
+    if read.allowed is not None:
+        check_array("read.allowed", read.allowed, np.uint32, (reads, -(-vocab_size // 32)))
+    if read.log_prob_of is not None:
+        check_array("read.log_prob_of", read.log_prob_of, np.int32, (reads,))
+        if reads and not (read.log_prob_of.min() >= 0 and read.log_prob_of.max() < vocab_size):
+            raise ArgumentError(f"read.log_prob_of must hold tokens in 0..{vocab_size - 1}")
+
+
+def needs_logits(read: Read) -> bool:
+    """Whether drawing needs more than the statistics."""
+    return read.sampler is not None and not (read.sampler.is_greedy and read.allowed is None)
+
+
+def draw(
+    read: Read,
+    statistics: RowStatistics,
+    logits: np.ndarray | None,
+    positions: np.ndarray,
+    seen: Callable[[int], np.ndarray],
+    threads: int,
+) -> np.ndarray | None:
+    """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
+
+    seen  of the i-th row that is read: the tokens that its repetition penalty counts
+    """
+    if read.sampler is None:
+        return None
+    if not needs_logits(read):
+        return statistics.argmax
+    penalised = read.sampler.repetition_penalty != 1.0
+    rows = [np.unique(seen(row)).astype(np.int32) for row in range(len(positions))] if penalised else None
+    return sample(logits, read.sampler, np.ascontiguousarray(positions, np.int32), seen=rows, allowed=read.allowed, threads=threads)
+
+
+def integers(name: str, values: Any, minimum: int, maximum: int) -> np.ndarray:
+    """int32 (n,), n >= 1, each within [minimum, maximum]."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.empty((0, 0))
+    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
+        raise ArgumentError(f"{name} must be a non-empty sequence of integers, got {values!r:.80}")
+    if array.min() < minimum or array.max() > maximum:
+        wrong = array[(array < minimum) | (array > maximum)][0]
+        raise ArgumentError(f"{name} must lie in {minimum}..{maximum}, got {wrong}")
+    return np.ascontiguousarray(array, np.int32)
+
+
+def read_rows(rows: Any, m: int) -> np.ndarray:
+    """The rows to read of m, int32 (reads,), from "all", "last" or indices."""
+    if isinstance(rows, str):
+        if rows not in ("all", "last"):
+            raise ArgumentError(f"rows must be 'all', 'last' or indices, got {rows!r}")
+        return np.arange(m, dtype=np.int32) if rows == "all" else np.array([m - 1], np.int32)
+    if len(rows) > m:
+        raise ArgumentError(f"rows names {len(rows)} rows to read, but the forward has {m}")
+    return integers("rows", rows, 0, m - 1) if len(rows) else np.empty(0, np.int32)

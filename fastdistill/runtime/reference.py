@@ -1,0 +1,106 @@
+"""The reference executor: the plan op by op in NumPy, each op as `fastdistill.reference` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from ..checkpoint.quantize import quantize_tensor
+from ..checkpoint.tensor import Tensor
+from ..errors import NotFiniteError
+from ..models.plan import Op, Plan
+from ..reference.attention import attention
+from ..reference.linear import linear
+from ..reference.rms_norm import rms_norm
+from ..reference.rotary import rotary
+from ..reference.row_statistics import row_statistics
+from ..reference.silu_mul import silu_mul
+from .forward_pass import ForwardPass, Outcome
+
+
+class ReferenceWeights:
+    """The tensors of a plan, as they are stored or converted to `format`."""
+
+    def __init__(self, plan: Plan, tensors: Mapping[str, Tensor], format: str | None, threads: int, progress: Callable[[int, int], None] | None = None):
+        self.tensors = {
+            name: quantize_tensor(tensors[name], format) if format and weight.linear and tensors[name].format != format else tensors[name]
+            for name, weight in plan.weights.items()
+        }
+        self.formats = {name: tensor.format for name, tensor in self.tensors.items()}
+        self.nbytes = sum(tensor.data.nbytes for tensor in self.tensors.values())
+
+
+class ReferenceExecutor:
+    """Runs passes op by op; values are rounded to float32 between ops, keys and values to the cache's type."""
+
+    def __init__(self, plan: Plan, weights: ReferenceWeights, taps: Iterable[str] = ()) -> None:
+        self.plan, self.weights, self.taps = plan, weights, tuple(taps)
+        self.nbytes = 0
+
+    def run(self, request: ForwardPass) -> Outcome:
+        """Run one pass; raises NotFiniteError where a logit is not finite."""
+        plan = self.plan
+        values: dict[int, np.ndarray] = {}
+        segments = {"exit", *range(request.first_layer, request.end_layer)} | ({"enter"} if request.first_layer == 0 else set())
+        if request.stream is not None:
+            values[plan.boundaries[request.first_layer]] = request.stream
+        if request.end_layer < plan.num_layers:  # an early exit reads what would enter the next layer
+            last = plan.boundaries[-1]
+        for op in plan.ops:
+            if op.segment in segments:
+                if op.kind == "read" and request.end_layer < plan.num_layers:
+                    values[last] = values[plan.boundaries[request.end_layer]]
+                values[op.output] = self.op(op, [values[value] for value in op.inputs], request).astype(np.float32)
+        logits = values[plan.ops[-1].output]
+        if not np.isfinite(logits).all():
+            raise NotFiniteError("head (exit) met a NaN or an infinity")
+        argmax, *rest = row_statistics(logits)
+        statistics = (argmax.astype(np.int32), *(field.astype(np.float32) for field in rest))
+        log_probs = None
+        if request.wanted_tokens is not None:
+            log_probs = logits[np.arange(len(logits)), request.wanted_tokens] - statistics[3]
+        return Outcome(
+            statistics,
+            log_probs,
+            logits if request.want_logits else None,
+            values[plan.hidden] if request.want_hidden else None,
+            values[plan.boundaries[request.end_layer]],
+            {name: values[plan.taps[name]] for name in self.taps if plan.taps[name] in values},
+        )
+
+    def op(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
+        """One op on given inputs, float64 or float32 (rows, width)."""
+        tensors = [self.weights.tensors[name] for name in op.weights]
+        constants = op.constants
+        if op.kind == "embedding":
+            return request.inputs if request.tokens is None else tensors[0].to_float32()[request.tokens]
+        if op.kind == "rms_norm":
+            return rms_norm(inputs[0], tensors[0].to_float32(), constants["epsilon"])
+        if op.kind in ("linear", "head"):
+            weight = tensors[0]
+            bias = tensors[1].to_float32() if len(tensors) > 1 else None
+            return linear(inputs[0], weight.format, weight.data, weight.scale, weight.minimum, bias)
+        if op.kind == "add":
+            return inputs[0] + inputs[1]
+        if op.kind == "silu_mul":
+            return silu_mul(inputs[0], inputs[1])
+        if op.kind == "rotary":
+            return rotary(inputs[0], request.positions, constants["head_dim"], constants["inverse_frequencies"])
+        if op.kind == "read":
+            return inputs[0][request.read_rows]
+        assert op.kind == "attention", op.kind
+        return self._attention(op, inputs, request)
+
+    def _attention(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
+        q, k, v = inputs
+        head_dim, layer = op.constants["head_dim"], op.constants["layer"]
+        for row, (sequence, slot) in enumerate(zip(request.sequences, request.slots, strict=True)):
+            stored = request.caches[sequence].array[layer, :, :, slot]
+            stored[0, :, :head_dim] = k[row].reshape(-1, head_dim)
+            stored[1, :, :head_dim] = v[row].reshape(-1, head_dim)
+        out = np.empty(q.shape)
+        for row, (sequence, node) in enumerate(zip(request.sequences, request.nodes, strict=True)):
+            stored = request.caches[sequence].array[layer][:, :, request.visible(node), :head_dim]
+            out[row] = attention(q[row].reshape(-1, head_dim), stored[0], stored[1], op.constants["scale"]).reshape(-1)
+        return out

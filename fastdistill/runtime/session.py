@@ -1,0 +1,343 @@
+"""A session: one sequence's cache, and the rows that are still pending.
+
+Committed rows lie in slots 0 .. length - 1, in order.  Pending rows lie behind them until `keep` moves the chosen ones to
+their place and forgets the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ArgumentError, BusyError, CapacityError
+from ..kernels.boundary import check_array, check_integer
+from .kv_cache import KVCache
+from .pending import Pending, nothing_pending
+from .read import STATISTICS_ONLY, Read, Rows, integers, read_rows
+from .visibility import chain_runs, node_runs
+
+if TYPE_CHECKING:
+    from .network import Network
+
+POSITION_LIMIT = 1 << 20  # csrc/kernels/rotary.c reduces angles exactly up to here
+
+
+@dataclass(frozen=True)
+class Share:
+    """One session's rows of a pass, and the state of the session once the pass has succeeded."""
+
+    session: Session
+    tokens: np.ndarray  # int32 (m,)
+    inputs: np.ndarray | None  # float32 (m, hidden_size)
+    positions: np.ndarray  # int32 (m,)
+    nodes: np.ndarray  # int32 (m,): which list of visible slots
+    runs: np.ndarray  # int32 (runs, 2)
+    run_offsets: np.ndarray  # int64 (lists + 1,)
+    first_slot: int
+    reads: np.ndarray  # int32 (reads,)
+    layers: tuple[int, int]
+    read: Read
+    pending: Pending | None  # afterwards; None: the rows are committed
+    streams: np.ndarray | None = None  # float32 (m, hidden_size) entering layers[0]
+
+
+class Session:
+    """One sequence over a network; made by `Model.session`.  Belongs to one caller at a time (`BusyError`)."""
+
+    def __init__(self, network: Network, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]) -> None:
+        plan = network.plan
+        most = min(plan.max_positions, POSITION_LIMIT)
+        self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
+        self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
+        if cache not in (None, "f16", "f32"):
+            raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {cache!r}")
+        self.taps = tuple(taps)
+        unknown = [name for name in self.taps if name not in plan.taps]
+        if unknown:
+            raise ArgumentError(f"taps {unknown} are unknown; this model has: {', '.join(plan.taps)}")
+        self.vocab_size = plan.vocab_size
+        self.length = 0
+        self.network = network
+        self.cache = KVCache(plan, self.capacity + self.max_rows, cache or network.cache_dtype)  # pending rows lie behind
+        self.executor = network.executor(self.max_rows, self.cache.slots, self.taps)
+        self._positions = np.zeros(self.capacity, np.int32)
+        self._tokens = np.full(self.capacity, -1, np.int32)
+        self._pending: Pending | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The committed tokens, int32 (length,); -1 where a row was given as `inputs`."""
+        return self._tokens[: self.length].copy()
+
+    @property
+    def pending(self) -> int:
+        """How many rows are pending."""
+        return 0 if self._pending is None else self._pending.rows
+
+    def forward(
+        self,
+        tokens: Sequence[int] | np.ndarray | None = None,
+        *,
+        inputs: Mapping[str, np.ndarray] | None = None,
+        parents: Sequence[int] | None = None,
+        nodes: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        replace: tuple[int, int] | None = None,
+        rows: str | Sequence[int] = "all",
+        layers: tuple[int, int] | None = None,
+        read: Read = STATISTICS_ONLY,
+        out: np.ndarray | None = None,
+    ) -> Rows:
+        """Run rows through the model.
+
+        tokens     (m,) token ids; or `inputs={"embedding": float32 (m, hidden_size)}` in their place
+        nodes      (m,) the node of each row: rows of one node see each other.  New nodes are numbered on from the pending
+                   ones.  Default: one node a row
+        parents    one entry a new node: a node it sees, with all that one sees; -1: the committed context alone.
+                   Default: a chain
+        positions  (m,) default: the depth of the row, never its flat index
+        replace    (start, end): committed rows that these rows do not see, and whose place `keep` gives them
+        rows       which rows to read: "all", "last" or indices
+        layers     (a, b): run layers a .. b - 1 only.  From 0 the rows stay pending; (b, L) without tokens takes all
+                   pending rows on from there.  What is read has passed the final norm and the head in any case
+        read       what to give beside the statistics
+        out        float32 (reads, vocab_size): receives the logits in place of the session's own buffer
+
+        Rows given with `parents`, `nodes`, `replace` or `layers` are pending until `keep`; a plain chain is committed at once.
+
+        raises  ArgumentError, CapacityError, BusyError; NotFiniteError (the session is then as it was before the call)
+        """
+        from .forward_many import forward_many
+
+        (result,) = forward_many(
+            [
+                (
+                    self,
+                    dict(tokens=tokens, inputs=inputs, parents=parents, nodes=nodes, positions=positions, replace=replace, rows=rows,
+                         layers=layers, read=read, out=out),  # fmt: skip
+                )
+            ]
+        )
+        return result
+
+    def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
+        """Commit a chain of any length, in chunks of max_rows; reads the last row.
+
+        raises  as `forward`; ArgumentError and CapacityError before anything has run
+        """
+        ids = self._token_array(tokens)
+        if self.length + len(ids) > self.capacity:
+            raise CapacityError(f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}")
+        last = (len(ids) - 1) // self.max_rows * self.max_rows
+        for start in range(0, last, self.max_rows):
+            self.forward(ids[start : start + self.max_rows], rows=())
+        return self.forward(ids[last:], rows="last", read=read)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Commit these pending rows, in this order: a path from the root; forget the others.
+
+        raises  ArgumentError when a row's ancestors are not kept before it, or it has not run through all layers
+        """
+        with self.entered():
+            pending = self._pending or nothing_pending((self.length, self.length), self.network.plan.num_layers)
+            kept = [check_integer("keep's index", index, 0, pending.rows - 1) for index in indices]
+            pending.check_path(kept)
+            if kept and pending.layers != self.network.plan.num_layers:
+                raise ArgumentError(f"pending rows have run through {pending.layers} of {self.network.plan.num_layers} layers only")
+            start, end = pending.hides
+            length = self.length - (end - start) + len(kept)
+            if length > self.capacity:
+                raise CapacityError(f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}")
+            if kept or end > start:
+                chosen = np.array(kept, np.int64)
+                self.cache.move(np.concatenate([self.length + chosen, np.arange(end, self.length)]), start)
+                after = slice(end, self.length)
+                self._tokens[start:length] = np.concatenate([pending.tokens[chosen], self._tokens[after]])
+                self._positions[start:length] = np.concatenate([pending.positions[chosen], self._positions[after]])
+            self.length, self._pending = length, None
+
+    def truncate(self, length: int) -> None:
+        """Forget committed rows from `length` on, and all pending ones."""
+        with self.entered():
+            self.length = check_integer("length", length, 0, self.length)
+            self._pending = None
+
+    def fork(self) -> Session:
+        """A session of its own with the same committed rows; pending rows stay behind."""
+        with self.entered():
+            dtype = "f16" if self.cache.dtype == np.float16 else "f32"
+            other = Session(self.network, self.capacity, self.max_rows, dtype, self.taps)
+            other.cache.copy_from(self.cache, self.length)
+            other._tokens[:] = self._tokens
+            other._positions[:] = self._positions
+            other.length = self.length
+            return other
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Hold the session; a second caller gets BusyError."""
+        if not self._lock.acquire(blocking=False):
+            raise BusyError("this session is in use by another caller; a session belongs to one at a time")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    # ---- for forward_many ----
+
+    def prepare(
+        self,
+        tokens: Any = None,
+        inputs: Any = None,
+        parents: Any = None,
+        nodes: Any = None,
+        positions: Any = None,
+        replace: Any = None,
+        rows: Any = "all",
+        layers: Any = None,
+        read: Read = STATISTICS_ONLY,
+    ) -> Share:
+        """Check the arguments of `forward` and lay out its rows; changes nothing."""
+        first, end = self._layers(layers)
+        if first > 0:
+            if any(argument is not None for argument in (tokens, inputs, parents, nodes, positions, replace)):
+                raise ArgumentError("layers that do not start at 0 take the pending rows on: give no rows with them")
+            return self._resumed(rows, first, end, read)
+        ids, floats = self._rows_given(tokens, inputs)
+        m = len(ids)
+        if m > self.max_rows:
+            raise CapacityError(f"{m} rows are more than max_rows = {self.max_rows}; prefill takes chains of any length")
+        if positions is not None:
+            positions = integers("positions", positions, 0, POSITION_LIMIT - 1)
+            if len(positions) != m:
+                raise ArgumentError(f"positions must have one entry a row, {m}, got {len(positions)}")
+        if parents is None and nodes is None and replace is None and end == self.network.plan.num_layers:
+            return self._chain(ids, floats, positions, rows, (first, end), read)
+        pending = self._pending
+        if pending is None:
+            pending = nothing_pending(self._hides(replace), end)
+        elif replace is not None and self._hides(replace) != pending.hides:
+            raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {replace}")
+        elif pending.layers != end:
+            raise ArgumentError(f"layers end at {end}, but the pending rows have run through {pending.layers}")
+        if self.length + pending.rows + m > self.cache.slots:
+            raise CapacityError(
+                f"{m} rows beside {pending.rows} pending and {self.length} committed ones are more than the session's {self.cache.slots} places"
+            )
+        old = pending.rows
+        context = self._context(pending)
+        base = int(self._positions[pending.hides[0] - 1]) + 1 if pending.hides[0] else 0
+        after = pending.extended(ids, nodes, parents, positions, base)
+        if after.positions.max() >= POSITION_LIMIT:
+            raise CapacityError(f"position {after.positions.max()} is beyond the limit of {POSITION_LIMIT}")
+        new_nodes = range(len(pending.parents), len(after.parents))
+        runs, offsets = self._node_runs(after, context, new_nodes)
+        lists = (after.nodes[old:] - len(pending.parents)).astype(np.int32)
+        reads = read_rows(rows, m)
+        return Share(
+            self, ids, floats, after.positions[old:], lists, runs, offsets, self.length + old, reads, (first, end), read, after
+        )
+
+    def finish(self, share: Share, stream: np.ndarray) -> None:
+        """Take on the state that a pass has led to; `stream` left its last layer."""
+        if share.pending is None:
+            rows = slice(self.length, self.length + len(share.tokens))
+            self._tokens[rows], self._positions[rows] = share.tokens, share.positions
+            self.length = rows.stop
+        elif share.layers[1] == self.network.plan.num_layers:
+            self._pending = replace(share.pending, streams=None)
+        else:
+            before = () if self._pending is None or share.layers[0] > 0 else (self._pending.streams,)
+            self._pending = replace(share.pending, streams=np.concatenate([*before, stream]))
+
+    def seen_tokens(self, share: Share, row: int) -> np.ndarray:
+        """Tokens of the context that a row sees and of the row itself: what a repetition penalty counts."""
+        if share.pending is None:
+            seen = np.concatenate([self._tokens[: self.length], share.tokens[: row + 1]])
+        else:
+            start = share.pending.rows - len(share.tokens)
+            node = int(share.pending.nodes[start + row])
+            lineage = share.pending.seen_by(node)
+            seen = np.concatenate([self._tokens[self._context(share.pending)], share.pending.tokens[lineage]])
+        return seen[seen >= 0]
+
+    def _chain(self, ids: np.ndarray, floats: np.ndarray | None, positions: np.ndarray | None, rows: Any, layers: tuple[int, int], read: Read) -> Share:
+        m = len(ids)
+        if self._pending is not None:
+            raise ArgumentError(f"{self.pending} rows are pending: keep some (or none) of them first, or name parents")
+        if self.length + m > self.capacity:
+            raise CapacityError(f"{m} rows after {self.length} do not fit a capacity of {self.capacity}")
+        base = int(self._positions[self.length - 1]) + 1 if self.length else 0
+        if positions is None:
+            positions = np.arange(base, base + m, dtype=np.int32)
+            if base + m > POSITION_LIMIT:
+                raise CapacityError(f"position {base + m - 1} is beyond the limit of {POSITION_LIMIT}")
+        order = np.concatenate([self._positions[: self.length], positions])
+        if np.all(order[1:] >= order[:-1]):
+            runs, offsets = chain_runs(self.length, m)
+        else:
+            slots = np.arange(self.length, self.length + m)
+            extras = [(slots[: i + 1], positions[: i + 1]) for i in range(m)]
+            runs, offsets = node_runs(np.arange(self.length), self._positions[: self.length], extras)
+        lists = np.arange(m, dtype=np.int32)
+        return Share(self, ids, floats, positions, lists, runs, offsets, self.length, read_rows(rows, m), layers, read, None)
+
+    def _resumed(self, rows: Any, first: int, end: int, read: Read) -> Share:
+        pending = self._pending
+        if pending is None or pending.layers != first:
+            found = "no rows are pending" if pending is None else f"the pending rows have run through {pending.layers}"
+            raise ArgumentError(f"layers start at {first}, but {found}")
+        if pending.rows > self.max_rows:
+            raise CapacityError(f"{pending.rows} pending rows are more than max_rows = {self.max_rows}")
+        runs, offsets = self._node_runs(pending, self._context(pending), range(len(pending.parents)))
+        return Share(
+            self, pending.tokens, None, pending.positions, pending.nodes, runs, offsets, self.length, read_rows(rows, pending.rows),
+            (first, end), read, replace(pending, layers=end), pending.streams,
+        )  # fmt: skip
+
+    def _context(self, pending: Pending) -> np.ndarray:
+        """Committed slots that pending rows see."""
+        start, end = pending.hides
+        return np.concatenate([np.arange(start), np.arange(end, self.length)])
+
+    def _node_runs(self, pending: Pending, context: np.ndarray, nodes: range) -> tuple[np.ndarray, np.ndarray]:
+        seen = [pending.seen_by(node) for node in nodes]
+        return node_runs(context, self._positions[context], [(self.length + rows, pending.positions[rows]) for rows in seen])
+
+    def _hides(self, given: tuple[int, int] | None) -> tuple[int, int]:
+        if given is None:
+            return self.length, self.length
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise ArgumentError(f"replace must be (start, end), got {given!r}")
+        start = check_integer("replace's start", given[0], 0, self.length)
+        return start, check_integer("replace's end", given[1], start, self.length)
+
+    def _layers(self, given: tuple[int, int] | None) -> tuple[int, int]:
+        count = self.network.plan.num_layers
+        if given is None:
+            return 0, count
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise ArgumentError(f"layers must be (first, end), got {given!r}")
+        first = check_integer("layers' first", given[0], 0, count - 1)
+        return first, check_integer("layers' end", given[1], first + 1, count)
+
+    def _rows_given(self, tokens: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        if (tokens is None) == (inputs is None):
+            raise ArgumentError("give either tokens or inputs")
+        if inputs is None:
+            return self._token_array(tokens), None
+        if not isinstance(inputs, Mapping) or set(inputs) != {"embedding"}:
+            raise ArgumentError(f"inputs must be {{'embedding': array}}, got {inputs!r:.80}")
+        m, _ = check_array("inputs['embedding']", inputs["embedding"], np.float32, (None, self.network.plan.hidden_size))
+        if m == 0:
+            raise ArgumentError("inputs['embedding'] must have at least one row")
+        return np.full(m, -1, np.int32), inputs["embedding"]
+
+    def _token_array(self, tokens: Any) -> np.ndarray:
+        return integers("tokens", tokens, 0, self.vocab_size - 1)

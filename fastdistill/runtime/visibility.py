@@ -1,0 +1,46 @@
+"""Who sees whom: nodes and parents -> for each node the slots it sees, in position order, as runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def runs_of(slots: np.ndarray) -> np.ndarray:
+    """Slots in order -> int32 (runs, 2): start and length of each run of neighbours."""
+    starts = np.flatnonzero(np.diff(slots, prepend=slots[0] - 2) != 1)
+    lengths = np.diff(starts, append=len(slots))
+    return np.stack([slots[starts], lengths], axis=1).astype(np.int32)
+
+
+def chain_runs(length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and offsets of `rows` new rows in sequence, after `length` committed ones: row i sees slots 0 .. length + i."""
+    runs = np.zeros((rows, 2), np.int32)
+    runs[:, 1] = np.arange(length + 1, length + rows + 1)
+    return runs, np.arange(rows + 1, dtype=np.int64)
+
+
+def node_runs(
+    context_slots: np.ndarray,
+    context_positions: np.ndarray,
+    extras: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and offsets of nodes that see the context and, each, its own extra rows.
+
+    context_slots, context_positions  (n,): what every node sees, in the order it was committed
+    extras                            for each node the slots and positions of its ancestors' rows and its own, in order
+    """
+    ascending = bool(np.all(context_positions[1:] >= context_positions[:-1]))
+    context_runs = runs_of(context_slots) if ascending and len(context_slots) else np.empty((0, 2), np.int32)
+    last = int(context_positions[-1]) if ascending and len(context_slots) else -1
+    lists = []
+    for slots, positions in extras:
+        if ascending and positions.min() >= last:
+            order = np.argsort(positions, kind="stable")
+            lists.append(np.concatenate([context_runs, runs_of(slots[order])]))
+        else:
+            order = np.argsort(np.concatenate([context_positions, positions]), kind="stable")
+            lists.append(runs_of(np.concatenate([context_slots, slots])[order]))
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return np.ascontiguousarray(np.concatenate(lists)), offsets

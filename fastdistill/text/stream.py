@@ -1,0 +1,173 @@
+"""Text from tokens as they come: never half a character, never past a stop string.
+
+What the pieces make together is the tokenizer's own decoding of all tokens, special ones left out, cut before the
+first stop string. Two things hold text back: a character whose bytes are not all there, and what may yet become a
+stop string.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+from fastdistill.errors import ArgumentError
+from fastdistill.text.tokenizer import Tokenizer, check_token
+
+
+class TextStream:
+    """Turns tokens into pieces of text, one call a token.
+
+    stop         a string or several; the text ends before the first place where one occurs
+
+    text         the pieces so far, in one
+    stopped      a stop string has come; later tokens add nothing
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
+        self._decoder = _ByteDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer)
+        self._special_ids = tokenizer.special_ids
+        self._stops = [_StopString(text) for text in check_stop(stop)]
+        self._held = ""
+        self._pieces: list[str] = []
+        self._finished = False
+        self.stopped = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def push(self, token: int) -> str:
+        """Take the next token and return the text that has become certain, often "".
+
+        Raises ArgumentError for what is no token id, or after `finish`.
+        """
+        token = check_token(token)
+        if self._finished:
+            raise ArgumentError("push after finish: a TextStream serves one text")
+        if self.stopped or token in self._special_ids:
+            return ""
+        certain, likely = self._decoder.push(token)
+        return self._emit(certain, likely)
+
+    def finish(self) -> str:
+        """End the text and return what was held back; an unfinished character becomes U+FFFD."""
+        if self.stopped or self._finished:
+            return ""
+        self._finished = True
+        piece = self._emit(self._decoder.finish())
+        if not self.stopped:
+            piece += self._release(len(self._held))
+        return piece
+
+    def _emit(self, certain: str, likely: str = "") -> str:
+        """Pass text on up to the first stop string, or to what may begin one.
+
+        likely       follows `certain` in the text as it stands, but the next token may change it
+        """
+        ends = [stop.push(certain, likely) for stop in self._stops]
+        starts = [end - len(stop.text) for end, stop in zip(ends, self._stops, strict=True) if end is not None]
+        before = len(self._held)
+        self._held += certain
+        if starts:
+            self.stopped = True
+            self._held += likely
+            return self._release(before + min(starts))
+        return self._release(len(self._held) - max((stop.matched for stop in self._stops), default=0))
+
+    def _release(self, length: int) -> str:
+        piece, self._held = self._held[:length], self._held[length:]
+        self._pieces.append(piece)
+        return piece
+
+
+class _StopString:
+    """One stop string looked for as text passes (Knuth, Morris, Pratt): constant work a character.
+
+    matched      how much of its beginning the text ends with
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.matched = 0
+        self._fallback = [0]  # [i]: the longest proper prefix of text[: i + 1] that also ends it
+        for char in text[1:]:
+            self._fallback.append(self._step(self._fallback[-1], char))
+
+    def push(self, certain: str, likely: str) -> int | None:
+        """Where the string first ends, counted from the start of `certain`, if it does; else `certain` has passed."""
+        matched = self.matched
+        for i, char in enumerate(certain + likely, 1):
+            matched = self._step(matched, char)
+            if matched == len(self.text):
+                return i
+            if i == len(certain):
+                self.matched = matched
+        return None
+
+    def _step(self, matched: int, char: str) -> int:
+        while matched and self.text[matched] != char:
+            matched = self._fallback[matched - 1]
+        return matched + (self.text[matched] == char)
+
+
+class _ByteDecoder:
+    """Byte-level BPE: the tokens' bytes in a row are the text's."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> tuple[str, str]:
+        return self._utf8.decode(self._tokenizer.token_bytes(token) or b""), ""
+
+    def finish(self) -> str:
+        return self._utf8.decode(b"", final=True)
+
+
+class _WindowDecoder:
+    """Any other tokenizer: decode the last few tokens with and without the new one; what differs is its text.
+
+    The window begins some tokens back, so that rules about a text's first token (no leading space) and about
+    neighbours do not touch the new ones. While the last token is a lone byte, nothing is certain: one invalid byte
+    turns its whole run into U+FFFD.
+    """
+
+    _CONTEXT = 8  # tokens kept before the new ones; dropping those before only once there are twice as many
+    _EVERY_TOKEN = 64  # a run of bytes is decoded at each token up to this length, then whenever it has doubled
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._known = ""  # the text of the window's first `_certain` tokens
+        self._certain = 0
+
+    def push(self, token: int) -> tuple[str, str]:
+        spelling = self._tokenizer.token(token)
+        if spelling is None:
+            return "", ""
+        self._window.append(token)
+        lone_byte = len(spelling) == 6 and spelling.startswith("<0x")
+        run = len(self._window) - self._certain
+        if lone_byte and run > self._EVERY_TOKEN and run & (run - 1):
+            return "", ""
+        now = self._tokenizer.decode(self._window)
+        fresh = now[len(self._known) :]
+        if lone_byte or fresh.endswith("\ufffd"):
+            return "", fresh.rstrip("\ufffd")
+        if len(self._window) > 2 * self._CONTEXT:
+            self._window = self._window[-self._CONTEXT :]
+            now = self._tokenizer.decode(self._window)
+        self._known, self._certain = now, len(self._window)
+        return fresh, ""
+
+    def finish(self) -> str:
+        return self._tokenizer.decode(self._window)[len(self._known) :]
+
+
+def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """One stop string or several, as a tuple. Raises ArgumentError for what is no string, or empty."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise ArgumentError(f"stop must hold strings of at least one character, got {text!r:.60}")
+    return stops

@@ -1,0 +1,197 @@
+"""The tokenizer of a model folder.
+
+tokenizer.json is run by the package `tokenizers`, which is imported when a Tokenizer is made and not before: it brings
+sixteen packages along, and a model works on token ids without it. The strings around it (which token ends a text, the
+chat template) come from tokenizer_config.json and chat_template.jinja.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fastdistill.errors import ArgumentError, TextError
+
+
+class Tokenizer:
+    """Text to token ids and back, as the folder's tokenizer.json says.
+
+    folder       holds tokenizer.json; tokenizer_config.json and chat_template.jinja where the model has them
+
+    vocab_size   tokens, added ones included
+    special_ids  the tokens that mark something and are no text
+
+    Raises TextError where a file is missing or malformed; any text that is a str can be encoded.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        import tokenizers
+
+        self.folder = Path(folder)
+        self._path = self.folder / "tokenizer.json"
+        text = _read(self._path)
+        _check_merges(self._path, text)
+        with self._guarded("is not a tokenizer"):
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+            self._tokenizer.no_truncation()  # what a training run cut or padded to is no part of the text
+            self._tokenizer.no_padding()
+            self._tokenizer.encode("")  # a post-processor that names a token it lacks fails here, not later
+            added = self._tokenizer.get_added_tokens_decoder()
+            self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self.special_ids = frozenset(token for token, info in added.items() if info.special)
+        self._byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """The ids of a text; a special token's name in it becomes that token.
+
+        special      whether the post-processor adds its own (a begin-of-text token, say); a rendered chat has them
+        """
+        if not isinstance(text, str):
+            raise ArgumentError(f"text must be a str, got {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"text must be Unicode without lone surrogates: {error}") from None
+        with self._guarded("cannot encode this text"):
+            return self._tokenizer.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
+        checked = [check_token(token) for token in ids]
+        with self._guarded("cannot decode these ids"):
+            return self._tokenizer.decode(checked, skip_special_tokens=skip_special)
+
+    def token(self, id: int) -> str | None:
+        """How the vocabulary spells a token, or None where it has none of that id."""
+        return self._tokenizer.id_to_token(check_token(id))
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token spelt as in the vocabulary, or None."""
+        return self._tokenizer.token_to_id(token)
+
+    def token_bytes(self, id: int) -> bytes | None:
+        """The bytes that a token stands for, where every token stands for bytes: byte-level BPE. None elsewhere."""
+        token = self.token(id) if self._byte_level else None
+        if token is None:
+            return None
+        try:
+            return bytes(map(_BYTES.__getitem__, token))
+        except KeyError:  # an added token, spelt as itself
+            return token.encode()
+
+    @property
+    def byte_level(self) -> bool:
+        """Whether a text's bytes are its tokens' bytes in a row."""
+        return self._byte_level
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """tokenizer_config.json, empty where there is none."""
+        path = self.folder / "tokenizer_config.json"
+        return _parse(path, _read(path)) if path.exists() else {}
+
+    @property
+    def bos_token(self) -> str | None:
+        return self._named("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        return self._named("eos_token")
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """chat_template.jinja, else tokenizer_config.json's chat_template (of several, "default"), else None."""
+        path = self.folder / "chat_template.jinja"
+        if path.exists():
+            return _read(path)
+        found = self.config.get("chat_template")
+        if isinstance(found, list):
+            named = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
+            found = named[0].get("template") if named else None
+        return self._string("chat_template", found)
+
+    def _named(self, key: str) -> str | None:
+        found = self.config.get(key)
+        if isinstance(found, dict):  # a token with its settings
+            found = found.get("content")
+        return self._string(key, found)
+
+    def _string(self, key: str, found: Any) -> str | None:
+        if found is not None and not isinstance(found, str):
+            path = self.folder / "tokenizer_config.json"
+            raise TextError(f"{path}: {key} must be a string, got {type(found).__name__}")
+        return found
+
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """Whatever `tokenizers` raises, its panics included (no Exception, so nothing else catches them)."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise TextError(f"{self._path}: {what}: {error}") from error
+
+
+def check_token(token: int) -> int:
+    """A token id as an int of 32 bits. Raises ArgumentError."""
+    try:
+        value = operator.index(token)
+    except TypeError:
+        raise ArgumentError(f"a token id must be an integer, got {type(token).__name__}") from None
+    if not 0 <= value < 1 << 32:
+        raise ArgumentError(f"a token id must be in [0, 2^32), got {value}")
+    return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise TextError(f"{path} is missing: text needs it, token ids do not") from None
+    except (OSError, ValueError) as error:
+        raise TextError(f"{path} cannot be read: {error}") from error
+
+
+def _parse(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TextError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _check_merges(path: Path, text: str) -> None:
+    """A BPE's continuing_subword_prefix must start every merge's second half: `tokenizers` cuts it off unseen, and a
+    shorter half ends the process."""
+    # Nearly always the prefix is null and its key spelt without escapes: then the file is not parsed a second time.
+    if not re.search(r'"continuing_subword_prefix"\s*:\s*"|\\u00[4-7]', text):
+        return
+    model = _parse(path, text).get("model")
+    model = model if isinstance(model, dict) else {}
+    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
+    if not prefix or not isinstance(merges, list):
+        return  # nothing to cut off, or nothing that `tokenizers` would read
+    for merge in merges:
+        halves = merge.split(" ") if isinstance(merge, str) else merge
+        if not (isinstance(halves, list) and halves and str(halves[-1]).startswith(str(prefix))):
+            raise TextError(f"{path}: merge {merge!r:.60} does not continue with {prefix!r:.60}")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's spelling of bytes: printable Latin-1 as itself, the other 68 from U+0100 on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()

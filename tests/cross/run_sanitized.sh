@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The tests under the address and undefined-behaviour sanitizers.  Every finding is printed at the end and fails the run.
+#
+#     tests/cross/run_sanitized.sh [pytest arguments]     # default: tests/kernels
+. "$(dirname "$0")/common.sh"
+need gcc gcc
+build_in_copy "-fsanitize=address,undefined -fno-omit-frame-pointer -O1 -g" "-fsanitize=address,undefined"
+# Python itself leaks at exit.  Its small objects come from malloc here, so that their ends are guarded too.
+status=0
+run_tests LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+    ASAN_OPTIONS="detect_leaks=0:log_path=$work/finding" UBSAN_OPTIONS="print_stacktrace=1:log_path=$work/finding" -- "$@" || status=$?
+for log in "$work"/finding*; do
+    [ -e "$log" ] || continue
+    sed "s|$tree/||g" "$log"
+    status=1
+done
+exit $status

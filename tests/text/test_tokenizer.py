@@ -1,0 +1,247 @@
+"""Tokenizer: ids as tokenizer.json says, and typed errors for folders that say nonsense."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers_made_here import BYTE_LEVEL, KINDS, added, bpe, byte_spelling, spelt, tokenizer_json, write_folder
+
+from fastdistill.errors import ArgumentError, FastDistillError, TextError
+from fastdistill.text.chat import render_chat
+from fastdistill.text.stream import TextStream
+from fastdistill.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    return Tokenizer(write_folder(tmp_path_factory.mktemp("tokenizer"), KINDS["byte_level"]))
+
+
+@given(text=st.text(max_size=40))
+def test_text_comes_back_from_its_ids(byte_level, text):
+    ids = byte_level.encode(text)
+    assert byte_level.decode(ids, skip_special=False) == text
+    assert b"".join(byte_level.token_bytes(token) for token in ids).decode() == text
+
+
+def test_special_tokens_are_ids_in_text_and_nothing_in_decoding(byte_level):
+    ids = byte_level.encode("a<|special|>b<|user|>")
+    assert 0 in ids and byte_level.special_ids == {0}
+    assert byte_level.decode(ids) == "ab<|user|>"
+    assert byte_level.decode(ids, skip_special=False) == "a<|special|>b<|user|>"
+
+
+def test_the_post_processor_runs_when_asked(tmp_path):
+    post = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|special|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|special|>": {"id": "<|special|>", "ids": [0], "tokens": ["<|special|>"]}},
+    }
+    tokenizer = Tokenizer(write_folder(tmp_path, KINDS["byte_level"] | {"post_processor": post}))
+    assert tokenizer.encode("a") == [0, *tokenizer.encode("a", special=False)]
+
+
+def test_truncation_and_padding_of_a_training_run_are_left_out(tmp_path):
+    cut = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    pad = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+           "pad_token": "<|special|>"}  # fmt: skip
+    folder = write_folder(tmp_path, KINDS["byte_level"] | {"truncation": cut, "padding": pad})
+    assert len(Tokenizer(folder).encode("xyz")) == 3
+
+
+def test_ids_without_a_token_are_no_text(byte_level):
+    beyond = byte_level.vocab_size + 7
+    assert byte_level.decode([beyond]) == ""
+    assert byte_level.token(beyond) is None and byte_level.token_bytes(beyond) is None
+    assert TextStream(byte_level).push(beyond) == ""
+
+
+@pytest.mark.parametrize("ids", [[-1], [1 << 32], ["a"], [0.5], [None]])
+def test_refuses_what_is_no_token_id(byte_level, ids):
+    with pytest.raises(ArgumentError, match="a token id must be"):
+        byte_level.decode(ids)
+
+
+@pytest.mark.parametrize("text", [b"a", None, 3, "\ud800"])
+def test_refuses_what_is_no_text(byte_level, text):
+    with pytest.raises(ArgumentError, match="text must be"):
+        byte_level.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "tokenizer.json is missing"), (b"\xff", "cannot be read"), (b"{", "is not a tokenizer"), (b"[]", "is not a tokenizer"),
+     (b"[" * 100000, "is not a tokenizer"), (b"{}", "is not a tokenizer"), (b'{"model": 3}', "is not a tokenizer")],
+)  # fmt: skip
+def test_a_missing_or_malformed_file_is_named(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TextError, match=words):
+        Tokenizer(tmp_path)
+
+
+def hostile_cases():
+    plain = ["<|special|>", *byte_spelling()]
+    merges = [f"{plain[1 + ord('a')]} {plain[1 + ord('b')]}"]
+    small = KINDS["byte_level"]
+    special = {"SpecialToken": {"id": "x", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [special], "pair": [special], "special_tokens": {}}
+    # Each of these ends in a panic of the Rust library, the first in the end of the process, if handed over unseen.
+    yield "prefix", tokenizer_json(bpe([*plain, spelt("ab")], merges, continuing_subword_prefix="x"), BYTE_LEVEL)
+    yield "long prefix", tokenizer_json(bpe([*plain, spelt("ab")], merges, continuing_subword_prefix="xxx"), BYTE_LEVEL)
+    yield "template", small | {"post_processor": template}
+    yield "length", small | {"pre_tokenizer": {"type": "FixedLength", "length": 0}}
+    yield "charsmap", small | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), list(hostile_cases()))
+def test_what_makes_the_library_panic_is_a_text_error(tmp_path, name, tokenizer):
+    with pytest.raises(TextError, match=r"tokenizer\.json"):
+        Tokenizer(write_folder(tmp_path, tokenizer)).encode("ab cd")
+
+
+def test_an_escaped_key_hides_nothing(tmp_path):
+    folder = write_folder(tmp_path, dict(hostile_cases())["prefix"])
+    text = (folder / "tokenizer.json").read_text("utf-8").replace("subword_prefix", r"subword_prefi\u0078")
+    (folder / "tokenizer.json").write_text(text, "utf-8")
+    with pytest.raises(TextError, match="does not continue with 'x'"):
+        Tokenizer(folder)
+
+
+def test_a_prefix_that_every_merge_has_is_kept(tmp_path):
+    model = bpe(["a", "##b", "ab"], ["a ##b"], continuing_subword_prefix="##")
+    assert Tokenizer(write_folder(tmp_path, tokenizer_json(model, None))).encode("ab") == [2]
+
+
+def paths(value, path=()):
+    if path:
+        yield path
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from paths(inner, (*path, key))
+
+
+JUNK = [None, True, 0, -1, 1 << 70, 1.5, "", "x", [], {}, ["a"], {"type": "BPE"}, "WordPiece", "Unigram", 299, 10**9]
+
+
+@given(data=st.data())
+@settings(max_examples=400)
+def test_a_mutated_tokenizer_works_or_is_a_typed_error(tmp_path_factory, data):
+    tokenizer = copy.deepcopy(KINDS[data.draw(st.sampled_from(sorted(KINDS)))])
+    for _ in range(data.draw(st.integers(1, 3))):
+        places = [path for path in paths(tokenizer) if len(path) < 5 and path[:2] != ("model", "vocab")]
+        path = data.draw(st.sampled_from(places))
+        value = tokenizer
+        for key in path[:-1]:
+            value = value[key]
+        value[path[-1]] = data.draw(st.sampled_from(JUNK))
+    try:
+        made = Tokenizer(write_folder(tmp_path_factory.getbasetemp() / "mutated", tokenizer))
+        made.decode(made.encode("the END <|special|> é"))
+        made.decode(range(0, 300, 7))
+    except FastDistillError:
+        pass
+
+
+def test_importing_text_does_not_import_tokenizers_or_jinja2():
+    program = (
+        "import fastdistill.text.tokenizer, fastdistill.text.chat, fastdistill.text.stream, sys;"
+        "print(sorted({'tokenizers', 'jinja2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+MESSAGES = [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Hello"}]
+
+
+def chat(tmp_path, template, **variables):
+    folder = write_folder(tmp_path, KINDS["byte_level"], bos_token="<|special|>", eos_token={"content": "END"})
+    (folder / "chat_template.jinja").write_text(template, "utf-8")
+    return render_chat(Tokenizer(folder), MESSAGES, **variables)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (
+            "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m['content'] }}\n  {% endif %}\n{% endfor %}",
+            "Hi <b>\n",
+        ),
+        ("{{ bos_token }}{{ eos_token }}{% if add_generation_prompt %}>{% endif %}", "<|special|>END>"),
+        ("{{ messages[0] | tojson }}", '{"role": "user", "content": "Hi <b>"}'),
+        ("{{ tools is none }}{{ documents is none }}{{ flag }}", "TrueTrueyes"),
+        ("{% for m in messages %}{{ m.role }}{% break %}{% endfor %}", "user"),
+        ("{% generation %}{{ messages[1].content }}{% endgeneration %}", "Hello"),
+        ("{{ strftime_now('%Y') | length }}", "4"),
+    ],
+)
+def test_a_template_renders_as_transformers_renders_it(tmp_path, template, text):
+    assert chat(tmp_path, template, flag="yes") == text
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for", "chat template failed"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+        ("{% for i in range(10**12) %}{% endfor %}", "OverflowError"),
+        ("{{ nothing.there }}", "UndefinedError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
+    ],
+)
+def test_a_hostile_or_broken_template_is_a_text_error(tmp_path, template, words):
+    with pytest.raises(TextError, match=words):
+        chat(tmp_path, template)
+
+
+def test_the_template_of_tokenizer_config(tmp_path):
+    def text(name, template):
+        tokenizer = Tokenizer(write_folder(tmp_path / name, KINDS["byte_level"], chat_template=template))
+        return render_chat(tokenizer, MESSAGES)
+
+    assert text("one", "T{{ messages | length }}") == "T2"
+    assert text("several", [{"name": "tools", "template": "x"}, {"name": "default", "template": "y"}]) == "y"
+    for name, template in {"number": 3, "nested": [{"name": "default", "template": []}]}.items():
+        with pytest.raises(TextError, match="chat_template must be a string"):
+            text(name, template)
+    for name, template in {"none": None, "unnamed": [{"name": "tools", "template": "x"}]}.items():
+        with pytest.raises(TextError, match="has no chat template"):
+            text(name, template)
+
+
+def test_without_jinja2_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setitem(sys.modules, "jinja2.ext", None)
+    with pytest.raises(TextError, match=r'pip install "fastdistill\[demo\]"'):
+        chat(tmp_path, "never compiled before")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"bos_token": 3})])
+def test_a_malformed_tokenizer_config_is_named(tmp_path, content):
+    folder = write_folder(tmp_path, KINDS["byte_level"])
+    (folder / "tokenizer_config.json").write_text(content)
+    (folder / "chat_template.jinja").write_text("{{ bos_token }}")
+    with pytest.raises(TextError, match=r"tokenizer_config\.json"):
+        render_chat(Tokenizer(folder), MESSAGES)
+
+
+def test_added_tokens_may_be_spelt_in_the_byte_alphabet(tmp_path):
+    # `tokenizers` reads such a token's characters as bytes; so must the stream.
+    tokens = ["<|special|>", *byte_spelling(), "é"]
+    tokens = list(dict.fromkeys(tokens))
+    made = tokenizer_json(bpe(tokens), BYTE_LEVEL, BYTE_LEVEL, [added(tokens.index("é"), "é", False)])
+    tokenizer = Tokenizer(write_folder(tmp_path, made))
+    stream = TextStream(tokenizer)
+    assert stream.push(tokens.index("é")) + stream.finish() == tokenizer.decode([tokens.index("é")])
