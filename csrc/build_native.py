@@ -11,6 +11,15 @@ from cffi import FFI
 here = Path(__file__).resolve().parent
 SOURCES = ["dispatch.c", "plan.c", "threads.c", "isa_scalar.c", "isa_avx2.c", "isa_avx512.c"]
 
+FLAGS = [
+    # No -m flag: each level switches its own target on.
+    *("-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    # Contraction off: vf_fma is the only fused multiply-add.
+    *("-ffp-contract=off", "-fno-math-errno"),
+    # GCC would put off the additions of a register tile until its registers overflow: a third of the speed (docs/numerics.md).
+    *("-fno-tree-ter", "-fno-tree-reassoc", "-Wno-ignored-optimization-argument"),
+]
+
 
 def declarations() -> str:
     """fastdistill.h without its preprocessor lines and comments: what cffi understands."""
@@ -28,8 +37,6 @@ ffi.set_source(
     include_dirs=[os.path.relpath(here, here.parent)],
     depends=[os.path.relpath(path, here.parent) for path in sorted(here.rglob("*.[ch]"))],
     libraries=["m"],
-    # No -m flag: each level switches its own target on.  Contraction off: vf_fma is the only fused multiply-add.
-    extra_compile_args=["-O3", "-g0", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra"]
-    + os.environ.get("FASTDISTILL_CFLAGS", "").split(),
-    extra_link_args=["-pthread"] + os.environ.get("FASTDISTILL_LDFLAGS", "").split(),
+    extra_compile_args=FLAGS + os.environ.get("FASTDISTILL_CFLAGS", "").split(),
+    extra_link_args=["-pthread", *os.environ.get("FASTDISTILL_LDFLAGS", "").split()],
 )

@@ -1,17 +1,17 @@
 """fastdistill: parallel decoding for small distilled language models on a CPU, from plain Python.
 
-    import fastdistill as fd
-    model = fd.load("a-model-folder")
-    print(model.generate("The capital of France is", max_tokens=8).text)
+import fastdistill as fd
+model = fd.load("a-model-folder")
+print(model.generate("The capital of France is", max_tokens=8).text)
 """
 
-from . import errors, kernels
-from .api import Model, Score, load
-from .decode import Autoregressive, Generation
-from .kernels import isa, isa_levels, set_isa
-from .kernels.sample import Sampler
-from .runtime import from_callable, forward_many
-from .runtime.read import Read
+from fastdistill import errors, kernels
+from fastdistill.api import Model, Score, load
+from fastdistill.decode import Autoregressive, Generation
+from fastdistill.kernels import isa, isa_levels, set_isa
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime import forward_many, from_callable
+from fastdistill.runtime.read import Read
 
 __version__ = "0.1.0"
 __all__ = [

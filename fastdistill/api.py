@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import check_tensors, eos_token_ids, open_checkpoint
-from .decode.autoregressive import Autoregressive
-from .decode.loop import Generation, Limits, Text, prepare_session, write
-from .decode.request import Decoder, Request
-from .errors import ArgumentError, CapacityError
-from .kernels.boundary import check_array, check_integer
-from .kernels.sample import Sampler
-from .models import Plan, plan_for
-from .runtime.network import Network
-from .runtime.read import Read, integers
-from .runtime.session import Session
-from .text.chat import render_chat
-from .text.stream import TextStream
-from .text.tokenizer import Tokenizer
+from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.loop import Generation, Limits, Text, prepare_session, write
+from fastdistill.decode.request import Decoder, Request
+from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.kernels.sample import Sampler
+from fastdistill.models import Plan, plan_for
+from fastdistill.runtime.network import Network
+from fastdistill.runtime.read import Read, integers
+from fastdistill.runtime.session import Session
+from fastdistill.text.chat import render_chat
+from fastdistill.text.stream import TextStream
+from fastdistill.text.tokenizer import Tokenizer
 
 MOST_TOGETHER = 32  # texts of one list that share a pass
 MOST_LOGPROBS = 1000
@@ -99,7 +99,9 @@ class Model:
         """Read on first use: tokens alone need none.  Raises TextError when the folder has none."""
         return Tokenizer(self.folder)
 
-    def session(self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()) -> Session:
+    def session(
+        self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
+    ) -> Session:
         """A new, empty sequence: see `Network.session`."""
         return self.network.session(capacity, max_rows, cache, taps)
 
@@ -117,7 +119,9 @@ class Model:
         """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`)."""
         return self.tokenizer.encode(render_chat(self.tokenizer, messages), special=False)
 
-    def generate(self, prompt: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]], **options: Any) -> Generation | list[Generation]:
+    def generate(
+        self, prompt: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]], **options: Any
+    ) -> Generation | list[Generation]:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
         prompt              text or token ids, or a list of those
@@ -185,10 +189,14 @@ class Model:
         session: Session | None = None,
         decoder: Decoder | None = None,
     ) -> Text:
-        ids = integers("prompt", self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, 0, self.vocab_size - 1)
+        ids = integers(
+            "prompt", self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, 0, self.vocab_size - 1
+        )
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
         min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
-        ends = self.end_tokens | {check_integer("stop_token_ids", token, 0, self.vocab_size - 1) for token in stop_token_ids}
+        ends = self.end_tokens | {
+            check_integer("stop_token_ids", token, 0, self.vocab_size - 1) for token in stop_token_ids
+        }
         sampler = Sampler(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
             logit_bias=logit_bias or {}, seed=seed,
@@ -206,7 +214,13 @@ class Model:
             raise ArgumentError("session belongs to another model")
         limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
         request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
-        return Text(session, request, limits, decoder or Autoregressive(), TextStream(self.tokenizer, stop) if self._has_text or stop else None)
+        return Text(
+            session,
+            request,
+            limits,
+            decoder or Autoregressive(),
+            TextStream(self.tokenizer, stop) if self._has_text or stop else None,
+        )
 
     @cached_property
     def _has_text(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, settings
 from fastdistill.kernels import isa as selected_isa
 from fastdistill.kernels import isa_levels, set_isa
 
-settings.register_profile("default", deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck))
+settings.register_profile(
+    "default", deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck)
+)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -22,3 +25,16 @@ def isa(request):
     set_isa(request.param)
     yield request.param
     set_isa(before)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of the real SmolLM2-135M-Instruct: from the user's cache, fetched first where FASTDISTILL_FETCH=1."""
+    from fastdistill.fetch import cached_folder, fetch, is_fetched
+
+    name = "smollm2-135m-instruct"
+    if os.environ.get("FASTDISTILL_FETCH") == "1":
+        return fetch(name)
+    if not is_fetched(name):
+        pytest.skip(f"needs the real model: run `fastdistill fetch {name}`, or set FASTDISTILL_FETCH=1")
+    return cached_folder(name)

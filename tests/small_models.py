@@ -25,7 +25,13 @@ CONFIGS = {
 
 def config(name: str = "plain", layers: int = 2, **changes) -> Config:
     return Config(
-        dict(model_type="llama", num_hidden_layers=layers, rms_norm_eps=1e-5, max_position_embeddings=512, rope_theta=10000.0)
+        dict(
+            model_type="llama",
+            num_hidden_layers=layers,
+            rms_norm_eps=1e-5,
+            max_position_embeddings=512,
+            rope_theta=10000.0,
+        )
         | CONFIGS[name]
         | changes
     )
@@ -46,6 +52,8 @@ def tensors(plan, seed: int = 0, format: str = "f32") -> dict[str, Tensor]:
 
 
 @functools.cache
-def network(name: str = "plain", format: str = "f32", executor: str = "native", threads: int = 2, layers: int = 2, seed: int = 0) -> Network:
+def network(
+    name: str = "plain", format: str = "f32", executor: str = "native", threads: int = 2, layers: int = 2, seed: int = 0
+) -> Network:
     plan = plan_for(config(name, layers))
     return Network(plan, tensors(plan, seed, format), threads=threads, executor=executor)

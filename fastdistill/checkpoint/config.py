@@ -156,13 +156,11 @@ def read_file(path: Path) -> bytes:
     if not path.is_file():  # opening a pipe would wait for its writer
         raise CheckpointError(f"{path}: there is no such file")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise CheckpointError(f"{path}: has {size} bytes; expected at most {MAX_JSON_BYTES}")
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: must have at most {MAX_JSON_BYTES} bytes, has more")
-    return data
 
 
 def short(value: object) -> str:

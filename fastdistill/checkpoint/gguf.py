@@ -132,7 +132,7 @@ class GgufFile:
         """The bytes of a tensor, uint8 (..., bytes of a row)."""
         out = np.empty(tensor.size, np.uint8)
         self._file.seek(tensor.offset)
-        if self._file.readinto(out) != tensor.size:
+        if self._file.readinto(out.data) != tensor.size:
             raise CheckpointError(f"{self.name}: ends inside tensor {tensor.name}: the file was cut meanwhile")
         return out.reshape(*tensor.shape[:-1], -1)
 

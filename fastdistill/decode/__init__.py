@@ -1,7 +1,7 @@
 """Logits -> tokens: decoders, which know only the session protocol, and the loop that they run in."""
 
-from .autoregressive import Autoregressive
-from .loop import Generation, Statistics, TokenLogProbs, generate
-from .request import Decoder, Request, Run
+from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.loop import Generation, Statistics, TokenLogProbs, generate
+from fastdistill.decode.request import Decoder, Request, Run
 
 __all__ = ["Autoregressive", "Decoder", "Generation", "Request", "Run", "Statistics", "TokenLogProbs", "generate"]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.read import Rows
-from .request import Request
+from fastdistill.decode.request import Request
+from fastdistill.runtime.read import Rows
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, CapacityError
-from ..kernels.boundary import check_integer
-from ..kernels.sample import Sampler
-from ..runtime.forward_many import forward_many
-from ..runtime.read import Rows
-from ..runtime.session import Session
-from .autoregressive import Autoregressive
-from .request import Decoder, Request
+from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.request import Decoder, Request
+from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.kernels.boundary import check_integer
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime.forward_many import forward_many
+from fastdistill.runtime.read import Rows
+from fastdistill.runtime.session import Session
 
 
 @dataclass
@@ -153,7 +153,9 @@ def prepare_session(session: Any, prompt: np.ndarray) -> int:
     if len(prompt) == 0:
         raise ArgumentError("the prompt must have at least one token")
     if len(prompt) > session.capacity:
-        raise CapacityError(f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}")
+        raise CapacityError(
+            f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}"
+        )
     n = min(session.length, len(prompt) - 1)
     agree = session.tokens[:n] == prompt[:n]
     common = n if agree.all() else int(np.argmin(agree))
@@ -184,4 +186,6 @@ def _log_probs(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:
     count = min(count, len(logits))
     best = np.argpartition(-logits, count - 1)[:count]
     best = best[np.lexsort((best, -logits[best]))]
-    return TokenLogProbs(token, float(logits[token] - log_sum), tuple((int(i), float(logits[i] - log_sum)) for i in best))
+    return TokenLogProbs(
+        token, float(logits[token] - log_sum), tuple((int(i), float(logits[i] - log_sum)) for i in best)
+    )

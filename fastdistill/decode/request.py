@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..kernels.sample import Sampler
-from ..runtime.read import Read, Rows
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime.read import Read, Rows
 
 
 @dataclass(frozen=True)

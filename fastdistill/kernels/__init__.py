@@ -1,8 +1,21 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
-from .exp_log import exp_log
-from .isa import isa, isa_levels, set_isa
-from .row_statistics import RowStatistics, row_statistics
-from .threads import default_threads
+from fastdistill.kernels.exp_log import exp_log
+from fastdistill.kernels.isa import isa, isa_levels, set_isa
+from fastdistill.kernels.linear import PackedWeight, linear
+from fastdistill.kernels.quantize_rows import quantize_rows
+from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
+from fastdistill.kernels.threads import default_threads
 
-__all__ = ["RowStatistics", "default_threads", "exp_log", "isa", "isa_levels", "row_statistics", "set_isa"]
+__all__ = [
+    "PackedWeight",
+    "RowStatistics",
+    "default_threads",
+    "exp_log",
+    "isa",
+    "isa_levels",
+    "linear",
+    "quantize_rows",
+    "row_statistics",
+    "set_isa",
+]

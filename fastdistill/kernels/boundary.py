@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _native
-from ..errors import ArgumentError, FastDistillError, NotFiniteError
+from fastdistill import _native
+from fastdistill.errors import ArgumentError, FastDistillError, NotFiniteError
 
 ffi, lib = _native.ffi, _native.lib
 
@@ -32,14 +32,28 @@ def pointer(array: np.ndarray | None) -> Any:
     return ffi.from_buffer(_C_TYPES[array.dtype], array)
 
 
+def aligned_bytes(size: int) -> np.ndarray:
+    """uint8 (size,), zeros, beginning on a cache line; pages are only taken when written."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
 def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:
     """Refuse anything but a C-contiguous array of exactly this dtype and shape (None: any size); its shape."""
     if not isinstance(array, np.ndarray):
         raise ArgumentError(f"{name} must be a NumPy array of {np.dtype(dtype).name}, got {type(array).__name__}")
     if array.dtype != dtype:
         raise ArgumentError(f"{name} must have dtype {np.dtype(dtype).name}, got {array.dtype.name}")
-    if array.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, array.shape, strict=True)):
-        wanted = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+    if array.ndim != len(shape) or any(
+        want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
+    ):
+        wanted = (
+            "("
+            + ", ".join("any" if size is None else str(size) for size in shape)
+            + ("," if len(shape) == 1 else "")
+            + ")"
+        )
         raise ArgumentError(f"{name} must have shape {wanted}, got {array.shape}")
     if not array.flags.c_contiguous:
         raise ArgumentError(f"{name} must be C-contiguous; pass np.ascontiguousarray({name})")

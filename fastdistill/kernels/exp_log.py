@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .boundary import check_array, check_status, lib, pointer
+from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
 
 
 def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ..errors import IsaError
-from .boundary import ffi, lib
+from fastdistill.errors import IsaError
+from fastdistill.kernels.boundary import ffi, lib
 
 _NAMES = tuple(ffi.string(lib.fd_isa_name(level)).decode() for level in range(lib.fd_isa_count()))
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import ArgumentError
-from .boundary import check_array, check_status, lib, pointer
-from .threads import check_threads
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+from fastdistill.kernels.threads import check_threads
 
 
 class RowStatistics(NamedTuple):
@@ -37,6 +37,8 @@ def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics
     if vocab == 0:
         raise ArgumentError("logits must have at least one column, got shape " + str(logits.shape))
     out = RowStatistics.empty(rows)
-    status = lib.fd_row_statistics(rows, vocab, pointer(logits), *(pointer(field) for field in out), check_threads(threads))
+    status = lib.fd_row_statistics(
+        rows, vocab, pointer(logits), *(pointer(field) for field in out), check_threads(threads)
+    )
     check_status("row_statistics", status)
     return out

@@ -1,5 +1,7 @@
 # TEMPORARY STUB until the real kernel lands
 from dataclasses import dataclass
+
+
 @dataclass(frozen=True)
 class Sampler:
     temperature: float = 0.0
@@ -9,6 +11,11 @@ class Sampler:
     logit_bias: object = None
     seed: int = 0
     repetition_penalty: float = 1.0
+
     @property
-    def is_greedy(self): return True
-def sample(*a, **k): raise NotImplementedError
+    def is_greedy(self):
+        return True
+
+
+def sample(*a, **k):
+    raise NotImplementedError

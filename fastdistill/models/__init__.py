@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..checkpoint.config import Config
-from ..errors import UnsupportedError
-from . import llama
-from .plan import Plan
+from fastdistill.checkpoint.config import Config
+from fastdistill.errors import UnsupportedError
+from fastdistill.models import llama
+from fastdistill.models.plan import Plan
 
 FAMILIES = (llama,)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .plan import Op, Plan, Weight
+from fastdistill.models.plan import Op, Plan, Weight
 
 
 class Builder:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..checkpoint.config import Config
-from ..errors import UnsupportedError
-from .builder import Builder
-from .plan import Plan
-from .rope import inverse_frequencies
+from fastdistill.checkpoint.config import Config
+from fastdistill.errors import UnsupportedError
+from fastdistill.models.builder import Builder
+from fastdistill.models.plan import Plan
+from fastdistill.models.rope import inverse_frequencies
 
 MODEL_TYPES = ("llama", "mistral")
 IGNORED = {"model.layers.*.self_attn.rotary_emb.inv_freq": "derived from the config"}
@@ -43,7 +43,9 @@ class LlamaConfig:
         if heads % kv_heads:
             config.refuse("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads = {heads}")
         if hidden % heads and config.raw.get("head_dim") is None:
-            config.refuse("hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it")
+            config.refuse(
+                "hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it"
+            )
         head_dim = config.integer("head_dim", minimum=2, maximum=512, default=hidden // heads)
         if head_dim % 2:
             config.refuse("head_dim", head_dim, "an even number")

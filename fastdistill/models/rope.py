@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ..checkpoint.config import Config
-from ..errors import UnsupportedError
+from fastdistill.checkpoint.config import Config
+from fastdistill.errors import UnsupportedError
 
 
 def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .quantize_rows import quantize_rows
+from fastdistill.reference.quantize_rows import quantize_rows
 
 
 def linear(x, format, data, scale=None, minimum=None, bias=None):
@@ -24,7 +24,9 @@ def linear(x, format, data, scale=None, minimum=None, bias=None):
         blocks = x_scale.shape[1]
         w_codes = data if format == "q8" else unpack_q4(data)
         products = np.einsum(
-            "rbk,obk->rob", x_codes.reshape(len(x), blocks, 32).astype(np.float64), w_codes.reshape(len(data), blocks, 32).astype(np.float64)
+            "rbk,obk->rob",
+            x_codes.reshape(len(x), blocks, 32).astype(np.float64),
+            w_codes.reshape(len(data), blocks, 32).astype(np.float64),
         )
         y = np.einsum("rob,ob,rb->ro", products, scale.astype(np.float64), x_scale.astype(np.float64))
         if format == "q4":

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, CapacityError, UnsupportedError
-from ..kernels.boundary import check_array, check_integer
-from ..kernels.row_statistics import row_statistics
-from .pending import Pending, nothing_pending
-from .read import STATISTICS_ONLY, Read, Rows, check_read, draw, integers, read_rows
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.kernels.row_statistics import row_statistics
+from fastdistill.runtime.pending import Pending, nothing_pending
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, draw, integers, read_rows
 
 
-def from_callable(function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int = 1 << 20, max_rows: int = 256) -> CallableSession:
+def from_callable(
+    function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int = 1 << 20, max_rows: int = 256
+) -> CallableSession:
     """Make a session of a function.
 
     function    tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the
@@ -27,7 +29,9 @@ def from_callable(function: Callable[[np.ndarray], np.ndarray], vocab_size: int,
 class CallableSession:
     """The session protocol over a function; trees are run path by path, rows of one node cannot see each other."""
 
-    def __init__(self, function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int, max_rows: int) -> None:
+    def __init__(
+        self, function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int, max_rows: int
+    ) -> None:
         if not callable(function):
             raise ArgumentError(f"function must be callable, got {type(function).__name__}")
         self._function = function
@@ -55,7 +59,9 @@ class CallableSession:
 
         raises  UnsupportedError for what a plain function cannot do (inputs, nodes, positions, replace, layers, hidden)
         """
-        refused = [name for name, value in others.items() if value is not None] + (["read.hidden"] if read.hidden else [])
+        refused = [name for name, value in others.items() if value is not None] + (
+            ["read.hidden"] if read.hidden else []
+        )
         if refused:
             raise UnsupportedError(f"a session over a function cannot take {', '.join(refused)}")
         ids = integers("tokens", tokens, 0, self.vocab_size - 1)
@@ -63,11 +69,17 @@ class CallableSession:
         check_read(read, len(reads), self.vocab_size)
         if parents is None:
             if self._pending is not None:
-                raise ArgumentError(f"{self._pending.rows} rows are pending: keep some (or none) of them first, or name parents")
+                raise ArgumentError(
+                    f"{self._pending.rows} rows are pending: keep some (or none) of them first, or name parents"
+                )
             if self.length + len(ids) > self.capacity:
                 raise CapacityError(f"{len(ids)} rows after {self.length} do not fit a capacity of {self.capacity}")
             context = np.concatenate([self.tokens, ids])
-            logits = self._logits(context)[self.length :][reads] if len(reads) else np.empty((0, self.vocab_size), np.float32)
+            logits = (
+                self._logits(context)[self.length :][reads]
+                if len(reads)
+                else np.empty((0, self.vocab_size), np.float32)
+            )
             seen = [context[: self.length + row + 1] for row in reads]
             result = self._result(logits, read, reads + np.int32(self.length), seen)
             self.tokens = context
@@ -75,7 +87,11 @@ class CallableSession:
         before = self._pending or nothing_pending((self.length, self.length), 0)
         after = before.extended(ids, None, parents, None, self.length)
         paths = [np.concatenate([self.tokens, after.tokens[after.seen_by(before.rows + int(row))]]) for row in reads]
-        logits = np.stack([self._logits(path)[-1] for path in paths]) if paths else np.empty((0, self.vocab_size), np.float32)
+        logits = (
+            np.stack([self._logits(path)[-1] for path in paths])
+            if paths
+            else np.empty((0, self.vocab_size), np.float32)
+        )
         result = self._result(logits, read, after.positions[before.rows + reads], paths)
         self._pending = after
         return result
@@ -90,7 +106,9 @@ class CallableSession:
         kept = [check_integer("keep's index", index, 0, pending.rows - 1) for index in indices]
         pending.check_path(kept)
         if self.length + len(kept) > self.capacity:
-            raise CapacityError(f"keeping {len(kept)} rows after {self.length} does not fit a capacity of {self.capacity}")
+            raise CapacityError(
+                f"keeping {len(kept)} rows after {self.length} does not fit a capacity of {self.capacity}"
+            )
         self.tokens = np.concatenate([self.tokens, pending.tokens[kept].astype(np.int32)])
         self._pending = None
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..kernels.boundary import check_array
-from ..kernels.row_statistics import RowStatistics
-from .forward_pass import ForwardPass, Outcome
-from .read import Rows, check_read, draw, needs_logits
-from .session import Session, Share
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array
+from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.runtime.read import Rows, check_read, draw, needs_logits
+
+if TYPE_CHECKING:
+    from fastdistill.runtime.session import Session, Share
 
 
 def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[Rows]:
@@ -52,7 +54,11 @@ def _groups(shares: list[Share]) -> list[list[Share]]:
         group = groups[-1] if groups else []
         rows = sum(len(member.tokens) for member in [*group, share])
         alike = group and group[0].layers == share.layers and group[0].session.taps == share.session.taps
-        same_kind = group and (group[0].inputs is None) == (share.inputs is None) and (group[0].streams is None) == (share.streams is None)
+        same_kind = (
+            group
+            and (group[0].inputs is None) == (share.inputs is None)
+            and (group[0].streams is None) == (share.streams is None)
+        )
         if alike and same_kind and rows <= max(member.session.max_rows for member in [*group, share]):
             group.append(share)
         else:
@@ -93,7 +99,9 @@ def _joined(shares: list[Share]) -> ForwardPass:
         inputs=None if first.inputs is None else joined([share.inputs for share in shares]),
         positions=joined([share.positions for share in shares]),
         sequences=np.repeat(np.arange(len(shares), dtype=np.int32), np.diff(starts)),
-        slots=joined([np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]),
+        slots=joined(
+            [np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]
+        ),
         nodes=joined([share.nodes + np.int32(start) for share, start in zip(shares, lists, strict=False)]),
         runs=joined([share.runs for share in shares]),
         run_offsets=np.append(joined(offsets), runs[-1]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .kv_cache import KVCache
+from fastdistill.runtime.kv_cache import KVCache
 
 
 @dataclass

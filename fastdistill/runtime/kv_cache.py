@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..models.plan import Plan
-from .packing import aligned_bytes
+from fastdistill.kernels.boundary import aligned_bytes
+from fastdistill.models.plan import Plan
 
 
 class KVCache:

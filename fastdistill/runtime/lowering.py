@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..models.plan import Op, Plan
+from fastdistill.models.plan import Op, Plan
 
-ROW_WISE = frozenset({"embed", "rms_norm", "quantize", "add", "silu_mul", "rotary_table", "rotary", "store", "read", "copy"})
+ROW_WISE = frozenset(
+    {"embed", "rms_norm", "quantize", "add", "silu_mul", "rotary_table", "rotary", "store", "read", "copy"}
+)
 MOST_PARTS = 3  # weights of one linear step: C's array has as many places
 
 
@@ -61,7 +63,9 @@ class Program:
         return counts
 
 
-def lower(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str] = (), *, fuse: bool = True, keep: bool = False) -> Program:
+def lower(
+    plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str] = (), *, fuse: bool = True, keep: bool = False
+) -> Program:
     """The steps of a plan.
 
     quantised  whether each weight is held in q8 or q4
@@ -108,7 +112,9 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
         if op.kind == "embedding":
             steps.append(replace(step, kind="embed", weights=(op.weights,)))
         elif op.kind == "rms_norm":
-            steps.append(replace(step, weights=(op.weights,), codes_out=op.output if fuse and op.output in needs_codes else None))
+            steps.append(
+                replace(step, weights=(op.weights,), codes_out=op.output if fuse and op.output in needs_codes else None)
+            )
         elif op.kind in ("linear", "head"):
             codes = op.inputs[0] if quantised[op.weights[0]] else None
             steps.append(replace(step, weights=(op.weights,), codes_in=codes))
@@ -149,7 +155,9 @@ def _fuse(program: Program) -> None:
             and len(last.outputs) < MOST_PARTS
         ):
             codes = last.codes_in if last.codes_in is not None else step.codes_in
-            fused[-1] = replace(last, outputs=last.outputs + step.outputs, weights=last.weights + step.weights, codes_in=codes)
+            fused[-1] = replace(
+                last, outputs=last.outputs + step.outputs, weights=last.weights + step.weights, codes_in=codes
+            )
             continue
         gate = step.kind == "silu_mul" and last is not None and last.kind == "linear" and last.outputs == step.inputs
         if gate and all(uses[value] == 1 for value in step.inputs):
@@ -217,7 +225,8 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
             (output,) = step.outputs  # written over the residual, element by element
             where["value", output] = where["value", residual]
             taken[:] = sorted(
-                (begin, end, ("value", output) if owner == ("value", residual) else owner) for begin, end, owner in taken
+                (begin, end, ("value", output) if owner == ("value", residual) else owner)
+                for begin, end, owner in taken
             )
         for value in step.outputs:
             if step.kind != "head":

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NotFiniteError
-from ..kernels.boundary import ffi, lib, pointer
-from ..kernels.row_statistics import RowStatistics
-from ..models.plan import Plan
-from .forward_pass import ForwardPass, Outcome
-from .lowering import Program, Step, lower
-from .packing import QUANTISED, PackedWeights, aligned_bytes
+from fastdistill.errors import NotFiniteError
+from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
+from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.models.plan import Plan
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.runtime.lowering import Program, Step, lower
+from fastdistill.runtime.packing import QUANTISED, PackedWeights
 
 _EPILOGUES = {"store": lib.FD_STORE_ONLY, "residual": lib.FD_RESIDUAL, "gated": lib.FD_GATED}
 
@@ -58,7 +58,9 @@ class NativeExecutor:
     @property
     def nbytes(self) -> int:
         """Bytes of the arena and the buffers beside it; pages are only taken when used."""
-        return self._arena.nbytes + self._partial_attention.nbytes + self._partial_statistics.nbytes + self._logits.nbytes
+        return (
+            self._arena.nbytes + self._partial_attention.nbytes + self._partial_statistics.nbytes + self._logits.nbytes
+        )
 
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass.
@@ -78,7 +80,10 @@ class NativeExecutor:
             at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"
             raise NotFiniteError(f"{step.kind} ({at}) met a NaN or an infinity in row {row}")
         reads = len(request.read_rows)
-        taps = {name: self._view(value, request.rows)[:, : self.program.widths[value]] for name, value in self.program.taps.items()}
+        taps = {
+            name: self._view(value, request.rows)[:, : self.program.widths[value]]
+            for name, value in self.program.taps.items()
+        }
         return Outcome(
             statistics=tuple(field[:reads] for field in self._statistics),
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
@@ -146,7 +151,7 @@ class NativeExecutor:
             op.scalar, op.vector = constants["epsilon"], pointer(self._weights.vector(step.weights[0][0]))
         elif step.weights:
             for i, names in enumerate(step.weights):
-                op.weights[i] = self._weights.struct(names)
+                op.weights[i] = self._weights.struct(names[0])
         for struct, value in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
             if value is not None:
                 self._codes(struct, value)

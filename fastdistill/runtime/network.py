@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ..checkpoint.tensor import Tensor
-from ..errors import ArgumentError
-from ..kernels.threads import check_threads
-from ..models.plan import Plan
-from .native import NativeExecutor
-from .packing import FORMATS, PackedWeights
-from .reference import ReferenceExecutor, ReferenceWeights
-from .session import Session
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.linear import FORMATS
+from fastdistill.kernels.threads import check_threads
+from fastdistill.models.plan import Plan
+from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.packing import PackedWeights
+from fastdistill.runtime.reference import ReferenceExecutor, ReferenceWeights
+from fastdistill.runtime.session import Session
 
 EXECUTORS = ("native", "reference")
 
@@ -45,7 +46,9 @@ class Network:
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
 
-    def session(self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()) -> Session:
+    def session(
+        self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
+    ) -> Session:
         """A new, empty sequence.
 
         capacity  most committed tokens; default: the model's max_position_embeddings

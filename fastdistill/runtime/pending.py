@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..kernels.boundary import check_integer
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_integer
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,16 @@ class Pending:
         if nodes is None:
             new_nodes = np.arange(old, old + m, dtype=np.int32)
         else:
-            new_nodes = np.array([check_integer(f"nodes[{i}]", node, old, old + m - 1) for i, node in enumerate(nodes)], np.int32)
+            new_nodes = np.array(
+                [check_integer(f"nodes[{i}]", node, old, old + m - 1) for i, node in enumerate(nodes)], np.int32
+            )
             if len(new_nodes) != m:
                 raise ArgumentError(f"nodes must have one entry a row, {m}, got {len(new_nodes)}")
         count = int(new_nodes.max()) + 1 - old
         if len(np.unique(new_nodes)) != count:
-            raise ArgumentError(f"nodes must use every number from {old} to {old + count - 1}, got {sorted(set(new_nodes.tolist()))}")
+            raise ArgumentError(
+                f"nodes must use every number from {old} to {old + count - 1}, got {sorted(set(new_nodes.tolist()))}"
+            )
         if parents is None:
             if self.rows:
                 raise ArgumentError("rows are pending: name the parents of further ones")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
-from ..kernels.boundary import check_array
-from ..kernels.row_statistics import RowStatistics
-from ..kernels.sample import Sampler, sample
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array
+from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.kernels.sample import Sampler, sample
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Rows:
 
     def copy(self) -> Rows:
         """The same in arrays of its own."""
-        rest = (None if array is None else array.copy() for array in (self.tokens, self.log_probs, self.logits, self.hidden))
+        rest = (
+            None if array is None else array.copy() for array in (self.tokens, self.log_probs, self.logits, self.hidden)
+        )
         taps = {name: array.copy() for name, array in self.taps.items()}
         return Rows(RowStatistics(*(array.copy() for array in self.statistics)), *rest, taps=taps)
 
@@ -88,7 +90,14 @@ def draw(
         return statistics.argmax
     penalised = read.sampler.repetition_penalty != 1.0
     rows = [np.unique(seen(row)).astype(np.int32) for row in range(len(positions))] if penalised else None
-    return sample(logits, read.sampler, np.ascontiguousarray(positions, np.int32), seen=rows, allowed=read.allowed, threads=threads)
+    return sample(
+        logits,
+        read.sampler,
+        np.ascontiguousarray(positions, np.int32),
+        seen=rows,
+        allowed=read.allowed,
+        threads=threads,
+    )
 
 
 def integers(name: str, values: Any, minimum: int, maximum: int) -> np.ndarray:

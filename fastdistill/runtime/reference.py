@@ -6,27 +6,31 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from ..checkpoint.quantize import quantize_tensor
-from ..checkpoint.tensor import Tensor
-from ..errors import NotFiniteError
-from ..models.plan import Op, Plan
-from ..reference.attention import attention
-from ..reference.linear import linear
-from ..reference.rms_norm import rms_norm
-from ..reference.rotary import rotary
-from ..reference.row_statistics import row_statistics
-from ..reference.silu_mul import silu_mul
-from .forward_pass import ForwardPass, Outcome
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.errors import NotFiniteError
+from fastdistill.models.plan import Op, Plan
+from fastdistill.reference.attention import attention
+from fastdistill.reference.linear import linear
+from fastdistill.reference.rms_norm import rms_norm
+from fastdistill.reference.rotary import rotary
+from fastdistill.reference.row_statistics import row_statistics
+from fastdistill.reference.silu_mul import silu_mul
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.runtime.packing import converted
 
 
 class ReferenceWeights:
     """The tensors of a plan, as they are stored or converted to `format`."""
 
-    def __init__(self, plan: Plan, tensors: Mapping[str, Tensor], format: str | None, threads: int, progress: Callable[[int, int], None] | None = None):
-        self.tensors = {
-            name: quantize_tensor(tensors[name], format) if format and weight.linear and tensors[name].format != format else tensors[name]
-            for name, weight in plan.weights.items()
-        }
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Mapping[str, Tensor],
+        format: str | None,
+        threads: int,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        self.tensors = {name: converted(plan, tensors, name, format) for name in plan.weights}
         self.formats = {name: tensor.format for name, tensor in self.tensors.items()}
         self.nbytes = sum(tensor.data.nbytes for tensor in self.tensors.values())
 
@@ -42,7 +46,9 @@ class ReferenceExecutor:
         """Run one pass; raises NotFiniteError where a logit is not finite."""
         plan = self.plan
         values: dict[int, np.ndarray] = {}
-        segments = {"exit", *range(request.first_layer, request.end_layer)} | ({"enter"} if request.first_layer == 0 else set())
+        segments = {"exit", *range(request.first_layer, request.end_layer)} | (
+            {"enter"} if request.first_layer == 0 else set()
+        )
         if request.stream is not None:
             values[plan.boundaries[request.first_layer]] = request.stream
         if request.end_layer < plan.num_layers:  # an early exit reads what would enter the next layer

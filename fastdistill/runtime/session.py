@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ArgumentError, BusyError, CapacityError
-from ..kernels.boundary import check_array, check_integer
-from .kv_cache import KVCache
-from .pending import Pending, nothing_pending
-from .read import STATISTICS_ONLY, Read, Rows, integers, read_rows
-from .visibility import chain_runs, node_runs
+from fastdistill.errors import ArgumentError, BusyError, CapacityError
+from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.runtime.forward_many import forward_many
+from fastdistill.runtime.kv_cache import KVCache
+from fastdistill.runtime.pending import Pending, nothing_pending
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, integers, read_rows
+from fastdistill.runtime.visibility import chain_runs, node_runs
 
 if TYPE_CHECKING:
-    from .network import Network
+    from fastdistill.runtime.network import Network
 
 POSITION_LIMIT = 1 << 20  # csrc/kernels/rotary.c reduces angles exactly up to here
 
@@ -49,7 +50,9 @@ class Share:
 class Session:
     """One sequence over a network; made by `Model.session`.  Belongs to one caller at a time (`BusyError`)."""
 
-    def __init__(self, network: Network, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]) -> None:
+    def __init__(
+        self, network: Network, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]
+    ) -> None:
         plan = network.plan
         most = min(plan.max_positions, POSITION_LIMIT)
         self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
@@ -63,7 +66,9 @@ class Session:
         self.vocab_size = plan.vocab_size
         self.length = 0
         self.network = network
-        self.cache = KVCache(plan, self.capacity + self.max_rows, cache or network.cache_dtype)  # pending rows lie behind
+        self.cache = KVCache(
+            plan, self.capacity + self.max_rows, cache or network.cache_dtype
+        )  # pending rows lie behind
         self.executor = network.executor(self.max_rows, self.cache.slots, self.taps)
         self._positions = np.zeros(self.capacity, np.int32)
         self._tokens = np.full(self.capacity, -1, np.int32)
@@ -113,18 +118,11 @@ class Session:
 
         raises  ArgumentError, CapacityError, BusyError; NotFiniteError (the session is then as it was before the call)
         """
-        from .forward_many import forward_many
-
-        (result,) = forward_many(
-            [
-                (
-                    self,
-                    dict(tokens=tokens, inputs=inputs, parents=parents, nodes=nodes, positions=positions, replace=replace, rows=rows,
-                         layers=layers, read=read, out=out),  # fmt: skip
-                )
-            ]
-        )
-        return result
+        arguments = dict(
+            tokens=tokens, inputs=inputs, parents=parents, nodes=nodes, positions=positions, replace=replace,
+            rows=rows, layers=layers, read=read, out=out,
+        )  # fmt: skip
+        return forward_many([(self, arguments)])[0]
 
     def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
         """Commit a chain of any length, in chunks of max_rows; reads the last row.
@@ -149,11 +147,15 @@ class Session:
             kept = [check_integer("keep's index", index, 0, pending.rows - 1) for index in indices]
             pending.check_path(kept)
             if kept and pending.layers != self.network.plan.num_layers:
-                raise ArgumentError(f"pending rows have run through {pending.layers} of {self.network.plan.num_layers} layers only")
+                raise ArgumentError(
+                    f"pending rows have run through {pending.layers} of {self.network.plan.num_layers} layers only"
+                )
             start, end = pending.hides
             length = self.length - (end - start) + len(kept)
             if length > self.capacity:
-                raise CapacityError(f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}")
+                raise CapacityError(
+                    f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}"
+                )
             if kept or end > start:
                 chosen = np.array(kept, np.int64)
                 self.cache.move(np.concatenate([self.length + chosen, np.arange(end, self.length)]), start)
@@ -212,7 +214,9 @@ class Session:
         ids, floats = self._rows_given(tokens, inputs)
         m = len(ids)
         if m > self.max_rows:
-            raise CapacityError(f"{m} rows are more than max_rows = {self.max_rows}; prefill takes chains of any length")
+            raise CapacityError(
+                f"{m} rows are more than max_rows = {self.max_rows}; prefill takes chains of any length"
+            )
         if positions is not None:
             positions = integers("positions", positions, 0, POSITION_LIMIT - 1)
             if len(positions) != m:
@@ -241,7 +245,18 @@ class Session:
         lists = (after.nodes[old:] - len(pending.parents)).astype(np.int32)
         reads = read_rows(rows, m)
         return Share(
-            self, ids, floats, after.positions[old:], lists, runs, offsets, self.length + old, reads, (first, end), read, after
+            self,
+            ids,
+            floats,
+            after.positions[old:],
+            lists,
+            runs,
+            offsets,
+            self.length + old,
+            reads,
+            (first, end),
+            read,
+            after,
         )
 
     def finish(self, share: Share, stream: np.ndarray) -> None:
@@ -267,7 +282,15 @@ class Session:
             seen = np.concatenate([self._tokens[self._context(share.pending)], share.pending.tokens[lineage]])
         return seen[seen >= 0]
 
-    def _chain(self, ids: np.ndarray, floats: np.ndarray | None, positions: np.ndarray | None, rows: Any, layers: tuple[int, int], read: Read) -> Share:
+    def _chain(
+        self,
+        ids: np.ndarray,
+        floats: np.ndarray | None,
+        positions: np.ndarray | None,
+        rows: Any,
+        layers: tuple[int, int],
+        read: Read,
+    ) -> Share:
         m = len(ids)
         if self._pending is not None:
             raise ArgumentError(f"{self.pending} rows are pending: keep some (or none) of them first, or name parents")
@@ -286,7 +309,9 @@ class Session:
             extras = [(slots[: i + 1], positions[: i + 1]) for i in range(m)]
             runs, offsets = node_runs(np.arange(self.length), self._positions[: self.length], extras)
         lists = np.arange(m, dtype=np.int32)
-        return Share(self, ids, floats, positions, lists, runs, offsets, self.length, read_rows(rows, m), layers, read, None)
+        return Share(
+            self, ids, floats, positions, lists, runs, offsets, self.length, read_rows(rows, m), layers, read, None
+        )
 
     def _resumed(self, rows: Any, first: int, end: int, read: Read) -> Share:
         pending = self._pending
@@ -308,7 +333,9 @@ class Session:
 
     def _node_runs(self, pending: Pending, context: np.ndarray, nodes: range) -> tuple[np.ndarray, np.ndarray]:
         seen = [pending.seen_by(node) for node in nodes]
-        return node_runs(context, self._positions[context], [(self.length + rows, pending.positions[rows]) for rows in seen])
+        return node_runs(
+            context, self._positions[context], [(self.length + rows, pending.positions[rows]) for rows in seen]
+        )
 
     def _hides(self, given: tuple[int, int] | None) -> tuple[int, int]:
         if given is None:
@@ -334,7 +361,9 @@ class Session:
             return self._token_array(tokens), None
         if not isinstance(inputs, Mapping) or set(inputs) != {"embedding"}:
             raise ArgumentError(f"inputs must be {{'embedding': array}}, got {inputs!r:.80}")
-        m, _ = check_array("inputs['embedding']", inputs["embedding"], np.float32, (None, self.network.plan.hidden_size))
+        m, _ = check_array(
+            "inputs['embedding']", inputs["embedding"], np.float32, (None, self.network.plan.hidden_size)
+        )
         if m == 0:
             raise ArgumentError("inputs['embedding'] must have at least one row")
         return np.full(m, -1, np.int32), inputs["embedding"]

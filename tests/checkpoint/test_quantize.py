@@ -21,7 +21,7 @@ widths = st.sampled_from([0, 1, 31, 32, 33, 64, 100])
 
 @st.composite
 def weight_matrices(draw, largest=20):
-    """Bell-shaped, lopsided, constant, sparse and tiny rows, at scales from below f16's smallest step up to 2**largest."""
+    """Bell-shaped, lopsided, constant and sparse rows, at scales from below f16's smallest step up to 2**largest."""
     rows, inputs, seed = draw(st.integers(0, 3)), draw(widths), draw(st.integers(0, 2**32 - 1))
     random = np.random.default_rng(seed)
     weights = random.normal(size=(rows, inputs)) * draw(st.sampled_from([0.0, 1.0, 1e-3]))
@@ -40,9 +40,10 @@ def by_block(weights):
 @settings(max_examples=300)
 @given(weights=weight_matrices())
 def test_q8_error_is_half_a_step(weights):
-    """A quotient w / scale of at most 128 rounds by 2^-17 in float32, so its code is off by 1/2 + 2^-17 steps. Where f16
-    rounded amax / 127 down, code 127 falls short by 127 times that: 127 * 2^-11 < 1/2 steps, or 127 * 2^-25 where the
-    scale is subnormal (and 2^-23 of that for rounding amax / 127 to float32 first). The product is exact.
+    """A quotient w / scale of at most 128 rounds by 2^-17 in float32: its code is off by 1/2 + 2^-17 steps.
+
+    Where f16 rounded amax / 127 down, code 127 falls short by 127 times that: 127 * 2^-11 < 1/2 steps, or 127 * 2^-25
+    where the scale is subnormal (and 2^-23 of that for rounding amax / 127 to float32 first). The product is exact.
     """
     codes, scale = quantize_q8(weights)
     assert codes.dtype == np.int8 and scale.dtype == np.float16 and codes.min(initial=0) >= -127
@@ -55,10 +56,12 @@ def test_q8_error_is_half_a_step(weights):
 @settings(max_examples=300)
 @given(weights=weight_matrices(largest=15))
 def test_q4_error_is_half_a_step_of_the_range(weights):
-    """Between the f16 at or below the lowest weight and the highest there are 15 steps. A weight is off by half a step;
-    by 15 times the step's own rounding at the top, 15 * 2^-11 of it < 1/2 or 15 * 2^-25 where it is subnormal; and by
-    float32 roundings of the difference, the quotient and the sum, each 2^-24 of at most the range and the largest weight.
-    A fitted line is taken only where its squared error (summed in float32: 32 * 2^-24) is lower.
+    """Between the f16 at or below the lowest weight and the highest there are 15 steps.
+
+    A weight is off by half a step; by 15 times the step's own rounding at the top, 15 * 2^-11 of it < 1/2 or 15 * 2^-25
+    where it is subnormal; and by float32 roundings of the difference, the quotient and the sum, each 2^-24 of at most
+    the range and the largest weight. A fitted line is taken only where its squared error (summed in float32: off by
+    32 * 2^-24 of it) is lower.
     """
     codes, scale, minimum = quantize_q4(weights)
     assert codes.dtype == np.uint8 and scale.dtype == minimum.dtype == np.float16
@@ -107,8 +110,8 @@ def test_q8_keeps_a_block_that_it_can_hold(scale, seed):
 @settings(max_examples=300)
 @given(bits=st.integers(0x0400, 0x6FFF), offset=st.integers(-2048, 2048), seed=st.integers(0, 2**32 - 1))
 def test_q4_keeps_a_block_that_it_can_hold(bits, offset, seed):
-    """The step comes back from the range where float32's rounding of the top weight, 2^-24 (15 + |offset|) steps, is less
-    than 15 times f16's half step, 2^-12; a product that f16 holds exactly is a minimum.
+    """The step comes back from the range where float32's roundings of the top weight and of its distance, 2^-23
+    (15 + |offset|) steps, are less than 15 times f16's half step, 2^-12.
     """
     scale = np.array(bits, np.uint16).view(np.float16)[()]
     minimum = np.float16(np.clip(np.float64(scale) * offset, -60000, 60000))

@@ -34,18 +34,20 @@ run_tests() {
 compile_main() {
     local compiler=$1 output=$2 main=$3
     shift 3
-    [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >"$work/settings") <<'END'
+    [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >/dev/null) <<'END'
 import sys
 sys.path.insert(0, "csrc")
 sys.dont_write_bytecode = True
 from build_native import ffi
 extension = ffi.distutils_extension(sys.argv[1], verbose=False)
-print(*(source for source in extension.sources if not source.endswith("_native.c")))  # that one is cffi's
-print(*extension.extra_compile_args, *("-I" + folder for folder in extension.include_dirs), *extension.extra_link_args)
-print(*("-l" + library for library in extension.libraries))
+with open(sys.argv[1] + "/settings", "w") as settings:
+    print(*extension.sources[1:], file=settings)  # the first is cffi's own
+    print(*extension.extra_compile_args, *("-I" + folder for folder in extension.include_dirs), *extension.extra_link_args, file=settings)
+    print(*("-l" + library for library in extension.libraries), file=settings)
 END
     local sources flags libraries
     { read -r sources; read -r flags; read -r libraries; } <"$work/settings"
+    [ "$compiler" != clang ] || flags=$(sed 's/-fno-tree-[a-z-]*//g' <<<"$flags")       # gcc's own
     # shellcheck disable=SC2086
     (cd "$root" && "$compiler" $flags "$@" -o "$output" "$main" $sources $libraries)
 }

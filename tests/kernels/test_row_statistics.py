@@ -36,7 +36,9 @@ def test_matches_reference(isa, z):
     np.testing.assert_array_equal(got.second, want[2].astype(np.float32))
     # exp within 2 ulp, each term of the sums too, and 16-lane sums of V/16 terms: V/16 + 12 roundings at most.
     roundings = (z.shape[1] / 16 + 12) * 2.0**-24
-    np.testing.assert_allclose(got.log_sum_exp - got.top, want[3] - want[1], rtol=0, atol=roundings + 2.0**-23 * np.abs(want[3]).max())
+    np.testing.assert_allclose(
+        got.log_sum_exp - got.top, want[3] - want[1], rtol=0, atol=roundings + 2.0**-23 * np.abs(want[3]).max()
+    )
     np.testing.assert_allclose(got.entropy, want[4], rtol=0, atol=roundings * (4 + 2 * np.log(z.shape[1]) + 1))
 
 
@@ -81,5 +83,3 @@ def test_no_rows(isa):
 def test_refuses(z, text):
     with pytest.raises(ArgumentError, match=text):
         row_statistics(z)
-
-

@@ -77,9 +77,16 @@ def test_refuses_what_is_no_text(byte_level, text):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "tokenizer.json is missing"), (b"\xff", "cannot be read"), (b"{", "is not a tokenizer"), (b"[]", "is not a tokenizer"),
-     (b"[" * 100000, "is not a tokenizer"), (b"{}", "is not a tokenizer"), (b'{"model": 3}', "is not a tokenizer")],
-)  # fmt: skip
+    [
+        (None, "tokenizer.json is missing"),
+        (b"\xff", "cannot be read"),
+        (b"{", "is not a tokenizer"),
+        (b"[]", "is not a tokenizer"),
+        (b"[" * 100000, "is not a tokenizer"),
+        (b"{}", "is not a tokenizer"),
+        (b'{"model": 3}', "is not a tokenizer"),
+    ],
+)
 def test_a_missing_or_malformed_file_is_named(tmp_path, content, words):
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)

@@ -1,0 +1,1 @@
+def passage(): return "x"

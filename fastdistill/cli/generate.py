@@ -1,0 +1,216 @@
+"""demo, generate: commands that write one text; what they share with chat."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastdistill.errors import ArgumentError
+from fastdistill.fetch import fetch, find_folder
+from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say
+
+if TYPE_CHECKING:
+    from fastdistill.api import Model
+    from fastdistill.decode import Generation
+
+_DEMO = """\
+  fastdistill demo
+  fastdistill demo --prompt "Give me three tips for a good night's sleep."
+"""
+_GENERATE = """\
+  fastdistill generate smollm2-135m-instruct "The capital of France is" --max-tokens 8
+  fastdistill generate smollm2-135m-instruct --chat "What is gravity?" --temperature 0.7 --top-p 0.9 --seed 1
+  fastdistill generate ./model --prompt-file story.txt --stop "THE END" --stats
+  echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
+
+The same seed gives the same text. Ctrl-C stops.
+"""
+
+# Sampling options, as `Model.generate` calls them: default, placeholder, help.
+_SAMPLING: dict[str, tuple[float, str, str]] = {
+    "temperature": (0.0, "T", "0 takes the likeliest token, 1 draws as the model says"),
+    "top_k": (0, "K", "only the K likeliest; 0: all"),
+    "top_p": (1.0, "P", "only the likeliest that make up the probability P"),
+    "min_p": (0.0, "P", "only those at least P times as likely as the likeliest"),
+    "repetition_penalty": (1.0, "R", "above 1 discourages tokens that are there already"),
+    "seed": (0, "N", "of the draw"),
+}
+_DEMO_MODEL = "smollm2-135m-instruct"
+_DEMO_PROMPT = "Explain why the sky is blue."
+
+
+def add_commands(commands: Any) -> None:
+    parser = add_command(commands, "demo", run_demo, "fetch a small model if need be, and let it answer", _DEMO)
+    parser.add_argument("--prompt", default=_DEMO_PROMPT, help="what to ask (default: %(default)r)")
+    _add_max_tokens(parser, 256)
+    _add_threads(parser)
+
+    parser = add_command(commands, "generate", run_generate, "write on from a prompt", _GENERATE)
+    add_model_options(parser)
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to write on from")
+    parser.add_argument("--prompt-file", metavar="FILE", help="read PROMPT, but for a last line end; - is stdin")
+    style = parser.add_mutually_exclusive_group()
+    style.add_argument("--chat", action="store_true", help="PROMPT is a message, put into the model's chat template")
+    style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
+    add_writing_options(parser, max_tokens=128)
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, with the text, tokens and timings")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--format", choices=FORMATS, help="convert the weights on loading (default: as stored)")
+    _add_threads(parser)
+
+
+def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    _add_max_tokens(parser, max_tokens)
+    parser.add_argument("--stats", action="store_true", help="say on stderr how fast it went")
+    group = parser.add_argument_group("how tokens are chosen")
+    for name, (default, placeholder, help) in _SAMPLING.items():
+        flag = "--" + name.replace("_", "-")
+        group.add_argument(
+            flag, type=type(default), default=default, metavar=placeholder, help=f"{help} (default: %(default)s)"
+        )
+
+
+def _add_max_tokens(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument(
+        "--max-tokens", type=int, default=default, metavar="N", help="most new tokens (default: %(default)s)"
+    )
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="default: the CPUs that this process may use")
+
+
+def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sampling options, as `Model.generate` takes them."""
+    return {name: getattr(arguments, name) for name in _SAMPLING}
+
+
+def load_model(folder: Path, format: str | None, threads: int | None) -> tuple[Model, float]:
+    """The model with its tokenizer, and the seconds that took."""
+    started = time.perf_counter()
+    from fastdistill.api import load
+
+    model = load(folder, format, threads)
+    _ = model.tokenizer
+    return model, time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text and when it came."""
+
+    generation: Generation
+    first: float | None  # seconds to the first piece of text
+    seconds: float
+
+
+def write_answer(model: Model, prompt: str | list[int], show: Callable[[str], None], **options: Any) -> Answer:
+    """Generate, showing each piece as it becomes certain."""
+    started, first = time.perf_counter(), None
+    stream = model.stream(prompt, **options)
+    while True:
+        try:
+            piece = next(stream)
+        except StopIteration as end:
+            return Answer(end.value, first, time.perf_counter() - started)
+        first = first or time.perf_counter() - started
+        show(piece)
+
+
+def show(piece: str) -> None:
+    """Write a piece of text to stdout, at once."""
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def statistics(model: Model, answer: Answer) -> str:
+    """What an answer cost, in two lines."""
+    stats, reason = answer.generation.stats, answer.generation.finish_reason
+    read = stats.prompt_tokens - stats.reused_tokens
+    rate = f", {read / stats.prefill_seconds:,.1f} tokens/s" if stats.prefill_seconds else ""
+    reused = f" ({stats.reused_tokens} more were in the cache)" if stats.reused_tokens else ""
+    first = f"; first text after {answer.first:.3f} s" if answer.first is not None else ""
+    return (
+        f"prompt  {read} tokens in {stats.prefill_seconds:.3f} s{rate}{reused}\n"
+        f"answer  {stats.new_tokens} tokens in {stats.decode_seconds:.3f} s, {stats.tokens_per_second:,.1f} tokens/s"
+        f"{first}; ended by {_ENDS[reason]}"
+    )
+
+
+_ENDS = {"stop": "an end of text", "length": "--max-tokens", "capacity": "a full context"}
+
+
+def machine(model: Model, loading: float) -> str:
+    """What ran, in one line."""
+    from fastdistill.kernels import isa
+
+    weights = model.network.weights
+    formats = sorted({weights.formats[name] for name, weight in model.plan.weights.items() if weight.linear})
+    return (
+        f"model   {', '.join(formats)}, {megabytes(weights.nbytes)}, loaded in {loading:.3f} s; "
+        f"{isa()}, {model.threads} thread{'s' if model.threads > 1 else ''}"
+    )
+
+
+def run_demo(arguments: argparse.Namespace) -> None:
+    with ProgressBar() as bar:
+        folder = fetch(_DEMO_MODEL, bar)
+    model, loading = load_model(folder, None, arguments.threads)
+    say(f"> {arguments.prompt}")
+    prompt = model.chat_prompt([{"role": "user", "content": arguments.prompt}])
+    answer = write_answer(model, prompt, show, max_tokens=arguments.max_tokens)
+    print()
+    say(f"\n{statistics(model, answer)}\n{machine(model, loading)}")
+
+
+def run_generate(arguments: argparse.Namespace) -> None:
+    text = _prompt(arguments)
+    model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
+    prompt = model.chat_prompt([{"role": "user", "content": text}]) if arguments.chat else text
+    options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
+    answer = write_answer(model, prompt, (lambda piece: None) if arguments.json else show, **options)
+    print(_json(model, answer, loading) if arguments.json else "")
+    if arguments.stats:
+        say(f"{statistics(model, answer)}\n{machine(model, loading)}")
+
+
+def _prompt(arguments: argparse.Namespace) -> str:
+    if (arguments.prompt is None) == (arguments.prompt_file is None):
+        raise ArgumentError("give a PROMPT, or --prompt-file with a file or -")
+    if arguments.prompt is not None:
+        return arguments.prompt
+    data = sys.stdin.buffer.read() if arguments.prompt_file == "-" else Path(arguments.prompt_file).read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"the prompt in {arguments.prompt_file} is not UTF-8: {error}") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _json(model: Model, answer: Answer, loading: float) -> str:
+    from fastdistill.kernels import isa
+
+    generation, stats = answer.generation, answer.generation.stats
+    rates = {"tokens_per_second": stats.tokens_per_second, "tokens_per_forward": stats.tokens_per_forward}
+    return json.dumps(
+        {
+            "text": generation.text,
+            "tokens": generation.tokens,
+            "finish_reason": generation.finish_reason,
+            "stats": dataclasses.asdict(stats) | rates,
+            "seconds": {"load": loading, "first_text": answer.first, "generate": answer.seconds},
+            "level": isa(),
+            "threads": model.threads,
+        }
+    )

@@ -1,0 +1,149 @@
+"""info: what this machine runs, and what a model is and takes, without loading it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fastdistill import __version__
+from fastdistill.fetch import find_folder
+from fastdistill.cli.terminal import MODEL_HELP, add_command, megabytes
+
+_INFO = """\
+  fastdistill info
+  fastdistill info smollm2-135m-instruct --capacity 2048
+  FASTDISTILL_ISA=avx2 fastdistill info --json
+
+Of a model only the config and the headers of its files are read.
+"""
+_PACKAGES = ("numpy", "cffi", "safetensors", "tokenizers")
+_MAX_ROWS = 256  # of a session, where nothing else is asked for
+
+
+def add_commands(commands: Any) -> None:
+    parser = add_command(commands, "info", run_info, "say what this machine runs, and what a model is and takes", _INFO)
+    parser.add_argument("model", metavar="MODEL", nargs="?", help=MODEL_HELP)
+    parser.add_argument("--capacity", type=int, metavar="N", help="size a session of N tokens (default: the context)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run_info(arguments: argparse.Namespace) -> None:
+    facts = machine_facts()
+    if arguments.model is not None:
+        facts["model"] = model_facts(find_folder(arguments.model), arguments.capacity)
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return
+    print(_machine_text(facts))
+    if arguments.model is not None:
+        print("\n" + _model_text(facts["model"]))
+
+
+def machine_facts() -> dict[str, Any]:
+    from fastdistill.kernels import default_threads, isa, isa_levels
+    from fastdistill.models.plan import OP_KINDS
+
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "levels": list(isa_levels()),
+        "level": isa(),
+        "threads": default_threads(),
+        "kernels": dict.fromkeys(OP_KINDS, isa()),  # every level has every kernel
+    }
+
+
+def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
+    """What a model folder holds, and the bytes that it and one session of it take."""
+    from fastdistill.checkpoint import check_tensors, open_checkpoint
+    from fastdistill.kernels.boundary import check_integer, lib
+    from fastdistill.models import plan_for
+    from fastdistill.runtime.kv_cache import KVCache
+    from fastdistill.runtime.native import NativeExecutor
+    from fastdistill.runtime.packing import FORMATS
+    from fastdistill.runtime.session import POSITION_LIMIT
+
+    with open_checkpoint(folder) as checkpoint:
+        plan = plan_for(checkpoint.config)
+        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        used = {name: checkpoint.tensors[name] for name in plan.weights}
+        formats = {name: tensor.format if len(tensor.shape) > 1 else "f32" for name, tensor in used.items()}
+        counts, sizes = Counter(), Counter()
+        for tensor in used.values():
+            counts[tensor.format] += 1
+            sizes[tensor.format] += tensor.nbytes
+    packed = sum(
+        lib.fd_packed_bytes(FORMATS[formats[name]], *weight.shape)
+        if len(weight.shape) > 1
+        else 4 * 32 * -(-weight.shape[0] // 32)
+        for name, weight in plan.weights.items()
+    )
+    most = min(plan.max_positions, POSITION_LIMIT)
+    capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
+    slots = capacity + _MAX_ROWS
+    cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
+    # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
+    executor = NativeExecutor(plan, SimpleNamespace(formats=formats), _MAX_ROWS, slots, 1)
+    return {
+        "folder": str(folder),
+        "architecture": plan.architecture,
+        "layers": plan.num_layers,
+        "hidden_size": plan.hidden_size,
+        "heads": plan.num_heads,
+        "kv_heads": plan.num_kv_heads,
+        "head_dim": plan.head_dim,
+        "vocab_size": plan.vocab_size,
+        "max_positions": plan.max_positions,
+        "parameters": sum(math.prod(weight.shape) for weight in plan.weights.values()),
+        "formats": {format: {"tensors": counts[format], "bytes": sizes[format]} for format in sorted(counts)},
+        "session": {
+            "capacity": capacity,
+            "max_rows": _MAX_ROWS,
+            "weights_bytes": packed,
+            "cache_format": cache,
+            "cache_bytes": KVCache.slot_bytes(plan, cache) * slots,
+            "token_bytes": KVCache.slot_bytes(plan, cache),
+            "arena_bytes": executor.nbytes,
+        },
+    }
+
+
+def _machine_text(facts: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    return f"""\
+fastdistill  {facts["version"]}; Python {facts["python"]}, {packages}
+levels       {", ".join(facts["levels"])}
+selected     {facts["level"]} (FASTDISTILL_ISA selects another)
+threads      {facts["threads"]} (FASTDISTILL_THREADS sets them)
+kernels      at {facts["level"]}: {", ".join(facts["kernels"])}"""
+
+
+def _model_text(model: dict[str, Any]) -> str:
+    session = model["session"]
+    total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
+    formats = "\n".join(
+        f"  {name:10} {megabytes(entry['bytes'])} in {entry['tensors']} tensors"
+        for name, entry in model["formats"].items()
+    )
+    return f"""\
+model        {model["folder"]}
+architecture {model["architecture"]}: {model["layers"]} layers, width {model["hidden_size"]}
+heads        {model["heads"]} for queries, {model["kv_heads"]} for keys, of {model["head_dim"]}
+vocabulary   {model["vocab_size"]:,} tokens
+context      {model["max_positions"]:,} tokens
+parameters   {model["parameters"]:,}
+stored
+{formats}
+memory       {megabytes(total)} at most, in a session of {session["capacity"]:,} tokens
+  weights    {megabytes(session["weights_bytes"])}, shared by all sessions
+  cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \
+{session["token_bytes"] / 1e3:,.1f} kB a token
+  arena      {megabytes(session["arena_bytes"])}, taken as it is used: forwards of up to {session["max_rows"]} rows"""

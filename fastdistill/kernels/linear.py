@@ -1,0 +1,109 @@
+"""Rows times weights, packed so that each output sums in one order whatever is computed beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import aligned_bytes, check_array, check_status, ffi, lib, pointer
+from fastdistill.kernels.threads import check_threads
+
+FORMATS = {"f32": lib.FD_F32, "f16": lib.FD_F16, "bf16": lib.FD_BF16, "q8": lib.FD_Q8, "q4": lib.FD_Q4}
+_DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "q8": np.int8, "q4": np.uint8}
+_CODES_PER_BLOCK = {"q8": 32, "q4": 16}  # array entries that hold the codes of 32 weights
+
+
+class PackedWeight:
+    """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/pack.c, and its bias; immutable."""
+
+    def __init__(
+        self,
+        format: str,
+        data: np.ndarray,
+        scale: np.ndarray | None = None,
+        minimum: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        inputs: int | None = None,
+        threads: int | None = 1,
+    ) -> None:
+        """Pack a matrix; the arrays are not held afterwards.
+
+        format  "f32", "f16", "bf16", "q8" or "q4"
+        data    (outputs, inputs) float32, float16 or uint16 (bf16 bits); q8: int8 codes (outputs, blocks * 32); q4: uint8
+                (outputs, blocks * 16), byte j of a block holding code j low and code j + 16 high; blocks = ceil(inputs / 32)
+        scale   float16 (outputs, blocks), q8 and q4; minimum the same, q4: weight = scale * code + minimum
+        bias    float32 (outputs,)
+        inputs  columns, where the last block is not full
+        raises  ArgumentError
+        """
+        if format not in FORMATS:
+            raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        outputs, columns = check_array("data", data, _DTYPES[format], (None, None))
+        blocks = columns // _CODES_PER_BLOCK[format] if format in _CODES_PER_BLOCK else 0
+        if format in _CODES_PER_BLOCK and columns % _CODES_PER_BLOCK[format]:
+            raise ArgumentError(
+                f"data must have whole blocks of {_CODES_PER_BLOCK[format]} a row, got {columns} columns"
+            )
+        most = blocks * 32 if blocks else columns
+        inputs = most if inputs is None else inputs
+        if not max(1, most - 31 if blocks else most) <= inputs <= most or outputs == 0:
+            raise ArgumentError(f"inputs = {inputs} does not fit data of shape {data.shape}")
+        for name, part, wanted in (("scale", scale, blocks > 0), ("minimum", minimum, format == "q4")):
+            if (part is not None) != wanted:
+                raise ArgumentError(f"{name} must {'be given' if wanted else 'be None'} for format {format}")
+            if part is not None:
+                check_array(name, part, np.float16, (outputs, blocks))
+        self.format, self.shape = format, (outputs, inputs)
+        self._packed = aligned_bytes(lib.fd_packed_bytes(FORMATS[format], outputs, inputs))
+        self._bias = None
+        if bias is not None:
+            check_array("bias", bias, np.float32, (outputs,))
+            self._bias = np.zeros(-(-outputs // 32) * 32, np.float32)
+            self._bias[:outputs] = bias
+        halves = [pointer(None if part is None else part.view(np.uint16)) for part in (scale, minimum)]
+        status = lib.fd_pack(
+            FORMATS[format],
+            outputs,
+            inputs,
+            ffi.from_buffer(data),
+            *halves,
+            ffi.from_buffer(self._packed),
+            check_threads(threads),
+        )
+        check_status("pack", status)
+        self.struct = ffi.new("struct fd_weight *")
+        self.struct.format, self.struct.outputs, self.struct.inputs = FORMATS[format], outputs, inputs
+        self.struct.packed, self.struct.bias = ffi.from_buffer(self._packed), pointer(self._bias)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed matrix and its bias."""
+        return self._packed.nbytes + (0 if self._bias is None else self._bias.nbytes)
+
+    def multiply(self, x: np.ndarray, threads: int | None = 1) -> np.ndarray:
+        """x float32 (rows, inputs) -> float32 (rows, outputs); q8 and q4 quantise x first (`quantize_rows`).
+
+        raises  ArgumentError; NotFiniteError where x is to be quantised and is not finite
+        """
+        rows, _ = check_array("x", x, np.float32, (None, self.shape[1]))
+        y = np.empty((rows, self.shape[0]), np.float32)
+        check_status("linear", lib.fd_linear(self.struct, rows, pointer(x), pointer(y), check_threads(threads)))
+        return y
+
+
+def linear(
+    x: np.ndarray,
+    format: str,
+    data: np.ndarray,
+    scale: np.ndarray | None = None,
+    minimum: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    threads: int | None = 1,
+) -> np.ndarray:
+    """x (rows, inputs) times a weight matrix, plus a bias: packs, then multiplies; see PackedWeight for repeated use.
+
+    returns  float32 (rows, outputs)
+    raises   ArgumentError; NotFiniteError
+    """
+    inputs = x.shape[1] if isinstance(x, np.ndarray) and x.ndim == 2 else None
+    return PackedWeight(format, data, scale, minimum, bias, inputs, threads).multiply(x, threads)

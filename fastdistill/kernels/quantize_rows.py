@@ -1,0 +1,27 @@
+"""Activations as int8 blocks of 32: what a quantised linear multiplies."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+
+
+def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Quantise each row in blocks of 32: scale = largest magnitude / 127, codes to nearest, half to even.
+
+    x        float32 (rows, width); finite
+    returns  codes int8 (rows, blocks * 32), scale float32, sum float32 = scale * total, total int32 = sum of the codes, each
+             (rows, blocks), blocks = ceil(width / 32); a block whose scale would be subnormal is zero
+    raises   ArgumentError; NotFiniteError
+    """
+    rows, width = check_array("x", x, np.float32, (None, None))
+    blocks = -(-width // 32)
+    codes = np.empty((rows, blocks * 32), np.int8)
+    scale, sums = np.empty((rows, blocks), np.float32), np.empty((rows, blocks), np.float32)
+    total = np.empty((rows, blocks), np.int32)
+    status = lib.fd_quantize_rows(
+        rows, width, pointer(x), pointer(codes), pointer(scale), pointer(sums), pointer(total)
+    )
+    check_status("quantize_rows", status)
+    return codes, scale, sums, total

@@ -1,0 +1,127 @@
+/* bits_main.c - law 1 across machines: prints, for each level that this CPU runs, hashes of the bits that the kernels give.
+ *
+ * Inputs come from integer arithmetic alone.  Lines of any two levels, compilers, architectures must be equal but for the name.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "fastdistill.h"
+
+static uint64_t random_state;
+static uint32_t random_bits(void)                        /* a linear congruential generator, its upper half */
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+static void *random_bytes(size_t bytes)                  /* never freed: a short program */
+{
+    uint8_t *p = malloc(bytes);
+    for (size_t i = 0; i < bytes; i++) p[i] = (uint8_t)random_bits();
+    return p;
+}
+static float *random_floats(int64_t n, float scale)      /* within -scale .. scale, some of them small, some zero */
+{
+    float *p = malloc((size_t)n * sizeof *p);
+    for (int64_t i = 0; i < n; i++) {
+        float x = (float)((int32_t)random_bits() >> 7) * 0x1p-24f * scale;
+        uint32_t kind = random_bits() % 16;
+        p[i] = kind == 0 ? 0.0f : kind == 1 ? x * 0x1p-20f : x;
+    }
+    return p;
+}
+/* f16 of 1.x 2^-8 .. 1.x 2^-1, one in 8 subnormal. */
+static uint16_t random_f16(void)
+{
+    uint32_t bits = random_bits();
+    return (uint16_t)((bits & 0x8000u) | (bits >> 16 & 7u ? 7u + (bits >> 20 & 7u) : 0u) << 10 | (bits & 0x3ffu));
+}
+static uint16_t *random_f16s(int64_t n)
+{
+    uint16_t *p = malloc((size_t)n * sizeof *p);
+    for (int64_t i = 0; i < n; i++) p[i] = random_f16();
+    return p;
+}
+
+static uint32_t hash(uint32_t h, const void *data, size_t bytes)         /* FNV-1a */
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < bytes; i++) h = (h ^ p[i]) * 16777619u;
+    return h;
+}
+static const uint32_t hash_start = 0x811c9dc5u;
+
+static uint32_t hash_exp_log(void)
+{
+    enum { N = 100003 };
+    float *x = random_floats(N, 104.0f), *e = malloc(N * 4), *l = malloc(N * 4);
+    uint32_t h = hash_start;
+    fd_exp_log(N, x, e, l);
+    h = hash(h, e, N * 4);
+    for (int i = 0; i < N; i++) {                        /* any positive normal number */
+        uint32_t bits = 0x00800000u + random_bits() % 0x7f000000u;
+        memcpy(x + i, &bits, 4);
+    }
+    fd_exp_log(N, x, e, l);
+    return hash(h, l, N * 4);
+}
+
+static uint32_t hash_quantize(void)
+{
+    enum { ROWS = 7, WIDTH = 1000, BLOCKS = 32 };
+    float *x = random_floats(ROWS * WIDTH, 9.0f);
+    int8_t codes[ROWS * BLOCKS * 32];
+    float scale[ROWS * BLOCKS], sum[ROWS * BLOCKS];
+    int32_t total[ROWS * BLOCKS];
+    fd_quantize_rows(ROWS, WIDTH, x, codes, scale, sum, total);
+    uint32_t h = hash(hash_start, codes, sizeof codes);
+    return hash(hash(hash(h, scale, sizeof scale), sum, sizeof sum), total, sizeof total);
+}
+
+static uint32_t hash_linear(int format)
+{
+    enum { ROWS = 13, OUTPUTS = 203, INPUTS = 333, BLOCKS = 11, PADDED = 224 };
+    const int64_t cells = OUTPUTS * INPUTS, blocks = OUTPUTS * BLOCKS;
+    float *x = random_floats(ROWS * INPUTS, 4.0f), *bias = calloc(PADDED, sizeof *bias), *y = malloc(ROWS * OUTPUTS * 4);
+    uint16_t *scale = random_f16s(blocks), *minimum = random_f16s(blocks);
+    void *data = format == FD_F32 ? (void *)random_floats(cells, 1.0f) : format == FD_F16 ? (void *)random_f16s(cells)
+               : format == FD_BF16 ? malloc((size_t)cells * 2) : random_bytes((size_t)blocks * 32);
+    if (format == FD_BF16)
+        for (int64_t i = 0; i < cells; i++) ((uint16_t *)data)[i] = (uint16_t)(0x3c00u + (random_bits() & 0x83ffu));
+    memcpy(bias, random_floats(OUTPUTS, 1.0f), OUTPUTS * sizeof *bias);
+    void *packed = aligned_alloc(64, (size_t)(fd_packed_bytes(format, OUTPUTS, INPUTS) + 63) / 64 * 64);
+    fd_pack(format, OUTPUTS, INPUTS, data, scale, minimum, packed, 2);
+    struct fd_weight weight = {format, OUTPUTS, INPUTS, packed, bias};
+    uint32_t h = hash_start;
+    for (int64_t rows = 1; rows <= ROWS; rows++) {       /* every row tile of every level */
+        fd_linear(&weight, rows, x, y, 1 + (int)rows % 3);
+        h = hash(h, y, (size_t)(rows * OUTPUTS) * sizeof *y);
+    }
+    return h;
+}
+
+static uint32_t hash_row_statistics(void)
+{
+    enum { ROWS = 5, VOCAB = 3001 };
+    float *z = random_floats(ROWS * VOCAB, 30.0f), top[ROWS], second[ROWS], log_sum_exp[ROWS], entropy[ROWS];
+    int32_t argmax[ROWS];
+    for (int i = 0; i < 1000; i++) z[ROWS * VOCAB - 1 - i] = -1.0f / 0.0f;           /* bans */
+    fd_row_statistics(ROWS, VOCAB, z, argmax, top, second, log_sum_exp, entropy, 3);
+    uint32_t h = hash(hash(hash(hash_start, argmax, sizeof argmax), top, sizeof top), second, sizeof second);
+    return hash(hash(h, log_sum_exp, sizeof log_sum_exp), entropy, sizeof entropy);
+}
+
+int main(void)
+{
+    static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
+    for (int level = 0; level < fd_isa_count(); level++) {
+        if (!fd_isa_supported(level)) continue;
+        fd_isa_select(level);
+        random_state = 1;
+        printf("%-8s exp_log %08x", fd_isa_name(level), hash_exp_log());
+        printf(" quantize_rows %08x", hash_quantize());
+        printf(" linear");
+        for (int format = FD_F32; format <= FD_Q4; format++) printf(" %s %08x", formats[format], hash_linear(format));
+        printf(" row_statistics %08x\n", hash_row_statistics());
+    }
+    return 0;
+}

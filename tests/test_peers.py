@@ -1,0 +1,170 @@
+"""Beside transformers and llama.cpp: the same tokens from the same weights, and no more lost to quantisation.
+
+Peers are never dependencies: `pip install '.[bench]'`, then `pytest -m peers`.  FASTDISTILL_GGUF names the file that the
+real model was converted from; without it the comparison with llama.cpp is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdistill as fd
+from bench import quality
+from bench.peers import missing, transformers_greedy, transformers_llama, transformers_logits
+from fastdistill.checkpoint import read_config
+from fastdistill.decode import generate
+from fastdistill.models import plan_for
+
+pytestmark = pytest.mark.peers
+
+if reason := missing("torch", "transformers"):
+    pytest.skip(reason, allow_module_level=True)
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+
+PROMPTS = {
+    "chat": "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n",
+    "chat with a system": "<|im_start|>system\nYou answer in one sentence.<|im_end|>\n<|im_start|>user\nWhat do bees do in winter?<|im_end|>\n"
+    "<|im_start|>assistant\n",
+    "code": "def fibonacci(n):\n    if n < 2:\n        return n\n",
+    "list": "Five things to take to the mountains:\n1. A map\n2.",
+    "story": "Once upon a time, in a lighthouse at the end of the world, there lived",
+    "digits": "3.14159265358979 2.71828182845904 1.41421356237309 1, 1, 2, 3, 5, 8, 13, 21,",
+    "CJK": "东京是日本的首都。北京是",
+    "table": "| city | country |\n|---|---|\n| Paris | France |\n| Rome | Italy |\n|",
+    "one token": "The",
+    "long": quality.passage(),
+}
+NEW_TOKENS = 64
+TIE = 1e-3  # transformers' own lead below which its choice is not a choice
+
+
+def assert_same_tokens(ours: list[int], theirs: list[int], leads: list[float], tie: float) -> None:
+    """Equal up to where the other side itself could not tell the first token from the second."""
+    assert len(ours) == len(theirs)
+    for i, (token, other, lead) in enumerate(zip(ours, theirs, leads, strict=True)):
+        if token != other:
+            assert lead <= tie, f"token {i} is {token}, transformers' {other} leads by {lead:.2g}"
+            return
+
+
+@cache
+def float32_pair(folder: Path):
+    return fd.load(folder, format="f32"), transformers_llama(folder)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", PROMPTS)
+def test_greedy_tokens_of_the_dequantised_weights_equal_transformers(smollm2, name):
+    ours, theirs = float32_pair(smollm2)
+    ids = ours.tokenizer.encode(PROMPTS[name])
+    expected, leads = transformers_greedy(theirs, ids, NEW_TOKENS)
+    session = ours.session(capacity=len(ids) + NEW_TOKENS)
+    assert_same_tokens(generate(session, ids, NEW_TOKENS).tokens, expected, leads, TIE)
+
+
+@pytest.mark.model
+def test_quantisation_costs_no_more_than_llama_cpp_s(smollm2):
+    gguf = os.environ.get("FASTDISTILL_GGUF")
+    if not gguf:
+        pytest.skip("FASTDISTILL_GGUF names no GGUF file")
+    if reason := missing("llama_cpp"):
+        pytest.skip(reason)
+    ours = quality.divergences(smollm2, gguf, threads=2)
+    assert ours["fastdistill"].mean() <= 1.05 * ours["llama.cpp"].mean() + 1e-5
+
+
+# ---- small random models: every field of the config that changes the computation ----
+
+SIZES = dict(
+    vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+    max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
+)  # fmt: skip
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+CONFIGS = {
+    "untied head": LlamaConfig(**SIZES),
+    "tied head": LlamaConfig(**SIZES | dict(tie_word_embeddings=True)),
+    "one key head": LlamaConfig(**SIZES | dict(num_key_value_heads=1)),
+    "a key head each": LlamaConfig(**SIZES | dict(num_key_value_heads=4)),
+    "attention biases": LlamaConfig(**SIZES, attention_bias=True),
+    "all biases": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
+    "head_dim of its own": LlamaConfig(**SIZES, head_dim=24),
+    "other theta": LlamaConfig(**SIZES, rope_parameters=dict(rope_type="default", rope_theta=500.0)),
+    "linear rope": LlamaConfig(**SIZES, rope_parameters=dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
+    "llama3 rope": LlamaConfig(**SIZES, rope_parameters=LLAMA3 | dict(rope_theta=10000.0)),
+    "mistral": MistralConfig(**SIZES, head_dim=16, sliding_window=None),
+    "mistral within its window": MistralConfig(**SIZES, head_dim=16, sliding_window=128),
+}
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def save_random(folder: Path, config, dtype: str = "f32", **options) -> None:
+    """A model with random weights that keep activations near one, biases and norms included."""
+    chance = torch.Generator().manual_seed(7)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            spread = weight.shape[1] ** -0.5 if weight.ndim == 2 and "embed" not in name else 0.5
+            weight.copy_(torch.randn(weight.shape, generator=chance) * spread + name.endswith("norm.weight"))
+    model.to(DTYPES[dtype]).save_pretrained(folder, **options)
+
+
+def tolerance(folder: Path, positions: int, logits: np.ndarray) -> float:
+    """How far two float32 engines may be apart.
+
+    Every logit has gone through the roundings of one dot product after another, and through angles of up to `positions`
+    radians: each part adds its length in units of 2^-24 of the values' size if all roundings conspire, the root of it if
+    they are independent.  The bound is six times that root, twice (two engines), of the largest logit.
+    """
+    plan = plan_for(read_config(folder / "config.json"))
+    roundings = positions + sum(weight.shape[1] for weight in plan.weights.values() if len(weight.shape) == 2)
+    return 2 * 6 * float(np.sqrt(roundings)) * 2.0**-24 * float(np.abs(logits).max())
+
+
+def assert_equals_transformers(folder: Path) -> None:
+    ours = fd.load(folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    ids = np.random.default_rng(3).integers(0, ours.vocab_size, 100).tolist()
+    session = ours.session(capacity=128, cache="f32")
+    logits = session.forward(ids, read=fd.Read(logits=True)).logits
+    expected = transformers_logits(theirs, ids)
+    allowed = tolerance(folder, len(ids), expected)
+    print("DEV", float(np.abs(logits-expected).max()), allowed, np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=allowed)
+    tokens, leads = transformers_greedy(theirs, ids, 24)
+    assert_same_tokens(generate(session, ids, 24).tokens, tokens, leads, tie=2 * allowed)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_small_models_equal_transformers(tmp_path, name, dtype):
+    save_random(tmp_path, CONFIGS[name], dtype)
+    assert_equals_transformers(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sharded_folders_equal_transformers(tmp_path, dtype):
+    save_random(tmp_path, CONFIGS["all biases"], dtype, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert_equals_transformers(tmp_path)
+
+
+@pytest.mark.parametrize("kind_key", ["type", "rope_type"])
+@pytest.mark.parametrize("name", ["other theta", "linear rope", "llama3 rope"])
+def test_old_spellings_mean_the_same(tmp_path, name, kind_key):
+    save_random(tmp_path, CONFIGS[name], "bf16")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["torch_dtype"] = config.pop("dtype")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = {kind_key: rope.pop("rope_type"), **rope} if name != "other theta" else None
+    path.write_text(json.dumps(config))
+    assert_equals_transformers(tmp_path)
