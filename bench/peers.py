@@ -27,14 +27,21 @@ def transformers_llama(folder: Path, threads: int = 1) -> Any:
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     with open_checkpoint(folder) as checkpoint:
         fields = {key: value for key, value in checkpoint.config.raw.items() if key != "quantization_config"}
         config = LlamaConfig(**fields)
         state = {name: torch.from_numpy(np.array(tensor.to_float32())) for name, tensor in checkpoint.tensors.items()}
     torch.set_num_threads(threads)
     model, loading = LlamaForCausalLM.from_pretrained(
-        None, config=config, state_dict=state, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        None,
+        config=config,
+        state_dict=state,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        output_loading_info=True,
     )
     wrong = {kind: names for kind, names in loading.items() if names}
     assert not wrong, f"transformers did not take every weight as it is: {wrong}"
@@ -75,7 +82,13 @@ class LlamaCpp:
         self.version = llama_cpp.__version__
         self._library = llama_cpp
         self._llama = llama_cpp.Llama(
-            str(path), n_ctx=capacity, n_batch=capacity, n_threads=threads, n_threads_batch=threads, logits_all=every_logit, verbose=False
+            str(path),
+            n_ctx=capacity,
+            n_batch=capacity,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=every_logit,
+            verbose=False,
         )
         self.vocab_size = self._llama.n_vocab()
 

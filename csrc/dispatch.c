@@ -102,3 +102,24 @@ int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
     fd_kernels->exp_log(n, x, exp_out, log_out);
     return FD_OK;
 }
+int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
+{
+    fd_kernels->philox(n, counter, key, words);
+    return FD_OK;
+}
+int fd_gumbel_noise(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise)
+{
+    fd_kernels->gumbel_noise(rows, vocab, positions, chance, noise);
+    return FD_OK;
+}
+int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample.c */
+{
+    int64_t padded = fd_pad(vocab, FD_CHUNK), floats = 4 * padded + padded / 16 + padded / 32;
+    return FD_BUCKETS * (int64_t)sizeof(uint64_t) + floats * (int64_t)sizeof(float);
+}
+int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
+              const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
+              void *workspace, int threads)
+{
+    return fd_kernels->sample(rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, threads);
+}

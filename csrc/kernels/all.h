@@ -12,6 +12,9 @@
 #include "attention.c"
 #include "ops.c"
 #include "exp_log.c"
+#include "philox.c"
+#include "gumbel_noise.c"
+#include "sample.c"
 
 #define FD_JOIN2(a, b) a##b
 #define FD_JOIN(a, b) FD_JOIN2(a, b)
@@ -27,6 +30,9 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .row_statistics = row_statistics,
     .linear = linear,
     .exp_log = exp_log,
+    .philox = philox,
+    .gumbel_noise = gumbel_noise,
+    .sample = sample,
     .op_tasks = op_tasks,
     .op_run = op_run,
 };

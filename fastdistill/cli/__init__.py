@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 
 from fastdistill import __version__
-from fastdistill.errors import ArgumentError, FastDistillError
 from fastdistill.cli import chat, folders, generate, info
+from fastdistill.errors import ArgumentError, FastDistillError
 
 _EPILOG = """\
 first steps:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from fastdistill.errors import ArgumentError, CapacityError
-from fastdistill.fetch import find_folder
 from fastdistill.cli.generate import (
     add_model_options,
     add_writing_options,
@@ -22,6 +20,8 @@ from fastdistill.cli.generate import (
     write_answer,
 )
 from fastdistill.cli.terminal import add_command, say
+from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.fetch import find_folder
 
 if TYPE_CHECKING:
     from fastdistill.api import Model

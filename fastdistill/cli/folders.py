@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastdistill.fetch import MODELS, cached_folder, fetch, find_folder, is_fetched
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, folder_bytes, megabytes
+from fastdistill.fetch import MODELS, cached_folder, fetch, find_folder, is_fetched
 
 _FETCH = """\
   fastdistill fetch smollm2-135m-instruct

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say
 from fastdistill.errors import ArgumentError
 from fastdistill.fetch import fetch, find_folder
-from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -43,7 +43,7 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "seed": (0, "N", "of the draw"),
 }
 _DEMO_MODEL = "smollm2-135m-instruct"
-_DEMO_PROMPT = "Explain why the sky is blue."
+_DEMO_PROMPT = "Explain in two sentences why the sky is blue."
 
 
 def add_commands(commands: Any) -> None:
@@ -54,8 +54,8 @@ def add_commands(commands: Any) -> None:
 
     parser = add_command(commands, "generate", run_generate, "write on from a prompt", _GENERATE)
     add_model_options(parser)
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="what to write on from")
-    parser.add_argument("--prompt-file", metavar="FILE", help="read PROMPT, but for a last line end; - is stdin")
+    parser.add_argument("prompt", metavar="PROMPT", help="what to write on from")
+    parser.add_argument("--prompt-file", action="store_true", help="PROMPT is a file that holds it; - is stdin")
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--chat", action="store_true", help="PROMPT is a message, put into the model's chat template")
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
@@ -186,15 +186,14 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    if (arguments.prompt is None) == (arguments.prompt_file is None):
-        raise ArgumentError("give a PROMPT, or --prompt-file with a file or -")
-    if arguments.prompt is not None:
+    """The prompt as given, or a file's without its last line end."""
+    if not arguments.prompt_file:
         return arguments.prompt
-    data = sys.stdin.buffer.read() if arguments.prompt_file == "-" else Path(arguments.prompt_file).read_bytes()
+    data = sys.stdin.buffer.read() if arguments.prompt == "-" else Path(arguments.prompt).read_bytes()
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"the prompt in {arguments.prompt_file} is not UTF-8: {error}") from None
+        raise ArgumentError(f"the prompt in {arguments.prompt} is not UTF-8: {error}") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 

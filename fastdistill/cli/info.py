@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastdistill import __version__
-from fastdistill.fetch import find_folder
 from fastdistill.cli.terminal import MODEL_HELP, add_command, megabytes
+from fastdistill.fetch import find_folder
 
 _INFO = """\
   fastdistill info
@@ -47,17 +47,20 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 
 def machine_facts() -> dict[str, Any]:
-    from fastdistill.kernels import default_threads, isa, isa_levels
+    from fastdistill import kernels
+    from fastdistill.kernels.boundary import lib
     from fastdistill.models.plan import OP_KINDS
+
+    names = [*OP_KINDS, *(name for name in kernels.__all__ if hasattr(lib, f"fd_{name}") and name not in OP_KINDS)]
 
     return {
         "version": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "levels": list(isa_levels()),
-        "level": isa(),
-        "threads": default_threads(),
-        "kernels": dict.fromkeys(OP_KINDS, isa()),  # every level has every kernel
+        "levels": list(kernels.isa_levels()),
+        "level": kernels.isa(),
+        "threads": kernels.default_threads(),
+        "kernels": dict.fromkeys(names, kernels.isa()),  # every level has every kernel
     }
 
 
@@ -65,10 +68,10 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     """What a model folder holds, and the bytes that it and one session of it take."""
     from fastdistill.checkpoint import check_tensors, open_checkpoint
     from fastdistill.kernels.boundary import check_integer, lib
+    from fastdistill.kernels.linear import FORMATS
     from fastdistill.models import plan_for
     from fastdistill.runtime.kv_cache import KVCache
     from fastdistill.runtime.native import NativeExecutor
-    from fastdistill.runtime.packing import FORMATS
     from fastdistill.runtime.session import POSITION_LIMIT
 
     with open_checkpoint(folder) as checkpoint:
@@ -130,7 +133,7 @@ def _model_text(model: dict[str, Any]) -> str:
     session = model["session"]
     total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
     formats = "\n".join(
-        f"  {name:10} {megabytes(entry['bytes'])} in {entry['tensors']} tensors"
+        f"  {name:10} {megabytes(entry['bytes'])} in {entry['tensors']} tensor{'s' * (entry['tensors'] > 1)}"
         for name, entry in model["formats"].items()
     )
     return f"""\

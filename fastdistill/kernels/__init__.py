@@ -1,21 +1,29 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
 from fastdistill.kernels.exp_log import exp_log
+from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.linear import PackedWeight, linear
+from fastdistill.kernels.philox import philox
 from fastdistill.kernels.quantize_rows import quantize_rows
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
+from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
 
 __all__ = [
     "PackedWeight",
     "RowStatistics",
+    "Sampler",
     "default_threads",
     "exp_log",
+    "gumbel_noise",
     "isa",
     "isa_levels",
     "linear",
+    "philox",
     "quantize_rows",
     "row_statistics",
+    "sample",
+    "sample_workspace",
     "set_isa",
 ]

@@ -91,4 +91,6 @@ def check_status(where: str, status: int) -> None:
         raise NotFiniteError(f"{where}: a row holds a NaN or an infinity")
     if status == lib.FD_NO_MEMORY:
         raise MemoryError(f"{where}: out of memory")
+    if status == lib.FD_NOTHING_ALLOWED:
+        raise ArgumentError(f"{where}: every token is banned")
     raise FastDistillError(f"{where}: unknown status {status}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,30 +84,38 @@ def _run(shares: list[Share], copies: bool) -> list[Rows]:
 
 
 def _joined(shares: list[Share]) -> ForwardPass:
-    def joined(arrays: list[np.ndarray]) -> np.ndarray:
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
 
-    first = shares[0]
-    starts = np.cumsum([0, *(len(share.tokens) for share in shares)])
-    lists = np.cumsum([0, *(len(share.run_offsets) - 1 for share in shares)])
-    runs = np.cumsum([0, *(len(share.runs) for share in shares)])
+    def joined(arrays: list[np.ndarray], starts: list[int] | None = None) -> np.ndarray:
+        if len(arrays) == 1:
+            return arrays[0]
+        if starts is not None:
+            arrays = [array + array.dtype.type(start) for array, start in zip(arrays, starts, strict=False)]
+        return np.concatenate(arrays)
+
+    def starts(lengths: Iterable[int]) -> list[int]:
+        return [0, *accumulate(lengths)]
+
+    first, count = shares[0], len(shares)
+    rows = starts(len(share.tokens) for share in shares)
+    runs = starts(len(share.runs) for share in shares)
+    lists = starts(len(share.run_offsets) - 1 for share in shares)
+    offsets = [share.run_offsets if n == count else share.run_offsets[:-1] for n, share in enumerate(shares, 1)]
+    slots = [np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]
     wanted = None
     if any(share.read.log_prob_of is not None for share in shares):
         wanted = joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
-    offsets = [share.run_offsets[:-1] + start for share, start in zip(shares, runs, strict=False)]
     return ForwardPass(
         tokens=None if first.inputs is not None else joined([share.tokens for share in shares]),
         inputs=None if first.inputs is None else joined([share.inputs for share in shares]),
         positions=joined([share.positions for share in shares]),
-        sequences=np.repeat(np.arange(len(shares), dtype=np.int32), np.diff(starts)),
-        slots=joined(
-            [np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]
-        ),
-        nodes=joined([share.nodes + np.int32(start) for share, start in zip(shares, lists, strict=False)]),
+        sequences=np.repeat(np.arange(count, dtype=np.int32), [len(share.tokens) for share in shares]),
+        slots=joined(slots),
+        nodes=joined([share.nodes for share in shares], lists),
         runs=joined([share.runs for share in shares]),
-        run_offsets=np.append(joined(offsets), runs[-1]),
+        run_offsets=joined(offsets, runs),
         caches=[share.session.cache for share in shares],
-        read_rows=joined([share.reads + np.int32(start) for share, start in zip(shares, starts, strict=False)]),
+        read_rows=joined([share.reads for share in shares], rows),
         wanted_tokens=wanted,
         want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
         want_hidden=any(share.read.hidden for share in shares),

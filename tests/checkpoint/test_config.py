@@ -49,6 +49,7 @@ def test_accessors_give_what_they_say_or_refuse(value, minimum, span, default):
     config, maximum = Section({"key": value}, "file.json"), minimum + span
     bounds = {"minimum": minimum, "maximum": maximum, "default": default}
     within = type(value) in (int, float) and minimum <= value <= maximum
+    tokens = type(value) is list and all(type(item) is int and 0 <= item < 2**31 for item in value)
     cases = [
         (lambda: config.integer("key", **bounds), type(value) is int and within),
         (lambda: config.number("key", **bounds), within),
@@ -57,8 +58,8 @@ def test_accessors_give_what_they_say_or_refuse(value, minimum, span, default):
         (lambda: config.string("key", default=default), type(value) is str),
         (lambda: config.choice("key", "a", "", default=default), value in ("a", "")),
         (lambda: config.section("key", default=default).raw, type(value) is dict),
-        (lambda: config.integers("key", default=default), type(value) is list and all(type(i) is int and 0 <= i < 2**31 for i in value)),
-    ]  # fmt: skip
+        (lambda: config.integers("key", default=default), tokens),
+    ]
     for read, valid in cases[: 6 if value is None else None]:
         if value is None:
             assert read() == default

@@ -262,7 +262,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error, there
     assert not there or {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
-@pytest.mark.parametrize("fails", [1, 2])
+@pytest.mark.parametrize("fails", [1, 2, 3])  # the file of tensors, the old folder, the new one
 def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch, fails):
     plain_folder(tmp_path / "model")
     calls, rename = [], os.rename

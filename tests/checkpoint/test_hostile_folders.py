@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
 from fastdistill.errors import CheckpointError, UnsupportedError
 
-# Every file here has less than 8 KiB: this leaves room for the interpreter, not for what a shape or a length claims.
+# Most files here have a few KiB, the deepest JSON 5 MB: room for parsing it, not for what a shape or a length claims.
 MOST_MEMORY = 16 << 20
 
 weights = np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)
@@ -32,13 +33,6 @@ ENTRIES = {
     "c": ("I8", [0, 5], [32, 32]),
     "d": ("U8", [], [32, 33]),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def traced():
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +53,7 @@ def read_or_refuse(folder, files):
         path.unlink()  # a mapped file is never changed, it is replaced
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    tracemalloc.reset_peak()
-    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.start()
     read = False
     with contextlib.suppress(CheckpointError, UnsupportedError), open_checkpoint(folder) as checkpoint:
         expected = {tensor.name: tensor.shape for tensor in TENSORS}
@@ -69,14 +62,13 @@ def read_or_refuse(folder, files):
         for tensor in checkpoint.tensors.values():
             if tensor.format in FORMATS:
                 assert tensor.to_float32().shape == tensor.shape
-                for format in ("q8", "q4") if len(tensor.shape) == 2 else ("f16", "bf16"):
-                    with contextlib.suppress(CheckpointError):
-                        assert quantize_tensor(tensor, format).to_float32().shape == tensor.shape
             else:
                 assert tensor.data.shape == tensor.shape
         read_config(checkpoint.config, checkpoint.generation_config)
         read = True
-    assert tracemalloc.get_traced_memory()[1] - before < MOST_MEMORY
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < MOST_MEMORY
     return read
 
 
@@ -134,7 +126,7 @@ def test_damaged_bytes(folder, honest, name):
         outcomes[read_or_refuse(folder, honest | {name: data})] += 1
 
     run()
-    assert min(outcomes.values()) > 20  # both happen: bytes of a body are anybody's, those of a header are not
+    assert all(outcomes.values())  # both happen: the bytes of a body are anybody's, those of a header are not
 
 
 def test_every_cut(folder, honest):
@@ -149,7 +141,7 @@ numbers = st.integers(-2, 40) | st.sampled_from(
 json_values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(max_size=4) | st.floats(),
     lambda item: st.lists(item, max_size=4) | st.dictionaries(st.text(max_size=4), item, max_size=4),
-    max_leaves=6,
+    max_leaves=4,
 )
 dtypes = st.sampled_from(["F32", "BF16", "I8", "U8", "F16", "C64", "BOOL"]) | st.sampled_from(
     ["F4", "f32", "", None, 4]
@@ -165,6 +157,9 @@ lying_entries = st.builds(
 )
 
 
+plausible = dtypes | st.sampled_from([[3, 2], [6], [2, 0], [], [0, 24], [24, 32], [32, 32]])
+
+
 @st.composite
 def headers(draw):
     """An honest header with a field or two replaced, or one of nothing but claims."""
@@ -173,9 +168,11 @@ def headers(draw):
         for name, (dtype, shape, offsets) in ENTRIES.items()
     }
     for name in draw(st.lists(st.sampled_from([*ENTRIES, "e", "__metadata__"]), max_size=2)):
-        if name in ENTRIES and draw(st.booleans()):
+        if isinstance(header.get(name), dict) and draw(st.booleans()):
             header[name] = header[name] | {
-                draw(st.sampled_from(["dtype", "shape", "data_offsets"])): draw(st.lists(numbers, max_size=3) | dtypes)
+                draw(st.sampled_from(["dtype", "shape", "data_offsets"])): draw(
+                    plausible | st.lists(numbers, max_size=3)
+                )
             }
         else:
             header[name] = draw(lying_entries | json_values)
@@ -186,19 +183,20 @@ def test_lying_headers(folder, honest):
     outcomes = {True: 0, False: 0}
     body = bytes(range(33))
 
-    @settings(max_examples=1500)
+    @settings(max_examples=700)
     @given(
-        header=headers() | json_values, length=st.none() | st.none() | st.integers(0, 2**64 - 1) | st.integers(0, 400)
+        header=headers() | headers() | json_values,
+        length=st.none() | st.none() | st.none() | st.integers(0, 400) | st.integers(0, 2**64 - 1),
     )
     def run(header, length):
         data = with_header(bytes(8) + body, header, length)
         outcomes[read_or_refuse(folder, {"config.json": b"{}", "model.safetensors": data})] += 1
 
     run()
-    assert min(outcomes.values()) > 20
+    assert all(outcomes.values())
 
 
-@settings(max_examples=1000)
+@settings(max_examples=700)
 @given(
     places=st.dictionaries(
         st.sampled_from(["norm.weight", "ids", "x"]),
@@ -251,7 +249,7 @@ quantised = st.builds(
 )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=700)
 @given(
     config=st.dictionaries(keys, json_values | objects, max_size=4) | json_values,
     quantization=st.none() | quantised,
@@ -267,6 +265,26 @@ def test_absurd_configs(folder, honest, config, quantization, generation):
     if isinstance(config, dict):
         with contextlib.suppress(CheckpointError):
             read_config(Config(config), generation if isinstance(generation, dict) else {})
+
+
+@settings(max_examples=300)
+@given(
+    bits=st.lists(
+        st.integers(0, 2**32 - 1) | st.sampled_from([0x7F800000, 0x7FC00001, 0x7F7FFFFF, 1]), min_size=1, max_size=70
+    ),
+    format=st.sampled_from(["f16", "bf16", "q8", "q4"]),
+)
+def test_any_bits_are_quantised_or_refused(bits, format):
+    """To finite numbers, or to an error that names the tensor; on the way no warning of NumPy's."""
+    tensor = Tensor("w", "f32", (1, len(bits)), np.array([bits], np.uint32).view(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            values = quantize_tensor(tensor, format).to_float32()
+        except CheckpointError as error:
+            assert str(error).startswith("w: holds")
+        else:
+            assert np.isfinite(values).all() and np.isfinite(tensor.data).all()
 
 
 @pytest.mark.parametrize("depth", [10, 100, 300, 900, 990, 10**5])

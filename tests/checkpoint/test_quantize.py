@@ -77,6 +77,7 @@ def test_q4_error_is_half_a_step_of_the_range(weights):
     # Codes that were not cut off are the nearest ones, whatever the line.
     packed = codes.reshape(*scale.shape, 16)
     inner = np.concatenate([packed & 15, packed >> 4], axis=2)
+    assert not inner[np.isnan(blocks)].any()  # the padding
     inner = (inner > 0) & (inner < 15) & ~np.isnan(blocks)
     half = scale.astype(np.float64) * (0.5 + 2.0**-18) + rounding
     assert not (np.where(inner, np.abs(blocks - values), 0) > half[:, :, None]).any()
@@ -141,12 +142,19 @@ def test_formats_round_to_nearest_and_stay_what_they_are(format, weights):
         assert np.array_equal(values, weights)
     if format == "f16":
         assert np.array_equal(values, weights.astype(np.float16))
-    if format == "bf16":
-        below = (weights.view(np.uint32) & 0xFFFF0000).view(np.float32).astype(np.float64)
-        above = ((weights.view(np.uint32) & 0xFFFF0000) + 0x10000).view(np.float32).astype(np.float64)
-        down, up = np.abs(weights - below), np.abs(weights - above)
-        even = weights.view(np.uint32) >> 16 & 1 == 0
-        assert np.array_equal(values, np.where((down < up) | ((down == up) & even), below, above))
+
+
+@given(
+    high=st.lists(st.integers(0, 0x7F7E), min_size=1, max_size=20),
+    low=st.sampled_from([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]),
+    sign=st.sampled_from([0, 0x8000]),
+)
+def test_bf16_is_the_nearest_and_of_two_the_even_one(high, low, sign):
+    bits = np.array(high, np.uint32) | sign
+    below, values, above = (part.view(np.float32) for part in (bits << 16, bits << 16 | low, bits + 1 << 16))
+    found = quantize_tensor(Tensor("w", "f32", values.shape, values), "bf16").to_float32()
+    down, up = (np.abs(values.astype(np.float64) - end) for end in (below, above))
+    assert np.array_equal(found, np.where((down < up) | ((down == up) & (bits & 1 == 0)), below, above))
 
 
 @pytest.mark.parametrize("source", FORMATS)

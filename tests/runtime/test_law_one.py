@@ -14,7 +14,7 @@ from fastdistill.checkpoint import Tensor
 from fastdistill.models import plan_for
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.network import Network
-from tests.small_models import CONFIGS, FORMATS, config, tensors
+from tests.small_models import FORMATS, config, tensors
 from tests.strategies import (
     ALPHABET, LOGITS, Setting, Tree, assert_rows, bits, cut, level, poisoned, settings_of_models, token_lists, trees,
 )  # fmt: skip
@@ -168,31 +168,39 @@ def test_branches_over_the_context_do_not_see_each_other(isa, setting, context, 
 # ---- replace ----
 
 
-@FEWER
-@given(setting=settings_of_models, context=token_lists(2, 14), data=st.data())
-def test_replaced_rows_have_the_same_bits_given_singly_or_together_before_and_after_keep(isa, setting, context, data):
-    start = data.draw(st.integers(0, len(context) - 1))
-    end = data.draw(st.integers(start, len(context)))
-    new, after = data.draw(token_lists(1, 4)), data.draw(token_lists(1, 3))
-
-    singly, want = setting.session(threads=1), []
+def check_replacing(setting: Setting, context: list[int], replace: tuple[int, int], new: list[int], after: list[int]) -> None:
+    """Rows put in the place of others, and rows after them: given singly while all are pending (the oracle), or kept between."""
+    singly, want, following = setting.session(threads=1), [], []
+    positions = [len(context) + len(new) + i for i in range(len(after))]
     with level("scalar"):
         singly.prefill(context)
         for i, token in enumerate(new):
-            want.append(bits(singly.forward([token], parents=[i - 1], replace=(start, end), read=LOGITS).logits))
-        following = []
-        for i, token in enumerate(after):
-            position = [len(context) + len(new) + i]
-            rows = singly.forward([token], parents=[len(new) + i - 1], positions=position, read=LOGITS)
+            want.append(bits(singly.forward([token], parents=[i - 1], replace=replace, read=LOGITS).logits))
+        for i, (token, position) in enumerate(zip(after, positions, strict=True)):
+            rows = singly.forward([token], parents=[len(new) + i - 1], positions=[position], read=LOGITS)
             following.append(bits(rows.logits))
 
     session = setting.session()
     session.prefill(context)
-    assert_rows(session.forward(new, replace=(start, end), read=LOGITS), np.concatenate(want))
+    assert_rows(session.forward(new, replace=replace, read=LOGITS), np.concatenate(want))
     session.keep(range(len(new)))
-    assert session.tokens.tolist() == context[:start] + new + context[end:]
-    positions = [len(context) + len(new) + i for i in range(len(after))]
+    assert session.tokens.tolist() == context[: replace[0]] + new + context[replace[1] :]
     assert_rows(session.forward(after, positions=positions, read=LOGITS), np.concatenate(following))
+
+
+@FEWER
+@given(setting=settings_of_models, context=token_lists(2, 14), after=token_lists(1, 3), data=st.data())
+def test_rows_replaced_one_for_one_have_the_same_bits_before_and_after_keep(isa, setting, context, after, data):
+    start = data.draw(st.integers(0, len(context) - 1))
+    end = data.draw(st.integers(start + 1, min(len(context), start + 4)))
+    check_replacing(setting, context, (start, end), data.draw(token_lists(end - start, end - start)), after)
+
+
+@pytest.mark.parametrize("replace, count", [((0, 0), 1), ((3, 3), 2), ((3, 4), 3), ((2, 6), 1), ((4, 8), 4), ((8, 8), 2)])
+def test_rows_that_replace_more_or_fewer_have_the_same_bits_before_and_after_keep(isa, replace, count):
+    """More rows than there was room for share positions with the rows behind them: `keep` must not change the order."""
+    for format in ("f32", "q4"):
+        check_replacing(Setting("plain", format), [0, 1, 2, 3, 4, 5, 1, 2], replace, [5, 4, 3, 2][:count], [1, 2])
 
 
 @FEWER
@@ -217,8 +225,7 @@ def long_text() -> list[int]:
     return np.random.default_rng(7).integers(0, ALPHABET, LONG).tolist()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name, format", [*(("plain", format) for format in FORMATS), ("odd", "q8"), ("biased", "f32")])
 def test_long_contexts_have_the_same_bits_split_over_keys_or_not(isa, name, format):
     cache = "f32" if format == "f16" else None  # f32 keys: f32 and f16 models; f16 keys: the others
     setting, text = Setting(name, format, 3, cache, 64), long_text()

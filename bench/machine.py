@@ -1,0 +1,131 @@
+"""What was measured on, and what else ran there meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdistill.kernels import default_threads, isa, isa_levels
+
+BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
+STOLEN = 0.02  # of the time; beyond this a run is worth repeating
+OTHERS = 0.05
+GRANTED = 0.9  # of the cores
+
+
+def facts() -> dict[str, Any]:
+    """The machine in a few words."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "levels": list(isa_levels()),
+        "level": isa(),
+        "threads": default_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def bandwidth(most_threads: int) -> float:
+    """Bytes a second: the best of 1 to `most_threads` threads that read 512 MB between them.
+
+    They fold it with `or`, the cheapest fold that NumPy vectorises: adding floats would measure the adder.
+    """
+    data = np.ones(BANDWIDTH_BYTES // 8, np.int64)
+    best = max(
+        _rate(np.bitwise_or.reduce, np.array_split(data, threads))
+        for threads in range(1, most_threads + 1)
+        for _ in range(3)
+    )
+    return best * BANDWIDTH_BYTES
+
+
+def cores_granted(threads: int) -> float:
+    """How many cores `threads` threads get that compute at once, out of the caches: `threads`, or fewer where others run."""
+
+    def work(_: object) -> None:
+        data = np.full(1 << 15, 0.5)
+        for _ in range(10):
+            np.cbrt(data, out=data)  # long enough, some 0.3 ms, that passing the interpreter's lock on does not count
+
+    alone = max(_rate(work, [None]) for _ in range(5))
+    together = sorted(_rate(work, [None] * threads) * threads for _ in range(5))[2]
+    return min(float(threads), together / alone)
+
+
+def _rate(work: Callable[[Any], object], parts: list[Any]) -> float:
+    """Runs a second of all parts, one a thread."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        list(pool.map(abs, [0] * len(parts)))  # start the threads
+        started = time.perf_counter()
+        list(pool.map(work, parts))
+        return 1 / (time.perf_counter() - started)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))), "unknown"
+    )
+
+
+class Watch:
+    """Counts what the host took away (steal) and what other processes used, between `with` and its end."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self.found: dict[str, float] = {}
+
+    def __enter__(self) -> Watch:
+        self._granted = cores_granted(self._threads)
+        self._start = self._times()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._start is not None:
+            wall, busy, steal, own = (end - start for end, start in zip(self._times(), self._start, strict=True))
+            self.found["stolen"] = steal / wall
+            self.found["others"] = max(0.0, busy - own) / wall
+        self.found["cores granted before"] = self._granted
+        self.found["cores granted after"] = cores_granted(self._threads)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the run should be repeated, if it should."""
+        found = self.found
+        granted = min(found["cores granted before"], found["cores granted after"])
+        reasons = [
+            (found.get("stolen", 0) > STOLEN, f"the host took {found.get('stolen', 0):.0%} of the CPU time away"),
+            (found.get("others", 0) > OTHERS, f"other processes used {found.get('others', 0):.0%} of the CPU time"),
+            (granted < GRANTED * self._threads, f"{self._threads} threads got {granted:.1f} cores"),
+        ]
+        return [reason for applies, reason in reasons if applies]
+
+    @staticmethod
+    def _times() -> tuple[float, float, float, float] | None:
+        """CPU seconds since the start: all, busy, stolen, of this process."""
+        try:
+            first = Path("/proc/stat").read_text().splitlines()[0]
+        except OSError:
+            return None
+        ticks = [
+            int(field) / os.sysconf("SC_CLK_TCK") for field in first.split()[1:9]
+        ]  # user nice system idle iowait irq softirq steal
+        own = os.times()
+        return (
+            sum(ticks),
+            sum(ticks[:3]) + sum(ticks[5:7]),
+            ticks[7],
+            own.user + own.system + own.children_user + own.children_system,
+        )

@@ -1,0 +1,307 @@
+"""The llama plan against a dense model written independently: float64, a matrix of who sees whom, no cache, no tiles."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdistill.checkpoint import Config
+from fastdistill.errors import CheckpointError, FastDistillError, UnsupportedError
+from fastdistill.models import plan_for
+from fastdistill.models.rope import inverse_frequencies
+from fastdistill.runtime.network import Network
+from tests.small_models import CONFIGS, config, network, tensors
+from tests.strategies import LOGITS, token_lists, trees
+
+# f32 against f64: some hundred roundings of 2^-24 on values near one, three hundred ulp of 6e-8 at most.
+TOLERANCE = 1e-4
+
+
+def dense(raw: dict, weights: dict, tokens: list[int], positions: list[int], sees: np.ndarray) -> np.ndarray:
+    """Logits (n, vocab); sees[i, j]: row i sees row j."""
+    w = {name: tensor.to_float32().astype(np.float64) for name, tensor in weights.items()}
+    heads, kv_heads = raw["num_attention_heads"], raw["num_key_value_heads"]
+    size = raw.get("head_dim", raw["hidden_size"] // heads)
+
+    def norm(x, name):
+        return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + raw["rms_norm_eps"]) * w[name]
+
+    def linear(x, name):
+        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
+
+    def rotate(x):  # (n, heads, size), as complex numbers: first half real, second half imaginary
+        z = x[..., : size // 2] + 1j * x[..., size // 2 :]
+        turns = np.outer(positions, [raw["rope_theta"] ** (-2 * i / size) for i in range(size // 2)])
+        z = z * np.exp(1j * turns)[:, None, :]
+        return np.concatenate([z.real, z.imag], axis=-1)
+
+    x = w["model.embed_tokens.weight"][tokens]
+    for i in range(raw["num_hidden_layers"]):
+        at = f"model.layers.{i}"
+        h = norm(x, f"{at}.input_layernorm.weight")
+        q, k, v = (linear(h, f"{at}.self_attn.{c}_proj").reshape(len(tokens), -1, size) for c in "qkv")
+        q, k = rotate(q), rotate(k)
+        k, v = (np.repeat(a, heads // kv_heads, axis=1) for a in (k, v))
+        scores = np.einsum("ihd,jhd->hij", q, k) / math.sqrt(size)
+        scores = np.where(sees, scores, -np.inf)
+        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        p /= p.sum(axis=-1, keepdims=True)
+        x = x + linear(np.einsum("hij,jhd->ihd", p, v).reshape(len(tokens), -1), f"{at}.self_attn.o_proj")
+        h = norm(x, f"{at}.post_attention_layernorm.weight")
+        gate, up = linear(h, f"{at}.mlp.gate_proj"), linear(h, f"{at}.mlp.up_proj")
+        x = x + linear(gate / (1 + np.exp(-gate)) * up, f"{at}.mlp.down_proj")
+    head = w["model.embed_tokens.weight"] if raw.get("tie_word_embeddings") else w["lm_head.weight"]
+    return norm(x, "model.norm.weight") @ head.T
+
+
+def dense_logits(name: str, tokens: list[int], positions: list[int], sees: np.ndarray) -> np.ndarray:
+    made = network(name)
+    return dense(config(name).raw, tensors(made.plan), tokens, positions, sees)
+
+
+names = st.sampled_from(list(CONFIGS))
+
+
+@settings(max_examples=15)
+@given(name=names, text=token_lists(1, 20))
+def test_a_chain_is_the_dense_model(isa, name, text):
+    n = len(text)
+    want = dense_logits(name, text, list(range(n)), np.tri(n, dtype=bool))
+    got = network(name).session(32).forward(text, read=LOGITS).logits
+    np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+@settings(max_examples=15)
+@given(name=names, context=token_lists(0, 8), tree=trees(10))
+def test_a_tree_is_the_dense_model_with_each_row_seeing_its_path(name, context, tree):
+    n, size = len(context), len(tree.tokens)
+    sees = np.tri(n + size, dtype=bool)
+    for row in range(size):
+        sees[n + row, n:] = False
+        sees[n + row, [n + ancestor for ancestor in tree.path(row)]] = True
+    positions = [*range(n), *(n + len(tree.path(row)) - 1 for row in range(size))]
+    want = dense_logits(name, context + tree.tokens, positions, sees)[n:]
+    session = network(name).session(64)
+    if context:
+        session.prefill(context)
+    got = session.forward(tree.tokens, parents=tree.parents, read=LOGITS).logits
+    np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+@settings(max_examples=15)
+@given(name=names, context=token_lists(0, 8), blocks=st.lists(token_lists(1, 4), min_size=1, max_size=3), branches=st.booleans())
+def test_blocks_are_the_dense_model_with_rows_of_one_node_seeing_each_other(name, context, blocks, branches):
+    """A chain of blocks, or branches of one context."""
+    n, node_of = len(context), [number for number, block in enumerate(blocks) for _ in block]
+    sees = np.tri(n + len(node_of), dtype=bool)
+    for i, own in enumerate(node_of):
+        for j, other in enumerate(node_of):
+            sees[n + i, n + j] = own == other or (not branches and other < own)
+    starts = [0] * len(blocks) if branches else np.cumsum([0, *map(len, blocks[:-1])]).tolist()
+    positions = [*range(n), *(n + start + i for start, block in zip(starts, blocks, strict=True) for i in range(len(block)))]
+    flat = [token for block in blocks for token in block]
+    want = dense_logits(name, context + flat, positions, sees)[n:]
+    session = network(name).session(64)
+    if context:
+        session.prefill(context)
+    parents = [-1] * len(blocks) if branches else [number - 1 for number in range(len(blocks))]
+    got = session.forward(flat, nodes=node_of, parents=parents, read=LOGITS).logits
+    np.testing.assert_allclose(got, want, atol=TOLERANCE)
+
+
+@settings(max_examples=15)
+@given(name=names, context=token_lists(3, 10), data=st.data())
+def test_replacing_is_the_dense_model_with_the_replaced_rows_hidden(name, context, data):
+    """Rows behind the replaced ones keep what they have read; rows after `keep` see the new ones in their place."""
+    n = len(context)
+    start = data.draw(st.integers(0, n - 1))
+    end = data.draw(st.integers(start + 1, n))
+    new = data.draw(token_lists(end - start, end - start))
+    sees = np.tri(n + len(new) + 1, dtype=bool)
+    sees[n:, start:end] = False
+    want = dense_logits(name, [*context, *new, 5], [*range(n), *range(start, end), n], sees)
+    session = network(name).session(64)
+    session.prefill(context)
+    np.testing.assert_allclose(session.forward(new, replace=(start, end), read=LOGITS).logits, want[n:-1], atol=TOLERANCE)
+    session.keep(range(len(new)))
+    np.testing.assert_allclose(session.forward([5], read=LOGITS).logits, want[-1:], atol=TOLERANCE)
+
+
+def test_a_long_context_is_the_dense_model(isa):
+    """Over two borders of 128 keys, in one forward, and the last row again on its own, split over keys."""
+    text = np.random.default_rng(1).integers(0, 77, 260).tolist()
+    want = dense_logits("odd", text, list(range(260)), np.tri(260, dtype=bool))
+    session = network("odd").session(260, max_rows=260)
+    np.testing.assert_allclose(session.forward(text, read=LOGITS).logits, want, atol=TOLERANCE)
+    session.truncate(259)
+    np.testing.assert_allclose(session.forward(text[-1:], read=LOGITS).logits, want[-1:], atol=TOLERANCE)
+
+
+# ---- rope ----
+
+
+def rope_config(**rope) -> Config:
+    return config(rope_scaling=rope, head_dim=16) if rope else config(head_dim=16)
+
+
+def test_plain_rope_frequencies():
+    want = [10000.0 ** (-2 * i / 16) for i in range(8)]
+    np.testing.assert_array_equal(inverse_frequencies(rope_config(), 16), np.array(want, np.float32))
+
+
+def test_linear_rope_divides_every_frequency():
+    want = [10000.0 ** (-2 * i / 16) / 4 for i in range(8)]
+    np.testing.assert_allclose(inverse_frequencies(rope_config(rope_type="linear", factor=4.0), 16), want, rtol=2**-23)
+
+
+@given(
+    factor=st.floats(1, 64), low=st.floats(0.5, 4), spread=st.floats(0.5, 8), original=st.integers(16, 1 << 16),
+    size=st.sampled_from([2, 16, 64, 128]), theta=st.sampled_from([1e4, 5e5]),
+)  # fmt: skip
+def test_llama3_rope_is_the_released_formula(factor, low, spread, original, size, theta):
+    """Wavelengths beyond original / low are slowed by the factor, those below original / high are not; between, blended."""
+    high = low + spread
+    rope = dict(rope_type="llama3", factor=factor, low_freq_factor=low, high_freq_factor=high, original_max_position_embeddings=original)
+    want = []
+    for i in range(size // 2):
+        frequency = theta ** (-2 * i / size)
+        wavelength = 2 * math.pi / frequency
+        if wavelength > original / low:
+            frequency /= factor
+        elif wavelength >= original / high:
+            smooth = (original / wavelength - low) / (high - low)
+            frequency = (1 - smooth) * frequency / factor + smooth * frequency
+        want.append(frequency)
+    got = inverse_frequencies(config(rope_theta=theta, rope_scaling=rope), size)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_old_and_new_spellings_of_rope_are_one():
+    old = config(rope_theta=5e4, rope_scaling={"type": "linear", "factor": 2.0})
+    new = Config({k: v for k, v in config().raw.items() if k != "rope_theta"} | {"rope_parameters": {"rope_theta": 5e4, "rope_type": "linear", "factor": 2.0}})
+    np.testing.assert_array_equal(inverse_frequencies(old, 16), inverse_frequencies(new, 16))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "yarn", "longrope", "mrope", ""])
+def test_rope_that_depends_on_the_length_is_refused(kind):
+    with pytest.raises(UnsupportedError, match="rope_type"):
+        plan_for(rope_config(rope_type=kind, factor=2.0))
+
+
+@pytest.mark.parametrize("rope", [dict(partial_rotary_factor=0.5), dict(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5})])
+def test_rope_over_a_part_of_the_head_is_refused_not_ignored(rope):
+    with pytest.raises((UnsupportedError, CheckpointError), match="partial_rotary_factor"):
+        plan_for(config(**rope))
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        dict(rope_type="linear"),
+        dict(rope_type="linear", factor=0),
+        dict(rope_type="linear", factor="2"),
+        dict(rope_type="llama3", factor=8.0),
+        dict(rope_type="llama3", factor=8.0, low_freq_factor=4.0, high_freq_factor=1.0, original_max_position_embeddings=64),
+        dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64.5),
+    ],
+)
+def test_impossible_rope_is_refused(rope):
+    with pytest.raises(CheckpointError, match="rope_parameters|factor|original"):
+        plan_for(rope_config(**rope))
+
+
+# ---- configs ----
+
+
+def test_weights_are_what_the_config_says():
+    tied, untied = plan_for(config("odd")), plan_for(config("plain"))
+    assert "lm_head.weight" not in tied.weights and "lm_head.weight" in tied.ignored
+    assert tied.weights["model.embed_tokens.weight"].linear  # it is the head too
+    assert not untied.weights["model.embed_tokens.weight"].linear
+    assert untied.weights["lm_head.weight"].shape == (300, 64)
+    biased = plan_for(config("biased")).weights
+    assert biased["model.layers.1.self_attn.q_proj.weight"].shape == (6 * 18, 48)  # head_dim is given
+    assert biased["model.layers.1.self_attn.o_proj.weight"].shape == (48, 6 * 18)
+    assert biased["model.layers.0.self_attn.o_proj.bias"].shape == (48,)
+    assert biased["model.layers.0.mlp.down_proj.bias"].shape == (48,)
+    assert not [name for name in untied.weights if name.endswith("bias")]
+
+
+def test_key_value_heads_default_to_the_heads_and_mistral_is_a_llama():
+    raw = {k: v for k, v in config().raw.items() if k != "num_key_value_heads"} | {"model_type": "mistral"}
+    assert plan_for(Config(raw)).num_kv_heads == 4
+
+
+@pytest.mark.parametrize(
+    "changes, positions",
+    [
+        (dict(sliding_window=100), 100),
+        (dict(sliding_window=1000), 512),
+        (dict(sliding_window=None), 512),
+        (dict(sliding_window=100, use_sliding_window=False), 512),
+    ],
+)
+def test_a_sliding_window_bounds_the_capacity(changes, positions):
+    plan = plan_for(config(**changes))
+    assert plan.max_positions == positions
+    assert Network(plan, tensors(plan)).session().capacity == positions
+
+
+@pytest.mark.parametrize(
+    "changes, key",
+    [
+        (dict(num_attention_heads=0), "num_attention_heads"),
+        (dict(num_attention_heads=True), "num_attention_heads"),
+        (dict(num_key_value_heads=3), "num_key_value_heads"),
+        (dict(num_key_value_heads=8), "num_key_value_heads"),
+        (dict(hidden_size=2**40), "hidden_size"),
+        (dict(hidden_size=64.0), "hidden_size"),
+        (dict(hidden_size=66), "hidden_size"),
+        (dict(head_dim=0), "head_dim"),
+        (dict(head_dim=15), "head_dim"),
+        (dict(intermediate_size=-1), "intermediate_size"),
+        (dict(num_hidden_layers=0), "num_hidden_layers"),
+        (dict(vocab_size=0), "vocab_size"),
+        (dict(vocab_size=2**40), "vocab_size"),
+        (dict(rms_norm_eps=float("nan")), "rms_norm_eps"),
+        (dict(rms_norm_eps=-1e-5), "rms_norm_eps"),
+        (dict(rms_norm_eps="1e-5"), "rms_norm_eps"),
+        (dict(rope_theta=0), "rope_theta"),
+        (dict(rope_theta=float("inf")), "rope_theta"),
+        (dict(max_position_embeddings=0), "max_position_embeddings"),
+        (dict(tie_word_embeddings=1), "tie_word_embeddings"),
+        (dict(attention_bias="yes"), "attention_bias"),
+        (dict(sliding_window=0), "sliding_window"),
+        (dict(hidden_act="gelu"), "hidden_act"),
+        (dict(model_type="gpt5"), "model_type"),
+        (dict(model_type=None), "model_type"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_by_its_key(changes, key):
+    with pytest.raises((CheckpointError, UnsupportedError), match=key):
+        plan_for(config(**changes))
+
+
+_anything = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 600), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["rope_type", "factor", "rope_theta", "type"]), st.one_of(st.none(), st.floats(), st.text(max_size=3)), max_size=3),
+)  # fmt: skip
+_KEYS = [*config("biased").raw, "rope_scaling", "rope_parameters", "sliding_window", "use_sliding_window", "hidden_act", "partial_rotary_factor"]
+
+
+@settings(max_examples=1000)
+@given(name=names, changes=st.dictionaries(st.sampled_from(_KEYS), _anything, min_size=1, max_size=3))
+def test_any_config_is_a_plan_or_an_error_of_ours(name, changes):
+    if changes.get("num_hidden_layers", 2) not in range(-1, 4):  # many layers are slow to describe, nothing else
+        changes.pop("num_hidden_layers")
+    try:
+        plan = plan_for(config(name, **changes))
+    except FastDistillError as error:
+        assert str(error)
+        return
+    assert plan.head_dim % 2 == 0 and plan.num_heads % plan.num_kv_heads == 0
+    assert all(size >= 1 for weight in plan.weights.values() for size in weight.shape)

@@ -1,0 +1,162 @@
+"""Several sequences in one pass: each as if alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFiniteError
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime import forward_many, from_callable
+from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.read import Read
+from tests.small_models import network
+from tests.strategies import LOGITS, Setting, assert_rows, assert_statistics, bits, settings_of_models, token_lists, trees
+
+EVERYTHING = dict(logits=True, hidden=True, sampler=Sampler())
+
+
+def assert_same(got, want):
+    assert_statistics(got.statistics, want.statistics)
+    for name in ("tokens", "log_probs", "logits", "hidden"):
+        a, b = getattr(got, name), getattr(want, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32), name)
+    assert got.taps.keys() == want.taps.keys()
+    for name, array in got.taps.items():
+        np.testing.assert_array_equal(bits(array), bits(want.taps[name]), name)
+
+
+@st.composite
+def requests_of(draw, setting):
+    """How to make a session and what to ask of it: chains, trees, blocks, inputs, exits, reads of all kinds."""
+    options = dict(
+        capacity=draw(st.integers(40, 300)), max_rows=draw(st.integers(8, 16)), cache=draw(st.sampled_from([None, "f16", "f32"])),
+        taps=draw(st.sampled_from([(), ("layers.0",), ("embedding",)])),
+    )  # fmt: skip
+    context, tokens = draw(token_lists(0, 10)), draw(token_lists(1, 8))
+    kind = draw(st.sampled_from(["chain", "tree", "block", "inputs", "exit", "resume"]))
+    arguments: dict = dict(tokens=tokens)
+    if kind == "tree":
+        tree = draw(trees(8))
+        arguments = dict(tokens=tree.tokens, parents=tree.parents)
+    elif kind == "block":
+        arguments["nodes"] = [0] * len(tokens)
+    elif kind == "inputs":
+        width = network(setting.name, setting.format).plan.hidden_size
+        arguments = dict(inputs={"embedding": np.random.default_rng(len(tokens)).standard_normal((len(tokens), width)).astype(np.float32)})
+    elif kind == "exit":
+        arguments["layers"] = (0, 1)
+    elif kind == "resume":
+        arguments = dict(layers=(1, 2))
+    log_prob = np.array([3], np.int32) if draw(st.booleans()) else None
+    read = Read(logits=draw(st.booleans()), hidden=draw(st.booleans()), sampler=draw(st.sampled_from([None, Sampler()])), log_prob_of=log_prob)
+
+    def make():
+        session = setting.session(**options)
+        if context:
+            session.prefill(context)
+        if kind == "resume":
+            session.forward(tokens, layers=(0, 1), rows=())
+        return session
+
+    return make, dict(arguments, rows="last", read=read)
+
+
+@settings(max_examples=40)
+@given(setting=settings_of_models, data=st.data())
+def test_equals_separate_forwards_bit_for_bit(isa, setting, data):
+    made = data.draw(st.lists(requests_of(setting), min_size=1, max_size=5))
+    together, apart = [make() for make, _ in made], [make() for make, _ in made]
+    results = forward_many([(session, arguments) for session, (_, arguments) in zip(together, made, strict=True)])
+    for session, twin, result, (_, arguments) in zip(together, apart, results, made, strict=True):
+        assert_same(result, twin.forward(**arguments))
+        assert (session.length, session.pending, session.tokens.tolist()) == (twin.length, twin.pending, twin.tokens.tolist())
+        if session.pending and session._pending.layers == 1:
+            assert_same(session.forward(layers=(1, 2), read=LOGITS), twin.forward(layers=(1, 2), read=LOGITS))
+        session.keep([])
+        twin.keep([])
+        assert_same(session.forward([5], read=LOGITS), twin.forward([5], read=LOGITS))
+
+
+def test_results_of_several_sequences_are_copies():
+    setting = Setting("plain", "q8")
+    a, b = setting.session(), setting.session()
+    first, _ = forward_many([(a, dict(tokens=[1], read=LOGITS)), (b, dict(tokens=[2], read=LOGITS))])
+    forward_many([(a, dict(tokens=[3], read=LOGITS)), (b, dict(tokens=[4], read=LOGITS))])
+    assert_rows(first, setting.oracle.rows([1]))
+
+
+def test_out_receives_each_sequences_logits():
+    setting, outs = Setting("plain", "q8"), [np.empty((1, 300), np.float32) for _ in range(3)]
+    forward_many([(setting.session(), dict(tokens=[i], read=LOGITS, out=out)) for i, out in enumerate(outs)])
+    for i, out in enumerate(outs):
+        np.testing.assert_array_equal(bits(out), setting.oracle.rows([i]))
+
+
+def test_no_pass_is_larger_than_max_rows_and_neighbours_share_passes(monkeypatch):
+    setting, sizes, passes = Setting("plain", "q8", max_rows=8), [5, 3, 6, 2, 1, 8], []
+    run = NativeExecutor.run
+    monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
+    sessions = [setting.session() for _ in sizes]
+    results = forward_many([(s, dict(tokens=list(range(size)), read=LOGITS)) for s, size in zip(sessions, sizes, strict=True)])
+    assert passes == [8, 8, 1, 8]
+    for result, size in zip(results, sizes, strict=True):
+        assert_rows(result, setting.oracle.rows(range(size)))
+
+
+def test_a_wide_session_carries_the_others(isa):
+    setting = Setting("odd", "f16", threads=2)
+    sessions = [setting.session(max_rows=rows) for rows in (4, 32, 4)]
+    for result in forward_many([(session, dict(tokens=[1, 2, 3], read=LOGITS)) for session in sessions]):
+        assert_rows(result, setting.oracle.rows([1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    "wrong, error",
+    [
+        (dict(tokens=[300]), ArgumentError),
+        (dict(tokens=[1] * 17), CapacityError),
+        (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError),
+        (dict(tokens=[1], read=LOGITS, out=np.zeros(1)), ArgumentError),
+        (dict(layers=(1, 2)), ArgumentError),
+        (dict(tokens=[1], rows=7), ArgumentError),
+    ],
+)
+def test_one_wrong_request_is_refused_before_any_has_run(wrong, error):
+    setting = Setting("plain", "q8")
+    sessions = [setting.session() for _ in range(3)]
+    with pytest.raises(error):
+        forward_many([(sessions[0], dict(tokens=[1])), (sessions[1], wrong), (sessions[2], dict(tokens=[1]))])
+    assert [session.length for session in sessions] == [0, 0, 0]
+    for session in sessions:  # none of them is left busy
+        assert_rows(session.forward([2], read=LOGITS), setting.oracle.rows([2]))
+
+
+def test_a_pass_that_is_not_finite_leaves_all_its_sequences_as_they_were(isa):
+    setting = Setting("plain", "f32")
+    sessions = [setting.session() for _ in range(2)]
+    good, bad = np.ones((1, 64), np.float32), np.full((1, 64), np.nan, np.float32)
+    with pytest.raises(NotFiniteError):
+        forward_many([(s, dict(inputs={"embedding": rows})) for s, rows in zip(sessions, (good, bad), strict=True)])
+    assert [session.length for session in sessions] == [0, 0]
+    for session in sessions:
+        assert_rows(session.forward([2], read=LOGITS), setting.oracle.rows([2]))
+
+
+def test_refuses_what_does_not_belong_together():
+    setting = Setting("plain", "q8")
+    session = setting.session()
+    with pytest.raises(ArgumentError, match="once"):
+        forward_many([(session, dict(tokens=[1])), (session, dict(tokens=[2]))])
+    with pytest.raises(ArgumentError, match="one model"):
+        forward_many([(session, dict(tokens=[1])), (Setting("plain", "q4").session(), dict(tokens=[2]))])
+    with session.entered(), pytest.raises(BusyError):
+        forward_many([(setting.session(), dict(tokens=[1])), (session, dict(tokens=[2]))])
+    with pytest.raises(ArgumentError):
+        forward_many([(from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9), dict(tokens=[1]))])
+    assert forward_many([]) == []
+    assert session.length == 0

@@ -1,0 +1,534 @@
+"""The command line: each command, what a program may read of it, and every way in which it may end."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdistill as fd
+from fastdistill import __version__, checkpoint, cli
+from fastdistill.checkpoint import open_checkpoint, write_checkpoint
+from fastdistill.cli import generate, terminal
+from fastdistill.models import plan_for
+from tests import small_models
+from tests.checkpoint.test_gguf import write_gguf
+from tests.text.tokenizers_made_here import byte_level
+
+COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "info")
+TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }}\n{% endfor %}assistant:"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1])}
+
+
+def write_model(folder: Path, name: str = "plain", format: str = "f32", **changes) -> Path:
+    """A small random model that can read and write text."""
+    tokenizer = byte_level()
+    config = small_models.config(name, vocab_size=len(tokenizer["model"]["vocab"]), **changes)
+    weights = small_models.tensors(plan_for(config), seed=3, format=format)
+    files = {"tokenizer.json": json.dumps(tokenizer).encode(), "chat_template.jinja": TEMPLATE.encode()}
+    write_checkpoint(folder, config.raw, weights.values(), files)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """One that never ends by itself within a test."""
+    return write_model(tmp_path_factory.mktemp("models") / "long", max_position_embeddings=1 << 17)
+
+
+@pytest.fixture(scope="module")
+def short_model(tmp_path_factory):
+    """One whose context holds a message or two."""
+    return write_model(tmp_path_factory.mktemp("models") / "short", max_position_embeddings=64)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """run(arguments..., stdin=...) -> exit code, stdout, stderr, in this process."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
+    """The program, in a process of its own."""
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) | settings
+    command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+
+
+# --- help, versions, errors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_ends_with_examples(run, command):
+    code, out, err = run(command, "--help")
+    assert code == 0 and err == ""
+    assert f"  fastdistill {command}" in out.split("examples:")[1]
+
+
+def test_help_and_version(run):
+    code, out, _ = run("--help")
+    assert code == 0 and all(re.search(rf"^ +{command} ", out, re.MULTILINE) for command in COMMANDS)
+    assert run("--version") == (0, f"fastdistill {__version__}\n", "")
+    code, out, err = run()
+    assert code == 2 and out == "" and "first steps" in err
+
+
+def test_the_parser_needs_no_numpy():
+    """Beneath the package's own __init__: help is shown, and arguments are refused, before anything heavy is imported."""
+    program = """
+import sys, types
+package = types.ModuleType("fastdistill")
+package.__path__, package.__version__ = [sys.argv[1]], "0"
+sys.modules["fastdistill"] = package
+from fastdistill import cli
+assert cli.main([]) == 2
+assert not {"numpy", "tokenizers", "tqdm", "fastdistill.kernels"} & set(sys.modules), "heavy"
+"""
+    folder = str(Path(fd.__file__).parent)
+    done = subprocess.run([sys.executable, "-c", program, folder], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_formats_of_the_command_line_are_those_of_the_package():
+    assert set(terminal.FORMATS) == set(checkpoint.FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "nowhere", "x"], 1, "nowhere: is neither a folder nor the name of a model; known names: smollm2"),
+        (["generate", "smollm2-135m-instruct", "x"], 1, "run `fastdistill fetch smollm2-135m-instruct`"),
+        (["info", "EMPTY"], 1, "config.json: there is no such file"),
+        (["quantize", "EMPTY", "DST", "--format", "q4"], 1, "config.json: there is no such file"),
+        (["convert", "missing.gguf", "DST"], 1, "missing.gguf: cannot be read"),
+        (["generate", "MODEL", "--prompt-file", "missing.txt"], 1, "missing.txt"),
+        (["generate", "MODEL"], 2, "required: PROMPT"),
+        (["generate", "MODEL", "x", "--prompt-file", "-"], 2, "unrecognized arguments: -"),
+        (["generate", "MODEL", "x", "--max-tokens", "-1"], 2, "max_tokens must lie in"),
+        (["generate", "MODEL", "x", "--threads", "0"], 2, "threads must lie in"),
+        (["generate", "MODEL", ""], 2, "prompt"),
+        (["generate", "MODEL", "x", "--stop", ""], 2, "stop must hold strings of at least one character"),
+        (["generate", "MODEL", "\udcff"], 2, "lone surrogates"),
+        (["generate", "SHORT", "x" * 100], 1, "100 tokens, more than"),
+        (["info", "SHORT", "--capacity", "65"], 2, "capacity must lie in 1..64"),
+        (["generate", "MODEL", "x", "--max-tokens", "many"], 2, "invalid int value: 'many'"),
+        (["generate", "MODEL", "x", "--format", "q5"], 2, "invalid choice: 'q5'"),
+        (["fetch", "gpt-5"], 2, "invalid choice: 'gpt-5'"),
+        (["dance"], 2, "invalid choice: 'dance'"),
+    ],
+)
+def test_mistakes_are_said_in_words(run, model, short_model, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    places = {"MODEL": model, "SHORT": short_model}
+    found, out, err = run(*(places.get(argument, argument) for argument in arguments))
+    assert (found, out) == (code, "")
+    assert re.search(r"^fastdistill( \w+)?: error: ", err, re.MULTILINE) and words in err
+    assert not (tmp_path / "DST").exists()
+
+
+def test_a_file_that_is_no_utf_8_is_named(run, model):
+    code, out, err = run("generate", model, "--prompt-file", "-", stdin=b"\xff")
+    assert (code, out) == (2, "") and "the prompt in - is not UTF-8" in err
+    code, out, err = run("chat", model, stdin=b"\xff\n")
+    assert (code, out) == (2, "") and "stdin is not UTF-8" in err
+
+
+def test_out_of_memory_is_a_failure_and_no_traceback(run, model, monkeypatch):
+    def no_memory(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(generate, "load_model", no_memory)
+    assert run("generate", model, "x") == (1, "", "fastdistill: error: out of memory\n")
+
+
+# --- generate, demo ---------------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_the_model_s_text(run, model):
+    expected = fd.load(model).generate("the", max_tokens=20)
+    assert expected.text
+    assert run("generate", model, "the", "--max-tokens", 20) == (0, expected.text + "\n", "")
+    assert run("generate", "--raw", model, "--max-tokens", 20, "the")[1] == expected.text + "\n"
+    assert run("generate", model, "the", "--max-tokens", 20, "--threads", 1)[1] == expected.text + "\n"
+
+
+def test_generate_puts_a_message_into_the_chat_template(run, model):
+    loaded = fd.load(model)
+    prompt = loaded.chat_prompt([{"role": "user", "content": "the"}])
+    assert (
+        run("generate", model, "the", "--chat", "--max-tokens", 9)[1]
+        == loaded.generate(prompt, max_tokens=9).text + "\n"
+    )
+
+
+def test_generate_reads_a_prompt_file(run, model, tmp_path):
+    (tmp_path / "prompt.txt").write_bytes("日 the\n\r\n".encode())
+    expected = fd.load(model).generate("日 the\n", max_tokens=9).text + "\n"
+    assert run("generate", model, "--prompt-file", tmp_path / "prompt.txt", "--max-tokens", 9)[1] == expected
+    assert run("generate", model, "--prompt-file", "-", "--max-tokens", 9, stdin="日 the\n\n".encode())[1] == expected
+
+
+def test_generate_prints_one_json_object(run, model):
+    code, out, err = run("generate", model, "the", "--max-tokens", 20, "--json", "--format", "q8", "--threads", 1)
+    said, expected = json.loads(out), fd.load(model, "q8").generate("the", max_tokens=20)
+    assert code == 0 and err == "" and out.count("\n") == 1
+    assert (said["text"], said["tokens"], said["finish_reason"]) == (expected.text, expected.tokens, "length")
+    assert said["stats"]["new_tokens"] == 20 and said["stats"]["prompt_tokens"] == 3
+    assert said["stats"]["tokens_per_second"] > 0 and said["stats"]["tokens_per_forward"] == 1
+    assert 0 < said["seconds"]["first_text"] <= said["seconds"]["generate"] and said["seconds"]["load"] > 0
+    assert said["level"] == fd.isa() and said["threads"] == 1
+
+
+def test_generate_stops_before_a_stop_string(run, model):
+    text = fd.load(model).generate("the", max_tokens=20).text
+    stop = text[3:5]
+    _, out, _ = run("generate", model, "the", "--max-tokens", 20, "--stop", "nothing such", "--stop", stop)
+    assert out == text[: text.index(stop)] + "\n"
+
+
+def test_generate_passes_every_option_on(run, model, monkeypatch):
+    given = {}
+    stream = fd.Model.stream
+
+    def spy(self, prompt, **options):
+        given.update(options)
+        return stream(self, prompt, max_tokens=1)
+
+    monkeypatch.setattr(fd.Model, "stream", spy)
+    options = dict(max_tokens=7, temperature=0.5, top_k=3, top_p=0.9, min_p=0.25, repetition_penalty=1.5, seed=9)
+    flags = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
+    assert run("generate", model, "the", *flags, "--stop", "a", "--stop", "b")[0] == 0
+    assert given == options | {"stop": ["a", "b"]}
+    given.clear()
+    assert run("generate", model, "the")[0] == 0
+    defaults = dict(max_tokens=128, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
+    assert given == defaults | {"stop": []}
+
+
+def test_statistics_go_to_stderr(run, model):
+    code, out, err = run("generate", model, "the", "--max-tokens", 5, "--stats", "--threads", 1)
+    assert code == 0 and out == run("generate", model, "the", "--max-tokens", 5)[1]
+    assert re.search(r"^prompt  3 tokens in [\d.]+ s, [\d.,]+ tokens/s$", err, re.MULTILINE)
+    assert re.search(r"^answer  5 tokens in .*; first text after .* s; ended by --max-tokens$", err, re.MULTILINE)
+    assert re.search(rf"^model   f32, [\d.]+ MB, loaded in .* s; {fd.isa()}, 1 thread$", err, re.MULTILINE)
+
+
+def test_demo_fetches_answers_and_counts(run, model, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(generate, "fetch", lambda name, progress: fetched.append(name) or model)
+    code, out, err = run("demo", "--prompt", "the", "--max-tokens", 9)
+    loaded = fd.load(model)
+    expected = loaded.generate(loaded.chat_prompt([{"role": "user", "content": "the"}]), max_tokens=9).text
+    assert code == 0 and out == expected + "\n" and fetched == ["smollm2-135m-instruct"]
+    assert err.startswith("> the\n") and "prompt  " in err and "answer  9 tokens" in err and "model   f32" in err
+
+
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+
+def conversation(model, *messages: str, system: str | None = None, max_tokens: int = 6) -> list[str]:
+    """What the model answers to each, every prompt read from its beginning."""
+    loaded, turns, answers = fd.load(model), [], []
+    if system is not None:
+        turns.append({"role": "system", "content": system})
+    for message in messages:
+        turns.append({"role": "user", "content": message})
+        answers.append(loaded.generate(loaded.chat_prompt(turns), max_tokens=max_tokens).text)
+        turns.append({"role": "assistant", "content": answers[-1]})
+    return answers
+
+
+def test_chat_answers_each_line_and_remembers(run, model):
+    code, out, err = run("chat", model, "--max-tokens", 6, "--stats", stdin="the\n\n日本?".encode())
+    answers = conversation(model, "the", "日本?")
+    assert code == 0 and out == "".join(answer + "\n" for answer in answers)
+    assert answers[1] != conversation(model, "日本?")[0]  # the first message matters, so it was remembered
+    prompts = re.findall(r"^prompt  (\d+) tokens in [^(\n]*(?:\((\d+) more were in the cache\))?$", err, re.MULTILINE)
+    assert [bool(reused) for _, reused in prompts] == [False, True]
+    assert int(prompts[1][1]) >= int(prompts[0][0])  # the cache held the first prompt at least
+    assert err.count("(cut after --max-tokens)") == 2 and ">" not in out
+
+
+def test_chat_takes_commands_and_a_system_message(run, model):
+    lines = "the\n/reset\nthe\n/help\n/dance\n /help\n/exit\nnever read\n"
+    code, out, err = run("chat", model, "--max-tokens", 6, "--system", "ab", stdin=lines.encode())
+    first, second = conversation(model, "the", " /help", system="ab")
+    assert code == 0 and out == f"{first}\n{first}\n{second}\n"
+    assert first != conversation(model, "the")[0]
+    assert "(a new conversation)" in err and "Ctrl-D" in err and "(there is no command /dance; /help" in err
+
+
+def test_chat_says_that_the_context_is_full(run, short_model):
+    code, out, err = run("chat", short_model, "--max-tokens", 1000, stdin=b"the\nthe\n")
+    assert code == 1 and out.count("\n") >= 1
+    assert "(cut: the context of 64 tokens is full; /reset begins a new conversation)" in err
+    assert "error: the context is full: the prompt has" in err
+    code, _, err = run("chat", short_model, "--max-tokens", 1000, stdin=b"the\n/reset\nthe\n")
+    assert code == 0 and err.count("(cut: the context") == 2
+
+
+# --- quantize, convert ------------------------------------------------------------------------------------------------
+
+
+def test_quantize_writes_a_smaller_model(run, model, tmp_path):
+    code, out, err = run("quantize", model, tmp_path / "q4", "--format", "q4")
+    sizes = [terminal.megabytes((folder / "model.safetensors").stat().st_size) for folder in (model, tmp_path / "q4")]
+    assert code == 0 and out == f"{model}: {sizes[0]} -> {tmp_path / 'q4'}: {sizes[1]}\n"
+    assert err.splitlines()[-1].startswith("quantizing: 100 % of")
+    with open_checkpoint(tmp_path / "q4") as folder:
+        assert {tensor.format for tensor in folder.tensors.values() if len(tensor.shape) == 2} == {"q4"}
+    assert run("generate", tmp_path / "q4", "the", "--max-tokens", 3)[0] == 0
+
+    code, out, err = run("quantize", model, tmp_path / "q4", "--format", "q8")
+    assert code == 1 and out == "" and "is there already" in err
+    assert run("quantize", tmp_path / "q4", tmp_path / "q4", "--format", "f16", "--overwrite")[0] == 0
+    with open_checkpoint(tmp_path / "q4") as folder:
+        assert {tensor.format for tensor in folder.tensors.values() if len(tensor.shape) == 2} == {"f16"}
+
+
+@pytest.mark.parametrize(("options", "format"), [([], "q4"), (["--format", "q8"], "q8")])
+def test_convert_writes_a_model_folder(run, tmp_path, options, format):
+    write_gguf(tmp_path / "model.gguf")
+    code, out, err = run("convert", tmp_path / "model.gguf", tmp_path / "out", *options)
+    assert code == 0 and out.startswith(f"{tmp_path / 'model.gguf'}: ") and f" -> {tmp_path / 'out'}: " in out
+    assert "converting: 100 % of" in err
+    with open_checkpoint(tmp_path / "out") as folder:
+        assert {tensor.format for tensor in folder.tensors.values() if len(tensor.shape) == 2} == {format}
+    assert run("convert", tmp_path / "model.gguf", tmp_path / "out")[0] == 1
+    assert run("convert", tmp_path / "model.gguf", tmp_path / "out", "--overwrite")[0] == 0
+
+
+# --- info -------------------------------------------------------------------------------------------------------------
+
+
+def test_info_says_what_the_machine_runs(run):
+    code, out, err = run("info", "--json")
+    said = json.loads(out)
+    assert code == 0 and err == ""
+    assert (said["version"], said["levels"], said["level"]) == (__version__, list(fd.isa_levels()), fd.isa())
+    assert said["threads"] == fd.kernels.default_threads() and said["packages"]["numpy"] == np.__version__
+    assert {"linear", "attention", "row_statistics"} <= set(said["kernels"]) and set(said["kernels"].values()) == {
+        fd.isa()
+    }
+    text = run("info")[1]
+    assert all(words in text for words in (__version__, ", ".join(fd.isa_levels()), f"kernels      at {fd.isa()}: "))
+
+
+@pytest.mark.parametrize(("name", "format"), [("plain", "f32"), ("plain", "q4"), ("odd", "q8"), ("odd", "bf16")])
+def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
+    folder = write_model(tmp_path / "model", name, format)
+    said = json.loads(run("info", folder, "--capacity", 100, "--json")[1])["model"]
+    loaded = fd.load(folder)
+    session, weights = loaded.session(capacity=100), loaded.network.weights
+    assert said["session"] == {
+        "capacity": 100,
+        "max_rows": session.max_rows,
+        "weights_bytes": weights.nbytes,
+        "cache_format": "f32" if session.cache.dtype == np.float32 else "f16",
+        "cache_bytes": session.cache.array.nbytes,
+        "token_bytes": session.cache.array.nbytes // session.cache.slots,
+        "arena_bytes": session.executor.nbytes,
+    }
+    shapes = [weight.shape for weight in loaded.plan.weights.values()]
+    assert said["parameters"] == sum(int(np.prod(shape)) for shape in shapes)
+    assert said["formats"][format]["tensors"] == sum(len(shape) == 2 for shape in shapes) + (
+        len(shapes) - sum(len(shape) == 2 for shape in shapes)
+    ) * (format == "f32")
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert 0 < stored - sum(entry["bytes"] for entry in said["formats"].values()) < 10_000  # the header
+    text = run("info", folder)[1]
+    assert json.loads(run("info", "--capacity", 100, "--json", folder)[1])["model"] == said
+    assert "llama: 2 layers" in text and f"{said['parameters']:,}" in text and "in a session of 512 tokens" in text
+
+
+def test_info_reads_headers_only(tmp_path):
+    """Of a model whose files have holes for weights, 4 GB of them, it tells all without taking that memory."""
+    folder = write_model(tmp_path / "model")
+    raw = json.loads((folder / "config.json").read_text()) | {"vocab_size": 1 << 18, "hidden_size": 1 << 12}
+    (folder / "config.json").write_text(json.dumps(raw))
+    shapes = {name: weight.shape for name, weight in plan_for(checkpoint.Config(raw)).weights.items()}
+    header, position = {}, 0
+    for name, shape in shapes.items():
+        end = position + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (position, end)}
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(folder / "model.safetensors", 8 + len(text) + position)
+    process = start("info", folder, "--json")
+    out, _ = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0 and json.loads(out)["model"]["formats"]["f32"]["bytes"] == position > 4 << 30
+    assert usage.ru_maxrss < 300_000  # kB
+
+
+# --- the ways to end --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_ctrl_c_ends_quietly(model, command):
+    if command == "chat":
+        process = start("chat", model, "--max-tokens", 100_000, stdin=subprocess.PIPE)
+        process.stdin.write(b"the\n")
+        process.stdin.flush()
+    else:
+        process = start("generate", model, "the", "--max-tokens", 100_000)
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_nobody_reading_ends_quietly(model):
+    process = start("generate", model, "the", "--max-tokens", 100_000)
+    assert process.stdout.read(1)
+    process.stdout.close()
+    process.wait(timeout=30)
+    assert (process.returncode, process.stderr.read()) == (128 + signal.SIGPIPE, b"")
+
+
+def test_text_that_the_output_cannot_spell_is_replaced(model):
+    text = fd.load(model).generate("the", max_tokens=40).text
+    command = [sys.executable, "-m", "fastdistill", "generate", str(model), "the", "--max-tokens", "40"]
+    done = subprocess.run(command, env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"") and not text.isascii()
+    assert done.stdout == text.encode("ascii", "replace") + b"\n"
+
+
+class Terminal:
+    """The program in a terminal of its own."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.controller, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        self.process = start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+        os.close(terminal)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.controller, text.encode())
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def expect(self, words: str) -> str:
+        """Read on until these words; what came before them."""
+        deadline = time.monotonic() + 30
+        while words not in self.seen:
+            assert time.monotonic() < deadline, f"no {words!r} in {self.seen!r}"
+            self._read()
+        before, _, self.seen = self.seen.partition(words)
+        return before
+
+    def end(self) -> int:
+        """The exit code, all output being read."""
+        code = self.process.wait(timeout=30)
+        while self._read():
+            pass
+        os.close(self.controller)
+        return code
+
+    def _read(self) -> bool:
+        if not select.select([self.controller], [], [], 0.1)[0]:
+            return False
+        try:
+            data = os.read(self.controller, 1 << 16)
+        except OSError:  # the program has closed it
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+
+def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(model):
+    terminal = Terminal("chat", model, "--max-tokens", 100_000, "--stats")
+    terminal.expect("Ctrl-D leaves")
+    terminal.expect("> ")
+    terminal.type("the\n")
+    terminal.expect("the\r\n")
+    while len(terminal.seen) < 20:
+        terminal._read()
+    terminal.interrupt()
+    terminal.expect("(stopped)")
+    terminal.expect("> ")
+    terminal.type("ab\n")  # this answer goes on from the cache
+    terminal.expect("ab\r\n")
+    while len(terminal.seen) < 20:
+        terminal._read()
+    terminal.interrupt()
+    terminal.expect("(stopped)")
+    terminal.expect("> ")
+    terminal.interrupt()
+    terminal.expect("(Ctrl-C again or Ctrl-D leaves)")
+    terminal.expect("> ")
+    terminal.type("/reset\n")
+    terminal.expect("(a new conversation)")
+    terminal.expect("> ")
+    terminal.interrupt()
+    terminal.expect("(Ctrl-C again or Ctrl-D leaves)")
+    terminal.expect("> ")
+    terminal.interrupt()
+    assert terminal.end() == 130 and "Traceback" not in terminal.seen
+
+
+def test_ctrl_d_and_a_full_context_at_a_terminal(short_model):
+    terminal = Terminal("chat", short_model)
+    terminal.expect("> ")
+    terminal.type("the\n")
+    terminal.expect("(cut: the context of 64 tokens is full")
+    terminal.expect("> ")
+    terminal.type("the\n")
+    terminal.expect("(the context is full: ")
+    terminal.expect("> ")
+    terminal.type("/reset\n")
+    terminal.expect("> ")
+    terminal.type("\x04")
+    assert terminal.end() == 0 and "Traceback" not in terminal.seen
+
+
+def test_progress_is_a_bar_at_a_terminal(model, tmp_path):
+    pytest.importorskip("tqdm")
+    terminal = Terminal("quantize", model, tmp_path / "out", "--format", "q8")
+    assert terminal.end() == 0
+    assert re.search(r"quantizing: 100%\|█+\|", terminal.seen) and "MB ->" in terminal.seen
+
+
+# --- the real model ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+def test_the_real_model_answers(run, smollm2):
+    code, out, err = run("generate", smollm2, "The capital of France is", "--max-tokens", 3)
+    assert code == 0 and err == "" and "Paris" in out
+    code, out, _ = run("chat", smollm2, "--max-tokens", 60, stdin=b"What is the capital of France?\nAnd of Italy?\n")
+    assert code == 0 and "Paris" in out and "Rome" in out
+
+
+@pytest.mark.model
+def test_the_demo_runs(run, smollm2):
+    code, out, err = run("demo", "--max-tokens", 40)
+    assert code == 0 and "scatter" in out and "first text after" in err

