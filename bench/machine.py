@@ -53,8 +53,8 @@ def cores_granted(threads: int) -> float:
 
     def work(_: object) -> None:
         data = np.full(1 << 15, 0.5)
-        for _ in range(10):
-            np.cbrt(data, out=data)  # long enough, some 0.3 ms, that passing the interpreter's lock on does not count
+        for _ in range(100):
+            np.cbrt(data, out=data)  # some 0.3 ms, beside which passing the interpreter's lock on does not count
 
     alone = max(_rate(work, [None]) for _ in range(5))
     together = sorted(_rate(work, [None] * threads) * threads for _ in range(5))[2]
@@ -93,8 +93,8 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._start is not None:
-            wall, busy, steal, own = (end - start for end, start in zip(self._times(), self._start, strict=True))
+        if self._start is not None and (end := self._times()) != self._start:
+            wall, busy, steal, own = (end - start for end, start in zip(end, self._start, strict=True))
             self.found["stolen"] = steal / wall
             self.found["others"] = max(0.0, busy - own) / wall
         self.found["cores granted before"] = self._granted

@@ -72,6 +72,7 @@ class NativeExecutor:
         stream = self._view(self.plan.boundaries[first], request.rows)
         if request.stream is not None:
             stream[:, : self.plan.hidden_size] = request.stream
+            stream[:, self.plan.hidden_size :] = 0
         held = self._fill(request)
         status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where)
         del held

@@ -307,7 +307,7 @@ class Session:
         else:
             slots = np.arange(self.length, self.length + m)
             extras = [(slots[: i + 1], positions[: i + 1]) for i in range(m)]
-            runs, offsets = node_runs(np.arange(self.length), self._positions[: self.length], extras)
+            runs, offsets = node_runs(np.arange(self.length), self._positions[: self.length], extras, self.length)
         lists = np.arange(m, dtype=np.int32)
         return Share(
             self, ids, floats, positions, lists, runs, offsets, self.length, read_rows(rows, m), layers, read, None
@@ -333,9 +333,8 @@ class Session:
 
     def _node_runs(self, pending: Pending, context: np.ndarray, nodes: range) -> tuple[np.ndarray, np.ndarray]:
         seen = [pending.seen_by(node) for node in nodes]
-        return node_runs(
-            context, self._positions[context], [(self.length + rows, pending.positions[rows]) for rows in seen]
-        )
+        extras = [(self.length + rows, pending.positions[rows]) for rows in seen]
+        return node_runs(context, self._positions[context], extras, pending.hides[0])
 
     def _hides(self, given: tuple[int, int] | None) -> tuple[int, int]:
         if given is None:

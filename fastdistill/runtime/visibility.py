@@ -25,22 +25,27 @@ def node_runs(
     context_slots: np.ndarray,
     context_positions: np.ndarray,
     extras: Sequence[tuple[np.ndarray, np.ndarray]],
+    insert: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs and offsets of nodes that see the context and, each, its own extra rows.
 
     context_slots, context_positions  (n,): what every node sees, in the order it was committed
     extras                            for each node the slots and positions of its ancestors' rows and its own, in order
+    insert                            before which row of the context the extras will stand once they are kept: among
+                                      equal positions the order is that of the sequence, now as then
     """
+    at_the_end = insert == len(context_slots)
     ascending = bool(np.all(context_positions[1:] >= context_positions[:-1]))
-    context_runs = runs_of(context_slots) if ascending and len(context_slots) else np.empty((0, 2), np.int32)
-    last = int(context_positions[-1]) if ascending and len(context_slots) else -1
+    context_runs = runs_of(context_slots) if len(context_slots) else np.empty((0, 2), np.int32)
+    last = int(context_positions[-1]) if len(context_slots) else -1
     lists = []
     for slots, positions in extras:
-        if ascending and positions.min() >= last:
+        if at_the_end and ascending and positions.min() >= last:
             order = np.argsort(positions, kind="stable")
             lists.append(np.concatenate([context_runs, runs_of(slots[order])]))
         else:
-            order = np.argsort(np.concatenate([context_positions, positions]), kind="stable")
-            lists.append(runs_of(np.concatenate([context_slots, slots])[order]))
+            sequence = np.insert(context_slots, insert, slots)
+            order = np.argsort(np.insert(context_positions, insert, positions), kind="stable")
+            lists.append(runs_of(sequence[order]))
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     return np.ascontiguousarray(np.concatenate(lists)), offsets

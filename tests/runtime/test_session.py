@@ -113,6 +113,28 @@ def test_a_greedy_sampler_draws_the_first_largest_logit_and_allowed_bans_the_res
     assert drawn.tolist() == [few[logits[few].argmax()]]
 
 
+@FEWER
+@given(setting=settings_of_models, context=token_lists(1, 8), tree=trees(10), data=st.data())
+def test_a_row_of_a_tree_draws_what_its_path_draws_as_a_text(isa, setting, context, tree, data):
+    """Law 2, the penalty counting the prompt, what was written and the row's own ancestors, nobody else's branch."""
+    options = st.sampled_from([dict(temperature=1.0), dict(repetition_penalty=3.0), dict(temperature=0.7, top_k=30, repetition_penalty=1.5)])
+    read = Read(sampler=Sampler(seed=7, **data.draw(options)))
+    session = setting.session(max_rows=16)
+    session.prefill(context)
+    drawn = session.forward(tree.tokens, parents=tree.parents, read=read).tokens.tolist()
+    for row in range(len(tree.tokens)):
+        alone = setting.session(max_rows=32, threads=1)
+        assert alone.forward(context + tree.text(row), rows="last", read=read).tokens[0] == drawn[row]
+
+
+def test_a_row_that_may_draw_nothing_is_an_error_and_leaves_the_session_as_it_was():
+    session = PLAIN.session()
+    session.prefill([1])
+    with pytest.raises(ArgumentError):
+        session.forward([2], read=Read(sampler=Sampler(), allowed=np.zeros((1, 10), np.uint32)))
+    assert session.length == 1 and hides_nothing(session)
+
+
 def test_out_receives_the_logits_and_outlives_the_next_call():
     session, out = PLAIN.session(), np.zeros((2, PLAIN.vocab), np.float32)
     rows = session.forward([1, 2], read=LOGITS, out=out)
