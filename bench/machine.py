@@ -93,8 +93,8 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._start is not None and (end := self._times()) != self._start:
-            wall, busy, steal, own = (end - start for end, start in zip(end, self._start, strict=True))
+        if self._start is not None and (now := self._times()) != self._start:
+            wall, busy, steal, own = (end - start for end, start in zip(now, self._start, strict=True))
             self.found["stolen"] = steal / wall
             self.found["others"] = max(0.0, busy - own) / wall
         self.found["cores granted before"] = self._granted

@@ -16,11 +16,11 @@ from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.loop import Generation, Limits, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.errors import ArgumentError, CapacityError
-from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.models import Plan, plan_for
 from fastdistill.runtime.network import Network
-from fastdistill.runtime.read import Read, integers
+from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.text.chat import render_chat
 from fastdistill.text.stream import TextStream
@@ -189,7 +189,7 @@ class Model:
         session: Session | None = None,
         decoder: Decoder | None = None,
     ) -> Text:
-        ids = integers(
+        ids = check_integers(
             "prompt", self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, 0, self.vocab_size - 1
         )
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
@@ -232,7 +232,7 @@ class Model:
             check_array("allowed", allowed, np.uint32, (words,))
             return allowed
         mask = np.zeros(words, np.uint32)
-        ids = integers("allowed", allowed, 0, self.vocab_size - 1)
+        ids = check_integers("allowed", allowed, 0, self.vocab_size - 1)
         np.bitwise_or.at(mask, ids // 32, np.uint32(1) << (ids % 32).astype(np.uint32))
         return mask
 
@@ -246,7 +246,7 @@ class Model:
 
     def _rows(self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray]) -> np.ndarray:
         """One field of every row of a chain, chunk by chunk."""
-        ids = integers("ids", ids, 0, self.vocab_size - 1)
+        ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         session = self.session(capacity=min(len(ids), self.plan.max_positions))
         if len(ids) > session.capacity:
             raise CapacityError(f"{len(ids)} tokens are more than the model's {session.capacity} positions")

@@ -33,22 +33,30 @@ FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
     return is_f32 ? vf_load((const float *)(const void *)p + d) : vf_load_f16((const uint16_t *)(const void *)p + d);
 }
 
-static void op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+/* Rounds the row's keys and values to the cache's type; 0 when one of them is not finite there. */
+static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
     int64_t at = row * fd_stride(op->width);
+    vi largest = vi_set1(0);                             /* magnitudes order as their bits do, NaN above infinity */
+    int32_t bits[16], limit = 0x7f800000;
     for (int64_t kv_head = 0; kv_head < op->kv_heads; kv_head++) {
         struct attention a = attention_at(op, pass, row, kv_head);
         int64_t offset = pass->slots[row] * a.padded * a.element;
+        if (a.element == 2) limit = 0x477ff000;          /* 65520 rounds to an infinite f16 */
         for (int which = 0; which < 2; which++) {
             const float *from = (which ? op->in2 : op->in1) + at + kv_head * op->head_dim;
             char *to = (char *)(uintptr_t)(which ? a.values : a.keys) + offset;
             for (int64_t d = 0; d < a.padded; d += 16) {
                 vf v = vf_load_part(from + d, op->head_dim - d, 0.0f);
+                largest = vi_max(largest, vi_of_bits(vf_abs(v)));
                 if (a.element == 4) vf_store((float *)(void *)to + d, v);
                 else vf_store_f16((uint16_t *)(void *)to + d, v);
             }
         }
     }
+    vi_store(bits, largest);
+    for (int i = 0; i < 16; i++) if (bits[i] >= limit) return 0;
+    return 1;
 }
 
 /* Slots of ranks [begin, end) of the list. */

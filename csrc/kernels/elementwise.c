@@ -6,9 +6,10 @@ static int op_rms_norm(const struct fd_op *op, int64_t row)
     float *y = op->out[0] + row * stride;
     vf sum = vf_zero();
     for (int64_t k = 0; k < stride; k += 16) { vf v = vf_load(x + k); sum = vf_fma(v, v, sum); }
-    float inverse = 1.0f / sqrtf(vf_sum(sum) / (float)op->width + op->scalar);
+    float squares = vf_sum(sum), inverse = 1.0f / sqrtf(squares / (float)op->width + op->scalar);
     for (int64_t k = 0; k < stride; k += 16)
         vf_store(y + k, vf_mul(vf_mul(vf_load(x + k), vf_set1(inverse)), vf_load(op->vector + k)));
+    if (!(squares < INFINITY)) return 0;                 /* NaN, or too large to be squared: the result would be 0 */
     if (!op->codes_out.codes) return 1;
     return quantize_row(op->width, y, op->codes_out.codes + row * stride, op->codes_out.scale + row * blocks,
                         op->codes_out.sum + row * blocks, op->codes_out.total + row * blocks);

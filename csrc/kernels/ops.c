@@ -24,7 +24,7 @@ static int64_t op_run(const struct fd_op *op, const struct fd_pass *pass, int64_
     case FD_OP_SILU_MUL: op_silu_mul(op, task); break;
     case FD_OP_ROTARY_TABLE: op_rotary_table(op, pass, task); break;
     case FD_OP_ROTARY: op_rotary(op, task); break;
-    case FD_OP_STORE: op_store(op, pass, task); break;
+    case FD_OP_STORE: finite = op_store(op, pass, task); break;
     case FD_OP_ATTEND: op_attend(op, pass, task); break;
     case FD_OP_ATTEND_MERGE: op_attend_merge(op, pass, task); break;
     case FD_OP_READ: op_copy(op, task, pass->read_rows[task]); break;

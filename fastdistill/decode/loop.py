@@ -12,7 +12,7 @@ import numpy as np
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.errors import ArgumentError, CapacityError
-from fastdistill.kernels.boundary import check_integer
+from fastdistill.kernels.boundary import check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows
@@ -156,9 +156,7 @@ def prepare_session(session: Any, prompt: np.ndarray) -> int:
         raise CapacityError(
             f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}"
         )
-    n = min(session.length, len(prompt) - 1)
-    agree = session.tokens[:n] == prompt[:n]
-    common = n if agree.all() else int(np.argmin(agree))
+    common = min(session.common_prefix(prompt), len(prompt) - 1)
     session.truncate(common)
     return common
 
@@ -172,7 +170,7 @@ def generate(
     decoder: Decoder | None = None,
 ) -> Generation:
     """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty)."""
-    ids = np.asarray(prompt, np.int32)
+    ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
     request = Request(ids, prepare_session(session, ids), sampler or Sampler())
     limits = Limits(check_integer("max_tokens", max_tokens, 0, 1 << 30), end_tokens)
     text = Text(session, request, limits, decoder or Autoregressive(), None)

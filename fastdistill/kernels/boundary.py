@@ -73,11 +73,30 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
     return number
 
 
+def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
+    """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        array = np.empty((0, 0))
+    if isinstance(values, (list, tuple, range, np.ndarray)) and array.ndim == 1 and len(array) == 0 and empty:
+        return np.empty(0, np.int32)
+    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
+        raise ArgumentError(f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {values!r:.80}")
+    if array.min() < minimum or array.max() > maximum:
+        index = int(np.argmax((array < minimum) | (array > maximum)))
+        raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
+    return np.ascontiguousarray(array, np.int32)
+
+
 def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
     """The value as a float within [minimum, maximum]; NaN, booleans and text are refused."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ArgumentError(f"{name} must be a number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the floats
+        number = float("inf") if value > 0 else float("-inf")
     if not minimum <= number <= maximum:
         raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number:g}")
     return number

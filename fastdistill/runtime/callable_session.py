@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.row_statistics import row_statistics
 from fastdistill.runtime.pending import Pending, nothing_pending
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, draw, integers, read_rows
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
 
 
 def from_callable(
@@ -59,51 +59,51 @@ class CallableSession:
 
         raises  UnsupportedError for what a plain function cannot do (inputs, nodes, positions, replace, layers, hidden)
         """
-        refused = [name for name, value in others.items() if value is not None] + (
-            ["read.hidden"] if read.hidden else []
-        )
-        if refused:
-            raise UnsupportedError(f"a session over a function cannot take {', '.join(refused)}")
-        ids = integers("tokens", tokens, 0, self.vocab_size - 1)
+        check_read(read, None, self.vocab_size)
+        refused = [name for name, value in others.items() if value is not None]
+        if refused or read.hidden:
+            raise UnsupportedError(f"a session over a function cannot give or take {', '.join(refused or ['hidden'])}")
+        ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
+        if len(ids) > self.max_rows:
+            raise CapacityError(f"{len(ids)} rows are more than max_rows = {self.max_rows}")
         reads = read_rows(rows, len(ids))
         check_read(read, len(reads), self.vocab_size)
         if parents is None:
-            if self._pending is not None:
-                raise ArgumentError(
-                    f"{self._pending.rows} rows are pending: keep some (or none) of them first, or name parents"
-                )
-            if self.length + len(ids) > self.capacity:
-                raise CapacityError(f"{len(ids)} rows after {self.length} do not fit a capacity of {self.capacity}")
-            context = np.concatenate([self.tokens, ids])
-            logits = (
-                self._logits(context)[self.length :][reads]
-                if len(reads)
-                else np.empty((0, self.vocab_size), np.float32)
-            )
-            seen = [context[: self.length + row + 1] for row in reads]
-            result = self._result(logits, read, reads + np.int32(self.length), seen)
-            self.tokens = context
-            return result
+            return self._chain(ids, reads, read)
         before = self._pending or nothing_pending((self.length, self.length), 0)
         after = before.extended(ids, None, parents, None, self.length)
         paths = [np.concatenate([self.tokens, after.tokens[after.seen_by(before.rows + int(row))]]) for row in reads]
-        logits = (
-            np.stack([self._logits(path)[-1] for path in paths])
-            if paths
-            else np.empty((0, self.vocab_size), np.float32)
-        )
+        logits = [self._logits(path)[-1:] for path in paths]
         result = self._result(logits, read, after.positions[before.rows + reads], paths)
         self._pending = after
         return result
 
+    def _chain(self, ids: np.ndarray, reads: np.ndarray, read: Read) -> Rows:
+        if self._pending is not None:
+            raise ArgumentError(f"{self._pending.rows} rows are pending: keep some (or none) first, or name parents")
+        if self.length + len(ids) > self.capacity:
+            raise CapacityError(f"{len(ids)} rows after {self.length} do not fit a capacity of {self.capacity}")
+        context = np.concatenate([self.tokens, ids])
+        positions = self.length + reads
+        logits = [self._logits(context)[positions]] if len(reads) else []
+        result = self._result(logits, read, positions, [context[: position + 1] for position in positions])
+        self.tokens = context
+        return result
+
     def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
-        """Commit a chain; reads the last row."""
-        return self.forward(tokens, rows="last", read=read)
+        """Commit a chain of any length; reads the last row."""
+        check_read(read, 1, self.vocab_size)
+        ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
+        return self._chain(ids, read_rows("last", len(ids)), read)
+
+    def common_prefix(self, tokens: np.ndarray) -> int:
+        """How many of these tokens, from the first, are committed."""
+        return common_prefix(self.tokens, tokens)
 
     def keep(self, indices: Sequence[int]) -> None:
         """Commit these pending rows, in this order; forget the others."""
         pending = self._pending or nothing_pending((self.length, self.length), 0)
-        kept = [check_integer("keep's index", index, 0, pending.rows - 1) for index in indices]
+        kept = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True).tolist()
         pending.check_path(kept)
         if self.length + len(kept) > self.capacity:
             raise CapacityError(
@@ -124,12 +124,16 @@ class CallableSession:
         return other
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        logits = np.ascontiguousarray(self._function(tokens), np.float32)
+        given = self._function(tokens.copy())
+        try:
+            logits = np.ascontiguousarray(given, np.float32)
+        except (TypeError, ValueError):
+            raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {given!r:.80}") from None
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits
 
-    def _result(self, logits: np.ndarray, read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:
-        logits = np.ascontiguousarray(logits)
+    def _result(self, parts: list[np.ndarray], read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:
+        logits = np.concatenate([np.empty((0, self.vocab_size), np.float32), *parts])
         statistics = row_statistics(logits)
         tokens = draw(read, statistics, logits, positions, lambda row: seen[row], threads=1)
         log_probs = None

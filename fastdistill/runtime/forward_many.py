@@ -29,6 +29,8 @@ def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[
     sessions = [session for session, _ in requests]
     if len({id(session) for session in sessions}) != len(sessions):
         raise ArgumentError("each session may appear once in forward_many")
+    if any(not hasattr(session, "network") for session in sessions):
+        raise ArgumentError("forward_many takes sessions of a model; one over a function runs alone")
     if any(session.network is not sessions[0].network for session in sessions):
         raise ArgumentError("all sessions of forward_many must belong to one model")
     results: list[Rows] = []
@@ -146,9 +148,12 @@ def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
 
 
 def _check_out(out: np.ndarray, share: Share) -> None:
+    """Refuse anything but a writable array that the logits fit."""
     if not share.read.logits:
         raise ArgumentError("out receives logits: pass read=Read(logits=True) with it")
     check_array("out", out, np.float32, (len(share.reads), share.session.vocab_size))
+    if not out.flags.writeable:
+        raise ArgumentError("out must be writable, got a read-only array")
 
 
 def _into(result: Rows, out: np.ndarray) -> Rows:

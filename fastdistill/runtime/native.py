@@ -81,9 +81,11 @@ class NativeExecutor:
             at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"
             raise NotFiniteError(f"{step.kind} ({at}) met a NaN or an infinity in row {row}")
         reads = len(request.read_rows)
+        written = {value for step in steps if step.kind == "copy" for value in step.outputs}
         taps = {
             name: self._view(value, request.rows)[:, : self.program.widths[value]]
             for name, value in self.program.taps.items()
+            if value in written
         }
         return Outcome(
             statistics=tuple(field[:reads] for field in self._statistics),

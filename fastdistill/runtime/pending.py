@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer
+from fastdistill.kernels.boundary import check_integer, check_integers
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,26 @@ class Pending:
         if nodes is None:
             new_nodes = np.arange(old, old + m, dtype=np.int32)
         else:
-            new_nodes = np.array(
-                [check_integer(f"nodes[{i}]", node, old, old + m - 1) for i, node in enumerate(nodes)], np.int32
-            )
+            new_nodes = check_integers("nodes", nodes, old, old + m - 1)
             if len(new_nodes) != m:
                 raise ArgumentError(f"nodes must have one entry a row, {m}, got {len(new_nodes)}")
         count = int(new_nodes.max()) + 1 - old
         if len(np.unique(new_nodes)) != count:
-            raise ArgumentError(
-                f"nodes must use every number from {old} to {old + count - 1}, got {sorted(set(new_nodes.tolist()))}"
-            )
+            raise ArgumentError(f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}")
         if parents is None:
             if self.rows:
                 raise ArgumentError("rows are pending: name the parents of further ones")
             parents = range(-1, count - 1)
-        elif len(parents) != count:
-            raise ArgumentError(f"parents must have one entry a new node, {count}, got {len(parents)}")
-        checked = tuple(check_integer(f"parents[{i}]", parent, -1, old + i - 1) for i, parent in enumerate(parents))
+        checked = check_integers("parents", parents, -1, old + count - 2, empty=True).tolist()
+        if len(checked) != count:
+            raise ArgumentError(f"parents must have one entry a new node, {count}, got {len(checked)}")
+        for i, parent in enumerate(checked):
+            check_integer(f"parents[{i}]", parent, -1, old + i - 1)
         longer = replace(
             self,
             tokens=np.concatenate([self.tokens, tokens]),
             nodes=np.concatenate([self.nodes, new_nodes]),
-            parents=self.parents + checked,
+            parents=self.parents + tuple(checked),
         )
         if positions is None:
             sizes = np.bincount(longer.nodes, minlength=len(longer.parents))
@@ -85,14 +83,18 @@ class Pending:
         return replace(longer, positions=np.concatenate([self.positions, positions]))
 
     def check_path(self, kept: Sequence[int]) -> None:
-        """Refuse rows that are kept without, or before, the rows that they see."""
+        """Refuse rows that are not one path: each must see those kept before it, and be kept after all that it sees."""
         seen: set[int] = set()
         for row in kept:
+            node = int(self.nodes[row])
             if row in seen:
                 raise ArgumentError(f"keep got row {row} twice")
-            for other in self.seen_by(self.parents[self.nodes[row]]) if self.parents[self.nodes[row]] >= 0 else ():
-                if int(other) not in seen:
-                    raise ArgumentError(f"keep got row {row} without row {int(other)}, which it sees, before it")
+            visible = set(self.seen_by(node).tolist())
+            if not seen <= visible:
+                raise ArgumentError(f"keep got row {row} after row {min(seen - visible)}, which it does not see")
+            missing = {other for other in visible - seen if self.nodes[other] != node}
+            if missing:
+                raise ArgumentError(f"keep got row {row} without row {min(missing)}, which it sees, before it")
             seen.add(row)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array
+from fastdistill.kernels.boundary import check_array, check_integers
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
 
@@ -55,15 +55,17 @@ class Rows:
         return Rows(RowStatistics(*(array.copy() for array in self.statistics)), *rest, taps=taps)
 
 
-def check_read(read: Read, reads: int, vocab_size: int) -> None:
-    """Refuse a Read whose arrays do not fit so many rows."""
+def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
+    """Refuse a Read that is none, or whose arrays do not fit so many rows (None: any)."""
     if not isinstance(read, Read):
         raise ArgumentError(f"read must be a Read, got {type(read).__name__}")
+    if read.sampler is not None and not isinstance(read.sampler, Sampler):
+        raise ArgumentError(f"read.sampler must be a Sampler, got {type(read.sampler).__name__}")
     if read.allowed is not None:
         check_array("read.allowed", read.allowed, np.uint32, (reads, -(-vocab_size // 32)))
     if read.log_prob_of is not None:
         check_array("read.log_prob_of", read.log_prob_of, np.int32, (reads,))
-        if reads and not (read.log_prob_of.min() >= 0 and read.log_prob_of.max() < vocab_size):
+        if read.log_prob_of.size and not (read.log_prob_of.min() >= 0 and read.log_prob_of.max() < vocab_size):
             raise ArgumentError(f"read.log_prob_of must hold tokens in 0..{vocab_size - 1}")
 
 
@@ -89,7 +91,7 @@ def draw(
     if not needs_logits(read):
         return statistics.argmax
     penalised = read.sampler.repetition_penalty != 1.0
-    rows = [np.unique(seen(row)).astype(np.int32) for row in range(len(positions))] if penalised else None
+    rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))] if penalised else None
     return sample(
         logits,
         read.sampler,
@@ -100,26 +102,20 @@ def draw(
     )
 
 
-def integers(name: str, values: Any, minimum: int, maximum: int) -> np.ndarray:
-    """int32 (n,), n >= 1, each within [minimum, maximum]."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty((0, 0))
-    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
-        raise ArgumentError(f"{name} must be a non-empty sequence of integers, got {values!r:.80}")
-    if array.min() < minimum or array.max() > maximum:
-        wrong = array[(array < minimum) | (array > maximum)][0]
-        raise ArgumentError(f"{name} must lie in {minimum}..{maximum}, got {wrong}")
-    return np.ascontiguousarray(array, np.int32)
-
-
 def read_rows(rows: Any, m: int) -> np.ndarray:
     """The rows to read of m, int32 (reads,), from "all", "last" or indices."""
     if isinstance(rows, str):
         if rows not in ("all", "last"):
             raise ArgumentError(f"rows must be 'all', 'last' or indices, got {rows!r}")
         return np.arange(m, dtype=np.int32) if rows == "all" else np.array([m - 1], np.int32)
-    if len(rows) > m:
-        raise ArgumentError(f"rows names {len(rows)} rows to read, but the forward has {m}")
-    return integers("rows", rows, 0, m - 1) if len(rows) else np.empty(0, np.int32)
+    indices = check_integers("rows", rows, 0, m - 1, empty=True)
+    if len(indices) > m:
+        raise ArgumentError(f"rows names {len(indices)} rows to read, but the forward has {m}")
+    return indices
+
+
+def common_prefix(held: np.ndarray, tokens: np.ndarray) -> int:
+    """The length of the longest common prefix of two int arrays."""
+    n = min(len(held), len(tokens))
+    agree = held[:n] == tokens[:n]
+    return n if agree.all() else int(np.argmin(agree))

@@ -51,13 +51,15 @@ class ReferenceExecutor:
         )
         if request.stream is not None:
             values[plan.boundaries[request.first_layer]] = request.stream
-        if request.end_layer < plan.num_layers:  # an early exit reads what would enter the next layer
-            last = plan.boundaries[-1]
+        taps = {}
+        names = {plan.taps[name]: name for name in self.taps}
         for op in plan.ops:
-            if op.segment in segments:
-                if op.kind == "read" and request.end_layer < plan.num_layers:
-                    values[last] = values[plan.boundaries[request.end_layer]]
-                values[op.output] = self.op(op, [values[value] for value in op.inputs], request).astype(np.float32)
+            if op.segment not in segments:
+                continue
+            inputs = [values[value] for value in op.inputs] if op.kind != "read" else [values[plan.boundaries[request.end_layer]]]
+            values[op.output] = self.op(op, inputs, request).astype(np.float32)
+            if op.output in names:
+                taps[names[op.output]] = values[op.output]
         logits = values[plan.ops[-1].output]
         if not np.isfinite(logits).all():
             raise NotFiniteError("head (exit) met a NaN or an infinity")
@@ -72,7 +74,7 @@ class ReferenceExecutor:
             logits if request.want_logits else None,
             values[plan.hidden] if request.want_hidden else None,
             values[plan.boundaries[request.end_layer]],
-            {name: values[plan.taps[name]] for name in self.taps if plan.taps[name] in values},
+            taps,
         )
 
     def op(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:

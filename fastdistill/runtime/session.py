@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
-from fastdistill.kernels.boundary import check_array, check_integer
+from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.pending import Pending, nothing_pending
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, integers, read_rows
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, read_rows
 from fastdistill.runtime.visibility import chain_runs, node_runs
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Session:
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache not in (None, "f16", "f32"):
             raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {cache!r}")
+        if isinstance(taps, str) or not isinstance(taps, Iterable):
+            raise ArgumentError(f"taps must be names of values, got {taps!r}")
         self.taps = tuple(taps)
         unknown = [name for name in self.taps if name not in plan.taps]
         if unknown:
@@ -130,6 +132,7 @@ class Session:
         raises  as `forward`; ArgumentError and CapacityError before anything has run
         """
         ids = self._token_array(tokens)
+        check_read(read, 1, self.vocab_size)
         if self.length + len(ids) > self.capacity:
             raise CapacityError(f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}")
         last = (len(ids) - 1) // self.max_rows * self.max_rows
@@ -144,7 +147,7 @@ class Session:
         """
         with self.entered():
             pending = self._pending or nothing_pending((self.length, self.length), self.network.plan.num_layers)
-            kept = [check_integer("keep's index", index, 0, pending.rows - 1) for index in indices]
+            kept = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True).tolist()
             pending.check_path(kept)
             if kept and pending.layers != self.network.plan.num_layers:
                 raise ArgumentError(
@@ -169,6 +172,11 @@ class Session:
         with self.entered():
             self.length = check_integer("length", length, 0, self.length)
             self._pending = None
+
+    def common_prefix(self, tokens: np.ndarray) -> int:
+        """How many of these tokens, from the first, are committed at the positions they have in a text."""
+        in_place = common_prefix(self._positions[: self.length], np.arange(self.length))
+        return common_prefix(self._tokens[:in_place], tokens)
 
     def fork(self) -> Session:
         """A session of its own with the same committed rows; pending rows stay behind."""
@@ -218,10 +226,10 @@ class Session:
                 f"{m} rows are more than max_rows = {self.max_rows}; prefill takes chains of any length"
             )
         if positions is not None:
-            positions = integers("positions", positions, 0, POSITION_LIMIT - 1)
+            positions = check_integers("positions", positions, 0, POSITION_LIMIT - 1)
             if len(positions) != m:
                 raise ArgumentError(f"positions must have one entry a row, {m}, got {len(positions)}")
-        if parents is None and nodes is None and replace is None and end == self.network.plan.num_layers:
+        if parents is None and nodes is None and replace is None and layers is None:
             return self._chain(ids, floats, positions, rows, (first, end), read)
         pending = self._pending
         if pending is None:
@@ -368,4 +376,4 @@ class Session:
         return np.full(m, -1, np.int32), inputs["embedding"]
 
     def _token_array(self, tokens: Any) -> np.ndarray:
-        return integers("tokens", tokens, 0, self.vocab_size - 1)
+        return check_integers("tokens", tokens, 0, self.vocab_size - 1)

@@ -36,18 +36,21 @@ def test_row_i_of_a_chain_sees_everything_up_to_itself(length, rows):
 @given(
     context=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=10, unique_by=lambda pair: pair[0]),
     extras=st.lists(st.lists(st.tuples(st.integers(41, 80), st.integers(0, 14)), min_size=1, max_size=6), min_size=1, max_size=4),
+    place=st.floats(0, 1),
 )
-def test_a_nodes_list_holds_what_it_sees_in_position_order(context, extras):
+def test_a_nodes_list_holds_what_it_sees_in_position_order(context, extras, place):
+    insert = round(place * len(context))
+
     def pair(rows):
         return np.array([slot for slot, _ in rows], int), np.array([position for _, position in rows], int)
 
-    lists = lists_of(*node_runs(*pair(context), [pair(rows) for rows in extras]))
+    lists = lists_of(*node_runs(*pair(context), [pair(rows) for rows in extras], insert))
     for got, rows in zip(lists, extras, strict=True):
-        seen = [*context, *rows]
+        seen = [*context[:insert], *rows, *context[insert:]]
         assert sorted(got) == sorted(slot for slot, _ in seen)
         positions = dict(seen)
         if len(positions) == len(seen):  # no slot drawn twice
-            assert [positions[slot] for slot in got] == sorted(positions.values())
+            assert got == [slot for slot, _ in sorted(seen, key=lambda pair: pair[1])]  # stable: equals as in the sequence
 
 
 @st.composite

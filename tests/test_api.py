@@ -1,0 +1,391 @@
+"""load, generate, stream, score: a folder on disk becomes text, and what is wrong with it is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastdistill as fd
+from fastdistill.checkpoint import Tensor, quantize_tensor, write_checkpoint
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, CheckpointError, TextError, UnsupportedError
+from fastdistill.kernels.boundary import lib
+from fastdistill.models import plan_for
+from tests.small_models import FORMATS, config, tensors
+from tests.strategies import bits
+from tests.text.tokenizers_made_here import byte_level
+
+TOKENIZER = {"tokenizer.json": json.dumps(byte_level()).encode()}  # token 0 is special, 1..256 are the bytes
+
+
+def made(name="plain", format="f32", seed=0, **changes):
+    return tensors(plan_for(config(name, **changes)), seed, format)
+
+
+def write(folder, name="plain", format="f32", files=None, weights=None, **changes):
+    weights = made(name, format, **changes) if weights is None else weights
+    write_checkpoint(folder, config(name, **changes).raw, weights.values(), TOKENIZER if files is None else files)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("models") / "plain", eos_token_id=299)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return fd.load(folder, threads=2)
+
+
+# ---- load ----
+
+
+def hugging_face(folder, weights, dtype, shards=1):
+    """A folder as transformers writes it: safetensors of one type, and an index when there are several."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config("plain").raw | {"torch_dtype": dtype}))
+    format = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[dtype]
+    names, places = list(weights), {}
+    for shard in range(shards):
+        file = "model.safetensors" if shards == 1 else f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        header, data = {"__metadata__": {"format": "pt"}}, b""
+        for name in names[shard::shards]:
+            raw = quantize_tensor(weights[name], format).data.tobytes()
+            offsets = [len(data), len(data) + len(raw)]
+            header[name] = {"dtype": format.upper(), "shape": list(weights[name].shape), "data_offsets": offsets}
+            data += raw
+            places[name] = file
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        (folder / file).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    if shards > 1:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return folder
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("dtype, format", [("float32", "f32"), ("float16", "f16"), ("bfloat16", "bf16")])
+def test_loads_what_transformers_writes(tmp_path, dtype, format, shards):
+    weights = made()
+    loaded = fd.load(hugging_face(tmp_path / "m", weights, dtype, shards))
+    assert set(loaded.network.weights.formats[name] for name, w in loaded.plan.weights.items() if w.linear) == {format}
+    rounded = {name: quantize_tensor(tensor, format) for name, tensor in weights.items()}
+    want = fd.load(write(tmp_path / "w", weights=rounded))
+    np.testing.assert_array_equal(bits(loaded.logits([1, 2, 3])), bits(want.logits([1, 2, 3])))
+    reference = fd.load(tmp_path / "m", executor="reference").logits([1, 2, 3])
+    # f16 keys and values, where the cache is: 2^-11 of values near one.
+    np.testing.assert_allclose(loaded.logits([1, 2, 3]), reference, atol=1e-4 if format == "f32" else 5e-3)
+
+
+@pytest.mark.parametrize("stored", FORMATS)
+@pytest.mark.parametrize("name", ["plain", "odd"])
+def test_format_converts_linears_and_head_and_None_keeps_what_is_stored(tmp_path, name, stored):
+    source = write(tmp_path / "source", name, stored)
+    assert set(fd.load(source).network.weights.formats[w] for w, x in plan_for(config(name)).weights.items() if x.linear) == {stored}
+    for format in ("f32", "q8", "q4"):
+        loaded = fd.load(source, format=format)
+        weights = made(name, stored)
+        for key, weight in loaded.plan.weights.items():
+            if weight.linear:
+                weights[key] = quantize_tensor(weights[key], format)
+        want = fd.load(write(tmp_path / format, name, weights=weights))
+        np.testing.assert_array_equal(bits(loaded.logits([1, 2, 3, 4])), bits(want.logits([1, 2, 3, 4])))
+    with pytest.raises(ArgumentError, match="format must be"):
+        fd.load(source, format="int4")
+
+
+def test_what_is_missing_unexpected_and_misshapen_comes_in_one_error(tmp_path):
+    weights = made()
+    del weights["model.layers.0.mlp.up_proj.weight"], weights["model.norm.weight"]
+    weights["model.layers.9.extra"] = Tensor("model.layers.9.extra", "f32", (2,), np.zeros(2, np.float32))
+    shape = (32, 63)
+    weights["model.layers.1.self_attn.k_proj.weight"] = Tensor("model.layers.1.self_attn.k_proj.weight", "f32", shape, np.zeros(shape, np.float32))
+    write(tmp_path / "m", weights=weights)
+    with pytest.raises(CheckpointError) as caught:
+        fd.load(tmp_path / "m")
+    text = str(caught.value)
+    for part in ("missing: model.layers.0.mlp.up_proj.weight [96, 64]", "missing: model.norm.weight [64]", "unexpected: model.layers.9.extra [2]",
+                 "misshapen: model.layers.1.self_attn.k_proj.weight [32, 63], expected [32, 64]"):  # fmt: skip
+        assert part in text
+
+
+def test_a_head_beside_a_tied_embedding_is_ignored_and_biases_are_not(tmp_path):
+    weights = made("odd")
+    want = fd.load(write(tmp_path / "a", "odd", weights=weights)).logits([1, 2])
+    head = np.ones((77, 42), np.float32)
+    more = weights | {"lm_head.weight": Tensor("lm_head.weight", "f32", head.shape, head)}
+    more["model.layers.0.self_attn.rotary_emb.inv_freq"] = Tensor("model.layers.0.self_attn.rotary_emb.inv_freq", "f32", (3,), np.ones(3, np.float32))
+    np.testing.assert_array_equal(bits(fd.load(write(tmp_path / "b", "odd", weights=more)).logits([1, 2])), bits(want))
+    bias = made("biased")
+    with pytest.raises(CheckpointError, match="unexpected: model.layers.0.mlp.gate_proj.bias"):
+        fd.load(write(tmp_path / "c", "biased", weights=bias, attention_bias=False, mlp_bias=False))
+
+
+@pytest.mark.parametrize("changes", [dict(rope_scaling={"rope_type": "yarn", "factor": 2.0}), dict(model_type="bert"), dict(hidden_act="gelu")])
+def test_a_model_that_is_not_supported_says_so(tmp_path, changes):
+    write_checkpoint(tmp_path / "m", config(**changes).raw, made().values())
+    with pytest.raises(UnsupportedError):
+        fd.load(tmp_path / "m")
+
+
+def test_no_folder_and_no_config(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        fd.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="config.json"):
+        fd.load(tmp_path)
+
+
+def test_a_bad_thread_count_or_executor_is_refused(folder):
+    for options in (dict(threads=0), dict(threads=1.5), dict(threads=lib.fd_threads_limit() + 1), dict(executor="gpu")):
+        with pytest.raises(ArgumentError):
+            fd.load(folder, **options)
+
+
+def test_progress_reaches_the_end(folder, tmp_path):
+    for source in (folder, write(tmp_path / "tied", "odd")):
+        calls = []
+        fd.load(source, progress=lambda done, total, calls=calls: calls.append((done, total)))
+        assert calls[-1][0] == calls[-1][1] and calls == sorted(calls)
+
+
+def test_a_model_is_whole_after_its_folder_is_gone(tmp_path):
+    """Nothing stays mapped: a file cut short under a map would end the process."""
+    loaded = fd.load(write(tmp_path / "m"))
+    want = loaded.logits([1, 2])
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"")
+    np.testing.assert_array_equal(bits(loaded.logits([1, 2])), bits(want))
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path) not in maps.read()
+
+
+def test_weights_that_are_not_finite_give_an_error_or_a_result(tmp_path):
+    weights = made()
+    weights["model.layers.0.mlp.up_proj.weight"].data[3, 5] = np.nan
+    loaded = fd.load(write(tmp_path / "m", weights=weights))
+    with pytest.raises(fd.errors.NotFiniteError):
+        loaded.logits([1, 2])
+    with pytest.raises(CheckpointError, match="up_proj"):
+        fd.load(tmp_path / "m", format="q8")
+
+
+# ---- logits and score ----
+
+
+def test_logits_and_score_are_those_of_the_rows(model):
+    text = "the abc of 日本"
+    ids = model.tokenizer.encode(text)
+    logits = model.logits(ids)
+    assert logits.shape == (len(ids), 300) and logits.dtype == np.float32
+    wide = logits.astype(np.float64)
+    log_probs = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    score = model.score(text)
+    assert score.tokens == ids
+    np.testing.assert_allclose(score.log_probs, log_probs[np.arange(len(ids) - 1), ids[1:]], atol=1e-5)
+    assert score.total == pytest.approx(score.log_probs.sum()) and score.perplexity == pytest.approx(np.exp(-score.log_probs.mean()))
+    assert [s.tokens for s in model.score([text, "ab"])] == [ids, model.tokenizer.encode("ab")]
+    assert len(model.score("a").log_probs) == 0 and np.isnan(model.score("a").perplexity)
+
+
+def test_logits_of_more_rows_than_one_forward_takes(model):
+    ids = np.random.default_rng(0).integers(0, 300, 300)
+    session = model.session(300, max_rows=300)
+    np.testing.assert_array_equal(bits(model.logits(ids)), bits(session.forward(ids, read=fd.Read(logits=True)).logits))
+    with pytest.raises(CapacityError):
+        model.logits([1] * 513)
+    for wrong in ([], [300], [-1], [0.5], "text"):
+        with pytest.raises(ArgumentError):
+            model.logits(wrong)
+
+
+# ---- generate ----
+
+PROMPTS = ["the ", "END", "日本", [5, 6, 7]]
+
+
+@pytest.fixture(scope="module")
+def written(model):
+    """A long text, and where each token ends in it."""
+    return model.generate("the ", max_tokens=60)
+
+
+def decoded(model, tokens):
+    return model.tokenizer.decode(tokens)
+
+
+def test_tokens_and_text_belong_together(model, written):
+    assert len(written.tokens) == 60 and written.finish_reason == "length"
+    assert written.text == decoded(model, written.tokens)
+    assert model.generate(model.tokenizer.encode("the "), max_tokens=60).text == written.text
+    assert written.stats.prompt_tokens == len(model.tokenizer.encode("the ")) and written.stats.new_tokens == 60
+
+
+@settings(max_examples=30)
+@given(start=st.integers(0, 40), length=st.integers(1, 6))
+def test_a_stop_string_ends_the_text_before_it(model, written, start, length):
+    stop = written.text[start : start + length]
+    if not stop or "\ufffd" in stop:
+        return
+    result = model.generate("the ", max_tokens=60, stop=stop)
+    assert result.finish_reason == "stop"
+    assert result.text == written.text[: written.text.index(stop)]
+    assert result.tokens == written.tokens[: len(result.tokens)]  # the one that completes it included
+    assert stop in decoded(model, result.tokens) and stop not in decoded(model, result.tokens[:-1])
+    assert model.generate("the ", max_tokens=60, stop=["\x00never", stop]).text == result.text
+
+
+def test_ends_are_the_union_of_config_generation_config_and_stop_token_ids(tmp_path):
+    files = TOKENIZER | {"generation_config.json": json.dumps({"eos_token_id": [7, 8]}).encode()}
+    loaded = fd.load(write(tmp_path / "m", files=files, eos_token_id=9))
+    assert loaded.end_tokens == {7, 8, 9}
+    for token in (7, 8, 9, 11):
+        result = loaded.generate([1, 2], max_tokens=5, logit_bias={token: 1e4}, stop_token_ids=[11])
+        assert (result.tokens, result.finish_reason) == ([token], "stop")
+    assert loaded.generate([1, 2], max_tokens=5, logit_bias={11: 1e4}).finish_reason == "length"
+
+
+def test_no_end_can_be_drawn_before_min_tokens(model):
+    options = dict(max_tokens=8, logit_bias={299: 1e4, 11: 2e4}, stop_token_ids=[11])
+    assert model.generate([1, 2], **options).tokens == [11]
+    result = model.generate([1, 2], min_tokens=3, **options)
+    assert len(result.tokens) == 4 and result.tokens[-1] == 11 and not {11, 299} & set(result.tokens[:-1])
+    free = model.generate([1, 2], max_tokens=8).tokens
+    assert model.generate([1, 2], max_tokens=8, min_tokens=8).tokens == free or 299 in free
+    short = model.generate([1, 2], min_tokens=100, **options)
+    assert (len(short.tokens), short.finish_reason) == (8, "length")
+
+
+def test_allowed_and_bias_choose_the_tokens(model):
+    allowed = [40, 41, 42]
+    result = model.generate("the ", max_tokens=20, allowed=allowed)
+    assert set(result.tokens) <= set(allowed)
+    mask = np.zeros(-(-300 // 32), np.uint32)
+    np.bitwise_or.at(mask, np.array(allowed) // 32, np.uint32(1) << (np.array(allowed) % 32).astype(np.uint32))
+    assert model.generate("the ", max_tokens=20, allowed=mask).tokens == result.tokens
+    assert model.generate("the ", max_tokens=20, allowed=list(range(300))).tokens == model.generate("the ", max_tokens=20).tokens
+    assert set(model.generate("the ", max_tokens=20, allowed=allowed, temperature=2.0).tokens) <= set(allowed)
+    banned = {token: -float("inf") for token in set(model.generate("the ", max_tokens=20).tokens)}
+    assert not set(model.generate("the ", max_tokens=20, logit_bias=banned).tokens) & set(banned)
+
+
+def test_special_tokens_are_tokens_but_no_text(model):
+    result = model.generate("the ", max_tokens=3, allowed=[0])
+    assert result.tokens == [0, 0, 0] and result.text == ""
+
+
+def test_nothing_is_asked_for_and_nothing_is_done(model):
+    result = model.generate("the ", max_tokens=0)
+    assert (result.text, result.tokens, result.finish_reason, result.stats.forwards) == ("", [], "length", 0)
+    assert model.generate(["the ", "END"], max_tokens=0)[1].tokens == []
+
+
+@pytest.mark.parametrize("options", [dict(), dict(temperature=1.0, seed=5), dict(temperature=0.7, top_k=9, repetition_penalty=1.2), dict(logprobs=2), dict(stop="a")])
+def test_a_list_of_prompts_is_each_prompt_alone(model, options):
+    together = model.generate(PROMPTS, max_tokens=12, **options)
+    for one, prompt in zip(together, PROMPTS, strict=True):
+        alone = model.generate(prompt, max_tokens=12, **options)
+        assert (one.text, one.tokens, one.finish_reason, one.logprobs) == (alone.text, alone.tokens, alone.finish_reason, alone.logprobs)
+
+
+def test_more_prompts_than_share_a_pass(model):
+    prompts = [[1 + n % 7, n % 5] for n in range(40)]
+    together = model.generate(prompts, max_tokens=2)
+    assert [one.tokens for one in together] == [model.generate(prompt, max_tokens=2).tokens for prompt in prompts]
+
+
+def test_a_session_is_reused_and_writes_the_same_text(model):
+    session, text = model.session(), "the abc "
+    for _ in range(3):
+        n = len(model.tokenizer.encode(text))
+        held = session.tokens.tolist()
+        result = model.generate(text, max_tokens=8, session=session)
+        assert result.text == model.generate(text, max_tokens=8).text
+        ids = model.tokenizer.encode(text)
+        common = next((i for i, (a, b) in enumerate(zip(held, ids, strict=False)) if a != b), min(len(held), n))
+        assert result.stats.reused_tokens == min(common, n - 1)
+        text += "END"
+    assert session.tokens.tolist()[:n] == ids
+
+
+def test_capacity_ends_a_text_and_refuses_a_prompt(model):
+    session = model.session(capacity=6)
+    result = model.generate([1, 2, 3, 4], session=session)
+    assert len(result.tokens) == 3 and result.finish_reason == "capacity"
+    with pytest.raises(CapacityError, match="7 tokens, more than the session's capacity of 6"):
+        model.generate([1] * 7, session=session)
+    with pytest.raises(CapacityError):
+        model.generate([1] * 513)
+    whole = model.generate([1] * 510, max_tokens=100)
+    assert len(whole.tokens) == 3 and whole.finish_reason == "capacity"
+
+
+def test_log_probs_of_the_tokens(model):
+    result = model.generate([1, 2, 3], max_tokens=4, logprobs=3)
+    logits = model.logits([1, 2, 3, *result.tokens])[2:-1].astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    for row, entry, token in zip(log_probs, result.logprobs, result.tokens, strict=True):
+        assert entry.token == token and entry.log_prob == pytest.approx(row[token], abs=1e-5)
+        assert [t for t, _ in entry.top] == np.argsort(-row, kind="stable")[:3].tolist()
+    assert model.generate([1, 2, 3], max_tokens=4).logprobs is None
+    assert len(model.generate([1, 2, 3], max_tokens=1, logprobs=1000).logprobs[0].top) == 300
+
+
+@pytest.mark.parametrize("options", [dict(), dict(temperature=1.5, seed=3), dict(stop="a"), dict(stop=["ab", "e"]), dict(max_tokens=0)])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_pieces_of_a_stream_make_the_text(model, prompt, options):
+    options = dict(max_tokens=40) | options
+    stream, pieces = model.stream(prompt, **options), []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            result = end.value
+            break
+    want = model.generate(prompt, **options)
+    assert "".join(pieces) == want.text == result.text
+    assert result.tokens == want.tokens and all(pieces)
+
+
+def test_tokens_alone_need_no_tokenizer(tmp_path):
+    loaded = fd.load(write(tmp_path / "m", files={}))
+    result = loaded.generate([1, 2, 3], max_tokens=5)
+    assert len(result.tokens) == 5 and result.text == ""
+    for call in (lambda: loaded.generate("text"), lambda: loaded.score("text"), lambda: loaded.generate([1], stop="x"), lambda: loaded.tokenizer):
+        with pytest.raises(TextError, match=r"tokenizer\.json"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "prompt, options",
+    [
+        ([], {}), ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[1], 5], {}), ([[1], []], {}), ([None], {}),
+        ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(max_tokens=None)), ([1], dict(min_tokens=-1)),
+        ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
+        ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
+        ([1], dict(logit_bias={300: 1.0})), ([1], dict(logit_bias={1: "a"})), ([1], dict(logit_bias=[1])),
+        ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.zeros(3, np.uint32))), ([1], dict(allowed=5)),
+        ([1], dict(allowed=np.zeros(10, np.uint32))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
+        ([1], dict(stop_token_ids=[300])), ([1], dict(stop_token_ids=5)), ([1], dict(stop_token_ids="x")), ([1], dict(logprobs=-1)),
+        ([1], dict(logprobs=5000)), ([1], dict(session=5)), ([1], dict(decoder=5)), (["a", "b"], dict(session=5)),
+    ],
+)  # fmt: skip
+def test_generate_refuses(model, prompt, options):
+    with pytest.raises(ArgumentError):
+        model.generate(prompt, **options)
+
+
+def test_a_session_of_another_model_or_in_use_is_refused(model, folder):
+    with pytest.raises(ArgumentError, match="another model"):
+        model.generate([1], session=fd.load(folder).session())
+    with pytest.raises(ArgumentError, match="list"):
+        model.generate(["a", "b"], session=model.session())
+    session = model.session()
+    with session.entered(), pytest.raises(BusyError):
+        model.generate([1], session=session)
+    with pytest.raises(ArgumentError, match="one prompt"):
+        model.stream(["a", "b"])
+    with pytest.raises(TypeError):
+        model.generate([1], temprature=1.0)
