@@ -49,22 +49,23 @@ def bandwidth(most_threads: int) -> float:
 
 
 def cores_granted(threads: int) -> float:
-    """How many cores `threads` threads get that compute at once, out of the caches: `threads`, or fewer where others run."""
+    """CPU seconds a second that so many computing threads get: `threads`, or less where they have to share."""
 
-    def work(_: object) -> None:
+    def work(_: int) -> None:
         data = np.full(1 << 15, 0.5)
         for _ in range(100):
             np.cbrt(data, out=data)  # some 0.3 ms, beside which passing the interpreter's lock on does not count
 
-    alone = max(_rate(work, [None]) for _ in range(5))
-    together = sorted(_rate(work, [None] * threads) * threads for _ in range(5))[2]
-    return min(float(threads), together / alone)
+    with ThreadPoolExecutor(threads) as pool:
+        started, before = time.perf_counter(), time.process_time()
+        list(pool.map(work, range(threads)))
+        return (time.process_time() - before) / (time.perf_counter() - started)
 
 
 def _rate(work: Callable[[Any], object], parts: list[Any]) -> float:
     """Runs a second of all parts, one a thread."""
     with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(abs, [0] * len(parts)))  # start the threads
+        list(pool.map(abs, range(len(parts))))  # start the threads
         started = time.perf_counter()
         list(pool.map(work, parts))
         return 1 / (time.perf_counter() - started)

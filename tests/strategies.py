@@ -40,7 +40,7 @@ def poisoned(session: Session) -> Session:
     """NaN wherever nothing has been written: whoever reads a hidden slot, or a result of nobody, shows it."""
     executor = session.executor
     for array in (session.cache.array, executor._partial_attention, executor._partial_statistics, executor._logits):
-        array[session.length * 0 :] = np.nan
+        array.fill(np.nan)
     return session
 
 
@@ -95,7 +95,9 @@ class Oracle:
         missing = next((n for n in range(1, len(text) + 1) if text[:n] not in self._known), None)
         if missing is not None:
             held = tuple(self._session.tokens)
-            common = next((i for i, (a, b) in enumerate(zip(held, text, strict=False)) if a != b), min(len(held), len(text)))
+            common = next(
+                (i for i, (a, b) in enumerate(zip(held, text, strict=False)) if a != b), min(len(held), len(text))
+            )
             self._session.truncate(min(common, missing - 1))
             with level("scalar"):
                 for n in range(self._session.length, len(text)):

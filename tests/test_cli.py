@@ -524,8 +524,10 @@ def test_progress_is_a_bar_at_a_terminal(model, tmp_path):
 def test_the_real_model_answers(run, smollm2):
     code, out, err = run("generate", smollm2, "The capital of France is", "--max-tokens", 3)
     assert code == 0 and err == "" and "Paris" in out
-    code, out, _ = run("chat", smollm2, "--max-tokens", 60, stdin=b"What is the capital of France?\nAnd of Italy?\n")
-    assert code == 0 and "Paris" in out and "Rome" in out
+    messages = "What is gravity?", "Say that in five words."
+    code, out, _ = run("chat", smollm2, "--max-tokens", 80, stdin="\n".join(messages).encode())
+    answers = conversation(smollm2, *messages, max_tokens=80)
+    assert code == 0 and out == "".join(answer + "\n" for answer in answers) and "mass" in answers[0]
 
 
 @pytest.mark.model

@@ -7,7 +7,6 @@ import json
 import math
 import platform
 from collections import Counter
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,12 +46,13 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 
 def machine_facts() -> dict[str, Any]:
+    from importlib.metadata import version
+
     from fastdistill import kernels
     from fastdistill.kernels.boundary import lib
     from fastdistill.models.plan import OP_KINDS
 
     names = [*OP_KINDS, *(name for name in kernels.__all__ if hasattr(lib, f"fd_{name}") and name not in OP_KINDS)]
-
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -79,7 +79,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
         used = {name: checkpoint.tensors[name] for name in plan.weights}
         formats = {name: tensor.format if len(tensor.shape) > 1 else "f32" for name, tensor in used.items()}
-        counts, sizes = Counter(), Counter()
+        counts: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
         for tensor in used.values():
             counts[tensor.format] += 1
             sizes[tensor.format] += tensor.nbytes
@@ -94,7 +95,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     slots = capacity + _MAX_ROWS
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
-    executor = NativeExecutor(plan, SimpleNamespace(formats=formats), _MAX_ROWS, slots, 1)
+    weightless: Any = SimpleNamespace(formats=formats)
+    executor = NativeExecutor(plan, weightless, _MAX_ROWS, slots, 1)
     return {
         "folder": str(folder),
         "architecture": plan.architecture,

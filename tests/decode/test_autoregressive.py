@@ -83,5 +83,8 @@ def test_the_same_seed_writes_the_same_text_on_every_level_for_any_split(isa, op
 
 def test_another_seed_writes_another_text():
     """Sixteen tokens out of 600 at temperature 2: the chance of a coincidence is nil."""
-    texts = {tuple(generate(Setting("biased", "q4").session(), [1], 16, Sampler(temperature=2.0, seed=seed)).tokens) for seed in range(4)}
+    texts = {
+        tuple(generate(Setting("biased", "q4").session(), [1], 16, Sampler(temperature=2.0, seed=seed)).tokens)
+        for seed in range(4)
+    }
     assert len(texts) == 4

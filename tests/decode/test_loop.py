@@ -70,7 +70,7 @@ def test_a_models_text_ends_where_its_session_is_full(isa):
 
 @pytest.mark.parametrize(
     "prompt, error, text",
-    [([], ArgumentError, "at least one token"), ([1] * 9, CapacityError, "9 tokens, more than the session's capacity of 8")],
+    [([], ArgumentError, "prompt"), ([1] * 9, CapacityError, "9 tokens, more than the session's capacity of 8")],
 )
 @pytest.mark.parametrize("make", [lambda: counting(capacity=8), lambda: PLAIN.session(capacity=8)])
 def test_a_prompt_that_is_empty_or_too_long_is_refused(prompt, error, text, make):
@@ -158,7 +158,9 @@ def test_a_session_used_again_writes_what_a_fresh_one_writes(setting, before, pr
         session.prefill(before)
     if pending:
         session.forward([1, 2], parents=[-1, -1])
-    common = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), min(len(before), len(prompt)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), min(len(before), len(prompt))
+    )
     result = generate(session, prompt, 6)
     assert result.stats.reused_tokens == min(common, len(prompt) - 1)  # the last row has to be run: it gives the token
     assert result.tokens == generate(setting.session(), prompt, 6).tokens
@@ -208,7 +210,10 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
 
 
 def test_texts_over_functions_run_in_the_same_loop():
-    texts = [Text(counting(), Request(np.array([n], np.int32), 0, Sampler()), Limits(3, frozenset()), Autoregressive(), None) for n in (1, 20)]
+    texts = [
+        Text(counting(), Request(np.array([n], np.int32), 0, Sampler()), Limits(3, frozenset()), Autoregressive(), None)
+        for n in (1, 20)
+    ]
     assert list(write(texts)) == []
     assert [text.result.tokens for text in texts] == [[2, 3, 4], [21, 22, 23]]
 

@@ -93,7 +93,12 @@ def test_a_tree_is_the_dense_model_with_each_row_seeing_its_path(name, context, 
 
 
 @settings(max_examples=15)
-@given(name=names, context=token_lists(0, 8), blocks=st.lists(token_lists(1, 4), min_size=1, max_size=3), branches=st.booleans())
+@given(
+    name=names,
+    context=token_lists(0, 8),
+    blocks=st.lists(token_lists(1, 4), min_size=1, max_size=3),
+    branches=st.booleans(),
+)
 def test_blocks_are_the_dense_model_with_rows_of_one_node_seeing_each_other(name, context, blocks, branches):
     """A chain of blocks, or branches of one context."""
     n, node_of = len(context), [number for number, block in enumerate(blocks) for _ in block]
@@ -102,7 +107,10 @@ def test_blocks_are_the_dense_model_with_rows_of_one_node_seeing_each_other(name
         for j, other in enumerate(node_of):
             sees[n + i, n + j] = own == other or (not branches and other < own)
     starts = [0] * len(blocks) if branches else np.cumsum([0, *map(len, blocks[:-1])]).tolist()
-    positions = [*range(n), *(n + start + i for start, block in zip(starts, blocks, strict=True) for i in range(len(block)))]
+    positions = [
+        *range(n),
+        *(n + start + i for start, block in zip(starts, blocks, strict=True) for i in range(len(block))),
+    ]
     flat = [token for block in blocks for token in block]
     want = dense_logits(name, context + flat, positions, sees)[n:]
     session = network(name).session(64)
@@ -126,7 +134,9 @@ def test_replacing_is_the_dense_model_with_the_replaced_rows_hidden(name, contex
     want = dense_logits(name, [*context, *new, 5], [*range(n), *range(start, end), n], sees)
     session = network(name).session(64)
     session.prefill(context)
-    np.testing.assert_allclose(session.forward(new, replace=(start, end), read=LOGITS).logits, want[n:-1], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        session.forward(new, replace=(start, end), read=LOGITS).logits, want[n:-1], atol=TOLERANCE
+    )
     session.keep(range(len(new)))
     np.testing.assert_allclose(session.forward([5], read=LOGITS).logits, want[-1:], atol=TOLERANCE)
 
@@ -165,7 +175,13 @@ def test_linear_rope_divides_every_frequency():
 def test_llama3_rope_is_the_released_formula(factor, low, spread, original, size, theta):
     """Wavelengths beyond original / low are slowed by the factor, those below original / high are not; between, blended."""
     high = low + spread
-    rope = dict(rope_type="llama3", factor=factor, low_freq_factor=low, high_freq_factor=high, original_max_position_embeddings=original)
+    rope = dict(
+        rope_type="llama3",
+        factor=factor,
+        low_freq_factor=low,
+        high_freq_factor=high,
+        original_max_position_embeddings=original,
+    )
     want = []
     for i in range(size // 2):
         frequency = theta ** (-2 * i / size)
@@ -182,7 +198,10 @@ def test_llama3_rope_is_the_released_formula(factor, low, spread, original, size
 
 def test_old_and_new_spellings_of_rope_are_one():
     old = config(rope_theta=5e4, rope_scaling={"type": "linear", "factor": 2.0})
-    new = Config({k: v for k, v in config().raw.items() if k != "rope_theta"} | {"rope_parameters": {"rope_theta": 5e4, "rope_type": "linear", "factor": 2.0}})
+    new = Config(
+        {k: v for k, v in config().raw.items() if k != "rope_theta"}
+        | {"rope_parameters": {"rope_theta": 5e4, "rope_type": "linear", "factor": 2.0}}
+    )
     np.testing.assert_array_equal(inverse_frequencies(old, 16), inverse_frequencies(new, 16))
 
 
@@ -192,7 +211,9 @@ def test_rope_that_depends_on_the_length_is_refused(kind):
         plan_for(rope_config(rope_type=kind, factor=2.0))
 
 
-@pytest.mark.parametrize("rope", [dict(partial_rotary_factor=0.5), dict(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5})])
+@pytest.mark.parametrize(
+    "rope", [dict(partial_rotary_factor=0.5), dict(rope_scaling={"rope_type": "default", "partial_rotary_factor": 0.5})]
+)
 def test_rope_over_a_part_of_the_head_is_refused_not_ignored(rope):
     with pytest.raises((UnsupportedError, CheckpointError), match="partial_rotary_factor"):
         plan_for(config(**rope))
@@ -205,12 +226,24 @@ def test_rope_over_a_part_of_the_head_is_refused_not_ignored(rope):
         dict(rope_type="linear", factor=0),
         dict(rope_type="linear", factor="2"),
         dict(rope_type="llama3", factor=8.0),
-        dict(rope_type="llama3", factor=8.0, low_freq_factor=4.0, high_freq_factor=1.0, original_max_position_embeddings=64),
-        dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64.5),
+        dict(
+            rope_type="llama3",
+            factor=8.0,
+            low_freq_factor=4.0,
+            high_freq_factor=1.0,
+            original_max_position_embeddings=64,
+        ),
+        dict(
+            rope_type="llama3",
+            factor=8.0,
+            low_freq_factor=1.0,
+            high_freq_factor=4.0,
+            original_max_position_embeddings=64.5,
+        ),
     ],
 )
 def test_impossible_rope_is_refused(rope):
-    with pytest.raises(CheckpointError, match="rope_parameters|factor|original"):
+    with pytest.raises(CheckpointError, match=r"rope_parameters|factor|original"):
         plan_for(rope_config(**rope))
 
 
@@ -290,7 +323,15 @@ _anything = st.one_of(
     st.none(), st.booleans(), st.integers(-2, 600), st.integers(), st.floats(), st.text(max_size=4), st.lists(st.integers(), max_size=2),
     st.dictionaries(st.sampled_from(["rope_type", "factor", "rope_theta", "type"]), st.one_of(st.none(), st.floats(), st.text(max_size=3)), max_size=3),
 )  # fmt: skip
-_KEYS = [*config("biased").raw, "rope_scaling", "rope_parameters", "sliding_window", "use_sliding_window", "hidden_act", "partial_rotary_factor"]
+_KEYS = [
+    *config("biased").raw,
+    "rope_scaling",
+    "rope_parameters",
+    "sliding_window",
+    "use_sliding_window",
+    "hidden_act",
+    "partial_rotary_factor",
+]
 
 
 @settings(max_examples=1000)

@@ -13,9 +13,16 @@ from fastdistill.runtime import forward_many, from_callable
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.read import Read
 from tests.small_models import network
-from tests.strategies import LOGITS, Setting, assert_rows, assert_statistics, bits, settings_of_models, token_lists, trees
-
-EVERYTHING = dict(logits=True, hidden=True, sampler=Sampler())
+from tests.strategies import (
+    LOGITS,
+    Setting,
+    assert_rows,
+    assert_statistics,
+    bits,
+    settings_of_models,
+    token_lists,
+    trees,
+)
 
 
 def assert_same(got, want):
@@ -47,13 +54,22 @@ def requests_of(draw, setting):
         arguments["nodes"] = [0] * len(tokens)
     elif kind == "inputs":
         width = network(setting.name, setting.format).plan.hidden_size
-        arguments = dict(inputs={"embedding": np.random.default_rng(len(tokens)).standard_normal((len(tokens), width)).astype(np.float32)})
+        arguments = dict(
+            inputs={
+                "embedding": np.random.default_rng(len(tokens)).standard_normal((len(tokens), width)).astype(np.float32)
+            }
+        )
     elif kind == "exit":
         arguments["layers"] = (0, 1)
     elif kind == "resume":
         arguments = dict(layers=(1, 2))
     log_prob = np.array([3], np.int32) if draw(st.booleans()) else None
-    read = Read(logits=draw(st.booleans()), hidden=draw(st.booleans()), sampler=draw(st.sampled_from([None, Sampler()])), log_prob_of=log_prob)
+    read = Read(
+        logits=draw(st.booleans()),
+        hidden=draw(st.booleans()),
+        sampler=draw(st.sampled_from([None, Sampler(), Sampler(temperature=1.0, repetition_penalty=2.0)])),
+        log_prob_of=log_prob,
+    )
 
     def make():
         session = setting.session(**options)
@@ -74,7 +90,11 @@ def test_equals_separate_forwards_bit_for_bit(isa, setting, data):
     results = forward_many([(session, arguments) for session, (_, arguments) in zip(together, made, strict=True)])
     for session, twin, result, (_, arguments) in zip(together, apart, results, made, strict=True):
         assert_same(result, twin.forward(**arguments))
-        assert (session.length, session.pending, session.tokens.tolist()) == (twin.length, twin.pending, twin.tokens.tolist())
+        assert (session.length, session.pending, session.tokens.tolist()) == (
+            twin.length,
+            twin.pending,
+            twin.tokens.tolist(),
+        )
         if session.pending and session._pending.layers == 1:
             assert_same(session.forward(layers=(1, 2), read=LOGITS), twin.forward(layers=(1, 2), read=LOGITS))
         session.keep([])
@@ -102,7 +122,9 @@ def test_no_pass_is_larger_than_max_rows_and_neighbours_share_passes(monkeypatch
     run = NativeExecutor.run
     monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
     sessions = [setting.session() for _ in sizes]
-    results = forward_many([(s, dict(tokens=list(range(size)), read=LOGITS)) for s, size in zip(sessions, sizes, strict=True)])
+    results = forward_many(
+        [(s, dict(tokens=list(range(size)), read=LOGITS)) for s, size in zip(sessions, sizes, strict=True)]
+    )
     assert passes == [8, 8, 1, 8]
     for result, size in zip(results, sizes, strict=True):
         assert_rows(result, setting.oracle.rows(range(size)))

@@ -16,7 +16,18 @@ from fastdistill.runtime import forward_many
 from fastdistill.runtime.network import Network
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import (
-    ALPHABET, LOGITS, Setting, Tree, assert_rows, bits, cut, level, poisoned, settings_of_models, token_lists, trees,
+    ALPHABET,
+    LOGITS,
+    Setting,
+    Tree,
+    assert_rows,
+    bits,
+    cut,
+    level,
+    poisoned,
+    settings_of_models,
+    token_lists,
+    trees,
 )  # fmt: skip
 
 FEWER = settings(max_examples=30)
@@ -41,7 +52,12 @@ def test_a_row_of_a_tree_has_the_bits_of_its_path_as_a_text(isa, setting, contex
 
 
 @FEWER
-@given(setting=settings_of_models, context=token_lists(0, 6), rounds=st.lists(trees(9), min_size=1, max_size=3), data=st.data())
+@given(
+    setting=settings_of_models,
+    context=token_lists(0, 6),
+    rounds=st.lists(trees(9), min_size=1, max_size=3),
+    data=st.data(),
+)
 def test_a_path_kept_out_of_a_tree_is_a_text_like_any_other(isa, setting, context, rounds, data):
     session, text = setting.session(max_rows=16), list(context)
     if context:
@@ -77,7 +93,9 @@ def test_a_sequence_has_the_same_bits_whoever_shares_the_pass(isa, setting, text
     for session, text, n in zip(sessions, texts, parts, strict=True):
         if n:
             session.prefill(text[:n])
-    requests = [(s, dict(tokens=text[n : n + 8], read=LOGITS)) for s, text, n in zip(sessions, texts, parts, strict=True)]
+    requests = [
+        (s, dict(tokens=text[n : n + 8], read=LOGITS)) for s, text, n in zip(sessions, texts, parts, strict=True)
+    ]
     # max_rows may be as low as 4: a request must fit it
     for _, arguments in requests:
         arguments["tokens"] = arguments["tokens"][: setting.max_rows]
@@ -113,13 +131,22 @@ def test_a_block_has_the_same_bits_in_whatever_order_its_rows_lie(isa, setting, 
     order = data.draw(st.permutations(range(len(block))))
     node = 1 if decoys else 0
     rows = session.forward(
-        [block[i] for i in order], nodes=[node] * len(block), parents=[-1], positions=[len(context) + i for i in order], read=LOGITS
+        [block[i] for i in order],
+        nodes=[node] * len(block),
+        parents=[-1],
+        positions=[len(context) + i for i in order],
+        read=LOGITS,
     )
     assert_rows(rows, want[list(order)])
 
 
 @FEWER
-@given(setting=settings_of_models, context=token_lists(0, 10), blocks=st.lists(token_lists(1, 4), min_size=1, max_size=4), data=st.data())
+@given(
+    setting=settings_of_models,
+    context=token_lists(0, 10),
+    blocks=st.lists(token_lists(1, 4), min_size=1, max_size=4),
+    data=st.data(),
+)
 def test_a_chain_of_blocks_has_the_same_bits_however_it_is_split(isa, setting, context, blocks, data):
     want = block_alone(setting, context, blocks)
     session = setting.session(max_rows=16)
@@ -147,7 +174,12 @@ def test_a_chain_of_blocks_has_the_same_bits_however_it_is_split(isa, setting, c
 
 
 @FEWER
-@given(setting=settings_of_models, context=token_lists(0, 10), branches=st.lists(token_lists(1, 4), min_size=1, max_size=4), data=st.data())
+@given(
+    setting=settings_of_models,
+    context=token_lists(0, 10),
+    branches=st.lists(token_lists(1, 4), min_size=1, max_size=4),
+    data=st.data(),
+)
 def test_branches_over_the_context_do_not_see_each_other(isa, setting, context, branches, data):
     want = [block_alone(setting, context, [branch])[0] for branch in branches]
     session = setting.session(max_rows=16)
@@ -168,7 +200,9 @@ def test_branches_over_the_context_do_not_see_each_other(isa, setting, context, 
 # ---- replace ----
 
 
-def check_replacing(setting: Setting, context: list[int], replace: tuple[int, int], new: list[int], after: list[int]) -> None:
+def check_replacing(
+    setting: Setting, context: list[int], replace: tuple[int, int], new: list[int], after: list[int]
+) -> None:
     """Rows put in the place of others, and rows after them: given singly while all are pending (the oracle), or kept between."""
     singly, want, following = setting.session(threads=1), [], []
     positions = [len(context) + len(new) + i for i in range(len(after))]
@@ -196,7 +230,9 @@ def test_rows_replaced_one_for_one_have_the_same_bits_before_and_after_keep(isa,
     check_replacing(setting, context, (start, end), data.draw(token_lists(end - start, end - start)), after)
 
 
-@pytest.mark.parametrize("replace, count", [((0, 0), 1), ((3, 3), 2), ((3, 4), 3), ((2, 6), 1), ((4, 8), 4), ((8, 8), 2)])
+@pytest.mark.parametrize(
+    "replace, count", [((0, 0), 1), ((3, 3), 2), ((3, 4), 3), ((2, 6), 1), ((4, 8), 4), ((8, 8), 2)]
+)
 def test_rows_that_replace_more_or_fewer_have_the_same_bits_before_and_after_keep(isa, replace, count):
     """More rows than there was room for share positions with the rows behind them: `keep` must not change the order."""
     for format in ("f32", "q4"):

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastdistill.checkpoint import quantize_tensor
 from fastdistill.models import plan_for
 from fastdistill.runtime.lowering import ROW_WISE, lower
 from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
-from tests.small_models import CONFIGS, FORMATS, config, network
+from tests.small_models import CONFIGS, FORMATS, config, network, tensors
 from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, settings_of_models, token_lists
 
 TAPS = ("embedding", "layers.0", "layers.1")
@@ -21,12 +23,20 @@ PROGRAMS = [dict(fuse=fuse, keep=keep) for fuse in (False, True) for keep in (Fa
 def session_with(setting: Setting, taps=(), **program):
     session = setting.session(taps=taps)
     made = session.network
-    session.executor = NativeExecutor(made.plan, made.weights, session.max_rows, session.cache.slots, made.threads, taps, **program)
+    session.executor = NativeExecutor(
+        made.plan, made.weights, session.max_rows, session.cache.slots, made.threads, taps, **program
+    )
     return session
 
 
 @settings(max_examples=30)
-@given(setting=settings_of_models, program=st.sampled_from(PROGRAMS), text=token_lists(1, 16), tapped=st.booleans(), data=st.data())
+@given(
+    setting=settings_of_models,
+    program=st.sampled_from(PROGRAMS),
+    text=token_lists(1, 16),
+    tapped=st.booleans(),
+    data=st.data(),
+)
 def test_fused_or_not_and_kept_or_not_programs_give_the_same_bits(isa, setting, program, text, tapped, data):
     session = session_with(setting, TAPS if tapped else (), **program)
     want = setting.session(taps=TAPS, max_rows=16).forward(text, read=Read(hidden=True)).copy()
@@ -47,7 +57,9 @@ def test_a_pass_reads_nothing_of_the_arena_that_it_has_not_written(isa, name, fo
     session, start = session_with(setting, TAPS, fuse=fuse), 0
     for size in (4, 1, 1):
         session.executor._arena[:] = np.nan
-        assert_rows(session.forward(text[start : start + size], read=LOGITS), setting.oracle.rows(text)[start : start + size])
+        assert_rows(
+            session.forward(text[start : start + size], read=LOGITS), setting.oracle.rows(text)[start : start + size]
+        )
         start += size
 
 
@@ -106,16 +118,17 @@ def test_fusing_leaves_four_linears_a_layer():
     plan = plan_for(config("plain", layers=2))
     program = lower(plan, {weight: True for weight in plan.weights})
     linears = [step for step in program.steps if step.kind == "linear"]
-    assert [(len(step.weights), step.epilogue) for step in linears] == [(3, "store"), (1, "residual"), (2, "gated"), (1, "residual")] * 2
+    assert [(len(step.weights), step.epilogue) for step in linears] == [
+        (3, "store"),
+        (1, "residual"),
+        (2, "gated"),
+        (1, "residual"),
+    ] * 2
     assert not [step for step in program.steps if step.kind in ("add", "silu_mul")]
 
 
 def test_mixed_formats_share_a_step_and_codes():
     """q in q8 beside k in f32: the step reads floats and codes of the same rows."""
-    from fastdistill.checkpoint import quantize_tensor
-    from fastdistill.runtime.network import Network
-    from tests.small_models import tensors
-
     plan = plan_for(config())
     made = tensors(plan, 1, "f32")
     for number, name in enumerate(made):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def slots_of(runs: np.ndarray) -> list[int]:
 
 def lists_of(runs: np.ndarray, offsets: np.ndarray) -> list[list[int]]:
     assert runs.dtype == np.int32 and offsets.dtype == np.int64 and runs.flags.c_contiguous
-    return [slots_of(runs[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [slots_of(runs[a:b]) for a, b in pairwise(offsets)]
 
 
 @given(slots=st.lists(st.integers(0, 30), min_size=1, max_size=30))
@@ -25,7 +27,7 @@ def test_runs_say_the_same_slots_in_the_same_order_and_never_touch(slots):
     runs = runs_of(np.array(slots))
     assert slots_of(runs) == slots
     assert (runs[:, 1] >= 1).all()
-    assert all(start + length != following for (start, length), (following, _) in zip(runs[:-1], runs[1:], strict=True))
+    assert all(start + length != following for (start, length), (following, _) in pairwise(runs))
 
 
 @given(length=st.integers(0, 20), rows=st.integers(1, 8))
@@ -35,7 +37,9 @@ def test_row_i_of_a_chain_sees_everything_up_to_itself(length, rows):
 
 @given(
     context=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), max_size=10, unique_by=lambda pair: pair[0]),
-    extras=st.lists(st.lists(st.tuples(st.integers(41, 80), st.integers(0, 14)), min_size=1, max_size=6), min_size=1, max_size=4),
+    extras=st.lists(
+        st.lists(st.tuples(st.integers(41, 80), st.integers(0, 14)), min_size=1, max_size=6), min_size=1, max_size=4
+    ),
     place=st.floats(0, 1),
 )
 def test_a_nodes_list_holds_what_it_sees_in_position_order(context, extras, place):
@@ -50,7 +54,9 @@ def test_a_nodes_list_holds_what_it_sees_in_position_order(context, extras, plac
         assert sorted(got) == sorted(slot for slot, _ in seen)
         positions = dict(seen)
         if len(positions) == len(seen):  # no slot drawn twice
-            assert got == [slot for slot, _ in sorted(seen, key=lambda pair: pair[1])]  # stable: equals as in the sequence
+            assert got == [
+                slot for slot, _ in sorted(seen, key=lambda pair: pair[1])
+            ]  # stable: equals as in the sequence
 
 
 @st.composite
@@ -106,6 +112,8 @@ def test_a_session_lays_out_each_nodes_list_as_the_matrix_says(context, forest, 
                 lineage.add(member)
                 member = parents[member]
             want = {slot for slot in range(len(context)) if slot not in hidden}
-            want |= {len(context) + other for other, owner in enumerate(node_of[: first + len(nodes)]) if owner in lineage}
+            want |= {
+                len(context) + other for other, owner in enumerate(node_of[: first + len(nodes)]) if owner in lineage
+            }
             assert set(lists[share.nodes[row]]) == want
         session.forward([1] * len(nodes), rows=(), **arguments)
