@@ -194,9 +194,7 @@ class Model:
         )
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
         min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
-        ends = self.end_tokens | {
-            check_integer("stop_token_ids", token, 0, self.vocab_size - 1) for token in stop_token_ids
-        }
+        ends = self.end_tokens.union(check_integers("stop_token_ids", stop_token_ids, 0, self.vocab_size - 1, empty=True).tolist())
         sampler = Sampler(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
             logit_bias=logit_bias or {}, seed=seed,
@@ -208,19 +206,16 @@ class Model:
             for token in ends:
                 if token < self.vocab_size:
                     early[token // 32] &= ~np.uint32(1 << token % 32)
+        if decoder is not None and not hasattr(decoder, "start"):
+            raise ArgumentError(f"decoder must be a decoder such as Autoregressive(), got {decoder!r:.80}")
+        limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
+        stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         if session is None:
             session = self.session(capacity=min(self.plan.max_positions, len(ids) + max_tokens))
         elif getattr(session, "network", None) is not self.network:
             raise ArgumentError("session belongs to another model")
-        limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
         request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
-        return Text(
-            session,
-            request,
-            limits,
-            decoder or Autoregressive(),
-            TextStream(self.tokenizer, stop) if self._has_text or stop else None,
-        )
+        return Text(session, request, limits, decoder or Autoregressive(), stream)
 
     @cached_property
     def _has_text(self) -> bool:

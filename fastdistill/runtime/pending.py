@@ -82,6 +82,10 @@ class Pending:
                 positions[members] = base + depth + np.arange(len(members))
         return replace(longer, positions=np.concatenate([self.positions, positions]))
 
+    def single_rows(self, rows: Sequence[int]) -> bool:
+        """Whether each of these rows is alone in its node, and so are those it sees: they have read as a text is read."""
+        return all(len(self.seen_by(int(self.nodes[row]))) == len(self.lineage(int(self.nodes[row]))) for row in rows)
+
     def check_path(self, kept: Sequence[int]) -> None:
         """Refuse rows that are not one path: each must see those kept before it, and be kept after all that it sees."""
         seen: set[int] = set()

@@ -74,6 +74,7 @@ class Session:
         self.executor = network.executor(self.max_rows, self.cache.slots, self.taps)
         self._positions = np.zeros(self.capacity, np.int32)
         self._tokens = np.full(self.capacity, -1, np.int32)
+        self._text_length = 0  # leading rows that have seen the rows before them and no others
         self._pending: Pending | None = None
         self._lock = threading.Lock()
 
@@ -165,17 +166,20 @@ class Session:
                 after = slice(end, self.length)
                 self._tokens[start:length] = np.concatenate([pending.tokens[chosen], self._tokens[after]])
                 self._positions[start:length] = np.concatenate([pending.positions[chosen], self._positions[after]])
+            is_text = end == self.length and pending.single_rows(kept)  # what stays behind is seen, and saw what is gone
+            self._text_length = min(self._text_length, start) + (len(kept) if is_text and start <= self._text_length else 0)
             self.length, self._pending = length, None
 
     def truncate(self, length: int) -> None:
         """Forget committed rows from `length` on, and all pending ones."""
         with self.entered():
             self.length = check_integer("length", length, 0, self.length)
+            self._text_length = min(self._text_length, self.length)
             self._pending = None
 
     def common_prefix(self, tokens: np.ndarray) -> int:
-        """How many of these tokens, from the first, are committed at the positions they have in a text."""
-        in_place = common_prefix(self._positions[: self.length], np.arange(self.length))
+        """How many of these tokens, from the first, are committed as a text is: in place, and each after reading the others."""
+        in_place = common_prefix(self._positions[: self._text_length], np.arange(self._text_length))
         return common_prefix(self._tokens[:in_place], tokens)
 
     def fork(self) -> Session:
@@ -186,7 +190,7 @@ class Session:
             other.cache.copy_from(self.cache, self.length)
             other._tokens[:] = self._tokens
             other._positions[:] = self._positions
-            other.length = self.length
+            other.length, other._text_length = self.length, self._text_length
             return other
 
     @contextmanager
@@ -272,6 +276,7 @@ class Session:
         if share.pending is None:
             rows = slice(self.length, self.length + len(share.tokens))
             self._tokens[rows], self._positions[rows] = share.tokens, share.positions
+            self._text_length = rows.stop if self._text_length == self.length else self._text_length
             self.length = rows.stop
         elif share.layers[1] == self.network.plan.num_layers:
             self._pending = replace(share.pending, streams=None)

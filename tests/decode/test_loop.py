@@ -180,6 +180,25 @@ def test_tokens_at_other_positions_are_not_reused():
     assert prepare_session(session, np.array([*PROMPT, 5], np.int32)) <= 1
 
 
+@pytest.mark.parametrize("how", ["a block", "a replaced row", "an inserted row"])
+def test_rows_that_have_read_something_else_are_not_reused(how):
+    """The tokens and positions of a text, but some rows have seen later ones, or what stood there before."""
+    session, text = PLAIN.session(), [1, 2, 3, 4, 5, 0]
+    if how == "a block":
+        session.forward(text, nodes=[0] * 6)
+        session.keep(range(6))
+    else:
+        replace = (2, 3) if how == "a replaced row" else (2, 2)
+        session.forward([1, 2, 0, 4, 5, 0] if how == "a replaced row" else [1, 2, 4, 5, 0])
+        session.forward([3], replace=replace)
+        session.keep([0])
+    assert session.tokens.tolist() == text
+    result = generate(session, [*text, 4], 8)
+    assert result.tokens == generate(PLAIN.session(), [*text, 4], 8).tokens
+    # And the rows before them are: three at most, the replaced one included, and none of a block.
+    assert result.stats.reused_tokens in ((0,) if how == "a block" else (2, 3))
+
+
 def test_rows_given_as_inputs_are_no_tokens_to_be_reused():
     session = PLAIN.session()
     session.forward(inputs={"embedding": np.ones((2, 64), np.float32)})

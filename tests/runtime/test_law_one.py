@@ -5,6 +5,8 @@ The oracle runs one token a forward, on the scalar level, with one thread.  Slot
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -101,6 +103,21 @@ def test_a_sequence_has_the_same_bits_whoever_shares_the_pass(isa, setting, text
         arguments["tokens"] = arguments["tokens"][: setting.max_rows]
     for result, text, n, (_, arguments) in zip(forward_many(requests), texts, parts, requests, strict=True):
         assert_rows(result, setting.oracle.rows(text)[n : n + len(arguments["tokens"])])
+
+
+def test_sessions_of_one_model_may_run_in_several_python_threads_at_once(isa):
+    """Whoever finds the pool taken works alone: the same bits."""
+    setting = Setting("plain", "q4", threads=2)
+    texts = [[seed % ALPHABET, *range(ALPHABET)] * 4 for seed in range(4)]
+    want = [setting.oracle.rows(text) for text in texts]
+
+    def write(text):
+        session = setting.session()
+        return np.concatenate([bits(session.forward([token], read=LOGITS).logits) for token in text])
+
+    with ThreadPoolExecutor(4) as pool:
+        for got, rows in zip(pool.map(write, texts), want, strict=True):
+            np.testing.assert_array_equal(got, rows)
 
 
 # ---- blocks: the oracle is the block alone, its rows in order, scalar, one thread ----
