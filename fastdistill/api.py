@@ -189,9 +189,11 @@ class Model:
         session: Session | None = None,
         decoder: Decoder | None = None,
     ) -> Text:
-        ids = check_integers(
-            "prompt", self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt, 0, self.vocab_size - 1
-        )
+        if isinstance(prompt, str):
+            prompt = self.tokenizer.encode(prompt)
+        ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
+        if len(ids) == 0:
+            raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
         min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
         ends = self.end_tokens.union(check_integers("stop_token_ids", stop_token_ids, 0, self.vocab_size - 1, empty=True).tolist())

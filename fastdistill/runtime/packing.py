@@ -40,6 +40,8 @@ class PackedWeights:
         for done, (name, weight) in enumerate(plan.weights.items(), 1):
             tensor = converted(plan, tensors, name, format)
             self.formats[name] = tensor.format
+            if name in biases.values():
+                continue  # its matrix holds it
             if len(weight.shape) == 1:
                 self._vectors[name] = np.zeros(-(-weight.shape[0] // 32) * 32, np.float32)
                 self._vectors[name][: weight.shape[0]] = tensor.to_float32()

@@ -259,7 +259,7 @@ def test_log_probs_are_those_of_the_model_best_first():
 
 def test_ties_among_log_probs_go_to_the_lowest_tokens():
     request = Request(np.array([1], np.int32), 0, Sampler(), want_logits=True)
-    text = Text(counting(), request, Limits(1, frozenset(), logprobs=4), Autoregressive(), None)
+    text = Text(counting(5000), request, Limits(1, frozenset(), logprobs=4), Autoregressive(), None)
     for _ in write([text]):
         pass
     assert [token for token, _ in text.result.logprobs[0].top] == [2, 0, 1, 3]

@@ -281,6 +281,18 @@ def test_rows_drafted_by_the_first_layers_one_by_one_are_verified_together(isa):
     assert_rows(session.forward([5], read=LOGITS), PLAIN.oracle.rows([2, 3, *drafted[:2], 5])[-1:])
 
 
+@pytest.mark.parametrize("format", ["f32", "q4"])
+def test_rows_given_as_floats_may_wait_at_an_exit_too(isa, format):
+    setting = Setting("odd", format)
+    session = setting.session()
+    session.forward(inputs={"embedding": embedding_rows(setting, [1, 2])}, layers=(0, 1))
+    session.forward([3], parents=[1], layers=(0, 1))
+    assert_rows(session.forward(layers=(1, 2), read=LOGITS), setting.oracle.rows([1, 2, 3]))
+    session.keep([0, 1, 2])
+    assert session.tokens.tolist() == [-1, -1, 3]
+    assert_rows(session.forward([4], read=LOGITS), setting.oracle.rows([1, 2, 3, 4])[-1:])
+
+
 def test_layers_are_refused_where_the_rows_have_not_come_that_far():
     session = PLAIN.session()
     with pytest.raises(ArgumentError, match="layers start at 1, but no rows are pending"):
