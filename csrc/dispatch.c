@@ -84,13 +84,21 @@ int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const
     return FD_OK;
 }
 
+/* Every entry computes in the IEEE modes, whatever mode the caller is in. */
+#define FD_IN_IEEE_MODE(call) do { \
+    unsigned mode = fd_float_mode_enter(); \
+    int status = (call); \
+    fd_float_mode_leave(mode); \
+    return status; \
+} while (0)
+
 int fd_quantize_rows(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total)
 {
-    return fd_kernels->quantize_rows(rows, width, x, codes, scale, sum, total);
+    FD_IN_IEEE_MODE(fd_kernels->quantize_rows(rows, width, x, codes, scale, sum, total));
 }
 int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
 {
-    return fd_kernels->linear(weight, rows, x, y, threads);
+    FD_IN_IEEE_MODE(fd_kernels->linear(weight, rows, x, y, threads));
 }
 int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
                       float *log_sum_exp, float *entropy, int threads)
@@ -99,8 +107,7 @@ int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t 
 }
 int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
 {
-    fd_kernels->exp_log(n, x, exp_out, log_out);
-    return FD_OK;
+    FD_IN_IEEE_MODE((fd_kernels->exp_log(n, x, exp_out, log_out), FD_OK));
 }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
 {
@@ -109,8 +116,7 @@ int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t 
 }
 int fd_gumbel_noise(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise)
 {
-    fd_kernels->gumbel_noise(rows, vocab, positions, chance, noise);
-    return FD_OK;
+    FD_IN_IEEE_MODE((fd_kernels->gumbel_noise(rows, vocab, positions, chance, noise), FD_OK));
 }
 int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample.c */
 {

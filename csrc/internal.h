@@ -29,6 +29,30 @@ void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_sta
 typedef void fd_range_fn(void *context, int64_t begin, int64_t end);
 void fd_parallel_for(int threads, int64_t items, int64_t grain, fd_range_fn *run, void *context);
 
+/* Rounding and denormals as IEEE 754 has them, whatever another library has set in this thread: between the two calls. */
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+static inline unsigned fd_float_mode_enter(void)
+{
+    unsigned mode = _mm_getcsr();
+    _mm_setcsr(0x1f80);
+    return mode;
+}
+static inline void fd_float_mode_leave(unsigned mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+static inline unsigned fd_float_mode_enter(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    return (unsigned)mode;
+}
+static inline void fd_float_mode_leave(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
+#else
+static inline unsigned fd_float_mode_enter(void) { return 0; }
+static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
+#endif
+
 void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
 
 struct fd_kernels {

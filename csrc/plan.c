@@ -10,8 +10,7 @@ struct forward {
     const struct fd_op *ops;
     const int64_t *stages;               /* stage s is ops stages[s] .. stages[s + 1] */
     const struct fd_pass *pass;
-    _Atomic int64_t bad_op;              /* the first op that met a row that is not finite, or INT64_MAX */
-    _Atomic int64_t bad_row;
+    _Atomic int64_t bad;                 /* op << 32 | row of the first op and row that are not finite, or INT64_MAX */
 };
 
 static int64_t forward_tasks(void *context, int64_t stage)
@@ -24,19 +23,19 @@ static void forward_run(void *context, int64_t stage, int64_t task)
     struct forward *f = context;
     for (int64_t op = f->stages[stage]; op < f->stages[stage + 1]; op++) {
         int64_t row = f->kernels->op_run(f->ops + op, f->pass, task);
-        if (row < 0 || atomic_load(&f->bad_op) <= op) continue;
-        atomic_store(&f->bad_op, op);
-        atomic_store(&f->bad_row, row);
+        int64_t found = op << 32 | row, least = atomic_load(&f->bad);
+        while (row >= 0 && found < least && !atomic_compare_exchange_weak(&f->bad, &least, found)) continue;
     }
 }
 
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads, int64_t *where)
 {
-    struct forward f = {fd_kernels, ops, stages, pass, INT64_MAX, 0};
+    struct forward f = {fd_kernels, ops, stages, pass, INT64_MAX};
     fd_run_stages(threads, count, forward_tasks, forward_run, &f);
-    where[0] = atomic_load(&f.bad_op);
-    where[1] = atomic_load(&f.bad_row);
-    return where[0] == INT64_MAX ? FD_OK : FD_NOT_FINITE;
+    int64_t bad = atomic_load(&f.bad);
+    where[0] = bad >> 32;
+    where[1] = bad & 0xffffffff;
+    return bad == INT64_MAX ? FD_OK : FD_NOT_FINITE;
 }
 
 int64_t fd_statistics_floats(int64_t vocab) { return fd_ceil(vocab, FD_CHUNK) * FD_PARTIAL; }

@@ -46,26 +46,6 @@ static struct {
 
 int fd_threads_limit(void) { return MOST_THREADS; }
 
-/* Rounding and denormals as IEEE 754 has them, whatever another library has set in this thread. */
-static unsigned float_mode_enter(void)
-{
-#if defined(__x86_64__)
-    unsigned mode = _mm_getcsr();
-    _mm_setcsr(0x1f80);
-    return mode;
-#else
-    return 0;
-#endif
-}
-static void float_mode_leave(unsigned mode)
-{
-#if defined(__x86_64__)
-    _mm_setcsr(mode);
-#else
-    (void)mode;
-#endif
-}
-
 static void run_alone(const struct job *job)
 {
     for (int64_t stage = 0; stage < job->stages; stage++)
@@ -113,9 +93,9 @@ static void *worker(void *argument)
         if (index >= GATE_WANTED(gate)) { seen = GATE_GENERATION(gate); continue; }
         if (!atomic_compare_exchange_strong(&pool.gate, &gate, gate + 1)) continue;      /* shut, or another one entered */
         seen = GATE_GENERATION(gate);
-        unsigned mode = float_mode_enter();
+        unsigned mode = fd_float_mode_enter();
         work(&pool.job);
-        float_mode_leave(mode);
+        fd_float_mode_leave(mode);
         atomic_fetch_add(&pool.left, 1);
     }
 }
@@ -169,11 +149,11 @@ static int counters_ready(int64_t stages)
 void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, void *context)
 {
     struct job job = {stages, tasks, run, context, NULL};
-    unsigned mode = float_mode_enter();
+    unsigned mode = fd_float_mode_enter();
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (threads <= 1 || pthread_mutex_trylock(&pool.owner) != 0) {
         run_alone(&job);
-        float_mode_leave(mode);
+        fd_float_mode_leave(mode);
         return;
     }
     if (pool.workers < threads - 1) start_workers(threads - 1);
@@ -193,7 +173,7 @@ void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_sta
         }
     }
     pthread_mutex_unlock(&pool.owner);
-    float_mode_leave(mode);
+    fd_float_mode_leave(mode);
 }
 
 struct range { int64_t items, grain; fd_range_fn *run; void *context; };

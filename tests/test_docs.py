@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -29,7 +31,8 @@ class Block:
     language: str
     text: str
     line: int  # of its first line of text, from 1
-    end: int  # where the fence ends in the page
+    begin: int  # of its fence, in the page
+    end: int
 
     @property
     def runs(self) -> bool:
@@ -40,7 +43,7 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     fences = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1, m.end()) for m in fences]
+    return [Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1, m.start(), m.end()) for m in fences]
 
 
 def prose(page: Path) -> str:
@@ -67,16 +70,19 @@ def test_the_examples_of_a_page_run_in_order_and_print_what_it_shows(page, folde
     """A `text` block right after a python block is what that block prints."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))  # examples may use tests.small_models
-    namespace = {"__name__": "example", "folder": folder}
+    example = ModuleType("example")
+    example.folder = folder
+    monkeypatch.setitem(sys.modules, "example", example)  # dataclasses look there
     found, text, level = blocks(page), page.read_text(encoding="utf-8"), isa()
     try:
         for block, after in zip(found, [*found[1:], None], strict=True):
             if not block.runs:
                 continue
-            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")  # tracebacks show the page's lines
+            source = "\n" * (block.line - 1) + block.text  # so that tracebacks show the page's lines
+            code = compile(source, str(page), "exec", dont_inherit=True)
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(code, namespace)
-            if after is not None and after.language == "text" and not text[block.end : text.rindex("```text", 0, after.end)].strip():
+                exec(code, vars(example))
+            if after is not None and after.language == "text" and not text[block.end : after.begin].strip():
                 assert printed.getvalue() == after.text, f"{name(page)}:{block.line} prints something else"
     finally:
         set_isa(level)

@@ -82,6 +82,7 @@ def test_a_kernel_has_all_its_places(kernel):
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
     assert f'#include "{kernel}.c"' in (ROOT / "csrc/kernels/all.h").read_text()
     assert re.search(rf"\bfd_{kernel}\(", (ROOT / "csrc/fastdistill.h").read_text()), f"fastdistill.h lacks fd_{kernel}"
+    assert kernel in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {kernel}"
     assert "isa" in inspect_names(ROOT / f"tests/kernels/test_{kernel}.py"), f"test_{kernel}.py forces no level"
 
 

@@ -26,9 +26,9 @@ def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
     kind = rope.string("rope_type", default="default")
     frequencies = np.array([theta ** (-2 * i / head_dim) for i in range(head_dim // 2)])
     if kind == "linear":
-        frequencies /= rope.number("factor", minimum=1e-3, maximum=1e6)
+        frequencies /= rope.number("factor", minimum=1.0, maximum=1e6)
     elif kind == "llama3":
-        factor = rope.number("factor", minimum=1e-3, maximum=1e6)
+        factor = rope.number("factor", minimum=1.0, maximum=1e6)
         low = rope.number("low_freq_factor", minimum=1e-3, maximum=1e6)
         high = rope.number("high_freq_factor", minimum=1e-3, maximum=1e6)
         original = rope.integer("original_max_position_embeddings", minimum=1, maximum=1 << 30)
