@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import subprocess
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -16,9 +19,18 @@ FLAGS = [
     *("-std=gnu11", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
     # Contraction off: vf_fma is the only fused multiply-add.
     *("-ffp-contract=off", "-fno-math-errno"),
-    # GCC would put off the additions of a register tile until its registers overflow: a third of the speed (docs/numerics.md).
-    *("-fno-tree-ter", "-fno-tree-reassoc", "-Wno-ignored-optimization-argument"),
 ]
+
+
+def is_clang() -> bool:
+    """Whether the compiler that setuptools will call is clang."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    return "clang" in subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
+
+
+if not is_clang():
+    # GCC would put off the additions of a register tile until its registers overflow: a third of the speed (docs/numerics.md).
+    FLAGS += ["-fno-tree-ter", "-fno-tree-reassoc"]
 
 
 def declarations() -> str:

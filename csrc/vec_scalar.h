@@ -1,7 +1,7 @@
 /* vec_scalar.h - the vector vocabulary in plain C: what each word means.
  *
  * A vf holds 16 floats, a vi 16 int32, a vm 16 truth values, a vb 16 lanes of 4 bytes.  Every level gives the same
- * bits for every word: one rounding per operation, one order for every fold.  See docs/numerics.md.
+ * bits for every word, a NaN's sign and payload aside: one rounding per operation, one order for every fold.  See docs/numerics.md.
  */
 #include <math.h>
 #include <stdint.h>
