@@ -65,7 +65,11 @@ def test_imports_follow_the_data(path):
 
 
 def test_only_the_boundary_touches_the_compiled_module():
-    users = [str(path.relative_to(PACKAGE)) for path in FILES if "_native" in imports(path) or "import _native" in path.read_text()]
+    users = [
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if "_native" in imports(path) or "import _native" in path.read_text()
+    ]
     assert users == ["kernels/boundary.py"]
 
 
@@ -87,12 +91,19 @@ def test_a_kernel_has_all_its_places(kernel):
 
 
 def inspect_names(path):
-    return {argument.arg for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef) for argument in node.args.args}
+    return {
+        argument.arg
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        for argument in node.args.args
+    }
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_and_its_reference_have_one_name_and_signature(kernel):
-    ours, meaning = (getattr(import_module(f"fastdistill.{where}.{kernel}"), kernel) for where in ("kernels", "reference"))
+    ours, meaning = (
+        getattr(import_module(f"fastdistill.{where}.{kernel}"), kernel) for where in ("kernels", "reference")
+    )
     names = list(inspect.signature(meaning).parameters)
     shared = [name for name in inspect.signature(ours).parameters if name != "threads"]
     assert shared[: len(names)] == names

@@ -22,7 +22,13 @@ def test_the_callers_rounding_mode_changes_no_bit(isa):
     codes, scale = np.full((40, 320), 7, np.int8), np.full((40, 10), 0.01, np.float16)
 
     def everything():
-        results = [*exp_log(np.abs(x[0])), *quantize_rows(x), *row_statistics(x), linear(x, "q8", codes, scale), linear(x, "f32", x)]
+        results = [
+            *exp_log(np.abs(x[0])),
+            *quantize_rows(x),
+            *row_statistics(x),
+            linear(x, "q8", codes, scale),
+            linear(x, "f32", x),
+        ]
         return [array.tobytes() for array in (*results, gumbel_noise(np.arange(2, dtype=np.int32), 500))]
 
     want = everything()

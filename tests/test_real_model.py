@@ -1,0 +1,87 @@
+"""The real SmolLM2-135M-Instruct: recorded text and bits, the same on every level; laws 1 and 2 on real weights.
+
+CI runs this file with each level forced in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import fastdistill as fd
+
+pytestmark = pytest.mark.model
+
+# Greedy, as stored (q4 and q8).  Recorded once; law 1 makes them the same on every level, thread count and architecture.
+TEXTS = {
+    "The capital of France is": " Paris.\n\nThe United States has a population of approximately 311",
+    "def fib(n):": "\n    if n == 0:\n        return 1\n    return n * fib",
+    "1, 2, 3, 4, 5,": " 6, 7, 8, 9, 10,",
+}
+LOGITS = "a6a16a9b963eacf19ea269db1e5a4d11edaec41a860fee1e4a604798f23c0839"  # sha256 of the float32 logits of every row of IDS
+
+
+@pytest.fixture(scope="module")
+def model(smollm2):
+    return fd.load(smollm2)
+
+
+def text_ids(model):
+    return model.tokenizer.encode("Alice was beginning to get very tired of sitting by her sister on the bank.")
+
+
+def test_greedy_text_is_the_recorded_one(model):
+    results = model.generate(list(TEXTS), max_tokens=16)
+    assert {prompt: result.text for prompt, result in zip(TEXTS, results, strict=True)} == TEXTS
+
+
+def test_logits_are_the_recorded_bits(model):
+    assert hashlib.sha256(model.logits(text_ids(model)).astype("<f4").tobytes()).hexdigest() == LOGITS
+
+
+def test_a_tree_and_any_split_have_the_bits_of_the_chain(model):
+    ids = text_ids(model)
+    chain = model.logits(ids)
+    session = model.session(capacity=64)
+    for size in (1, 3, 5):  # rows split over keys or not, register tiles full or not
+        start = session.length
+        got = session.forward(ids[start : start + size], read=fd.Read(logits=True)).logits
+        np.testing.assert_array_equal(got.view(np.int32), chain[start : start + size].view(np.int32))
+    start = session.length
+    tree = [ids[start], 5, ids[start + 1], 7, ids[start + 2]]  # the text's path is rows 0, 2, 4
+    got = session.forward(tree, parents=[-1, -1, 0, 0, 2], read=fd.Read(logits=True)).logits[[0, 2, 4]].copy()
+    np.testing.assert_array_equal(got.view(np.int32), chain[start : start + 3].view(np.int32))
+    session.keep([0, 2, 4])
+    got = session.forward(ids[start + 3 :], read=fd.Read(logits=True)).logits
+    np.testing.assert_array_equal(got.view(np.int32), chain[start + 3 :].view(np.int32))
+
+
+def test_sampled_text_depends_on_the_seed_and_on_nothing_else(model):
+    options = dict(max_tokens=12, temperature=0.9, top_k=40, top_p=0.95, repetition_penalty=1.1)
+    prompts = ["Once upon a time", "The sea", "A list of colours:"]
+    together = [result.tokens for result in model.generate(prompts, seed=5, **options)]
+    alone = [
+        model.generate(prompt, seed=5, session=model.session(capacity=64, max_rows=2), **options).tokens
+        for prompt in prompts
+    ]
+    assert together == alone
+    assert together != [result.tokens for result in model.generate(prompts, seed=6, **options)]
+
+
+def test_a_chat_turn_ends_itself_and_the_next_one_reuses_the_cache(model):
+    messages = [{"role": "user", "content": "Say hello."}]
+    session = model.session(capacity=256)
+    first = model.generate(model.chat_prompt(messages), max_tokens=60, session=session)
+    assert first.finish_reason == "stop" and "<|im_end|>" not in first.text
+    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "Again."}]
+    prompt = model.chat_prompt(messages)
+    second = model.generate(prompt, max_tokens=8, session=session)
+    assert second.stats.reused_tokens >= first.stats.prompt_tokens
+    assert second.tokens == model.generate(prompt, max_tokens=8).tokens
+
+
+@pytest.mark.parametrize("format", ["f16", "q8"])
+def test_other_formats_write_sense(smollm2, format):
+    assert fd.load(smollm2, format=format).generate("The capital of France is", max_tokens=2).text.startswith(" Paris")
