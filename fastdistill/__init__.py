@@ -13,20 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastdistill import errors as errors
-    from fastdistill import kernels as kernels
-    from fastdistill.api import Model as Model
-    from fastdistill.api import Score as Score
-    from fastdistill.api import load as load
-    from fastdistill.decode import Autoregressive as Autoregressive
-    from fastdistill.decode import Generation as Generation
-    from fastdistill.kernels import Sampler as Sampler
-    from fastdistill.kernels import isa as isa
-    from fastdistill.kernels import isa_levels as isa_levels
-    from fastdistill.kernels import set_isa as set_isa
-    from fastdistill.runtime import Read as Read
-    from fastdistill.runtime import forward_many as forward_many
-    from fastdistill.runtime import from_callable as from_callable
+    from fastdistill import errors, kernels
+    from fastdistill.api import Model, Score, load
+    from fastdistill.decode import Autoregressive, Generation
+    from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
+    from fastdistill.runtime import Read, forward_many, from_callable  # type: ignore[no-redef]
 
 __version__ = "0.1.0"
 
@@ -37,7 +28,22 @@ _HOMES = {
     "runtime": ("Read", "forward_many", "from_callable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(("errors", "kernels", *_HOME_OF))
+__all__ = [
+    "Autoregressive",
+    "Generation",
+    "Model",
+    "Read",
+    "Sampler",
+    "Score",
+    "errors",
+    "forward_many",
+    "from_callable",
+    "isa",
+    "isa_levels",
+    "kernels",
+    "load",
+    "set_isa",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from fastdistill.text.chat import render_chat
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 
+Prompt = str | Sequence[int]
 MOST_TOGETHER = 32  # texts of one list that share a pass
 MOST_LOGPROBS = 1000
 
@@ -120,7 +122,7 @@ class Model:
         return self.tokenizer.encode(render_chat(self.tokenizer, messages), special=False)
 
     def generate(
-        self, prompt: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]], **options: Any
+        self, prompt: Prompt | Sequence[Prompt], *arguments: Any, **options: Any
     ) -> Generation | list[Generation]:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
@@ -141,38 +143,32 @@ class Model:
         """
         prompts = _prompts(prompt)
         if prompts is None:
-            (text,) = texts = [self._text(prompt, **options)]
-        elif options.get("session") is not None:
+            return _finished([self._text(prompt, *arguments, **options)])[0]
+        if options.get("session") is not None:
             raise ArgumentError("session serves one prompt, got a list")
-        else:
-            results: list[Generation] = []
-            for start in range(0, len(prompts), MOST_TOGETHER):
-                texts = [self._text(one, **options) for one in prompts[start : start + MOST_TOGETHER]]
-                for _ in write(texts):
-                    pass
-                results += [text.result for text in texts]
-            return results
-        for _ in write(texts):
-            pass
-        return text.result
+        results: list[Generation] = []
+        for start in range(0, len(prompts), MOST_TOGETHER):
+            some = prompts[start : start + MOST_TOGETHER]
+            results += _finished([self._text(one, *arguments, **options) for one in some])
+        return results
 
-    def stream(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+    def stream(self, prompt: Prompt, *arguments: Any, **options: Any) -> Generator[str, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
 
         A `for` loop sees the pieces; the generator's return value is the Generation.
         """
         if _prompts(prompt) is not None:
             raise ArgumentError("stream takes one prompt, got a list")
-        return self._stream(self._text(prompt, **options))
+        return self._stream(self._text(prompt, *arguments, **options))
 
-    def _stream(self, text: Text) -> Iterator[str]:
+    def _stream(self, text: Text) -> Generator[str, None, Generation]:
         for _, piece in write([text]):
             yield piece
         return text.result
 
     def _text(
         self,
-        prompt: str | Sequence[int],
+        prompt: Any,
         max_tokens: int = 128,
         min_tokens: int = 0,
         temperature: float = 0.0,
@@ -196,7 +192,9 @@ class Model:
             raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
         min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
-        ends = self.end_tokens.union(check_integers("stop_token_ids", stop_token_ids, 0, self.vocab_size - 1, empty=True).tolist())
+        ends = self.end_tokens.union(
+            check_integers("stop_token_ids", stop_token_ids, 0, self.vocab_size - 1, empty=True).tolist()
+        )
         sampler = Sampler(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
             logit_bias=logit_bias or {}, seed=seed,
@@ -218,6 +216,10 @@ class Model:
             raise ArgumentError("session belongs to another model")
         request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
         return Text(session, request, limits, decoder or Autoregressive(), stream)
+
+    # The options have one home; help() shows them where they are given.
+    generate.__signature__ = inspect.signature(_text).replace(return_annotation=Generation)  # type: ignore[attr-defined]
+    stream.__signature__ = inspect.signature(_text).replace(return_annotation=Generator)  # type: ignore[attr-defined]
 
     @cached_property
     def _has_text(self) -> bool:
@@ -252,6 +254,12 @@ class Model:
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))).copy())
         return np.concatenate(parts)
+
+
+def _finished(texts: list[Text]) -> list[Generation]:
+    for _ in write(texts):
+        pass
+    return [text.result for text in texts]
 
 
 def _prompts(prompt: Any) -> list[Any] | None:

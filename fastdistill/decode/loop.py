@@ -180,10 +180,11 @@ def generate(
 
 
 def _log_probs(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:
+    assert rows.logits is not None  # the request asked for them
     logits, log_sum = rows.logits[row], rows.statistics.log_sum_exp[row]
     count = min(count, len(logits))
-    best = np.argpartition(-logits, count - 1)[:count]
-    best = best[np.lexsort((best, -logits[best]))]
+    candidates = np.flatnonzero(logits >= np.partition(logits, -count)[-count])  # more than `count` where some are equal
+    best = candidates[np.argsort(-logits[candidates], kind="stable")][:count]
     return TokenLogProbs(
         token, float(logits[token] - log_sum), tuple((int(i), float(logits[i] - log_sum)) for i in best)
     )

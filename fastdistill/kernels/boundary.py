@@ -10,7 +10,8 @@ import numpy as np
 from fastdistill import _native
 from fastdistill.errors import ArgumentError, FastDistillError, NotFiniteError
 
-ffi, lib = _native.ffi, _native.lib
+ffi: Any = _native.ffi  # type: ignore[attr-defined]
+lib: Any = _native.lib  # type: ignore[attr-defined]
 
 _C_TYPES = {
     np.dtype(np.float32): "float[]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def _joined(shares: list[Share]) -> ForwardPass:
         wanted = joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
     return ForwardPass(
         tokens=None if first.inputs is not None else joined([share.tokens for share in shares]),
-        inputs=None if first.inputs is None else joined([share.inputs for share in shares]),
+        inputs=None if first.inputs is None else joined([share.inputs for share in shares if share.inputs is not None]),
         positions=joined([share.positions for share in shares]),
         sequences=np.repeat(np.arange(count, dtype=np.int32), [len(share.tokens) for share in shares]),
         slots=joined(slots),
@@ -123,26 +124,32 @@ def _joined(shares: list[Share]) -> ForwardPass:
         want_hidden=any(share.read.hidden for share in shares),
         first_layer=first.layers[0],
         end_layer=first.layers[1],
-        stream=None if first.streams is None else joined([share.streams for share in shares]),
+        stream=None
+        if first.streams is None
+        else joined([share.streams for share in shares if share.streams is not None]),
     )
 
 
 def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
     read = share.read
     statistics = RowStatistics(*(field[reads] for field in outcome.statistics))
-    logits = None if outcome.logits is None else outcome.logits[reads]
+
+    def part(array: np.ndarray | None) -> np.ndarray | None:
+        return None if array is None else array[reads]
+
     session = share.session
 
     def seen(row: int) -> np.ndarray:
         return session.seen_tokens(share, int(share.reads[row]))
 
+    logits = part(outcome.logits)
     tokens = draw(read, statistics, logits, share.positions[share.reads], seen, session.network.threads)
     return Rows(
         statistics,
         tokens=tokens,
-        log_probs=None if read.log_prob_of is None else outcome.log_probs[reads],
+        log_probs=None if read.log_prob_of is None else part(outcome.log_probs),
         logits=logits if read.logits else None,
-        hidden=outcome.hidden[reads] if read.hidden else None,
+        hidden=part(outcome.hidden) if read.hidden else None,
         taps={name: array[rows] for name, array in outcome.taps.items()},
     )
 
@@ -157,8 +164,9 @@ def _check_out(out: np.ndarray, share: Share) -> None:
 
 
 def _into(result: Rows, out: np.ndarray) -> Rows:
+    assert result.logits is not None  # _check_out has seen to it
     np.copyto(out, result.logits)
-    return Rows(result.statistics, result.tokens, result.log_probs, out, result.hidden, result.taps)
+    return replace(result, logits=out)
 
 
 def _or_zeros(array: np.ndarray | None, n: int) -> np.ndarray:

@@ -139,36 +139,32 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
 
 
 def _fuse(program: Program) -> None:
-    steps = program.steps
     uses: dict[int, int] = {}
-    for step in steps:
+    for step in program.steps:
         for value in step.inputs:
             uses[value] = uses.get(value, 0) + 1
-
     fused: list[Step] = []
-    for step in steps:  # linears over the same rows, one after another
-        last = fused[-1] if fused else None
-        if (
-            last is not None
-            and step.kind == last.kind == "linear"
-            and step.inputs == last.inputs
-            and len(last.outputs) < MOST_PARTS
-        ):
-            codes = last.codes_in if last.codes_in is not None else step.codes_in
-            fused[-1] = replace(
-                last, outputs=last.outputs + step.outputs, weights=last.weights + step.weights, codes_in=codes
-            )
-            continue
-        gate = step.kind == "silu_mul" and last is not None and last.kind == "linear" and last.outputs == step.inputs
-        if gate and all(uses[value] == 1 for value in step.inputs):
-            fused[-1] = replace(last, outputs=step.outputs, epilogue="gated")
-            continue
-        residual = step.kind == "add" and last is not None and last.kind == "linear" and last.outputs == step.inputs[1:]
-        if residual and uses[step.inputs[1]] == 1:
-            fused[-1] = replace(last, inputs=(*last.inputs, step.inputs[0]), outputs=step.outputs, epilogue="residual")
-            continue
-        fused.append(step)
+    for step in program.steps:
+        joined = _joined(fused[-1], step, uses) if fused else None
+        if joined is None:
+            fused.append(step)
+        else:
+            fused[-1] = joined
     program.steps[:] = fused
+
+
+def _joined(last: Step, step: Step, uses: Mapping[int, int]) -> Step | None:
+    """One step for a linear and what follows it, or None where they stay two."""
+    if last.kind != "linear" or last.epilogue != "store":
+        return None
+    if step.kind == "linear" and step.inputs == last.inputs and len(last.outputs) < MOST_PARTS:
+        codes = last.codes_in if last.codes_in is not None else step.codes_in
+        return replace(last, outputs=last.outputs + step.outputs, weights=last.weights + step.weights, codes_in=codes)
+    if step.kind == "silu_mul" and last.outputs == step.inputs and all(uses[value] == 1 for value in step.inputs):
+        return replace(last, outputs=step.outputs, epilogue="gated")
+    if step.kind == "add" and last.outputs == step.inputs[1:] and uses[step.inputs[1]] == 1:
+        return replace(last, inputs=(*last.inputs, step.inputs[0]), outputs=step.outputs, epilogue="residual")
+    return None
 
 
 def _stride(width: int) -> int:
@@ -191,9 +187,9 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
     for number, step in zip(stage_of, program.steps, strict=True):
         for value in (*step.inputs, *step.outputs):
             last_use["value", value] = number
-        for value in (step.codes_in, step.codes_out):
-            if value is not None:
-                last_use["codes", value] = number
+        for coded in (step.codes_in, step.codes_out):
+            if coded is not None:
+                last_use["codes", coded] = number
     forever = len(program.steps)
     for value in (*program.taps.values(), plan.hidden, plan.boundaries[-1]):
         last_use["value", value] = forever

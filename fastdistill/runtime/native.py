@@ -155,9 +155,9 @@ class NativeExecutor:
         elif step.weights:
             for i, names in enumerate(step.weights):
                 op.weights[i] = self._weights.struct(names[0])
-        for struct, value in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
-            if value is not None:
-                self._codes(struct, value)
+        for struct, coded in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
+            if coded is not None:
+                self._codes(struct, coded)
 
     def _codes(self, struct: Any, value: int) -> None:
         blocks = -(-self.program.widths[value] // 32)

@@ -18,8 +18,9 @@ QUANTISED = ("q8", "q4")
 def converted(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: str | None) -> Tensor:
     """A tensor of the plan as it is to be held: linears and head in `format`, where one is given."""
     tensor = tensors[name]
-    wanted = format is not None and plan.weights[name].linear and tensor.format != format
-    return quantize_tensor(tensor, format) if wanted else tensor
+    if format is None or not plan.weights[name].linear or tensor.format == format:
+        return tensor
+    return quantize_tensor(tensor, format)
 
 
 class PackedWeights:
@@ -47,18 +48,17 @@ class PackedWeights:
                 self._vectors[name][: weight.shape[0]] = tensor.to_float32()
             else:
                 bias = tensors[biases[name]].to_float32() if name in biases else None
-                arrays = (
-                    None if part is None else np.ascontiguousarray(part)
-                    for part in (tensor.data, tensor.scale, tensor.minimum)
+                self._matrices[name] = PackedWeight(
+                    tensor.format, **tensor.parts, bias=bias, inputs=weight.shape[1], threads=threads
                 )
-                self._matrices[name] = PackedWeight(tensor.format, *arrays, bias, weight.shape[1], threads)
             if progress is not None:
                 progress(done, len(plan.weights))
 
     @property
     def nbytes(self) -> int:
         """Bytes of all that is held."""
-        return sum(held.nbytes for held in (*self._vectors.values(), *self._matrices.values()))
+        vectors = sum(vector.nbytes for vector in self._vectors.values())
+        return vectors + sum(matrix.nbytes for matrix in self._matrices.values())
 
     def vector(self, name: str) -> np.ndarray:
         """float32, padded with zeros to a multiple of 32."""

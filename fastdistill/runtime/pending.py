@@ -57,7 +57,9 @@ class Pending:
                 raise ArgumentError(f"nodes must have one entry a row, {m}, got {len(new_nodes)}")
         count = int(new_nodes.max()) + 1 - old
         if len(np.unique(new_nodes)) != count:
-            raise ArgumentError(f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}")
+            raise ArgumentError(
+                f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}"
+            )
         if parents is None:
             if self.rows:
                 raise ArgumentError("rows are pending: name the parents of further ones")

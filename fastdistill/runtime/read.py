@@ -48,11 +48,18 @@ class Rows:
 
     def copy(self) -> Rows:
         """The same in arrays of its own."""
-        rest = (
-            None if array is None else array.copy() for array in (self.tokens, self.log_probs, self.logits, self.hidden)
+
+        def own(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array.copy()
+
+        return Rows(
+            RowStatistics(*(array.copy() for array in self.statistics)),
+            own(self.tokens),
+            own(self.log_probs),
+            own(self.logits),
+            own(self.hidden),
+            {name: array.copy() for name, array in self.taps.items()},
         )
-        taps = {name: array.copy() for name, array in self.taps.items()}
-        return Rows(RowStatistics(*(array.copy() for array in self.statistics)), *rest, taps=taps)
 
 
 def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
@@ -90,6 +97,7 @@ def draw(
         return None
     if not needs_logits(read):
         return statistics.argmax
+    assert logits is not None  # the pass was asked for them
     penalised = read.sampler.repetition_penalty != 1.0
     rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))] if penalised else None
     return sample(

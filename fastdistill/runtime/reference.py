@@ -40,7 +40,6 @@ class ReferenceExecutor:
 
     def __init__(self, plan: Plan, weights: ReferenceWeights, taps: Iterable[str] = ()) -> None:
         self.plan, self.weights, self.taps = plan, weights, tuple(taps)
-        self.nbytes = 0
 
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass; raises NotFiniteError where a logit is not finite."""
@@ -56,7 +55,11 @@ class ReferenceExecutor:
         for op in plan.ops:
             if op.segment not in segments:
                 continue
-            inputs = [values[value] for value in op.inputs] if op.kind != "read" else [values[plan.boundaries[request.end_layer]]]
+            inputs = (
+                [values[value] for value in op.inputs]
+                if op.kind != "read"
+                else [values[plan.boundaries[request.end_layer]]]
+            )
             values[op.output] = self.op(op, inputs, request).astype(np.float32)
             if op.output in names:
                 taps[names[op.output]] = values[op.output]
@@ -82,7 +85,9 @@ class ReferenceExecutor:
         tensors = [self.weights.tensors[name] for name in op.weights]
         constants = op.constants
         if op.kind == "embedding":
-            return request.inputs if request.tokens is None else tensors[0].to_float32()[request.tokens]
+            if request.inputs is not None:
+                return request.inputs
+            return tensors[0].to_float32()[request.tokens]
         if op.kind == "rms_norm":
             return rms_norm(inputs[0], tensors[0].to_float32(), constants["epsilon"])
         if op.kind in ("linear", "head"):

@@ -166,8 +166,12 @@ class Session:
                 after = slice(end, self.length)
                 self._tokens[start:length] = np.concatenate([pending.tokens[chosen], self._tokens[after]])
                 self._positions[start:length] = np.concatenate([pending.positions[chosen], self._positions[after]])
-            is_text = end == self.length and pending.single_rows(kept)  # what stays behind is seen, and saw what is gone
-            self._text_length = min(self._text_length, start) + (len(kept) if is_text and start <= self._text_length else 0)
+            is_text = end == self.length and pending.single_rows(
+                kept
+            )  # what stays behind is seen, and saw what is gone
+            self._text_length = min(self._text_length, start) + (
+                len(kept) if is_text and start <= self._text_length else 0
+            )
             self.length, self._pending = length, None
 
     def truncate(self, length: int) -> None:

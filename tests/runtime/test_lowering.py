@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fastdistill.checkpoint import quantize_tensor
 from fastdistill.models import plan_for
-from fastdistill.runtime.lowering import ROW_WISE, lower
+from fastdistill.models.builder import Builder
+from fastdistill.runtime.lowering import ROW_WISE, Program, lower
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
@@ -73,21 +74,14 @@ def test_going_on_from_an_exit_reads_nothing_of_the_arena_but_the_rows(isa, name
     assert_rows(session.forward(layers=(1, 2), read=LOGITS), setting.oracle.rows(text))
 
 
-@pytest.mark.parametrize("fuse", [True, False])
-@pytest.mark.parametrize("quantised", [True, False])
-@pytest.mark.parametrize("name", CONFIGS)
-def test_values_that_live_at_once_lie_apart(name, quantised, fuse):
+def assert_apart(program: Program) -> None:
     """Lifetimes by stage, from the steps alone: in no stage do two living values share a float."""
-    plan = plan_for(config(name, layers=3))
-    held = {weight: quantised for weight in plan.weights}
-    program = lower(plan, held, ("embedding", "layers.1"), fuse=fuse)
     stages = program.stages(program.steps)
     stage_of = np.repeat(np.arange(len(stages)), stages)
     alive: dict[int, list[int]] = {}
     for stage, step in zip(stage_of, program.steps, strict=True):
         for value in (*step.inputs, *(step.outputs if step.kind != "head" else ())):
             alive.setdefault(value, []).append(stage)
-    streams = set(plan.boundaries)
     for value, when in alive.items():
         for other, then in alive.items():
             overlap = min(when) <= max(then) and min(then) <= max(when)
@@ -97,7 +91,35 @@ def test_values_that_live_at_once_lie_apart(name, quantised, fuse):
             apart = a + program.widths[value] <= b or b + program.widths[other] <= a
             in_place = a == b and (max(when) == min(then) or max(then) == min(when))  # an add over its residual
             assert apart or in_place, (value, other)
-    assert len({program.places[value] for value in streams}) == 1
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("quantised", [True, False])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_values_that_live_at_once_lie_apart(name, quantised, fuse):
+    plan = plan_for(config(name, layers=3))
+    held = {weight: quantised for weight in plan.weights}
+    program = lower(plan, held, ("embedding", "layers.1"), fuse=fuse)
+    assert_apart(program)
+    assert len({program.places[value] for value in plan.boundaries}) == 1
+
+
+def test_a_residual_that_is_read_again_is_not_written_over():
+    """No model here does so: x + a(x), and then b(x) beside it."""
+    b = Builder()
+    x = b.embedding("embedding", 30, 64)
+    first = b.add(x, b.linear(x, "a", 64))
+    leaving = b.add(first, b.linear(x, "b", 64))
+    hidden = b.rms_norm(b.read(leaving), "norm", 1e-5)
+    b.head(hidden, "head", 30)
+    facts = dict(
+        vocab_size=30, hidden_size=64, num_heads=1, num_kv_heads=1, head_dim=64, max_positions=8, architecture="none"
+    )
+    plan = b.plan(leaving=leaving, hidden=hidden, ignored={}, **facts)
+    for fuse in (False, True):
+        program = lower(plan, {weight: False for weight in plan.weights}, fuse=fuse)
+        assert_apart(program)
+        assert program.places[first] != program.places[x]
 
 
 @pytest.mark.parametrize("fuse", [True, False])

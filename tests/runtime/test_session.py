@@ -155,7 +155,8 @@ def test_a_row_of_a_tree_draws_what_its_path_draws_as_a_text(isa, setting, conte
     options = st.sampled_from(
         [dict(temperature=1.0), dict(repetition_penalty=3.0), dict(temperature=0.7, top_k=30, repetition_penalty=1.5)]
     )
-    read = Read(sampler=Sampler(seed=7, **data.draw(options)))
+    likely = {token: 8.0 for token in range(ALPHABET)}  # what was seen is what may be drawn: the penalty decides
+    read = Read(sampler=Sampler(seed=7, logit_bias=likely, **data.draw(options)))
     session = setting.session(max_rows=16)
     session.prefill(context)
     drawn = session.forward(tree.tokens, parents=tree.parents, read=read).tokens.tolist()
@@ -404,6 +405,15 @@ def test_a_fork_is_independent_and_takes_no_pending_rows(isa):
     assert_rows(session.forward([2], read=LOGITS), oracle.rows([1, 2, 3, 5, 2])[-1:])
     session.truncate(0)
     assert_rows(twin.forward([1], read=LOGITS), oracle.rows([1, 2, 3, 0, 0, 0, 1])[-1:])
+
+
+def test_a_fork_has_positions_of_its_own():
+    session = PLAIN.session()
+    session.prefill([1, 2])
+    twin = session.fork()
+    session.forward([3])
+    twin.forward([3], positions=[50])
+    assert_rows(session.forward([4], read=LOGITS), PLAIN.oracle.rows([1, 2, 3, 4])[-1:])
 
 
 # ---- capacity ----
