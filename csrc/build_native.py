@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -22,10 +23,20 @@ FLAGS = [
 ]
 
 
+def compiler() -> str:
+    """The compiler that setuptools will call; where that one is not there, gcc or clang in its place."""
+    words = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    if shutil.which(words[0]) is None:
+        found = shutil.which("gcc") or shutil.which("clang")
+        if found is None:
+            raise SystemExit(f"fastdistill is built with gcc or clang; found neither, nor {words[0]}")
+        words = [found]
+        os.environ.update(CC=found, LDSHARED=f"{found} -shared")
+    return words[0]
+
+
 def is_clang() -> bool:
-    """Whether the compiler that setuptools will call is clang."""
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    return "clang" in subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
+    return "clang" in subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
 
 
 if not is_clang():

@@ -57,7 +57,7 @@ void fd_isa_select(int level) { selected = level; fd_kernels = levels[level].ker
 
 static _Atomic int64_t allocations;
 int64_t fd_allocations(void) { return allocations; }
-void *fd_malloc(size_t bytes) { allocations++; return malloc(bytes); }
+void *fd_malloc(size_t bytes) { allocations++; return aligned_alloc(64, (bytes + 63) / 64 * 64); }     /* on a cache line */
 
 int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs)
 {

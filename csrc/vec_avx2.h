@@ -22,7 +22,6 @@ static inline vf vf_add(vf x, vf y) { return FD_VF(_mm256_add_ps(x.a, y.a), _mm2
 static inline vf vf_sub(vf x, vf y) { return FD_VF(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
 static inline vf vf_mul(vf x, vf y) { return FD_VF(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
 static inline vf vf_div(vf x, vf y) { return FD_VF(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
-static inline vf vf_sqrt(vf x) { return FD_VF(_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)); }
 static inline vf vf_fma(vf x, vf y, vf z) { return FD_VF(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)); }
 static inline vf vf_fnma(vf x, vf y, vf z) { return FD_VF(_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)); }
 static inline vf vf_max(vf x, vf y) { return FD_VF(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
@@ -36,7 +35,6 @@ static inline float vf_sum(vf x)
 }
 
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
-static inline uint16_t fd_f32_to_f16(float f) { return _cvtss_sh(f, 0); }
 static inline vf vf_load_f16(const uint16_t *p)
 {
     return FD_VF(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8))));

@@ -18,7 +18,6 @@ static inline vf vf_add(vf x, vf y) { return _mm512_add_ps(x, y); }
 static inline vf vf_sub(vf x, vf y) { return _mm512_sub_ps(x, y); }
 static inline vf vf_mul(vf x, vf y) { return _mm512_mul_ps(x, y); }
 static inline vf vf_div(vf x, vf y) { return _mm512_div_ps(x, y); }
-static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
 static inline vf vf_fma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
 static inline vf vf_fnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
 static inline vf vf_max(vf x, vf y) { return _mm512_max_ps(x, y); }
@@ -32,7 +31,6 @@ static inline float vf_sum(vf x)
 }
 
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
-static inline uint16_t fd_f32_to_f16(float f) { return _cvtss_sh(f, 0); }
 static inline vf vf_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline void vf_store_f16(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, 0)); }
 static inline vf vf_load_bf16(const uint16_t *p)

@@ -26,7 +26,6 @@ static inline vf vf_add(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] + b.v[i]; re
 static inline vf vf_sub(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
 static inline vf vf_mul(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
 static inline vf vf_div(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
-static inline vf vf_sqrt(vf a) { vf r; FD_EACH r.v[i] = sqrtf(a.v[i]); return r; }
 static inline vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
 static inline vf vf_fnma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
 static inline vf vf_max(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }    /* NaN gives b */

@@ -115,6 +115,8 @@ class Model:
         """How likely the model finds each text, as its tokenizer encodes it."""
         if isinstance(texts, str):
             return self._score(texts)
+        if not isinstance(texts, (list, tuple)):
+            raise ArgumentError(f"texts must be a str or a list of them, got {type(texts).__name__}")
         return [self._score(text) for text in texts]
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -206,13 +208,16 @@ class Model:
             for token in ends:
                 if token < self.vocab_size:
                     early[token // 32] &= ~np.uint32(1 << token % 32)
-        if decoder is not None and not hasattr(decoder, "start"):
+        if decoder is not None and (isinstance(decoder, type) or not hasattr(decoder, "start")):
             raise ArgumentError(f"decoder must be a decoder such as Autoregressive(), got {decoder!r:.80}")
         limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
+        _check_usable(sampler, mask, early, self.vocab_size)
         if session is None:
             session = self.session(capacity=min(self.plan.max_positions, len(ids) + max_tokens))
-        elif getattr(session, "network", None) is not self.network:
+        elif not isinstance(session, Session):
+            raise ArgumentError(f"session must be a Session, got {type(session).__name__}")
+        elif session.network is not self.network:
             raise ArgumentError("session belongs to another model")
         request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
         return Text(session, request, limits, decoder or Autoregressive(), stream)
@@ -256,6 +261,19 @@ class Model:
         return np.concatenate(parts)
 
 
+def _check_usable(sampler: Sampler, mask: np.ndarray | None, early: np.ndarray | None, vocab_size: int) -> None:
+    """Refuse before anything runs what could only fail at the first draw."""
+    if sampler.logit_bias and max(sampler.logit_bias) >= vocab_size:
+        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {vocab_size}")
+    real = np.full(-(-vocab_size // 32), 0xFFFFFFFF, np.uint32)
+    if vocab_size % 32:
+        real[-1] = (1 << vocab_size % 32) - 1
+    if mask is not None and not (mask & real).any():
+        raise ArgumentError("allowed must name at least one token")
+    if early is not None and not (early & real).any():
+        raise ArgumentError("allowed names only tokens that end the text, so min_tokens cannot be met")
+
+
 def _finished(texts: list[Text]) -> list[Generation]:
     for _ in write(texts):
         pass
@@ -263,7 +281,7 @@ def _finished(texts: list[Text]) -> list[Generation]:
 
 
 def _prompts(prompt: Any) -> list[Any] | None:
-    """The prompts of a list of prompts, None for a single one."""
-    if isinstance(prompt, (list, tuple)) and prompt and not isinstance(prompt[0], (int, np.integer)):
+    """The prompts of a list of prompts (an empty list: of none), None for a single one."""
+    if isinstance(prompt, (list, tuple)) and not (prompt and isinstance(prompt[0], (int, np.integer))):
         return list(prompt)
     return None

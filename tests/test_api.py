@@ -398,7 +398,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
 @pytest.mark.parametrize(
     "prompt, options",
     [
-        ([], {}), ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[1], 5], {}), ([[1], []], {}), ([None], {}),
+        ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[1], 5], {}), ([[1], []], {}), ([None], {}),
         ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(max_tokens=None)), ([1], dict(min_tokens=-1)),
         ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
         ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
@@ -426,3 +426,18 @@ def test_a_session_of_another_model_or_in_use_is_refused(model, folder):
         model.stream(["a", "b"])
     with pytest.raises(TypeError):
         model.generate([1], temprature=1.0)
+
+
+def test_no_prompts_give_no_texts(model):
+    assert model.generate([]) == []
+
+
+def test_a_second_text_in_a_session_ends_the_first_one(model):
+    """Two texts in one cache would read each other's tokens."""
+    session = model.session(capacity=64)
+    first = model.stream([1, 2], session=session, max_tokens=20)
+    next(first, None)
+    want = model.generate([3, 4], max_tokens=5).tokens
+    assert model.generate([3, 4], max_tokens=5, session=session).tokens == want
+    with pytest.raises(BusyError, match="another text"):
+        list(first)

@@ -20,9 +20,12 @@ from typing import Any, Protocol
 from fastdistill.checkpoint.config import Config, Section, parse_json, read_config, read_file, short
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
-from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 
 INDEX = "model.safetensors.index.json"
+
+# What a model's folder holds beside weights: config, tokenizer, chat template, licence, model card.
+KEPT_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".md", ""}
 
 # Written tensors wait in memory until a file of theirs is full.
 SHARD_BYTES = 1 << 28
@@ -59,7 +62,10 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
 
     Raises CheckpointError, or UnsupportedError for a folder quantised by another method.
     """
-    folder = Path(folder)
+    try:
+        folder = Path(folder)
+    except TypeError:
+        raise ArgumentError(f"folder must be a path, got {folder!r:.60}") from None
     try:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
@@ -120,8 +126,8 @@ def write_checkpoint(
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not overwrite:
         raise CheckpointError(f"{folder}: is there already; choose another name or say that it is to be overwritten")
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: is not a checkpoint (it has no config.json), so it is not overwritten")
+    if folder.exists():
+        _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _beside(folder) as made:
@@ -282,6 +288,17 @@ def _beside(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to overwrite a folder that is no checkpoint, or that holds more than one."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: is not a checkpoint (it has no config.json), so it is not overwritten")
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.suffix not in (*KEPT_SUFFIXES, ".safetensors"):
+            raise CheckpointError(
+                f"{folder}: holds {path.name}, which is no part of a checkpoint, so it is not overwritten"
+            )
 
 
 def _replace(folder: Path, made: Path) -> None:

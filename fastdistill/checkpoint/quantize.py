@@ -11,16 +11,13 @@ from types import EllipsisType
 import numpy as np
 
 from fastdistill.checkpoint.config import read_file
-from fastdistill.checkpoint.folder import Checkpoint, open_checkpoint, write_checkpoint
+from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
 _CHUNK = 1 << 17
-
-# What a folder holds beside weights: tokenizer, chat template, licence, model card.
-_KEPT = {".json", ".jinja", ".txt", ".model", ".md", ""}
 
 
 def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
@@ -88,7 +85,7 @@ def _other_files(folder: Path) -> dict[str, bytes]:
     return {
         path.name: read_file(path)
         for path in sorted(folder.iterdir())
-        if path.suffix in _KEPT and path.is_file() and not path.name.startswith(".")
+        if path.suffix in KEPT_SUFFIXES and path.is_file() and not path.name.startswith(".")
         if path.name != "config.json" and not path.name.endswith(".index.json")
     }
 

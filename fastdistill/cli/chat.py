@@ -165,7 +165,8 @@ class _StoppableRun:
 
 def _typed() -> Iterator[str]:
     """Lines typed at a terminal, until Ctrl-D, or Ctrl-C twice."""
-    import readline  # noqa: F401  (gives `input` editing and a history)
+    with suppress(ImportError):
+        import readline  # noqa: F401  (gives `input` editing and a history)
 
     interrupted = False
     while True:

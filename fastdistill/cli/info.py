@@ -47,12 +47,15 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 def machine_facts() -> dict[str, Any]:
     from importlib.metadata import version
+    from importlib.util import find_spec
 
     from fastdistill import kernels
-    from fastdistill.kernels.boundary import lib
     from fastdistill.models.plan import OP_KINDS
 
-    names = [*OP_KINDS, *(name for name in kernels.__all__ if hasattr(lib, f"fd_{name}") and name not in OP_KINDS)]
+    names = [
+        *OP_KINDS,
+        *(name for name in kernels.__all__ if name not in OP_KINDS and find_spec(f"fastdistill.reference.{name}")),
+    ]
     return {
         "version": __version__,
         "python": platform.python_version(),

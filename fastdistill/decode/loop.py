@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.request import Decoder, Request
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.boundary import check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.forward_many import forward_many
@@ -81,6 +81,7 @@ class Text:
 
     def __init__(self, session: Any, request: Request, limits: Limits, decoder: Decoder, stream: Any | None) -> None:
         self.session, self.request, self.limits = session, request, limits
+        session.writer = self  # a second text takes the session over
         self.run = decoder.start(session, request)
         self.stream = stream  # text.TextStream, or None when only tokens are wanted
         self.result = Generation(logprobs=[] if limits.logprobs else None)
@@ -132,6 +133,8 @@ def write(texts: Sequence[Text]) -> Iterator[tuple[int, str]]:
     active = [number for number, text in enumerate(texts) if not text.finished]
     while active:
         started = time.perf_counter()
+        if any(texts[number].session.writer is not texts[number] for number in active):
+            raise BusyError("another text has been started in this session; the first one cannot go on")
         requests = [(texts[number].session, texts[number].run.forward()) for number in active]
         if all(isinstance(session, Session) for session, _ in requests):
             results = forward_many(requests)
@@ -183,7 +186,9 @@ def _log_probs(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:
     assert rows.logits is not None  # the request asked for them
     logits, log_sum = rows.logits[row], rows.statistics.log_sum_exp[row]
     count = min(count, len(logits))
-    candidates = np.flatnonzero(logits >= np.partition(logits, -count)[-count])  # more than `count` where some are equal
+    candidates = np.flatnonzero(
+        logits >= np.partition(logits, -count)[-count]
+    )  # more than `count` where some are equal
     best = candidates[np.argsort(-logits[candidates], kind="stable")][:count]
     return TokenLogProbs(
         token, float(logits[token] - log_sum), tuple((int(i), float(logits[i] - log_sum)) for i in best)

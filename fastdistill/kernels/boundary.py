@@ -77,10 +77,15 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
     try:
-        array = np.asarray(values)
+        array = np.asarray(sorted(values) if isinstance(values, (set, frozenset)) else values)
     except (ValueError, TypeError, OverflowError):
         array = np.empty((0, 0))
-    if isinstance(values, (list, tuple, range, np.ndarray)) and array.ndim == 1 and len(array) == 0 and empty:
+    if (
+        isinstance(values, (list, tuple, range, set, frozenset, np.ndarray))
+        and array.ndim == 1
+        and len(array) == 0
+        and empty
+    ):
         return np.empty(0, np.int32)
     if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
         raise ArgumentError(f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {values!r:.80}")

@@ -53,7 +53,7 @@ class LlamaConfig:
         if activation not in ("silu", "swish"):
             raise UnsupportedError(f"hidden_act {activation!r} is not supported by the llama plan, only silu")
         positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20, default=2048)
-        if config.raw.get("sliding_window") is not None and config.raw.get("use_sliding_window", True):
+        if config.raw.get("sliding_window") is not None and config.boolean("use_sliding_window", default=True):
             window = config.integer("sliding_window", minimum=1, maximum=1 << 30)
             positions = min(positions, window)  # within the window, sliding attention is plain attention
         return cls(

@@ -21,6 +21,8 @@ def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
     """
     rope = config.section("rope_parameters")
     theta = rope.number("rope_theta", minimum=1.0, maximum=1e12, default=10000.0)
+    if config.boolean("rope_interleaved", default=False):
+        raise UnsupportedError("rope_interleaved: only the split-half form of rotary positions is supported")
     if rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=1.0) != 1.0:
         raise UnsupportedError("partial_rotary_factor: only rotary positions over the whole head are supported")
     kind = rope.string("rope_type", default="default")

@@ -40,6 +40,7 @@ class CallableSession:
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 30)
         self.tokens = np.empty(0, np.int32)
         self._pending: Pending | None = None
+        self.writer: object = None  # as in Session
 
     @property
     def length(self) -> int:

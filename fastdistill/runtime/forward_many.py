@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from fastdistill.runtime.session import Session, Share
 
 
+_ARGUMENTS = {
+    "tokens", "inputs", "parents", "nodes", "positions", "replace", "rows", "layers", "read", "out",
+}  # fmt: skip
+
+
 def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[Rows]:
     """`session.forward(**arguments)` for several sessions of one model, in as few passes as their rows fit.
 
@@ -27,11 +32,16 @@ def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[
     returns   one Rows a request; with more than one request they are copies
     raises    as Session.forward, before anything has run; NotFiniteError leaves the sessions of the failed pass as they were
     """
+    if not all(isinstance(request, tuple) and len(request) == 2 for request in requests):
+        raise ArgumentError("forward_many takes (session, arguments) pairs")
     sessions = [session for session, _ in requests]
     if len({id(session) for session in sessions}) != len(sessions):
         raise ArgumentError("each session may appear once in forward_many")
-    if any(not hasattr(session, "network") for session in sessions):
-        raise ArgumentError("forward_many takes sessions of a model; one over a function runs alone")
+    for session, arguments in requests:
+        if not hasattr(session, "network"):
+            raise ArgumentError(f"forward_many takes sessions of a model, got {type(session).__name__}")
+        if not isinstance(arguments, Mapping) or not set(arguments) <= _ARGUMENTS:
+            raise ArgumentError(f"forward_many takes arguments of Session.forward by name, got {arguments!r:.80}")
     if any(session.network is not sessions[0].network for session in sessions):
         raise ArgumentError("all sessions of forward_many must belong to one model")
     results: list[Rows] = []
@@ -143,7 +153,8 @@ def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
         return session.seen_tokens(share, int(share.reads[row]))
 
     logits = part(outcome.logits)
-    tokens = draw(read, statistics, logits, share.positions[share.reads], seen, session.network.threads)
+    workspace = session.workspace() if needs_logits(read) else None
+    tokens = draw(read, statistics, logits, share.positions[share.reads], seen, session.network.threads, workspace)
     return Rows(
         statistics,
         tokens=tokens,

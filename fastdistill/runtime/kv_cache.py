@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdistill.errors import CapacityError
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.models.plan import Plan
 
@@ -16,7 +17,13 @@ class KVCache:
         shape = (plan.num_layers, 2, plan.num_kv_heads, slots, padded)
         self.dtype = np.dtype(np.float16 if dtype == "f16" else np.float32)
         self.slots = slots
-        self.array = aligned_bytes(int(np.prod(shape)) * self.dtype.itemsize).view(self.dtype).reshape(shape)
+        size = slots * self.slot_bytes(plan, dtype)
+        try:
+            self.array = aligned_bytes(size).view(self.dtype).reshape(shape)
+        except MemoryError:
+            raise CapacityError(
+                f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
+            ) from None
 
     @staticmethod
     def slot_bytes(plan: Plan, dtype: str) -> int:

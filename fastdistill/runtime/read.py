@@ -88,6 +88,7 @@ def draw(
     positions: np.ndarray,
     seen: Callable[[int], np.ndarray],
     threads: int,
+    workspace: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
 
@@ -100,13 +101,9 @@ def draw(
     assert logits is not None  # the pass was asked for them
     penalised = read.sampler.repetition_penalty != 1.0
     rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))] if penalised else None
+    positions = np.ascontiguousarray(positions, np.int32)
     return sample(
-        logits,
-        read.sampler,
-        np.ascontiguousarray(positions, np.int32),
-        seen=rows,
-        allowed=read.allowed,
-        threads=threads,
+        logits, read.sampler, positions, seen=rows, allowed=read.allowed, threads=threads, workspace=workspace
     )
 
 

@@ -32,7 +32,7 @@ class ReferenceWeights:
     ):
         self.tensors = {name: converted(plan, tensors, name, format) for name in plan.weights}
         self.formats = {name: tensor.format for name, tensor in self.tensors.items()}
-        self.nbytes = sum(tensor.data.nbytes for tensor in self.tensors.values())
+        self.nbytes = sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class ReferenceExecutor:

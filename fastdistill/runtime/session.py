@@ -16,6 +16,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.boundary import check_array, check_integer, check_integers
+from fastdistill.kernels.sample import sample_workspace
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.pending import Pending, nothing_pending
@@ -76,6 +77,8 @@ class Session:
         self._tokens = np.full(self.capacity, -1, np.int32)
         self._text_length = 0  # leading rows that have seen the rows before them and no others
         self._pending: Pending | None = None
+        self._workspace: np.ndarray | None = None
+        self.writer: object = None  # whoever writes a text here: the decode loop asks whether it still is the one
         self._lock = threading.Lock()
 
     @property
@@ -160,19 +163,16 @@ class Session:
                 raise CapacityError(
                     f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}"
                 )
+            old, text_length = self.length, min(self._text_length, start)
+            if end == old and start <= self._text_length and pending.single_rows(kept):
+                text_length += len(kept)  # rows that stay behind are seen, and saw what is gone: then it is no text
+            self.length, self._pending, self._text_length = start, None, text_length  # an interrupt leaves what is sure
             if kept or end > start:
-                chosen = np.array(kept, np.int64)
-                self.cache.move(np.concatenate([self.length + chosen, np.arange(end, self.length)]), start)
-                after = slice(end, self.length)
+                chosen, after = np.array(kept, np.int64), slice(end, old)
+                self.cache.move(np.concatenate([old + chosen, np.arange(end, old)]), start)
                 self._tokens[start:length] = np.concatenate([pending.tokens[chosen], self._tokens[after]])
                 self._positions[start:length] = np.concatenate([pending.positions[chosen], self._positions[after]])
-            is_text = end == self.length and pending.single_rows(
-                kept
-            )  # what stays behind is seen, and saw what is gone
-            self._text_length = min(self._text_length, start) + (
-                len(kept) if is_text and start <= self._text_length else 0
-            )
-            self.length, self._pending = length, None
+            self.length = length
 
     def truncate(self, length: int) -> None:
         """Forget committed rows from `length` on, and all pending ones."""
@@ -208,6 +208,12 @@ class Session:
             self._lock.release()
 
     # ---- for forward_many ----
+
+    def workspace(self) -> np.ndarray:
+        """What `sample` works in; made at the first draw."""
+        if self._workspace is None:
+            self._workspace = sample_workspace(self.max_rows, self.vocab_size, self.network.threads)
+        return self._workspace
 
     def prepare(
         self,

@@ -166,7 +166,7 @@ class _WindowDecoder:
 
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
     """One stop string or several, as a tuple. Raises ArgumentError for what is no string, or empty."""
-    if not isinstance(stop, (str, list, tuple)):
+    if not isinstance(stop, (str, list, tuple, set, frozenset)):
         raise ArgumentError(f"stop must be a string or several, got {stop!r:.60}")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:

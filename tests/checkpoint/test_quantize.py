@@ -254,6 +254,9 @@ def test_a_folder_has_its_matrices_quantised(source, format):
 
 
 def test_a_folder_may_be_requantised_over_itself(source):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin, which is no part of a checkpoint"):
+        quantize_folder(source, source, "q4", overwrite=True)
+    (source / "pytorch_model.bin").unlink()
     quantize_folder(source, source, "q8", overwrite=True)
     once = (source / "model.safetensors").read_bytes()
     quantize_folder(source, source, "q8", overwrite=True)
