@@ -45,6 +45,9 @@ Ctrl-C stops an answer; the conversation goes on. A message may begin with / aft
 def add_commands(commands: Any) -> None:
     parser = add_command(commands, "chat", run_chat, "talk with a model", _CHAT)
     add_model_options(parser)
+    parser.add_argument(
+        "--capacity", type=int, metavar="N", help="tokens that the conversation may have (default: the model's context)"
+    )
     parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
     add_writing_options(parser, max_tokens=1024)
 
@@ -55,7 +58,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens}
-    conversation = Conversation(model, arguments.system, options)
+    conversation = Conversation(model, arguments.system, options, arguments.capacity)
     for line in _typed() if interactive else _piped():
         command = line.split()[0] if line.startswith("/") else ""
         if command == "/exit":
@@ -80,9 +83,11 @@ def run_chat(arguments: argparse.Namespace) -> None:
 class Conversation:
     """The messages so far, and a session that holds the tokens of most of them."""
 
-    def __init__(self, model: Model, system: str | None, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Model, system: str | None, options: Mapping[str, Any], capacity: int | None = None
+    ) -> None:
         self._model, self._options = model, options
-        self._session = model.session()
+        self._session = model.session(capacity)
         self._begin = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
 

@@ -28,7 +28,8 @@ class LlamaConfig:
     num_key_value_heads: int
     head_dim: int
     rms_norm_eps: float
-    max_position_embeddings: int
+    max_position_embeddings: int  # or the sliding window, where that is shorter
+    positions_end: str
     tie_word_embeddings: bool
     attention_bias: bool
     mlp_bias: bool
@@ -53,9 +54,11 @@ class LlamaConfig:
         if activation not in ("silu", "swish"):
             raise UnsupportedError(f"hidden_act {activation!r} is not supported by the llama plan, only silu")
         positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20, default=2048)
+        positions_end = "max_position_embeddings"
         if config.raw.get("sliding_window") is not None and config.boolean("use_sliding_window", default=True):
             window = config.integer("sliding_window", minimum=1, maximum=1 << 30)
-            positions = min(positions, window)  # within the window, sliding attention is plain attention
+            if window < positions:  # within the window, sliding attention is plain attention
+                positions, positions_end = window, "sliding_window"
         return cls(
             vocab_size=config.integer("vocab_size", minimum=1, maximum=1 << 22),
             hidden_size=hidden,
@@ -66,6 +69,7 @@ class LlamaConfig:
             head_dim=head_dim,
             rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0, default=1e-6),
             max_position_embeddings=positions,
+            positions_end=positions_end,
             tie_word_embeddings=config.boolean("tie_word_embeddings", default=False),
             attention_bias=config.boolean("attention_bias", default=False),
             mlp_bias=config.boolean("mlp_bias", default=False),
@@ -109,5 +113,6 @@ def plan(config: Config) -> Plan:
         num_kv_heads=c.num_key_value_heads,
         head_dim=c.head_dim,
         max_positions=c.max_position_embeddings,
+        positions_end=c.positions_end,
         architecture="llama",
     )

@@ -63,3 +63,4 @@ class Plan:
     head_dim: int
     max_positions: int
     architecture: str
+    positions_end: str = "max_position_embeddings"  # the config's key that max_positions comes from

@@ -56,7 +56,10 @@ class Session:
     ) -> None:
         plan = network.plan
         most = min(plan.max_positions, POSITION_LIMIT)
-        self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
+        try:
+            self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
+        except ArgumentError as error:
+            raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache not in (None, "f16", "f32"):
             raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {cache!r}")

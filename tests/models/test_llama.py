@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.checkpoint import Config
-from fastdistill.errors import CheckpointError, FastDistillError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.rope import inverse_frequencies
 from fastdistill.runtime.network import Network
@@ -346,3 +346,9 @@ def test_any_config_is_a_plan_or_an_error_of_ours(name, changes):
         return
     assert plan.head_dim % 2 == 0 and plan.num_heads % plan.num_kv_heads == 0
     assert all(size >= 1 for weight in plan.weights.values() for size in weight.shape)
+
+
+def test_a_capacity_beyond_the_sliding_window_is_refused_by_its_name():
+    plan = plan_for(config(model_type="mistral", sliding_window=16))
+    with pytest.raises(ArgumentError, match="capacity must lie in 1..16, got 32 .16 is the model's sliding_window"):
+        Network(plan, tensors(plan)).session(capacity=32)
