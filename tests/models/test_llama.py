@@ -350,5 +350,5 @@ def test_any_config_is_a_plan_or_an_error_of_ours(name, changes):
 
 def test_a_capacity_beyond_the_sliding_window_is_refused_by_its_name():
     plan = plan_for(config(model_type="mistral", sliding_window=16))
-    with pytest.raises(ArgumentError, match="capacity must lie in 1..16, got 32 .16 is the model's sliding_window"):
+    with pytest.raises(ArgumentError, match=r"capacity must lie in 1..16, got 32 .16 is the model's sliding_window"):
         Network(plan, tensors(plan)).session(capacity=32)
