@@ -22,12 +22,19 @@ static inline vf vf_fma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
 static inline vf vf_fnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
 static inline vf vf_max(vf x, vf y) { return _mm512_max_ps(x, y); }
 static inline vf vf_min(vf x, vf y) { return _mm512_min_ps(x, y); }
+static inline __m256 fd_eight(vf x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 static inline float vf_sum(vf x)
 {
-    __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m256 eight = fd_eight(x);
     __m256 pairs = _mm256_hadd_ps(eight, eight);
     __m256 fours = _mm256_hadd_ps(pairs, pairs);
     return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
+}
+static inline void vf_sum4(const vf *x, float *sums)
+{
+    __m256 a = fd_eight(x[0]), b = fd_eight(x[1]), c = fd_eight(x[2]), d = fd_eight(x[3]);
+    __m256 fours = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));      /* a b c d of 0123 | of 4567 */
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }

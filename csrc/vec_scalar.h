@@ -39,6 +39,10 @@ static inline float vf_sum(vf a)
     for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
     return (c[0] + c[1]) + (c[2] + c[3]);
 }
+static inline void vf_sum4(const vf *a, float *sums)                    /* vf_sum of four */
+{
+    for (int i = 0; i < 4; i++) sums[i] = vf_sum(a[i]);
+}
 
 /* ---- 16-bit floats ---- */
 static inline float fd_f16_to_f32(uint16_t h)

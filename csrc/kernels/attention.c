@@ -75,19 +75,27 @@ FD_INLINE void attention_tile_heads(const int rows, const int is_f32, const stru
 {
     int64_t padded = a->padded, bytes = padded * a->element;
     float score[ATTENTION_HEADS][FD_KEY_TILE];
-    for (int64_t j = 0; j < n; j++) {
-        const char *key = a->keys + slots[j] * bytes;
-        vf sum[8];
-        FD_ROWS sum[r] = vf_zero();
-        for (int64_t d = 0; d < padded; d += 16) {
-            vf k = attention_load(is_f32, key, d);
-            FD_ROWS sum[r] = vf_fma(vf_load(q + r * padded + d), k, sum[r]);
+    for (int64_t j = 0; j < n; j += 4) {                 /* four keys fold together; those beyond n are not used */
+        vf lanes[ATTENTION_HEADS][4];
+        for (int64_t i = 0; i < 4; i++) {
+            const char *key = a->keys + slots[fd_min(j + i, n - 1)] * bytes;
+            vf sum[ATTENTION_HEADS];
+            FD_ROWS sum[r] = vf_zero();
+            for (int64_t d = 0; d < padded; d += 16) {
+                vf k = attention_load(is_f32, key, d);
+                FD_ROWS sum[r] = vf_fma(vf_load(q + r * padded + d), k, sum[r]);
+            }
+            FD_ROWS lanes[r][i] = sum[r];
         }
-        FD_ROWS score[r][j] = vf_sum(sum[r]) * a->op->scalar;
+        FD_ROWS vf_sum4(lanes[r], score[r] + j);
     }
     for (int r = 0; r < rows; r++) {
         vf top = vf_set1(-INFINITY), total = vf_zero();
-        for (int64_t j = 0; j < n; j += 16) top = vf_max(vf_load_part(score[r] + j, n - j, -INFINITY), top);
+        for (int64_t j = 0; j < n; j += 16) {
+            vf s = vf_mul(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(a->op->scalar));
+            vf_store_part(score[r] + j, n - j, s);
+            top = vf_max(s, top);
+        }
         peak[r] = fd_max_lane(top);
         for (int64_t j = 0; j < n; j += 16) {
             vf e = vf_exp(vf_sub(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(peak[r])));
