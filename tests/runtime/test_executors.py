@@ -39,24 +39,16 @@ def bound(op, inputs, want, judge, request):
     if op.kind == "rms_norm":
         return (inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want)
     if op.kind in ("linear", "head"):
-        tensors = [judge.weights.tensors[name] for name in op.weights]
-        magnitudes = abs(tensors[0].to_float32()) @ np.abs(inputs[0]).T
-        bias = abs(tensors[1].to_float32()) if len(tensors) > 1 else 0
-        if tensors[0].format in (
-            "q8",
-            "q4",
-        ):  # |scale codes| + |minimum|, both above the weight itself; x within one code
-            low = (
-                0
-                if tensors[0].minimum is None
-                else np.repeat(np.abs(tensors[0].minimum.astype(np.float64)), 32, axis=1)
-            )
-            low = low if np.isscalar(low) else low[:, : inputs[0].shape[1]]
-            x = np.abs(inputs[0]) + np.abs(inputs[0]).max(axis=1, keepdims=True) / 127
-            magnitudes = (abs(tensors[0].to_float32()) + 2 * low) @ x.T
-            return (4 * (inputs[0].shape[1] / 32 + 2) * EPS) * (magnitudes.T + bias)
-        return (inputs[0].shape[1] + 2) * EPS * (magnitudes.T + bias)
-    if op.kind in ("add",):
+        weight, *biases = (judge.weights.tensors[name] for name in op.weights)
+        x, w, inputs_count = np.abs(inputs[0]), np.abs(weight.to_float32()), inputs[0].shape[1]
+        roundings = inputs_count + 2  # one a term
+        if weight.format in ("q8", "q4"):
+            roundings = 4 * (inputs_count / 32 + 2)  # four a block
+            x = x + x.max(axis=1, keepdims=True) / 127  # a code stands for at most one step more
+        if weight.minimum is not None:  # what is summed is |scale code| + |minimum|, more than |weight|
+            w = w + 2 * np.repeat(np.abs(weight.minimum.astype(np.float64)), 32, axis=1)[:, :inputs_count]
+        return roundings * EPS * (x @ w.T + sum(np.abs(bias.to_float32()) for bias in biases))
+    if op.kind == "add":
         return EPS * np.abs(want)
     if op.kind == "silu_mul":
         return 8 * EPS * np.abs(want)
