@@ -100,8 +100,9 @@ struct fd_op {
     struct fd_codes codes_in, codes_out;
 };
 struct fd_cache {                           /* one sequence's keys and values */
-    void *base;                             /* [layer][k, v][kv_head][slot][head_dim rounded up to 16] of f16 or f32 */
-    int64_t capacity;
+    void *base;                             /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16:
+                                             * keys [capacity / 16][padded][16 slots], values [capacity][padded] */
+    int64_t capacity;                       /* slots, a multiple of 16 */
     int32_t is_f32;
 };
 struct fd_pass {

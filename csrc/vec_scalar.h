@@ -39,10 +39,6 @@ static inline float vf_sum(vf a)
     for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
     return (c[0] + c[1]) + (c[2] + c[3]);
 }
-static inline void vf_sum4(const vf *a, float *sums)                    /* vf_sum of four */
-{
-    for (int i = 0; i < 4; i++) sums[i] = vf_sum(a[i]);
-}
 
 /* ---- 16-bit floats ---- */
 static inline float fd_f16_to_f32(uint16_t h)
@@ -89,6 +85,8 @@ static inline vi vi_sub(vi a, vi b) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t
 static inline vi vi_and(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] & b.v[i]; return r; }
 static inline vi vi_or(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] | b.v[i]; return r; }
 static inline vi vi_xor(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] ^ b.v[i]; return r; }
+static inline int32_t vi_sum(vi a) { int32_t r = 0; FD_EACH r += a.v[i]; return r; }
+static inline int32_t vi_largest(vi a) { int32_t r = a.v[0]; FD_EACH r = a.v[i] > r ? a.v[i] : r; return r; }
 static inline vi vi_max(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }
 static inline vi vi_shl(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] << n); return r; }
 static inline vi vi_shr(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return r; }   /* logical */

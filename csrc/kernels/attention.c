@@ -1,11 +1,15 @@
 /* attention.c - queries over the cached keys and values that their node may see.
  *
+ * Keys lie 16 slots in lanes, numbers of a head in sequence: a score is sum <- fma(key[d], query[d], sum) in two chains, of
+ * even and of odd d, and 16 scores take no fold.  Values lie slot by slot.
+ *
  * A node's visible slots, in position order, are a list given as runs; a key's rank in the list decides where its term
  * stands in every sum.  The list is cut into tiles of FD_KEY_TILE ranks.  Within a tile: scores, their maximum m,
- * l = sum e^(s-m) in 16 lanes by rank, o = sum e^(s-m) v in rank order; tiles merge in order.  So it matters neither where
- * a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same steps.
+ * l = sum e^(s-m) in 16 lanes by rank, o = sum e^(s-m) v in rank order, even and odd ranks apart; tiles merge in order.  So
+ * it matters neither where a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same
+ * steps.
  */
-enum { ATTENTION_HEADS = 4 };            /* query heads that share one reading of the keys */
+enum { ATTENTION_HEADS = 3 };            /* query heads that share one reading of the keys: 12 sums of 16 registers */
 
 struct attention {                       /* where one (row, kv head) stands */
     const struct fd_op *op;
@@ -36,99 +40,121 @@ FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
 /* Rounds the row's keys and values to the cache's type; 0 when one of them is not finite there. */
 static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t at = row * fd_stride(op->width);
+    int64_t at = row * fd_stride(op->width), slot = pass->slots[row];
     vi largest = vi_set1(0);                             /* magnitudes order as their bits do, NaN above infinity */
-    int32_t bits[16], limit = 0x7f800000;
+    int32_t limit = 0x7f800000;
     for (int64_t kv_head = 0; kv_head < op->kv_heads; kv_head++) {
         struct attention a = attention_at(op, pass, row, kv_head);
-        int64_t offset = pass->slots[row] * a.padded * a.element;
+        char *key = (char *)(uintptr_t)a.keys + (slot / FD_LANES * FD_LANES * a.padded + slot % FD_LANES) * a.element;
+        char *value = (char *)(uintptr_t)a.values + slot * a.padded * a.element;
         if (a.element == 2) limit = 0x477ff000;          /* 65520 rounds to an infinite f16 */
-        for (int which = 0; which < 2; which++) {
-            const float *from = (which ? op->in2 : op->in1) + at + kv_head * op->head_dim;
-            char *to = (char *)(uintptr_t)(which ? a.values : a.keys) + offset;
-            for (int64_t d = 0; d < a.padded; d += 16) {
-                vf v = vf_load_part(from + d, op->head_dim - d, 0.0f);
-                largest = vi_max(largest, vi_of_bits(vf_abs(v)));
-                if (a.element == 4) vf_store((float *)(void *)to + d, v);
-                else vf_store_f16((uint16_t *)(void *)to + d, v);
+        for (int64_t d = 0; d < a.padded; d += 16) {
+            vf k = vf_load_part(op->in1 + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
+            vf v = vf_load_part(op->in2 + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
+            largest = vi_max(largest, vi_max(vi_of_bits(vf_abs(k)), vi_of_bits(vf_abs(v))));
+            if (a.element == 4) {
+                float lanes[16];
+                vf_store((float *)(void *)value + d, v);
+                vf_store(lanes, k);
+                for (int64_t i = 0; i < 16; i++) ((float *)(void *)key)[(d + i) * FD_LANES] = lanes[i];
+            } else {
+                uint16_t lanes[16];
+                vf_store_f16((uint16_t *)(void *)value + d, v);
+                vf_store_f16(lanes, k);
+                for (int64_t i = 0; i < 16; i++) ((uint16_t *)(void *)key)[(d + i) * FD_LANES] = lanes[i];
             }
         }
     }
-    vi_store(bits, largest);
-    for (int i = 0; i < 16; i++) if (bits[i] >= limit) return 0;
-    return 1;
+    return vi_largest(largest) < limit;
 }
 
-/* Slots of ranks [begin, end) of the list. */
-static void attention_slots(const struct attention *a, int64_t begin, int64_t end, int32_t *slots)
+/* Scores of ranks [begin, end) for `rows` query heads, and their slots.  Slots in lanes that are not asked for are computed with
+ * the others and left; a tile of keys that several runs touch in turn is read once.  score[r] and slots have room for 16 more. */
+FD_INLINE void attention_scores(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
+                                int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], int32_t *slots)
 {
-    int64_t rank = 0, n = 0;
+    float found[ATTENTION_HEADS][2 * FD_LANES] = {{0}};
+    int64_t rank = 0, n = 0, held = -1;                  /* held: the tile whose scores `found` holds */
     for (const int32_t *run = a->runs; rank < end; rank += run[1], run += 2) {
-        int64_t from = begin > rank ? begin - rank : 0, to = fd_min(run[1], end - rank);
-        for (int64_t i = from; i < to; i++) slots[n++] = run[0] + (int32_t)i;
+        int64_t slot = run[0] + (begin > rank ? begin - rank : 0), last = run[0] + fd_min(run[1], end - rank);
+        while (slot < last) {
+            int64_t tile = slot / FD_LANES, lane = slot % FD_LANES, count = fd_min(FD_LANES - lane, last - slot);
+            if (tile != held) {
+                const char *keys = a->keys + tile * FD_LANES * a->padded * a->element;
+                vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
+                FD_ROWS even[r] = odd[r] = vf_zero();
+                for (int64_t d = 0; d < a->padded; d += 2) {
+                    vf key = attention_load(is_f32, keys, d * FD_LANES);
+                    FD_ROWS even[r] = vf_fma(key, vf_set1(q[r * a->padded + d]), even[r]);
+                    key = attention_load(is_f32, keys, (d + 1) * FD_LANES);
+                    FD_ROWS odd[r] = vf_fma(key, vf_set1(q[r * a->padded + d + 1]), odd[r]);
+                }
+                FD_ROWS vf_store(found[r], vf_add(even[r], odd[r]));
+                held = tile;
+            }
+            FD_ROWS vf_store(score[r] + n, vf_load(found[r] + lane));        /* what lies beyond `count` is written over */
+            vi_store(slots + n, vi_add(vi_set1((int32_t)slot), vi_iota()));
+            slot += count;
+            n += count;
+        }
     }
 }
 
-/* One tile for `heads` query heads: peak[h], mass[h], o[h][padded]. */
-FD_INLINE void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, const float *q, const int32_t *slots,
-                                    int64_t n, float *peak, float *mass, float *o)
+/* o[r] = sum of score[r][j] times value j, even j and odd j apart. */
+FD_INLINE void attention_values(const int rows, const int is_f32, const struct attention *a,
+                                float (*score)[FD_KEY_TILE + FD_LANES], const int32_t *slots, int64_t n, float *o)
 {
-    int64_t padded = a->padded, bytes = padded * a->element;
-    float score[ATTENTION_HEADS][FD_KEY_TILE];
-    for (int64_t j = 0; j < n; j += 4) {                 /* four keys fold together; those beyond n are not used */
-        vf lanes[ATTENTION_HEADS][4];
-        for (int64_t i = 0; i < 4; i++) {
-            const char *key = a->keys + slots[fd_min(j + i, n - 1)] * bytes;
-            vf sum[ATTENTION_HEADS];
-            FD_ROWS sum[r] = vf_zero();
-            for (int64_t d = 0; d < padded; d += 16) {
-                vf k = attention_load(is_f32, key, d);
-                FD_ROWS sum[r] = vf_fma(vf_load(q + r * padded + d), k, sum[r]);
-            }
-            FD_ROWS lanes[r][i] = sum[r];
+    int64_t bytes = a->padded * a->element;
+    for (int64_t d = 0; d < a->padded; d += FD_LANES) {
+        vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
+        FD_ROWS even[r] = odd[r] = vf_zero();
+        for (int64_t j = 0; j < n; j += 2) {             /* the score of rank n is 0, its slot one that is seen */
+            vf value = attention_load(is_f32, a->values + slots[j] * bytes, d);
+            FD_ROWS even[r] = vf_fma(vf_set1(score[r][j]), value, even[r]);
+            value = attention_load(is_f32, a->values + slots[j + 1] * bytes, d);
+            FD_ROWS odd[r] = vf_fma(vf_set1(score[r][j + 1]), value, odd[r]);
         }
-        FD_ROWS vf_sum4(lanes[r], score[r] + j);
+        FD_ROWS vf_store(o + r * a->padded + d, vf_add(even[r], odd[r]));
     }
+}
+
+/* One tile for `rows` query heads: peak[r], mass[r], o[r][padded]. */
+FD_INLINE void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
+                                    int64_t end, float *peak, float *mass, float *o)
+{
+    float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
+    int32_t slots[FD_KEY_TILE + FD_LANES];
+    int64_t n = end - begin;
+    attention_scores(rows, is_f32, a, q, begin, end, score, slots);
+    slots[n] = slots[0];
     for (int r = 0; r < rows; r++) {
         vf top = vf_set1(-INFINITY), total = vf_zero();
         for (int64_t j = 0; j < n; j += 16) {
             vf s = vf_mul(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(a->op->scalar));
-            vf_store_part(score[r] + j, n - j, s);
+            vf_store(score[r] + j, s);
             top = vf_max(s, top);
         }
         peak[r] = fd_max_lane(top);
         for (int64_t j = 0; j < n; j += 16) {
-            vf e = vf_exp(vf_sub(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(peak[r])));
-            vf_store_part(score[r] + j, n - j, e);
+            vf e = vf_exp(vf_sub(vf_load(score[r] + j), vf_set1(peak[r])));
+            vf_store(score[r] + j, e);
             total = vf_add(total, e);
         }
         mass[r] = vf_sum(total);
     }
-    for (int64_t d = 0; d < padded; d += 16) {
-        vf sum[8];
-        FD_ROWS sum[r] = vf_zero();
-        for (int64_t j = 0; j < n; j++) {
-            vf v = attention_load(is_f32, a->values + slots[j] * bytes, d);
-            FD_ROWS sum[r] = vf_fma(vf_set1(score[r][j]), v, sum[r]);
-        }
-        FD_ROWS vf_store(o + r * padded + d, sum[r]);
-    }
+    attention_values(rows, is_f32, a, score, slots, n, o);
 }
 
 static void attention_tile(const struct attention *a, int64_t heads, const float *q, int64_t tile, float *peak, float *mass, float *o)
 {
-    int32_t slots[FD_KEY_TILE];
-    int64_t begin = tile * FD_KEY_TILE, end = fd_min(begin + FD_KEY_TILE, a->key_count), n = end - begin;
-    attention_slots(a, begin, end, slots);
+    int64_t begin = tile * FD_KEY_TILE, end = fd_min(begin + FD_KEY_TILE, a->key_count);
     switch (heads * 2 + (a->element == 4)) {
-    case 2: attention_tile_heads(1, 0, a, q, slots, n, peak, mass, o); break;
-    case 3: attention_tile_heads(1, 1, a, q, slots, n, peak, mass, o); break;
-    case 4: attention_tile_heads(2, 0, a, q, slots, n, peak, mass, o); break;
-    case 5: attention_tile_heads(2, 1, a, q, slots, n, peak, mass, o); break;
-    case 6: attention_tile_heads(3, 0, a, q, slots, n, peak, mass, o); break;
-    case 7: attention_tile_heads(3, 1, a, q, slots, n, peak, mass, o); break;
-    case 8: attention_tile_heads(4, 0, a, q, slots, n, peak, mass, o); break;
-    default: attention_tile_heads(4, 1, a, q, slots, n, peak, mass, o);
+    case 2: attention_tile_heads(1, 0, a, q, begin, end, peak, mass, o); break;
+    case 3: attention_tile_heads(1, 1, a, q, begin, end, peak, mass, o); break;
+    case 4: attention_tile_heads(2, 0, a, q, begin, end, peak, mass, o); break;
+    case 5: attention_tile_heads(2, 1, a, q, begin, end, peak, mass, o); break;
+    case 6: attention_tile_heads(3, 0, a, q, begin, end, peak, mass, o); break;
+    default: attention_tile_heads(3, 1, a, q, begin, end, peak, mass, o);
     }
 }
 

@@ -9,9 +9,8 @@ static int quantize_row(int64_t width, const float *x, int8_t *codes, float *sca
         int64_t left = width - b * FD_BLOCK;
         vf low = vf_load_part(x + b * FD_BLOCK, left, 0.0f), high = vf_zero();
         if (left > FD_LANES) high = vf_load_part(x + b * FD_BLOCK + FD_LANES, left - FD_LANES, 0.0f);
-        int32_t bits[16], largest = 0;                  /* magnitudes order as their bits do, and NaN is above infinity */
-        vi_store(bits, vi_max(vi_of_bits(vf_abs(low)), vi_of_bits(vf_abs(high))));
-        for (int i = 0; i < 16; i++) largest = bits[i] > largest ? bits[i] : largest;
+        /* magnitudes order as their bits do, and NaN is above infinity */
+        int32_t largest = vi_largest(vi_max(vi_of_bits(vf_abs(low)), vi_of_bits(vf_abs(high))));
         float magnitude;
         memcpy(&magnitude, &largest, 4);
         finite &= largest < 0x7f800000;
@@ -25,9 +24,7 @@ static int quantize_row(int64_t width, const float *x, int8_t *codes, float *sca
         vi first = vi_round(vf_div(low, vf_set1(s))), second = vi_round(vf_div(high, vf_set1(s)));
         vi_store_int8(codes + b * FD_BLOCK, first);
         vi_store_int8(codes + b * FD_BLOCK + FD_LANES, second);
-        int32_t count = 0;
-        vi_store(bits, vi_add(first, second));
-        for (int i = 0; i < 16; i++) count += bits[i];
+        int32_t count = vi_sum(vi_add(first, second));
         scale[b] = s;
         total[b] = count;
         sum[b] = s * (float)count;

@@ -28,10 +28,10 @@ static struct statistics statistics_of_chunk(const float *z, int64_t n, int64_t 
         bits = vi_select(vf_equal(v, v), bits, vi_set1(0x7fffffff));
     }
     float tops[16], seconds[16];
-    int32_t tokens[16], largest[16];
-    vf_store(tops, top); vf_store(seconds, second); vi_store(tokens, token); vi_store(largest, bits);
+    int32_t tokens[16];
+    vf_store(tops, top); vf_store(seconds, second); vi_store(tokens, token);
     s.top = tops[0]; s.second = seconds[0]; s.argmax = tokens[0];
-    for (int i = 0; i < 16; i++) s.bad |= largest[i] >= 0x7f800000;
+    s.bad = vi_largest(bits) >= 0x7f800000;
     for (int i = 1; i < 16; i++) {
         int better = tops[i] > s.top || (tops[i] == s.top && tokens[i] < s.argmax);
         float loser = better ? s.top : tops[i];

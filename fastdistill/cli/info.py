@@ -73,7 +73,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import check_integer, lib
     from fastdistill.kernels.linear import FORMATS
     from fastdistill.models import plan_for
-    from fastdistill.runtime.kv_cache import KVCache
+    from fastdistill.runtime.kv_cache import KVCache, whole_tiles
     from fastdistill.runtime.native import NativeExecutor
     from fastdistill.runtime.session import POSITION_LIMIT
 
@@ -95,7 +95,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     )
     most = min(plan.max_positions, POSITION_LIMIT)
     capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
-    slots = capacity + _MAX_ROWS
+    slots = whole_tiles(capacity + _MAX_ROWS)
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)

@@ -9,21 +9,35 @@ from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.models.plan import Plan
 
 
+LANES = 16  # slots of one tile of keys
+
+
+def whole_tiles(slots: int) -> int:
+    """As many slots or a few more: what a cache of `slots` really holds."""
+    return -(-slots // LANES) * LANES
+
+
 class KVCache:
-    """[layer][k, v][kv_head][slot][head_dim rounded up to 16] of f16 or f32, zeros; pages are only taken when written."""
+    """Keys and values of `slots` tokens, zeros of f16 or f32; pages are only taken when written.
+
+    In memory: [layer][key, value][kv_head] planes.  A plane of keys is [slot / 16][padded][slot % 16], for scores of 16 slots at
+    a time, a plane of values [slot][padded]; padded is head_dim rounded up to 16.
+    """
 
     def __init__(self, plan: Plan, slots: int, dtype: str) -> None:
-        padded = -(-plan.head_dim // 16) * 16
-        shape = (plan.num_layers, 2, plan.num_kv_heads, slots, padded)
+        padded, slots = -(-plan.head_dim // 16) * 16, whole_tiles(slots)
         self.dtype = np.dtype(np.float16 if dtype == "f16" else np.float32)
         self.slots = slots
         size = slots * self.slot_bytes(plan, dtype)
         try:
-            self.array = aligned_bytes(size).view(self.dtype).reshape(shape)
+            self.array = aligned_bytes(size).view(self.dtype)
         except MemoryError:
             raise CapacityError(
                 f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
             ) from None
+        planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
+        self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
+        self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
 
     @staticmethod
     def slot_bytes(plan: Plan, dtype: str) -> int:
@@ -35,8 +49,21 @@ class KVCache:
         targets = np.arange(start, start + len(sources))
         changed = targets != sources
         if changed.any():
-            self.array[:, :, :, targets[changed]] = self.array[:, :, :, sources[changed]]
+            self.write(slice(None), targets[changed], *self.read(slice(None), sources[changed]))
+
+    def read(self, layers: int | slice, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values (n, ..., kv_heads, padded) of these slots; `...` are the layers, where they are a slice."""
+        keys = self._keys[layers][..., slots // LANES, :, slots % LANES]
+        return keys, np.moveaxis(self._values[layers][..., slots, :], -2, 0)
+
+    def write(self, layers: int | slice, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+        """Put there what `read` gives, or its first numbers of each head."""
+        width = keys.shape[-1]
+        self._keys[layers][..., slots // LANES, :width, slots % LANES] = keys
+        self._values[layers][..., slots, :width] = np.moveaxis(values, 0, -2)
 
     def copy_from(self, other: KVCache, slots: int) -> None:
         """The first `slots` slots of another cache of the same model."""
-        self.array[:, :, :, :slots] = other.array[:, :, :, :slots]
+        tiles = -(-slots // LANES)
+        self._keys[:, :, :tiles] = other._keys[:, :, :tiles]
+        self._values[:, :, :slots] = other._values[:, :, :slots]

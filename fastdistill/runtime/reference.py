@@ -109,11 +109,11 @@ class ReferenceExecutor:
         q, k, v = inputs
         head_dim, layer = op.constants["head_dim"], op.constants["layer"]
         for row, (sequence, slot) in enumerate(zip(request.sequences, request.slots, strict=True)):
-            stored = request.caches[sequence].array[layer, :, :, slot]
-            stored[0, :, :head_dim] = k[row].reshape(-1, head_dim)
-            stored[1, :, :head_dim] = v[row].reshape(-1, head_dim)
+            heads = (x[row : row + 1].reshape(1, -1, head_dim) for x in (k, v))
+            request.caches[sequence].write(layer, np.array([slot]), *heads)
         out = np.empty(q.shape)
         for row, (sequence, node) in enumerate(zip(request.sequences, request.nodes, strict=True)):
-            stored = request.caches[sequence].array[layer][:, :, request.visible(node), :head_dim]
-            out[row] = attention(q[row].reshape(-1, head_dim), stored[0], stored[1], op.constants["scale"]).reshape(-1)
+            seen = request.caches[sequence].read(layer, request.visible(node))
+            keys, values = (part[..., :head_dim].swapaxes(0, 1) for part in seen)
+            out[row] = attention(q[row].reshape(-1, head_dim), keys, values, op.constants["scale"]).reshape(-1)
         return out

@@ -255,9 +255,10 @@ class Session:
             raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {replace}")
         elif pending.layers != end:
             raise ArgumentError(f"layers end at {end}, but the pending rows have run through {pending.layers}")
-        if self.length + pending.rows + m > self.cache.slots:
+        places = self.capacity + self.max_rows
+        if self.length + pending.rows + m > places:
             raise CapacityError(
-                f"{m} rows beside {pending.rows} pending and {self.length} committed ones are more than the session's {self.cache.slots} places"
+                f"{m} rows beside {pending.rows} pending and {self.length} committed ones are more than the session's {places} places"
             )
         old = pending.rows
         context = self._context(pending)

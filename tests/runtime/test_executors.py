@@ -55,12 +55,12 @@ def bound(op, inputs, want, judge, request):
     if op.kind == "rotary":
         return 4 * EPS * (np.abs(inputs[0]).max() * 2)
     assert op.kind == "attention"
-    # A score is head_dim products, summed in head_dim / 16 + 4 steps of at most |q| |k|, then scaled: within `score` of the
+    # A score is head_dim products, summed in head_dim steps of at most |q| |k|, then scaled: within `score` of the
     # true one.  Both exp's argument and the peak carry that error, exp 2 ulp more; then sums over the keys, ranks folded by
     # 16, and one division.  The result is an average of values: at most the largest of them.
-    head_dim, cache = op.constants["head_dim"], request.caches[0].array[op.constants["layer"]].astype(np.float64)
-    keys, values = (np.abs(cache[which]).max() for which in (0, 1))
-    score = (head_dim / 16 + 6) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
+    head_dim, slots = op.constants["head_dim"], np.arange(request.caches[0].slots)
+    keys, values = (np.abs(part.astype(np.float64)).max() for part in request.caches[0].read(op.constants["layer"], slots))
+    score = (head_dim + 2) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
     seen = int(request.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
 
