@@ -1,4 +1,5 @@
 /* dispatch.c - which levels this CPU runs, which one is selected, and the entries that Python calls. */
+#include <stdio.h>
 #include <stdlib.h>
 #include "internal.h"
 #if defined(__x86_64__)
@@ -54,6 +55,18 @@ const char *fd_isa_name(int level) { return levels[level].kernels->name; }
 int fd_isa_supported(int level) { return levels[level].supported(); }
 int fd_isa_selected(void) { return selected; }
 void fd_isa_select(int level) { selected = level; fd_kernels = levels[level].kernels; }
+
+int fd_isa_shares_code(int level, int other)
+{
+    const struct fd_kernels *a = levels[level].kernels, *b = levels[other].kernels;
+    return a->op_run == b->op_run || a->linear == b->linear || a->quantize_rows == b->quantize_rows
+        || a->row_statistics == b->row_statistics || a->sample == b->sample;
+}
+int fd_kernel_name(int format, char *text, int size)
+{
+    return snprintf(text, (size_t)size, "%s (%s, %d x %d tile)", fd_kernels->name, fd_kernels->product[format], FD_LANES,
+                    fd_kernels->row_tile);
+}
 
 static _Atomic int64_t allocations;
 int64_t fd_allocations(void) { return allocations; }

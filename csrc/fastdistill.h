@@ -14,6 +14,7 @@ const char *fd_isa_name(int level);
 int fd_isa_supported(int level);
 int fd_isa_selected(void);
 void fd_isa_select(int level);              /* the caller has asked fd_isa_supported */
+int fd_isa_shares_code(int level, int other);   /* whether a kernel of one is also the other's */
 
 /* ---- threads ---- */
 int fd_threads_limit(void);                 /* how many threads a job may ask for */
@@ -27,6 +28,8 @@ struct fd_weight {
     const void *packed;                     /* fd_packed_bytes(format, outputs, inputs), 64-byte aligned */
     const float *bias;                      /* (outputs rounded up to 32,), zeros at the end; or NULL */
 };
+/* What multiplies rows by such weights at the selected level, in words -> text (size,).  Returns their length. */
+int fd_kernel_name(int format, char *text, int size);
 int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs);
 /* data (outputs, inputs) of the format's type, or codes (outputs, blocks * 32 or * 16); scale, minimum (outputs, blocks) */
 int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale, const uint16_t *minimum,

@@ -57,6 +57,8 @@ void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
 
 struct fd_kernels {
     const char *name;
+    const char *product[FD_Q4 + 1];         /* of each weight format: how rows are multiplied by it, */
+    int row_tile;                           /* this many at a time */
     void (*pack_rows)(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
                       const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end);
     int (*quantize_rows)(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);

@@ -112,6 +112,9 @@ static inline vf vf_select(vm m, vf x, vf y)
     return FD_VF(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(m.a)), _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(m.b)));
 }
 
+#define FD_PRODUCT_FLOAT "vfmadd"
+#define FD_PRODUCT_Q8 "int8 vpmaddubsw"
+#define FD_PRODUCT_Q4 "int8 vpmaddubsw"
 static inline __m256i fd_broadcast4(const int8_t *x4) { int32_t x; memcpy(&x, x4, 4); return _mm256_set1_epi32(x); }
 static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)
 {

@@ -85,6 +85,9 @@ static inline uint32_t vm_bits(vm m) { return m; }
 static inline vf vf_select(vm m, vf x, vf y) { return _mm512_mask_mov_ps(y, m, x); }
 static inline vi vi_select(vm m, vi x, vi y) { return _mm512_mask_mov_epi32(y, m, x); }
 
+#define FD_PRODUCT_FLOAT "vfmadd"
+#define FD_PRODUCT_Q8 "int8 vpdpbusd"
+#define FD_PRODUCT_Q4 "int8 vpdpbusd"
 static inline __m512i fd_broadcast4(const int8_t *x4) { int32_t x; memcpy(&x, x4, 4); return _mm512_set1_epi32(x); }
 static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)
 {

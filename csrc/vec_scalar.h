@@ -121,7 +121,10 @@ static inline vi vi_select(vm m, vi a, vi b) { vi r; FD_EACH r.v[i] = m.v[i] ? a
 
 /* ---- block sums: exact integers ----
  * lane i gains sum over j < 4 of codes[4 i + j] x[j].  Codes of q4 lie in 0..15, of q8 in -128..127, x in -127..127.
- * x4 is four activations as they lie in memory. */
+ * x4 is four activations as they lie in memory.  A level also says in words what it computes the products with. */
+#define FD_PRODUCT_FLOAT "fma in plain C"
+#define FD_PRODUCT_Q8 "int8 products in plain C"
+#define FD_PRODUCT_Q4 "int8 products in plain C"
 static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: two groups of 16 lanes x 4 codes */
 {
     for (int i = 0; i < 64; i++) { low->v[i] = p[i] & 15; high->v[i] = p[i] >> 4; }

@@ -334,7 +334,9 @@ def test_info_says_what_the_machine_runs(run):
     assert {"linear", "attention", "row_statistics"} <= set(said["kernels"]) and set(said["kernels"].values()) == {
         fd.isa()
     }
+    assert said["weight_kernels"] == {format: fd.kernels.kernel_name(format) for format in checkpoint.FORMATS}
     text = run("info")[1]
+    assert re.search(rf"^  q4 +{re.escape(fd.kernels.kernel_name('q4'))}$", text, re.MULTILINE)
     assert all(words in text for words in (__version__, ", ".join(fd.isa_levels()), f"kernels      at {fd.isa()}: "))
 
 

@@ -23,6 +23,9 @@
 
 const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .name = FD_TEXT(FD_LEVEL),
+    .product = {[FD_F32] = FD_PRODUCT_FLOAT, [FD_F16] = FD_PRODUCT_FLOAT, [FD_BF16] = FD_PRODUCT_FLOAT,
+                [FD_Q8] = FD_PRODUCT_Q8, [FD_Q4] = FD_PRODUCT_Q4},
+    .row_tile = FD_ROW_TILE,
 #ifdef FD_LEVEL_IS_SCALAR
     .pack_rows = pack_rows,
 #endif

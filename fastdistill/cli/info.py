@@ -20,6 +20,7 @@ _INFO = """\
   fastdistill info smollm2-135m-instruct --capacity 2048
   FASTDISTILL_ISA=avx2 fastdistill info --json
 
+"weights are multiplied by" names what runs each format: a level, its instruction, outputs x rows of a register tile.
 Of a model only the config and the headers of its files are read.
 """
 _PACKAGES = ("numpy", "cffi", "safetensors", "tokenizers")
@@ -50,6 +51,7 @@ def machine_facts() -> dict[str, Any]:
     from importlib.util import find_spec
 
     from fastdistill import kernels
+    from fastdistill.kernels.linear import FORMATS
     from fastdistill.models.plan import OP_KINDS
 
     names = [
@@ -64,6 +66,7 @@ def machine_facts() -> dict[str, Any]:
         "level": kernels.isa(),
         "threads": kernels.default_threads(),
         "kernels": dict.fromkeys(names, kernels.isa()),  # every level has every kernel
+        "weight_kernels": {format: kernels.kernel_name(format) for format in FORMATS},
     }
 
 
@@ -126,12 +129,15 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
 
 def _machine_text(facts: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    weights = "\n".join(f"  {format:11}{name}" for format, name in facts["weight_kernels"].items())
     return f"""\
 fastdistill  {facts["version"]}; Python {facts["python"]}, {packages}
 levels       {", ".join(facts["levels"])}
 selected     {facts["level"]} (FASTDISTILL_ISA selects another)
 threads      {facts["threads"]} (FASTDISTILL_THREADS sets them)
-kernels      at {facts["level"]}: {", ".join(facts["kernels"])}"""
+kernels      at {facts["level"]}: {", ".join(facts["kernels"])}
+weights      are multiplied by
+{weights}"""
 
 
 def _model_text(model: dict[str, Any]) -> str:

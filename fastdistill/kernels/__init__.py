@@ -3,7 +3,7 @@
 from fastdistill.kernels.exp_log import exp_log
 from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
-from fastdistill.kernels.linear import PackedWeight, linear
+from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.quantize_rows import quantize_rows
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
@@ -19,6 +19,7 @@ __all__ = [
     "gumbel_noise",
     "isa",
     "isa_levels",
+    "kernel_name",
     "linear",
     "philox",
     "quantize_rows",

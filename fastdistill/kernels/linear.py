@@ -13,6 +13,19 @@ _DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "q8": np.int
 _CODES_PER_BLOCK = {"q8": 32, "q4": 16}  # array entries that hold the codes of 32 weights
 
 
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def kernel_name(format: str) -> str:
+    """What multiplies rows by weights of a format at the selected level: its instruction and its register tile."""
+    _check_format(format)
+    text = ffi.new("char[]", 128)
+    lib.fd_kernel_name(FORMATS[format], text, len(text))
+    return ffi.string(text).decode()
+
+
 class PackedWeight:
     """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/pack.c, and its bias; immutable."""
 
@@ -36,8 +49,7 @@ class PackedWeight:
         inputs  columns, where the last block is not full
         raises  ArgumentError
         """
-        if format not in FORMATS:
-            raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        _check_format(format)
         outputs, columns = check_array("data", data, _DTYPES[format], (None, None))
         blocks = columns // _CODES_PER_BLOCK[format] if format in _CODES_PER_BLOCK else 0
         if format in _CODES_PER_BLOCK and columns % _CODES_PER_BLOCK[format]:
