@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastdistill.kernels import default_threads, isa, isa_levels
+from fastdistill.kernels import default_threads, isa, isa_levels, kernel_name
+from fastdistill.runtime.bandwidth import bandwidth as measured_bandwidth
+from fastdistill.runtime.packing import QUANTISED
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 STOLEN = 0.02  # of the time; beyond this a run is worth repeating
@@ -27,6 +28,7 @@ def facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "levels": list(isa_levels()),
         "level": isa(),
+        "kernels": [f"{format} {kernel_name(format)}" for format in QUANTISED],
         "threads": default_threads(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -35,17 +37,8 @@ def facts() -> dict[str, Any]:
 
 
 def bandwidth(most_threads: int) -> float:
-    """Bytes a second: the best of 1 to `most_threads` threads that read 512 MB between them.
-
-    They fold it with `or`, the cheapest fold that NumPy vectorises: adding floats would measure the adder.
-    """
-    data = np.ones(BANDWIDTH_BYTES // 8, np.int64)
-    best = max(
-        _rate(np.bitwise_or.reduce, np.array_split(data, threads))
-        for threads in range(1, most_threads + 1)
-        for _ in range(3)
-    )
-    return best * BANDWIDTH_BYTES
+    """Bytes a second, as a profile measures them, over more memory."""
+    return measured_bandwidth(most_threads, BANDWIDTH_BYTES)
 
 
 def cores_granted(threads: int) -> float:
@@ -60,15 +53,6 @@ def cores_granted(threads: int) -> float:
         started, before = time.perf_counter(), time.process_time()
         list(pool.map(work, range(threads)))
         return (time.process_time() - before) / (time.perf_counter() - started)
-
-
-def _rate(work: Callable[[Any], object], parts: list[Any]) -> float:
-    """Runs a second of all parts, one a thread."""
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(abs, range(len(parts))))  # start the threads
-        started = time.perf_counter()
-        list(pool.map(work, parts))
-        return 1 / (time.perf_counter() - started)
 
 
 def _cpu_model() -> str:

@@ -131,6 +131,8 @@ struct fd_pass {
 int64_t fd_statistics_floats(int64_t vocab);
 int64_t fd_attention_floats(int64_t heads, int64_t head_dim, int64_t tiles);   /* of partial_attention */
 int64_t fd_attention_tiles(int64_t keys);
-/* Stage s is ops stages[s] .. stages[s + 1], s < count.  Returns a status; `where` is then the op and the row. */
-int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads, int64_t *where);
+/* Stage s is ops stages[s] .. stages[s + 1], s < count.  Returns a status; `where` is then the op and the row.
+ * clock (count + 1,): steady nanoseconds at which each stage began and the last one ended; or NULL. */
+int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
+               int64_t *where, int64_t *clock);
 #endif

@@ -2,7 +2,10 @@
  *
  * A stage is one op, or several that follow one another and treat each row on its own: a task then takes one row through
  * all of them, and no thread waits between them.
+ *
+ * With a clock, whoever comes to a stage first writes down when: the stage before has ended then.
  */
+#include <time.h>
 #include "internal.h"
 
 struct forward {
@@ -10,12 +13,23 @@ struct forward {
     const struct fd_op *ops;
     const int64_t *stages;               /* stage s is ops stages[s] .. stages[s + 1] */
     const struct fd_pass *pass;
+    _Atomic int64_t *clock;              /* (count + 1,) or NULL */
     _Atomic int64_t bad;                 /* op << 32 | row of the first op and row that are not finite, or INT64_MAX */
 };
+
+static void clock_stamp(_Atomic int64_t *at)
+{
+    struct timespec now;
+    int64_t unset = 0;
+    if (atomic_load_explicit(at, memory_order_relaxed)) return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    atomic_compare_exchange_strong(at, &unset, now.tv_sec * INT64_C(1000000000) + now.tv_nsec);
+}
 
 static int64_t forward_tasks(void *context, int64_t stage)
 {
     const struct forward *f = context;
+    if (f->clock) clock_stamp(f->clock + stage);
     return f->kernels->op_tasks(f->ops + f->stages[stage], f->pass);
 }
 static void forward_run(void *context, int64_t stage, int64_t task)
@@ -28,10 +42,13 @@ static void forward_run(void *context, int64_t stage, int64_t task)
     }
 }
 
-int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads, int64_t *where)
+int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
+               int64_t *where, int64_t *clock)
 {
-    struct forward f = {fd_kernels, ops, stages, pass, INT64_MAX};
+    struct forward f = {fd_kernels, ops, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
+    for (int64_t stage = 0; clock && stage <= count; stage++) clock[stage] = 0;
     fd_run_stages(threads, count, forward_tasks, forward_run, &f);
+    if (clock) clock_stamp(f.clock + count);
     int64_t bad = atomic_load(&f.bad);
     where[0] = bad >> 32;
     where[1] = bad & 0xffffffff;

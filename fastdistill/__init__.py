@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import Autoregressive, Generation
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
-    from fastdistill.runtime import Read, forward_many, from_callable  # type: ignore[no-redef]
+    from fastdistill.runtime import Profile, Read, forward_many, from_callable  # type: ignore[no-redef]
 
 __version__ = "0.1.0"
 
@@ -25,13 +25,14 @@ _HOMES = {
     "api": ("Model", "Score", "load"),
     "decode": ("Autoregressive", "Generation"),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
-    "runtime": ("Read", "forward_many", "from_callable"),
+    "runtime": ("Profile", "Read", "forward_many", "from_callable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Autoregressive",
     "Generation",
     "Model",
+    "Profile",
     "Read",
     "Sampler",
     "Score",

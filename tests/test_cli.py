@@ -237,6 +237,21 @@ def test_statistics_go_to_stderr(run, model):
     assert re.search(rf"^model   f32, [\d.]+ MB, loaded in .* s; {fd.isa()}, 1 thread$", err, re.MULTILINE)
 
 
+def test_a_profile_goes_to_stderr_or_into_the_json_and_changes_no_text(run, model):
+    plain = run("generate", model, "the", "--max-tokens", 5)[1]
+    code, out, err = run("generate", model, "the", "--max-tokens", 5, "--profile")
+    assert (code, out) == (0, plain)
+    assert re.search(
+        r"^prefill  .*; forwards: 1, rows: 3$.*^decode  .*; forwards: 4, rows: 4$", err, re.DOTALL | re.MULTILINE
+    )
+    assert f"f32: {fd.kernels.kernel_name('f32')}" in err and "GB/s: the best of 1 to" in err
+    code, out, err = run("generate", model, "the", "--max-tokens", 5, "--profile", "--json")
+    said = json.loads(out)
+    assert code == 0 and err == "" and said["text"] + "\n" == plain
+    assert said["profile"]["decode"]["forwards"] == said["stats"]["forwards"] == 4
+    assert said["profile"]["prefill"]["stages"]["linear gate,up"]["bytes"] > 0
+
+
 def test_demo_fetches_answers_and_counts(run, model, monkeypatch):
     fetched = []
     monkeypatch.setattr(generate, "fetch", lambda name, progress: fetched.append(name) or model)

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from fastdistill.fetch import fetch, find_folder
 if TYPE_CHECKING:
     from fastdistill.api import Model
     from fastdistill.decode import Generation
+    from fastdistill.runtime import Profile
 
 _DEMO = """\
   fastdistill demo
@@ -28,9 +30,15 @@ _GENERATE = """\
   fastdistill generate smollm2-135m-instruct "The capital of France is" --max-tokens 8
   fastdistill generate smollm2-135m-instruct --chat "What is gravity?" --temperature 0.7 --top-p 0.9 --seed 1
   fastdistill generate ./model --prompt-file story.txt --stop "THE END" --stats
+  fastdistill generate ./model "Once upon a time" --profile
   echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
 
 The same seed gives the same text. Ctrl-C stops.
+
+--profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
+A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
+context once a layer; activations are left out. A stage's time includes waiting for its slowest thread; "rest" is the time
+outside the model: Python, drawing tokens, making text. The bandwidth is measured afterwards, on 128 MB.
 """
 
 # Sampling options, as `Model.generate` calls them: default, placeholder, help.
@@ -61,6 +69,11 @@ def add_commands(commands: Any) -> None:
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
     add_writing_options(parser, max_tokens=128)
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="say on stderr where the time went, and how much of the memory's bandwidth",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the text, tokens and timings")
 
 
@@ -179,10 +192,16 @@ def run_generate(arguments: argparse.Namespace) -> None:
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     prompt = model.chat_prompt([{"role": "user", "content": text}]) if arguments.chat else text
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
-    answer = write_answer(model, prompt, (lambda piece: None) if arguments.json else show, **options)
-    print(_json(model, answer, loading) if arguments.json else "")
+    from fastdistill.runtime import Profile
+
+    profile = Profile() if arguments.profile else None
+    with profile or nullcontext():
+        answer = write_answer(model, prompt, (lambda piece: None) if arguments.json else show, **options)
+    print(_json(model, answer, loading, profile) if arguments.json else "")
     if arguments.stats:
         say(f"{statistics(model, answer)}\n{machine(model, loading)}")
+    if profile is not None and not arguments.json:
+        say(str(profile))
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
@@ -197,7 +216,7 @@ def _prompt(arguments: argparse.Namespace) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _json(model: Model, answer: Answer, loading: float) -> str:
+def _json(model: Model, answer: Answer, loading: float, profile: Profile | None) -> str:
     from fastdistill.kernels import isa
 
     generation, stats = answer.generation, answer.generation.stats
@@ -212,4 +231,5 @@ def _json(model: Model, answer: Answer, loading: float) -> str:
             "level": isa(),
             "threads": model.threads,
         }
+        | ({} if profile is None else {"profile": profile.facts()})
     )

@@ -38,6 +38,11 @@ class ForwardPass:
     def rows(self) -> int:
         return len(self.positions)
 
+    @property
+    def key_counts(self) -> np.ndarray:
+        """How many slots each node sees, int64 (nodes,)."""
+        return np.add.reduceat(self.runs[:, 1].astype(np.int64), self.run_offsets[:-1])
+
     def visible(self, node: int) -> np.ndarray:
         """Slots that a node sees, in position order."""
         runs = self.runs[self.run_offsets[node] : self.run_offsets[node + 1]]

@@ -15,6 +15,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.lowering import Program, Step, lower
 from fastdistill.runtime.packing import QUANTISED, PackedWeights
+from fastdistill.runtime.profile import Outline, active_profile, outline
 
 _EPILOGUES = {"store": lib.FD_STORE_ONLY, "residual": lib.FD_RESIDUAL, "gated": lib.FD_GATED}
 
@@ -54,6 +55,7 @@ class NativeExecutor:
         for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
             setattr(self._pass, name, pointer(field))
         self._programs: dict[tuple[int, int], tuple[Any, Any, int, list[Step]]] = {}
+        self._outlines: dict[tuple[int, int], Outline] = {}
 
     @property
     def nbytes(self) -> int:
@@ -74,12 +76,16 @@ class NativeExecutor:
             stream[:, : self.plan.hidden_size] = request.stream
             stream[:, self.plan.hidden_size :] = 0
         held = self._fill(request)
-        status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where)
+        profile = active_profile()
+        clock = None if profile is None else np.empty(stage_count + 1, np.int64)
+        status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where, pointer(clock))
         del held
         if status != lib.FD_OK:
             step, row = steps[self._where[0]], self._where[1]
             at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"
             raise NotFiniteError(f"{step.kind} ({at}) met a NaN or an infinity in row {row}")
+        if profile is not None and clock is not None:
+            profile.add(self._outline(first, end), request, clock, self.threads)
         reads = len(request.read_rows)
         written = {value for step in steps if step.kind == "copy" for value in step.outputs}
         taps = {
@@ -108,8 +114,7 @@ class NativeExecutor:
             struct.base = ffi.from_buffer(cache.array)
             struct.capacity = cache.slots
             struct.is_f32 = cache.dtype == np.float32
-        lengths = request.runs[:, 1].astype(np.int64)
-        key_counts = np.add.reduceat(lengths, request.run_offsets[:-1])
+        key_counts = request.key_counts
         p.rows, p.reads = request.rows, len(request.read_rows)
         p.caches = caches
         p.tokens, p.inputs = pointer(request.tokens), pointer(request.inputs)
@@ -133,6 +138,12 @@ class NativeExecutor:
             self._programs[first, end] = ops, ffi.new("int64_t[]", [0, *accumulate(counts)]), len(counts), steps
         return self._programs[first, end]
 
+    def _outline(self, first: int, end: int) -> Outline:
+        if (first, end) not in self._outlines:
+            steps = self._program(first, end)[3]
+            self._outlines[first, end] = outline(steps, self.program.stages(steps), self._weights)
+        return self._outlines[first, end]
+
     def _op(self, op: Any, step: Step) -> None:
         plan, constants = self.plan, step.op.constants if step.op is not None else {}
         op.kind = getattr(lib, "FD_OP_" + step.kind.upper())
@@ -154,7 +165,7 @@ class NativeExecutor:
             op.scalar, op.vector = constants["epsilon"], pointer(self._weights.vector(step.weights[0][0]))
         elif step.weights:
             for i, names in enumerate(step.weights):
-                op.weights[i] = self._weights.struct(names[0])
+                op.weights[i] = self._weights.matrix(names[0]).struct
         for struct, coded in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
             if coded is not None:
                 self._codes(struct, coded)

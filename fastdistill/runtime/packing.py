@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -64,6 +63,6 @@ class PackedWeights:
         """float32, padded with zeros to a multiple of 32."""
         return self._vectors[name]
 
-    def struct(self, name: str) -> Any:
-        """The `struct fd_weight *` of a matrix and its bias."""
-        return self._matrices[name].struct
+    def matrix(self, name: str) -> PackedWeight:
+        """A matrix and its bias."""
+        return self._matrices[name]

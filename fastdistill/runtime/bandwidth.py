@@ -1,0 +1,30 @@
+"""How fast this machine reads memory: the limit of every forward of few rows."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+REPETITIONS = 5  # of each thread count
+BANDWIDTH_BYTES = 128 << 20  # beyond most caches, and no burden for a small device
+
+
+def bandwidth(most_threads: int, size: int = BANDWIDTH_BYTES) -> float:
+    """Bytes a second: the best of 1 to `most_threads` threads that read `size` bytes between them.
+
+    They fold it with `or`, the cheapest fold that NumPy vectorises: adding floats would measure the adder.
+    """
+    data = np.ones(size // 8, np.int64)
+    rates = (_rate(np.array_split(data, threads)) for threads in range(1, most_threads + 1) for _ in range(REPETITIONS))
+    return data.nbytes * max(rates)
+
+
+def _rate(parts: list[np.ndarray]) -> float:
+    """Runs a second over all parts, one a thread."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        list(pool.map(len, parts))  # start the threads
+        started = time.perf_counter()
+        list(pool.map(np.bitwise_or.reduce, parts))
+        return 1 / (time.perf_counter() - started)

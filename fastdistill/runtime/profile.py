@@ -1,0 +1,216 @@
+"""Where the time of forwards goes, and how near they come to the memory's bandwidth.
+
+    with fd.Profile() as profile:
+        model.generate("The capital of France is")
+    print(profile)
+
+Threads stamp a clock as they enter a stage (csrc/plan.c): nothing waits for it and no result changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from fastdistill.kernels.linear import kernel_name
+from fastdistill.runtime.bandwidth import BANDWIDTH_BYTES, bandwidth
+from fastdistill.runtime.forward_pass import ForwardPass
+from fastdistill.runtime.lowering import Step
+from fastdistill.runtime.packing import PackedWeights
+
+
+@dataclass
+class Stages:
+    """What all stages of one name took."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    bytes: int = 0  # weights once a forward; each sequence's visible keys and values once a layer; nothing else
+
+
+@dataclass
+class Phase:
+    """Forwards of one kind, and the time from the end of the forward before each of them."""
+
+    forwards: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    stages: dict[str, Stages] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Stages:
+        """All stages together."""
+        parts = self.stages.values()
+        return Stages(*(sum(getattr(part, name.name) for part in parts) for name in dataclasses.fields(Stages)))
+
+    @property
+    def rest_seconds(self) -> float:
+        """Outside the stages: Python, text, waking threads, whatever else came between forwards."""
+        return self.seconds - self.total.seconds
+
+
+class Profile:
+    """Records the native forwards that this thread makes within `with`; entered again, it goes on counting.
+
+    prefill  forwards that read fewer rows than they run: a prompt.  Arithmetic limits them
+    decode   forwards that read every row.  With few rows, the memory's bandwidth limits them
+    kernels  format -> the kernel that multiplied by weights of this format
+    seconds  between entering and leaving, recording aside: those of prefill and decode
+    """
+
+    def __init__(self) -> None:
+        self.prefill, self.decode = Phase(), Phase()
+        self.kernels: dict[str, str] = {}
+        self.threads = 1
+        self._last = self.prefill  # whose time runs
+
+    @property
+    def seconds(self) -> float:
+        return self.prefill.seconds + self.decode.seconds
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """Bytes a second that this machine reads; measured when first asked for, in some tenths of a second."""
+        return bandwidth(self.threads)
+
+    def __enter__(self) -> Profile:
+        self._outer = _ACTIVE.get()
+        self._since = time.perf_counter()
+        _ACTIVE.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _ACTIVE.set(self._outer)
+        self._until_now(self._last)
+
+    def add(self, outline: Outline, request: ForwardPass, clock: np.ndarray, threads: int) -> None:
+        """Count one pass; clock int64 (stages + 1,) nanoseconds."""
+        reads = len(request.read_rows)
+        phase = self._last = self.prefill if reads < request.rows else self.decode
+        self._until_now(phase)
+        phase.forwards += 1
+        phase.rows += request.rows
+        moved = (
+            outline.weight_bytes[0]
+            + (outline.weight_bytes[1] if reads else 0)
+            + outline.attends * _layer_bytes(request)
+        )
+        taken = np.bincount(outline.name_of_stage, np.diff(clock), len(outline.names))
+        for name, calls, nanoseconds, size in zip(outline.names, outline.calls, taken, moved, strict=True):
+            stages = phase.stages.setdefault(name, Stages())
+            stages.calls += int(calls)
+            stages.seconds += float(nanoseconds) * 1e-9
+            stages.bytes += int(size)
+        self.kernels |= {format: kernel_name(format) for format in outline.formats}
+        self.threads = max(self.threads, threads)
+        self._since = time.perf_counter()
+
+    def _until_now(self, phase: Phase) -> None:
+        now = time.perf_counter()
+        phase.seconds += now - self._since
+        self._since = now
+
+    def facts(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        phases = {
+            name: dataclasses.asdict(phase) | {"rest_seconds": phase.rest_seconds} for name, phase in self._phases()
+        }
+        return {"kernels": self.kernels, "threads": self.threads, "bandwidth": self.bandwidth, **phases}
+
+    def __str__(self) -> str:
+        """One table a phase; measures the bandwidth."""
+        lines = [f"kernel   {format}: {kernel}" for format, kernel in self.kernels.items()]
+        lines.append(
+            f"memory   {self.bandwidth * 1e-9:.1f} GB/s: the best of 1 to {self.threads} threads over {BANDWIDTH_BYTES >> 20} MB"
+        )
+        for name, phase in self._phases():
+            if phase.forwards:
+                lines += ["", f"{name}  {phase.seconds:.3f} s; forwards: {phase.forwards}, rows: {phase.rows}"]
+                lines += _table(phase, self.bandwidth)
+        return "\n".join(lines)
+
+    def _phases(self) -> list[tuple[str, Phase]]:
+        return [("prefill", self.prefill), ("decode", self.decode)]
+
+
+_ACTIVE: ContextVar[Profile | None] = ContextVar("profile", default=None)
+
+
+def active_profile() -> Profile | None:
+    """The profile that this thread's forwards are recorded in."""
+    return _ACTIVE.get()
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a profile has to know of a program."""
+
+    names: tuple[str, ...]
+    name_of_stage: np.ndarray  # (stages,)
+    calls: np.ndarray  # int64 (names,): stages of that name
+    weight_bytes: np.ndarray  # int64 (2, names): read in any case, and where rows are read
+    attends: np.ndarray  # int64 (names,): readings of a layer's keys and values
+    formats: tuple[str, ...]  # of the weights that rows are multiplied by
+
+
+def outline(steps: Sequence[Step], counts: Iterable[int], weights: PackedWeights) -> Outline:
+    """The outline of steps that run in stages of `counts` steps; a stage is named by all that it does."""
+    rest = iter(steps)
+    stages = [list(islice(rest, count)) for count in counts]
+    names = [" + ".join(dict.fromkeys(map(_label, stage))) for stage in stages]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    name_of_stage = np.array([numbers[name] for name in names])
+    weight_bytes, attends = np.zeros((2, len(numbers)), np.int64), np.zeros(len(numbers), np.int64)
+    formats: dict[str, None] = {}
+    for number, stage in zip(name_of_stage, stages, strict=True):
+        attends[number] += sum(step.kind == "attend" for step in stage)
+        for step in stage:
+            for matrix, *_ in step.weights if step.kind in ("linear", "head") else ():
+                weight_bytes[int(step.reads), number] += weights.matrix(matrix).nbytes
+                formats[weights.formats[matrix]] = None
+    return Outline(tuple(numbers), name_of_stage, np.bincount(name_of_stage), weight_bytes, attends, tuple(formats))
+
+
+def _label(step: Step) -> str:
+    """A step's kind; of linears also which: `linear q,k,v` for "...q_proj.weight" and so on."""
+    if step.kind != "linear":
+        return step.kind
+    modules = (matrix.removesuffix(".weight").rpartition(".")[2] for matrix, *_ in step.weights)
+    return "linear " + ",".join(module.removesuffix("_proj") for module in modules)
+
+
+def _layer_bytes(request: ForwardPass) -> int:
+    """Bytes of one layer's keys and values, each sequence's once: of its row that sees most."""
+    keys = np.zeros(len(request.caches), np.int64)
+    np.maximum.at(keys, request.sequences, request.key_counts[request.nodes])
+    return sum(int(n) * cache.array[0].nbytes // cache.slots for n, cache in zip(keys, request.caches, strict=True))
+
+
+def _table(phase: Phase, memory: float) -> list[str]:
+    total = phase.total
+    rows = sorted(phase.stages.items(), key=lambda item: -item[1].seconds)
+    lines = [("", "calls", "ms", "share", "MB", "GB/s", "of memory")]
+    for name, stages in [*rows, ("all stages", total), ("rest", Stages(seconds=phase.rest_seconds))]:
+        speed = stages.bytes / stages.seconds if stages.seconds else 0.0
+        moved = (
+            (f"{stages.bytes * 1e-6:.1f}", f"{speed * 1e-9:.1f}", f"{speed / memory:.0%}")
+            if stages.bytes
+            else ("",) * 3
+        )
+        calls = str(stages.calls) if stages.calls else ""
+        lines.append((name, calls, f"{stages.seconds * 1e3:.1f}", f"{stages.seconds / phase.seconds:.1%}", *moved))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            [f"  {name:{widths[0]}}", *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
+        ).rstrip()
+        for name, *cells in lines
+    ]
