@@ -9,6 +9,7 @@ enum {
     FD_BLOCK = 32,          /* weights and activations that share one scale */
     FD_LANES = 16,          /* outputs of one tile */
     FD_TASK_TILES = 4,      /* tiles of one claimed piece of a linear */
+    FD_AHEAD = 64,          /* KiB of weights that a thread fetches while it waits: well inside a second-level cache */
     FD_CHUNK = 256,         /* vocabulary entries of one piece of the head and of the statistics */
     FD_HEAD_ROWS = 32,      /* rows whose chunk of logits one thread holds at a time */
     FD_KEY_TILE = 128,      /* keys of one softmax tile */
@@ -21,10 +22,14 @@ static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) 
 static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* A stage is `tasks` independent pieces; the next one starts when all are done. */
+/* A stage is `tasks` independent pieces, fewer than 2^31; the next one starts when all are done. */
 typedef void fd_stage_fn(void *context, int64_t stage, int64_t task);
 typedef int64_t fd_stage_tasks_fn(void *context, int64_t stage);
-void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, void *context);
+/* Share `share` of a stage's tasks begins here. */
+static inline int64_t fd_share(int64_t tasks, int64_t share, int64_t shares) { return tasks * share / shares; }
+/* Called over and over, step 0, 1, ..., by a thread that waits for a stage to end; 0: there is nothing more to do. */
+typedef int fd_stage_ahead_fn(void *context, int64_t stage, int thread, int threads, int64_t step);
+void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, fd_stage_ahead_fn *ahead, void *context);
 /* One stage: cuts [0, items) into pieces of `grain`, a number fixed by shape. */
 typedef void fd_range_fn(void *context, int64_t begin, int64_t end);
 void fd_parallel_for(int threads, int64_t items, int64_t grain, fd_range_fn *run, void *context);
@@ -72,6 +77,7 @@ struct fd_kernels {
                   const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
                   void *workspace, int threads);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
+    int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */
     int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */
 };
 extern const struct fd_kernels *fd_kernels;  /* of the selected level */

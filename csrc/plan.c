@@ -11,6 +11,7 @@
 struct forward {
     const struct fd_kernels *kernels;
     const struct fd_op *ops;
+    int64_t count;
     const int64_t *stages;               /* stage s is ops stages[s] .. stages[s + 1] */
     const struct fd_pass *pass;
     _Atomic int64_t *clock;              /* (count + 1,) or NULL */
@@ -32,6 +33,17 @@ static int64_t forward_tasks(void *context, int64_t stage)
     if (f->clock) clock_stamp(f->clock + stage);
     return f->kernels->op_tasks(f->ops + f->stages[stage], f->pass);
 }
+/* While a thread waits it fetches the first weights of its share of the next linear: they are what memory will be asked next. */
+static int forward_ahead(void *context, int64_t stage, int thread, int threads, int64_t step)
+{
+    const struct forward *f = context;
+    for (int64_t next = stage + 1; next < f->count; next++) {
+        const struct fd_op *op = f->ops + f->stages[next];
+        if (op->kind != FD_OP_LINEAR && op->kind != FD_OP_HEAD) continue;
+        return f->kernels->op_ahead(op, fd_share(f->kernels->op_tasks(op, f->pass), thread, threads), step);
+    }
+    return 0;
+}
 static void forward_run(void *context, int64_t stage, int64_t task)
 {
     struct forward *f = context;
@@ -45,9 +57,9 @@ static void forward_run(void *context, int64_t stage, int64_t task)
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
                int64_t *where, int64_t *clock)
 {
-    struct forward f = {fd_kernels, ops, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
+    struct forward f = {fd_kernels, ops, count, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
     for (int64_t stage = 0; clock && stage <= count; stage++) clock[stage] = 0;
-    fd_run_stages(threads, count, forward_tasks, forward_run, &f);
+    fd_run_stages(threads, count, forward_tasks, forward_run, forward_ahead, &f);
     if (clock) clock_stamp(f.clock + count);
     int64_t bad = atomic_load(&f.bad);
     where[0] = bad >> 32;

@@ -1,8 +1,10 @@
 /* threads.c - the pool: entered once for a whole list of stages, the caller works too.
  *
- * Every stage has two counters: `next` hands out its tasks, `done` counts the finished ones; a thread goes on to the next
- * stage when done = tasks.  So nobody waits for a thread, only for claimed work: a core that is taken away between two
- * tasks delays nobody, and a worker that wakes late runs through the finished stages and helps with what is left.
+ * A stage's tasks are dealt out in shares, one a thread, of tasks in sequence: what a thread reads is one stream.  Each share
+ * has a counter; a thread takes tasks from its own share until there are none, then from the others'.  `done` counts the
+ * finished ones; a thread goes on to the next stage when done = tasks.  So nobody waits for a thread, only for claimed work: a
+ * core that is taken away between two tasks delays nobody, and a worker that wakes late runs through the finished stages and
+ * helps with what is left.  A thread that has to wait asks the job for something useful (`ahead`).
  *
  * The gate is one word { generation, workers wanted, open, workers inside }.  A worker enters an open gate of a new
  * generation; the caller shuts it when the last stage is done and waits for those inside.  A second caller that finds the
@@ -23,14 +25,22 @@
 #define FD_PAUSE() ((void)0)
 #endif
 
-enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 4000 };
+enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 4000, LINE = 64 };
 #define GATE_INSIDE 0xffu                            /* bits 0..7 */
 #define GATE_OPEN 0x100u
 #define GATE_WANTED(gate) ((gate) >> 16 & 0xffu)
 #define GATE_GENERATION(gate) ((gate) >> 32)
 
-struct counter { _Atomic int64_t next, done; char apart[48]; };      /* one cache line a stage */
-struct job { int64_t stages; fd_stage_tasks_fn *tasks; fd_stage_fn *run; void *context; struct counter *counters; };
+struct job {
+    int64_t stages;
+    fd_stage_tasks_fn *tasks;
+    fd_stage_fn *run;
+    fd_stage_ahead_fn *ahead;
+    void *context;
+    int threads;
+    int64_t stride;                                  /* counters from stage to stage: whole cache lines */
+    _Atomic int32_t *counters;                       /* of a stage: done, then the next task of each share */
+};
 
 static struct {
     pthread_mutex_t owner, sleep;                    /* owner: the caller whose job runs; sleep: guards the condition */
@@ -40,8 +50,8 @@ static struct {
     int workers, hooked;
     pthread_t threads[MOST_THREADS];
     struct job job;
-    struct counter *counters;
-    int64_t counters_length;
+    _Atomic int32_t *counters;
+    size_t counters_bytes;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 int fd_threads_limit(void) { return MOST_THREADS; }
@@ -52,20 +62,27 @@ static void run_alone(const struct job *job)
         for (int64_t task = 0, tasks = job->tasks(job->context, stage); task < tasks; task++) job->run(job->context, stage, task);
 }
 
-static void work(const struct job *job)
+static void work(const struct job *job, int thread)
 {
     for (int64_t stage = 0; stage < job->stages; stage++) {
-        struct counter *c = job->counters + stage;
-        int64_t tasks = job->tasks(job->context, stage), finished = 0, task;
+        _Atomic int32_t *done = job->counters + stage * job->stride, *next = done + 1;
+        int64_t tasks = job->tasks(job->context, stage);
+        int32_t finished = 0, task;
         if (tasks == 0) continue;
-        while (atomic_load_explicit(&c->next, memory_order_relaxed) < tasks
-               && (task = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed)) < tasks) {
-            job->run(job->context, stage, task);
-            finished++;
+        for (int turn = 0; turn < job->threads; turn++) {
+            int share = (thread + turn) % job->threads;
+            int64_t begin = fd_share(tasks, share, job->threads), size = fd_share(tasks, share + 1, job->threads) - begin;
+            while (atomic_load_explicit(next + share, memory_order_relaxed) < size
+                   && (task = atomic_fetch_add_explicit(next + share, 1, memory_order_relaxed)) < size) {
+                job->run(job->context, stage, begin + task);
+                finished++;
+            }
         }
-        if (finished) atomic_fetch_add_explicit(&c->done, finished, memory_order_release);
-        for (int spins = 0; atomic_load_explicit(&c->done, memory_order_acquire) < tasks; spins++) {
-            FD_PAUSE();
+        if (finished) atomic_fetch_add_explicit(done, finished, memory_order_release);
+        int useful = job->ahead != NULL;
+        for (int spins = 0; atomic_load_explicit(done, memory_order_acquire) < tasks; spins++) {
+            if (useful) useful = job->ahead(job->context, stage, thread, job->threads, spins);
+            else FD_PAUSE();
             if (spins > SPINS_BEFORE_YIELD) sched_yield();
         }
     }
@@ -94,7 +111,7 @@ static void *worker(void *argument)
         if (!atomic_compare_exchange_strong(&pool.gate, &gate, gate + 1)) continue;      /* shut, or another one entered */
         seen = GATE_GENERATION(gate);
         unsigned mode = fd_float_mode_enter();
-        work(&pool.job);
+        work(&pool.job, (int)index + 1);
         fd_float_mode_leave(mode);
         atomic_fetch_add(&pool.left, 1);
     }
@@ -133,39 +150,41 @@ static void start_workers(int wanted)                /* fewer may come: the call
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-static int counters_ready(int64_t stages)
+static int counters_ready(struct job *job)
 {
-    if (stages > pool.counters_length) {
+    job->stride = fd_pad(1 + job->threads, LINE / sizeof *job->counters);
+    size_t bytes = (size_t)(job->stages * job->stride) * sizeof *job->counters;
+    if (bytes > pool.counters_bytes) {
         free(pool.counters);
-        pool.counters_length = 0;
-        pool.counters = fd_malloc((size_t)stages * sizeof *pool.counters);
+        pool.counters_bytes = 0;
+        pool.counters = fd_malloc(bytes);
         if (!pool.counters) return 0;
-        pool.counters_length = stages;
+        pool.counters_bytes = bytes;
     }
-    memset(pool.counters, 0, (size_t)stages * sizeof *pool.counters);
+    memset(pool.counters, 0, bytes);
+    job->counters = pool.counters;
     return 1;
 }
 
-void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, void *context)
+void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_stage_fn *run, fd_stage_ahead_fn *ahead, void *context)
 {
-    struct job job = {stages, tasks, run, context, NULL};
-    unsigned mode = fd_float_mode_enter();
     if (threads > MOST_THREADS) threads = MOST_THREADS;
+    struct job job = {stages, tasks, run, ahead, context, threads, 0, NULL};
+    unsigned mode = fd_float_mode_enter();
     if (threads <= 1 || pthread_mutex_trylock(&pool.owner) != 0) {
         run_alone(&job);
         fd_float_mode_leave(mode);
         return;
     }
     if (pool.workers < threads - 1) start_workers(threads - 1);
-    if (pool.workers == 0 || !counters_ready(stages)) run_alone(&job);
+    if (pool.workers == 0 || !counters_ready(&job)) run_alone(&job);
     else {
-        job.counters = pool.counters;
         pool.job = job;
         atomic_store(&pool.left, 0);
         uint64_t generation = GATE_GENERATION(atomic_load(&pool.gate)) + 1;
         atomic_store(&pool.gate, generation << 32 | (uint64_t)(threads - 1) << 16 | GATE_OPEN);
         wake_sleepers();
-        work(&job);
+        work(&job, 0);
         int inside = (int)(atomic_fetch_and(&pool.gate, ~(uint64_t)GATE_OPEN) & GATE_INSIDE);
         for (int spins = 0; atomic_load(&pool.left) < inside; spins++) {
             FD_PAUSE();
@@ -192,5 +211,5 @@ static void range_run(void *context, int64_t stage, int64_t task)
 void fd_parallel_for(int threads, int64_t items, int64_t grain, fd_range_fn *run, void *context)
 {
     struct range r = {items, grain, run, context};
-    fd_run_stages(threads, 1, range_tasks, range_run, &r);
+    fd_run_stages(threads, 1, range_tasks, range_run, NULL, &r);
 }

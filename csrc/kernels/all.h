@@ -38,4 +38,5 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .sample = sample,
     .op_tasks = op_tasks,
     .op_run = op_run,
+    .op_ahead = op_ahead,
 };

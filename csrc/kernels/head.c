@@ -7,13 +7,13 @@ static int64_t op_head_tasks(const struct fd_op *op) { return fd_ceil(op->weight
 static void op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t chunk)
 {
     const struct fd_weight *weight = op->weights[0];
-    struct linear_rows in = linear_rows_of(op);
     int64_t vocab = weight->outputs, token = chunk * FD_CHUNK, n = fd_min(FD_CHUNK, vocab - token);
     int64_t tile = token / FD_LANES, tiles = fd_ceil(n, FD_LANES), chunks = op_head_tasks(op);
     _Alignas(64) float z[FD_HEAD_ROWS * FD_CHUNK];
+    struct linear_job job = {weight, NULL, linear_rows_of(op), NULL, z, FD_CHUNK, FD_CHUNK};
     for (int64_t row = 0; row < pass->reads; row += FD_HEAD_ROWS) {
         int64_t rows = fd_min(FD_HEAD_ROWS, pass->reads - row);
-        linear_tiles(weight, &in, row, row + rows, tile, tile + tiles, z, FD_CHUNK);
+        linear_tiles(&job, row, row + rows, tile, tile + tiles);
         for (int64_t r = 0; r < rows; r++) {
             const float *logits = z + r * FD_CHUNK;
             struct statistics s = statistics_of_chunk(logits, n, token);

@@ -4,6 +4,9 @@
  * q8:              sum <- fma(block total, w_scale x_scale, sum), blocks ascending; block totals are exact integers.
  * q4:              the same, then sum <- fma(w_minimum, x_sum, sum): x_sum = x_scale * the sum of x's codes.
  *
+ * While a tile is multiplied the next one is fetched, line by line at the same place: a core's own prefetchers stop at the end
+ * of a page, and at few rows it must not wait for memory.
+ *
  * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers.
  */
 #define FD_INLINE static inline __attribute__((always_inline))
@@ -12,6 +15,7 @@
 #else
 #define FD_UNROLL _Pragma("GCC unroll 8")
 #endif
+#define FD_FETCH(p, bytes) FD_UNROLL for (int line = 0; line < (bytes); line += 64) __builtin_prefetch((p) + line)
 #define FD_ROWS FD_UNROLL for (int r = 0; r < rows; r++)
 
 struct linear_rows {                     /* the rows that one call multiplies */
@@ -21,13 +25,14 @@ struct linear_rows {                     /* the rows that one call multiplies */
     int64_t blocks;
 };
 
-FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
+FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
     vf sum[8];
     const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
     const float *scale = in->codes.scale + row * in->blocks, *sums = in->codes.sum + row * in->blocks;
     FD_ROWS sum[r] = vf_zero();
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q4, x += FD_BLOCK) {
+    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q4, ahead += PACKED_Q4, x += FD_BLOCK) {
+        FD_FETCH(ahead, PACKED_Q4);
         vs total[8];
         FD_ROWS total[r] = vs_q4_zero();
         FD_UNROLL
@@ -51,14 +56,15 @@ FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int6
     FD_ROWS y[r] = sum[r];
 }
 
-FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
+FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
     vf sum[8];
     const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
     const float *scale = in->codes.scale + row * in->blocks;
     const int32_t *totals = in->codes.total + row * in->blocks;
     FD_ROWS sum[r] = vf_zero();
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q8, x += FD_BLOCK) {
+    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q8, ahead += PACKED_Q8, x += FD_BLOCK) {
+        FD_FETCH(ahead, PACKED_Q8);
         vi total[8];
         FD_ROWS total[r] = vi_q8_start(totals[r * in->blocks + b]);
         FD_UNROLL
@@ -76,12 +82,14 @@ FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int6
 }
 
 FD_INLINE void linear_tile_float(const int rows, const int format, const struct linear_rows *in, int64_t row, const char *tile,
-                                 int64_t inputs, vf *y)
+                                 const char *ahead, int64_t inputs, vf *y)
 {
     vf sum[8];
     const float *x = in->x + row * in->x_stride;
     FD_ROWS sum[r] = vf_zero();
-    for (int64_t k = 0; k < inputs; k++) {
+    const int bytes = (format == FD_F32 ? 4 : 2) * FD_LANES;
+    for (int64_t k = 0; k < inputs; k++, ahead += bytes) {
+        FD_FETCH(ahead, bytes);
         vf w = format == FD_F32 ? vf_load((const float *)(const void *)tile + k * FD_LANES)
              : format == FD_F16 ? vf_load_f16((const uint16_t *)(const void *)tile + k * FD_LANES)
                                 : vf_load_bf16((const uint16_t *)(const void *)tile + k * FD_LANES);
@@ -91,15 +99,15 @@ FD_INLINE void linear_tile_float(const int rows, const int format, const struct 
 }
 
 FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row,
-                                int64_t tile, vf *y)
+                                int64_t tile, int64_t next, vf *y)
 {
-    const char *packed = packed_tile(weight, tile);
+    const char *packed = packed_tile(weight, tile), *ahead = packed_tile(weight, next);
     switch (weight->format) {
-    case FD_F32: linear_tile_float(rows, FD_F32, in, row, packed, weight->inputs, y); break;
-    case FD_F16: linear_tile_float(rows, FD_F16, in, row, packed, weight->inputs, y); break;
-    case FD_BF16: linear_tile_float(rows, FD_BF16, in, row, packed, weight->inputs, y); break;
-    case FD_Q8: linear_tile_q8(rows, in, row, packed, y); break;
-    default: linear_tile_q4(rows, in, row, packed, y);
+    case FD_F32: linear_tile_float(rows, FD_F32, in, row, packed, ahead, weight->inputs, y); break;
+    case FD_F16: linear_tile_float(rows, FD_F16, in, row, packed, ahead, weight->inputs, y); break;
+    case FD_BF16: linear_tile_float(rows, FD_BF16, in, row, packed, ahead, weight->inputs, y); break;
+    case FD_Q8: linear_tile_q8(rows, in, row, packed, ahead, y); break;
+    default: linear_tile_q4(rows, in, row, packed, ahead, y);
     }
     if (weight->bias) {
         vf bias = vf_load(weight->bias + tile * FD_LANES);
@@ -107,39 +115,55 @@ FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, 
     }
 }
 
-/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_ROW_TILE. */
-static void linear_tile(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, int64_t tile, vf *y)
+/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_ROW_TILE; tile `next` is fetched meanwhile. */
+static void linear_tile(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, int64_t tile,
+                        int64_t next, vf *y)
 {
     switch (rows) {
-    case 1: linear_tile_rows(1, weight, in, row, tile, y); break;
-    case 2: linear_tile_rows(2, weight, in, row, tile, y); break;
-    case 3: linear_tile_rows(3, weight, in, row, tile, y); break;
-    case 4: linear_tile_rows(4, weight, in, row, tile, y); break;
+    case 1: linear_tile_rows(1, weight, in, row, tile, next, y); break;
+    case 2: linear_tile_rows(2, weight, in, row, tile, next, y); break;
+    case 3: linear_tile_rows(3, weight, in, row, tile, next, y); break;
+    case 4: linear_tile_rows(4, weight, in, row, tile, next, y); break;
 #ifdef FD_WIDE_ROW_TILE
-    case 5: linear_tile_rows(5, weight, in, row, tile, y); break;
-    case 6: linear_tile_rows(6, weight, in, row, tile, y); break;
-    case 7: linear_tile_rows(7, weight, in, row, tile, y); break;
-    case 8: linear_tile_rows(8, weight, in, row, tile, y); break;
+    case 5: linear_tile_rows(5, weight, in, row, tile, next, y); break;
+    case 6: linear_tile_rows(6, weight, in, row, tile, next, y); break;
+    case 7: linear_tile_rows(7, weight, in, row, tile, next, y); break;
+    case 8: linear_tile_rows(8, weight, in, row, tile, next, y); break;
 #endif
     }
 }
 
-/* Tiles [begin, end) of all rows into y, from row to row y_stride. */
-static void linear_tiles(const struct fd_weight *weight, const struct linear_rows *in, int64_t row_begin, int64_t row_end,
-                         int64_t begin, int64_t end, float *y, int64_t y_stride)
-{
-    for (int64_t tile = begin; tile < end; tile++)
-        for (int64_t row = row_begin; row < row_end; row += FD_ROW_TILE) {
-            vf sum[FD_ROW_TILE];
-            int64_t rows = fd_min(FD_ROW_TILE, row_end - row);
-            linear_tile(rows, weight, in, row, tile, sum);
-            for (int64_t r = 0; r < rows; r++) vf_store(y + (row - row_begin + r) * y_stride + (tile - begin) * FD_LANES, sum[r]);
-        }
-}
+/* What one call makes of its rows: y = linear, silu(linear) * linear of `up`, or residual + linear. */
+struct linear_job {
+    const struct fd_weight *weight, *up;                 /* up: NULL, or of the same shape */
+    struct linear_rows in;
+    const float *residual;                               /* NULL, or with y's stride */
+    float *y;
+    int64_t stride, width;                               /* y from row to row; floats that may be written in each */
+};
 
 static vf silu(vf x)                     /* x / (1 + e^-x) */
 {
     return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x))));
+}
+
+/* Rows [row_begin, row_end) of tiles [tile_begin, tile_end); the first of them is y's first. */
+static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
+{
+    for (int64_t tile = tile_begin; tile < tile_end; tile++)
+        for (int64_t row = row_begin; row < row_end; row += FD_ROW_TILE) {
+            vf y[FD_ROW_TILE], up[FD_ROW_TILE];
+            int64_t rows = fd_min(FD_ROW_TILE, row_end - row), column = (tile - tile_begin) * FD_LANES;
+            int64_t next = row == row_begin ? tile + 1 : tile;           /* once a tile: what is in the cache costs nothing */
+            linear_tile(rows, job->weight, &job->in, row, tile, next, y);
+            if (job->up) linear_tile(rows, job->up, &job->in, row, tile, next, up);
+            for (int64_t r = 0; r < rows; r++) {
+                int64_t at = (row - row_begin + r) * job->stride + column;
+                if (job->up) y[r] = vf_mul(silu(y[r]), up[r]);
+                if (job->residual) y[r] = vf_add(vf_load(job->residual + at), y[r]);
+                vf_store_part(job->y + at, job->width - column, y[r]);
+            }
+        }
 }
 
 static struct linear_rows linear_rows_of(const struct fd_op *op)
@@ -149,6 +173,7 @@ static struct linear_rows linear_rows_of(const struct fd_op *op)
 }
 static int64_t weight_tiles(const struct fd_weight *weight) { return fd_stride(weight->outputs) / FD_LANES; }
 
+/* Tasks of all parts in sequence; `up` is no part of its own. */
 static int64_t op_linear_tasks(const struct fd_op *op)
 {
     int64_t tasks = 0;
@@ -156,55 +181,44 @@ static int64_t op_linear_tasks(const struct fd_op *op)
         tasks += fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES);
     return tasks;
 }
-
-static void op_linear(const struct fd_op *op, int64_t row_count, int64_t task)
+static int op_linear_part(const struct fd_op *op, int64_t *task)         /* the part of a task, which then counts within it */
 {
-    struct linear_rows in = linear_rows_of(op);
     int part = 0;
-    while (task >= fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES))
-        task -= fd_ceil(weight_tiles(op->weights[part++]), FD_TASK_TILES);
+    for (int64_t tasks; *task >= (tasks = fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES)); part++) *task -= tasks;
+    return part;
+}
+
+static void op_linear(const struct fd_op *op, int64_t rows, int64_t task)
+{
+    int part = op_linear_part(op, &task);
     const struct fd_weight *weight = op->weights[part];
-    int64_t stride = fd_stride(weight->outputs);
-    int64_t begin = task * FD_TASK_TILES, end = fd_min(begin + FD_TASK_TILES, weight_tiles(weight));
-    for (int64_t tile = begin; tile < end; tile++)
-        for (int64_t row = 0; row < row_count; row += FD_ROW_TILE) {
-            vf y[FD_ROW_TILE], up[FD_ROW_TILE];
-            int64_t rows = fd_min(FD_ROW_TILE, row_count - row);
-            linear_tile(rows, weight, &in, row, tile, y);
-            if (op->epilogue == FD_GATED) linear_tile(rows, op->weights[1], &in, row, tile, up);
-            for (int64_t r = 0; r < rows; r++) {
-                int64_t at = (row + r) * stride + tile * FD_LANES;
-                if (op->epilogue == FD_GATED) y[r] = vf_mul(silu(y[r]), up[r]);
-                if (op->epilogue == FD_RESIDUAL) y[r] = vf_add(vf_load(op->in2 + at), y[r]);
-                vf_store(op->out[part] + at, y[r]);
-            }
-        }
+    int64_t stride = fd_stride(weight->outputs), begin = task * FD_TASK_TILES;
+    struct linear_job job = {weight, op->epilogue == FD_GATED ? op->weights[1] : NULL, linear_rows_of(op),
+                             op->epilogue == FD_RESIDUAL ? op->in2 + begin * FD_LANES : NULL,
+                             op->out[part] + begin * FD_LANES, stride, stride - begin * FD_LANES};
+    linear_tiles(&job, 0, rows, begin, fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
 }
 
 /* The kernel alone: rows quantised here when the weights are. */
-struct linear_job { const struct fd_weight *weight; struct linear_rows in; int64_t rows; float *y; };
+struct linear_call { struct linear_job job; int64_t rows; };
 
 static void linear_range(void *context, int64_t begin, int64_t end)
 {
-    const struct linear_job *job = context;
-    int64_t outputs = job->weight->outputs;
-    for (int64_t tile = begin; tile < end; tile++)
-        for (int64_t row = 0; row < job->rows; row += FD_ROW_TILE) {
-            vf y[FD_ROW_TILE];
-            int64_t rows = fd_min(FD_ROW_TILE, job->rows - row);
-            linear_tile(rows, job->weight, &job->in, row, tile, y);
-            for (int64_t r = 0; r < rows; r++)
-                vf_store_part(job->y + (row + r) * outputs + tile * FD_LANES, outputs - tile * FD_LANES, y[r]);
-        }
+    const struct linear_call *call = context;
+    struct linear_job job = call->job;
+    job.y += begin * FD_LANES;
+    job.width -= begin * FD_LANES;
+    linear_tiles(&job, 0, call->rows, begin, end);
 }
 
 static int linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
 {
     int64_t blocks = fd_ceil(weight->inputs, FD_BLOCK), cells = rows * blocks;
-    struct linear_job job = {weight, {x, weight->inputs, {NULL, NULL, NULL, NULL}, blocks}, rows, y};
+    struct linear_call call = {{weight, NULL, {x, weight->inputs, {NULL, NULL, NULL, NULL}, blocks}, NULL, y, weight->outputs,
+                                weight->outputs}, rows};
     int quantised = weight->format >= FD_Q8, status = FD_OK;
+    struct fd_codes *codes = &call.job.in.codes;
     if (quantised) {
-        struct fd_codes *codes = &job.in.codes;
         codes->codes = fd_malloc((size_t)(cells * FD_BLOCK) + 64);
         codes->scale = fd_malloc((size_t)cells * 4 + 64);
         codes->sum = fd_malloc((size_t)cells * 4 + 64);
@@ -212,9 +226,7 @@ static int linear(const struct fd_weight *weight, int64_t rows, const float *x, 
         if (!codes->codes || !codes->scale || !codes->sum || !codes->total) status = FD_NO_MEMORY;
         else status = quantize_rows(rows, weight->inputs, x, codes->codes, codes->scale, codes->sum, codes->total);
     }
-    if (status == FD_OK) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &job);
-    if (quantised) {
-        free(job.in.codes.codes); free(job.in.codes.scale); free(job.in.codes.sum); free(job.in.codes.total);
-    }
+    if (status == FD_OK) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &call);
+    free(codes->codes); free(codes->scale); free(codes->sum); free(codes->total);
     return status;
 }

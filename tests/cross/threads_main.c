@@ -34,8 +34,8 @@ static void *caller(void *argument)                      /* returns how many job
     intptr_t failures = 0, stages = (intptr_t)argument;
     for (int job = 0; job < JOBS; job++) {
         struct table want = {{{1, 2, 3}}}, got = want;
-        fd_run_stages(1, stages - job % 3, tasks_of, run_task, &want);
-        fd_run_stages(counts[job % 7], stages - job % 3, tasks_of, run_task, &got);
+        fd_run_stages(1, stages - job % 3, tasks_of, run_task, NULL, &want);
+        fd_run_stages(counts[job % 7], stages - job % 3, tasks_of, run_task, NULL, &got);
         failures += memcmp(&want, &got, sizeof want) != 0;
     }
     return (void *)failures;
