@@ -36,6 +36,7 @@ class KVCache:
                 f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
             ) from None
         planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
+        self.row_bytes = planes[0].nbytes // slots  # of a token in one layer
         self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
         self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
 
