@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         return 0 if not arguments or arguments[0] in ("-h", "--help") else 2
     module = importlib.import_module(f"bench.{arguments[0]}")
     parser = argparse.ArgumentParser(prog=f"python -m bench {arguments[0]}", description=known[arguments[0]])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
+    parser.add_argument("--json", metavar="FILE", help="write everything there too; -: to stdout, in place of the text")
     parser.add_argument("--repetitions", type=int, default=15, help="turns of each contestant (default: %(default)s)")
     threads = sorted({1, default_threads()})
     parser.add_argument(
@@ -59,6 +59,11 @@ def main(arguments: list[str]) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     facts = machine.facts()
+    found = {"bench": arguments[0], "machine": facts, "meanwhile": watch.found, "warnings": watch.warnings}
+    as_json = json.dumps(found | report.as_dict(), indent=2)
+    if options.json == "-":
+        print(as_json)
+        return 0
     print(report.text())
     print(
         "\n"
@@ -67,14 +72,7 @@ def main(arguments: list[str]) -> int:
     for warning in watch.warnings:
         print(f"noisy    {warning}")
     if options.json:
-        found = {
-            "bench": arguments[0],
-            "machine": facts,
-            "meanwhile": watch.found,
-            "warnings": watch.warnings,
-            **report.as_dict(),
-        }
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        Path(options.json).write_text(as_json + "\n")
     return 0
 
 

@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.kernels import default_threads, isa, isa_levels, kernel_name
+from fastdistill.kernels import default_threads, isa, isa_levels, kernel_name, set_isa
+from fastdistill.kernels.boundary import lib
+from fastdistill.kernels.linear import FORMATS
 from fastdistill.runtime.bandwidth import bandwidth as measured_bandwidth
+from fastdistill.runtime.bandwidth import rate
 from fastdistill.runtime.packing import QUANTISED
 
 BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 STOLEN = 0.02  # of the time; beyond this a run is worth repeating
 OTHERS = 0.05
 GRANTED = 0.9  # of the cores
+PEAK_TILES = (4, 6, 8, 12)  # rows of the register tiles that csrc/peak.c has
+PEAK_SECONDS = 0.02  # of one measurement
 
 
 def facts() -> dict[str, Any]:
@@ -39,6 +44,26 @@ def facts() -> dict[str, Any]:
 def bandwidth(most_threads: int) -> float:
     """Bytes a second, as a profile measures them, over more memory."""
     return measured_bandwidth(most_threads, BANDWIDTH_BYTES)
+
+
+def multiply_adds(level: str, format: str, scales: bool, threads: int) -> float:
+    """Multiply-adds a second of so many threads, in registers and the first cache: the best register tile's best turn.
+
+    scales  with the instructions that follow each block of 32 inputs, beside the dot products
+    """
+    before = isa()
+    set_isa(level)
+
+    def blocks_a_second(rows: int) -> float:
+        def work(blocks: int) -> int:
+            return lib.fd_peak(FORMATS[format], scales, rows, blocks)
+
+        blocks = max(1, int(PEAK_SECONDS * 100 * rate(work, [100])))
+        return blocks * max(rate(work, [blocks] * threads) for _ in range(3))
+
+    found = max(blocks_a_second(rows) * lib.fd_peak(FORMATS[format], scales, rows, 1) for rows in PEAK_TILES)
+    set_isa(before)
+    return threads * found
 
 
 def cores_granted(threads: int) -> float:
@@ -86,12 +111,17 @@ class Watch:
         self.found["cores granted after"] = cores_granted(self._threads)
 
     @property
+    def stolen(self) -> float:
+        """The part of the time that the host took away; 0 where the system does not say."""
+        return self.found.get("stolen", 0.0)
+
+    @property
     def warnings(self) -> list[str]:
         """Why the run should be repeated, if it should."""
         found = self.found
         granted = min(found["cores granted before"], found["cores granted after"])
         reasons = [
-            (found.get("stolen", 0) > STOLEN, f"the host took {found.get('stolen', 0):.0%} of the CPU time away"),
+            (self.stolen > STOLEN, f"the host took {self.stolen:.0%} of the CPU time away"),
             (found.get("others", 0) > OTHERS, f"other processes used {found.get('others', 0):.0%} of the CPU time"),
             (granted < GRANTED * self._threads, f"{self._threads} threads got {granted:.1f} cores"),
         ]

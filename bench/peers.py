@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ def missing(*modules: str) -> str | None:
     return REASON.format(", ".join(absent)) if absent else None
 
 
-def transformers_llama(folder: Path, threads: int = 1) -> Any:
-    """transformers' LlamaForCausalLM in float32 with the folder's weights, dequantised where they are quantised.
+def transformers_llama(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
+    """transformers' LlamaForCausalLM with the folder's weights, dequantised where they are quantised.
 
-    One thread by default: torch's pool waits by spinning, and crawls where the cores are shared.
+    threads    one by default: torch's pool waits by spinning, and crawls where the cores are shared
+    dtype      of torch
+    attention  "eager", the plain formula, or "sdpa", torch's fast one
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -39,8 +43,8 @@ def transformers_llama(folder: Path, threads: int = 1) -> Any:
         None,
         config=config,
         state_dict=state,
-        dtype=torch.float32,
-        attn_implementation="eager",
+        dtype=getattr(torch, dtype),
+        attn_implementation=attention,
         output_loading_info=True,
     )
     wrong = {kind: names for kind, names in loading.items() if names}
@@ -73,37 +77,90 @@ def transformers_greedy(model: Any, ids: Sequence[int], count: int) -> tuple[lis
     return tokens, leads
 
 
-class LlamaCpp:
-    """llama.cpp over a GGUF file: forwards of given tokens, nothing else timed with them."""
+def requantised(gguf: Path, folder: Path) -> Path:
+    """The file with its matrices in Q4_0, for which llama.cpp has its fastest kernels: by its own quantise call."""
+    import llama_cpp
 
-    def __init__(self, path: str | Path, capacity: int, threads: int, every_logit: bool = False) -> None:
+    target = folder / f"{gguf.stem}.requantised.Q4_0.gguf"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = target.with_suffix(".partial")
+        parameters = llama_cpp.llama_model_quantize_default_params()
+        parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0
+        parameters.allow_requantize = True
+        llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p())
+        status = llama_cpp.llama_model_quantize(os.fsencode(gguf), os.fsencode(partial), ctypes.byref(parameters))
+        assert status == 0, f"llama_model_quantize gave {status}"
+        partial.rename(target)
+    return target
+
+
+_SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, text, data: None)
+
+
+class LlamaCpp:
+    """llama.cpp over a GGUF file: forwards of given tokens by llama_decode itself, nothing else timed with them."""
+
+    MOST_ROWS = 512  # of one llama_decode
+
+    def __init__(self, path: str | Path, capacity: int, threads: int) -> None:
         import llama_cpp
 
         self.version = llama_cpp.__version__
+        self.system = llama_cpp.llama_print_system_info().decode()
         self._library = llama_cpp
         self._llama = llama_cpp.Llama(
-            str(path),
-            n_ctx=capacity,
-            n_batch=capacity,
-            n_threads=threads,
-            n_threads_batch=threads,
-            logits_all=every_logit,
-            verbose=False,
+            str(path), n_ctx=capacity, n_batch=self.MOST_ROWS, n_threads=threads, n_threads_batch=threads, verbose=False
         )
         self.vocab_size = self._llama.n_vocab()
+        self._context = self._llama.ctx
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(self.MOST_ROWS, 0, 1)
+        self._length = 0
+        for row in range(self.MOST_ROWS):
+            self._batch.n_seq_id[row], self._batch.seq_id[row][0] = 1, 0
+
+    @property
+    def has_avx512(self) -> bool:
+        """Whether this build runs AVX-512 kernels on this CPU."""
+        return "AVX512 = 1" in self.system
 
     def clear(self) -> None:
         """Forget the context."""
-        self._llama.reset()
+        self.truncate(0)
+
+    def truncate(self, length: int) -> None:
+        """Forget what lies behind the first `length` tokens."""
+        self._library.llama_memory_seq_rm(self._memory, 0, length, -1)
+        self._length = length
 
     def forward(self, tokens: Sequence[int]) -> int:
         """Append tokens; the argmax after the last one."""
-        self._llama.eval(tokens)
-        last = self._library.llama_get_logits_ith(self._llama.ctx, -1)
-        return int(np.ctypeslib.as_array(last, shape=(self.vocab_size,)).argmax())
+        for start in range(0, len(tokens), self.MOST_ROWS):
+            self._decode(tokens[start : start + self.MOST_ROWS], every=False)
+        return int(self._logits(1).argmax())
+
+    def forward_rows(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append up to MOST_ROWS tokens; the argmax after each, (m,)."""
+        self._decode(tokens, every=True)
+        return self._logits(len(tokens)).argmax(axis=1)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """float32 (n, vocab_size): the logits of a chain; needs `every_logit`."""
+        """float32 (n, vocab_size): the logits of a chain of up to MOST_ROWS tokens."""
         self.clear()
-        self._llama.eval(list(ids))
-        return np.array(self._llama.scores[: len(ids)])
+        self._decode(ids, every=True)
+        return self._logits(len(ids)).copy()
+
+    def _decode(self, tokens: Sequence[int], every: bool) -> None:
+        batch, last = self._batch, len(tokens) - 1
+        batch.n_tokens = len(tokens)
+        for row, token in enumerate(tokens):
+            batch.token[row], batch.pos[row] = token, self._length + row
+            batch.logits[row] = every or row == last
+        status = self._library.llama_decode(self._context, batch)
+        assert status == 0, f"llama_decode gave {status}"
+        self._length += len(tokens)
+
+    def _logits(self, rows: int) -> np.ndarray:
+        """float32 (rows, vocab_size), llama.cpp's own memory: what the latest call computed."""
+        return np.ctypeslib.as_array(self._library.llama_get_logits(self._context), shape=(rows, self.vocab_size))

@@ -48,7 +48,7 @@ def divergences(
         name = "fastdistill" if format is None else f"fastdistill, {format}"
         found[name] = divergence(truth, fd.load(folder, format=format, threads=threads).logits(ids))
     if gguf is not None:
-        found["llama.cpp"] = divergence(truth, LlamaCpp(gguf, TOKENS, threads, every_logit=True).logits(ids))
+        found["llama.cpp"] = divergence(truth, LlamaCpp(gguf, TOKENS, threads).logits(ids))
     return found
 
 

@@ -10,17 +10,22 @@ NOISY = 0.2  # distance of the quartiles, as a part of the median
 
 
 class Report:
-    """Rows of named cells (a number, text, or Samples), and what was skipped."""
+    """Rows of named cells (a number, text, or Samples), in one table or several, and what was skipped."""
 
     def __init__(self, about: str) -> None:
         self.about = about.strip()
-        self.rows: list[dict[str, Any]] = []
+        self.tables: dict[str, list[dict[str, Any]]] = {"": []}  # by title
         self.notes: list[str] = []
         self.skipped: list[str] = []
 
     def row(self, **cells: Any) -> None:
-        """One line of the table; columns come in the order of their first use, with spaces for underscores."""
-        self.rows.append({name.replace("_", " "): value for name, value in cells.items()})
+        """One line of the latest table; columns come in the order of their first use, `of_one` as "of one"."""
+        rows = list(self.tables.values())[-1]
+        rows.append({name.replace("_", " ") if name.isidentifier() else name: cell for name, cell in cells.items()})
+
+    def table(self, title: str) -> None:
+        """Rows from here on stand in a table of their own."""
+        self.tables[title] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -29,26 +34,33 @@ class Report:
         self.skipped.append(f"{what}: {reason}")
 
     def as_dict(self) -> dict[str, Any]:
-        rows = [
-            {name: cell.as_dict() if isinstance(cell, Samples) else cell for name, cell in row.items()}
-            for row in self.rows
-        ]
-        return {"about": self.about, "rows": rows, "notes": self.notes, "skipped": self.skipped}
+        tables = {
+            title: [
+                {name: cell.as_dict() if isinstance(cell, Samples) else cell for name, cell in row.items()}
+                for row in rows
+            ]
+            for title, rows in self.tables.items()
+        }
+        return {"about": self.about, "rows": tables.pop(""), **tables, "notes": self.notes, "skipped": self.skipped}
 
     def text(self) -> str:
-        """The table: medians with their quartiles; `~` marks what spread too far."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        table = [columns] + [[_text(row.get(name, "")) for name in columns] for row in self.rows]
-        widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
-        lines = [self.about, ""]
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table
-        ]
+        """The tables: medians with their quartiles; `~` marks what spread too far."""
+        lines = [self.about]
+        for title, rows in self.tables.items():
+            lines += ["", *([title] if title else []), *_lines(rows)]
         lines += ["", *self.notes] if self.notes else []
         lines += [f"skipped  {reason}" for reason in self.skipped]
-        if any(isinstance(cell, Samples) and cell.spread > NOISY for row in self.rows for cell in row.values()):
+        cells = [cell for rows in self.tables.values() for row in rows for cell in row.values()]
+        if any(isinstance(cell, Samples) and cell.spread > NOISY for cell in cells):
             lines.append(f"~ quartiles more than {NOISY:.0%} of the median apart: run it again on a quieter machine")
         return "\n".join(lines)
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[str]:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = [columns] + [[_text(row.get(name, "")) for name in columns] for row in rows]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def _text(cell: Any) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -66,13 +67,13 @@ class Samples:
 
 
 def interleave(
-    contestants: Mapping[str, Callable[[], Result]], repetitions: int, pause: float = 0.0
-) -> dict[str, list[Result]]:
+    contestants: Mapping[Key, Callable[[], Result]], repetitions: int, pause: float = 0.0
+) -> dict[Key, list[Result]]:
     """Every contestant's results, each called once to warm up and then in turn; every other round runs backwards.
 
     pause  seconds before each call, so that a pool of threads that spins while it waits has gone to sleep
     """
-    results: dict[str, list[Result]] = {name: [] for name in contestants}
+    results: dict[Key, list[Result]] = {name: [] for name in contestants}
     order = list(contestants)
     for round in range(repetitions + 1):
         for name in order:
@@ -98,7 +99,10 @@ class Timer:
             self._prepare()
         if self._calls == 0:
             self._call()
-            self._calls = max(1, math.ceil(self._shortest / self._seconds(1)))
+            once = self._seconds(1)
+            self._calls = max(1, math.ceil(self._shortest / once))
+            if self._calls == 1:
+                return once
         return self._seconds(self._calls)
 
     def _seconds(self, calls: int) -> float:

@@ -122,6 +122,7 @@ int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
 {
     FD_IN_IEEE_MODE((fd_kernels->exp_log(n, x, exp_out, log_out), FD_OK));
 }
+int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return fd_kernels->peak(format, scales, rows, repeats); }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
 {
     fd_kernels->philox(n, counter, key, words);

@@ -15,6 +15,7 @@
 #include "philox.c"
 #include "gumbel_noise.c"
 #include "sample.c"
+#include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
 #define FD_JOIN(a, b) FD_JOIN2(a, b)
@@ -36,6 +37,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .philox = philox,
     .gumbel_noise = gumbel_noise,
     .sample = sample,
+    .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,
     .op_ahead = op_ahead,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +19,14 @@ def bandwidth(most_threads: int, size: int = BANDWIDTH_BYTES) -> float:
     They fold it with `or`, the cheapest fold that NumPy vectorises: adding floats would measure the adder.
     """
     data = np.ones(size // 8, np.int64)
-    rates = (_rate(np.array_split(data, threads)) for threads in range(1, most_threads + 1) for _ in range(REPETITIONS))
+    rates = (rate(np.bitwise_or.reduce, np.array_split(data, threads)) for threads in range(1, most_threads + 1) for _ in range(REPETITIONS))
     return data.nbytes * max(rates)
 
 
-def _rate(parts: list[np.ndarray]) -> float:
-    """Runs a second over all parts, one a thread."""
+def rate(work: Callable[[Any], object], parts: Sequence[Any]) -> float:
+    """Runs a second of `work` over all parts, one a thread."""
     with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(len, parts))  # start the threads
+        list(pool.map(id, parts))  # start the threads
         started = time.perf_counter()
-        list(pool.map(np.bitwise_or.reduce, parts))
+        list(pool.map(work, parts))
         return 1 / (time.perf_counter() - started)

@@ -1,0 +1,54 @@
+"""What a fresh process takes until it writes, and how much memory at most."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NEW_TOKENS = 32
+# argv: folder, threads, "text" or token ids.  VmHWM is this program's own peak; ru_maxrss may be that of whoever started it.
+_PEAK = f"""
+import re, sys
+import fastdistill as fd
+folder, threads, prompt = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+model = fd.load(folder, threads=threads)
+if prompt == "text":
+    result = model.generate(sys.stdin.read(), max_tokens={NEW_TOKENS})
+    cached = result.stats.prompt_tokens + len(result.tokens)
+else:
+    ids = [int(word) for word in prompt.split()]
+    session = model.session(capacity=len(ids) + {NEW_TOKENS})
+    cached = len(ids) + len(fd.decode.generate(session, ids, {NEW_TOKENS}).tokens)
+peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+network = model.network
+print(peak - network.weights.nbytes - cached * fd.runtime.kv_cache.KVCache.slot_bytes(model.plan, network.cache_dtype))
+"""
+
+
+def seconds_to_first_output(folder: Path, prompt: str, threads: int) -> float:
+    """From the start of `fastdistill generate` to the first byte it writes."""
+    command = [sys.executable, "-m", "fastdistill", "generate", str(folder), prompt]
+    command += ["--max-tokens", "8", "--threads", str(threads)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        taken = time.perf_counter() - started
+        process.stdout.read()
+    assert first and process.returncode == 0, f"{' '.join(command)} ended with {process.returncode}"
+    return taken
+
+
+def memory_beside_weights_and_cache(folder: Path, threads: int, text: str, ids: list[int] | None) -> int:
+    """Peak bytes beyond the packed weights and the filled part of the cache; for text where no `ids` are given."""
+    prompt = "text" if ids is None else " ".join(map(str, ids))
+    command = [sys.executable, "-c", _PEAK, str(folder), str(threads), prompt]
+    done = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout)
+
+
+def no_peak_memory() -> str | None:
+    """Why peak memory cannot be read; None where it can."""
+    return None if Path("/proc/self/status").exists() else "this system has no /proc/self/status"
