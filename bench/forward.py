@@ -79,23 +79,23 @@ class Bench:
         self.values: dict[str, Samples | float] = {}
         self.limits = Limits(threads)
         self.ids: list[int] = []
+        self.plain = ""  # the engine that stands for a llama.cpp without AVX-512
 
     # ---- engines ----
 
     def load(self) -> None:
         options = self.options
-        levels = dict.fromkeys(options.levels)
-        if "avx2" in isa_levels() and options.levels[-1] != "scalar":
-            levels["avx2"] = None
         for format in options.formats.split(","):
             self.progress.group(f"loading {format}")
             model = fd.load(options.model, None if format == "stored" else format, self.threads)
             if not self.ids:
-                ids = model.tokenizer.encode(passage())
+                self.tokenizer = model.tokenizer
+                ids = self.tokenizer.encode(passage())
                 self.capacity = model.plan.max_positions
                 self.ids = (ids * -(-self.capacity // len(ids)))[: self.capacity]
             session = model.session(self.capacity, max_rows=PREFILL)
-            for level in levels:
+            forced = ["avx2"] if format == "stored" and "avx2" in isa_levels() else []  # there are targets for it
+            for level in dict.fromkeys(options.levels + forced):
                 name = f"{format} {level}"
                 self.engines[name] = Ours(session, level, self.ids)
                 self.costs[name] = cost_of(model.network)
@@ -119,15 +119,14 @@ class Bench:
             self.engines[name] = engine = Llama(path, self.capacity, self.threads, self.ids)
         self.report.note(f"llama-cpp-python {engine.llama.version}: {engine.llama.system.strip(' |')}")
         self.report.note(f"{SAME}: {gguf.name}; {Q4_0}: made of it by llama.cpp")
-        self.plain = Q4_0  # the engine that stands for a build without AVX-512
         if not engine.llama.has_avx512:
+            self.plain = Q4_0
             self.report.note(f"{PLAIN}: this llama.cpp runs none here, so it is the same engine")
         elif site := os.environ.get(SITE):
             self.plain = PLAIN
             self.engines[PLAIN] = other = Elsewhere(Path(site), q4_0, self.capacity, self.threads, self.ids)
             self.report.note(f"{PLAIN}: {other.system.strip(' |')}")
         else:
-            self.plain = ""
             self.report.skip(PLAIN, f"{SITE} names no site directory that holds such a build")
 
     def names(self, *, torch: bool = False, ours: bool = True) -> list[str]:
@@ -169,6 +168,7 @@ class Bench:
         if not self.options.quick:
             runs = [(name, Work(self.capacity - 1, 1)) for name in self.names(ours=False) if name != PLAIN]
             self.group(f"decode, {self.capacity - 1} cached", runs)
+            self.report.note(f"{self.capacity - 1} cached: with the row itself, all positions that the model has")
         self.processes()
         self.progress.group("the machine's limits, again")
         self.limits.measure(kinds)  # what others took of it at one end of the run, they may have left at the other
@@ -177,7 +177,7 @@ class Bench:
         turns = {run: self.engines[run[0]].turn(run[1]) for run in runs}
         for run, taken in self.quietly(name, turns).items():
             self.seconds[run] = Samples.of(taken)
-        if self.engines.get(Q4_0) and self.plain == Q4_0:
+        if self.plain == Q4_0:
             self.seconds |= {(PLAIN, work): taken for (engine, work), taken in self.seconds.items() if engine == Q4_0}
 
     def quietly(self, name: str, turns: Mapping[Any, Callable[[], float]], repetitions: int = 0) -> dict[Any, list]:
@@ -246,15 +246,15 @@ class Bench:
     def processes(self) -> None:
         """Start-up and memory, of processes of their own."""
         folder, threads = self.options.model, self.threads
-        text = fd.load(folder, threads=threads).tokenizer.decode(self.ids[:PROMPT])
-        start = partial(seconds_to_first_output, folder, text, threads)
+        start = partial(seconds_to_first_output, folder, self.tokenizer.decode(self.ids[:PROMPT]), threads)
         self.values[START_UP] = Samples.of(self.quietly(START_UP, {"start": start})["start"])
         if reason := no_peak_memory():
             self.report.skip("peak memory", reason)
             return
-        for name, ids in ((MEMORY_IDS, self.ids[:PREFILL]), (MEMORY_TEXT, None)):
+        ids = self.ids[:PREFILL]
+        for name, prompt in ((MEMORY_IDS, ids), (MEMORY_TEXT, self.tokenizer.decode(ids))):
             self.progress.group(name)
-            self.values[name] = memory_beside_weights_and_cache(folder, threads, passage(), ids) * 1e-6
+            self.values[name] = memory_beside_weights_and_cache(folder, threads, prompt) * 1e-6
 
     # ---- reporting ----
 

@@ -81,7 +81,7 @@ def requantised(gguf: Path, folder: Path) -> Path:
     """The file with its matrices in Q4_0, for which llama.cpp has its fastest kernels: by its own quantise call."""
     import llama_cpp
 
-    target = folder / f"{gguf.stem}.requantised.Q4_0.gguf"
+    target = folder / f"{gguf.stem}.{gguf.stat().st_mtime_ns:x}.Q4_0.gguf"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")

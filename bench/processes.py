@@ -8,14 +8,15 @@ import time
 from pathlib import Path
 
 NEW_TOKENS = 32
-# argv: folder, threads, "text" or token ids.  VmHWM is this program's own peak; ru_maxrss may be that of whoever started it.
+# argv: folder, threads, "ids" or "text" of what stdin holds.  VmHWM is this program's own peak; ru_maxrss may be its parent's.
 _PEAK = f"""
 import re, sys
 import fastdistill as fd
-folder, threads, prompt = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-model = fd.load(folder, threads=threads)
-if prompt == "text":
-    result = model.generate(sys.stdin.read(), max_tokens={NEW_TOKENS})
+folder, threads, kind = sys.argv[1:]
+model = fd.load(folder, threads=int(threads))
+prompt = sys.stdin.read()
+if kind == "text":
+    result = model.generate(prompt, max_tokens={NEW_TOKENS})
     cached = result.stats.prompt_tokens + len(result.tokens)
 else:
     ids = [int(word) for word in prompt.split()]
@@ -41,12 +42,11 @@ def seconds_to_first_output(folder: Path, prompt: str, threads: int) -> float:
     return taken
 
 
-def memory_beside_weights_and_cache(folder: Path, threads: int, text: str, ids: list[int] | None) -> int:
-    """Peak bytes beyond the packed weights and the filled part of the cache; for text where no `ids` are given."""
-    prompt = "text" if ids is None else " ".join(map(str, ids))
-    command = [sys.executable, "-c", _PEAK, str(folder), str(threads), prompt]
-    done = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True)
-    return int(done.stdout)
+def memory_beside_weights_and_cache(folder: Path, threads: int, prompt: str | list[int]) -> int:
+    """Peak bytes beyond the packed weights and the filled part of the cache, of a program that gives text or token ids."""
+    kind, given = ("text", prompt) if isinstance(prompt, str) else ("ids", " ".join(map(str, prompt)))
+    command = [sys.executable, "-c", _PEAK, str(folder), str(threads), kind]
+    return int(subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def no_peak_memory() -> str | None:
