@@ -140,7 +140,8 @@ class Torch(Engine):
         if length == 0:
             self._cache = None
         else:
-            self._cache.crop(length)
+            self._cache.crop(length - self._length)  # by how many; a length is no longer taken
+            assert self._cache.get_seq_length() == length
 
     def append(self, tokens: list[int], every: bool) -> np.ndarray:
         import torch

@@ -26,10 +26,12 @@ from bench.processes import memory_beside_weights_and_cache, no_peak_memory, sec
 from bench.progress import Progress
 from bench.report import Report
 from bench.targets import (
+    ALL_THREADS,
     CONTEXTS,
     FORWARDS,
     MEMORY_IDS,
     MEMORY_TEXT,
+    ONE_THREAD,
     PLAIN,
     Q4_0,
     SAME,
@@ -79,6 +81,7 @@ class Bench:
         self.values: dict[str, Samples | float] = {}
         self.limits = Limits(threads)
         self.ids: list[int] = []
+        self.granted = float(threads)  # cores, while threads were compared
         self.plain = ""  # the engine that stands for a llama.cpp without AVX-512
 
     # ---- engines ----
@@ -174,17 +177,17 @@ class Bench:
         self.limits.measure(kinds)  # what others took of it at one end of the run, they may have left at the other
 
     def group(self, name: str, runs: Iterable[Run]) -> None:
-        turns = {run: self.engines[run[0]].turn(run[1]) for run in runs}
-        for run, taken in self.quietly(name, turns).items():
-            self.seconds[run] = Samples.of(taken)
+        self.time(name, {run: self.engines[run[0]].turn(run[1]) for run in runs})
         if self.plain == Q4_0:
             self.seconds |= {(PLAIN, work): taken for (engine, work), taken in self.seconds.items() if engine == Q4_0}
 
-    def quietly(self, name: str, turns: Mapping[Any, Callable[[], float]], repetitions: int = 0) -> dict[Any, list]:
+    def time(self, name: str, turns: Mapping[Run, Callable[[], float]]) -> None:
+        self.seconds |= {run: Samples.of(taken) for run, taken in self.quietly(name, turns).items()}
+
+    def quietly(self, name: str, turns: Mapping[Any, Callable[[], float]]) -> dict[Any, list[float]]:
         """Interleaved turns; once more where the host took time away meanwhile, and the quieter of the two."""
-        repetitions = repetitions or self.repetitions
         self.progress.group(name)
-        done, total = 0, len(turns) * (repetitions + 1)
+        done, total = 0, len(turns) * (self.repetitions + 1)
 
         def counted(turn: Callable[[], float]) -> float:
             nonlocal done
@@ -197,7 +200,7 @@ class Bench:
         for _ in range(2):
             done = 0
             with Watch(self.threads) as watch:
-                taken = interleave(contestants, repetitions, PAUSE)
+                taken = interleave(contestants, self.repetitions, PAUSE)
             found.append((watch.stolen, taken))
             if watch.stolen <= STOLEN:
                 break
@@ -234,14 +237,14 @@ class Bench:
             return
         single = fd.load(self.options.model, threads=1).session(self.capacity, max_rows=PREFILL)
         work = Work(0, PREFILL)
-        one, all = Ours(single, self.options.levels[-1], self.ids).turn(work), self.engines[ours].turn(work)
+        turns = {
+            ONE_THREAD: Ours(single, self.options.levels[-1], self.ids).turn(work),
+            ALL_THREADS: self.engines[ours].turn(work),
+        }
         before = cores_granted(self.threads)
-        taken = self.quietly("prefill, 1 thread and all", {"one": one, "all": all})
-        granted = min(before, cores_granted(self.threads))
-        self.values[TWO_TO_ONE] = Samples.of(taken["one"]) / Samples.of(taken["all"])
-        self.seconds["1 thread", work] = Samples.of(taken["one"])
-        short = "" if granted >= GRANTED * self.threads else ": fewer than asked for"
-        self.report.note(f"{TWO_TO_ONE}: the host granted {granted:.2f} cores of {self.threads}{short}")
+        self.time(TWO_TO_ONE, turns)
+        self.granted = min(before, cores_granted(self.threads))
+        self.report.note(f"{TWO_TO_ONE}: the host granted {self.granted:.2f} cores of {self.threads}")
 
     def processes(self) -> None:
         """Start-up and memory, of processes of their own."""
@@ -302,6 +305,9 @@ class Bench:
             figure = reached(target, self.seconds, reading, self.values)
             cells["reached"] = "not measured" if figure is None else figure
             cells["met"] = "-" if figure is None else "yes" if target.met(median(figure)) else "NO"
+            if target.work == TWO_TO_ONE and self.granted < GRANTED * self.threads:
+                cells["met"] += f" ({self.granted:.1f} cores)"
+            cells |= dict.fromkeys(("ms", "beside ms", *SHARES), "")
             ours, other = target.runs
             for name, run in (("ms", ours), ("beside ms", other)):
                 if figure is not None and run is not None and run in self.seconds:

@@ -13,7 +13,7 @@ from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
 from bench.progress import Progress
 from bench.report import Report
-from bench.targets import CONTEXTS, Ratio, Share, Target, Value, reached, targets
+from bench.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
 from bench.timing import Samples, Timer
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.kernels.boundary import lib
@@ -50,7 +50,7 @@ def test_a_target_is_met_from_its_bound_on(sign, met):
 
 
 def test_every_target_but_those_beside_the_forwards_holds_at_both_contexts():
-    table = targets("avx512")
+    table = [target for target in targets("avx512") if target.work != TWO_TO_ONE]
     pairs = [[str(t) for t in table if t.runs[0] and t.runs[0][1].cached in near] for near in ((0, 128), (2048,))]
     assert pairs[0] == pairs[1] and len(pairs[0]) > 10
     assert {t.runs[0][0] for t in table if t.work.startswith("avx2")} == {"stored avx2"}
