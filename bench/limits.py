@@ -12,6 +12,7 @@ from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.linear import FORMATS
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.packing import QUANTISED
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ class Limits:
             for scales in (True, False):
                 found = machine.multiply_adds(level, format, scales, self.threads)
                 self.rates[level, format, scales] = max(found, self.rates.get((level, format, scales), 0.0))
-            self.rates[level, format, False] = max(self.rates[level, format, s] for s in (True, False))
+            best = max(self.rates[level, format, scales] for scales in (True, False))
+            self.rates[level, format, False] = best
+            if format not in QUANTISED:  # floats have no scales
+                self.rates[level, format, True] = best
 
     def reading(self, cost: Cost, work: Work) -> float:
         """Seconds to read what the forward needs."""
