@@ -150,11 +150,6 @@ class Bench:
     def measure(self) -> None:
         """Group by group; what is finished stays when one is interrupted."""
         self.load()
-        kinds = {
-            (name.split()[1], format) for name, cost in self.costs.items() for format in {*cost.row, *cost.read_row}
-        }
-        self.progress.group("the machine's limits")
-        self.limits.measure(kinds)
         self.check()
         first = self.contexts[0]
         self.group("prefill", [(name, Work(0, PREFILL)) for name in self.names(torch=True)])
@@ -173,10 +168,12 @@ class Bench:
             self.group(f"decode, {self.capacity - 1} cached", runs)
             self.report.note(f"{self.capacity - 1} cached: with the row itself, all positions that the model has")
         self.processes()
-        self.progress.group("the machine's limits, again")
-        self.limits.measure(kinds)  # what others took of it at one end of the run, they may have left at the other
 
     def group(self, name: str, runs: Iterable[Run]) -> None:
+        """Measure the limits beside: what others take of the machine at one time, they may leave at another."""
+        formats = {name: {*cost.row, *cost.read_row} for name, cost in self.costs.items()}
+        self.progress.group("the machine's limits")
+        self.limits.measure({(name.split()[1], format) for name in formats for format in formats[name]})
         self.time(name, {run: self.engines[run[0]].turn(run[1]) for run in runs})
         if self.plain == Q4_0:
             self.seconds |= {(PLAIN, work): taken for (engine, work), taken in self.seconds.items() if engine == Q4_0}

@@ -139,6 +139,7 @@ def alone(monkeypatch):
     monkeypatch.setattr(forward, "no_llama_cpp", lambda gguf: "left out")
     monkeypatch.setattr(forward, "PAUSE", 0)
     monkeypatch.setattr(machine, "BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr(machine, "PEAK_SECONDS", 1e-3)
 
 
 COMMAND = ["forward", "--quick", "--formats", "stored", "--threads", "2", "--json", "-"]
