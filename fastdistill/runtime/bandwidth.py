@@ -19,7 +19,11 @@ def bandwidth(most_threads: int, size: int = BANDWIDTH_BYTES) -> float:
     They fold it with `or`, the cheapest fold that NumPy vectorises: adding floats would measure the adder.
     """
     data = np.ones(size // 8, np.int64)
-    rates = (rate(np.bitwise_or.reduce, np.array_split(data, threads)) for threads in range(1, most_threads + 1) for _ in range(REPETITIONS))
+    rates = (
+        rate(np.bitwise_or.reduce, np.array_split(data, threads))
+        for threads in range(1, most_threads + 1)
+        for _ in range(REPETITIONS)
+    )
     return data.nbytes * max(rates)
 
 

@@ -8,7 +8,6 @@ from fastdistill.errors import CapacityError
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.models.plan import Plan
 
-
 LANES = 16  # slots of one tile of keys
 
 

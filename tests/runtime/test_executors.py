@@ -59,7 +59,9 @@ def bound(op, inputs, want, judge, request):
     # true one.  Both exp's argument and the peak carry that error, exp 2 ulp more; then sums over the keys, ranks folded by
     # 16, and one division.  The result is an average of values: at most the largest of them.
     head_dim, slots = op.constants["head_dim"], np.arange(request.caches[0].slots)
-    keys, values = (np.abs(part.astype(np.float64)).max() for part in request.caches[0].read(op.constants["layer"], slots))
+    keys, values = (
+        np.abs(part.astype(np.float64)).max() for part in request.caches[0].read(op.constants["layer"], slots)
+    )
     score = (head_dim + 2) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
     seen = int(request.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
