@@ -25,7 +25,7 @@
 #define FD_PAUSE() ((void)0)
 #endif
 
-enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 4000, LINE = 64 };
+enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 40000, LINE = 64 };
 #define GATE_INSIDE 0xffu                            /* bits 0..7 */
 #define GATE_OPEN 0x100u
 #define GATE_WANTED(gate) ((gate) >> 16 & 0xffu)
