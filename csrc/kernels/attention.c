@@ -193,10 +193,11 @@ enum { ATTENTION_WIDEST = 512 };         /* largest head_dim; models check it */
 
 static void op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    int64_t split = attention_split_tiles(pass), pieces = split ? split : 1;
-    struct attention a = attention_at(op, pass, task / pieces / op->kv_heads, task / pieces % op->kv_heads);
+    /* rows last: tasks in sequence read the same keys and values */
+    int64_t split = attention_split_tiles(pass), piece = task / pass->rows % (split ? split : 1);
+    struct attention a = attention_at(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
     int64_t group = op->heads / op->kv_heads, padded = a.padded, tiles = fd_ceil(a.key_count, FD_KEY_TILE);
-    if (split && task % pieces >= tiles) return;
+    if (split && piece >= tiles) return;
     for (int64_t first = 0; first < group; first += ATTENTION_HEADS) {
         _Alignas(64) float q[ATTENTION_HEADS * ATTENTION_WIDEST], o[ATTENTION_HEADS * ATTENTION_WIDEST], all[ATTENTION_HEADS * ATTENTION_WIDEST];
         float peak[ATTENTION_HEADS], mass[ATTENTION_HEADS], all_peak[ATTENTION_HEADS], all_mass[ATTENTION_HEADS];
@@ -206,9 +207,9 @@ static void op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_
             for (int64_t d = 0; d < padded; d += 16)
                 vf_store(q + h * padded + d, vf_load_part(queries + (head + h) * op->head_dim + d, op->head_dim - d, 0.0f));
         if (split) {
-            attention_tile(&a, heads, q, task % pieces, peak, mass, o);
+            attention_tile(&a, heads, q, piece, peak, mass, o);
             for (int64_t h = 0; h < heads; h++) {
-                float *partial = attention_partial(&a, head + h, task % pieces);
+                float *partial = attention_partial(&a, head + h, piece);
                 memcpy(partial, o + h * padded, (size_t)padded * sizeof *o);
                 partial[padded] = peak[h];
                 partial[padded + 1] = mass[h];
