@@ -23,43 +23,39 @@ static const char *packed_tile(const struct fd_weight *weight, int64_t tile)
 }
 
 #ifdef FD_LEVEL_IS_SCALAR            /* bytes moved, nothing computed: one level does it for all */
-static void pack_lane_q8(const int8_t *codes, int lane, char *block)
-{
-    for (int k = 0; k < FD_BLOCK; k++) block[k / 4 * 64 + lane * 4 + k % 4] = codes[k];
-}
-static void pack_lane_q4(const uint8_t *codes, int lane, char *block)       /* byte j: code j low, code j + 16 high */
-{
-    for (int j = 0; j < 16; j++) block[j / 4 * 64 + lane * 4 + j % 4] = (char)codes[j];
-}
+/* From rows that lie `stride` units apart to lanes: in (lanes, units) -> out (units, 16), at any address.
+ * 16 units of a row at a time: a cache line or less is read and 16 are written to, however far apart the rows lie. */
+#define LANES_OF(size, name) \
+    static void name(int64_t lanes, int64_t units, const char *in, int64_t stride, char *out) \
+    { \
+        for (int64_t begin = 0; begin < units; begin += 16) \
+            for (int64_t lane = 0; lane < lanes; lane++) \
+                for (int64_t unit = begin; unit < fd_min(begin + 16, units); unit++) \
+                    memcpy(out + (unit * FD_LANES + lane) * size, in + (lane * stride + unit) * size, size); \
+    }
+LANES_OF(4, lanes_of_4)
+LANES_OF(2, lanes_of_2)
+
 static void pack_rows(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
                       const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end)
 {
     int64_t blocks = fd_ceil(inputs, FD_BLOCK), bytes = packed_tile_bytes(format, inputs);
+    int64_t groups = format == FD_Q8 ? 8 : 4;                /* 4 bytes of codes each, in a block */
     for (int64_t tile = tile_begin; tile < tile_end; tile++) {
         char *out = (char *)packed + tile * bytes;
-        if ((tile + 1) * FD_LANES > outputs) memset(out, 0, (size_t)bytes);
-        for (int lane = 0; lane < FD_LANES; lane++) {
-            int64_t n = tile * FD_LANES + lane;
-            if (n >= outputs) break;
-            if (format == FD_F32) {
-                const float *row = (const float *)data + n * inputs;
-                for (int64_t k = 0; k < inputs; k++) ((float *)(void *)out)[k * FD_LANES + lane] = row[k];
-            } else if (format == FD_F16 || format == FD_BF16) {
-                const uint16_t *row = (const uint16_t *)data + n * inputs;
-                for (int64_t k = 0; k < inputs; k++) ((uint16_t *)(void *)out)[k * FD_LANES + lane] = row[k];
-            } else {
-                for (int64_t b = 0; b < blocks; b++) {
-                    char *block = out + b * (format == FD_Q8 ? PACKED_Q8 : PACKED_Q4);
-                    if (format == FD_Q8) {
-                        pack_lane_q8((const int8_t *)data + (n * blocks + b) * FD_BLOCK, lane, block);
-                        ((uint16_t *)(void *)(block + 512))[lane] = scale[n * blocks + b];
-                    } else {
-                        pack_lane_q4((const uint8_t *)data + (n * blocks + b) * FD_BLOCK / 2, lane, block);
-                        ((uint16_t *)(void *)(block + 256))[lane] = scale[n * blocks + b];
-                        ((uint16_t *)(void *)(block + 256))[FD_LANES + lane] = minimum[n * blocks + b];
-                    }
-                }
-            }
+        int64_t n = tile * FD_LANES, lanes = fd_min(outputs - n, FD_LANES);
+        if (lanes < FD_LANES) memset(out, 0, (size_t)bytes);
+        if (lanes <= 0) continue;
+        if (format == FD_F32) lanes_of_4(lanes, inputs, (const char *)data + n * inputs * 4, inputs, out);
+        else if (format == FD_F16 || format == FD_BF16) lanes_of_2(lanes, inputs, (const char *)data + n * inputs * 2, inputs, out);
+        else for (int64_t b = n * blocks; b < (n + 1) * blocks; b++) {
+            lanes_of_4(lanes, groups, (const char *)data + b * groups * 4, blocks * groups, out);
+            out += groups * 4 * FD_LANES;
+            lanes_of_2(lanes, 1, (const char *)(scale + b), blocks, out);
+            out += 2 * FD_LANES;
+            if (format == FD_Q8) continue;
+            lanes_of_2(lanes, 1, (const char *)(minimum + b), blocks, out);
+            out += 2 * FD_LANES;
         }
     }
 }
