@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from types import EllipsisType
 
@@ -38,6 +39,16 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts.values())
+
+    def release(self) -> None:
+        """Let the pages of a mapped file go that reading has brought into memory; reading on brings them back."""
+        for part in self.parts.values():
+            base = part.base
+            while isinstance(base, np.ndarray):
+                base = base.base
+            mapped = base.obj if isinstance(base, memoryview) else base
+            if isinstance(mapped, mmap.mmap):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def rows(self, index: np.ndarray | slice | EllipsisType) -> Tensor:
         """The tensor of some rows (of everything, where the index is `...`), in the same format."""

@@ -26,6 +26,11 @@ def kernel_name(format: str) -> str:
     return ffi.string(text).decode()
 
 
+def packed_bytes(format: str, outputs: int, inputs: int) -> int:
+    """Bytes that a PackedWeight takes beside its bias, a multiple of 64."""
+    return lib.fd_packed_bytes(FORMATS[format], outputs, inputs)
+
+
 class PackedWeight:
     """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/pack.c, and its bias; immutable."""
 
@@ -38,8 +43,9 @@ class PackedWeight:
         bias: np.ndarray | None = None,
         inputs: int | None = None,
         threads: int | None = 1,
+        packed: np.ndarray | None = None,
     ) -> None:
-        """Pack a matrix; the arrays are not held afterwards.
+        """Pack a matrix; the arrays it is made of are not held afterwards.
 
         format  "f32", "f16", "bf16", "q8" or "q4"
         data    (outputs, inputs) float32, float16 or uint16 (bf16 bits); q8: int8 codes (outputs, blocks * 32); q4: uint8
@@ -47,6 +53,7 @@ class PackedWeight:
         scale   float16 (outputs, blocks), q8 and q4; minimum the same, q4: weight = scale * code + minimum
         bias    float32 (outputs,)
         inputs  columns, where the last block is not full
+        packed  where to: zeros, uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
         raises  ArgumentError
         """
         _check_format(format)
@@ -66,7 +73,11 @@ class PackedWeight:
             if part is not None:
                 check_array(name, part, np.float16, (outputs, blocks))
         self.format, self.shape = format, (outputs, inputs)
-        self._packed = aligned_bytes(lib.fd_packed_bytes(FORMATS[format], outputs, inputs))
+        size = packed_bytes(format, outputs, inputs)
+        self._packed = aligned_bytes(size) if packed is None else packed
+        check_array("packed", self._packed, np.uint8, (size,))
+        if self._packed.ctypes.data % 64:
+            raise ArgumentError("packed must begin on a cache line, an address that is a multiple of 64")
         self._bias = None
         if bias is not None:
             check_array("bias", bias, np.float32, (outputs,))

@@ -8,22 +8,26 @@ import numpy as np
 
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.kernels.linear import PackedWeight
+from fastdistill.kernels.boundary import aligned_bytes
+from fastdistill.kernels.linear import PackedWeight, packed_bytes
 from fastdistill.models.plan import Plan
 
 QUANTISED = ("q8", "q4")
+RELEASE_BYTES = 1 << 23  # read between two releases, each of which interrupts every thread
 
 
-def converted(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: str | None) -> Tensor:
-    """A tensor of the plan as it is to be held: linears and head in `format`, where one is given."""
-    tensor = tensors[name]
-    if format is None or not plan.weights[name].linear or tensor.format == format:
-        return tensor
-    return quantize_tensor(tensor, format)
+def held_format(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: str | None) -> str:
+    """The format that a tensor of the plan is held in: linears and head in `format`, where one is given."""
+    return format if format is not None and plan.weights[name].linear else tensors[name].format
 
 
 class PackedWeights:
-    """The weights of one plan, ready for C; immutable."""
+    """The weights of one plan, ready for C; immutable.
+
+    All matrices lie in one array: NumPy asks for huge pages for a large one, which fill several times faster than small
+    ones.  Pages of the checkpoint are released as they have been read, large tensors come first: stored and packed
+    weights together never take much more than the packed ones.
+    """
 
     def __init__(
         self,
@@ -33,23 +37,32 @@ class PackedWeights:
         threads: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.formats: dict[str, str] = {}
+        self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
         biases = {op.weights[0]: op.weights[1] for op in plan.ops if op.kind == "linear" and len(op.weights) > 1}
-        for done, (name, weight) in enumerate(plan.weights.items(), 1):
-            tensor = converted(plan, tensors, name, format)
-            self.formats[name] = tensor.format
-            if name in biases.values():
-                continue  # its matrix holds it
-            if len(weight.shape) == 1:
-                self._vectors[name] = np.zeros(-(-weight.shape[0] // 32) * 32, np.float32)
-                self._vectors[name][: weight.shape[0]] = tensor.to_float32()
-            else:
+        sizes = {
+            name: packed_bytes(self.formats[name], *weight.shape)
+            for name, weight in plan.weights.items()
+            if len(weight.shape) == 2
+        }
+        room, unreleased = aligned_bytes(sum(sizes.values())), 0
+        for done, name in enumerate(sorted(plan.weights, key=lambda name: -(tensors[name].nbytes // RELEASE_BYTES)), 1):
+            shape = plan.weights[name].shape
+            tensor = quantize_tensor(tensors[name], self.formats[name])
+            if name in sizes:
                 bias = tensors[biases[name]].to_float32() if name in biases else None
+                packed, room = np.split(room, [sizes[name]])
                 self._matrices[name] = PackedWeight(
-                    tensor.format, **tensor.parts, bias=bias, inputs=weight.shape[1], threads=threads
+                    tensor.format, **tensor.parts, bias=bias, inputs=shape[1], threads=threads, packed=packed
                 )
+            elif name not in biases.values():  # a bias is held by its matrix
+                self._vectors[name] = np.zeros(-(-shape[0] // 32) * 32, np.float32)
+                self._vectors[name][: shape[0]] = tensor.to_float32()
+            unreleased += tensors[name].nbytes
+            if unreleased > RELEASE_BYTES:
+                tensors[name].release()
+                unreleased = 0
             if progress is not None:
                 progress(done, len(plan.weights))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError
 from fastdistill.models.plan import Op, Plan
@@ -16,7 +17,7 @@ from fastdistill.reference.rotary import rotary
 from fastdistill.reference.row_statistics import row_statistics
 from fastdistill.reference.silu_mul import silu_mul
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
-from fastdistill.runtime.packing import converted
+from fastdistill.runtime.packing import held_format
 
 
 class ReferenceWeights:
@@ -30,8 +31,8 @@ class ReferenceWeights:
         threads: int,
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.tensors = {name: converted(plan, tensors, name, format) for name in plan.weights}
-        self.formats = {name: tensor.format for name, tensor in self.tensors.items()}
+        self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
+        self.tensors = {name: quantize_tensor(tensors[name], held) for name, held in self.formats.items()}
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors.values())
 
 

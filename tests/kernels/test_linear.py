@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import PackedWeight, linear, set_isa
+from fastdistill.kernels.linear import packed_bytes
 from fastdistill.reference.linear import linear as reference_linear
 
 FORMATS = ["f32", "f16", "bf16", "q8", "q4"]
@@ -99,3 +100,17 @@ def test_refuses(arguments, text):
     good = dict(x=np.zeros((1, 32), np.float32), format="f32", data=np.zeros((2, 32), np.float32))
     with pytest.raises(ArgumentError, match=text):
         linear(**good | arguments)
+
+
+def test_packs_to_where_it_is_told():
+    data = np.arange(40 * 33, dtype=np.float32).reshape(40, 33)
+    size = packed_bytes("f32", 40, 33)
+    room = np.zeros(size + 128, np.uint8)
+    start = -room.ctypes.data % 64
+    weight = PackedWeight("f32", data, packed=room[start : start + size])
+    np.testing.assert_array_equal(weight.multiply(np.eye(33, dtype=np.float32)), data.T)
+    assert not room[:start].any() and not room[start + size :].any() and weight.nbytes == size
+    with pytest.raises(ArgumentError, match=r"packed must have shape"):
+        PackedWeight("f32", data, packed=room[start : start + size - 1])
+    with pytest.raises(ArgumentError, match="packed must begin on a cache line"):
+        PackedWeight("f32", data, packed=room[start + 1 : start + 1 + size])
