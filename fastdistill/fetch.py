@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -166,7 +165,7 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 def _make(source: Source, folder: Path, progress: Progress) -> None:
     """Download, check, extract, check, convert, rename."""
-    work = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    work = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
     try:
         work.mkdir()
         _check_space(source, work)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -283,7 +282,7 @@ def _write_json(path: Path, value: Any) -> None:
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
     """A name next to a folder, on its file system. Whatever lies there at the end is removed."""
-    path = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
+    path = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
     try:
         yield path
     finally:

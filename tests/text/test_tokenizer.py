@@ -79,7 +79,7 @@ def test_refuses_what_is_no_text(byte_level, text):
     ("content", "words"),
     [
         (None, "tokenizer.json is missing"),
-        (b"\xff", "cannot be read"),
+        (b"\xff", "is not a tokenizer"),
         (b"{", "is not a tokenizer"),
         (b"[]", "is not a tokenizer"),
         (b"[" * 100000, "is not a tokenizer"),
