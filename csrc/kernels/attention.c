@@ -80,10 +80,13 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
         while (slot < last) {
             int64_t tile = slot / FD_LANES, lane = slot % FD_LANES, count = fd_min(FD_LANES - lane, last - slot);
             if (tile != held) {
-                const char *keys = a->keys + tile * FD_LANES * a->padded * a->element;
+                int64_t bytes = FD_LANES * a->padded * a->element, pair = 2 * FD_LANES * a->element;
+                const char *keys = a->keys + tile * bytes, *values = a->values + tile * bytes;
                 vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
                 FD_ROWS even[r] = odd[r] = vf_zero();
-                for (int64_t d = 0; d < a->padded; d += 2) {
+                for (int64_t d = 0; d < a->padded; d += 2, values += pair) {
+                    __builtin_prefetch(keys + bytes + d * FD_LANES * a->element);
+                    __builtin_prefetch(values);
                     vf key = attention_load(is_f32, keys, d * FD_LANES);
                     FD_ROWS even[r] = vf_fma(key, vf_set1(q[r * a->padded + d]), even[r]);
                     key = attention_load(is_f32, keys, (d + 1) * FD_LANES);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import operator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,21 @@ def aligned_bytes(size: int) -> np.ndarray:
     raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size]
+
+
+def mapped_bytes(size: int) -> np.ndarray:
+    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.
+
+    raises  MemoryError
+    """
+    try:
+        mapped = mmap.mmap(-1, size)
+    except (OSError, OverflowError):
+        raise MemoryError(f"no memory for {size} bytes") from None
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            mapped.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:

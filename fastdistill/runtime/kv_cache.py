@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.errors import CapacityError
-from fastdistill.kernels.boundary import aligned_bytes
+from fastdistill.kernels.boundary import mapped_bytes
 from fastdistill.models.plan import Plan
 
 LANES = 16  # slots of one tile of keys
@@ -29,7 +29,7 @@ class KVCache:
         self.slots = slots
         size = slots * self.slot_bytes(plan, dtype)
         try:
-            self.array = aligned_bytes(size).view(self.dtype)
+            self.array = mapped_bytes(size).view(self.dtype)
         except MemoryError:
             raise CapacityError(
                 f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
