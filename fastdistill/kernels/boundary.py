@@ -43,12 +43,12 @@ def aligned_bytes(size: int) -> np.ndarray:
 
 
 def mapped_bytes(size: int) -> np.ndarray:
-    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.
+    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.  A fork gets its own.
 
     raises  MemoryError
     """
     try:
-        mapped = mmap.mmap(-1, size)
+        mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
         raise MemoryError(f"no memory for {size} bytes") from None
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
