@@ -47,7 +47,7 @@ class Tensor:
             while isinstance(base, np.ndarray):
                 base = base.base
             mapped = base.obj if isinstance(base, memoryview) else base
-            if isinstance(mapped, mmap.mmap):
+            if isinstance(mapped, mmap.mmap) and memoryview(mapped).readonly:  # what was written might be lost
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def rows(self, index: np.ndarray | slice | EllipsisType) -> Tensor:

@@ -71,6 +71,7 @@ class Profile:
         self.kernels: dict[str, str] = {}
         self.threads = 1
         self._last = self.prefill  # whose time runs
+        self._outer: list[Profile | None] = []  # active before each entering
 
     @property
     def seconds(self) -> float:
@@ -82,13 +83,14 @@ class Profile:
         return bandwidth(self.threads)
 
     def __enter__(self) -> Profile:
-        self._outer = _ACTIVE.get()
-        self._since = time.perf_counter()
+        if not self._outer:
+            self._since = time.perf_counter()
+        self._outer.append(_ACTIVE.get())
         _ACTIVE.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _ACTIVE.set(self._outer)
+        _ACTIVE.set(self._outer.pop())
         self._until_now(self._last)
 
     def add(self, outline: Outline, request: ForwardPass, clock: np.ndarray, threads: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastdistill.checkpoint import open_checkpoint, write_checkpoint
+from fastdistill.checkpoint import Tensor, open_checkpoint, quantize_tensor, write_checkpoint
 from fastdistill.models import plan_for
 from fastdistill.runtime.packing import RELEASE_BYTES
 from tests.small_models import config, tensors
@@ -60,3 +60,12 @@ def test_a_released_tensor_reads_as_before(folder):
             before = tensor.to_float32()
             tensor.release()
             np.testing.assert_array_equal(tensor.to_float32(), before)
+
+
+def test_what_was_written_to_a_private_mapping_outlives_its_release(tmp_path):
+    """Its pages are nowhere else: letting them go would bring the file's numbers back."""
+    (tmp_path / "zeros").write_bytes(bytes(4 * 64 * 64))
+    data = np.memmap(tmp_path / "zeros", np.float32, "c", shape=(64, 64))
+    data[:] = 7
+    quantize_tensor(Tensor("w", "f32", data.shape, data), "f16")
+    assert (data == 7).all()
