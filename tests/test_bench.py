@@ -76,6 +76,39 @@ def test_an_embedding_that_is_only_looked_up_is_not_read(name):
     assert cost.read_row == {"q4": shape[0] * shape[1]}
 
 
+def test_limits_keep_the_better_figure_and_floats_have_one(monkeypatch):
+    found = {
+        "bandwidth": [3.0, 2.0],
+        ("q4", True): [5.0, 4.0],
+        ("q4", False): [9.0, 8.0],
+        ("f32", True): [7.0, 6.0],
+        ("f32", False): [5.0, 8.0],
+    }
+    monkeypatch.setattr(machine, "bandwidth", lambda threads: found["bandwidth"].pop(0))
+    monkeypatch.setattr(machine, "multiply_adds", lambda level, format, scales, threads: found[format, scales].pop(0))
+    limits = Limits(1)
+    for bandwidth, f32 in ((3.0, 7.0), (3.0, 8.0)):
+        limits.measure({("scalar", "q4"), ("scalar", "f32")})
+        assert limits.bandwidth == bandwidth
+        rates = {key[1:]: rate for key, rate in limits.rates.items()}
+        assert rates == {("q4", True): 5.0, ("q4", False): 9.0, ("f32", True): f32, ("f32", False): f32}
+
+
+def test_multiply_adds_are_those_of_all_threads_in_the_best_tile_and_the_level_stays(isa, monkeypatch):
+    asked = []
+
+    def rate(work, parts):
+        asked.append((len(parts), work(1), machine.isa()))
+        return 10.0
+
+    monkeypatch.setattr(machine, "rate", rate)
+    blocks = machine.PEAK_SECONDS * 100 * 10
+    assert machine.multiply_adds("scalar", "q8", True, 3) == 3 * blocks * 10 * 12 * 16 * 32
+    assert {row for _, row, _ in asked} == {rows * 16 * 32 for rows in machine.PEAK_TILES}
+    assert {threads for threads, *_ in asked} == {1, 3} and {level for *_, level in asked} == {"scalar"}
+    assert machine.isa() == isa
+
+
 @pytest.mark.parametrize("scales", [False, True])
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_peak_loop_works_as_long_as_it_is_told(isa, format, scales):
@@ -152,6 +185,10 @@ def test_the_bench_ends_in_every_target(folder, alone, capsys):
     level = machine.isa()
     assert [(row["work"], row["target"]) for row in rows] == [(t.work, str(t)) for t in targets(level)]
     measured = {row["work"] for row in rows if row["met"] != "-"}
+    for row, target in zip(rows, targets(level), strict=True):
+        reached = row["reached"]
+        figure = reached["median"] if isinstance(reached, dict) else reached
+        assert row["met"].split()[0] == ("-" if reached == "not measured" else "yes" if target.met(figure) else "NO")
     assert {f"decode, {CONTEXTS[0]} cached", "start to first token, 16-token prompt"} <= measured
     assert f"f32 {level}" in {row["kernel"] for row in found["rows"]}
     assert any("left out" in reason for reason in found["skipped"])

@@ -347,3 +347,15 @@ def test_keys_and_values_at_the_ends_of_half_precision_have_the_same_bits(isa, f
 def test_the_tree_helper_itself_names_paths_from_the_root():
     tree = Tree([5, 6, 7], [-1, 0, 0])
     assert tree.path(2) == [0, 2] and tree.text(1) == [5, 6] and tree.path(-1) == []
+
+
+@pytest.mark.parametrize("threads", [16, 63, 64])
+def test_more_threads_than_tasks_and_cores_give_the_same_bits(isa, threads):
+    """16 and 64: the counters of a stage fill a cache line, and one more."""
+    setting = Setting("plain", "q4", threads=threads)
+    text = list(range(16))
+    want = setting.oracle.rows(text)
+    session = setting.session()
+    for _ in range(20):
+        assert_rows(session.forward(text, read=LOGITS), want)
+        session.truncate(0)

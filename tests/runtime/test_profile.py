@@ -12,6 +12,7 @@ import pytest
 import fastdistill as fd
 from fastdistill.errors import NotFiniteError
 from fastdistill.kernels import kernel_name
+from fastdistill.runtime import bandwidth as measured
 from fastdistill.runtime import profile as module
 from fastdistill.runtime.bandwidth import bandwidth
 from tests.small_models import CONFIGS, FORMATS, network
@@ -24,7 +25,7 @@ LINEARS = {"linear q,k,v", "linear o", "linear gate,up", "linear down"}
 @pytest.fixture(autouse=True)
 def _known_bandwidth(monkeypatch):
     """Measuring it is for the one test that looks at it."""
-    monkeypatch.setattr(module, "bandwidth", lambda threads: 1e9)
+    monkeypatch.setattr(module, "bandwidth", lambda threads: threads * 1e9)
 
 
 class Watched(fd.Profile):
@@ -52,7 +53,7 @@ def test_a_profile_changes_no_bit_and_its_times_fit_within_each_other(isa, forma
         assert_rows(session.forward(TEXT[3:], read=LOGITS), bits(want)[3:])
     wall = time.perf_counter() - started
     for clock in profile.clocks:
-        assert clock[0] > 0 and (np.diff(clock) >= 0).all()
+        assert clock[0] > 0 and (np.diff(clock) >= 0).all() and clock[-1] > clock[-2]
     for phase, clock, rows in zip((profile.prefill, profile.decode), profile.clocks, (3, 2), strict=True):
         assert (phase.forwards, phase.rows) == (1, rows)
         assert set(phase.stages) > LINEARS | {"attend", "head"}
@@ -81,6 +82,13 @@ def test_bytes_are_those_of_the_packed_weights_and_of_the_keys_and_values_seen(n
     assert profile.decode.total.bytes == 2 * weights + token * (5 + 6)
     assert stages["head"].bytes == 2 * model.weights.matrix(plan.ops[-1].weights[0]).nbytes
     assert {name for name, found in stages.items() if found.bytes} == LINEARS | {"attend", "head"}
+
+
+def test_a_sequence_counts_the_keys_of_its_row_that_sees_most():
+    session = network().session(32)
+    with fd.Profile() as profile:
+        session.forward(TEXT, parents=[-1, 0, 1, 2, -1])  # the last row sees itself alone
+    assert profile.decode.stages["attend"].bytes == session.cache.array.nbytes // session.cache.slots * 4
 
 
 def test_a_forward_that_reads_no_row_reads_no_head():
@@ -125,6 +133,12 @@ def test_only_this_threads_forwards_within_the_block_are_recorded():
     with profile:
         session.forward([6])
     assert profile.decode.forwards == 3
+    with profile:
+        with profile:
+            session.forward([7])
+        session.forward([8])
+    session.forward([9])
+    assert profile.decode.forwards == 5
 
 
 def test_a_pass_that_fails_is_not_counted():
@@ -142,15 +156,19 @@ def test_the_table_and_the_facts_say_the_same():
         session.prefill(TEXT)
         session.forward([6])
     facts = json.loads(json.dumps(profile.facts()))
-    assert facts["kernels"] == {"q4": kernel_name("q4")} and facts["bandwidth"] == 1e9
+    assert facts["kernels"] == {"q4": kernel_name("q4")} and facts["bandwidth"] == 2e9
     text = str(profile)
-    assert text.startswith(f"kernel   q4: {kernel_name('q4')}\nmemory   1.0 GB/s")
+    assert text.startswith(f"kernel   q4: {kernel_name('q4')}\nmemory   2.0 GB/s")
     for name in ("prefill", "decode"):
         phase = facts[name]
         assert phase["forwards"] == 1 and f"{name}  {phase['seconds']:.3f} s; forwards: 1" in text
         assert phase["rest_seconds"] == pytest.approx(
             phase["seconds"] - sum(stages["seconds"] for stages in phase["stages"].values())
         )
+        line = next(line for line in text.split(f"{name}  ")[1].splitlines() if line.startswith("  linear down"))
+        stages = phase["stages"]["linear down"]
+        speed = stages["bytes"] / stages["seconds"]
+        assert line.split()[-2:] == [f"{speed * 1e-9:.1f}", f"{speed / 2e9:.0%}"]
     shares = [
         float(line.split("%")[0].split()[-1]) for line in text.splitlines() if line.startswith(("  all", "  rest"))
     ]
@@ -159,3 +177,15 @@ def test_the_table_and_the_facts_say_the_same():
 
 def test_bandwidth_is_that_of_some_memory():
     assert 1e8 < bandwidth(2, 1 << 20) < 1e13
+
+
+def test_bandwidth_is_the_best_of_all_thread_counts(monkeypatch):
+    def rate(work, parts):
+        asked.append([part.nbytes for part in parts])
+        return {1: 3.0, 2: 5.0, 3: 4.0}[len(parts)] - len(asked) / 64
+
+    asked: list[list[int]] = []
+    monkeypatch.setattr(measured, "rate", rate)
+    first_of_two = 5.0 - (measured.REPETITIONS + 1) / 64
+    assert measured.bandwidth(3, 1 << 10) == first_of_two * (1 << 10)
+    assert {len(parts) for parts in asked} == {1, 2, 3} and {sum(parts) for parts in asked} == {1 << 10}
