@@ -50,9 +50,49 @@ static intptr_t forked_caller(void)
     return waitpid(child, &status, 0) != child || status != 0;
 }
 
+/* Two threads, four tasks: 0 and 1 are the caller's, 2 and 3 the worker's.  Whoever takes one of the first pair waits until one
+ * of the second has begun, and the other way round: a sleeping worker has to be woken.  Then task 2 waits for task 3: the other
+ * thread has to take what is left of a share.  Seconds later they give up. */
+struct meeting { _Atomic int begun[4], alone; _Atomic int64_t steps[2]; };
+
+static int64_t four(void *context, int64_t stage) { (void)context; (void)stage; return 4; }
+static void await(struct meeting *m, int first, int second)
+{
+    for (int turns = 0; !m->begun[first] && !m->begun[second]; turns++) {
+        if (turns == 5000) { m->alone = 1; return; }
+        usleep(1000);
+    }
+}
+static void meet(void *context, int64_t stage, int64_t task)
+{
+    struct meeting *m = context;
+    (void)stage;
+    m->begun[task] = 1;
+    if (task < 2) await(m, 2, 3);
+    else await(m, 0, 1);
+    if (task == 2) await(m, 3, 3);
+}
+static int step(void *context, int64_t stage, int thread, int threads, int64_t step)     /* in sequence, until it says no */
+{
+    struct meeting *m = context;
+    (void)stage;
+    if (thread < 0 || thread >= threads || m->steps[thread] != step || step > 9) m->alone = 1;
+    m->steps[thread] = step < 9 ? step + 1 : 0;
+    return step < 9;
+}
+static intptr_t meetings(void)
+{
+    struct meeting m = {{0}, 0, {0}};
+    usleep(100000);                                      /* the worker falls asleep */
+    fd_run_stages(2, 1, four, meet, step, &m);
+    return m.alone;
+}
+
 int main(void)
 {
-    intptr_t failures = 0;
+    intptr_t failures = meetings();
+    printf("two threads %s\n", failures ? "did not meet" : "met");
+    failures += meetings();                              /* a worker that sleeps, where the first one was new */
     for (int round = 0; round < ROUNDS; round++) {
         pthread_t callers[2];
         void *result;
