@@ -61,8 +61,10 @@ def multiply_adds(level: str, format: str, scales: bool, threads: int) -> float:
         blocks = max(1, int(PEAK_SECONDS * 100 * rate(work, [100])))
         return blocks * max(rate(work, [blocks] * threads) for _ in range(3))
 
-    found = max(blocks_a_second(rows) * lib.fd_peak(FORMATS[format], scales, rows, 1) for rows in PEAK_TILES)
-    set_isa(before)
+    try:
+        found = max(blocks_a_second(rows) * lib.fd_peak(FORMATS[format], scales, rows, 1) for rows in PEAK_TILES)
+    finally:
+        set_isa(before)
     return threads * found
 
 

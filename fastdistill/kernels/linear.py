@@ -53,7 +53,7 @@ class PackedWeight:
         scale   float16 (outputs, blocks), q8 and q4; minimum the same, q4: weight = scale * code + minimum
         bias    float32 (outputs,)
         inputs  columns, where the last block is not full
-        packed  where to: zeros, uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
+        packed  where to: uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
         raises  ArgumentError
         """
         _check_format(format)

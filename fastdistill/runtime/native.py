@@ -90,7 +90,9 @@ class NativeExecutor:
         taps = {}
         if self.program.taps:
             written = {value for step in steps if step.kind == "copy" for value in step.outputs}
-            taps = {name: self.value(value, request.rows) for name, value in self.program.taps.items() if value in written}
+            taps = {
+                name: self.value(value, request.rows) for name, value in self.program.taps.items() if value in written
+            }
         return Outcome(
             statistics=tuple(field[:reads] for field in self._statistics),
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
