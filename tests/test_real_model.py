@@ -16,7 +16,7 @@ pytestmark = pytest.mark.model
 
 # Greedy, as stored (q4 and q8).  Recorded once; law 1 makes them the same on every level, thread count and architecture.
 TEXTS = {
-    "The capital of France is": " Paris.\n\nThe United States has a population of approximately 311",
+    "The capital of France is": " Paris.\n\nThe United States has a population of approximately 321",
     "def fib(n):": "\n    if n == 0:\n        return 1\n    return n * fib",
     "1, 2, 3, 4, 5,": " 6, 7, 8, 9, 10,",
 }
