@@ -16,6 +16,11 @@ def whole_tiles(slots: int) -> int:
     return -(-slots // LANES) * LANES
 
 
+def padded_head_dim(plan: Plan) -> int:
+    """Numbers that a head of one slot takes."""
+    return -(-plan.head_dim // 16) * 16
+
+
 class KVCache:
     """Keys and values of `slots` tokens, zeros of f16 or f32; pages are only taken when written.
 
@@ -24,7 +29,7 @@ class KVCache:
     """
 
     def __init__(self, plan: Plan, slots: int, dtype: str) -> None:
-        padded, slots = -(-plan.head_dim // 16) * 16, whole_tiles(slots)
+        padded, slots = padded_head_dim(plan), whole_tiles(slots)
         self.dtype = np.dtype(np.float16 if dtype == "f16" else np.float32)
         self.slots = slots
         size = slots * self.slot_bytes(plan, dtype)
@@ -35,14 +40,14 @@ class KVCache:
                 f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
             ) from None
         planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
-        self.row_bytes = planes[0].nbytes // slots  # of a token in one layer
+        self.row_bytes = self.slot_bytes(plan, dtype) // plan.num_layers  # of a token in one layer
         self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
         self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
 
     @staticmethod
     def slot_bytes(plan: Plan, dtype: str) -> int:
         """Bytes that one token takes."""
-        return plan.num_layers * 2 * plan.num_kv_heads * (-(-plan.head_dim // 16) * 16) * (2 if dtype == "f16" else 4)
+        return plan.num_layers * 2 * plan.num_kv_heads * padded_head_dim(plan) * (2 if dtype == "f16" else 4)
 
     def move(self, sources: np.ndarray, start: int) -> None:
         """Put the rows of slots `sources`, in that order, at start, start + 1, ..."""
@@ -64,6 +69,6 @@ class KVCache:
 
     def copy_from(self, other: KVCache, slots: int) -> None:
         """The first `slots` slots of another cache of the same model."""
-        tiles = -(-slots // LANES)
+        tiles = whole_tiles(slots) // LANES
         self._keys[:, :, :tiles] = other._keys[:, :, :tiles]
         self._values[:, :, :slots] = other._values[:, :, :slots]

@@ -54,7 +54,7 @@ def test_move_and_copy_take_whole_rows():
 
 def test_keys_lie_16_slots_in_lanes():
     """The layout that csrc/kernels/attention.c reads."""
-    cache, padded = filled(32, "f32"), -(-PLAN.head_dim // 16) * 16
+    cache, padded = filled(32, "f32"), 16
     plane = cache.array.reshape(PLAN.num_layers, 2, PLAN.num_kv_heads, -1)[1, 0, 1].reshape(-1, padded, LANES)
     keys, _ = cache.read(1, np.arange(32))
     np.testing.assert_array_equal(keys[17, 1], plane[1, :, 1])
