@@ -143,3 +143,8 @@ int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *p
 {
     return fd_kernels->sample(rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, threads);
 }
+int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
+                        int32_t *lengths)
+{
+    return fd_kernels->find_matches(n, tokens, max_match, min_match, count, starts, lengths);
+}

@@ -74,6 +74,11 @@ int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *p
               const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
               void *workspace, int threads);
 
+/* ---- drafts ---- */
+/* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */
+int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
+                        int32_t *lengths);
+
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {
     FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */

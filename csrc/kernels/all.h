@@ -15,6 +15,7 @@
 #include "philox.c"
 #include "gumbel_noise.c"
 #include "sample.c"
+#include "find_matches.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -37,6 +38,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .philox = philox,
     .gumbel_noise = gumbel_noise,
     .sample = sample,
+    .find_matches = find_matches,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -1,6 +1,7 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
 from fastdistill.kernels.exp_log import exp_log
+from fastdistill.kernels.find_matches import Matches, find_matches
 from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
@@ -11,11 +12,13 @@ from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
 
 __all__ = [
+    "Matches",
     "PackedWeight",
     "RowStatistics",
     "Sampler",
     "default_threads",
     "exp_log",
+    "find_matches",
     "gumbel_noise",
     "isa",
     "isa_levels",

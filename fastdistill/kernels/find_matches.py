@@ -1,0 +1,41 @@
+"""Where the end of a text has stood before."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdistill.kernels.boundary import check_array, check_integer, lib, pointer
+
+MOST_MATCHES = 16
+
+
+class Matches(NamedTuple):
+    """Earlier occurrences of the end of a text, each field int32 (found,), the best first."""
+
+    starts: np.ndarray  # where the continuation begins
+    lengths: np.ndarray  # how many tokens before it are those at the end of the text
+
+
+def find_matches(tokens: np.ndarray, max_match: int, min_match: int = 1, count: int = 1) -> Matches:
+    """Earlier occurrences of the end of a text, for drafting by prompt lookup: what followed once may follow again.
+
+    At each start 1 <= s < n the match is the longest common suffix of tokens[:s] and tokens, at most max_match long.  Longest
+    first, among equals the latest first.  A match may overlap the end it equals.
+
+    tokens     int32 (n,); n of 0 or 1 has no match
+    max_match  min_match or more
+    min_match  1 or more; shorter matches are left out
+    count      1..16
+    returns    Matches, found <= count
+    raises     ArgumentError
+    source     Saxena 2023, prompt lookup decoding
+    """
+    (n,) = check_array("tokens", tokens, np.int32, (None,))
+    min_match = check_integer("min_match", min_match, 1, 2**31 - 1)
+    max_match = check_integer("max_match", max_match, min_match, 2**31 - 1)
+    count = check_integer("count", count, 1, MOST_MATCHES)
+    starts, lengths = np.empty(count, np.int32), np.empty(count, np.int32)
+    found = lib.fd_find_matches(n, pointer(tokens), max_match, min_match, count, pointer(starts), pointer(lengths))
+    return Matches(starts[:found], lengths[:found])
