@@ -143,6 +143,11 @@ int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *p
 {
     return fd_kernels->sample(rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, threads);
 }
+int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
+                     const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads)
+{
+    return fd_kernels->probabilities(rows, vocab, logits, sampler, seen, seen_offsets, allowed, probabilities, workspace, threads);
+}
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths)
 {

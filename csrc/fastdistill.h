@@ -73,6 +73,9 @@ int64_t fd_sample_workspace(int64_t vocab);                  /* bytes a thread *
 int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
               const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
               void *workspace, int threads);
+/* Likewise -> probabilities (rows, vocab); probabilities[i][0] is minus the status of a row at fault. */
+int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
+                     const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
 
 /* ---- drafts ---- */
 /* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */

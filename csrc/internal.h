@@ -76,6 +76,8 @@ struct fd_kernels {
     int (*sample)(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
                   const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
                   void *workspace, int threads);
+    int (*probabilities)(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
+                         const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
     int64_t (*find_matches)(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                             int32_t *lengths);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);

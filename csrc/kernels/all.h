@@ -15,6 +15,7 @@
 #include "philox.c"
 #include "gumbel_noise.c"
 #include "sample.c"
+#include "probabilities.c"
 #include "find_matches.c"
 #include "../peak.c"
 
@@ -38,6 +39,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .philox = philox,
     .gumbel_noise = gumbel_noise,
     .sample = sample,
+    .probabilities = probabilities,
     .find_matches = find_matches,
     .peak = peak,
     .op_tasks = op_tasks,

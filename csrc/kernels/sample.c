@@ -275,57 +275,75 @@ static int64_t sample_survivors(const struct sample_space *s, const struct fd_sa
     return kept;
 }
 
-struct sample {
+/* ---- rows: what `sample` and `probabilities` are given alike ---- */
+struct sampling {
     int64_t rows, vocab;
     const float *logits;
-    const int32_t *positions;
     const struct fd_sampler *sampler;
     const int32_t *seen;
     const int64_t *seen_offsets;
     const uint32_t *allowed;
-    const float *noise;
-    int32_t *tokens;
     char *workspace;
+    void (*run)(const struct sampling *in, const struct sample_space *s, int64_t row);
     _Atomic int64_t next;
 };
-/* A token, or minus a status. */
-static int32_t sample_row(const struct sample *job, const struct sample_space *s, int64_t row)
+static void sampling_rows(void *context, int64_t begin, int64_t end)             /* one item is one piece of the workspace */
 {
-    const struct fd_sampler *set = job->sampler;
-    int64_t vocab = job->vocab;
-    const uint32_t *allowed = job->allowed ? job->allowed + row * fd_ceil(vocab, 32) : NULL;
-    if (!sample_load(s, vocab, job->logits + row * vocab, allowed)) return -FD_NOT_FINITE;
-    for (int64_t i = 0; i < set->biases; i++) s->x[set->bias_tokens[i]] += set->bias_values[i];
-    if (job->seen && set->repetition_penalty != 1.0f) {
-        int64_t first = job->seen_offsets[row];
-        sample_penalise(s, set->repetition_penalty, job->seen + first, job->seen_offsets[row + 1] - first);
+    struct sampling *in = context;
+    for (int64_t piece = begin; piece < end; piece++) {
+        struct sample_space s = sample_space_in(in->workspace + piece * fd_sample_workspace(in->vocab), in->vocab);
+        for (int64_t row; (row = atomic_fetch_add(&in->next, 1)) < in->rows;) in->run(in, &s, row);
     }
-    float top = sample_top(s);
-    if (top == INFINITY) return -FD_NOT_FINITE;                                  /* bias or penalty overflowed */
-    if (top == -INFINITY) return -FD_NOTHING_ALLOWED;
-    if (set->temperature == 0.0f) return sample_first(s, top);
-    sample_scale(s, top, set->temperature);
+}
+/* Bans, bias, penalty, and the scale where the temperature is not 0; top: the largest logit before it.  A status. */
+static int sample_process(const struct sampling *in, const struct sample_space *s, int64_t row, float *top)
+{
+    const struct fd_sampler *set = in->sampler;
+    const uint32_t *allowed = in->allowed ? in->allowed + row * fd_ceil(in->vocab, 32) : NULL;
+    if (!sample_load(s, in->vocab, in->logits + row * in->vocab, allowed)) return FD_NOT_FINITE;
+    for (int64_t i = 0; i < set->biases; i++) s->x[set->bias_tokens[i]] += set->bias_values[i];
+    if (in->seen && set->repetition_penalty != 1.0f) {
+        int64_t first = in->seen_offsets[row];
+        sample_penalise(s, set->repetition_penalty, in->seen + first, in->seen_offsets[row + 1] - first);
+    }
+    *top = sample_top(s);
+    if (*top == INFINITY) return FD_NOT_FINITE;                                  /* bias or penalty overflowed */
+    if (*top == -INFINITY) return FD_NOTHING_ALLOWED;
+    if (set->temperature != 0.0f) sample_scale(s, *top, set->temperature);
+    return FD_OK;
+}
+static int sample_keeps_all(const struct fd_sampler *set, int64_t vocab)
+{
+    return (set->top_k == 0 || set->top_k >= vocab) && set->top_p == 1.0f && set->min_p == 0.0f;
+}
+
+struct sample {
+    struct sampling in;
+    const int32_t *positions;
+    const float *noise;
+    int32_t *tokens;
+};
+static void sample_row(const struct sampling *in, const struct sample_space *s, int64_t row)
+{
+    const struct sample *job = (const struct sample *)in;
+    const struct fd_sampler *set = in->sampler;
+    int32_t *token = job->tokens + row;
+    float top;
+    int status = sample_process(in, s, row, &top);
+    if (status != FD_OK) { *token = -status; return; }
+    if (set->temperature == 0.0f) { *token = sample_first(s, top); return; }
     struct fd_chance chance = {.seed = set->seed, .sequence = set->sequence};    /* the rest is 0: the target's own draw */
     struct gumbel g = gumbel_start(&chance, job->positions[row]);
-    const float *given = job->noise ? job->noise + row * vocab : NULL;
-    int all_survive = (set->top_k == 0 || set->top_k >= vocab) && set->top_p == 1.0f && set->min_p == 0.0f;
-    return all_survive ? sample_row_best(s, vocab, &g, given) : sample_list_best(s, sample_survivors(s, set, vocab), &g, given);
-}
-static void sample_rows(void *context, int64_t begin, int64_t end)               /* one item is one piece of the workspace */
-{
-    struct sample *job = context;
-    for (int64_t piece = begin; piece < end; piece++) {
-        struct sample_space s = sample_space_in(job->workspace + piece * fd_sample_workspace(job->vocab), job->vocab);
-        for (int64_t row; (row = atomic_fetch_add(&job->next, 1)) < job->rows;)
-            job->tokens[row] = sample_row(job, &s, row);
-    }
+    const float *given = job->noise ? job->noise + row * in->vocab : NULL;
+    *token = sample_keeps_all(set, in->vocab) ? sample_row_best(s, in->vocab, &g, given)
+                                              : sample_list_best(s, sample_survivors(s, set, in->vocab), &g, given);
 }
 static int sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
                   const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
                   void *workspace, int threads)
 {
-    struct sample job = {rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, 0};
-    fd_parallel_for(threads, fd_min(threads, rows), 1, sample_rows, &job);
+    struct sample job = {{rows, vocab, logits, sampler, seen, seen_offsets, allowed, workspace, sample_row, 0}, positions, noise, tokens};
+    fd_parallel_for(threads, fd_min(threads, rows), 1, sampling_rows, &job);
     for (int64_t row = 0; row < rows; row++)
         if (tokens[row] < 0) return -tokens[row];
     return FD_OK;

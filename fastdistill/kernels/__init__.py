@@ -6,6 +6,7 @@ from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.philox import philox
+from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.quantize_rows import quantize_rows
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
@@ -25,6 +26,7 @@ __all__ = [
     "kernel_name",
     "linear",
     "philox",
+    "probabilities",
     "quantize_rows",
     "row_statistics",
     "sample",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,6 +98,48 @@ def sample_workspace(rows: int, vocab: int, threads: int | None = 1) -> np.ndarr
     return np.empty(pieces * lib.fd_sample_workspace(check_integer("vocab", vocab, 1, _MOST_TOKENS)), np.uint8)
 
 
+class Sampling(NamedTuple):
+    """What `sample` and `probabilities` are given alike, checked and as C takes it."""
+
+    rows: int
+    vocab: int
+    sampler: Any  # struct fd_sampler
+    biases: Any  # kept alive beside it
+    seen: np.ndarray | None
+    seen_offsets: np.ndarray | None
+    workspace: np.ndarray
+    threads: int
+
+    @classmethod
+    def checked(
+        cls,
+        logits: np.ndarray,
+        sampler: Sampler,
+        seen: Sequence[np.ndarray] | None,
+        allowed: np.ndarray | None,
+        threads: int | None,
+        workspace: np.ndarray | None,
+    ) -> Sampling:
+        """raises  ArgumentError"""
+        rows, vocab = check_array("logits", logits, np.float32, (None, None))
+        if not 1 <= vocab <= _MOST_TOKENS:
+            raise ArgumentError(f"logits must have 1..{_MOST_TOKENS} columns, got shape {logits.shape}")
+        if not isinstance(sampler, Sampler):
+            raise ArgumentError(f"sampler must be a Sampler, got {type(sampler).__name__}")
+        joined, offsets = (None, None) if seen is None else _joined(seen, rows, vocab)
+        if allowed is not None:
+            check_array("allowed", allowed, np.uint32, (rows, (vocab + 31) // 32))
+        threads = check_threads(threads)
+        if workspace is None:
+            workspace = sample_workspace(rows, vocab, threads)
+        (size,) = check_array("workspace", workspace, np.uint8, (None,))
+        needed = min(threads, rows) * lib.fd_sample_workspace(vocab)
+        if size < needed:
+            raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
+        native, biases = _native(sampler, vocab)
+        return cls(rows, vocab, native, biases, joined, offsets, workspace, threads)
+
+
 def sample(
     logits: np.ndarray,
     sampler: Sampler,
@@ -123,32 +165,18 @@ def sample(
     raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row holds NaN or +inf,
                banned or not, or when bias or penalty makes a logit +inf
     """
-    rows, vocab = check_array("logits", logits, np.float32, (None, None))
-    if not 1 <= vocab <= _MOST_TOKENS:
-        raise ArgumentError(f"logits must have 1..{_MOST_TOKENS} columns, got shape {logits.shape}")
-    if not isinstance(sampler, Sampler):
-        raise ArgumentError(f"sampler must be a Sampler, got {type(sampler).__name__}")
+    given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
+    rows, vocab = given.rows, given.vocab
     check_array("positions", positions, np.int32, (rows,))
-    joined, offsets = (None, None) if seen is None else _joined(seen, rows, vocab)
-    if allowed is not None:
-        check_array("allowed", allowed, np.uint32, (rows, (vocab + 31) // 32))
     if noise is not None:
         check_array("noise", noise, np.float32, (rows, vocab))
         if not np.isfinite(noise).all():
             raise NotFiniteError("sample: noise holds a NaN or an infinity")
-    threads = check_threads(threads)
-    if workspace is None:
-        workspace = sample_workspace(rows, vocab, threads)
-    (size,) = check_array("workspace", workspace, np.uint8, (None,))
-    needed = min(threads, rows) * lib.fd_sample_workspace(vocab)
-    if size < needed:
-        raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
     tokens = np.empty(rows, np.int32) if out is None else out
     check_array("out", tokens, np.int32, (rows,))
-    native, _keep = _native(sampler, vocab)
     status = lib.fd_sample(
-        rows, vocab, pointer(logits), pointer(positions), native, pointer(joined), pointer(offsets), pointer(allowed),
-        pointer(noise), pointer(tokens), pointer(workspace), threads,
+        rows, vocab, pointer(logits), pointer(positions), given.sampler, pointer(given.seen), pointer(given.seen_offsets),
+        pointer(allowed), pointer(noise), pointer(tokens), pointer(given.workspace), given.threads,
     )  # fmt: skip
     if status != lib.FD_OK:
         check_status(f"sample: row {int(np.argmax(tokens < 0))}", status)

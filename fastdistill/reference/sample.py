@@ -28,15 +28,20 @@ def sample(logits, sampler, positions, *, seen=None, allowed=None, noise=None):
         noise = gumbel_noise(positions, vocab, seed=sampler.seed, sequence=sampler.sequence)
     drawn = Drawn(np.empty(rows, np.int64), np.empty((rows, vocab)), np.empty(rows))
     for row in range(rows):
-        z = logits[row]
-        if allowed is not None:
-            bits = np.unpackbits(allowed[row].view(np.uint8), bitorder="little")[:vocab]
-            z = np.where(bits == 1, z, np.float32(-np.inf))
-        x = scaled(z, sampler, () if seen is None else seen[row])
-        survives, drawn.slack[row] = survivors(x, sampler)
+        x, survives, drawn.slack[row] = processed(logits, sampler, seen, allowed, row)
         drawn.keys[row] = np.where(survives, x + noise[row], -np.inf) if np.float32(sampler.temperature) else x
         drawn.tokens[row] = drawn.keys[row].argmax()
     return drawn
+
+
+def processed(logits, sampler, seen, allowed, row):
+    """Of one row after all processors: x (vocab,), which tokens survive (vocab,), how close the nearest threshold was."""
+    z = logits[row]
+    if allowed is not None:
+        bits = np.unpackbits(allowed[row].view(np.uint8), bitorder="little")[: len(z)]
+        z = np.where(bits == 1, z, np.float32(-np.inf))
+    x = scaled(z, sampler, () if seen is None else seen[row])
+    return x, *survivors(x, sampler)
 
 
 def scaled(z, sampler, seen):
