@@ -153,3 +153,7 @@ int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int
 {
     return fd_kernels->find_matches(n, tokens, max_match, min_match, count, starts, lengths);
 }
+int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass)
+{
+    FD_IN_IEEE_MODE(fd_kernels->residual_distribution(vocab, a, p, q, r, mass));
+}

@@ -82,6 +82,10 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths);
 
+/* ---- verification of drafts ---- */
+/* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */
+int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {
     FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */

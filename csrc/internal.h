@@ -80,6 +80,7 @@ struct fd_kernels {
                          const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
     int64_t (*find_matches)(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                             int32_t *lengths);
+    int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

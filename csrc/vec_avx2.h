@@ -3,6 +3,7 @@
 #include <string.h>
 
 typedef struct { __m256 a, b; } vf;
+typedef struct { __m256d a, b, c, d; } vd;
 typedef struct { __m256i a, b; } vi;
 typedef struct { __m256i a, b; } vm;
 typedef vi vb;
@@ -35,6 +36,20 @@ static inline float vf_sum(vf x)
     return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
+static inline vd vd_zero(void) { __m256d r = _mm256_setzero_pd(); return (vd){r, r, r, r}; }
+static inline __m256d fd_add_four(__m256d x, __m128 y) { return _mm256_add_pd(x, _mm256_cvtps_pd(y)); }
+static inline vd vd_add_floats(vd x, vf y)
+{
+    return (vd){fd_add_four(x.a, _mm256_castps256_ps128(y.a)), fd_add_four(x.b, _mm256_extractf128_ps(y.a, 1)),
+                fd_add_four(x.c, _mm256_castps256_ps128(y.b)), fd_add_four(x.d, _mm256_extractf128_ps(y.b, 1))};
+}
+static inline double vd_sum(vd x)
+{
+    __m256d fours = _mm256_hadd_pd(_mm256_add_pd(x.a, x.c), _mm256_add_pd(x.b, x.d));       /* 01 45 | 23 67 */
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(fours), _mm256_extractf128_pd(fours, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_load_f16(const uint16_t *p)
 {
@@ -63,6 +78,7 @@ static inline vi vi_and(vi x, vi y) { return FD_VI(_mm256_and_si256(x.a, y.a), _
 static inline vi vi_or(vi x, vi y) { return FD_VI(_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)); }
 static inline vi vi_xor(vi x, vi y) { return FD_VI(_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)); }
 static inline vi vi_max(vi x, vi y) { return FD_VI(_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)); }
+static inline vi vi_max_unsigned(vi x, vi y) { return FD_VI(_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)); }
 static inline vi vi_shl(vi x, int n) { return FD_VI(_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)); }
 static inline vi vi_shr(vi x, int n) { return FD_VI(_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)); }
 static inline vi vi_mul_low(vi x, vi y) { return FD_VI(_mm256_mullo_epi32(x.a, y.a), _mm256_mullo_epi32(x.b, y.b)); }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 typedef __m512 vf;
+typedef struct { __m512d a, b; } vd;
 typedef __m512i vi;
 typedef __mmask16 vm;
 typedef __m512i vb;
@@ -31,6 +32,20 @@ static inline float vf_sum(vf x)
     return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(fours), _mm256_extractf128_ps(fours, 1)));
 }
 
+static inline vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+static inline vd vd_add_floats(vd x, vf y)
+{
+    return (vd){_mm512_add_pd(x.a, _mm512_cvtps_pd(_mm512_castps512_ps256(y))),
+                _mm512_add_pd(x.b, _mm512_cvtps_pd(_mm512_extractf32x8_ps(y, 1)))};
+}
+static inline double vd_sum(vd x)
+{
+    __m512d eight = _mm512_add_pd(x.a, x.b);
+    __m256d fours = _mm256_hadd_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd(eight, 1));        /* 01 45 | 23 67 */
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(fours), _mm256_extractf128_pd(fours, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline void vf_store_f16(uint16_t *p, vf x) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(x, 0)); }
@@ -48,6 +63,7 @@ static inline vi vi_and(vi x, vi y) { return _mm512_and_si512(x, y); }
 static inline vi vi_or(vi x, vi y) { return _mm512_or_si512(x, y); }
 static inline vi vi_xor(vi x, vi y) { return _mm512_xor_si512(x, y); }
 static inline vi vi_max(vi x, vi y) { return _mm512_max_epi32(x, y); }
+static inline vi vi_max_unsigned(vi x, vi y) { return _mm512_max_epu32(x, y); }
 static inline vi vi_shl(vi x, int n) { return _mm512_slli_epi32(x, (unsigned)n); }
 static inline vi vi_shr(vi x, int n) { return _mm512_srli_epi32(x, (unsigned)n); }
 static inline vi vi_mul_low(vi x, vi y) { return _mm512_mullo_epi32(x, y); }

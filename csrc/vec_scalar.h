@@ -1,6 +1,6 @@
 /* vec_scalar.h - the vector vocabulary in plain C: what each word means.
  *
- * A vf holds 16 floats, a vi 16 int32, a vm 16 truth values, a vb 16 lanes of 4 bytes.  Every level gives the same
+ * A vf holds 16 floats, a vd 16 doubles, a vi 16 int32, a vm 16 truth values, a vb 16 lanes of 4 bytes.  Every level gives the same
  * bits for every word, a NaN's sign and payload aside: one rounding per operation, one order for every fold.  See docs/numerics.md.
  */
 #include <math.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 
 typedef struct { float v[16]; } vf;
+typedef struct { double v[16]; } vd;
 typedef struct { int32_t v[16]; } vi;
 typedef struct { uint8_t v[16]; } vm;
 typedef struct { int8_t v[64]; } vb;
@@ -35,6 +36,17 @@ static inline vf vf_min(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a
 static inline float vf_sum(vf a)
 {
     float b[8], c[4];
+    for (int i = 0; i < 8; i++) b[i] = a.v[i] + a.v[i + 8];
+    for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
+    return (c[0] + c[1]) + (c[2] + c[3]);
+}
+
+/* ---- doubles: sums of floats ---- */
+static inline vd vd_zero(void) { vd r; FD_EACH r.v[i] = 0.0; return r; }
+static inline vd vd_add_floats(vd a, vf b) { vd r; FD_EACH r.v[i] = a.v[i] + (double)b.v[i]; return r; }
+static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
+{
+    double b[8], c[4];
     for (int i = 0; i < 8; i++) b[i] = a.v[i] + a.v[i + 8];
     for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
     return (c[0] + c[1]) + (c[2] + c[3]);
@@ -88,6 +100,12 @@ static inline vi vi_xor(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] ^ b.v[i]; re
 static inline int32_t vi_sum(vi a) { int32_t r = 0; FD_EACH r += a.v[i]; return r; }
 static inline int32_t vi_largest(vi a) { int32_t r = a.v[0]; FD_EACH r = a.v[i] > r ? a.v[i] : r; return r; }
 static inline vi vi_max(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }
+static inline vi vi_max_unsigned(vi a, vi b)
+{
+    vi r;
+    FD_EACH r.v[i] = (uint32_t)a.v[i] > (uint32_t)b.v[i] ? a.v[i] : b.v[i];
+    return r;
+}
 static inline vi vi_shl(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] << n); return r; }
 static inline vi vi_shr(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return r; }   /* logical */
 static inline vi vi_mul_low(vi a, vi b) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return r; }

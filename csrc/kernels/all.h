@@ -17,6 +17,7 @@
 #include "sample.c"
 #include "probabilities.c"
 #include "find_matches.c"
+#include "residual_distribution.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -41,6 +42,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .sample = sample,
     .probabilities = probabilities,
     .find_matches = find_matches,
+    .residual_distribution = residual_distribution,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

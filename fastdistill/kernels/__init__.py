@@ -8,6 +8,7 @@ from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.quantize_rows import quantize_rows
+from fastdistill.kernels.residual_distribution import residual_distribution
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
@@ -28,6 +29,7 @@ __all__ = [
     "philox",
     "probabilities",
     "quantize_rows",
+    "residual_distribution",
     "row_statistics",
     "sample",
     "sample_workspace",

@@ -16,6 +16,7 @@ ffi: Any = _native.ffi  # type: ignore[attr-defined]
 lib: Any = _native.lib  # type: ignore[attr-defined]
 
 _C_TYPES = {
+    np.dtype(np.float64): "double[]",
     np.dtype(np.float32): "float[]",
     np.dtype(np.float16): "uint16_t[]",
     np.dtype(np.uint16): "uint16_t[]",

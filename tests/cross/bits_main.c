@@ -110,6 +110,16 @@ static uint32_t hash_row_statistics(void)
     return hash(hash(h, log_sum_exp, sizeof log_sum_exp), entropy, sizeof entropy);
 }
 
+static uint32_t hash_residual_distribution(void)
+{
+    enum { VOCAB = 3001 };
+    float *p = random_floats(VOCAB, 1.0f), *q = random_floats(VOCAB, 1.0f), r[VOCAB];
+    double mass;
+    for (int i = 0; i < VOCAB; i++) { p[i] = p[i] < 0 ? -p[i] : p[i]; q[i] = q[i] < 0 ? -q[i] : q[i]; }
+    fd_residual_distribution(VOCAB, 0.7f, p, q, r, &mass);
+    return hash(hash(hash_start, r, sizeof r), &mass, sizeof mass);
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -121,7 +131,8 @@ int main(void)
         printf(" quantize_rows %08x", hash_quantize());
         printf(" linear");
         for (int format = FD_F32; format <= FD_Q4; format++) printf(" %s %08x", formats[format], hash_linear(format));
-        printf(" row_statistics %08x\n", hash_row_statistics());
+        printf(" row_statistics %08x", hash_row_statistics());
+        printf(" residual_distribution %08x\n", hash_residual_distribution());
     }
     return 0;
 }
