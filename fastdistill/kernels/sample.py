@@ -61,8 +61,8 @@ class Sampler:
     @property
     def is_greedy(self) -> bool:
         """Whether a row's token is the argmax of its logits, if `allowed` bans nothing."""
-        plain = np.float32(self.temperature) == 0 and np.float32(self.repetition_penalty) == 1
-        return bool(plain and not self.logit_bias)
+        plain = float(np.float32(self.temperature)) == 0 and float(np.float32(self.repetition_penalty)) == 1
+        return plain and not self.logit_bias
 
 
 def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:

@@ -122,7 +122,7 @@ def _joined(shares: list[Share]) -> ForwardPass:
         tokens=None if first.inputs is not None else joined([share.tokens for share in shares]),
         inputs=None if first.inputs is None else joined([share.inputs for share in shares if share.inputs is not None]),
         positions=joined([share.positions for share in shares]),
-        sequences=np.repeat(np.arange(count, dtype=np.int32), [len(share.tokens) for share in shares]),
+        sequences=joined([np.full(len(share.tokens), n, np.int32) for n, share in enumerate(shares)]),
         slots=joined(slots),
         nodes=joined([share.nodes for share in shares], lists),
         runs=joined([share.runs for share in shares]),

@@ -52,9 +52,12 @@ class KVCache:
     def move(self, sources: np.ndarray, start: int) -> None:
         """Put the rows of slots `sources`, in that order, at start, start + 1, ..."""
         targets = np.arange(start, start + len(sources))
-        changed = targets != sources
-        if changed.any():
-            self.write(slice(None), targets[changed], *self.read(slice(None), sources[changed]))
+        moved = targets != sources
+        if not moved.any():
+            return
+        (tile, lane), (from_tile, from_lane) = np.divmod(targets[moved], LANES), np.divmod(sources[moved], LANES)
+        self._keys[:, :, tile, :, lane] = self._keys[:, :, from_tile, :, from_lane]
+        self._values[:, :, targets[moved]] = self._values[:, :, sources[moved]]
 
     def read(self, layers: int | slice, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values (n, ..., kv_heads, padded) of these slots; `...` are the layers, where they are a slice."""

@@ -19,6 +19,8 @@ class Pending:
     positions: np.ndarray  # int32
     nodes: np.ndarray  # int32, ascending by first appearance
     parents: tuple[int, ...]  # of each node: an older node, or -1
+    seen: tuple[tuple[tuple[int, int], ...], ...]  # of each node: the rows it sees, as runs of (start, length)
+    ascending: bool  # no row has a smaller position than one before it in what it sees
     layers: int  # how many layers the rows have run through
     hides: tuple[int, int]  # committed rows [start, end) that they do not see and whose place they take
     streams: np.ndarray | None = None  # float32 (rows, hidden_size): where they stopped before the last layer
@@ -27,17 +29,12 @@ class Pending:
     def rows(self) -> int:
         return len(self.tokens)
 
-    def lineage(self, node: int) -> list[int]:
-        """The node's ancestors and the node, oldest first."""
-        path = []
-        while node >= 0:
-            path.append(node)
-            node = self.parents[node]
-        return path[::-1]
-
     def seen_by(self, node: int) -> np.ndarray:
         """Rows of the node's ancestors, oldest first, and of the node."""
-        return np.concatenate([np.flatnonzero(self.nodes == member) for member in self.lineage(node)])
+        return np.array(self._rows_seen(node))
+
+    def _rows_seen(self, node: int) -> list[int]:
+        return [row for start, length in self.seen[node] for row in range(start, start + length)]
 
     def extended(
         self,
@@ -50,16 +47,16 @@ class Pending:
         """With further rows.  `base` is the position that follows the visible context; defaults as in Session.forward."""
         m, old = len(tokens), len(self.parents)
         if nodes is None:
-            new_nodes = np.arange(old, old + m, dtype=np.int32)
+            new_nodes, count = np.arange(old, old + m, dtype=np.int32), m
         else:
             new_nodes = check_integers("nodes", nodes, old, old + m - 1)
             if len(new_nodes) != m:
                 raise ArgumentError(f"nodes must have one entry a row, {m}, got {len(new_nodes)}")
-        count = int(new_nodes.max()) + 1 - old
-        if len(np.unique(new_nodes)) != count:
-            raise ArgumentError(
-                f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}"
-            )
+            count = int(new_nodes.max()) + 1 - old
+            if len(np.unique(new_nodes)) != count:
+                raise ArgumentError(
+                    f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}"
+                )
         if parents is None:
             if self.rows:
                 raise ArgumentError("rows are pending: name the parents of further ones")
@@ -68,34 +65,51 @@ class Pending:
         if len(checked) != count:
             raise ArgumentError(f"parents must have one entry a new node, {count}, got {len(checked)}")
         for i, parent in enumerate(checked):
-            check_integer(f"parents[{i}]", parent, -1, old + i - 1)
-        longer = replace(
+            if parent >= old + i:
+                check_integer(f"parents[{i}]", parent, -1, old + i - 1)
+        first = self.rows
+        members: list[list[int]] = [[] for _ in range(count)]
+        for row, node in enumerate(new_nodes.tolist(), first):
+            members[node - old].append(row)
+        places = [*self.positions.tolist(), *(range(m) if positions is None else positions.tolist())]
+        seen, depths = list(self.seen), [sum(length for _, length in runs) for runs in self.seen]
+        ascending = self.ascending
+        for parent, own in zip(checked, members, strict=True):
+            runs, depth = (seen[parent], depths[parent]) if parent >= 0 else ((), 0)
+            for row in own:
+                if positions is None:
+                    places[row] = base + depth
+                start, length = runs[-1] if runs else (row, 0)
+                ascending = ascending and (not length or places[start + length - 1] <= places[row])
+                runs = (*runs[:-1], (start, length + 1)) if start + length == row else (*runs, (row, 1))
+                depth += 1
+            seen.append(runs)
+            depths.append(depth)
+        return replace(
             self,
             tokens=np.concatenate([self.tokens, tokens]),
+            positions=np.array(places, np.int32),
             nodes=np.concatenate([self.nodes, new_nodes]),
             parents=self.parents + tuple(checked),
+            seen=tuple(seen),
+            ascending=ascending,
         )
-        if positions is None:
-            sizes = np.bincount(longer.nodes, minlength=len(longer.parents))
-            positions = np.empty(m, np.int32)
-            for node in range(old, old + count):
-                depth = sum(int(sizes[ancestor]) for ancestor in longer.lineage(node)[:-1])
-                members = np.flatnonzero(new_nodes == node)
-                positions[members] = base + depth + np.arange(len(members))
-        return replace(longer, positions=np.concatenate([self.positions, positions]))
 
-    def single_rows(self, rows: Sequence[int]) -> bool:
-        """Whether each of these rows is alone in its node, and so are those it sees: they have read as a text is read."""
-        return all(len(self.seen_by(int(self.nodes[row]))) == len(self.lineage(int(self.nodes[row]))) for row in rows)
+    def is_text(self, path: Sequence[int]) -> bool:
+        """Whether each row of a path is alone in its node, and so are those it sees: they have read as a text is read."""
+        nodes = self.nodes[path].tolist()
+        return not nodes or len(set(nodes)) == len(path) == sum(length for _, length in self.seen[nodes[-1]])
 
     def check_path(self, kept: Sequence[int]) -> None:
         """Refuse rows that are not one path: each must see those kept before it, and be kept after all that it sees."""
+        if not kept or kept == self._rows_seen(int(self.nodes[kept[-1]])):
+            return
         seen: set[int] = set()
         for row in kept:
             node = int(self.nodes[row])
             if row in seen:
                 raise ArgumentError(f"keep got row {row} twice")
-            visible = set(self.seen_by(node).tolist())
+            visible = set(self._rows_seen(node))
             if not seen <= visible:
                 raise ArgumentError(f"keep got row {row} after row {min(seen - visible)}, which it does not see")
             missing = {other for other in visible - seen if self.nodes[other] != node}
@@ -107,4 +121,4 @@ class Pending:
 def nothing_pending(hides: tuple[int, int], layers: int) -> Pending:
     """No rows yet."""
     empty = np.empty(0, np.int32)
-    return Pending(empty, empty, empty, (), layers, hides)
+    return Pending(empty, empty, empty, (), (), True, layers, hides)

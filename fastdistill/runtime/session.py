@@ -21,7 +21,7 @@ from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.pending import Pending, nothing_pending
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, read_rows
-from fastdistill.runtime.visibility import chain_runs, node_runs
+from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 
 if TYPE_CHECKING:
     from fastdistill.runtime.network import Network
@@ -154,7 +154,8 @@ class Session:
         """
         with self.entered():
             pending = self._pending or nothing_pending((self.length, self.length), self.network.plan.num_layers)
-            kept = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True).tolist()
+            chosen = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True)
+            kept = chosen.tolist()
             pending.check_path(kept)
             if kept and pending.layers != self.network.plan.num_layers:
                 raise ArgumentError(
@@ -167,11 +168,11 @@ class Session:
                     f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}"
                 )
             old, text_length = self.length, min(self._text_length, start)
-            if end == old and start <= self._text_length and pending.single_rows(kept):
+            if end == old and start <= self._text_length and pending.is_text(kept):
                 text_length += len(kept)  # rows that stay behind are seen, and saw what is gone: then it is no text
             self.length, self._pending, self._text_length = start, None, text_length  # an interrupt leaves what is sure
             if kept or end > start:
-                chosen, after = np.array(kept, np.int64), slice(end, old)
+                after = slice(end, old)
                 self.cache.move(np.concatenate([old + chosen, np.arange(end, old)]), start)
                 self._tokens[start:length] = np.concatenate([pending.tokens[chosen], self._tokens[after]])
                 self._positions[start:length] = np.concatenate([pending.positions[chosen], self._positions[after]])
@@ -261,13 +262,12 @@ class Session:
                 f"{m} rows beside {pending.rows} pending and {self.length} committed ones are more than the session's {places} places"
             )
         old = pending.rows
-        context = self._context(pending)
         base = int(self._positions[pending.hides[0] - 1]) + 1 if pending.hides[0] else 0
         after = pending.extended(ids, nodes, parents, positions, base)
         if after.positions.max() >= POSITION_LIMIT:
             raise CapacityError(f"position {after.positions.max()} is beyond the limit of {POSITION_LIMIT}")
         new_nodes = range(len(pending.parents), len(after.parents))
-        runs, offsets = self._node_runs(after, context, new_nodes)
+        runs, offsets = self._node_runs(after, new_nodes)
         lists = (after.nodes[old:] - len(pending.parents)).astype(np.int32)
         reads = read_rows(rows, m)
         return Share(
@@ -303,10 +303,9 @@ class Session:
         if share.pending is None:
             seen = np.concatenate([self._tokens[: self.length], share.tokens[: row + 1]])
         else:
-            start = share.pending.rows - len(share.tokens)
-            node = int(share.pending.nodes[start + row])
-            lineage = share.pending.seen_by(node)
-            seen = np.concatenate([self._tokens[self._context(share.pending)], share.pending.tokens[lineage]])
+            pending, (start, end) = share.pending, share.pending.hides
+            rows = pending.seen_by(int(pending.nodes[pending.rows - len(share.tokens) + row]))
+            seen = np.concatenate([self._tokens[:start], self._tokens[end : self.length], pending.tokens[rows]])
         return seen[seen >= 0]
 
     def _chain(
@@ -329,7 +328,7 @@ class Session:
             if base + m > POSITION_LIMIT:
                 raise CapacityError(f"position {base + m - 1} is beyond the limit of {POSITION_LIMIT}")
         order = np.concatenate([self._positions[: self.length], positions])
-        if np.all(order[1:] >= order[:-1]):
+        if (order[1:] >= order[:-1]).all():
             runs, offsets = chain_runs(self.length, m)
         else:
             slots = np.arange(self.length, self.length + m)
@@ -347,21 +346,22 @@ class Session:
             raise ArgumentError(f"layers start at {first}, but {found}")
         if pending.rows > self.max_rows:
             raise CapacityError(f"{pending.rows} pending rows are more than max_rows = {self.max_rows}")
-        runs, offsets = self._node_runs(pending, self._context(pending), range(len(pending.parents)))
+        runs, offsets = self._node_runs(pending, range(len(pending.parents)))
         return Share(
             self, pending.tokens, None, pending.positions, pending.nodes, runs, offsets, self.length, read_rows(rows, pending.rows),
             (first, end), read, replace(pending, layers=end), pending.streams,
         )  # fmt: skip
 
-    def _context(self, pending: Pending) -> np.ndarray:
-        """Committed slots that pending rows see."""
+    def _node_runs(self, pending: Pending, nodes: range) -> tuple[np.ndarray, np.ndarray]:
         start, end = pending.hides
-        return np.concatenate([np.arange(start), np.arange(end, self.length)])
-
-    def _node_runs(self, pending: Pending, context: np.ndarray, nodes: range) -> tuple[np.ndarray, np.ndarray]:
+        before = self._positions[:start]
+        in_order = pending.ascending and end == self.length and (before[1:] >= before[:-1]).all()
+        if in_order and (start == 0 or pending.positions.min() >= before[-1]):
+            return lineage_runs(start, self.length, [pending.seen[node] for node in nodes])
+        context = np.concatenate([np.arange(start), np.arange(end, self.length)])
         seen = [pending.seen_by(node) for node in nodes]
         extras = [(self.length + rows, pending.positions[rows]) for rows in seen]
-        return node_runs(context, self._positions[context], extras, pending.hides[0])
+        return node_runs(context, self._positions[context], extras, start)
 
     def _hides(self, given: tuple[int, int] | None) -> tuple[int, int]:
         if given is None:

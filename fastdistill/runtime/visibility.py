@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -21,31 +21,39 @@ def chain_runs(length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return runs, np.arange(rows + 1, dtype=np.int64)
 
 
+def lineage_runs(
+    context: int, first: int, lineages: Iterable[Sequence[tuple[int, int]]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and offsets of nodes that see slots 0 .. context - 1 and behind them, each, runs of rows; row 0 lies in slot `first`."""
+    numbers: list[int] = []
+    offsets, before = [0], (-first, context) if context else ()
+    for lineage in lineages:
+        numbers += before
+        for run in lineage:
+            numbers += run
+        offsets.append(len(numbers) // 2)
+    runs = np.array(numbers, np.int32).reshape(-1, 2)
+    runs[:, 0] += first
+    return runs, np.array(offsets, np.int64)
+
+
 def node_runs(
     context_slots: np.ndarray,
     context_positions: np.ndarray,
     extras: Sequence[tuple[np.ndarray, np.ndarray]],
     insert: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Runs and offsets of nodes that see the context and, each, its own extra rows.
+    """Runs and offsets of nodes that see the context and, each, its own extra rows, whatever their positions.
 
     context_slots, context_positions  (n,): what every node sees, in the order it was committed
     extras                            for each node the slots and positions of its ancestors' rows and its own, in order
     insert                            before which row of the context the extras will stand once they are kept: among
                                       equal positions the order is that of the sequence, now as then
     """
-    at_the_end = insert == len(context_slots)
-    ascending = bool(np.all(context_positions[1:] >= context_positions[:-1]))
-    context_runs = runs_of(context_slots) if len(context_slots) else np.empty((0, 2), np.int32)
-    last = int(context_positions[-1]) if len(context_slots) else -1
     lists = []
     for slots, positions in extras:
-        if at_the_end and ascending and positions.min() >= last:
-            order = np.argsort(positions, kind="stable")
-            lists.append(np.concatenate([context_runs, runs_of(slots[order])]))
-        else:
-            sequence = np.insert(context_slots, insert, slots)
-            order = np.argsort(np.insert(context_positions, insert, positions), kind="stable")
-            lists.append(runs_of(sequence[order]))
+        sequence = np.insert(context_slots, insert, slots)
+        order = np.argsort(np.insert(context_positions, insert, positions), kind="stable")
+        lists.append(runs_of(sequence[order]))
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
     return np.ascontiguousarray(np.concatenate(lists)), offsets

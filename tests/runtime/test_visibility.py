@@ -117,3 +117,41 @@ def test_a_session_lays_out_each_nodes_list_as_the_matrix_says(context, forest, 
             }
             assert set(lists[share.nodes[row]]) == want
         session.forward([1] * len(nodes), rows=(), **arguments)
+
+
+@given(context=token_lists(1, 12), forest=forests(), data=st.data())
+def test_lists_are_in_position_order_whatever_positions_are_given(context, forest, data):
+    """Among equals: the committed rows, then ancestors before descendants, then as given."""
+    batches, _, parents = forest
+    session = Setting("odd", "q8").session(max_rows=64)
+    near = st.integers(max(0, len(context) - 4), len(context) + 4)
+    session.forward(context, positions=data.draw(st.sampled_from([range(len(context)), [*range(1, len(context)), 0]])))
+    places, owners = [], []
+    for nodes, fresh in batches:
+        given = data.draw(st.none() | st.lists(near, min_size=len(nodes), max_size=len(nodes)))
+        share = session.prepare(tokens=[1] * len(nodes), nodes=nodes, parents=fresh, positions=given)
+        places, owners = places + share.positions.tolist(), owners + nodes
+        lists = lists_of(share.runs, share.run_offsets)
+        for row, node in enumerate(nodes):
+            lineage = [node]
+            while parents[lineage[0]] >= 0:
+                lineage.insert(0, parents[lineage[0]])
+            rows = [other for member in lineage for other, owner in enumerate(owners) if owner == member]
+            seen = [*enumerate(session._positions[: session.length].tolist())]
+            seen += [(session.length + other, places[other]) for other in rows]
+            assert lists[share.nodes[row]] == [slot for slot, _ in sorted(seen, key=lambda pair: pair[1])]
+        session.forward([1] * len(nodes), nodes=nodes, parents=fresh, positions=given, rows=())
+
+
+@given(forest=forests(), data=st.data())
+def test_a_path_is_text_where_its_rows_and_all_that_they_see_are_alone_in_their_nodes(forest, data):
+    batches, node_of, parents = forest
+    pending = nothing_pending((0, 0), 2)
+    for nodes, fresh in batches:
+        pending = pending.extended(np.zeros(len(nodes), np.int32), nodes, fresh, None, 0)
+    node = data.draw(st.integers(0, len(parents) - 1))
+    path = pending.seen_by(node).tolist()
+    path = path[: len(path) - data.draw(st.integers(0, node_of.count(node)))]  # of the last node, some rows or none
+    pending.check_path(path)
+    alone = all(node_of.count(member) == 1 for member in {node_of[row] for row in path})
+    assert pending.is_text(path) == alone
