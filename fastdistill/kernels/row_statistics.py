@@ -12,7 +12,7 @@ from fastdistill.kernels.threads import check_threads
 
 
 class RowStatistics(NamedTuple):
-    """Statistics of rows of logits, each (rows,): argmax int32, the rest float32; logarithms are natural."""
+    """Statistics of rows of logits, an entry a row: argmax int32, the rest float32; logarithms are natural."""
 
     argmax: np.ndarray
     top: np.ndarray  # the largest logit
@@ -21,24 +21,24 @@ class RowStatistics(NamedTuple):
     entropy: np.ndarray
 
     @classmethod
-    def empty(cls, rows: int) -> RowStatistics:
+    def empty(cls, shape: int | tuple[int, ...]) -> RowStatistics:
         """Uninitialised statistics of so many rows."""
-        return cls(np.empty(rows, np.int32), *(np.empty(rows, np.float32) for _ in range(4)))
+        return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(4)))
 
 
 def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics:
     """Argmax, top, second, log-sum-exp and entropy of each row, in two passes over it.
 
-    logits   float32 (rows, vocab), vocab >= 1; -inf is a ban
-    returns  RowStatistics, each field (rows,)
+    logits   float32 (..., vocab), vocab >= 1: rows in any dimensions before it; -inf is a ban
+    returns  RowStatistics, each field (...,)
     raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
     """
-    rows, vocab = check_array("logits", logits, np.float32, (None, None))
+    *leading, vocab = check_array("logits", logits, np.float32, (None,) * max(1, getattr(logits, "ndim", 1)))
     if vocab == 0:
         raise ArgumentError("logits must have at least one column, got shape " + str(logits.shape))
-    out = RowStatistics.empty(rows)
+    out = RowStatistics.empty(tuple(leading))
     status = lib.fd_row_statistics(
-        rows, vocab, pointer(logits), *(pointer(field) for field in out), check_threads(threads)
+        out.argmax.size, vocab, pointer(logits), *(pointer(field) for field in out), check_threads(threads)
     )
     check_status("row_statistics", status)
     return out
