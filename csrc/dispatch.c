@@ -157,3 +157,18 @@ int fd_residual_distribution(int64_t vocab, float a, const float *p, const float
 {
     FD_IN_IEEE_MODE(fd_kernels->residual_distribution(vocab, a, p, q, r, mass));
 }
+int64_t fd_tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
+                       int32_t *children, int32_t *child_offsets)
+{
+    return fd_kernels->tree_layout(n, parents, depths, ancestors, leaves, children, child_offsets);
+}
+int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
+                   int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads)
+{
+    return fd_kernels->expand_tree(frontier, vocab, logits, scores, count, tokens, rows, expanded, found, workspace, threads);
+}
+int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
+                      int32_t *kept_parents, uint64_t *workspace)
+{
+    return fd_kernels->build_tree(n, parents, scores, budget, nodes, kept_parents, workspace);
+}

@@ -86,6 +86,20 @@ int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int
 /* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */
 int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
 
+/* ---- trees: parents stand before their children ---- */
+/* parents (n,), node 0 the root -> depths (n,), ancestors (n, ceil(n / 64)) bits, leaves (n,), children (n - 1,) of node i from
+ * child_offsets[i] on, child_offsets (n + 1,).  Returns the number of leaves, or -1 - i where the parent of node i is not before it. */
+int64_t fd_tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
+                       int32_t *children, int32_t *child_offsets);
+/* logits (frontier, vocab), frontier * vocab < 2^32; scores (frontier,) -> tokens, rows, expanded, each (count,), of which the first
+ * `found` are filled, the best first; workspace (frontier * min(count, vocab) + count,) */
+int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
+                   int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads);
+/* parents (n,), -1: of the seed; scores (n,) -> nodes, kept_parents, each (min(budget, n),); workspace (n + min(budget, n),).
+ * Returns how many are kept, or -1 - i where the parent of node i is not before it. */
+int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
+                      int32_t *kept_parents, uint64_t *workspace);
+
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {
     FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */

@@ -81,6 +81,12 @@ struct fd_kernels {
     int64_t (*find_matches)(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                             int32_t *lengths);
     int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+    int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
+                           int32_t *children, int32_t *child_offsets);
+    int (*expand_tree)(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
+                       int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads);
+    int64_t (*build_tree)(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
+                          int32_t *kept_parents, uint64_t *workspace);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

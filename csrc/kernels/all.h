@@ -18,6 +18,10 @@
 #include "probabilities.c"
 #include "find_matches.c"
 #include "residual_distribution.c"
+#include "tree_layout.c"
+#include "best.c"
+#include "expand_tree.c"
+#include "build_tree.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -43,6 +47,9 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .probabilities = probabilities,
     .find_matches = find_matches,
     .residual_distribution = residual_distribution,
+    .tree_layout = tree_layout,
+    .expand_tree = expand_tree,
+    .build_tree = build_tree,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -66,6 +66,14 @@ static struct statistics statistics_merge(struct statistics a, struct statistics
     return s;
 }
 
+static struct statistics statistics_of_row(const float *z, int64_t vocab)
+{
+    struct statistics s = statistics_empty();
+    for (int64_t at = 0; at < vocab; at += FD_CHUNK)
+        s = statistics_merge(s, statistics_of_chunk(z + at, fd_min(FD_CHUNK, vocab - at), at));
+    return s;
+}
+
 static int statistics_result(struct statistics s, int32_t *argmax, float *top, float *second, float *log_sum_exp, float *entropy)
 {
     int finite = !s.bad && s.top > -INFINITY;
@@ -89,9 +97,7 @@ static void row_statistics_rows(void *context, int64_t begin, int64_t end)
 {
     struct row_statistics *r = context;
     for (int64_t i = begin; i < end; i++) {
-        struct statistics s = statistics_empty();
-        for (int64_t at = 0; at < r->vocab; at += FD_CHUNK)
-            s = statistics_merge(s, statistics_of_chunk(r->logits + i * r->vocab + at, fd_min(FD_CHUNK, r->vocab - at), at));
+        struct statistics s = statistics_of_row(r->logits + i * r->vocab, r->vocab);
         if (!statistics_result(s, r->argmax + i, r->top + i, r->second + i, r->log_sum_exp + i, r->entropy + i))
             atomic_store(&r->bad, 1);
     }

@@ -1,6 +1,8 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
+from fastdistill.kernels.build_tree import BuiltTree, build_tree
 from fastdistill.kernels.exp_log import exp_log
+from fastdistill.kernels.expand_tree import Expansion, expand_tree
 from fastdistill.kernels.find_matches import Matches, find_matches
 from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
@@ -12,14 +14,20 @@ from fastdistill.kernels.residual_distribution import residual_distribution
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
+from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
 
 __all__ = [
+    "BuiltTree",
+    "Expansion",
     "Matches",
     "PackedWeight",
     "RowStatistics",
     "Sampler",
+    "TreeLayout",
+    "build_tree",
     "default_threads",
     "exp_log",
+    "expand_tree",
     "find_matches",
     "gumbel_noise",
     "isa",
@@ -34,4 +42,5 @@ __all__ = [
     "sample",
     "sample_workspace",
     "set_isa",
+    "tree_layout",
 ]

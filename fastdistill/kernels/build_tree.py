@@ -1,0 +1,44 @@
+"""The best nodes of a pool of drafted ones, as one tree."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels.boundary import check_array, check_integer, lib, pointer
+
+
+class BuiltTree(NamedTuple):
+    """Nodes kept of a pool, each field int32 (m,)."""
+
+    nodes: np.ndarray  # pool indices, ascending
+    parents: np.ndarray  # places in `nodes`, each before its child; -1: a child of the seed
+
+
+def build_tree(parents: np.ndarray, scores: np.ndarray, budget: int) -> BuiltTree:
+    """The `budget` best nodes by score, ties to the lowest index, closed under parents.
+
+    A node counts with the lowest score of its path: in exact arithmetic its own.
+
+    parents  int32 (n,): of each node one before it, or -1 for a child of the seed, which is not in the pool
+    scores   float32 (n,), cumulative log probabilities; -inf is the worst
+    budget   1 or more
+    returns  BuiltTree, m = min(budget, n)
+    raises   ArgumentError, naming the first node whose parent is another; NotFiniteError when a score is NaN or +inf
+    source   Li et al. 2024, EAGLE-2, section 4.2
+    """
+    (n,) = check_array("parents", parents, np.int32, (None,))
+    check_array("scores", scores, np.float32, (n,))
+    kept = min(check_integer("budget", budget, 1, 2**31 - 1), n)
+    if not (scores < np.inf).all():
+        raise NotFiniteError("build_tree: a score is NaN or +inf")
+    nodes, kept_parents, workspace = np.empty(kept, np.int32), np.empty(kept, np.int32), np.empty(n + kept, np.uint64)
+    found = lib.fd_build_tree(
+        n, pointer(parents), pointer(scores), kept, pointer(nodes), pointer(kept_parents), pointer(workspace)
+    )
+    if found < 0:
+        node = -1 - found
+        raise ArgumentError(f"parents[{node}] must lie in -1..{node - 1}, got {parents[node]}")
+    return BuiltTree(nodes, kept_parents)

@@ -1,0 +1,49 @@
+"""One more level of a drafted tree: the best continuations of its frontier."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array, check_integer, check_status, ffi, lib, pointer
+from fastdistill.kernels.threads import check_threads
+
+
+class Expansion(NamedTuple):
+    """Continuations of frontier nodes, each field (found,), the best first."""
+
+    tokens: np.ndarray  # int32
+    rows: np.ndarray  # int32, the frontier node that each continues
+    scores: np.ndarray  # float32, cumulative log probabilities
+
+
+def expand_tree(logits: np.ndarray, scores: np.ndarray, count: int, threads: int | None = 1) -> Expansion:
+    """The best continuations of a frontier: (row, token) by scores[row] + log softmax(logits[row])[token].
+
+    Best first; ties, of scores in float32, go to the lowest row, then to the lowest token.
+
+    logits   float32 (frontier, vocab), vocab >= 1, fewer than 2^32 values: of the draft, after each node; -inf is a ban
+    scores   float32 (frontier,), finite: cumulative log probabilities of those nodes
+    count    1 or more
+    returns  Expansion, found <= count; what is banned is never found
+    raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf, or a score is not finite
+    source   Li et al. 2024, EAGLE-2, section 4.1
+    """
+    frontier, vocab = check_array("logits", logits, np.float32, (None, None))
+    if vocab == 0 or frontier * vocab >= 2**32:
+        raise ArgumentError(
+            f"logits must have at least one column and fewer than 2^32 values, got shape {logits.shape}"
+        )
+    check_array("scores", scores, np.float32, (frontier,))
+    count = min(check_integer("count", count, 1, 2**31 - 1), frontier * vocab)
+    tokens, rows, expanded = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.float32)
+    workspace = np.empty(frontier * min(count, vocab) + count, np.uint64)
+    found = ffi.new("int64_t *")
+    status = lib.fd_expand_tree(
+        frontier, vocab, pointer(logits), pointer(scores), count, pointer(tokens), pointer(rows), pointer(expanded), found,
+        pointer(workspace), check_threads(threads),
+    )  # fmt: skip
+    check_status("expand_tree", status)
+    return Expansion(tokens[: found[0]], rows[: found[0]], expanded[: found[0]])

@@ -1,0 +1,42 @@
+"""A tree from its parents: depths, ancestors, leaves, children."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array, lib, pointer
+
+
+class TreeLayout(NamedTuple):
+    """What follows from the parents of n nodes."""
+
+    depths: np.ndarray  # int32 (n,), the root's is 0
+    ancestors: np.ndarray  # uint64 (n, ceil(n / 64)): node j is i or above it where bit j % 64 of word j // 64 is set
+    leaves: np.ndarray  # int32 (k,), ascending: nodes without children
+    children: np.ndarray  # int32 (n - 1,): of node i children[child_offsets[i] : child_offsets[i + 1]], ascending
+    child_offsets: np.ndarray  # int32 (n + 1,)
+
+
+def tree_layout(parents: np.ndarray) -> TreeLayout:
+    """Depths, ancestors, leaves and children of a tree in one pass each.
+
+    parents  int32 (n,), n >= 1: -1 for node 0, the root; of every other node one before it
+    returns  TreeLayout
+    raises   ArgumentError, naming the first node whose parent is another (a second root, a node after it: so any cycle)
+    """
+    (n,) = check_array("parents", parents, np.int32, (None,))
+    if n == 0:
+        raise ArgumentError("parents must have at least one node, the root; got none")
+    depths, ancestors = np.empty(n, np.int32), np.empty((n, (n + 63) // 64), np.uint64)
+    leaves, children, offsets = np.empty(n, np.int32), np.empty(n - 1, np.int32), np.empty(n + 1, np.int32)
+    found = lib.fd_tree_layout(
+        n, pointer(parents), pointer(depths), pointer(ancestors), pointer(leaves), pointer(children), pointer(offsets)
+    )
+    if found < 0:
+        node = -1 - found
+        wanted = f"lie in 0..{node - 1}" if node else "be -1, the root"
+        raise ArgumentError(f"parents[{node}] must {wanted}, got {parents[node]}")
+    return TreeLayout(depths, ancestors, leaves[:found].copy(), children, offsets)
