@@ -120,6 +120,50 @@ static uint32_t hash_residual_distribution(void)
     return hash(hash(hash_start, r, sizeof r), &mass, sizeof mass);
 }
 
+static uint32_t hash_probabilities(void)
+{
+    enum { ROWS = 5, VOCAB = 3001 };
+    float *z = random_floats(ROWS * VOCAB, 30.0f), *p = malloc(ROWS * VOCAB * sizeof *p);
+    void *workspace = malloc((size_t)fd_sample_workspace(VOCAB) * 3);
+    struct fd_sampler sampler = {.temperature = 0.7f, .top_p = 1.0f, .repetition_penalty = 1.0f};
+    uint32_t h = hash_start;
+    for (int cut = 0; cut < 4; cut++) {                  /* nothing; top-k; with top-p; with min-p */
+        if (cut == 1) sampler.top_k = 100;
+        if (cut == 2) sampler.top_p = 0.9f;
+        if (cut == 3) sampler.min_p = 0.02f;
+        fd_probabilities(ROWS, VOCAB, z, &sampler, NULL, NULL, NULL, p, workspace, 3);
+        h = hash(h, p, ROWS * VOCAB * sizeof *p);
+    }
+    return h;
+}
+
+static uint32_t hash_find_matches(void)
+{
+    enum { N = 5000, COUNT = 16 };
+    int32_t *tokens = random_bytes(N * sizeof *tokens), starts[COUNT] = {0}, lengths[COUNT] = {0};
+    for (int i = 0; i < N; i++) tokens[i] &= 1;
+    fd_find_matches(N, tokens, 20, 1, COUNT, starts, lengths);
+    return hash(hash(hash_start, starts, sizeof starts), lengths, sizeof lengths);
+}
+
+static uint32_t hash_trees(void)                         /* one tree: its levels, its layout, its best nodes */
+{
+    enum { FRONTIER = 5, VOCAB = 3001, COUNT = 100, BUDGET = 40 };
+    float *z = random_floats(FRONTIER * VOCAB, 9.0f), *before = random_floats(FRONTIER, 5.0f), scores[COUNT];
+    int32_t tokens[COUNT], rows[COUNT], parents[COUNT], depths[COUNT], leaves[COUNT], children[COUNT], offsets[COUNT + 1];
+    uint64_t ancestors[COUNT * 2], workspace[(FRONTIER + 1) * COUNT];
+    int64_t found;
+    fd_expand_tree(FRONTIER, VOCAB, z, before, COUNT, tokens, rows, scores, &found, workspace, 3);
+    uint32_t h = hash(hash(hash(hash_start, tokens, sizeof tokens), rows, sizeof rows), scores, sizeof scores);
+    for (int i = 0; i < COUNT; i++) parents[i] = (int32_t)(random_bits() % (uint32_t)(i + 1)) - 1;
+    int64_t kept = fd_build_tree(COUNT, parents, scores, BUDGET, tokens, rows, workspace);
+    h = hash(hash(h, tokens, (size_t)kept * 4), rows, (size_t)kept * 4);
+    for (int i = 1; i < COUNT; i++) parents[i] = parents[i] < 0 ? 0 : parents[i];
+    int64_t ends = fd_tree_layout(COUNT, parents, depths, ancestors, leaves, children, offsets);
+    h = hash(hash(hash(h, depths, sizeof depths), ancestors, sizeof ancestors), leaves, (size_t)ends * 4);
+    return hash(hash(h, children, (COUNT - 1) * 4), offsets, sizeof offsets);
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -132,7 +176,10 @@ int main(void)
         printf(" linear");
         for (int format = FD_F32; format <= FD_Q4; format++) printf(" %s %08x", formats[format], hash_linear(format));
         printf(" row_statistics %08x", hash_row_statistics());
-        printf(" residual_distribution %08x\n", hash_residual_distribution());
+        printf(" residual_distribution %08x", hash_residual_distribution());
+        printf(" probabilities %08x", hash_probabilities());
+        printf(" find_matches %08x", hash_find_matches());
+        printf(" trees %08x\n", hash_trees());
     }
     return 0;
 }

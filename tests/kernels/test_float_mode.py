@@ -9,7 +9,16 @@ import platform
 import numpy as np
 import pytest
 
-from fastdistill.kernels import exp_log, gumbel_noise, linear, quantize_rows, row_statistics
+from fastdistill.kernels import (
+    Sampler,
+    exp_log,
+    expand_tree,
+    gumbel_noise,
+    linear,
+    probabilities,
+    quantize_rows,
+    row_statistics,
+)
 
 UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())  # FE_UPWARD of fenv.h
 NAME = ctypes.util.find_library("m")
@@ -26,6 +35,8 @@ def test_the_callers_rounding_mode_changes_no_bit(isa):
             *exp_log(np.abs(x[0])),
             *quantize_rows(x),
             *row_statistics(x),
+            *expand_tree(x, x[:, 0].copy(), 9),
+            probabilities(x, Sampler(0.75)),
             linear(x, "q8", codes, scale),
             linear(x, "f32", x),
         ]
