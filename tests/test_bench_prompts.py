@@ -27,6 +27,7 @@ def test_each_kind_of_copying_has_four_prompts():
 def test_a_prompt_is_its_file_to_the_last_byte():
     by_name = {prompt.name: prompt for prompt in load("copy")}
     assert by_name["table-watering"].text.endswith("\nTuesday,") and not by_name["table-watering"].chat
+    assert by_name["code-rename-function"].text.endswith("import mean\n\n")
     assert by_name["code-change-title"].chat
 
 
