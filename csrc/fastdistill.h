@@ -115,7 +115,7 @@ enum fd_op_kind {
     FD_OP_ATTEND_MERGE,                     /* partial results -> out[0] */
     FD_OP_READ,                             /* the rows that are read, of in1 -> out[0] */
     FD_OP_HEAD,                             /* weights[0] over in1 or codes_in -> partial statistics, logits where asked */
-    FD_OP_HEAD_MERGE,                       /* partial statistics -> statistics */
+    FD_OP_HEAD_MERGE,                       /* partial statistics -> statistics, drawn tokens; in1 or codes_in as the head's */
     FD_OP_COPY                              /* in1 -> out[0]: a tap */
 };
 enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = in2 + y; out = silu(y0) * y1 */
@@ -138,6 +138,12 @@ struct fd_cache {                           /* one sequence's keys and values */
     int64_t capacity;                       /* slots, a multiple of 16 */
     int32_t is_f32;
 };
+struct fd_draw {                            /* what the head draws a token of one row with */
+    uint64_t seed;
+    uint64_t reached;                       /* 0; written to meanwhile */
+    uint32_t sequence;
+    float temperature;                      /* 0: nothing is drawn */
+};
 struct fd_pass {
     int64_t rows;
     const int32_t *tokens;                  /* (rows,), or NULL when `inputs` is given */
@@ -151,6 +157,8 @@ struct fd_pass {
     int64_t reads;
     const int32_t *read_rows;               /* (reads,) */
     const int32_t *wanted_tokens;           /* (reads,) tokens whose log probability is wanted; or NULL */
+    struct fd_draw *draws;                  /* (reads,) or NULL: tokens that the head draws, as fd_sample would -> ... */
+    int32_t *drawn;                         /* ... (reads,) */
     float *logits;                          /* (reads, vocab) or NULL */
     int32_t *argmax;                        /* statistics, each (reads,) */
     float *top, *second, *log_sum_exp, *entropy, *wanted_log_prob;

@@ -15,6 +15,9 @@ from fastdistill.errors import ArgumentError, FastDistillError, NotFiniteError
 ffi: Any = _native.ffi  # type: ignore[attr-defined]
 lib: Any = _native.lib  # type: ignore[attr-defined]
 
+DRAW = np.dtype(
+    [("seed", np.uint64), ("reached", np.uint64), ("sequence", np.uint32), ("temperature", np.float32)]
+)  # struct fd_draw
 _C_TYPES = {
     np.dtype(np.float64): "double[]",
     np.dtype(np.float32): "float[]",
@@ -26,6 +29,7 @@ _C_TYPES = {
     np.dtype(np.uint32): "uint32_t[]",
     np.dtype(np.int64): "int64_t[]",
     np.dtype(np.uint64): "uint64_t[]",
+    DRAW: "struct fd_draw[]",
 }
 
 

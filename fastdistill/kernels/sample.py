@@ -64,6 +64,12 @@ class Sampler:
         plain = float(np.float32(self.temperature)) == 0 and float(np.float32(self.repetition_penalty)) == 1
         return plain and not self.logit_bias
 
+    @property
+    def is_temperature_alone(self) -> bool:
+        """Whether a row's token is the argmax of its logits over a temperature plus noise, if `allowed` bans nothing."""
+        off = self.top_k == 0 and self.repetition_penalty == 1 and self.top_p == 1 and self.min_p == 0
+        return off and not self.logit_bias and float(np.float32(self.temperature)) > 0
+
 
 def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
     """The sampler for C, and what must be kept alive beside it."""

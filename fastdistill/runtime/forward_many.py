@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array
+from fastdistill.kernels.boundary import DRAW, check_array
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
-from fastdistill.runtime.read import Rows, check_read, draw, needs_logits
+from fastdistill.runtime.read import Read, Rows, check_read, draw, draws_in_head, needs_logits
 
 if TYPE_CHECKING:
     from fastdistill.runtime.session import Session, Share
@@ -118,6 +118,9 @@ def _joined(shares: list[Share]) -> ForwardPass:
     wanted = None
     if any(share.read.log_prob_of is not None for share in shares):
         wanted = joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
+    draws = None
+    if any(draws_in_head(share.read) for share in shares):
+        draws = joined([_draws(share.read, len(share.reads)) for share in shares])
     return ForwardPass(
         tokens=None if first.inputs is not None else joined([share.tokens for share in shares]),
         inputs=None if first.inputs is None else joined([share.inputs for share in shares if share.inputs is not None]),
@@ -132,6 +135,7 @@ def _joined(shares: list[Share]) -> ForwardPass:
         wanted_tokens=wanted,
         want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
         want_hidden=any(share.read.hidden for share in shares),
+        draws=draws,
         first_layer=first.layers[0],
         end_layer=first.layers[1],
         stream=None
@@ -154,7 +158,16 @@ def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
 
     logits = part(outcome.logits)
     workspace = session.workspace() if needs_logits(read) else None
-    tokens = draw(read, statistics, logits, share.positions[share.reads], seen, session.network.threads, workspace)
+    tokens = draw(
+        read,
+        statistics,
+        logits,
+        share.positions[share.reads],
+        seen,
+        session.network.threads,
+        workspace,
+        part(outcome.drawn),
+    )
     return Rows(
         statistics,
         tokens=tokens,
@@ -178,6 +191,14 @@ def _into(result: Rows, out: np.ndarray) -> Rows:
     assert result.logits is not None  # _check_out has seen to it
     np.copyto(out, result.logits)
     return replace(result, logits=out)
+
+
+def _draws(read: Read, n: int) -> np.ndarray:
+    """What the head draws n rows with; zeros: nothing."""
+    draws = np.zeros(n, DRAW)
+    if read.sampler is not None and draws_in_head(read):
+        draws[:] = read.sampler.seed, 0, read.sampler.sequence, read.sampler.temperature
+    return draws
 
 
 def _or_zeros(array: np.ndarray | None, n: int) -> np.ndarray:

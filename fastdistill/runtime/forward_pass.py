@@ -30,6 +30,7 @@ class ForwardPass:
     wanted_tokens: np.ndarray | None = None  # int32 (reads,)
     want_logits: bool = False
     want_hidden: bool = False
+    draws: np.ndarray | None = None  # DRAW (reads,): what the head draws with
     first_layer: int = 0
     end_layer: int = 0
     stream: np.ndarray | None = None  # float32 (rows, hidden_size) entering first_layer, where that is not 0
@@ -58,4 +59,5 @@ class Outcome:
     logits: np.ndarray | None  # float32 (reads, vocab_size)
     hidden: np.ndarray | None  # float32 (reads, hidden_size)
     stream: np.ndarray  # float32 (rows, hidden_size) leaving end_layer
+    drawn: np.ndarray | None = None  # int32 (reads,): where `draws` has a temperature
     taps: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (rows, width)

@@ -119,7 +119,7 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
             codes = op.inputs[0] if quantised[op.weights[0]] else None
             steps.append(replace(step, weights=(op.weights,), codes_in=codes))
             if op.kind == "head":
-                steps.append(Step("head_merge", (), (), op.segment, weights=(op.weights,), op=op, reads=True))
+                steps.append(replace(steps[-1], kind="head_merge", outputs=()))
         elif op.kind == "rotary":
             steps.append(replace(step, inputs=(*op.inputs, *table(op))))
         elif op.kind == "attention":

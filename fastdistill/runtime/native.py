@@ -46,12 +46,14 @@ class NativeExecutor:
         self._logits = np.empty((max_rows, plan.vocab_size), np.float32)
         self._statistics = RowStatistics.empty(max_rows)
         self._log_probs = np.empty(max_rows, np.float32)
+        self._drawn = np.empty(max_rows, np.int32)
         self._where = ffi.new("int64_t[2]")
         self._pass = ffi.new("struct fd_pass *")
         self._pass.partial_attention = pointer(self._partial_attention)
         self._pass.partial_statistics = pointer(self._partial_statistics)
         self._pass.split_tiles = tiles
         self._pass.wanted_log_prob = pointer(self._log_probs)
+        self._pass.drawn = pointer(self._drawn)
         for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
             setattr(self._pass, name, pointer(field))
         self._programs: dict[tuple[int, int], tuple[Any, Any, int, list[Step]]] = {}
@@ -99,6 +101,7 @@ class NativeExecutor:
             logits=self._logits[:reads] if request.want_logits else None,
             hidden=self._view(self.plan.hidden, reads)[:, : self.plan.hidden_size] if request.want_hidden else None,
             stream=self._view(self.plan.boundaries[end], request.rows)[:, : self.plan.hidden_size],
+            drawn=self._drawn[:reads] if request.draws is not None else None,
             taps=taps,
         )
 
@@ -123,6 +126,7 @@ class NativeExecutor:
         p.runs, p.run_offsets = pointer(request.runs), pointer(request.run_offsets)
         p.key_counts, p.most_keys = pointer(key_counts), int(key_counts.max())
         p.read_rows, p.wanted_tokens = pointer(request.read_rows), pointer(request.wanted_tokens)
+        p.draws = pointer(request.draws)
         p.logits = pointer(self._logits) if request.want_logits else ffi.NULL
         return [caches, key_counts]
 

@@ -76,9 +76,16 @@ def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
             raise ArgumentError(f"read.log_prob_of must hold tokens in 0..{vocab_size - 1}")
 
 
+def draws_in_head(read: Read) -> bool:
+    """Whether the head draws as it streams the vocabulary."""
+    return read.sampler is not None and read.allowed is None and read.sampler.is_temperature_alone
+
+
 def needs_logits(read: Read) -> bool:
-    """Whether drawing needs more than the statistics."""
-    return read.sampler is not None and not (read.sampler.is_greedy and read.allowed is None)
+    """Whether drawing needs the logits themselves."""
+    if read.sampler is None or (read.allowed is None and read.sampler.is_greedy):
+        return False
+    return not draws_in_head(read)
 
 
 def draw(
@@ -89,14 +96,18 @@ def draw(
     seen: Callable[[int], np.ndarray],
     threads: int,
     workspace: np.ndarray | None = None,
+    drawn: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
 
-    seen  of the i-th row that is read: the tokens that its repetition penalty counts
+    seen   of the i-th row that is read: the tokens that its repetition penalty counts
+    drawn  what the head has drawn already, int32 (reads,); None: it draws nothing
     """
     if read.sampler is None:
         return None
-    if not needs_logits(read):
+    if drawn is not None and draws_in_head(read):
+        return drawn
+    if read.allowed is None and read.sampler.is_greedy:
         return statistics.argmax
     assert logits is not None  # the pass was asked for them
     penalised = read.sampler.repetition_penalty != 1.0

@@ -9,12 +9,14 @@ import numpy as np
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError
+from fastdistill.kernels.sample import Sampler
 from fastdistill.models.plan import Op, Plan
 from fastdistill.reference.attention import attention
 from fastdistill.reference.linear import linear
 from fastdistill.reference.rms_norm import rms_norm
 from fastdistill.reference.rotary import rotary
 from fastdistill.reference.row_statistics import row_statistics
+from fastdistill.reference.sample import sample
 from fastdistill.reference.silu_mul import silu_mul
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.packing import held_format
@@ -78,6 +80,7 @@ class ReferenceExecutor:
             logits if request.want_logits else None,
             values[plan.hidden] if request.want_hidden else None,
             values[plan.boundaries[request.end_layer]],
+            self._drawn(request, logits),
             taps,
         )
 
@@ -105,6 +108,17 @@ class ReferenceExecutor:
             return inputs[0][request.read_rows]
         assert op.kind == "attention", op.kind
         return self._attention(op, inputs, request)
+
+    def _drawn(self, request: ForwardPass, logits: np.ndarray) -> np.ndarray | None:
+        if request.draws is None:
+            return None
+        drawn = np.full(len(logits), -1, np.int32)
+        positions = request.positions[request.read_rows]
+        for row, (seed, _, sequence, temperature) in enumerate(request.draws.tolist()):
+            if temperature:
+                one, sampler = slice(row, row + 1), Sampler(temperature, seed=seed, sequence=sequence)
+                drawn[one] = sample(logits[one], sampler, positions[one]).tokens
+        return drawn
 
     def _attention(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
         q, k, v = inputs

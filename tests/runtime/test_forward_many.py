@@ -67,7 +67,11 @@ def requests_of(draw, setting):
     read = Read(
         logits=draw(st.booleans()),
         hidden=draw(st.booleans()),
-        sampler=draw(st.sampled_from([None, Sampler(), Sampler(temperature=1.0, repetition_penalty=2.0)])),
+        sampler=draw(
+            st.sampled_from(
+                [None, Sampler(), Sampler(temperature=1.0, repetition_penalty=2.0), Sampler(temperature=0.7, seed=5)]
+            )
+        ),
         log_prob_of=log_prob,
     )
 
