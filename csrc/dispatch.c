@@ -172,3 +172,16 @@ int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, in
 {
     return fd_kernels->build_tree(n, parents, scores, budget, nodes, kept_parents, workspace);
 }
+int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab)    /* verify_space in kernels/verify_tree.c */
+{
+    int64_t slots = verify_slots(rule, nodes);
+    return nodes * FD_VERIFY_NODE + slots * ((int64_t)sizeof(float *) + verify_slot_bytes(vocab));
+}
+int fd_verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
+                   const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,
+                   const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
+                   int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where)
+{
+    FD_IN_IEEE_MODE(fd_kernels->verify_tree(trees, vocab, rows, offsets, parents, tokens, drawn, target, drafts, draft_rows, uniforms,
+                                            set, path, emitted, accepted, bonus, verdicts, workspace, where));
+}

@@ -85,6 +85,22 @@ int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int
 /* ---- verification of drafts ---- */
 /* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */
 int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+enum fd_rule { FD_COUPLED, FD_REJECTION, FD_TRAVERSAL, FD_TYPICAL };
+struct fd_verifier {
+    int32_t rule, chain, replacement;                        /* chain: every tree has to be one */
+    float scale, exponent;                                   /* of rejection: a probability p counts as scale p, or as p^exponent */
+    double epsilon, delta;                                   /* of typical */
+};
+/* What a tree, its laws and its uniforms may lack; beside enum fd_status. */
+enum fd_verify_status { FD_NO_TREE = 100, FD_NO_CHAIN, FD_NO_TOKEN, FD_NO_ROW, FD_NO_CHANCE, FD_NO_LAW, FD_NO_MASS, FD_NOT_DRAWN };
+int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab);   /* bytes, for trees of up to so many nodes */
+/* Tree t is nodes offsets[t] .. offsets[t + 1], at least one; parents, tokens, draft_rows, uniforms (nodes,); drawn (nodes,) for
+ * FD_COUPLED, target (nodes, vocab) and uniforms for the others; drafts (rows, vocab), draft_rows NULL where all are -1.
+ * -> path, emitted, verdicts (nodes,), accepted, bonus (trees,).  At fault: where (2,), a node, and a row of drafts or -1. */
+int fd_verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
+                   const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,
+                   const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
+                   int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where);
 
 /* ---- trees: parents stand before their children ---- */
 /* parents (n,), node 0 the root -> depths (n,), ancestors (n, ceil(n / 64)) bits, leaves (n,), children (n - 1,) of node i from

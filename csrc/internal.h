@@ -22,6 +22,11 @@ static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) 
 static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Rows that verification holds at once: of each node on a path whose earlier child was refused, and of one being made. */
+enum { FD_VERIFY_NODE = 72 };           /* bytes */
+static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
+static inline int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD_CHUNK) * 4 + fd_ceil(vocab, FD_CHUNK) * 8; }
+
 /* A stage is `tasks` independent pieces, fewer than 2^31; the next one starts when all are done. */
 typedef void fd_stage_fn(void *context, int64_t stage, int64_t task);
 typedef int64_t fd_stage_tasks_fn(void *context, int64_t stage);
@@ -87,6 +92,10 @@ struct fd_kernels {
                        int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads);
     int64_t (*build_tree)(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
                           int32_t *kept_parents, uint64_t *workspace);
+    int (*verify_tree)(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
+                       const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,
+                       const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
+                       int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

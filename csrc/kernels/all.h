@@ -22,6 +22,7 @@
 #include "best.c"
 #include "expand_tree.c"
 #include "build_tree.c"
+#include "verify_tree.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -50,6 +51,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .tree_layout = tree_layout,
     .expand_tree = expand_tree,
     .build_tree = build_tree,
+    .verify_tree = verify_tree,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -15,6 +15,7 @@ from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
+from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_workspace
 
 __all__ = [
     "BuiltTree",
@@ -24,6 +25,7 @@ __all__ = [
     "RowStatistics",
     "Sampler",
     "TreeLayout",
+    "Verified",
     "build_tree",
     "default_threads",
     "exp_log",
@@ -43,4 +45,6 @@ __all__ = [
     "sample_workspace",
     "set_isa",
     "tree_layout",
+    "verify_tree",
+    "verify_tree_workspace",
 ]

@@ -2,6 +2,7 @@
  *
  * Inputs come from integer arithmetic alone.  Lines of any two levels, compilers, architectures must be equal but for the name.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,7 +116,7 @@ static uint32_t hash_residual_distribution(void)
     enum { VOCAB = 3001 };
     float *p = random_floats(VOCAB, 1.0f), *q = random_floats(VOCAB, 1.0f), r[VOCAB];
     double mass;
-    for (int i = 0; i < VOCAB; i++) { p[i] = p[i] < 0 ? -p[i] : p[i]; q[i] = q[i] < 0 ? -q[i] : q[i]; }
+    for (int i = 0; i < VOCAB; i++) { p[i] = fabsf(p[i]); q[i] = fabsf(q[i]); }
     fd_residual_distribution(VOCAB, 0.7f, p, q, r, &mass);
     return hash(hash(hash_start, r, sizeof r), &mass, sizeof mass);
 }
@@ -164,6 +165,39 @@ static uint32_t hash_trees(void)                         /* one tree: its levels
     return hash(hash(h, children, (COUNT - 1) * 4), offsets, sizeof offsets);
 }
 
+static uint32_t hash_verify_tree(void)
+{
+    enum { NODES = 40, VOCAB = 1001, REPEATS = 8 };
+    float *target = random_floats(NODES * VOCAB, 1.0f), *drafts = random_floats(NODES * VOCAB, 1.0f);
+    uint32_t h = hash_start;
+    for (int row = 0; row < NODES; row++) {
+        float *const both[] = {target + row * VOCAB, drafts + row * VOCAB};
+        for (int which = 0; which < 2; which++) {
+            double sum = 0;
+            for (int i = 0; i < VOCAB; i++) sum += both[which][i] = fabsf(both[which][i]) + 0x1p-10f;
+            for (int i = 0; i < VOCAB; i++) both[which][i] /= (float)sum;
+        }
+    }
+    for (int repeat = 0; repeat < REPEATS; repeat++)
+        for (int rule = FD_REJECTION; rule <= FD_TYPICAL; rule++) {
+            int32_t parents[NODES], tokens[NODES], rows[NODES], path[NODES], emitted[NODES], accepted, bonus;
+            double uniforms[NODES];
+            int8_t verdicts[NODES];
+            int64_t where[2], offsets[] = {0, NODES};
+            for (int i = 0; i < NODES; i++) {
+                parents[i] = i ? (int32_t)(random_bits() % (uint32_t)i) : -1;
+                rows[i] = random_bits() % 4 ? parents[i] : -1;
+                tokens[i] = (int32_t)(random_bits() % VOCAB);
+                uniforms[i] = random_bits() * 0x1p-32;
+            }
+            struct fd_verifier set = {rule, 0, 1, 1.0f, 1.0f, 0.09, 0.3};
+            fd_verify_tree(1, VOCAB, NODES, offsets, parents, tokens, NULL, target, drafts, rule == FD_TYPICAL ? NULL : rows, uniforms, &set,
+                           path, emitted, &accepted, &bonus, verdicts, malloc((size_t)fd_verify_tree_workspace(rule, NODES, VOCAB)), where);
+            h = hash(hash(hash(h, path, sizeof path), emitted, sizeof emitted), verdicts, sizeof verdicts);
+        }
+    return h;
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -179,7 +213,8 @@ int main(void)
         printf(" residual_distribution %08x", hash_residual_distribution());
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());
-        printf(" trees %08x\n", hash_trees());
+        printf(" trees %08x", hash_trees());
+        printf(" verify_tree %08x\n", hash_verify_tree());
     }
     return 0;
 }
