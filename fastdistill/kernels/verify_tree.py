@@ -96,11 +96,8 @@ def verify_tree(
     (nodes,) = check_array("parents", parents, np.int32, (None,))
     check_array("tokens", tokens, np.int32, (nodes,))
     _choice("rule", rule, _RULES)
-    if offsets is None:
-        offsets = np.array([0, nodes], np.int64)
-    trees = check_array("offsets", offsets, np.int64, (None,))[0] - 1
-    if trees < 0 or offsets[0] != 0 or offsets[-1] != nodes or (offsets[1:] <= offsets[:-1]).any():
-        raise ArgumentError(f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {offsets!s:.80}")
+    offsets, most_nodes = _offsets(offsets, nodes)
+    trees = len(offsets) - 1
     settings = ffi.new("struct fd_verifier *")
     settings.rule, settings.chain = _RULES[rule], rule == "block"
     settings.replacement, settings.scale, settings.exponent = bool(replacement), 1, 1
@@ -131,12 +128,12 @@ def verify_tree(
         raise ArgumentError("drafts needs draft_rows: the row that each token was drawn from")
     if lenience is not None:
         _lenient(settings, rule, lenience)
-    if workspace is None and rule != "coupled":
-        workspace = verify_tree_workspace(rule, int(np.diff(offsets).max(initial=1)), vocab)
-    elif workspace is not None:
+    if rule != "coupled":
+        if workspace is None:
+            workspace = verify_tree_workspace(rule, most_nodes, vocab)
         (size,) = check_array("workspace", workspace, np.uint8, (None,))
-        needed = lib.fd_verify_tree_workspace(_RULES[rule], int(np.diff(offsets).max(initial=1)), vocab)
-        if rule != "coupled" and size < needed:
+        needed = lib.fd_verify_tree_workspace(_RULES[rule], most_nodes, vocab)
+        if size < needed:
             raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
     found = Verified(
         np.empty(nodes, np.int32), np.empty(nodes, np.int32), np.empty(trees, np.int32), np.empty(trees, np.int32),
@@ -151,6 +148,18 @@ def verify_tree(
     if status != lib.FD_OK:
         _refuse(status, where[0], where[1], parents, tokens, target, offsets, drafts, draft_rows, rows, uniforms)
     return found
+
+
+def _offsets(offsets: np.ndarray | None, nodes: int) -> tuple[np.ndarray, int]:
+    """Where trees begin and the last one ends, and how many nodes the largest has."""
+    if offsets is None and nodes > 0:
+        return np.array([0, nodes], np.int64), nodes
+    offsets = np.zeros(2, np.int64) if offsets is None else offsets
+    check_array("offsets", offsets, np.int64, (None,))
+    ascend = (offsets[1:] > offsets[:-1]).all()  # differences could overflow
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != nodes or not ascend:
+        raise ArgumentError(f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {offsets!s:.80}")
+    return offsets, int((offsets[1:] - offsets[:-1]).max(initial=1))
 
 
 def _lenient(settings: Any, rule: str, lenience: Any) -> None:

@@ -711,6 +711,7 @@ DRAWN = np.zeros(3, np.int32)
         ({"rule": "coupled", "target": DRAWN, "drafts": None, "draft_rows": None}, 'uniforms do not belong to rule "coupled"'),
         ({"offsets": np.array([0, 3], np.int32)}, "offsets must have dtype int64"),
         ({"offsets": np.array([0, 0, 3])}, r"offsets must ascend from 0 to 3, at least one node a tree, got \[0 0 3\]"),
+        ({"offsets": np.array([0, 9 * 10**18, -9 * 10**18, 3])}, "offsets must ascend from 0 to 3"),
         ({"offsets": np.array([0, 2])}, "offsets must ascend from 0 to 3"),
         ({"offsets": np.array([], np.int64)}, "offsets must ascend from 0 to 3"),
         ({"offsets": np.array([0, 1, 3])}, r"parents\[1\] \(node 0 of its tree\) must be -1: a tree has one root"),
