@@ -20,7 +20,7 @@ def cases(draw):
     frontier, vocab = draw(st.integers(1, 5)), draw(st.sampled_from(WIDTHS))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     z = random.standard_normal((frontier, vocab)).astype(np.float32) * np.float32(
-        draw(st.sampled_from([0.0, 1.0, 30.0]))
+        draw(st.sampled_from([0.0, 1e-3, 1.0, 30.0]))
     )
     if draw(st.booleans()):
         z = np.round(z)
