@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastdistill import errors, kernels
     from fastdistill.api import Model, Score, load
-    from fastdistill.decode import Autoregressive, Generation
+    from fastdistill.decode import (
+        Auto,
+        Autoregressive,
+        CallableDrafter,
+        Draft,
+        Generation,
+        LayerSkip,
+        ModelDrafter,
+        PromptLookup,
+        Speculative,
+        Tree,
+        static_tree,
+    )
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
     from fastdistill.runtime import Profile, Read, forward_many, from_callable  # type: ignore[no-redef]
 
@@ -23,19 +35,39 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("Model", "Score", "load"),
-    "decode": ("Autoregressive", "Generation"),
+    "decode": (
+        "Auto",
+        "Autoregressive",
+        "CallableDrafter",
+        "Draft",
+        "Generation",
+        "LayerSkip",
+        "ModelDrafter",
+        "PromptLookup",
+        "Speculative",
+        "Tree",
+        "static_tree",
+    ),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
     "runtime": ("Profile", "Read", "forward_many", "from_callable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
+    "Auto",
     "Autoregressive",
+    "CallableDrafter",
+    "Draft",
     "Generation",
+    "LayerSkip",
     "Model",
+    "ModelDrafter",
     "Profile",
+    "PromptLookup",
     "Read",
     "Sampler",
     "Score",
+    "Speculative",
+    "Tree",
     "errors",
     "forward_many",
     "from_callable",
@@ -44,6 +76,7 @@ __all__ = [
     "kernels",
     "load",
     "set_isa",
+    "static_tree",
 ]
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
+import platform
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastdistill import __version__
 from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.loop import Generation, Limits, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.kernels import isa
 from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.models import Plan, plan_for
@@ -26,6 +33,7 @@ from fastdistill.runtime.session import Session
 from fastdistill.text.chat import render_chat
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.user_cache import user_cache
 
 Prompt = str | Sequence[int]
 MOST_TOGETHER = 32  # texts of one list that share a pass
@@ -101,6 +109,21 @@ class Model:
         """Read on first use: tokens alone need none.  Raises TextError when the folder has none."""
         return Tokenizer(self.folder)
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What a forward costs here, by rows and context.  Measured once (a second or two), kept in the user's cache."""
+        cache = user_cache()
+        shapes = sorted(
+            (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
+        )
+        facts = repr((__version__, shapes, self.plan.num_heads, self.threads, isa(), _processor()))
+        name = f"{sha256(facts.encode()).hexdigest()[:32]}.json"
+        return kept_costs(None if cache is None else cache / "costs" / name, self.measure_costs)
+
+    def measure_costs(self) -> Costs:
+        """Measure them now, whatever the cache holds."""
+        return measure_costs(self.session, self.plan.max_positions)
+
     def session(
         self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
     ) -> Session:
@@ -139,7 +162,7 @@ class Model:
         stop_token_ids=()   tokens that end it, beside those of config and generation_config
         logprobs=0          give the log probability of each token and of so many likeliest ones
         session=None        write in this session, reusing the longest common prefix of what it holds (one prompt only)
-        decoder=None        a decoder; default: Autoregressive()
+        decoder=None        a decoder; "auto": Auto(model.costs), the same text, sooner where guesses pay; default: Autoregressive()
 
         raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
         """
@@ -185,7 +208,7 @@ class Model:
         stop_token_ids: Sequence[int] = (),
         logprobs: int = 0,
         session: Session | None = None,
-        decoder: Decoder | None = None,
+        decoder: Decoder | str | None = None,
     ) -> Text:
         if isinstance(prompt, str):
             prompt = self.tokenizer.encode(prompt)
@@ -208,9 +231,13 @@ class Model:
             for token in ends:
                 if token < self.vocab_size:
                     early[token // 32] &= ~np.uint32(1 << token % 32)
-        if decoder is not None and (isinstance(decoder, type) or not hasattr(decoder, "start")):
-            raise ArgumentError(f"decoder must be a decoder such as Autoregressive(), got {decoder!r:.80}")
-        limits = Limits(max_tokens, ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
+        if decoder is None:
+            decoder = Autoregressive()
+        elif decoder == "auto":
+            decoder = Auto(self.costs)
+        elif isinstance(decoder, (type, str)) or not hasattr(decoder, "start"):
+            raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
+        limits = Limits(ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
         if session is None:
@@ -219,8 +246,9 @@ class Model:
             raise ArgumentError(f"session must be a Session, got {type(session).__name__}")
         elif session.network is not self.network:
             raise ArgumentError("session belongs to another model")
-        request = Request(ids, prepare_session(session, ids), sampler, mask, early, min_tokens, limits.logprobs > 0)
-        return Text(session, request, limits, decoder or Autoregressive(), stream)
+        cached = prepare_session(session, ids)
+        request = Request(ids, cached, sampler, mask, early, min_tokens, max_tokens, limits.logprobs > 0)
+        return Text(session, request, limits, decoder, stream)
 
     # The options have one home; help() shows them where they are given.
     generate.__signature__ = inspect.signature(_text).replace(return_annotation=Generation)  # type: ignore[attr-defined]
@@ -272,6 +300,15 @@ def _check_usable(sampler: Sampler, mask: np.ndarray | None, early: np.ndarray |
         raise ArgumentError("allowed must name at least one token")
     if early is not None and not (early & real).any():
         raise ArgumentError("allowed names only tokens that end the text, so min_tokens cannot be met")
+
+
+def _processor() -> str:
+    """This CPU's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line
+    return platform.processor()
 
 
 def _finished(texts: list[Text]) -> list[Generation]:

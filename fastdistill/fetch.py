@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
+from fastdistill.user_cache import user_cache
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
 CONVERSION = 1
@@ -109,14 +110,11 @@ def is_fetched(name: str) -> bool:
 
 
 def cached_folder(name: str) -> Path:
-    """Where a model lies, or will lie: fastdistill/models in XDG_CACHE_HOME, which is ~/.cache unless set."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # the specification wants those ignored
-        try:
-            cache = Path.home() / ".cache"
-        except RuntimeError as error:
-            raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME") from error
-    return cache / "fastdistill" / "models" / name
+    """Where a model lies, or will lie: in `models` of the user's cache."""
+    cache = user_cache()
+    if cache is None:
+        raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME")
+    return cache / "models" / name
 
 
 def find_folder(model: str | os.PathLike[str]) -> Path:

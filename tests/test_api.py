@@ -287,6 +287,55 @@ def test_allowed_and_bias_choose_the_tokens(model):
     assert not set(model.generate("the ", max_tokens=20, logit_bias=banned).tokens) & set(banned)
 
 
+@pytest.fixture
+def decoders(model, written, tmp_path, monkeypatch):
+    """Same-text decoders; one knows the text and goes on beyond its end."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def knowing(text, budget):
+        known = [*model.tokenizer.encode("the "), *written.tokens]
+        return known[len(text) : len(text) + budget]
+
+    return {
+        "knowing": fd.Speculative(fd.CallableDrafter(knowing)),
+        "lookup": fd.Speculative(fd.PromptLookup(min_match=1), tree=fd.Tree(2, 4)),
+        "skip": fd.Speculative(fd.LayerSkip(1), max_draft=3),
+        "model": fd.Speculative(fd.ModelDrafter(model), max_draft=5),
+        "auto": "auto",
+    }
+
+
+@pytest.mark.parametrize("name", ["knowing", "lookup", "skip", "model", "auto"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(stop=[""]), dict(temperature=0.9, seed=3, top_p=0.9), dict(repetition_penalty=1.4), dict(logprobs=2),
+        dict(min_tokens=20, stop_token_ids=range(100, 140)), dict(allowed=range(90, 130)), dict(max_tokens=7),
+    ],
+)  # fmt: skip
+def test_every_option_means_the_same_to_every_decoder(model, written, decoders, name, options):
+    """A stop string inside a draft, a penalty that counts guesses, tokens allowed by their number in the text."""
+    if "stop" in options:
+        options = {"stop": [written.text[21:24]]}
+    options = {"max_tokens": 40} | options
+    session, other = model.session(capacity=120), model.session(capacity=120)
+    plain = model.generate("the ", session=session, **options)
+    ours = model.generate("the ", session=other, decoder=decoders[name], **options)
+    assert (ours.text, ours.tokens, ours.finish_reason) == (plain.text, plain.tokens, plain.finish_reason)
+    assert ours.logprobs == plain.logprobs
+    assert other.tokens.tolist() == session.tokens.tolist() and other.pending == 0
+    assert "".join(model.stream("the ", decoder=decoders[name], **options)) == plain.text
+
+
+def test_costs_are_measured_once_a_machine(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = fd.load(folder, threads=1)
+    assert first.costs is first.costs and len(list((tmp_path / "fastdistill" / "costs").iterdir())) == 1
+    again = fd.load(folder, threads=1)
+    monkeypatch.setattr(type(again), "measure_costs", None)
+    assert again.costs == first.costs
+
+
 def test_special_tokens_are_tokens_but_no_text(model):
     result = model.generate("the ", max_tokens=3, allowed=[0])
     assert result.tokens == [0, 0, 0] and result.text == ""

@@ -16,7 +16,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastdistill"
 
 # Who may import whom: a part imports parts before it, and itself.
-FLOW = ["errors", "reference", "kernels", "checkpoint", "models", "runtime", "decode", "text", "api", "fetch", "cli"]
+FLOW = [
+    "errors",
+    "user_cache",
+    "reference",
+    "kernels",
+    "checkpoint",
+    "models",
+    "runtime",
+    "decode",
+    "text",
+    "api",
+    "fetch",
+    "cli",
+]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models

@@ -1,7 +1,35 @@
 """Logits -> tokens: decoders, which know only the session protocol, and the loop that they run in."""
 
+from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.costs import Costs, measure_costs
+from fastdistill.decode.drafters import CallableDrafter, Draft, LayerSkip, ModelDrafter, PromptLookup
 from fastdistill.decode.loop import Generation, Statistics, TokenLogProbs, generate
-from fastdistill.decode.request import Decoder, Request, Run
+from fastdistill.decode.request import Decoder, Request, Round, Run
+from fastdistill.decode.speculative import Speculative
+from fastdistill.decode.trees import StaticTree, Tree, expected_tokens, static_tree
 
-__all__ = ["Autoregressive", "Decoder", "Generation", "Request", "Run", "Statistics", "TokenLogProbs", "generate"]
+__all__ = [
+    "Auto",
+    "Autoregressive",
+    "CallableDrafter",
+    "Costs",
+    "Decoder",
+    "Draft",
+    "Generation",
+    "LayerSkip",
+    "ModelDrafter",
+    "PromptLookup",
+    "Request",
+    "Round",
+    "Run",
+    "Speculative",
+    "StaticTree",
+    "Statistics",
+    "TokenLogProbs",
+    "Tree",
+    "expected_tokens",
+    "generate",
+    "measure_costs",
+    "static_tree",
+]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.decode.autoregressive import Autoregressive
-from fastdistill.decode.request import Decoder, Request
+from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.boundary import check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
@@ -27,6 +27,8 @@ class Statistics:
     reused_tokens: int = 0  # of the prompt, found in the session's cache
     new_tokens: int = 0
     forwards: int = 0  # after the prompt
+    drafted: int = 0  # guesses of a decoder that makes some
+    accepted: int = 0  # of them
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -58,6 +60,7 @@ class Generation:
     text           without special tokens and without the stop string
     finish_reason  "stop" (end of text or a stop string), "length" (max_tokens) or "capacity"
     logprobs       one entry a token, where asked for
+    rounds         of a decoder that guesses: what became of its guesses, forward by forward
     """
 
     text: str = ""
@@ -65,13 +68,13 @@ class Generation:
     finish_reason: str = ""
     stats: Statistics = field(default_factory=Statistics)
     logprobs: list[TokenLogProbs] | None = None
+    rounds: list[Round] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a text ends, whoever writes it."""
+    """Where a text ends beside max_tokens, whoever writes it."""
 
-    max_tokens: int
     end_tokens: frozenset[int]
     logprobs: int = 0
 
@@ -87,7 +90,7 @@ class Text:
         self.result = Generation(logprobs=[] if limits.logprobs else None)
         self.result.stats.prompt_tokens = len(request.prompt)
         self.result.stats.reused_tokens = request.cached
-        if limits.max_tokens == 0:
+        if request.max_tokens == 0:
             self.result.finish_reason = "length"
 
     @property
@@ -113,15 +116,26 @@ class Text:
             result.finish_reason = self._reason(token)
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
-        if result.finish_reason and self.stream is not None:
-            piece += self.stream.finish()
+        rounds = getattr(self.run, "rounds", ())
+        for round in rounds[len(result.rounds) :]:
+            result.rounds.append(round)
+            stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
+        if result.finish_reason:
+            self._end()
+            piece += "" if self.stream is None else self.stream.finish()
         result.text += piece
         return piece
+
+    def _end(self) -> None:
+        """Leave the session as plain decoding would: the last token of the text has not been read."""
+        length = len(self.request.prompt) + len(self.result.tokens) - 1
+        if self.session.length > length:
+            self.session.truncate(length)
 
     def _reason(self, token: int) -> str:
         if token in self.limits.end_tokens or (self.stream is not None and self.stream.stopped):
             return "stop"
-        if len(self.result.tokens) >= self.limits.max_tokens:
+        if len(self.result.tokens) >= self.request.max_tokens:
             return "length"
         # The last token needs no place until another one is to follow it.
         full = len(self.request.prompt) + len(self.result.tokens) > self.session.capacity
@@ -174,9 +188,9 @@ def generate(
 ) -> Generation:
     """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty)."""
     ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
-    request = Request(ids, prepare_session(session, ids), sampler or Sampler())
-    limits = Limits(check_integer("max_tokens", max_tokens, 0, 1 << 30), end_tokens)
-    text = Text(session, request, limits, decoder or Autoregressive(), None)
+    max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
+    request = Request(ids, prepare_session(session, ids), sampler or Sampler(), max_tokens=max_tokens)
+    text = Text(session, request, Limits(end_tokens), decoder or Autoregressive(), None)
     for _ in write([text]):
         pass
     return text.result

@@ -22,21 +22,39 @@ class Request:
     allowed: np.ndarray | None = None  # uint32 (words,): tokens that may be drawn
     allowed_early: np.ndarray | None = None  # the same for the first min_tokens tokens: without those that end the text
     min_tokens: int = 0
+    max_tokens: int = 1 << 30
     want_logits: bool = False
 
-    def read(self, emitted: Sequence[int] | np.ndarray) -> Read:
-        """What to read for rows that draw the tokens number emitted[0], emitted[1], ... of the text."""
-        masks = [self.allowed_early if number < self.min_tokens else self.allowed for number in emitted]
-        if all(mask is None for mask in masks):
-            return Read(sampler=self.sampler, logits=self.want_logits)
-        words = next(mask for mask in masks if mask is not None).size
+    def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
+        """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""
+        return Read(sampler=self.sampler, allowed=self.masks(numbers), logits=self.want_logits)
+
+    def masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Which tokens these rows may draw, uint32 (rows, words); None: all."""
+        if self.allowed is None and self.allowed_early is None:
+            return None
+        masks = [self.allowed_early if number < self.min_tokens else self.allowed for number in numbers]
+        words = next((mask for mask in masks if mask is not None), np.empty(0, np.uint32)).size
+        if words == 0:
+            return None
         every = np.full(words, 0xFFFFFFFF, np.uint32)
-        allowed = np.stack([every if mask is None else mask for mask in masks])
-        return Read(sampler=self.sampler, allowed=allowed, logits=self.want_logits)
+        return np.stack([every if mask is None else mask for mask in masks])
+
+
+@dataclass(frozen=True)
+class Round:
+    """One forward of a decoder that guesses."""
+
+    drafted: int  # guesses
+    accepted: int  # of them; one token more came of the forward
+    refused: tuple[int, ...] = ()  # the guesses that would have come next
 
 
 class Run(Protocol):
-    """One text being written.  The loop asks for a forward, runs it, and hands the rows back."""
+    """One text being written.  The loop asks for a forward, runs it, and hands the rows back.
+
+    A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.
+    """
 
     def forward(self) -> Mapping[str, Any]:
         """Arguments of the next Session.forward."""

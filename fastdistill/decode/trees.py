@@ -10,6 +10,7 @@ Source: Chen et al. 2024, Sequoia, section 3.1.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,29 @@ class StaticTree(NamedTuple):
     parents: np.ndarray  # int32 (n,), -1: a child of the seed
     ranks: np.ndarray  # int32 (n,)
     expected: float  # tokens a round
+
+    @property
+    def width(self) -> int:
+        """Most children of a node."""
+        return int(np.bincount(self.parents + 1, minlength=1).max())
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree that grows anew each round where the drafter is surest (EAGLE-2), up to the budget of the round.
+
+    width  nodes that are looked into on each level, and most children of each
+    depth  levels
+
+    raises  ArgumentError
+    """
+
+    width: int = 4
+    depth: int = 4
+
+    def __post_init__(self) -> None:
+        check_integer("width", self.width, 1, 16)
+        check_integer("depth", self.depth, 1, 64)
 
 
 def static_tree(acceptance: np.ndarray, budget: int, depth: int) -> StaticTree:

@@ -47,6 +47,11 @@ class CallableSession:
         """Committed tokens."""
         return len(self.tokens)
 
+    @property
+    def pending(self) -> int:
+        """How many rows are pending."""
+        return 0 if self._pending is None else self._pending.rows
+
     def forward(
         self,
         tokens: Sequence[int] | np.ndarray | None = None,

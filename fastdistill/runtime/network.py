@@ -46,6 +46,11 @@ class Network:
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
 
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return self.plan.vocab_size
+
     def session(
         self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
     ) -> Session:

@@ -212,14 +212,14 @@ def test_rows_given_as_inputs_are_no_tokens_to_be_reused():
 @given(setting=settings_of_models, prompts=st.lists(token_lists(1, 20), min_size=1, max_size=5), data=st.data())
 def test_texts_written_together_are_those_written_alone(isa, setting, prompts, data):
     """Different lengths, different ends, chunks of prompts beside single tokens; sessions that run full."""
-    limits = [Limits(data.draw(st.integers(0, 8)), frozenset()) for _ in prompts]
+    counts = [data.draw(st.integers(0, 8)) for _ in prompts]
     capacities = [data.draw(st.integers(len(prompt), 40)) for prompt in prompts]
 
     def texts(numbers):
         made = []
         for number in numbers:
-            request = Request(np.array(prompts[number], np.int32), 0, Sampler())
-            made.append(Text(setting.session(capacities[number]), request, limits[number], Autoregressive(), None))
+            request = Request(np.array(prompts[number], np.int32), 0, Sampler(), max_tokens=counts[number])
+            made.append(Text(setting.session(capacities[number]), request, Limits(frozenset()), Autoregressive(), None))
         for _ in write(made):
             pass
         return [(text.result.tokens, text.result.finish_reason, text.result.stats.forwards) for text in made]
@@ -229,10 +229,8 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
 
 
 def test_texts_over_functions_run_in_the_same_loop():
-    texts = [
-        Text(counting(), Request(np.array([n], np.int32), 0, Sampler()), Limits(3, frozenset()), Autoregressive(), None)
-        for n in (1, 20)
-    ]
+    requests = [Request(np.array([n], np.int32), 0, Sampler(), max_tokens=3) for n in (1, 20)]
+    texts = [Text(counting(), request, Limits(frozenset()), Autoregressive(), None) for request in requests]
     assert list(write(texts)) == []
     assert [text.result.tokens for text in texts] == [[2, 3, 4], [21, 22, 23]]
 
@@ -242,8 +240,8 @@ def test_texts_over_functions_run_in_the_same_loop():
 
 def test_log_probs_are_those_of_the_model_best_first():
     session = PLAIN.session()
-    request = Request(np.array(PROMPT, np.int32), 0, Sampler(), want_logits=True)
-    text = Text(session, request, Limits(4, frozenset(), logprobs=5), Autoregressive(), None)
+    request = Request(np.array(PROMPT, np.int32), 0, Sampler(), max_tokens=4, want_logits=True)
+    text = Text(session, request, Limits(frozenset(), logprobs=5), Autoregressive(), None)
     for _ in write([text]):
         pass
     whole = [*PROMPT, *text.result.tokens]
@@ -258,8 +256,8 @@ def test_log_probs_are_those_of_the_model_best_first():
 
 
 def test_ties_among_log_probs_go_to_the_lowest_tokens():
-    request = Request(np.array([1], np.int32), 0, Sampler(), want_logits=True)
-    text = Text(counting(5000), request, Limits(1, frozenset(), logprobs=4), Autoregressive(), None)
+    request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=1, want_logits=True)
+    text = Text(counting(5000), request, Limits(frozenset(), logprobs=4), Autoregressive(), None)
     for _ in write([text]):
         pass
     assert [token for token, _ in text.result.logprobs[0].top] == [2, 0, 1, 3]

@@ -1,0 +1,120 @@
+"""What a forward costs on this machine, by its rows and the context they see: what guessing has to be worth."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime.read import Read
+
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
+CONTEXTS = (32, 512)
+REPETITIONS = 5
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of a forward, linear between and beyond the points that were measured.
+
+    rows      ascending, the first is 1
+    contexts  two numbers of cached tokens
+    seconds   for each context one entry a number of rows
+    """
+
+    rows: tuple[int, ...]
+    contexts: tuple[int, int]
+    seconds: tuple[tuple[float, ...], tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        table = np.array(self.seconds, np.float64)
+        good = len(self.rows) > 0 and self.rows[0] == 1 and list(self.rows) == sorted(set(self.rows))
+        good = good and len(self.contexts) == 2 and 0 <= self.contexts[0] < self.contexts[1]
+        if not good or table.shape != (2, len(self.rows)) or not (np.isfinite(table).all() and (table > 0).all()):
+            raise ArgumentError(
+                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got {self!r:.200}"
+            )
+        near, far = np.maximum.accumulate(
+            table, axis=1
+        )  # more rows do not cost less: where they seem to, that is noise
+        rows = np.arange(1, self.rows[-1] + 1)
+        near, far = np.interp(rows, self.rows, near), np.interp(rows, self.rows, np.maximum(near, far))
+        object.__setattr__(self, "_per_token", (far - near) / (self.contexts[1] - self.contexts[0]))
+        object.__setattr__(self, "_base", near)
+
+    def by_rows(self, context: int) -> np.ndarray:
+        """Seconds of a forward of 1, 2, ... rows over so many cached tokens, float64 (rows[-1],)."""
+        made: np.ndarray = self._base + self._per_token * max(context - self.contexts[0], 0)  # type: ignore[attr-defined]
+        return made
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Costs:
+        """Raises ArgumentError for anything that `as_dict` has not made."""
+        try:
+            near, far = (tuple(map(float, some)) for some in given["seconds"])
+            first, second = map(int, given["contexts"])
+            return cls(tuple(map(int, given["rows"])), (first, second), (near, far))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArgumentError(f"no costs: {error!r:.200}") from None
+
+    def __str__(self) -> str:
+        lines = ["rows     " + " ".join(f"{rows:6d}" for rows in self.rows)]
+        for context, seconds in zip(self.contexts, self.seconds, strict=True):
+            lines.append(f"{f'at {context}':9s}" + " ".join(f"{1e3 * some:6.2f}" for some in seconds) + " ms")
+        return "\n".join(lines)
+
+
+def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
+    """The costs that a file holds, or, where it holds none, measured ones, which it holds from then on if it can."""
+    if file is None:
+        return measure()
+    with suppress(OSError, ValueError):
+        return Costs.from_dict(json.loads(file.read_text("utf-8")))
+    costs = measure()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_name(f".{file.name}.{os.getpid()}")
+        fresh.write_text(json.dumps(costs.as_dict()), "utf-8")
+        fresh.replace(file)  # whole or not at all, whoever reads meanwhile
+    return costs
+
+
+def measure_costs(make_session: Callable[[int, int], Any], most_positions: int = 1 << 20) -> Costs:
+    """Time forwards over a short and a longer context: the least of a few, in turns.
+
+    make_session    (capacity, max_rows) -> an empty session
+    most_positions  that its sessions can have
+    """
+    rows = [count for count in ROWS if count <= max(most_positions // 2, 1)]
+    far = max(min(CONTEXTS[1], most_positions - rows[-1]), 1)
+    near = min(CONTEXTS[0], far - 1)
+    session = make_session(far + rows[-1], 256)
+    tokens = np.arange(far + rows[-1], dtype=np.int32) % session.vocab_size
+    read, seconds = Read(sampler=Sampler()), []
+    for context in (near, far):
+        if context > session.length:
+            session.prefill(tokens[session.length : context])
+        found = np.full(len(rows), np.inf)
+        for repetition in range(REPETITIONS + 1):
+            for i, count in enumerate(rows if repetition % 2 else reversed(rows)):
+                at = i if repetition % 2 else len(rows) - 1 - i
+                started = time.perf_counter()
+                session.forward(tokens[:count], read=read)
+                taken = time.perf_counter() - started
+                session.truncate(context)
+                if repetition:  # the first one warms up
+                    found[at] = min(found[at], taken)
+        seconds.append(tuple(found.tolist()))
+    return Costs(tuple(rows), (near, far), (seconds[0], seconds[1]))

@@ -1,0 +1,18 @@
+"""Where guesses come from: each drafter is frozen settings, `start` begins one text."""
+
+from fastdistill.decode.drafters.callable_drafter import CallableDrafter
+from fastdistill.decode.drafters.draft import Draft, Drafter, DraftRequest, DraftRun
+from fastdistill.decode.drafters.layer_skip import LayerSkip
+from fastdistill.decode.drafters.model_drafter import ModelDrafter
+from fastdistill.decode.drafters.prompt_lookup import PromptLookup
+
+__all__ = [
+    "CallableDrafter",
+    "Draft",
+    "DraftRequest",
+    "DraftRun",
+    "Drafter",
+    "LayerSkip",
+    "ModelDrafter",
+    "PromptLookup",
+]

@@ -1,0 +1,44 @@
+"""Guesses from any function of the text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdistill.decode.drafters.draft import Draft, DraftRequest
+from fastdistill.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class CallableDrafter:
+    """function(text, budget) -> the tokens of a chain, or a `Draft`.
+
+    text    int32 (n,): prompt and output, the seed last
+    budget  most guesses; more are cut off
+
+    raises  ArgumentError, also when the function returns anything else
+    """
+
+    function: Callable[[np.ndarray, int], Any]
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise ArgumentError(f"function must be callable, got {type(self.function).__name__}")
+
+    def start(self, request: DraftRequest) -> CallableDraftRun:
+        return CallableDraftRun(self.function, request)
+
+
+class CallableDraftRun:
+    def __init__(self, function: Callable[[np.ndarray, int], Any], request: DraftRequest) -> None:
+        self._function, self._text = function, request.prompt
+
+    def propose(self, budget: int) -> Draft:
+        given = self._function(self._text.copy(), budget)
+        return (given if isinstance(given, Draft) else Draft(given)).first(budget)
+
+    def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
+        self._text = np.concatenate([self._text, np.array(tokens, np.int32)])

@@ -1,0 +1,124 @@
+"""What a drafter is asked for, and what it has to offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array, check_integers
+from fastdistill.kernels.sample import Sampler
+
+if TYPE_CHECKING:
+    from fastdistill.decode.trees import StaticTree, Tree
+
+_ANY_TOKEN = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Guesses at how a text goes on: a tree below its last token, the seed.
+
+    tokens       (n,) the guesses
+    parents      (n,) of each: an earlier guess, or -1: the seed.  None: a chain
+    laws         float32 (laws, vocab): probabilities that guesses were drawn from.  None: they were chosen, not drawn
+    law_rows     int32 (n,): which law each was drawn from; -1: chosen
+    replacement  False: guesses with one parent and one law were drawn without replacement
+    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are
+    layers       seed and guesses are pending in the target's session already, and have still to run through these layers
+
+    raises  ArgumentError
+    """
+
+    tokens: Any
+    parents: Any = None
+    laws: np.ndarray | None = None
+    law_rows: np.ndarray | None = None
+    replacement: bool = True
+    kinds: np.ndarray | None = None
+    layers: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        tokens = check_integers("a draft's tokens", self.tokens, 0, _ANY_TOKEN, empty=True)
+        n = len(tokens)
+        order = np.arange(-1, n - 1, dtype=np.int32)
+        parents = order
+        if self.parents is not None:
+            parents = check_integers("a draft's parents", self.parents, -1, max(n - 2, -1), empty=True)
+            check_array("a draft's parents", parents, np.int32, (n,))
+            if (parents > order).any():
+                late = int(np.argmax(parents > order))
+                raise ArgumentError(f"a draft's parents[{late}] must be an earlier guess or -1, got {parents[late]}")
+        if (self.laws is None) != (self.law_rows is None):
+            raise ArgumentError("a draft's laws come with law_rows, and law_rows with laws")
+        if self.laws is not None:
+            count, _ = check_array("a draft's laws", self.laws, np.float32, (None, None))
+            check_array("a draft's law_rows", self.law_rows, np.int32, (n,))
+            check_integers("a draft's law_rows", self.law_rows, -1, count - 1, empty=True)
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "parents", parents)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_chain(self) -> bool:
+        return bool((self.parents == np.arange(-1, len(self) - 1)).all())
+
+    def first(self, count: int) -> Draft:
+        """The first `count` guesses alone: none of them loses its parent."""
+        return self if count >= len(self) else self.only(np.arange(count))
+
+    def only(self, guesses: np.ndarray) -> Draft:
+        """These guesses alone, ascending, none without its parent."""
+        if len(guesses) == len(self):
+            return self
+        number = np.full(len(self) + 1, -1, np.int32)  # the last: -1's
+        number[guesses] = np.arange(len(guesses))
+
+        def some(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[guesses]
+
+        return replace(
+            self, tokens=self.tokens[guesses], parents=number[self.parents[guesses]], law_rows=some(self.law_rows),
+            kinds=some(self.kinds),
+        )  # fmt: skip
+
+
+NO_GUESSES = Draft(())
+
+
+@dataclass(frozen=True)
+class DraftRequest:
+    """The text that guesses are wanted for."""
+
+    prompt: np.ndarray  # int32 (n,)
+    session: Any  # the target's: its capacity, vocabulary, layers
+    sampler: Sampler
+    tree: Tree | StaticTree | None = None  # the shape that is wanted; None: a chain
+    sampled: bool = False  # the rule gains by guesses that were drawn, with their laws
+    max_draft: int = 8
+
+
+class DraftRun(Protocol):
+    """Guesses for one text."""
+
+    def propose(self, budget: int) -> Draft:
+        """At most `budget` guesses, 1 or more, at what follows the text; none is an answer too."""
+
+    def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
+        """The text has grown.
+
+        tokens  the new ones: at first the one that the prompt's own forward gave, then those of each round
+        path    int32 (k,): the guesses of the last draft that are among them, in order; one token more follows them
+        taps    of the rows that were accepted, the seed first: float32 (k + 1, width) each
+        """
+
+
+class Drafter(Protocol):
+    """Frozen settings; `start` begins one text."""
+
+    def start(self, request: DraftRequest) -> DraftRun: ...

@@ -1,0 +1,75 @@
+"""How a draft model's next tokens are found: as the target would draw them, or drawn on their own from laws that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fastdistill.decode.chance import DRAFT, MOST_ROUNDS
+from fastdistill.decode.drafters.draft import DraftRequest
+from fastdistill.kernels.gumbel_noise import gumbel_noise
+from fastdistill.kernels.probabilities import probabilities
+from fastdistill.runtime.read import Read, Rows
+
+
+class Drawing:
+    """Ranks the next tokens of a draft model.
+
+    Same text: with the target's own noise of that position, so that both draw alike where their logits are (Daliri et al. 2024).
+    Same law: with noise of the draft's own, so that the k best are k draws without replacement (Gumbel top-k).
+
+    allowed  uint32 (words,): tokens that can be proposed; None: all
+    """
+
+    def __init__(self, request: DraftRequest, allowed: np.ndarray | None = None) -> None:
+        self.sampled, self._allowed = request.sampled, allowed
+        self._round = -1
+        self._ranking = self._sampler = request.sampler
+        if not self._sampler.temperature and not self.sampled:  # the law of greedy decoding ranks one token alone
+            self._ranking = replace(self._sampler, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+
+    def begin_round(self) -> None:
+        """From here on chance is another."""
+        self._round += 1
+
+    def read(self, rows: int) -> Read:
+        """What `first` wants of so many rows; `ranked` wants logits."""
+        return Read(logits=True) if self.sampled else Read(sampler=self._sampler, allowed=self._masks(rows))
+
+    def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, np.ndarray | None]:
+        """The first choice after the last row read, and, where it was drawn, from which law: float32 (1, vocab).
+
+        position  of the row that it follows
+        index     tells draws of one round apart that share a position
+        seen      int32 (n,): the text before it
+        """
+        if not self.sampled:
+            assert rows.tokens is not None  # `read` asked for them
+            return int(rows.tokens[-1]), None
+        keys, laws = self.ranked(rows, [position], [index], [seen])
+        return int(keys[-1].argmax()), laws
+
+    def ranked(
+        self, rows: Rows, positions: Sequence[int], indices: Sequence[int], seen: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """After each row read: keys that rank the tokens, the best the largest, and their law, both float32 (rows, vocab).
+
+        positions, indices, seen  one a row, as in `first`
+        """
+        assert rows.logits is not None
+        laws = probabilities(rows.logits, self._ranking, seen=seen, allowed=self._masks(len(positions)))
+        with np.errstate(divide="ignore"):
+            keys = np.log(laws)
+        if not self._sampler.temperature:
+            return keys, laws
+        chance = {"seed": self._sampler.seed, "sequence": self._sampler.sequence}
+        for row, (position, index) in enumerate(zip(positions, indices, strict=True)):
+            if self.sampled:
+                chance |= {"purpose": DRAFT, "round": self._round % MOST_ROUNDS, "index": index}
+            keys[row] += gumbel_noise(np.array([position], np.int32), keys.shape[1], **chance)[0]
+        return keys, laws
+
+    def _masks(self, rows: int) -> np.ndarray | None:
+        return None if self._allowed is None else np.repeat(self._allowed[None], rows, axis=0)

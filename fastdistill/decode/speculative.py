@@ -1,0 +1,191 @@
+"""Speculative decoding: guesses at several tokens, checked in one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastdistill.decode.autoregressive import AutoregressiveRun
+from fastdistill.decode.chance import uniforms
+from fastdistill.decode.drafters.draft import Draft, Drafter, DraftRequest, DraftRun
+from fastdistill.decode.request import Request, Round
+from fastdistill.decode.trees import StaticTree, Tree
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_integer
+from fastdistill.kernels.probabilities import probabilities
+from fastdistill.kernels.tree_layout import tree_layout
+from fastdistill.kernels.verify_tree import RULES, Verified, verify_tree
+from fastdistill.runtime.read import Read, Rows
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """A drafter guesses, one forward of the model checks the guesses, a rule says which of them stand.
+
+    drafter     PromptLookup(), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), or another one
+    rule        "coupled": the text of plain decoding, token for token, at any temperature.
+                "rejection", "block" (chains), "traversal": its law, another text.
+                "typical": neither; takes what the model finds plausible
+    tree        the shape of drafts: Tree(width, depth), or static_tree(...); None: a chain
+    max_draft   most guesses a round
+    lenience    (form, e): "rejection" takes more, and keeps the law no longer (see `verify_tree`)
+    epsilon, delta  of "typical"
+
+    raises  ArgumentError
+    """
+
+    drafter: Drafter
+    rule: str = "coupled"
+    tree: Tree | StaticTree | None = None
+    max_draft: int = 8
+    lenience: tuple[str, float] | None = None
+    epsilon: float = 0.09
+    delta: float = 0.3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.drafter, type) or not hasattr(self.drafter, "start"):
+            raise ArgumentError(f"drafter must be a drafter such as PromptLookup(), got {self.drafter!r:.80}")
+        if self.rule not in RULES:
+            raise ArgumentError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+        if self.tree is not None and not isinstance(self.tree, (Tree, StaticTree)):
+            raise ArgumentError(f"tree must be a Tree or a StaticTree, got {self.tree!r:.80}")
+        if self.tree is not None and (self.rule == "block" or self.lenience is not None):
+            raise ArgumentError("rule 'block' and lenience are for chains: give no tree")
+        if self.lenience is not None and self.rule != "rejection":
+            raise ArgumentError(f"lenience belongs to rule 'rejection', got {self.rule!r}")
+        check_integer("max_draft", self.max_draft, 1, 1 << 10)
+
+    def start(self, session: Any, request: Request) -> SpeculativeRun:
+        return SpeculativeRun(self, session, request)
+
+
+class Pace(Protocol):
+    """Decides how much of each draft is worth its rows."""
+
+    def choose(self, draft: Draft, context: int) -> Draft:
+        """A part of the draft, over so many cached tokens."""
+
+    def learn(self, draft: Draft, verdicts: np.ndarray, context: int) -> None:
+        """What became of that part: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+
+
+class SpeculativeRun:
+    """Reads the prompt as plain decoding does, then round after round."""
+
+    def __init__(self, settings: Speculative, session: Any, request: Request, pace: Pace | None = None) -> None:
+        self._settings, self._session, self._request, self._pace = settings, session, request, pace
+        self.rounds: list[Round] = []
+        self._prompt = AutoregressiveRun(session, request)
+        self._emitted: list[int] = []
+        self._drafts: DraftRun | None = None
+        self._draft = Draft(())
+        self._base = 0  # the session's length before this round
+        self._rows = self._row_parents = np.empty(
+            0, np.int32
+        )  # tokens and parents of this round: the seed, then the guesses
+
+    def forward(self) -> Mapping[str, Any]:
+        if not self._emitted:
+            return self._prompt.forward()
+        self._base = self._session.length
+        self._draft = draft = self._propose()
+        self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
+        self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
+        numbers = len(self._emitted) + self._depths(draft)
+        read = self._request.read(numbers) if self._coupled else Read(logits=True)
+        if draft.layers is not None:
+            return {"layers": draft.layers, "read": read}
+        if draft.is_chain:
+            return {"tokens": self._rows, "read": read}  # committed at once, and cut back where it was wrong
+        return {"tokens": self._rows, "parents": self._row_parents, "read": read}
+
+    def take(self, rows: Rows) -> list[tuple[int, int]]:
+        if not self._emitted:
+            return self._begin(self._prompt.take(rows))
+        draft, session = self._draft, self._session
+        verified = self._verify(rows)
+        count = int(verified.accepted[0]) + 1
+        path, tokens = verified.path[:count], verified.tokens[:count].tolist()
+        if draft.is_chain and draft.layers is None:
+            session.truncate(self._base + count)
+        else:
+            session.keep(path)
+        assert self._drafts is not None
+        self._drafts.accept(tokens, path[1:] - 1, {name: array[path] for name, array in rows.taps.items()})
+        if self._pace is not None:
+            self._pace.learn(draft, verified.verdicts[1:], self._base)
+        self._emitted += tokens
+        self.rounds.append(self._round(verified, count))
+        return list(zip(tokens, path.tolist(), strict=True))
+
+    @property
+    def _coupled(self) -> bool:
+        return self._settings.rule == "coupled"
+
+    def _begin(self, first: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The prompt has been read, and has given the first token."""
+        if first:
+            settings, request = self._settings, self._request
+            sampled = settings.rule not in ("coupled", "typical")
+            self._drafts = settings.drafter.start(
+                DraftRequest(request.prompt, self._session, request.sampler, settings.tree, sampled, settings.max_draft)
+            )
+            self._emitted = [first[0][0]]
+            self._drafts.accept(self._emitted, np.empty(0, np.int32), {})
+        return first
+
+    def _propose(self) -> Draft:
+        """No more guesses than a forward takes, the session holds, and the text has tokens left (the last is no guess)."""
+        session = self._session
+        room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
+        budget = min(self._settings.max_draft, room - 1)
+        if budget < 1:
+            return Draft(())
+        assert self._drafts is not None
+        draft = self._drafts.propose(budget)
+        if len(draft) and draft.tokens.max() >= session.vocab_size:
+            raise ArgumentError(f"the drafter guessed token {draft.tokens.max()}, the model has {session.vocab_size}")
+        if len(draft) > budget:
+            raise ArgumentError(f"the drafter made {len(draft)} guesses, more than the {budget} that were asked for")
+        return draft if self._pace is None else self._pace.choose(draft, self._base)
+
+    def _depths(self, draft: Draft) -> np.ndarray:
+        return np.arange(len(draft) + 1) if draft.is_chain else tree_layout(self._row_parents).depths
+
+    def _verify(self, rows: Rows) -> Verified:
+        settings, draft = self._settings, self._draft
+        if self._coupled:
+            assert rows.tokens is not None  # `read` asked for them
+            return verify_tree(self._row_parents, self._rows, rows.tokens)
+        sampler, n = self._request.sampler, len(self._rows)
+        law_rows = None if draft.law_rows is None else np.concatenate([np.array([-1], np.int32), draft.law_rows])
+        return verify_tree(
+            self._row_parents, self._rows, self._laws(rows), rule=settings.rule, drafts=draft.laws, draft_rows=law_rows,
+            replacement=draft.replacement, uniforms=uniforms(sampler, self._base, len(self.rounds), n),
+            lenience=settings.lenience, epsilon=settings.epsilon, delta=settings.delta,
+        )  # fmt: skip
+
+    def _laws(self, rows: Rows) -> np.ndarray:
+        """What plain decoding would draw from after each row, float32 (rows, vocab)."""
+        request, parents = self._request, self._row_parents
+        assert rows.logits is not None
+        seen = None
+        if request.sampler.repetition_penalty != 1.0:
+            text = np.concatenate([request.prompt, np.array(self._emitted[:-1], np.int32)])
+            seen = list[np.ndarray]()
+            for row, parent in enumerate(parents):
+                seen.append(np.append(text if parent < 0 else seen[parent], self._rows[row]))
+        masks = request.masks(len(self._emitted) + self._depths(self._draft))
+        return probabilities(rows.logits, request.sampler, seen=seen, allowed=masks)
+
+    def _round(self, verified: Verified, count: int) -> Round:
+        """What became of this round's guesses: behind those that stand, the chain of first children that fell."""
+        draft, last, fell = self._draft, int(verified.path[count - 1]) - 1, []
+        for guess in range(len(draft)):
+            if draft.parents[guess] == last and guess > last:
+                fell.append(int(draft.tokens[guess]))
+                last = guess
+        return Round(len(draft), count - 1, tuple(fell))

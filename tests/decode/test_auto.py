@@ -1,0 +1,181 @@
+"""The decoder that weighs its drafts: the text never changes, the best part is taken, and the loss is bounded."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, PromptLookup, generate, measure_costs
+from fastdistill.decode.auto import CREDIT, SHARE, Pace
+from fastdistill.decode.costs import kept_costs
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime import from_callable
+from tests.strategies import Setting, settings_of_models, token_lists
+
+FLAT = Costs((1, 16), (0, 100), ((1.0, 1.0), (1.0, 1.0)))  # every forward costs the same
+STEEP = Costs((1, 16), (0, 100), ((1.0, 16.0), (1.0, 16.0)))  # rows cost what forwards cost
+REAL = Costs((1, 4, 8, 16), (0, 1000), ((4.3, 6.1, 10.2, 19.8), (5.3, 7.4, 13.0, 25.0)))
+
+some_costs = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).map(
+    lambda steps: Costs((1, 2, 8, 16), (0, 50), 2 * (tuple(np.cumsum([1.0, *steps]).tolist()),))
+)
+
+
+@settings(max_examples=25)
+@given(
+    setting=settings_of_models, prompt=token_lists(1, 30), count=st.integers(1, 40), costs=some_costs,
+    temperature=st.sampled_from([0.0, 1.0]), width=st.sampled_from([1, 3]), bias=st.sampled_from([0.0, 5.0]),
+)  # fmt: skip
+def test_the_text_is_that_of_plain_decoding(isa, setting, prompt, count, costs, temperature, width, bias):
+    sampler = Sampler(temperature=temperature, seed=9, logit_bias={token: bias for token in range(4)})
+    decoder = Auto(costs, PromptLookup(min_match=1, continuations=width))
+    plain = generate(setting.session(), prompt, count, sampler)
+    assert generate(setting.session(), prompt, count, sampler, decoder=decoder).tokens == plain.tokens
+
+
+def counting(vocab=50):
+    def function(tokens):
+        logits = np.zeros((len(tokens), vocab), np.float32)
+        logits[np.arange(len(tokens)), (tokens + 1) % vocab] = 3.0
+        return logits
+
+    return from_callable(function, vocab)
+
+
+def spent(result, costs, prompt_length):
+    """What the forwards after the prompt cost, and what plain decoding's would have."""
+    ours, context = 0.0, prompt_length
+    for round in result.rounds:
+        ours += costs.by_rows(context)[round.drafted]
+        context += round.accepted + 1
+    return ours, sum(
+        costs.by_rows(context)[0] for context in range(prompt_length, prompt_length + len(result.tokens) - 1)
+    )
+
+
+@settings(max_examples=40)
+@given(costs=some_costs, seed=st.integers(0, 2**32), right=st.floats(0.0, 1.0), count=st.integers(2, 300))
+def test_a_text_never_costs_more_than_the_credit_and_the_share(costs, seed, right, count):
+    """Whatever the guesses: those of a drafter that is right as often as it likes, and says nothing about it."""
+    random = np.random.default_rng(seed)
+
+    def function(text, budget):
+        wrong = random.random(budget) >= right
+        return [(int(text[-1]) + 1 + i + int(wrong[i])) % 50 for i in range(budget)]
+
+    result = generate(counting(), [7], count, decoder=Auto(costs, CallableDrafter(function)))
+    ours, plain = spent(result, costs, 1)
+    assert ours <= (1 + SHARE) * plain + CREDIT * costs.by_rows(0)[0] + 1e-9
+
+
+def right_guesses(text, budget):
+    return [(int(text[-1]) + 1 + i) % 50 for i in range(budget)]
+
+
+def test_guesses_are_made_where_they_pay_and_not_elsewhere():
+    free = generate(counting(), [7], 200, decoder=Auto(FLAT, CallableDrafter(right_guesses)))
+    assert free.stats.tokens_per_forward > 12  # all 15 as soon as they are trusted
+    dear = generate(counting(), [7], 200, decoder=Auto(STEEP, CallableDrafter(right_guesses)))
+    assert dear.stats.drafted == 0
+    real = generate(counting(), [7], 200, decoder=Auto(REAL, CallableDrafter(right_guesses)))
+    ours, plain = spent(real, REAL, 1)
+    assert plain / ours > 2.5
+
+
+def test_wrong_guesses_are_given_up_and_right_ones_taken_up_again():
+    """A text that copies at its end alone."""
+
+    def function(text, budget):
+        guesses = right_guesses(text, budget)
+        return guesses if len(text) > 200 else [(token + 3) % 50 for token in guesses]
+
+    result = generate(counting(), [7], 400, decoder=Auto(REAL, CallableDrafter(function)))
+    ends = np.cumsum([round.accepted + 1 for round in result.rounds])
+    early = sum(round.drafted for round, end in zip(result.rounds, ends, strict=True) if end < 150)
+    late = [round.accepted for round, end in zip(result.rounds, ends, strict=True) if end > 300]
+    assert early < 30 and np.mean(late) > 4
+
+
+@settings(max_examples=60)
+@given(data=st.data(), size=st.integers(1, 7), costs=some_costs)
+def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
+    parents = [data.draw(st.integers(-1, row - 1)) for row in range(size)]
+    kinds = np.array([data.draw(st.sampled_from([1, 2, 4, 8, 16])) for _ in range(size)], np.int32)
+    draft, pace = Draft(list(range(size)), parents, kinds=kinds), Pace(costs)
+    pace._plain = 1e6  # rich: nothing is forbidden
+    chances = [0.0] * size
+    for row, parent in enumerate(parents):
+        chances[row] = pace._chance(int(kinds[row])) * (1.0 if parent < 0 else chances[parent])
+
+    def worth(part):
+        return (1 + sum(chances[row] for row in part)) / costs.by_rows(0)[len(part)]
+
+    parts = [part for n in range(size + 1) for part in combinations(range(size), n)]
+    closed = [part for part in parts if all(parents[row] < 0 or parents[row] in part for row in part)]
+    chosen = tuple(pace.choose(draft, 0).tokens.tolist())
+    assert chosen in closed
+    assert worth(chosen) == pytest.approx(max(map(worth, closed)))
+
+
+# ---- costs ----
+
+
+def test_costs_are_linear_between_what_was_measured():
+    by_rows = REAL.by_rows(0)
+    assert len(by_rows) == 16 and by_rows[[0, 3, 7, 15]] == pytest.approx([4.3, 6.1, 10.2, 19.8])
+    assert by_rows[5] == pytest.approx((6.1 + 10.2) / 2)
+    assert REAL.by_rows(2000)[7] == pytest.approx(10.2 + 2 * 2.8)
+    noisy = Costs((1, 2, 4), (0, 10), ((2.0, 1.5, 3.0), (1.0, 1.0, 4.0)))
+    assert (np.diff(noisy.by_rows(0)) >= 0).all() and (noisy.by_rows(10) >= noisy.by_rows(0)).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ((), (0, 1), ((), ())), ((2,), (0, 1), ((1.0,), (1.0,))), ((1, 1), (0, 1), ((1.0, 1.0), (1.0, 1.0))),
+        ((1,), (1, 1), ((1.0,), (1.0,))), ((1,), (0, 1), ((1.0,), (0.0,))), ((1,), (0, 1), ((1.0,), (float("nan"),))),
+        ((1, 2), (0, 1), ((1.0,), (1.0,))),
+    ],
+)  # fmt: skip
+def test_costs_that_make_no_sense_are_refused(arguments):
+    with pytest.raises(ArgumentError, match="costs must be"):
+        Costs(*arguments)
+
+
+def test_costs_are_measured_once_and_kept(tmp_path):
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return REAL
+
+    file = tmp_path / "deep" / "costs.json"
+    assert kept_costs(file, measure) == kept_costs(file, measure) == REAL and len(calls) == 1
+    for broken in ("", "{}", "[1]", '{"rows": [1], "contexts": [0, 1], "seconds": [[-1], [1]]}'):
+        file.write_text(broken)
+        assert kept_costs(file, measure) == REAL
+    assert len(calls) == 5 and [path.name for path in file.parent.iterdir()] == ["costs.json"]
+    (tmp_path / "file").write_text("")
+    assert kept_costs(tmp_path / "file" / "costs.json", measure) == REAL  # cannot be written: measured, no error
+    assert kept_costs(None, measure) == REAL
+
+
+@pytest.mark.parametrize("most_positions", [1, 2, 20, 300])
+def test_costs_of_a_session_are_measured_whatever_its_size(most_positions):
+    costs = measure_costs(
+        lambda capacity, max_rows: Setting("plain", "q8").session(capacity, max_rows=max_rows), most_positions
+    )
+    assert costs.contexts[1] + costs.rows[-1] <= max(most_positions, 2) and (costs.by_rows(10) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Auto(None), lambda: Auto(REAL, PromptLookup), lambda: Auto(REAL, max_draft=0)]
+)
+def test_settings_that_make_no_sense_are_refused(make):
+    with pytest.raises(ArgumentError):
+        make()

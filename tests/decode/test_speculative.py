@@ -1,0 +1,354 @@
+"""Speculative decoding: the text of plain decoding, or its law; the cache left right, whatever a draft holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastdistill.decode import (
+    Autoregressive,
+    CallableDrafter,
+    Draft,
+    LayerSkip,
+    ModelDrafter,
+    PromptLookup,
+    Request,
+    Speculative,
+    StaticTree,
+    Tree,
+    generate,
+)  # fmt: skip
+from fastdistill.decode.loop import Limits, Text, write
+from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.kernels.sample import Sampler
+from fastdistill.runtime import from_callable
+from tests.small_models import network
+from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
+
+SHAPE = StaticTree(np.array([-1, -1, 0, 0, 2], np.int32), np.array([0, 1, 0, 1, 0], np.int32), 0.0)
+
+samplers = st.builds(
+    Sampler,
+    temperature=st.sampled_from([0.0, 0.0, 0.7, 1.5]),
+    top_k=st.sampled_from([0, 0, 5]),
+    top_p=st.sampled_from([1.0, 1.0, 0.8]),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 1.3]),
+    logit_bias=st.sampled_from(
+        [{}, {token: 4.0 for token in range(ALPHABET)}]
+    ),  # few tokens: texts repeat, guesses hit
+    seed=st.integers(0, 2**64 - 1),
+)
+
+
+def guessing(seed: int, vocab: int):
+    """A drafter that makes any tree of any tokens."""
+
+    def function(text, budget):
+        random = np.random.default_rng([seed, len(text)])
+        n = int(random.integers(0, budget + 3))
+        tokens = random.integers(0, min(vocab, ALPHABET), n)
+        return Draft(tokens, [int(random.integers(-1, row)) if row else -1 for row in range(n)])
+
+    return CallableDrafter(function)
+
+
+def knowing(text):
+    """A drafter that knows how the text goes on, and adds a wrong token to it."""
+
+    def function(so_far, budget):
+        rest = text[len(so_far) : len(so_far) + budget - 1]
+        return [*rest, 0] if rest else []
+
+    return CallableDrafter(function)
+
+
+def drafters(name: str, setting: Setting, tree: bool):
+    small = network(setting.name, "q4", threads=1)
+    return {
+        "lookup": PromptLookup(min_match=1),
+        "other model": ModelDrafter(network(setting.name, "q8", threads=1, seed=1)),
+        "itself in q4": ModelDrafter(small, least_probability=0.0 if tree else 0.01),
+        "layers": LayerSkip(1),
+        "anything": guessing(7, setting.vocab),
+    }[name]
+
+
+NAMES = ["lookup", "other model", "itself in q4", "layers", "anything"]
+
+
+def outcome(setting, prompt, count, sampler, decoder=None, capacity=96, ends=frozenset()):
+    session = setting.session(capacity)
+    result = generate(session, prompt, count, sampler, ends, decoder)
+    return result.tokens, result.finish_reason, session.length, session.pending, session.tokens.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12)
+@given(
+    setting=settings_of_models, prompt=token_lists(1, 30), count=st.integers(1, 24), sampler=samplers,
+    tree=st.sampled_from([None, Tree(3, 3), SHAPE]), max_draft=st.integers(1, 9), capacity=st.integers(30, 60),
+    ends=st.frozensets(st.integers(0, ALPHABET - 1), max_size=1),
+)  # fmt: skip
+def test_the_text_is_that_of_plain_decoding(
+    isa, name, setting, prompt, count, sampler, tree, max_draft, capacity, ends
+):
+    """To the last token: at the end of text, at max_tokens, where the session is full; and it leaves the same session."""
+    if name == "layers":
+        tree = None
+    decoder = Speculative(drafters(name, setting, tree is not None), tree=tree, max_draft=max_draft)
+    plain = outcome(setting, prompt, count, sampler, None, capacity, ends)
+    assert outcome(setting, prompt, count, sampler, decoder, capacity, ends) == plain
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_right_guesses_are_taken_and_wrong_ones_cost_nothing_else(temperature):
+    setting, sampler = Setting("plain", "q8"), Sampler(temperature=temperature, seed=5)
+    prompt = [1, 2, 3]
+    plain = generate(setting.session(), prompt, 25, sampler)
+    ours = generate(
+        setting.session(), prompt, 25, sampler, decoder=Speculative(knowing([*prompt, *plain.tokens]), max_draft=6)
+    )
+    assert ours.tokens == plain.tokens
+    # 24 tokens after the first: of n guesses n - 1 are right, and one token more comes; the text's last is never guessed.
+    assert [(round.drafted, round.accepted) for round in ours.rounds] == [(6, 5), (6, 5), (6, 5), (5, 4), (0, 0)]
+    assert [round.refused for round in ours.rounds] == [(0,)] * 4 + [()]
+    assert (ours.stats.forwards, ours.stats.drafted, ours.stats.accepted) == (5, 23, 19)
+
+
+def test_the_same_model_as_drafter_is_always_right():
+    """It draws with the target's own noise: sampled text too."""
+    setting = Setting("biased", "q8")
+    for sampler in (
+        Sampler(),
+        Sampler(temperature=1.3, top_p=0.9, seed=3),
+        Sampler(temperature=0.8, repetition_penalty=1.2),
+    ):
+        decoder = Speculative(ModelDrafter(network("biased", "q8")), max_draft=4)
+        result = generate(setting.session(), [1, 2, 3], 21, sampler, decoder=decoder)
+        assert result.stats.accepted == result.stats.drafted > 0 and result.stats.forwards <= 5
+        tree = Speculative(ModelDrafter(network("biased", "q8")), tree=Tree(3, 4), max_draft=9)
+        assert generate(setting.session(), [1, 2, 3], 21, sampler, decoder=tree).stats.tokens_per_forward > 3
+
+
+def test_lookup_copies_what_the_prompt_holds():
+    """A function that repeats its tokens with period 5: every guess is right, past the end of the match too."""
+
+    def function(tokens):
+        logits = np.zeros((len(tokens), 50), np.float32)
+        logits[np.arange(len(tokens)), np.concatenate([np.full(4, 7), tokens])[: len(tokens)]] = 3.0
+        return logits
+
+    prompt = [3, 1, 4, 1, 5, 3, 1]
+    plain = generate(from_callable(function, 50), prompt, 40)
+    ours = generate(from_callable(function, 50), prompt, 40, decoder=Speculative(PromptLookup(), max_draft=12))
+    assert ours.tokens == plain.tokens and ours.stats.tokens_per_forward >= 12
+
+
+@pytest.mark.parametrize("tree", [None, Tree(2, 2)])
+def test_several_texts_go_on_together(tree):
+    setting = Setting("plain", "q8")
+    prompts = [[1, 2, 1, 2, 1], [3, 4, 5], [0] * 9]
+
+    def texts(decoder):
+        made = []
+        for number, prompt in enumerate(prompts):
+            request = Request(np.array(prompt, np.int32), 0, Sampler(temperature=0.5, seed=number), max_tokens=15)
+            made.append(Text(setting.session(), request, Limits(frozenset()), decoder, None))
+        for _ in write(made):
+            pass
+        return [text.result.tokens for text in made]
+
+    assert texts(Speculative(PromptLookup(min_match=1), tree=tree)) == texts(Autoregressive())
+
+
+def test_taps_of_what_was_accepted_reach_the_drafter():
+    setting, heard = Setting("plain", "f32"), []
+    plain = generate(setting.session(), [1, 2, 3], 12)
+    whole = setting.session(taps=("layers.0",)).forward([1, 2, 3, *plain.tokens]).taps["layers.0"]
+
+    class Listening:
+        def start(self, request):
+            self.text = [1, 2, 3]
+            return self
+
+        def propose(self, budget):
+            right = [1, 2, 3, *plain.tokens][len(self.text) : len(self.text) + 2]
+            return Draft([9, *right], [-1, -1, 1][: len(right) + 1]).first(budget)
+
+        def accept(self, tokens, path, taps):
+            if taps:
+                heard.append((len(self.text) - 1, path.tolist(), taps["layers.0"].copy()))
+            self.text += tokens
+
+    generate(setting.session(taps=("layers.0",)), [1, 2, 3], 12, decoder=Speculative(Listening()))
+    assert sum(len(path) for _, path, _ in heard) >= 6
+    for start, path, taps in heard:
+        np.testing.assert_array_equal(taps, whole[start : start + len(path) + 1])
+
+
+# ---- the same law, not the same text ----
+
+
+def chain_law(vocab: int, seed: int):
+    """Random laws after each text of up to two tokens, as a function to logits and as probabilities."""
+    table = np.random.default_rng(seed).dirichlet(np.ones(vocab), size=(vocab + 1, vocab + 1)).astype(np.float32)
+
+    def laws(tokens):
+        before = np.concatenate([[vocab], tokens[:-1]])
+        return table[before, tokens]
+
+    return laws
+
+
+@pytest.mark.parametrize(
+    "rule, tree, drafter",
+    [
+        ("rejection", None, "model"), ("block", None, "model"), ("traversal", None, "model"), ("rejection", SHAPE, "model"),
+        ("traversal", SHAPE, "model"), ("rejection", Tree(2, 2), "lookup"), ("coupled", None, "model"),
+    ],
+)  # fmt: skip
+def test_rules_of_the_same_law_keep_it(rule, tree, drafter):
+    """The first four tokens of 1000 texts, two rounds at least: chi-square over the 81 outcomes, at one in 10^6."""
+    target, other = chain_law(3, 1), chain_law(3, 2)
+
+    class Model:
+        vocab_size = 3
+
+        def session(self, capacity, max_rows):
+            return from_callable(lambda tokens: np.log(other(tokens)), 3, capacity, max_rows)
+
+    made = ModelDrafter(Model()) if drafter == "model" else PromptLookup(min_match=1)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for seed in range(1000):
+        session = from_callable(lambda tokens: np.log(target(tokens)), 3)
+        decoder = Speculative(made, rule=rule, tree=tree, max_draft=2 if tree is None else 5)
+        counts[tuple(generate(session, [0, 1, 0], 4, Sampler(temperature=1.0, seed=seed), decoder=decoder).tokens)] += 1
+    statistic = 0.0
+    for outcome in np.ndindex(3, 3, 3, 3):
+        text = np.array([0, 1, 0, *outcome])
+        p = np.prod(target(text)[np.arange(2, 6), outcome].astype(np.float64))
+        statistic += (counts[outcome] - 1000 * p) ** 2 / (1000 * p)
+    assert statistic < 160  # 80 degrees of freedom: beyond it once in 3e-7
+
+
+@pytest.mark.parametrize("rule", ["rejection", "block", "traversal", "typical"])
+def test_greedy_text_is_the_same_under_every_rule(rule):
+    setting = Setting("plain", "q8")
+    plain = generate(setting.session(), [1, 2, 3, 1, 2], 20)
+    for drafter in (PromptLookup(min_match=1), ModelDrafter(network("plain", "q4")), LayerSkip(1)):
+        ours = generate(setting.session(), [1, 2, 3, 1, 2], 20, decoder=Speculative(drafter, rule=rule))
+        assert ours.tokens == plain.tokens
+
+
+@pytest.mark.parametrize("options", [dict(repetition_penalty=1.5), dict(logit_bias={3: 9.0}, top_k=2)])
+def test_laws_are_those_after_the_processors(options):
+    """A sampler that leaves one token or two: only they may come, whatever is guessed; a penalty counts the guesses."""
+    setting, sampler = Setting("plain", "q8"), Sampler(temperature=1e-3, seed=1, **options)
+    plain = generate(setting.session(), [1, 2, 3], 20, sampler)
+    for rule in ("rejection", "traversal"):
+        decoder = Speculative(knowing([1, 2, 3, *plain.tokens]), rule=rule, max_draft=4)
+        assert generate(setting.session(), [1, 2, 3], 20, sampler, decoder=decoder).tokens == plain.tokens
+
+
+def test_the_same_seed_gives_the_same_text_and_another_another():
+    setting, made = (
+        Setting("biased", "q8"),
+        Speculative(ModelDrafter(network("biased", "q4")), rule="rejection", tree=SHAPE),
+    )
+
+    def text(seed):
+        return generate(setting.session(), [1, 2], 12, Sampler(temperature=1.5, seed=seed), decoder=made).tokens
+
+    assert text(1) == text(1) != text(2)
+
+
+# ---- another vocabulary ----
+
+
+def test_a_token_map_leads_between_vocabularies():
+    """The draft model is the target with its tokens in reverse, and lacks one: its guesses are as right as the target's own."""
+    target, vocab = chain_law(6, 3), 6
+    to_target = [5, 4, 3, 2, 1, -1]  # token 0 of the target is missing; the draft's own sixth is never proposed
+
+    class Model:
+        vocab_size = 6
+
+        def session(self, capacity, max_rows):
+            def function(tokens):
+                laws = target(np.array(to_target)[tokens])
+                back = laws[:, [5, 4, 3, 2, 1, 0]]
+                back[:, 5] = 0.9  # the model's favourite, which the target does not know
+                return np.log(back / back.sum(1, keepdims=True))
+
+            return from_callable(function, vocab, capacity, max_rows)
+
+    drafter = ModelDrafter(Model(), token_map=to_target)
+    for sampler in (Sampler(), Sampler(temperature=1.0, seed=4)):
+        for rule in ("coupled", "rejection"):
+            session = from_callable(lambda tokens: np.log(target(tokens)), vocab)
+            ours = generate(session, [1, 2, 0, 3], 30, sampler, decoder=Speculative(drafter, rule=rule, max_draft=3))
+            if rule == "coupled" or not sampler.temperature:
+                plain = generate(from_callable(lambda tokens: np.log(target(tokens)), vocab), [1, 2, 0, 3], 30, sampler)
+                assert ours.tokens == plain.tokens
+            assert ours.stats.accepted > 0
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    "make, error, text",
+    [
+        (lambda: Speculative(PromptLookup), ArgumentError, "drafter must be"),
+        (lambda: Speculative(PromptLookup(), rule="greedy"), ArgumentError, "rule must be one of coupled"),
+        (lambda: Speculative(PromptLookup(), tree=3), ArgumentError, "tree must be"),
+        (lambda: Speculative(PromptLookup(), rule="block", tree=Tree(2, 2)), ArgumentError, "chains"),
+        (lambda: Speculative(PromptLookup(), lenience=("linear", 0.5)), ArgumentError, "lenience belongs"),
+        (lambda: Speculative(PromptLookup(), max_draft=0), ArgumentError, "max_draft"),
+        (lambda: PromptLookup(max_match=0), ArgumentError, "max_match"),
+        (lambda: PromptLookup(max_match=2, min_match=3), ArgumentError, "min_match"),
+        (lambda: LayerSkip(0), ArgumentError, "layers"),
+        (lambda: ModelDrafter("smollm2"), ArgumentError, "model must be"),
+        (lambda: CallableDrafter([1, 2]), ArgumentError, "callable"),
+        (lambda: Draft([1, 2], [-1, 1]), ArgumentError, r"parents\[1\]"),
+        (lambda: Draft([1, 2], [-1]), ArgumentError, "shape"),
+        (lambda: Draft([-1]), ArgumentError, "tokens"),
+        (lambda: Draft([1], laws=np.ones((1, 4), np.float32)), ArgumentError, "law_rows"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    "drafter, tree, error, text",
+    [
+        (LayerSkip(2), None, ArgumentError, "fewer than the model's 2"),
+        (LayerSkip(1), Tree(2, 2), UnsupportedError, "chains"),
+        (ModelDrafter(network("odd", "q8")), None, ArgumentError, "77 tokens, the target 300"),
+        (ModelDrafter(network("odd", "q8"), token_map=[0] * 77), None, ArgumentError, "at most once"),
+        (ModelDrafter(network("odd", "q8"), token_map=[0]), None, ArgumentError, "one entry a draft token, 77"),
+        (CallableDrafter(lambda text, budget: [300]), None, ArgumentError, "token 300, the model has 300"),
+        (CallableDrafter(lambda text, budget: "abc"), None, ArgumentError, "a draft's tokens"),
+    ],
+)
+def test_drafters_that_do_not_fit_the_target_are_refused(drafter, tree, error, text):
+    session = Setting("plain", "q8").session()
+    with pytest.raises(error, match=text):
+        generate(session, [1, 2], 9, decoder=Speculative(drafter, tree=tree))
+    assert generate(session, [1, 2], 9).tokens == generate(Setting("plain", "q8").session(), [1, 2], 9).tokens
+
+
+def test_a_session_over_a_function_has_no_layers_to_skip():
+    with pytest.raises(UnsupportedError, match="no layers"):
+        generate(
+            from_callable(lambda tokens: np.zeros((len(tokens), 4), np.float32), 4),
+            [1],
+            9,
+            decoder=Speculative(LayerSkip(1)),
+        )
