@@ -111,14 +111,18 @@ class Model:
 
     @cached_property
     def costs(self) -> Costs:
-        """What a forward costs here, by rows and context.  Measured once (a second or two), kept in the user's cache."""
+        """What a forward costs here, by rows and context.  Measured once (a second or two), kept in `costs_file`."""
+        return kept_costs(self.costs_file, self.measure_costs)
+
+    @property
+    def costs_file(self) -> Path | None:
+        """Where the user's cache keeps `costs` from their first use on; None without one."""
         cache = user_cache()
         shapes = sorted(
             (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
         )
         facts = repr((__version__, shapes, self.plan.num_heads, self.threads, isa(), _processor()))
-        name = f"{sha256(facts.encode()).hexdigest()[:32]}.json"
-        return kept_costs(None if cache is None else cache / "costs" / name, self.measure_costs)
+        return None if cache is None else cache / "costs" / f"{sha256(facts.encode()).hexdigest()[:32]}.json"
 
     def measure_costs(self) -> Costs:
         """Measure them now, whatever the cache holds."""

@@ -5,32 +5,34 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.cli.accepted import ShowAccepted, colours
 from fastdistill.cli.generate import (
     add_model_options,
     add_writing_options,
     load_model,
     machine,
     sampling,
-    show,
     statistics,
     write_answer,
 )
-from fastdistill.cli.terminal import add_command, say
+from fastdistill.cli.guessing import guessing
+from fastdistill.cli.terminal import add_command, say, show
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
-    from fastdistill.decode import Request
+    from fastdistill.decode import Request, Round
     from fastdistill.decode.request import Decoder, Run
 
 _CHAT = """\
   fastdistill chat smollm2-135m-instruct
   fastdistill chat ./model --system "You answer in one sentence." --temperature 0.7 --seed 3
+  fastdistill chat smollm2-135m-instruct --decoder auto --show-accepted
   printf 'What is gravity?\\nSay that in five words.\\n' | fastdistill chat smollm2-135m-instruct
 
 Piped in, each line is a message.
@@ -53,12 +55,15 @@ def add_commands(commands: Any) -> None:
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
+    decoder_of = guessing(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
+    decoder = decoder_of(model)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens}
-    conversation = Conversation(model, arguments.system, options, arguments.capacity)
+    watching = ShowAccepted(decoder, model.tokenizer) if arguments.show_accepted and colours() else None
+    conversation = Conversation(model, arguments.system, options, watching or decoder, arguments.capacity)
     for line in _typed() if interactive else _piped():
         command = line.split()[0] if line.startswith("/") else ""
         if command == "/exit":
@@ -84,9 +89,14 @@ class Conversation:
     """The messages so far, and a session that holds the tokens of most of them."""
 
     def __init__(
-        self, model: Model, system: str | None, options: Mapping[str, Any], capacity: int | None = None
+        self,
+        model: Model,
+        system: str | None,
+        options: Mapping[str, Any],
+        decoder: Decoder,
+        capacity: int | None = None,
     ) -> None:
-        self._model, self._options = model, options
+        self._model, self._options, self._decoder = model, options, decoder
         self._session = model.session(capacity)
         self._begin = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
@@ -101,15 +111,18 @@ class Conversation:
         """
         messages = [*self._messages, {"role": "user", "content": message}]
         pieces: list[str] = []
+        watching = self._decoder if isinstance(self._decoder, ShowAccepted) else None
 
         def keep(piece: str) -> None:
             pieces.append(piece)
-            show(piece)
+            show(piece if watching is None else watching.coloured(piece))
 
         prompt = self._model.chat_prompt(messages)
         answer = None
-        with _Stoppable(stoppable) as decoder, suppress(Stopped):
+        with _Stoppable(self._decoder, stoppable) as decoder, suppress(Stopped):
             answer = write_answer(self._model, prompt, keep, session=self._session, decoder=decoder, **self._options)
+            if watching is not None:
+                show(watching.rest(answer.generation))
         print(flush=True)
         if pieces or answer is not None:
             self._messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
@@ -132,11 +145,8 @@ class Stopped(Exception):
 class _Stoppable:
     """A decoder that Ctrl-C stops between two forwards, where the session is sound; a second Ctrl-C does not wait."""
 
-    def __init__(self, enabled: bool) -> None:
-        from fastdistill.decode import Autoregressive
-
-        self._decoder: Decoder = Autoregressive()
-        self._enabled = enabled
+    def __init__(self, decoder: Decoder, enabled: bool) -> None:
+        self._decoder, self._enabled = decoder, enabled
         self.asked = False
 
     def __enter__(self) -> _Stoppable:
@@ -161,6 +171,10 @@ class _StoppableRun:
     def __init__(self, run: Run, owner: _Stoppable) -> None:
         self._owner, self._run = owner, run
         self.take = run.take
+
+    @property
+    def rounds(self) -> Sequence[Round]:
+        return getattr(self._run, "rounds", ())
 
     def forward(self) -> Mapping[str, Any]:
         if self._owner.asked:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say
+from fastdistill.cli.accepted import ShowAccepted, colours
+from fastdistill.cli.guessing import add_guessing_options, by_depth, guess_statistics, guessing
+from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
 from fastdistill.errors import ArgumentError
 from fastdistill.fetch import fetch, find_folder
 
@@ -32,6 +34,9 @@ _GENERATE = """\
   fastdistill generate ./model --prompt-file story.txt --stop "THE END" --stats
   fastdistill generate ./model "Once upon a time" --profile
   echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
+  fastdistill generate ./model --chat --prompt-file edit.txt --decoder auto --stats
+  fastdistill generate ./model "1, 2, 3, 4," --decoder speculative --show-accepted
+  fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
 
 The same seed gives the same text. Ctrl-C stops.
 
@@ -92,6 +97,7 @@ def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> Non
         group.add_argument(
             flag, type=type(default), default=default, metavar=placeholder, help=f"{help} (default: %(default)s)"
         )
+    add_guessing_options(parser)
 
 
 def _add_max_tokens(parser: argparse.ArgumentParser, default: int) -> None:
@@ -141,14 +147,8 @@ def write_answer(model: Model, prompt: str | list[int], show: Callable[[str], No
         show(piece)
 
 
-def show(piece: str) -> None:
-    """Write a piece of text to stdout, at once."""
-    sys.stdout.write(piece)
-    sys.stdout.flush()
-
-
 def statistics(model: Model, answer: Answer) -> str:
-    """What an answer cost, in two lines."""
+    """What an answer cost, in two lines; in a few more, what became of the guesses."""
     stats, reason = answer.generation.stats, answer.generation.finish_reason
     read = stats.prompt_tokens - stats.reused_tokens
     rate = f", {read / stats.prefill_seconds:,.1f} tokens/s" if stats.prefill_seconds else ""
@@ -157,7 +157,7 @@ def statistics(model: Model, answer: Answer) -> str:
     return (
         f"prompt  {read} tokens in {stats.prefill_seconds:.3f} s{rate}{reused}\n"
         f"answer  {stats.new_tokens} tokens in {stats.decode_seconds:.3f} s, {stats.tokens_per_second:,.1f} tokens/s"
-        f"{first}; ended by {_ENDS[reason]}"
+        f"{first}; ended by {_ENDS[reason]}{guess_statistics(answer.generation)}"
     )
 
 
@@ -188,15 +188,26 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
 
 def run_generate(arguments: argparse.Namespace) -> None:
-    text = _prompt(arguments)
+    if arguments.json and arguments.show_accepted:
+        raise ArgumentError("--show-accepted colours a text: it does not go with --json")
+    text, decoder_of = _prompt(arguments), guessing(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
+    decoder = decoder_of(model)
     prompt = model.chat_prompt([{"role": "user", "content": text}]) if arguments.chat else text
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
     from fastdistill.runtime import Profile
 
     profile = Profile() if arguments.profile else None
     with profile or nullcontext():
-        answer = write_answer(model, prompt, (lambda piece: None) if arguments.json else show, **options)
+        if arguments.show_accepted and colours():
+            watching = ShowAccepted(decoder, model.tokenizer)
+            answer = write_answer(
+                model, prompt, lambda piece: show(watching.coloured(piece)), decoder=watching, **options
+            )
+            show(watching.rest(answer.generation))
+        else:
+            shown = (lambda piece: None) if arguments.json else show
+            answer = write_answer(model, prompt, shown, decoder=decoder, **options)
     print(_json(model, answer, loading, profile) if arguments.json else "")
     if arguments.stats:
         say(f"{statistics(model, answer)}\n{machine(model, loading)}")
@@ -231,5 +242,6 @@ def _json(model: Model, answer: Answer, loading: float, profile: Profile | None)
             "level": isa(),
             "threads": model.threads,
         }
+        | ({"guesses": by_depth(generation.rounds)} if generation.rounds else {})
         | ({} if profile is None else {"profile": profile.facts()})
     )

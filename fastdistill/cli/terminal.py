@@ -24,6 +24,12 @@ def add_command(commands: Any, name: str, run: Any, help: str, epilog: str) -> a
     return parser
 
 
+def show(piece: str) -> None:
+    """Write a piece of text to stdout, at once."""
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
     """A line beside the output: on stderr, after what has been written so far."""
     sys.stdout.flush()

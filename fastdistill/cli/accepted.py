@@ -1,0 +1,143 @@
+"""A text in colours as it is written: which tokens were guessed right, and what was guessed wrong in their place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastdistill.cli.terminal import say
+
+if TYPE_CHECKING:
+    from fastdistill.decode import Generation, Request, Round
+    from fastdistill.decode.request import Decoder, Run
+    from fastdistill.text.tokenizer import Tokenizer
+
+ACCEPTED, REFUSED, PLAIN = "\x1b[32m", "\x1b[2;31;9m", "\x1b[0m"
+_CONTEXT = 8  # tokens before a wrong guess, which may change how it is spelt
+
+
+def colours() -> bool:
+    """Whether stdout shows colours, and its reader wants them (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class ShowAccepted:
+    """A decoder whose text is shown in colours: the same text, since another decoder writes it and this one looks on."""
+
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer) -> None:
+        self._decoder, self._tokenizer = decoder, tokenizer
+        said = f"{ACCEPTED}right guesses{PLAIN}, what each forward gave itself, {REFUSED}wrong guesses{PLAIN}"
+        if not sys.stderr.isatty():
+            said = "green: right guesses; plain: what each forward gave itself; red, struck out: wrong guesses"
+        say(said)
+
+    def start(self, session: Any, request: Request) -> _WatchedRun:
+        self._text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
+        return _WatchedRun(self._decoder.start(session, request), self._text)
+
+    def coloured(self, piece: str) -> str:
+        """A piece of the text that is being written, in colours."""
+        return self._text.piece(piece)
+
+    def rest(self, generation: Generation) -> str:
+        """The wrong guesses behind the text's last character."""
+        return self._text.rest(len(generation.tokens))
+
+
+class _WatchedRun:
+    def __init__(self, run: Run, text: Coloured) -> None:
+        self._run, self._text = run, text
+        self.forward = run.forward
+
+    @property
+    def rounds(self) -> Sequence[Round]:
+        return getattr(self._run, "rounds", ())
+
+    def take(self, rows: Any) -> list[tuple[int, int]]:
+        before = len(self.rounds)
+        tokens = self._run.take(rows)
+        new = self.rounds[before:]
+        self._text.forward([token for token, _ in tokens], new[0] if new else None)
+        return tokens
+
+
+@dataclass
+class _Stretch:
+    """Text of one token that has still to be written."""
+
+    length: int
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Wrong guesses in the place of a token."""
+
+    text: str
+    token: int  # its number
+
+
+class Coloured:
+    """One text: its tokens come forward by forward, its pieces as they become certain; the pieces, coloured, go out.
+
+    A piece is coloured by the token that completed each of its characters.  What the text leaves out (special tokens, a
+    stop string and what follows it) has no piece, and so is never seen.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int] = ()) -> None:
+        from fastdistill.text.stream import TextStream
+
+        self._tokenizer, self._stream = tokenizer, TextStream(tokenizer)
+        self._context = list(context)
+        self._tokens = 0
+        self._waiting: deque[_Stretch | _Refused] = deque()
+
+    def forward(self, tokens: Sequence[int], round: Round | None) -> None:
+        """The tokens of a forward: those accepted, then the one that it gave itself."""
+        accepted = 0 if round is None else round.accepted
+        for number, token in enumerate(tokens):
+            if number == accepted and round is not None and round.refused:
+                self._waiting.append(_Refused(self._spelt(round.refused), self._tokens))
+            length = len(self._stream.push(token))
+            if length:
+                self._waiting.append(_Stretch(length, number < accepted))
+            self._context = [*self._context[1 - _CONTEXT :], token]
+            self._tokens += 1
+
+    def piece(self, text: str) -> str:
+        """A piece of the text in colours, the wrong guesses before and within it shown."""
+        shown = ""
+        while text:
+            if not self._waiting:  # the rest of a last character
+                return shown + text
+            part = self._waiting[0]
+            if isinstance(part, _Refused):
+                shown += REFUSED + part.text + PLAIN
+                self._waiting.popleft()
+                continue
+            here, text = text[: part.length], text[part.length :]
+            shown += ACCEPTED + here + PLAIN if part.accepted else here
+            part.length -= len(here)
+            if not part.length:
+                self._waiting.popleft()
+        return shown
+
+    def rest(self, tokens: int) -> str:
+        """Of a text of so many tokens: the wrong guesses behind its last character."""
+        shown = ""
+        while self._waiting and isinstance(part := self._waiting.popleft(), _Refused) and part.token < tokens:
+            shown += REFUSED + part.text + PLAIN
+        return shown
+
+    def _spelt(self, guesses: Sequence[int]) -> str:
+        """Guesses as they would have stood here, in one line."""
+        before = self._tokenizer.decode(self._context)
+        after = self._tokenizer.decode([*self._context, *guesses])
+        while not after.startswith(before):  # half a character became a whole one
+            before = before[:-1]
+        text = after[len(before) :]
+        return "".join("↵" if char == "\n" else char if char.isprintable() else " " for char in text)
