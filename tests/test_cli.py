@@ -18,18 +18,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill import __version__, checkpoint, cli
 from fastdistill.checkpoint import open_checkpoint, write_checkpoint
-from fastdistill.cli import generate, terminal
+from fastdistill.cli import generate, guessing, terminal
+from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
+from fastdistill.decode import Costs, Round
+from fastdistill.kernels.verify_tree import RULES
 from fastdistill.models import plan_for
 from tests import small_models
 from tests.checkpoint.test_gguf import write_gguf
-from tests.text.tokenizers_made_here import byte_level
+from tests.text.tokenizers_made_here import byte_level, spelt
 
 COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "info")
 TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }}\n{% endfor %}assistant:"
+AUTO, SPECULATIVE = ("--decoder", "auto"), ("--decoder", "speculative")
+DRAFT, BLOCK = (*SPECULATIVE, "--drafter"), (*SPECULATIVE, "--rule", "block")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
 
@@ -55,6 +62,15 @@ def short_model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "short", max_position_embeddings=64)
 
 
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory):
+    """One with another vocabulary."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    config = small_models.config("plain")
+    write_checkpoint(folder, config.raw, small_models.tensors(plan_for(config)).values(), {})
+    return folder
+
+
 @pytest.fixture
 def run(capsys, monkeypatch):
     """run(arguments..., stdin=...) -> exit code, stdout, stderr, in this process."""
@@ -72,9 +88,9 @@ def run(capsys, monkeypatch):
 
 def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
     """The program, in a process of its own."""
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) | settings
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
     command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+    return subprocess.Popen(command, **pipes)
 
 
 # --- help, versions, errors -------------------------------------------------------------------------------------------
@@ -111,8 +127,9 @@ assert not {"numpy", "tokenizers", "tqdm", "fastdistill.kernels"} & set(sys.modu
     assert done.returncode == 0, done.stderr
 
 
-def test_formats_of_the_command_line_are_those_of_the_package():
+def test_formats_and_rules_of_the_command_line_are_those_of_the_package():
     assert set(terminal.FORMATS) == set(checkpoint.FORMATS)
+    assert set(guessing.RULES) == set(RULES)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +152,67 @@ def test_formats_of_the_command_line_are_those_of_the_package():
         (["info", "SHORT", "--capacity", "65"], 2, "capacity must lie in 1..64"),
         (["generate", "MODEL", "x", "--max-tokens", "many"], 2, "invalid int value: 'many'"),
         (["generate", "MODEL", "x", "--format", "q5"], 2, "invalid choice: 'q5'"),
+        # Before a model is looked for:
+        (
+            ["generate", "nowhere", "x", "--rule", "coupled"],
+            2,
+            "--rule goes with --decoder speculative, not with plain",
+        ),
+        (
+            ["chat", "nowhere", "--max-draft", "0"],
+            2,
+            "--max-draft goes with --decoder speculative or auto, not with plain",
+        ),
+        (["chat", "nowhere", "--show-accepted"], 2, "--show-accepted goes with --decoder speculative or auto"),
+        (["generate", "nowhere", "x", *AUTO, "--drafter", "lookup"], 2, "--drafter goes with --decoder speculative"),
+        (["generate", "nowhere", "x", *AUTO, "--max-draft", "0"], 2, "max_draft must lie in"),
+        (["generate", "nowhere", "x", *AUTO, "--show-accepted", "--json"], 2, "it does not go with --json"),
+        (
+            ["generate", "nowhere", "x", *SPECULATIVE, "--skip-layers", "1"],
+            2,
+            "goes with --drafter layers, not with lookup",
+        ),
+        (
+            ["generate", "nowhere", "x", *SPECULATIVE, "--draft-model", "y"],
+            2,
+            "goes with --drafter model, not with lookup",
+        ),
+        (["generate", "nowhere", "x", *SPECULATIVE, "--tree", "2x2"], 2, "--tree goes with --drafter model"),
+        (["generate", "nowhere", "x", *SPECULATIVE, "--tree", "2"], 2, "must be WIDTHxDEPTH such as 4x3, got '2'"),
+        (["generate", "nowhere", "x", *SPECULATIVE, "--max-draft", "0"], 2, "max_draft must lie in"),
+        (["generate", "nowhere", "x", *SPECULATIVE, "--continuations", "0"], 2, "continuations must lie in"),
+        (["generate", "nowhere", "x", *BLOCK, "--continuations", "2"], 2, "--rule block is for chains"),
+        (["generate", "nowhere", "x", *DRAFT, "model"], 2, "--drafter model needs --draft-model, or --draft-format"),
+        (["generate", "nowhere", "x", *DRAFT, "layers"], 2, "--drafter layers needs --skip-layers"),
+        (["generate", "nowhere", "x", *DRAFT, "layers", "--continuations", "2"], 2, "goes with --drafter lookup"),
+        (
+            ["generate", "nowhere", "x", *DRAFT, "model", "--draft-format", "q4", "--tree", "0x2"],
+            2,
+            "width must lie in",
+        ),
+        (
+            ["generate", "nowhere", "x", *BLOCK, *DRAFT, "model", "--draft-model", "y", "--tree", "2x2"],
+            2,
+            "not with block",
+        ),
+        (["generate", "MODEL", "x", *DRAFT, "model", "--draft-model", "y"], 1, "y: is neither a folder nor"),
+        (
+            ["generate", "MODEL", "x", *DRAFT, "layers", "--skip-layers", "2"],
+            2,
+            "--skip-layers must lie in 1..1, got 2",
+        ),
+        (["generate", "MODEL", "x", *DRAFT, "model", "--draft-model", "OTHER"], 2, "--draft-model has 300 tokens, the"),
         (["fetch", "gpt-5"], 2, "invalid choice: 'gpt-5'"),
         (["dance"], 2, "invalid choice: 'dance'"),
     ],
 )
-def test_mistakes_are_said_in_words(run, model, short_model, tmp_path, monkeypatch, arguments, code, words):
+def test_mistakes_are_said_in_words(
+    run, model, short_model, other_model, tmp_path, monkeypatch, arguments, code, words
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
-    places = {"MODEL": model, "SHORT": short_model}
+    places = {"MODEL": model, "SHORT": short_model, "OTHER": other_model}
     found, out, err = run(*(places.get(argument, argument) for argument in arguments))
     assert (found, out) == (code, "")
     assert re.search(r"^fastdistill( \w+)?: error: ", err, re.MULTILINE) and words in err
@@ -222,11 +291,11 @@ def test_generate_passes_every_option_on(run, model, monkeypatch):
     options = dict(max_tokens=7, temperature=0.5, top_k=3, top_p=0.9, min_p=0.25, repetition_penalty=1.5, seed=9)
     flags = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
     assert run("generate", model, "the", *flags, "--stop", "a", "--stop", "b")[0] == 0
-    assert given == options | {"stop": ["a", "b"]}
+    assert given == options | {"stop": ["a", "b"], "decoder": fd.Autoregressive()}
     given.clear()
     assert run("generate", model, "the")[0] == 0
     defaults = dict(max_tokens=128, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
-    assert given == defaults | {"stop": []}
+    assert given == defaults | {"stop": [], "decoder": fd.Autoregressive()}
 
 
 def test_statistics_go_to_stderr(run, model):
@@ -262,6 +331,238 @@ def test_demo_fetches_answers_and_counts(run, model, monkeypatch):
     assert err.startswith("> the\n") and "prompt  " in err and "answer  9 tokens" in err and "model   f32" in err
 
 
+# --- guessing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def with_places(arguments, model) -> list[str]:
+    return [str(model) if argument == "MODEL" else argument for argument in arguments]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        AUTO,
+        [*AUTO, "--continuations", "3", "--max-draft", "5"],
+        SPECULATIVE,
+        [*SPECULATIVE, "--rule", "coupled", "--continuations", "3"],
+        [*DRAFT, "model", "--draft-format", "q4"],
+        [*DRAFT, "model", "--draft-model", "MODEL", "--draft-format", "q8", "--tree", "3x2"],
+        [*DRAFT, "layers", "--skip-layers", "1", "--max-draft", "3"],
+    ],
+    ids=" ".join,
+)
+def test_guessing_writes_the_text_of_plain_decoding(run, model, no_cache, options):
+    for sampled in ((), ("--temperature", 0.9, "--seed", 4)):
+        said = ["generate", model, "the", "--max-tokens", 40, *sampled]
+        assert run(*said, *with_places(options, model))[:2] == run(*said)[:2]
+
+
+@pytest.mark.parametrize("rule", guessing.RULES)
+@pytest.mark.parametrize("drafter", [("lookup",), ("model", "--draft-format", "q4"), ("layers", "--skip-layers", "1")])
+def test_every_rule_writes_with_every_drafter(run, model, rule, drafter):
+    said = [
+        "generate",
+        model,
+        "the",
+        "--max-tokens",
+        20,
+        "--temperature",
+        0.9,
+        *DRAFT,
+        *drafter,
+        "--rule",
+        rule,
+        "--json",
+    ]
+    code, out, err = run(*said)
+    assert (code, err) == (0, "") and json.loads(out)["stats"]["new_tokens"] == 20
+    assert json.loads(run(*said)[1])["tokens"] == json.loads(out)["tokens"]  # same seed, same text
+
+
+def test_options_become_decoders(run, model, no_cache, monkeypatch):
+    seen = []
+
+    def spy(self, prompt, *, decoder, **options):
+        seen.append(decoder)
+        return iter_of_nothing()
+
+    def iter_of_nothing():
+        yield from ()
+        return fd.Generation(finish_reason="length")
+
+    monkeypatch.setattr(fd.Model, "stream", spy)
+
+    def decoder(*options):
+        code, _, err = run("generate", model, "the", *options)
+        assert code == 0, err
+        return seen.pop()
+
+    lookup, three = fd.PromptLookup(), fd.PromptLookup(continuations=3)
+    assert decoder("--decoder", "plain") == fd.Autoregressive()
+    assert decoder(*SPECULATIVE) == fd.Speculative(lookup)
+    assert decoder(*SPECULATIVE, "--rule", "traversal", "--continuations", 3, "--max-draft", 5) == fd.Speculative(
+        three, rule="traversal", max_draft=5
+    )
+    assert decoder(*DRAFT, "layers", "--skip-layers", 1) == fd.Speculative(fd.LayerSkip(1))
+    found = decoder(*DRAFT, "model", "--draft-format", "q4", "--tree", "3x2", "--rule", "typical", "--max-draft", 6)
+    assert found == fd.Speculative(found.drafter, rule="typical", tree=fd.Tree(3, 2), max_draft=6)
+    assert set(found.drafter.model.network.weights.formats.values()) == {"q4", "f32"}  # norms are f32
+    found = decoder(*AUTO, "--continuations", 3, "--max-draft", 5)
+    assert found == fd.Auto(found.costs, three, max_draft=5)
+    assert decoder(*AUTO) == fd.Auto(found.costs)  # kept, not measured again
+
+
+def test_costs_are_measured_once_and_that_is_said(run, model, no_cache, tmp_path):
+    said = ["generate", model, "the", "--max-tokens", 9]
+    plain = run(*said)
+    code, out, err = run(*said, *AUTO)
+    assert (code, out) == plain[:2]
+    lines = err.splitlines()
+    assert lines[0] == (
+        f"measuring what forwards of 1 to 16 rows cost here, once: kept in {tmp_path / 'cache/fastdistill/costs'}"
+    )
+    (file,) = (tmp_path / "cache/fastdistill/costs").iterdir()
+    assert "\n".join(lines[1:]) == str(Costs.from_dict(json.loads(file.read_text())))
+    assert run(*said, *AUTO) == plain
+
+
+def test_statistics_say_what_became_of_the_guesses(run, model):
+    """The model itself is always right: 5 guesses a forward, and no guess at a text's last token."""
+    said = ["generate", model, "the", "--max-tokens", 15, *DRAFT, "model", "--draft-model", model, "--max-draft", 5]
+    _, out, err = run(*said, "--stats")
+    assert out == run("generate", model, "the", "--max-tokens", 15)[1]
+    assert "\nguesses 11 in 3 of 3 forwards, 11 right (100 %); 4.67 tokens a forward\n" in err
+    table = "depth       1     2     3     4     5\nasked       3     2     2     2     2\nright  "
+    assert table + " 100 %" * 5 + "\n" in err
+    facts = json.loads(run(*said, "--json")[1])
+    assert facts["guesses"] == {"asked": [3, 2, 2, 2, 2], "right": [3, 2, 2, 2, 2]}
+    assert (facts["stats"]["drafted"], facts["stats"]["accepted"], facts["stats"]["forwards"]) == (11, 11, 3)
+    assert "guesses" not in json.loads(run("generate", model, "the", "--json")[1])
+    assert "guesses" not in run("generate", model, "the", "--stats")[2]
+    assert "guesses 0 in 0 of 0" not in run("generate", model, "the", *SPECULATIVE, "--max-tokens", 1, "--stats")[2]
+    err = run("generate", model, "日", *SPECULATIVE, "--max-tokens", 3, "--stats")[2]
+    assert "guesses 0 in 0 of 2 forwards, 0 right; 1.00 tokens a forward\nmodel" in err
+
+
+def test_guesses_are_counted_where_those_before_them_were_right():
+    rounds = [Round(3, 1, (7, 8)), Round(3, 3), Round(0, 0), Round(2, 0, (4, 5)), Round(9, 2, (1,))]
+    assert guessing.by_depth(rounds) == {"asked": [4, 3, 2], "right": [3, 2, 1]}
+    assert guessing.by_depth([]) == guessing.by_depth([Round(0, 0)]) == {"asked": [], "right": []}
+
+
+# --- guesses in colours -----------------------------------------------------------------------------------------------
+
+
+def stripped(shown: str) -> str:
+    """What is left of it without wrong guesses and escape codes."""
+    return re.sub(r"\x1b\[\d+m", "", re.sub(re.escape(REFUSED) + ".*?" + re.escape(PLAIN), "", shown))
+
+
+def test_colours_tell_tokens_and_wrong_guesses_apart(model):
+    tokenizer = fd.load(model).tokenizer
+    the, _the, ab, end, line, x = (
+        tokenizer.token_id(spelt(word)) for word in ("the", " the", "ab", "END", "\n\n", "x")
+    )
+    first, second, third = (1 + byte for byte in "日".encode())
+    text = Coloured(tokenizer)
+
+    def green(words):
+        return ACCEPTED + words + PLAIN
+
+    def red(words):
+        return REFUSED + words + PLAIN
+
+    text.forward([the], None)
+    assert text.piece("the") == "the"
+    text.forward([_the, ab], Round(3, 1, (end, line)))
+    assert text.piece(" theab") == green(" the") + red("END↵↵") + "ab"
+    text.forward([first, second], Round(2, 1, (x,)))  # no character yet, so no piece
+    text.forward([third, x], Round(1, 1))
+    assert text.piece("日x") == red("x") + green("日") + "x"  # half a character stood before it
+    text.forward([first], Round(2, 0, (ab, x)))
+    text.forward([second, third, the], Round(3, 2, ()))
+    assert text.piece("日t") == red("abx") + green("日") + "t"  # the rest may become a stop string
+    text.forward([x, ab, ab], Round(3, 2, (x,)))
+    assert text.piece("he") + text.piece("x") == "he" + green("x")
+    text.forward([0], Round(3, 0, (the,)))  # end of text
+    assert text.piece("abab") == green("ab") + red("x") + "ab"
+    assert text.rest(tokens=99) == red("the") and text.rest(tokens=99) == ""
+
+
+def test_what_lies_beyond_the_end_is_not_shown(model):
+    tokenizer = fd.load(model).tokenizer
+    the, ab = (tokenizer.token_id(word) for word in ("the", "ab"))
+    text = Coloured(tokenizer)
+    text.forward([the, 0, ab], Round(4, 2, (the, the)))  # a right guess ended the text
+    assert text.piece("the") == ACCEPTED + "the" + PLAIN and text.rest(tokens=2) == ""
+    text = Coloured(tokenizer)
+    text.forward([the, ab, ab], Round(3, 2, (the,)))
+    assert text.piece("t") == ACCEPTED + "t" + PLAIN and text.rest(tokens=1) == ""  # "he" was a stop string
+
+
+@pytest.fixture(scope="module")
+def loaded(model):
+    return fd.load(model)
+
+
+ESCAPE = 1 + 0x1B  # its token: a text that holds escape codes itself cannot be stripped of ours
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), temperature=st.sampled_from([0.0, 0.8, 1.5]), right=st.floats(0.3, 1.0),
+    stops=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 4)), max_size=2), count=st.integers(0, 30),
+    tree=st.booleans(), end=st.booleans(), most=st.integers(1, 9),
+)  # fmt: skip
+def test_the_text_shown_is_the_text(loaded, seed, temperature, right, stops, count, tree, end, most):
+    """Without wrong guesses and colours: whatever is guessed, half characters, stop strings and ends of text included."""
+    allowed = [token for token in range(loaded.vocab_size) if token != ESCAPE]
+    options = {"max_tokens": count, "temperature": temperature, "seed": seed, "allowed": allowed}
+    prompt = loaded.tokenizer.encode("the 日")
+    whole = loaded.generate(prompt, **options)
+    options["stop"] = [whole.text[at : at + length] for at, length in stops if whole.text[at : at + length]]
+    options["stop_token_ids"] = whole.tokens[-4:-3] if end else []
+    plain = loaded.generate(prompt, **options)
+    random = np.random.default_rng(seed)
+
+    def guess(text, budget):
+        rest = whole.tokens[len(text) - len(prompt) :][:budget]
+        tokens = [token if random.random() < right else int(random.integers(300) % loaded.vocab_size) for token in rest]
+        return fd.Draft(
+            tokens, [int(random.integers(max(i - 2, -1), i)) if tree else i - 1 for i in range(len(tokens))]
+        )
+
+    watching = ShowAccepted(fd.Speculative(fd.CallableDrafter(guess), max_draft=most), loaded.tokenizer)
+    stream, shown = loaded.stream(prompt, decoder=watching, **options), ""
+    while True:
+        try:
+            shown += watching.coloured(next(stream))
+        except StopIteration as end:
+            generation = end.value
+            break
+    shown += watching.rest(generation)
+    assert stripped(shown) == generation.text == plain.text and generation.tokens == plain.tokens
+
+
+def test_colours_at_a_terminal_and_nowhere_else(run, model):
+    said = ["generate", model, "ab", "--max-tokens", 30, *DRAFT, "model", "--draft-format", "q4", "--show-accepted"]
+    plain = run("generate", model, "ab", "--max-tokens", 30)
+    assert run(*said) == plain and "\x1b" not in plain[1]
+    expected = plain[1].replace("\n", "\r\n")
+    terminal = Terminal(*said, TERM="xterm", NO_COLOR="")
+    terminal.expect(f"{REFUSED}wrong guesses{PLAIN}\r\n")
+    assert terminal.end() == 0 and ACCEPTED in terminal.seen and REFUSED in terminal.seen
+    assert stripped(terminal.seen) == expected
+    for environment in ({"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}):
+        terminal = Terminal(*said, **environment)
+        assert terminal.end() == 0 and terminal.seen == expected
+
+
 # --- chat -------------------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +587,13 @@ def test_chat_answers_each_line_and_remembers(run, model):
     assert [bool(reused) for _, reused in prompts] == [False, True]
     assert int(prompts[1][1]) >= int(prompts[0][0])  # the cache held the first prompt at least
     assert err.count("(cut after --max-tokens)") == 2 and ">" not in out
+
+
+def test_chat_guesses_too(run, model, no_cache):
+    answers = "".join(answer + "\n" for answer in conversation(model, "the", "日本?", max_tokens=20))
+    for options in (AUTO, SPECULATIVE, [*DRAFT, "model", "--draft-format", "q4", "--show-accepted"]):
+        code, out, err = run("chat", model, "--max-tokens", 20, "--stats", *options, stdin="the\n日本?".encode())
+        assert (code, out) == (0, answers) and len(re.findall(r"^guesses \d+ in ", err, re.MULTILINE)) == 2
 
 
 def test_chat_takes_commands_and_a_system_message(run, model):
@@ -441,10 +749,11 @@ def test_text_that_the_output_cannot_spell_is_replaced(model):
 class Terminal:
     """The program in a terminal of its own."""
 
-    def __init__(self, *arguments: object) -> None:
+    def __init__(self, *arguments: object, **environment: str) -> None:
         self.controller, terminal = os.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-        self.process = start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+        settings = dict(stdin=terminal, stdout=terminal, stderr=terminal, env=ENVIRONMENT | environment)
+        self.process = start(*arguments, start_new_session=True, **settings)
         os.close(terminal)
         self.seen = ""
 
@@ -483,8 +792,9 @@ class Terminal:
         return bool(data)
 
 
-def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(model):
-    terminal = Terminal("chat", model, "--max-tokens", 100_000, "--stats")
+@pytest.mark.parametrize("options", [(), (*DRAFT, "layers", "--skip-layers", 1, "--show-accepted")], ids=str)
+def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(model, options):
+    terminal = Terminal("chat", model, "--max-tokens", 100_000, "--stats", *options)
     terminal.expect("Ctrl-D leaves")
     terminal.expect("> ")
     terminal.type("the\n")
