@@ -384,8 +384,8 @@ def test_every_rule_writes_with_every_drafter(run, model, rule, drafter):
     assert json.loads(run(*said)[1])["tokens"] == json.loads(out)["tokens"]  # same seed, same text
 
 
-def test_options_become_decoders(run, model, no_cache, monkeypatch):
-    seen = []
+def test_options_become_decoders(run, tmp_path, no_cache, monkeypatch):
+    model, seen = write_model(tmp_path / "model", num_hidden_layers=3), []
 
     def spy(self, prompt, *, decoder, **options):
         seen.append(decoder)
@@ -408,7 +408,7 @@ def test_options_become_decoders(run, model, no_cache, monkeypatch):
     assert decoder(*SPECULATIVE, "--rule", "traversal", "--continuations", 3, "--max-draft", 5) == fd.Speculative(
         three, rule="traversal", max_draft=5
     )
-    assert decoder(*DRAFT, "layers", "--skip-layers", 1) == fd.Speculative(fd.LayerSkip(1))
+    assert decoder(*DRAFT, "layers", "--skip-layers", 1) == fd.Speculative(fd.LayerSkip(2))
     found = decoder(*DRAFT, "model", "--draft-format", "q4", "--tree", "3x2", "--rule", "typical", "--max-draft", 6)
     assert found == fd.Speculative(found.drafter, rule="typical", tree=fd.Tree(3, 2), max_draft=6)
     assert set(found.drafter.model.network.weights.formats.values()) == {"q4", "f32"}  # norms are f32

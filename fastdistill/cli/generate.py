@@ -40,6 +40,9 @@ _GENERATE = """\
 
 The same seed gives the same text. Ctrl-C stops.
 
+Where tokens are guessed, --stats ends with a table, and --json has it as "guesses": of the first, second, ... guess of a forward,
+how many were asked, those before them being right, and how many of these were right.
+
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
 context once a layer; activations are left out. A stage's time includes waiting for its slowest thread; "rest" is the time
