@@ -413,7 +413,7 @@ def test_options_become_decoders(run, tmp_path, no_cache, monkeypatch):
     assert found == fd.Speculative(found.drafter, rule="typical", tree=fd.Tree(3, 2), max_draft=6)
     assert set(found.drafter.model.network.weights.formats.values()) == {"q4", "f32"}  # norms are f32
     found = decoder(*AUTO, "--continuations", 3, "--max-draft", 5)
-    assert found == fd.Auto(found.costs, three, max_draft=5)
+    assert found == fd.Auto(found.costs, fd.PromptLookup(min_match=1, continuations=3), max_draft=5)
     assert decoder(*AUTO) == fd.Auto(found.costs)  # kept, not measured again
 
 
@@ -424,7 +424,7 @@ def test_costs_are_measured_once_and_that_is_said(run, model, no_cache, tmp_path
     assert (code, out) == plain[:2]
     lines = err.splitlines()
     assert lines[0] == (
-        f"measuring what forwards of 1 to 16 rows cost here, once: kept in {tmp_path / 'cache/fastdistill/costs'}"
+        f"measuring what forwards of 1 to 32 rows cost here, once: kept in {tmp_path / 'cache/fastdistill/costs'}"
     )
     (file,) = (tmp_path / "cache/fastdistill/costs").iterdir()
     assert "\n".join(lines[1:]) == str(Costs.from_dict(json.loads(file.read_text())))

@@ -69,7 +69,7 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         "(default). rejection, block, traversal: lossless as well, each text as likely as in plain decoding, but a seed gives "
         "another one. typical: lossy, whatever the model finds plausible",
     )
-    add("--max-draft", type=int, metavar="N", help="most guesses a round (default: 8; of auto: 15)")
+    add("--max-draft", type=int, metavar="N", help="most guesses a round (default: 8; of auto: 31)")
     add(
         "--continuations",
         type=int,
@@ -110,7 +110,8 @@ def guessing(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         **most,
     )
     if arguments.decoder == "auto":
-        return lambda model: Auto(_costs(model), lookup, **most)
+        weighed = PromptLookup(min_match=1, continuations=arguments.continuations)  # a short match is weighed as one
+        return lambda model: Auto(_costs(model), weighed, **most)
     if arguments.drafter == "model":
         folder = None if arguments.draft_model is None else find_folder(arguments.draft_model)
 
@@ -196,7 +197,7 @@ def _costs(model: Model) -> Costs:
     if file is not None and file.exists():
         return model.costs
     kept = "" if file is None else f", once: kept in {file.parent}"
-    say(f"measuring what forwards of 1 to 16 rows cost here{kept}")
+    say(f"measuring what forwards of 1 to 32 rows cost here{kept}")
     costs = model.costs
     say(str(costs))
     return costs

@@ -17,9 +17,9 @@ from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.read import Read
 
-ROWS = (1, 2, 3, 4, 6, 8, 12, 16)
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (32, 512)
-REPETITIONS = 5
+REPETITIONS = 4
 
 
 @dataclass(frozen=True)

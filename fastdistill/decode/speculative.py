@@ -161,10 +161,12 @@ class SpeculativeRun:
             assert rows.tokens is not None  # `read` asked for them
             return verify_tree(self._row_parents, self._rows, rows.tokens)
         sampler, n = self._request.sampler, len(self._rows)
-        law_rows = None if draft.law_rows is None else np.concatenate([np.array([-1], np.int32), draft.law_rows])
+        drawn = draft.laws is not None and settings.rule != "typical"  # which does not ask how tokens were drafted
+        law_rows = np.concatenate([np.array([-1], np.int32), draft.law_rows]) if drawn else None
         return verify_tree(
-            self._row_parents, self._rows, self._laws(rows), rule=settings.rule, drafts=draft.laws, draft_rows=law_rows,
-            replacement=draft.replacement, uniforms=uniforms(sampler, self._base, len(self.rounds), n),
+            self._row_parents, self._rows, self._laws(rows), rule=settings.rule,
+            drafts=draft.laws if drawn else None, draft_rows=law_rows, replacement=draft.replacement,
+            uniforms=uniforms(sampler, self._base, len(self.rounds), n),
             lenience=settings.lenience, epsilon=settings.epsilon, delta=settings.delta,
         )  # fmt: skip
 

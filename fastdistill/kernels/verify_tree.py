@@ -10,7 +10,7 @@ from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import check_array, check_integer, check_number, check_status, ffi, lib, pointer
 from fastdistill.kernels.residual_distribution import refuse_entries
 
-_RULES = {
+RULES = {
     "coupled": lib.FD_COUPLED,
     "rejection": lib.FD_REJECTION,
     "block": lib.FD_TRAVERSAL,
@@ -46,7 +46,7 @@ def _choice(name: str, value: Any, choices: Any) -> str:
 
 def verify_tree_workspace(rule: str, nodes: int, vocab: int) -> np.ndarray:
     """Memory for `verify_tree` over trees of up to so many nodes, to use again and again; taken as it is written."""
-    code = _RULES[_choice("rule", rule, _RULES)]
+    code = RULES[_choice("rule", rule, RULES)]
     nodes, vocab = check_integer("nodes", nodes, 1, _MOST), check_integer("vocab", vocab, 1, _MOST)
     return np.empty(lib.fd_verify_tree_workspace(code, nodes, vocab), np.uint8)
 
@@ -95,11 +95,11 @@ def verify_tree(
     """
     (nodes,) = check_array("parents", parents, np.int32, (None,))
     check_array("tokens", tokens, np.int32, (nodes,))
-    _choice("rule", rule, _RULES)
+    _choice("rule", rule, RULES)
     offsets, most_nodes = _offsets(offsets, nodes)
     trees = len(offsets) - 1
     settings = ffi.new("struct fd_verifier *")
-    settings.rule, settings.chain = _RULES[rule], rule == "block"
+    settings.rule, settings.chain = RULES[rule], rule == "block"
     settings.replacement, settings.scale, settings.exponent = bool(replacement), 1, 1
     settings.epsilon = check_number("epsilon", epsilon, 0, np.inf)
     settings.delta = check_number("delta", delta, 0, np.inf)
@@ -132,7 +132,7 @@ def verify_tree(
         if workspace is None:
             workspace = verify_tree_workspace(rule, most_nodes, vocab)
         (size,) = check_array("workspace", workspace, np.uint8, (None,))
-        needed = lib.fd_verify_tree_workspace(_RULES[rule], most_nodes, vocab)
+        needed = lib.fd_verify_tree_workspace(RULES[rule], most_nodes, vocab)
         if size < needed:
             raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
     found = Verified(

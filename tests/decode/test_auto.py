@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, PromptLookup, generate, measure_costs
-from fastdistill.decode.auto import CREDIT, SHARE, Pace
+from fastdistill.decode.auto import CREDIT, PRIOR, SHARE, Pace
 from fastdistill.decode.costs import kept_costs
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sample import Sampler
@@ -105,12 +105,10 @@ def test_wrong_guesses_are_given_up_and_right_ones_taken_up_again():
 @given(data=st.data(), size=st.integers(1, 7), costs=some_costs)
 def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
     parents = [data.draw(st.integers(-1, row - 1)) for row in range(size)]
-    kinds = np.array([data.draw(st.sampled_from([1, 2, 4, 8, 16])) for _ in range(size)], np.int32)
+    kinds = np.array([data.draw(st.sampled_from([1, 3, 8, 40, 2000])) for _ in range(size)], np.int32)
     draft, pace = Draft(list(range(size)), parents, kinds=kinds), Pace(costs)
     pace._plain = 1e6  # rich: nothing is forbidden
-    chances = [0.0] * size
-    for row, parent in enumerate(parents):
-        chances[row] = pace._chance(int(kinds[row])) * (1.0 if parent < 0 else chances[parent])
+    chances = pace.chances(draft)
 
     def worth(part):
         return (1 + sum(chances[row] for row in part)) / costs.by_rows(0)[len(part)]
@@ -179,3 +177,18 @@ def test_costs_of_a_session_are_measured_whatever_its_size(most_positions):
 def test_settings_that_make_no_sense_are_refused(make):
     with pytest.raises(ArgumentError):
         make()
+
+
+def test_chances_are_those_of_a_beta_law():
+    """Two guesses in a row are right with the mean of p^2, by integration; a guess of another class begins anew."""
+    pace = Pace(FLAT)
+    right, wrong = PRIOR[2]
+    p = (np.arange(200000) + 0.5) / 200000
+    density = p ** (right - 1) * (1 - p) ** (wrong - 1)
+    mean, square = ((p**n * density).sum() / density.sum() for n in (1, 2))
+    draft = Draft([5, 6, 7, 8], [-1, 0, 1, -1], kinds=np.array([5, 5, 1, 1], np.int32))
+    other = PRIOR[0][0] / sum(PRIOR[0])
+    np.testing.assert_allclose(pace.chances(draft), [mean, square, square * other, other], rtol=1e-4)
+    pace.learn(draft, np.array([1, -1, 0, 0], np.int8), 0)
+    np.testing.assert_allclose(pace.chances(draft)[0], (right + 1) / (right + wrong + 2))
+    np.testing.assert_allclose(pace.chances(draft)[3], other)  # it was not asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -147,3 +148,23 @@ def test_the_reference_executor_draws_the_same(isa):
         sampler = Sampler(temperature, seed=3)
         want = drawn(network_of(z, "reference"), sampler, positions)[0].tokens
         np.testing.assert_array_equal(drawn(network_of(z), sampler, positions)[0].tokens, want)
+
+
+@pytest.mark.parametrize("reached", [(3e38, 1e30), (3e38, 9.0), (0.0, 5.0), (-1e4, -3.0), (-3e38, -1e30)])
+def test_what_threads_tell_each_other_changes_no_token(isa, reached, monkeypatch):
+    """A pass that begins with a false report: a key that nobody has, over a top that nobody has."""
+    module = sys.modules["fastdistill.runtime.forward_many"]  # its function has the same name
+    truth = module._draws
+
+    def false(read, n):
+        draws = truth(read, n)
+        draws["reached"] = np.array(reached, np.float32).view(np.uint64)
+        return draws
+
+    monkeypatch.setattr(module, "_draws", false)
+    z = np.random.default_rng(0).normal(0, 3, (10, 3000)).astype(np.float32)
+    positions = np.arange(10, dtype=np.int32)
+    for temperature in TEMPERATURES:
+        sampler = Sampler(temperature, seed=5)
+        rows, _ = drawn(network_of(z), sampler, positions)
+        np.testing.assert_array_equal(rows.tokens, sample(z, sampler, positions))

@@ -29,8 +29,8 @@ class PromptLookup:
     raises  ArgumentError
     """
 
-    max_match: int = 16
-    min_match: int = 2
+    max_match: int = 32
+    min_match: int = 3
     continuations: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,11 +61,7 @@ class PromptLookupRun:
         share = budget // count
         reach = [budget - share * (count - 1), *[share] * (count - 1)]
         paths = [text[start + np.arange(n) % (len(text) - start)] for start, n in zip(starts, reach, strict=False)]
-        kinds = [
-            KINDS * rank + np.minimum(length + np.arange(len(path)), settings.max_match)
-            for rank, (path, length) in enumerate(zip(paths, lengths, strict=False))
-        ]
-        return merged(paths, kinds)
+        return merged(paths, [KINDS * rank + int(length) for rank, length in enumerate(lengths[:count])])
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         self._append(np.array(tokens, np.int32))
@@ -80,15 +76,15 @@ class PromptLookupRun:
         self._length = end
 
 
-def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:
+def merged(paths: Sequence[np.ndarray], kinds: Sequence[int]) -> Draft:
     """Paths of tokens as one tree in which what they share stands once, with the kind of the first path that has it."""
     if len(paths) == 1:
-        return Draft(paths[0], kinds=kinds[0])
+        return Draft(paths[0], kinds=np.full(len(paths[0]), kinds[0], np.int32))
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
     rows: list[tuple[int, int, int]] = []
-    for path, alike in zip(paths, kinds, strict=True):
+    for path, kind in zip(paths, kinds, strict=True):
         node = -1
-        for token, kind in zip(path.tolist(), alike.tolist(), strict=True):
+        for token in path.tolist():
             parent, node = node, nodes.setdefault((node, token), len(nodes))
             if node == len(rows):
                 rows.append((token, parent, kind))
