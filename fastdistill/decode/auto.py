@@ -70,22 +70,26 @@ class Pace:
         if len(draft) == 0:
             return draft
         chances = self.chances(draft)
-        ranked = np.argsort(-chances, kind="stable")  # parents first: no child is likelier, or stands before
-        seconds = self._costs.by_rows(context)[: len(draft) + 1]
-        expected = 1 + np.cumsum([0.0, *chances[ranked]])[: len(seconds)]
+        ranked = sorted(range(len(draft)), key=chances.__getitem__, reverse=True)  # parents first: no child is likelier
+        seconds = self._costs.by_rows(context).tolist()
         room = CREDIT * seconds[0] + SHARE * self._plain + self._gain
-        worth = np.where(seconds - seconds[0] <= room, expected / seconds, 0.0)
-        worth[0] = 1 / seconds[0]
-        return draft.only(np.sort(ranked[: int(worth.argmax())]))
+        tokens, count, rate = 1.0, 0, 1 / seconds[0]
+        for guesses, guess in enumerate(ranked[: len(seconds) - 1], 1):
+            tokens += chances[guess]
+            if seconds[guesses] - seconds[0] > room:
+                break
+            if tokens > rate * seconds[guesses]:
+                count, rate = guesses, tokens / seconds[guesses]
+        return draft.only(np.array(sorted(ranked[:count]), np.int64))
 
-    def chances(self, draft: Draft) -> np.ndarray:
-        """Of each guess to be right with all before it, float64 (n,).
+    def chances(self, draft: Draft) -> list[float]:
+        """Of each guess to be right with all before it.
 
         A class has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
         row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
         """
         classes, parents = _classes(draft), draft.parents.tolist()
-        chances, before = np.ones(len(draft)), [0] * len(draft)  # before: guesses of the same class in a row
+        chances, before = [1.0] * len(draft), [0] * len(draft)  # before: guesses of the same class in a row
         for guess, (kind, parent) in enumerate(zip(classes, parents, strict=True)):
             if parent >= 0:
                 before[guess] = before[parent] + 1 if classes[parent] == kind else 0
@@ -99,12 +103,14 @@ class Pace:
         seconds, tokens = self._costs.by_rows(context), 1 + int((verdicts > 0).sum())
         self._plain += tokens * seconds[0]
         self._gain += tokens * seconds[0] - seconds[len(draft)]
-        classes = np.array(_classes(draft), np.int64)
-        for kind, (right, wrong) in enumerate(PRIOR):
-            asked = verdicts[(classes == kind) & (verdicts != 0)]
-            left = MEMORY if len(asked) else FADING
-            self._right[kind] = right + left * (self._right[kind] - right) + int((asked > 0).sum())
-            self._wrong[kind] = wrong + left * (self._wrong[kind] - wrong) + int((asked < 0).sum())
+        right, wrong = [0] * len(PRIOR), [0] * len(PRIOR)
+        for kind, verdict in zip(_classes(draft), verdicts.tolist(), strict=True):
+            right[kind] += verdict > 0
+            wrong[kind] += verdict < 0
+        for kind, (before_right, before_wrong) in enumerate(PRIOR):
+            left = MEMORY if right[kind] + wrong[kind] else FADING
+            self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
+            self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
 
 
 def _classes(draft: Draft) -> list[int]:
