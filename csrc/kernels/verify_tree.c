@@ -55,11 +55,19 @@ static inline struct verify_law verify_law_after(const struct verify *v, int64_t
 static inline double verify_chunk(int64_t n, const float *p, vi *bits)
 {
     vd sum = vd_zero();
-    for (int64_t i = 0; i < n; i += 16) {
-        vf pi = vf_load_part(p + i, n - i, 0.0f);
-        *bits = vi_max_unsigned(*bits, vi_of_bits(pi));
+    vi most = *bits;                                   /* in registers */
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        vf pi = vf_load(p + i);
+        most = vi_max_unsigned(most, vi_of_bits(pi));
         sum = vd_add_floats(sum, pi);
     }
+    if (i < n) {
+        vf pi = vf_load_part(p + i, n - i, 0.0f);
+        most = vi_max_unsigned(most, vi_of_bits(pi));
+        sum = vd_add_floats(sum, pi);
+    }
+    *bits = most;
     return vd_sum(sum);
 }
 static struct residual verify_sum(int64_t vocab, const float *p, double *sums)           /* sums or NULL */

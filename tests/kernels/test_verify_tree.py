@@ -187,8 +187,9 @@ def test_a_drafter_that_is_the_target_is_always_accepted():
         for _, tree in drafted(0, shape, (), True):
             same = tree._replace(drafts=tree.target, draft_rows=tree.parents)
             if all(same.target[same.parents[1:], same.tokens[1:]] > 0):
-                assert all(last == (3 if rule != "rejection" else last) for _, last, _ in outcomes(same, WALKS[rule]))
-                assert [p for p, _, _ in outcomes(same, WALKS[rule])] == [1.0]
+                assert [outcome[:2] for outcome in outcomes(same, WALKS[rule])] == [
+                    (1.0, 3)
+                ]  # the first of the deepest
 
 
 def test_as_many_draws_without_replacement_as_tokens_are_always_accepted():
@@ -582,6 +583,17 @@ def test_what_is_left_may_be_as_small_as_floats_are(isa):
             parents, np.array([0, 2, 2], np.int32), target, rule=rule, drafts=drafts, draft_rows=rows, uniforms=uniforms
         )
         assert found.tokens.tolist() == [1, -1, -1] and found.verdicts.tolist() == [1, -1, -1]
+
+
+def test_what_is_left_of_a_peaked_row_is_summed_and_not_subtracted(isa):
+    """1 - 1 + 1e-15 + 3e-15 is 3.997e-15 in doubles; the second token has a quarter of what is left, and a chance of 1/2."""
+    target, drafts = np.tile(np.array([0, 0.125, 0.875], np.float32), (3, 1)), np.array([[1, 1e-15, 3e-15]], np.float32)
+    tree = {"parents": np.array([-1, 0, 0], np.int32), "tokens": np.array([0, 0, 1], np.int32), "target": target}
+    rows = {"drafts": drafts, "draft_rows": np.zeros(3, np.int32), "replacement": False}
+    for rule in ("rejection", "traversal"):
+        for u, verdict in ((0.49999, 1), (0.50001, -1)):
+            found = verify_tree(**tree, **rows, rule=rule, uniforms=np.array([0.5, 0.0, u]))
+            assert found.verdicts.tolist() == [1, -1, verdict]
 
 
 @given(seed=seeds, rule=st.sampled_from(["rejection", "traversal"]))
