@@ -20,6 +20,7 @@ from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
+from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Limits, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.errors import ArgumentError, CapacityError
@@ -178,7 +179,8 @@ class Model:
         results: list[Generation] = []
         for start in range(0, len(prompts), MOST_TOGETHER):
             some = prompts[start : start + MOST_TOGETHER]
-            results += _finished([self._text(one, *arguments, **options) for one in some])
+            shared = options | {"_together": len(some)}
+            results += _finished([self._text(one, *arguments, **shared) for one in some])
         return results
 
     def stream(self, prompt: Prompt, *arguments: Any, **options: Any) -> Generator[str, None, Generation]:
@@ -213,6 +215,7 @@ class Model:
         logprobs: int = 0,
         session: Session | None = None,
         decoder: Decoder | str | None = None,
+        _together: int = 1,
     ) -> Text:
         if isinstance(prompt, str):
             prompt = self.tokenizer.encode(prompt)
@@ -241,6 +244,8 @@ class Model:
             decoder = Auto(self.costs)
         elif isinstance(decoder, (type, str)) or not hasattr(decoder, "start"):
             raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
+        elif isinstance(decoder, DRAFTERS):
+            raise ArgumentError(f"a drafter is not a decoder: pass Speculative({decoder!r:.60})")
         limits = Limits(ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
@@ -251,12 +256,13 @@ class Model:
         elif session.network is not self.network:
             raise ArgumentError("session belongs to another model")
         cached = prepare_session(session, ids)
-        request = Request(ids, cached, sampler, mask, early, min_tokens, max_tokens, limits.logprobs > 0)
+        request = Request(ids, cached, sampler, mask, early, min_tokens, max_tokens, limits.logprobs > 0, _together)
         return Text(session, request, limits, decoder, stream)
 
     # The options have one home; help() shows them where they are given.
-    generate.__signature__ = inspect.signature(_text).replace(return_annotation=Generation)  # type: ignore[attr-defined]
-    stream.__signature__ = inspect.signature(_text).replace(return_annotation=Generator)  # type: ignore[attr-defined]
+    _options = tuple(option for name, option in inspect.signature(_text).parameters.items() if name != "_together")
+    generate.__signature__ = inspect.Signature(_options, return_annotation=Generation)  # type: ignore[attr-defined]
+    stream.__signature__ = inspect.Signature(_options, return_annotation=Generator)  # type: ignore[attr-defined]
 
     @cached_property
     def _has_text(self) -> bool:

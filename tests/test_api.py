@@ -327,6 +327,14 @@ def test_every_option_means_the_same_to_every_decoder(model, written, decoders, 
     assert "".join(model.stream("the ", decoder=decoders[name], **options)) == plain.text
 
 
+@pytest.mark.parametrize(
+    "decoder, text", [(fd.PromptLookup(), "pass Speculative"), ("fast", '"auto" or a decoder'), (fd.Auto, "decoder")]
+)
+def test_what_is_no_decoder_is_refused(model, decoder, text):
+    with pytest.raises(ArgumentError, match=text):
+        model.generate("the ", decoder=decoder)
+
+
 def test_costs_are_measured_once_a_machine(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = fd.load(folder, threads=1)

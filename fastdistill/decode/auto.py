@@ -32,7 +32,7 @@ class Auto:
     """Speculative decoding that weighs each draft: the text of plain decoding, in about its time at worst.
 
     costs      of forwards on this machine: `Model.costs`, or `measure_costs`
-    drafter    guesses are taken to cost nothing
+    drafter    its guesses are taken to cost nothing
     max_draft  most guesses a round
 
     Each round takes the guesses (a chain, a part of a tree, or none) with the most expected tokens a second, from how often
@@ -51,36 +51,36 @@ class Auto:
         Speculative(self.drafter, max_draft=self.max_draft)  # checks them
 
     def start(self, session: Any, request: Request) -> SpeculativeRun:
-        pace = Pace(self.costs)
+        pace = Pace(self.costs, request.together)
         return SpeculativeRun(Speculative(self.drafter, max_draft=self.max_draft), session, request, pace)
 
 
 class Pace:
     """How often guesses were right, and what guessing has cost so far."""
 
-    def __init__(self, costs: Costs) -> None:
-        self._costs = costs
+    def __init__(self, costs: Costs, together: int = 1) -> None:
+        self._costs, self._together = costs, together
         self._right = [right for right, _ in PRIOR]  # of each class: what was seen of late, the prior included
         self._wrong = [wrong for _, wrong in PRIOR]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
 
-    def choose(self, draft: Draft, context: int) -> Draft:
-        """The part of a draft with the most expected tokens a second, if its rows' cost is within what may be lost."""
+    def choose(self, draft: Draft, context: int) -> np.ndarray:
+        """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
         if len(draft) == 0:
-            return draft
+            return np.empty(0, np.int64)
         chances = self.chances(draft)
         ranked = sorted(range(len(draft)), key=chances.__getitem__, reverse=True)  # parents first: no child is likelier
-        seconds = self._costs.by_rows(context).tolist()
+        seconds = self._seconds(context, len(draft))
         room = CREDIT * seconds[0] + SHARE * self._plain + self._gain
         tokens, count, rate = 1.0, 0, 1 / seconds[0]
-        for guesses, guess in enumerate(ranked[: len(seconds) - 1], 1):
+        for guesses, guess in enumerate(ranked, 1):
             tokens += chances[guess]
             if seconds[guesses] - seconds[0] > room:
                 break
             if tokens > rate * seconds[guesses]:
                 count, rate = guesses, tokens / seconds[guesses]
-        return draft.only(np.array(sorted(ranked[:count]), np.int64))
+        return np.array(sorted(ranked[:count]), np.int64)
 
     def chances(self, draft: Draft) -> list[float]:
         """Of each guess to be right with all before it.
@@ -100,7 +100,7 @@ class Pace:
 
     def learn(self, draft: Draft, verdicts: np.ndarray, context: int) -> None:
         """What became of the guesses: int8 (n,), 1 right, -1 wrong, 0 not asked."""
-        seconds, tokens = self._costs.by_rows(context), 1 + int((verdicts > 0).sum())
+        seconds, tokens = self._seconds(context, len(draft)), 1 + int((verdicts > 0).sum())
         self._plain += tokens * seconds[0]
         self._gain += tokens * seconds[0] - seconds[len(draft)]
         right, wrong = [0] * len(PRIOR), [0] * len(PRIOR)
@@ -111,6 +111,11 @@ class Pace:
             left = MEMORY if right[kind] + wrong[kind] else FADING
             self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
             self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
+
+    def _seconds(self, context: int, guesses: int) -> list[float]:
+        """This text's part of a forward with 0, 1, ... guesses, as if the texts beside it made as many."""
+        counts = self._together * np.arange(1, guesses + 2)
+        return (self._costs(counts, context) / self._together).tolist()
 
 
 def _classes(draft: Draft) -> list[int]:

@@ -46,15 +46,20 @@ class Costs:
         near, far = np.maximum.accumulate(
             table, axis=1
         )  # more rows do not cost less: where they seem to, that is noise
-        rows = np.arange(1, self.rows[-1] + 1)
-        near, far = np.interp(rows, self.rows, near), np.interp(rows, self.rows, np.maximum(near, far))
-        object.__setattr__(self, "_per_token", (far - near) / (self.contexts[1] - self.contexts[0]))
-        object.__setattr__(self, "_base", near)
+        object.__setattr__(self, "_near", near)
+        object.__setattr__(self, "_per_token", np.maximum(far - near, 0) / (self.contexts[1] - self.contexts[0]))
+
+    def __call__(self, rows: np.ndarray, context: int) -> np.ndarray:
+        """Seconds of forwards of so many rows, int (n,), over so many cached tokens: float64 (n,)."""
+        known: np.ndarray = self._near + self._per_token * max(context - self.contexts[0], 0)  # type: ignore[attr-defined]
+        seconds: np.ndarray = np.interp(rows, self.rows, known)
+        slope = known[-1] - known[-2] if len(self.rows) > 1 else known[-1]
+        slope /= self.rows[-1] - (self.rows[-2] if len(self.rows) > 1 else 0)
+        return seconds + slope * np.maximum(rows - self.rows[-1], 0)
 
     def by_rows(self, context: int) -> np.ndarray:
-        """Seconds of a forward of 1, 2, ... rows over so many cached tokens, float64 (rows[-1],)."""
-        made: np.ndarray = self._base + self._per_token * max(context - self.contexts[0], 0)  # type: ignore[attr-defined]
-        return made
+        """Seconds of a forward of 1, 2, ... rows[-1] rows over so many cached tokens."""
+        return self(np.arange(1, self.rows[-1] + 1), context)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,17 @@ class Text:
     def take(self, rows: Rows, seconds: float) -> str:
         """Account for one forward; the text that has become certain."""
         stats, result = self.result.stats, self.result
+        started = time.perf_counter()
+        taken = self.run.take(rows)
+        seconds += time.perf_counter() - started
         if result.tokens:
             stats.forwards += 1
             stats.decode_seconds += seconds
         else:
             stats.prefill_seconds += seconds
         piece = ""
-        for token, row in self.run.take(rows):
+        before = len(result.tokens)
+        for token, row in taken:
             result.tokens.append(token)
             stats.new_tokens += 1
             if result.logprobs is not None:
@@ -116,8 +120,10 @@ class Text:
             result.finish_reason = self._reason(token)
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
-        rounds = getattr(self.run, "rounds", ())
-        for round in rounds[len(result.rounds) :]:
+        for round in getattr(self.run, "rounds", ())[len(result.rounds) :]:
+            kept = len(result.tokens) - before
+            if kept <= round.accepted:  # the text has ended within them
+                round = replace(round, accepted=kept, refused=())
             result.rounds.append(round)
             stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
         if result.finish_reason:

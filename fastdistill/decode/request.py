@@ -24,6 +24,7 @@ class Request:
     min_tokens: int = 0
     max_tokens: int = 1 << 30
     want_logits: bool = False
+    together: int = 1  # texts that are written in the same passes
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
         """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""

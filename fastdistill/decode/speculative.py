@@ -13,7 +13,7 @@ from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import Draft, Drafter, DraftRequest, DraftRun
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.trees import StaticTree, Tree
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.tree_layout import tree_layout
@@ -56,6 +56,11 @@ class Speculative:
             raise ArgumentError("rule 'block' and lenience are for chains: give no tree")
         if self.lenience is not None and self.rule != "rejection":
             raise ArgumentError(f"lenience belongs to rule 'rejection', got {self.rule!r}")
+        if self.rule != "coupled":  # verify_tree knows what it takes
+            verify_tree(
+                np.array([-1], np.int32), np.array([0], np.int32), np.ones((1, 1), np.float32), rule=self.rule,
+                uniforms=np.zeros(1), lenience=self.lenience, epsilon=self.epsilon, delta=self.delta,
+            )  # fmt: skip
         check_integer("max_draft", self.max_draft, 1, 1 << 10)
 
     def start(self, session: Any, request: Request) -> SpeculativeRun:
@@ -65,8 +70,8 @@ class Speculative:
 class Pace(Protocol):
     """Decides how much of each draft is worth its rows."""
 
-    def choose(self, draft: Draft, context: int) -> Draft:
-        """A part of the draft, over so many cached tokens."""
+    def choose(self, draft: Draft, context: int) -> np.ndarray:
+        """Which guesses of a draft to check, over so many cached tokens: ascending, none without its parent."""
 
     def learn(self, draft: Draft, verdicts: np.ndarray, context: int) -> None:
         """What became of that part: int8 (n,), 1 right, -1 wrong, 0 not asked."""
@@ -81,7 +86,8 @@ class SpeculativeRun:
         self._prompt = AutoregressiveRun(session, request)
         self._emitted: list[int] = []
         self._drafts: DraftRun | None = None
-        self._draft = Draft(())
+        self._draft = Draft(())  # the guesses that are checked,
+        self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
         self._base = 0  # the session's length before this round
         self._rows = self._row_parents = np.empty(
             0, np.int32
@@ -104,7 +110,7 @@ class SpeculativeRun:
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if not self._emitted:
-            return self._begin(self._prompt.take(rows))
+            return self._begin(rows)
         draft, session = self._draft, self._session
         verified = self._verify(rows)
         count = int(verified.accepted[0]) + 1
@@ -114,7 +120,9 @@ class SpeculativeRun:
         else:
             session.keep(path)
         assert self._drafts is not None
-        self._drafts.accept(tokens, path[1:] - 1, {name: array[path] for name, array in rows.taps.items()})
+        self._drafts.accept(
+            tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
+        )
         if self._pace is not None:
             self._pace.learn(draft, verified.verdicts[1:], self._base)
         self._emitted += tokens
@@ -125,16 +133,18 @@ class SpeculativeRun:
     def _coupled(self) -> bool:
         return self._settings.rule == "coupled"
 
-    def _begin(self, first: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The prompt has been read, and has given the first token."""
-        if first:
+    def _begin(self, rows: Rows) -> list[tuple[int, int]]:
+        """A part of the prompt has been read; the last one gives the first token."""
+        first = self._prompt.take(rows)
+        if self._drafts is None:
             settings, request = self._settings, self._request
             sampled = settings.rule not in ("coupled", "typical")
             self._drafts = settings.drafter.start(
                 DraftRequest(request.prompt, self._session, request.sampler, settings.tree, sampled, settings.max_draft)
             )
-            self._emitted = [first[0][0]]
-            self._drafts.accept(self._emitted, np.empty(0, np.int32), {})
+        self._emitted = [token for token, _ in first]
+        if first or rows.taps:
+            self._drafts.accept(list(self._emitted), np.empty(0, np.int32), rows.taps)
         return first
 
     def _propose(self) -> Draft:
@@ -142,15 +152,28 @@ class SpeculativeRun:
         session = self._session
         room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
+        self._chosen = np.empty(0, np.int64)
         if budget < 1:
             return Draft(())
         assert self._drafts is not None
         draft = self._drafts.propose(budget)
+        if not isinstance(draft, Draft):
+            raise ArgumentError(f"the drafter must propose a Draft, got {draft!r:.80}")
         if len(draft) and draft.tokens.max() >= session.vocab_size:
             raise ArgumentError(f"the drafter guessed token {draft.tokens.max()}, the model has {session.vocab_size}")
         if len(draft) > budget:
             raise ArgumentError(f"the drafter made {len(draft)} guesses, more than the {budget} that were asked for")
-        return draft if self._pace is None else self._pace.choose(draft, self._base)
+        if not draft.is_chain and (self._settings.rule == "block" or self._settings.lenience is not None):
+            raise ArgumentError("rule 'block' and lenience are for chains: the drafter guessed a tree")
+        if self._pace is None:
+            self._chosen = np.arange(len(draft))
+            return draft
+        if draft.layers is not None:
+            raise UnsupportedError(
+                "guesses that have run through some layers cannot be left out: give Speculative, not Auto"
+            )
+        self._chosen = self._pace.choose(draft, self._base)
+        return draft.only(self._chosen)
 
     def _depths(self, draft: Draft) -> np.ndarray:
         return np.arange(len(draft) + 1) if draft.is_chain else tree_layout(self._row_parents).depths

@@ -6,7 +6,6 @@ their place and forgets the rest.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -82,7 +81,7 @@ class Session:
         self._pending: Pending | None = None
         self._workspace: np.ndarray | None = None
         self.writer: object = None  # whoever writes a text here: the decode loop asks whether it still is the one
-        self._lock = threading.Lock()
+        self._holder: dict[str, object] = {}
 
     @property
     def tokens(self) -> np.ndarray:
@@ -204,12 +203,14 @@ class Session:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Hold the session; a second caller gets BusyError."""
-        if not self._lock.acquire(blocking=False):
-            raise BusyError("this session is in use by another caller; a session belongs to one at a time")
-        try:
+        me = object()
+        try:  # one step takes the session and says who did: an interrupt leaves no lock behind, wherever it comes
+            if self._holder.setdefault("caller", me) is not me:
+                raise BusyError("this session is in use by another caller; a session belongs to one at a time")
             yield
         finally:
-            self._lock.release()
+            if self._holder.get("caller") is me:
+                del self._holder["caller"]
 
     # ---- for forward_many ----
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, PromptLookup, generate, measure_costs
+from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, LayerSkip, PromptLookup, generate, measure_costs
 from fastdistill.decode.auto import CREDIT, PRIOR, SHARE, Pace
 from fastdistill.decode.costs import kept_costs
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
@@ -51,7 +51,7 @@ def spent(result, costs, prompt_length):
     """What the forwards after the prompt cost, and what plain decoding's would have."""
     ours, context = 0.0, prompt_length
     for round in result.rounds:
-        ours += costs.by_rows(context)[round.drafted]
+        ours += costs(round.drafted + 1, context)
         context += round.accepted + 1
     return ours, sum(
         costs.by_rows(context)[0] for context in range(prompt_length, prompt_length + len(result.tokens) - 1)
@@ -70,7 +70,7 @@ def test_a_text_never_costs_more_than_the_credit_and_the_share(costs, seed, righ
 
     result = generate(counting(), [7], count, decoder=Auto(costs, CallableDrafter(function)))
     ours, plain = spent(result, costs, 1)
-    assert ours <= (1 + SHARE) * plain + CREDIT * costs.by_rows(0)[0] + 1e-9
+    assert ours <= (1 + SHARE) * plain + CREDIT * costs(1, 0) + 1e-9
 
 
 def right_guesses(text, budget):
@@ -111,11 +111,11 @@ def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
     chances = pace.chances(draft)
 
     def worth(part):
-        return (1 + sum(chances[row] for row in part)) / costs.by_rows(0)[len(part)]
+        return (1 + sum(chances[row] for row in part)) / costs(len(part) + 1, 0)
 
     parts = [part for n in range(size + 1) for part in combinations(range(size), n)]
     closed = [part for part in parts if all(parents[row] < 0 or parents[row] in part for row in part)]
-    chosen = tuple(pace.choose(draft, 0).tokens.tolist())
+    chosen = tuple(pace.choose(draft, 0).tolist())
     assert chosen in closed
     assert worth(chosen) == pytest.approx(max(map(worth, closed)))
 
@@ -126,7 +126,9 @@ def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
 def test_costs_are_linear_between_what_was_measured():
     by_rows = REAL.by_rows(0)
     assert len(by_rows) == 16 and by_rows[[0, 3, 7, 15]] == pytest.approx([4.3, 6.1, 10.2, 19.8])
-    assert by_rows[5] == pytest.approx((6.1 + 10.2) / 2)
+    assert by_rows[5] == pytest.approx((6.1 + 10.2) / 2) == REAL(6, 0)
+    assert REAL(18, 0) == pytest.approx(19.8 + 2 * (19.8 - 10.2) / 8)  # beyond, as between the last two
+    assert Costs((1,), (0, 1), ((2.0,), (2.0,)))(3, 0) == pytest.approx(6.0)
     assert REAL.by_rows(2000)[7] == pytest.approx(10.2 + 2 * 2.8)
     noisy = Costs((1, 2, 4), (0, 10), ((2.0, 1.5, 3.0), (1.0, 1.0, 4.0)))
     assert (np.diff(noisy.by_rows(0)) >= 0).all() and (noisy.by_rows(10) >= noisy.by_rows(0)).all()
@@ -192,3 +194,39 @@ def test_chances_are_those_of_a_beta_law():
     pace.learn(draft, np.array([1, -1, 0, 0], np.int8), 0)
     np.testing.assert_allclose(pace.chances(draft)[0], (right + 1) / (right + wrong + 2))
     np.testing.assert_allclose(pace.chances(draft)[3], other)  # it was not asked
+
+
+def test_a_text_among_others_pays_for_its_part_of_shared_rows():
+    """Where a forward of several texts costs what its rows cost, a guess of one text is as dear as a token of another."""
+    draft = Draft(list(range(7)), kinds=np.full(7, 32, np.int32))
+    assert len(Pace(REAL).choose(draft, 0)) == 7
+    assert len(Pace(REAL, together=16).choose(draft, 0)) <= 1
+
+
+def test_guesses_that_cannot_be_left_out_are_refused():
+    with pytest.raises(UnsupportedError, match="not Auto"):
+        generate(Setting("plain", "q8").session(), [1, 2], 9, decoder=Auto(REAL, LayerSkip(1)))
+
+
+def test_a_drafter_is_told_of_its_guesses_by_its_own_numbers():
+    heard = []
+
+    class Counting:
+        """Guesses a wrong token beside each right one, and puts the right ones last."""
+
+        def start(self, request):
+            self.text = request.prompt.tolist()
+            return self
+
+        def propose(self, budget):
+            n = min(budget // 2, 3)
+            right = [(self.text[-1] + 1 + i) % 50 for i in range(n)]
+            return Draft([0] * n + right, [-1] * n + [-1, *range(n, 2 * n - 1)], kinds=np.array([2000] * n + [40] * n))
+
+        def accept(self, tokens, path, taps):
+            heard.append((len(tokens) - 1, path.tolist()))
+            self.text += tokens
+
+    result = generate(counting(), [7], 60, decoder=Auto(FLAT, Counting()))
+    assert result.tokens == [(8 + i) % 50 for i in range(60)]
+    assert [3, 4, 5] in [path for _, path in heard] and all(count == len(path) for count, path in heard)

@@ -167,27 +167,27 @@ def test_several_texts_go_on_together(tree):
 
 def test_taps_of_what_was_accepted_reach_the_drafter():
     setting, heard = Setting("plain", "f32"), []
-    plain = generate(setting.session(), [1, 2, 3], 12)
-    whole = setting.session(taps=("layers.0",)).forward([1, 2, 3, *plain.tokens]).taps["layers.0"]
+    plain = generate(setting.session(), [1, 2, 3, 4], 12)
+    whole = setting.session(taps=("layers.0",)).forward([1, 2, 3, 4, *plain.tokens]).taps["layers.0"]
 
     class Listening:
         def start(self, request):
-            self.text = [1, 2, 3]
+            self.text = [1, 2, 3, 4]
             return self
 
         def propose(self, budget):
-            right = [1, 2, 3, *plain.tokens][len(self.text) : len(self.text) + 2]
+            right = [1, 2, 3, 4, *plain.tokens][len(self.text) : len(self.text) + 2]
             return Draft([9, *right], [-1, -1, 1][: len(right) + 1]).first(budget)
 
         def accept(self, tokens, path, taps):
-            if taps:
-                heard.append((len(self.text) - 1, path.tolist(), taps["layers.0"].copy()))
+            heard.append((len(path), taps["layers.0"].copy()))
             self.text += tokens
 
-    generate(setting.session(taps=("layers.0",)), [1, 2, 3], 12, decoder=Speculative(Listening()))
-    assert sum(len(path) for _, path, _ in heard) >= 6
-    for start, path, taps in heard:
-        np.testing.assert_array_equal(taps, whole[start : start + len(path) + 1])
+    generate(setting.session(taps=("layers.0",), max_rows=3), [1, 2, 3, 4], 12, decoder=Speculative(Listening()))
+    every = np.concatenate([taps for _, taps in heard])  # the prompt's two parts, then round by round
+    assert [len(taps) for _, taps in heard[:2]] == [3, 1] and sum(count for count, _ in heard) > 0
+    np.testing.assert_array_equal(every, whole[: len(every)])
+    assert len(every) >= 4 + 11
 
 
 # ---- the same law, not the same text ----
@@ -297,6 +297,56 @@ def test_a_token_map_leads_between_vocabularies():
             assert ours.stats.accepted > 0
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_with_its_tokens_in_another_order_is_always_right(temperature):
+    """It draws with the noise of the target's tokens, and biases them as the target does."""
+    target, order = chain_law(9, 5), np.array([4, 0, 7, 1, 8, 2, 5, 3, 6])
+
+    class Model:
+        vocab_size = 9
+
+        def session(self, capacity, max_rows):
+            return from_callable(lambda tokens: np.log(target(order[tokens])[:, order]), 9, capacity, max_rows)
+
+    sampler = Sampler(temperature=temperature, seed=2, logit_bias={3: 1.5, 6: -float("inf")})
+    decoder = Speculative(ModelDrafter(Model(), token_map=order), max_draft=4)
+    ours = generate(from_callable(lambda tokens: np.log(target(tokens)), 9), [1, 2, 0], 40, sampler, decoder=decoder)
+    assert ours.stats.accepted == ours.stats.drafted > 20
+
+
+def test_a_draft_model_that_knows_no_token_of_the_text_guesses_nothing():
+    drafter = ModelDrafter(network("odd", "q8"), token_map=[299] + [-1] * 76)
+    plain = generate(Setting("plain", "q8").session(), [1, 2, 3], 8)
+    ours = generate(Setting("plain", "q8").session(), [1, 2, 3], 8, decoder=Speculative(drafter))
+    assert ours.tokens == plain.tokens
+
+
+@pytest.mark.parametrize("rule", ["coupled", "rejection"])
+def test_a_tree_without_nodes_guesses_nothing(rule):
+    empty = StaticTree(np.empty(0, np.int32), np.empty(0, np.int32), 1.0)
+    decoder = Speculative(ModelDrafter(network("plain", "q4")), rule=rule, tree=empty)
+    result = generate(Setting("plain", "q8").session(), [1, 2, 3], 8, decoder=decoder)
+    assert result.stats.drafted == 0 and len(result.tokens) == 8
+
+
+# ---- interrupts ----
+
+
+def test_an_interrupt_leaves_a_session_that_goes_on():
+    setting, calls = Setting("plain", "q8"), []
+
+    def function(text, budget):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return [0] * budget
+
+    session = setting.session()
+    with pytest.raises(KeyboardInterrupt):
+        generate(session, [1, 2, 3], 20, decoder=Speculative(CallableDrafter(function)))
+    assert generate(session, [1, 2, 3], 20).tokens == generate(setting.session(), [1, 2, 3], 20).tokens
+
+
 # ---- what is refused ----
 
 
@@ -309,6 +359,9 @@ def test_a_token_map_leads_between_vocabularies():
         (lambda: Speculative(PromptLookup(), rule="block", tree=Tree(2, 2)), ArgumentError, "chains"),
         (lambda: Speculative(PromptLookup(), lenience=("linear", 0.5)), ArgumentError, "lenience belongs"),
         (lambda: Speculative(PromptLookup(), max_draft=0), ArgumentError, "max_draft"),
+        (lambda: Speculative(PromptLookup(), rule="typical", epsilon=-1), ArgumentError, "epsilon"),
+        (lambda: Speculative(PromptLookup(), rule="rejection", lenience=("cubic", 0.5)), ArgumentError, "lenience"),
+        (lambda: Draft([1, 2], kinds=[1]), ArgumentError, "kinds"),
         (lambda: PromptLookup(max_match=0), ArgumentError, "max_match"),
         (lambda: PromptLookup(max_match=2, min_match=3), ArgumentError, "min_match"),
         (lambda: LayerSkip(0), ArgumentError, "layers"),
@@ -325,6 +378,17 @@ def test_settings_that_make_no_sense_are_refused(make, error, text):
         make()
 
 
+class Nothing:
+    def start(self, request):
+        return self
+
+    def propose(self, budget):
+        return None
+
+    def accept(self, tokens, path, taps):
+        pass
+
+
 @pytest.mark.parametrize(
     "drafter, tree, error, text",
     [
@@ -335,6 +399,7 @@ def test_settings_that_make_no_sense_are_refused(make, error, text):
         (ModelDrafter(network("odd", "q8"), token_map=[0]), None, ArgumentError, "one entry a draft token, 77"),
         (CallableDrafter(lambda text, budget: [300]), None, ArgumentError, "token 300, the model has 300"),
         (CallableDrafter(lambda text, budget: "abc"), None, ArgumentError, "a draft's tokens"),
+        (Nothing(), None, ArgumentError, "must propose a Draft, got None"),
     ],
 )
 def test_drafters_that_do_not_fit_the_target_are_refused(drafter, tree, error, text):
@@ -352,3 +417,10 @@ def test_a_session_over_a_function_has_no_layers_to_skip():
             9,
             decoder=Speculative(LayerSkip(1)),
         )
+
+
+@pytest.mark.parametrize("settings", [dict(rule="block"), dict(rule="rejection", lenience=("linear", 0.5))])
+def test_a_drafter_that_makes_trees_is_no_drafter_of_chains(settings):
+    decoder = Speculative(CallableDrafter(lambda text, budget: Draft([1, 2], [-1, -1])), **settings)
+    with pytest.raises(ArgumentError, match="guessed a tree"):
+        generate(Setting("plain", "q8").session(), [1, 2], 9, Sampler(temperature=1.0), decoder=decoder)

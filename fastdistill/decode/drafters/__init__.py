@@ -6,7 +6,10 @@ from fastdistill.decode.drafters.layer_skip import LayerSkip
 from fastdistill.decode.drafters.model_drafter import ModelDrafter
 from fastdistill.decode.drafters.prompt_lookup import PromptLookup
 
+DRAFTERS = (CallableDrafter, LayerSkip, ModelDrafter, PromptLookup)
+
 __all__ = [
+    "DRAFTERS",
     "CallableDrafter",
     "Draft",
     "DraftRequest",

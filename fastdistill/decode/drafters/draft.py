@@ -58,6 +58,10 @@ class Draft:
             count, _ = check_array("a draft's laws", self.laws, np.float32, (None, None))
             check_array("a draft's law_rows", self.law_rows, np.int32, (n,))
             check_integers("a draft's law_rows", self.law_rows, -1, count - 1, empty=True)
+        if self.kinds is not None:
+            kinds = check_integers("a draft's kinds", self.kinds, -1, _ANY_TOKEN, empty=True)
+            check_array("a draft's kinds", kinds, np.int32, (n,))
+            object.__setattr__(self, "kinds", kinds)
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "parents", parents)
 
@@ -112,9 +116,11 @@ class DraftRun(Protocol):
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         """The text has grown.
 
-        tokens  the new ones: at first the one that the prompt's own forward gave, then those of each round
+        tokens  the new ones: at first the one that the prompt's last forward gave, then those of each round
         path    int32 (k,): the guesses of the last draft that are among them, in order; one token more follows them
-        taps    of the rows that were accepted, the seed first: float32 (k + 1, width) each
+        taps    where the session has some, of the rows that were accepted, the seed first: float32 (k + 1, width) each.
+                Before, of the prompt's rows, forward by forward; there are no new tokens then until the last.  They hold until
+                the session's next call
         """
 
 

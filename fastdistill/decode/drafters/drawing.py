@@ -20,13 +20,23 @@ class Drawing:
     Same text: with the target's own noise of that position, so that both draw alike where their logits are (Daliri et al. 2024).
     Same law: with noise of the draft's own, so that the k best are k draws without replacement (Gumbel top-k).
 
-    allowed  uint32 (words,): tokens that can be proposed; None: all
+    allowed     uint32 (words,): tokens that can be proposed; None: all
+    to_target   int32 (vocab,): the target's token for each, whose noise it is drawn with; None: the same
+    vocab_size  of the target
     """
 
-    def __init__(self, request: DraftRequest, allowed: np.ndarray | None = None) -> None:
-        self.sampled, self._allowed = request.sampled, allowed
+    def __init__(
+        self, request: DraftRequest, allowed: np.ndarray | None = None, to_target: np.ndarray | None = None
+    ) -> None:
+        self.sampled, self._allowed, self._to_target = request.sampled, allowed, to_target
+        self._vocab_size = request.session.vocab_size
+        self._session_draws = not request.sampled and to_target is None
         self._round = -1
         self._ranking = self._sampler = request.sampler
+        if to_target is not None:
+            bias = request.sampler.logit_bias
+            mapped = {token: bias[target] for token, target in enumerate(to_target.tolist()) if target in bias}
+            self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped)
         if not self._sampler.temperature and not self.sampled:  # the law of greedy decoding ranks one token alone
             self._ranking = replace(self._sampler, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -36,7 +46,7 @@ class Drawing:
 
     def read(self, rows: int) -> Read:
         """What `first` wants of so many rows; `ranked` wants logits."""
-        return Read(logits=True) if self.sampled else Read(sampler=self._sampler, allowed=self._masks(rows))
+        return Read(logits=True) if not self._session_draws else Read(sampler=self._sampler, allowed=self._masks(rows))
 
     def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, np.ndarray | None]:
         """The first choice after the last row read, and, where it was drawn, from which law: float32 (1, vocab).
@@ -45,11 +55,11 @@ class Drawing:
         index     tells draws of one round apart that share a position
         seen      int32 (n,): the text before it
         """
-        if not self.sampled:
+        if self._session_draws:
             assert rows.tokens is not None  # `read` asked for them
             return int(rows.tokens[-1]), None
         keys, laws = self.ranked(rows, [position], [index], [seen])
-        return int(keys[-1].argmax()), laws
+        return int(keys[-1].argmax()), laws if self.sampled else None
 
     def ranked(
         self, rows: Rows, positions: Sequence[int], indices: Sequence[int], seen: Sequence[np.ndarray]
@@ -68,7 +78,11 @@ class Drawing:
         for row, (position, index) in enumerate(zip(positions, indices, strict=True)):
             if self.sampled:
                 chance |= {"purpose": DRAFT, "round": self._round % MOST_ROUNDS, "index": index}
-            keys[row] += gumbel_noise(np.array([position], np.int32), keys.shape[1], **chance)[0]
+            own = self.sampled or self._to_target is None
+            noise = gumbel_noise(np.array([position], np.int32), keys.shape[1] if own else self._vocab_size, **chance)[
+                0
+            ]
+            keys[row] += noise if own else noise[self._to_target]
         return keys, laws
 
     def _masks(self, rows: int) -> np.ndarray | None:

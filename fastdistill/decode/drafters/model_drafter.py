@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
-from fastdistill.decode.trees import Tree
+from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.boundary import check_integers, check_number
 from fastdistill.kernels.build_tree import build_tree
@@ -49,16 +49,17 @@ class Vocabulary:
     """The draft model's tokens and the target's, each in terms of the other."""
 
     def __init__(self, draft: int, target: int, token_map: Sequence[int] | np.ndarray | None) -> None:
-        self.same, self.target, self.allowed = token_map is None, target, None
+        self.target, self.allowed = target, None
+        self.to_target: np.ndarray | None = None  # int32 (draft,); None: the same tokens
         if token_map is None:
             if draft != target:
                 raise ArgumentError(f"the draft model has {draft} tokens, the target {target}: a token_map is needed")
             return
-        self._to_target = check_integers("token_map", token_map, -1, target - 1)
-        if len(self._to_target) != draft:
-            raise ArgumentError(f"token_map must have one entry a draft token, {draft}, got {len(self._to_target)}")
-        mapped = np.flatnonzero(self._to_target >= 0).astype(np.int32)
-        targets = self._to_target[mapped]
+        self.to_target = check_integers("token_map", token_map, -1, target - 1)
+        if len(self.to_target) != draft:
+            raise ArgumentError(f"token_map must have one entry a draft token, {draft}, got {len(self.to_target)}")
+        mapped = np.flatnonzero(self.to_target >= 0).astype(np.int32)
+        targets = self.to_target[mapped]
         if len(mapped) == 0 or len(np.unique(targets)) != len(targets):
             raise ArgumentError("token_map must name at least one token of the target, and each at most once")
         self._to_draft = np.full(target, -1, np.int32)
@@ -68,16 +69,16 @@ class Vocabulary:
         np.bitwise_or.at(self.allowed, mapped // 32, np.uint32(1) << (mapped % 32).astype(np.uint32))
 
     def draft_tokens(self, tokens: np.ndarray) -> np.ndarray:
-        if self.same:
+        if self.to_target is None:
             return tokens
         mapped = self._to_draft[tokens]
         return mapped[mapped >= 0]
 
     def target_tokens(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        return np.asarray(tokens, np.int32) if self.same else self._to_target[tokens]
+        return np.asarray(tokens, np.int32) if self.to_target is None else self.to_target[tokens]
 
     def target_laws(self, laws: np.ndarray) -> np.ndarray:
-        if self.same:
+        if self.to_target is None:
             return laws
         wide = np.zeros((len(laws), self.target), np.float32)
         wide[:, self._targets] = laws[:, self._mapped]
@@ -90,7 +91,7 @@ class ModelDraftRun:
     def __init__(self, settings: ModelDrafter, request: DraftRequest) -> None:
         model, session = settings.model, request.session
         self._vocabulary = Vocabulary(model.vocab_size, session.vocab_size, settings.token_map)
-        self._drawing = Drawing(request, self._vocabulary.allowed)
+        self._drawing = Drawing(request, self._vocabulary.allowed, self._vocabulary.to_target)
         self._least, self._tree = settings.least_probability, request.tree
         if isinstance(self._tree, Tree) and request.sampled:
             raise UnsupportedError(
@@ -106,7 +107,8 @@ class ModelDraftRun:
 
     def propose(self, budget: int) -> Draft:
         room = self._session.capacity - len(self._text)  # rows that guesses may take
-        if budget == 0 or len(self._text) == 0 or room < 0:
+        shapeless = isinstance(self._tree, StaticTree) and len(self._tree.parents) == 0
+        if budget == 0 or len(self._text) == 0 or room < 0 or shapeless:
             return NO_GUESSES
         self._drawing.begin_round()
         self._ran = {}
@@ -122,7 +124,7 @@ class ModelDraftRun:
         added = self._vocabulary.draft_tokens(np.array(tokens, np.int32))
         self._positions += len(tokens) - len(added)
         self._text = np.concatenate([self._text, added])
-        self._session.truncate(min(self._session.common_prefix(self._text), len(self._text) - 1))
+        self._session.truncate(min(self._session.common_prefix(self._text), max(len(self._text) - 1, 0)))
 
     def _catch_up(self, read: Read) -> Rows:
         """Read what the session has not seen of the text: the seed at least."""
