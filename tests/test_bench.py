@@ -1,4 +1,4 @@
-"""What the benches compute from what they time, and that `python -m bench forward` ends in all of its targets."""
+"""What the benches compute from what they time, and that those with targets end in all of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import forward, machine
+from bench import answers, forward, machine, speculative
+from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
+from bench.lookup_peers import Comparison, Written, compare
 from bench.progress import Progress
+from bench.prompts import Prompt
 from bench.report import Report
 from bench.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
 from bench.timing import Samples, Timer
 from fastdistill.checkpoint import write_checkpoint
+from fastdistill.decode import CallableDrafter, Costs, Round, Speculative, generate
 from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.linear import FORMATS
 from fastdistill.models import plan_for
+from fastdistill.runtime import from_callable
 from tests.small_models import config, network, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
@@ -203,3 +208,160 @@ def test_an_interrupt_leaves_what_was_finished(folder, alone, monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert {row["rows"] for row in found["rows"]} == {PREFILL}
     assert any("interrupted" in note for note in found["notes"])
+
+
+# ---- speculative ----
+
+TABLE = Costs((1, 4), (0, 10), ((1.0, 4.0), (2.0, 8.0)))  # rows * (1 + context / 10)
+ROUNDS = [Round(3, 3), Round(0, 0), Round(2, 0, (7, 8))]
+
+
+def answer(loops=False, rounds=ROUNDS, prompt=10, seconds=(1.0,), plain=(1.0,), decoder="auto"):
+    tokens = list(range(1 + sum(round.accepted + 1 for round in rounds)))
+    times = {"plain": Samples.of(plain), decoder: Samples.of(seconds)}
+    return Answer("", [0] * prompt, tokens, loops, {decoder: rounds}, times)
+
+
+def test_rounds_cost_their_rows_over_what_is_cached_by_then():
+    one = answer()
+    assert one.cost(TABLE, "auto") == pytest.approx(4 * 2.0 + 1 * 2.4 + 3 * 2.5)
+    assert one.plain_cost(TABLE) == pytest.approx(2.0 + 2.1 + 2.2 + 2.3 + 2.4 + 2.5)
+    assert one.relative_cost(TABLE, "auto") == pytest.approx(17.9 / 13.5)
+
+
+def test_a_text_without_guesses_costs_what_plain_decoding_does():
+    assert answer(rounds=[Round(0, 0)] * 9).relative_cost(TABLE, "auto") == 1
+
+
+def test_rounds_are_replayed_over_the_lengths_that_they_had():
+    cached, asked = [], []
+
+    def guesses(text, budget):
+        cached.append(len(text) - 1)
+        return [(int(text[-1]) + 1 + i + (i == len(text) % 3)) % 50 for i in range(budget)]
+
+    class Recorder:
+        def by_rows(self, context):
+            asked.append(context)
+            return np.ones(8)
+
+    counting = from_callable(lambda tokens: np.eye(50, dtype=np.float32)[(tokens + 1) % 50], 50)
+    text = generate(counting, [3, 4, 5], 40, decoder=Speculative(CallableDrafter(guesses), max_draft=4))
+    Answer("", [3, 4, 5], text.tokens, False, {"auto": text.rounds}, {}).cost(Recorder(), "auto")
+    assert asked[: len(cached)] == cached and len(asked) == text.stats.forwards
+    assert len(cached) >= len(asked) - 1  # the last token is not guessed
+
+
+def test_acceptance_by_depth_counts_guesses_whose_parents_stood():
+    tree = Round(7, 1, (4,))  # of seven guesses one stood, and below it there was one more
+    guesses = Guesses.of([answer(), answer(rounds=[tree, Round(2, 2)])], "auto")
+    assert guesses.asked[:3].tolist() == [4, 3, 1] and guesses.right[:3].tolist() == [3, 2, 1]
+    assert [guesses.at(depth) for depth in (1, 2, 3, 4, 99)] == ["75%", "67%", "100%", "-", "-"]
+    assert (guesses.drafted, guesses.accepted, guesses.acceptance) == (14, 6, "43%")
+    assert guesses.tokens_per_forward == 11 / 5
+    assert Guesses.of([], "auto").tokens_per_forward == 0 and Guesses.of([], "auto").acceptance == "-"
+
+
+def test_a_speed_up_is_paired_and_its_median_leaves_looping_answers_out():
+    noisy = answer(plain=(4, 20, 6), seconds=(2, 10, 2))
+    assert noisy.speed_up("auto").values.tolist() == [2, 2, 3]
+    assert noisy.rate("plain").values.tolist() == [6 / 4, 6 / 20, 1]
+    some = [noisy, answer(plain=(3.0,)), answer(plain=(9.0,), loops=True), answer(plain=(4.0,))]
+    found = answers.figures(some, some, TABLE, ["auto"])
+    assert found[answers.COPY.format("auto")] == found[answers.TYPICAL] == 3
+    assert found[answers.SLOWEST] == 2  # of all
+
+
+def test_costs_add_up_over_prompts_and_the_dearest_is_of_all():
+    cheap, dear = answer(rounds=[Round(0, 0)] * 90, prompt=0), answer(loops=True)
+    found = answers.figures([], [cheap, dear], TABLE, ["auto"])
+    assert found[answers.TOTAL] == 1 and found[answers.DEAREST] == pytest.approx(17.9 / 13.5)
+    found = answers.figures([], [cheap, answer()], TABLE, ["auto"])
+    plain = cheap.plain_cost(TABLE)
+    assert found[answers.TOTAL] == pytest.approx((plain + 17.9) / (plain + 13.5))
+    assert answers.COPY.format("auto") not in found and not answers.figures([], [], TABLE, ["auto"])
+
+
+def test_the_bounds_of_guessing():
+    bounds = {target.work: str(target) for target in answers.targets(["auto"])}
+    assert bounds[answers.COPY.format("auto")] == ">= 3x plain"
+    assert bounds[answers.TOTAL] == bounds[answers.DEAREST] == "<= 1.05x plain"
+    assert bounds[answers.TYPICAL] == bounds[answers.SLOWEST] == ">= 0.95x plain"
+
+
+def test_perfect_guesses_gain_their_rows_over_what_these_cost():
+    assert answers.perfect(Costs((1, 2, 4), (0, 9), ((1, 1, 8),) * 2), 5).tolist() == [1, 2, 3 / 4.5, 0.5]
+
+
+def test_prompts_are_spread_out():
+    assert speculative.spread_out(range(20), 4) == [0, 5, 10, 15]
+    assert speculative.spread_out(range(3), 9) == [0, 1, 2] and speculative.spread_out([], 2) == []
+
+
+def test_a_peer_is_compared_with_itself():
+    into: dict[int, Comparison] = {}
+    for speed in (1.0, 3.0, 2.0):
+        writers = {0: lambda *_: Written([1, 2], 10.0), 7: lambda *_, speed=speed: Written([1, speed], 10 * speed)}
+        compare(writers, [5], 2, 3, 0.0, into)
+    assert into[7].cells() == {
+        "prompts": 3,
+        "tokens/s": 20.0,
+        "/ its plain": 2.0,
+        "least": 1.0,
+        "most": 3.0,
+        "text of its plain": "1 of 3",
+    }
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two prompts of each kind, no peers, no pauses."""
+    some = [Prompt("one", "the cat and the cat and the", False), Prompt("two", "one two three one two", False)]
+    monkeypatch.setattr(speculative, "load", lambda kind: some)
+    monkeypatch.setattr(speculative, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(speculative, "no_llama_cpp", lambda gguf: "left out")
+    monkeypatch.setattr(speculative, "PAUSE", 0)
+
+
+GUESS = ["speculative", "--quick", "--threads", "1", "--json", "-"]
+
+
+def test_guessing_ends_in_every_target(folder, few, capsys):
+    assert bench.main([*GUESS, "--drafters", "1", "--model", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = list(speculative.decoders(TABLE))
+    assert [row["work"] for row in found["targets"]] == [target.work for target in answers.targets(names)]
+    assert {row["met"] for row in found["targets"]} <= {"yes", "NO"}
+    assert [row["rows"] for row in found["rows"]] == list(range(1, 17)) and found["rows"][0]["/ of 1 at 32"] == 1
+    titles = [title for title in found if isinstance(found[title], list) and title not in ("notes", "skipped")]
+    copies = next(found[title] for title in titles if title.startswith("copy-heavy"))
+    assert [row["prompt"] for row in copies] == ["one", "two"] and {*names} <= {*copies[0]}
+    assert any(title.startswith("open prompts") for title in titles)
+    assert any(title.startswith("other drafters") for title in titles)
+    assert sum("left out" in reason for reason in found["skipped"]) == 2
+
+
+def test_an_interrupted_guessing_shows_what_was_finished(folder, few, monkeypatch, capsys):
+    def interrupted(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speculative.Bench, "drafters", interrupted)
+    assert bench.main([*GUESS, "--drafters", "--open", "0", "--model", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    measured = {row["work"] for row in found["targets"] if row["met"] != "-"}
+    assert measured == {answers.COPY.format(name) for name in speculative.decoders(TABLE)}
+    assert any("interrupted" in note for note in found["notes"])
+
+
+def test_a_decoder_that_writes_another_text_stops_the_bench(folder, few, monkeypatch):
+    written = speculative.generate
+
+    def wrong(session, ids, count, *, decoder, **options):
+        text = written(session, ids, count, decoder=decoder, **options)
+        if isinstance(decoder, Speculative):
+            text.tokens[-1] ^= 1
+        return text
+
+    monkeypatch.setattr(speculative, "generate", wrong)
+    with pytest.raises(AssertionError, match="wrote another text"):
+        bench.main([*GUESS, "--model", str(folder)])
