@@ -83,7 +83,8 @@ class LlamaCppWriters:
 
         def load(draft_model: Any = None) -> Any:
             return llama_cpp.Llama(
-                str(gguf), n_ctx=capacity, n_threads=threads, n_threads_batch=threads, draft_model=draft_model, verbose=False
+                str(gguf), n_ctx=capacity, n_threads=threads, n_threads_batch=threads, verbose=False,
+                draft_model=draft_model, logits_all=draft_model is not None,  # without it, room for one batch's logits
             )  # fmt: skip
 
         drafts = {guesses: LlamaPromptLookupDecoding(num_pred_tokens=guesses) for guesses in GUESSES["llama.cpp"]}
