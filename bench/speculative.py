@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     number("--copy", 20, "copy-heavy prompts")
     number("--open", 20, "open prompts, under auto")
-    number("--tokens", 200, "most new tokens of a text")
+    number("--tokens", 256, "most new tokens of a text")
     number("--open-repetitions", 5, "turns at each open prompt")
     number("--llama-cpp", 5, "copy-heavy prompts for llama.cpp's lookup")
     number("--transformers", 2, "copy-heavy prompts for transformers' lookup, one turn each")
