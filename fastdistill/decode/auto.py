@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,14 +65,16 @@ class Pace:
         self._wrong = [wrong for _, wrong in PRIOR]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
+        self._classes: list[int] = []  # of the guesses that were chosen last
+        self._seconds = [0.0]  # of a forward with 0, 1, ... of them
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
-        if len(draft) == 0:
-            return np.empty(0, np.int64)
-        chances = self.chances(draft)
+        classes, counts = _classes(draft), self._together * np.arange(1, len(draft) + 2)
+        # This text's part of a forward, as if the texts beside it guessed as much.
+        self._seconds = seconds = (self._costs(counts, context) / self._together).tolist()
+        chances = self.chances(classes, draft.parents.tolist())
         ranked = sorted(range(len(draft)), key=chances.__getitem__, reverse=True)  # parents first: no child is likelier
-        seconds = self._seconds(context, len(draft))
         room = CREDIT * seconds[0] + SHARE * self._plain + self._gain
         tokens, count, rate = 1.0, 0, 1 / seconds[0]
         for guesses, guess in enumerate(ranked, 1):
@@ -80,16 +83,17 @@ class Pace:
                 break
             if tokens > rate * seconds[guesses]:
                 count, rate = guesses, tokens / seconds[guesses]
-        return np.array(sorted(ranked[:count]), np.int64)
+        chosen = sorted(ranked[:count])
+        self._classes = [classes[guess] for guess in chosen]
+        return np.array(chosen, np.int64)
 
-    def chances(self, draft: Draft) -> list[float]:
+    def chances(self, classes: Sequence[int], parents: Sequence[int]) -> list[float]:
         """Of each guess to be right with all before it.
 
         A class has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
         row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
         """
-        classes, parents = _classes(draft), draft.parents.tolist()
-        chances, before = [1.0] * len(draft), [0] * len(draft)  # before: guesses of the same class in a row
+        chances, before = [1.0] * len(classes), [0] * len(classes)  # before: guesses of the same class in a row
         for guess, (kind, parent) in enumerate(zip(classes, parents, strict=True)):
             if parent >= 0:
                 before[guess] = before[parent] + 1 if classes[parent] == kind else 0
@@ -98,28 +102,25 @@ class Pace:
             chances[guess] *= right / (right + self._wrong[kind])
         return chances
 
-    def learn(self, draft: Draft, verdicts: np.ndarray, context: int) -> None:
-        """What became of the guesses: int8 (n,), 1 right, -1 wrong, 0 not asked."""
-        seconds, tokens = self._seconds(context, len(draft)), 1 + int((verdicts > 0).sum())
-        self._plain += tokens * seconds[0]
-        self._gain += tokens * seconds[0] - seconds[len(draft)]
+    def learn(self, verdicts: np.ndarray) -> None:
+        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
         right, wrong = [0] * len(PRIOR), [0] * len(PRIOR)
-        for kind, verdict in zip(_classes(draft), verdicts.tolist(), strict=True):
+        for kind, verdict in zip(self._classes, verdicts.tolist(), strict=True):
             right[kind] += verdict > 0
             wrong[kind] += verdict < 0
+        plain = (1 + sum(right)) * self._seconds[0]
+        self._plain += plain
+        self._gain += plain - self._seconds[len(verdicts)]
         for kind, (before_right, before_wrong) in enumerate(PRIOR):
             left = MEMORY if right[kind] + wrong[kind] else FADING
             self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
             self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
-
-    def _seconds(self, context: int, guesses: int) -> list[float]:
-        """This text's part of a forward with 0, 1, ... guesses, as if the texts beside it made as many."""
-        counts = self._together * np.arange(1, guesses + 2)
-        return (self._costs(counts, context) / self._together).tolist()
 
 
 def _classes(draft: Draft) -> list[int]:
     """Of each guess: which line of PRIOR."""
     if draft.kinds is None:
         return [len(EDGES)] * len(draft)
-    return [bisect_right(EDGES, kind) - 1 if 0 < kind < KINDS else len(EDGES) for kind in draft.kinds.tolist()]
+    kinds = draft.kinds.tolist()
+    found = {kind: bisect_right(EDGES, kind) - 1 if 0 < kind < KINDS else len(EDGES) for kind in set(kinds)}
+    return [found[kind] for kind in kinds]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.chance import uniforms
-from fastdistill.decode.drafters.draft import Draft, Drafter, DraftRequest, DraftRun
+from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
@@ -73,8 +73,8 @@ class Pace(Protocol):
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """Which guesses of a draft to check, over so many cached tokens: ascending, none without its parent."""
 
-    def learn(self, draft: Draft, verdicts: np.ndarray, context: int) -> None:
-        """What became of that part: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+    def learn(self, verdicts: np.ndarray) -> None:
+        """What became of them: int8 (n,), 1 right, -1 wrong, 0 not asked."""
 
 
 class SpeculativeRun:
@@ -86,7 +86,7 @@ class SpeculativeRun:
         self._prompt = AutoregressiveRun(session, request)
         self._emitted: list[int] = []
         self._drafts: DraftRun | None = None
-        self._draft = Draft(())  # the guesses that are checked,
+        self._draft = NO_GUESSES  # the guesses that are checked,
         self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
         self._base = 0  # the session's length before this round
         self._rows = self._row_parents = np.empty(
@@ -124,7 +124,7 @@ class SpeculativeRun:
             tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
         )
         if self._pace is not None:
-            self._pace.learn(draft, verified.verdicts[1:], self._base)
+            self._pace.learn(verified.verdicts[1:])
         self._emitted += tokens
         self.rounds.append(self._round(verified, count))
         return list(zip(tokens, path.tolist(), strict=True))
@@ -149,31 +149,29 @@ class SpeculativeRun:
 
     def _propose(self) -> Draft:
         """No more guesses than a forward takes, the session holds, and the text has tokens left (the last is no guess)."""
-        session = self._session
+        session, pace = self._session, self._pace
         room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
-        self._chosen = np.empty(0, np.int64)
-        if budget < 1:
-            return Draft(())
         assert self._drafts is not None
-        draft = self._drafts.propose(budget)
+        draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
+        self._chosen = np.arange(len(draft)) if pace is None else pace.choose(draft, self._base)
+        return draft.only(self._chosen)
+
+    def _checked(self, draft: Any, budget: int) -> Draft:
         if not isinstance(draft, Draft):
             raise ArgumentError(f"the drafter must propose a Draft, got {draft!r:.80}")
-        if len(draft) and draft.tokens.max() >= session.vocab_size:
-            raise ArgumentError(f"the drafter guessed token {draft.tokens.max()}, the model has {session.vocab_size}")
+        vocab = self._session.vocab_size
+        if len(draft) and draft.tokens.max() >= vocab:
+            raise ArgumentError(f"the drafter guessed token {draft.tokens.max()}, the model has {vocab}")
         if len(draft) > budget:
             raise ArgumentError(f"the drafter made {len(draft)} guesses, more than the {budget} that were asked for")
         if not draft.is_chain and (self._settings.rule == "block" or self._settings.lenience is not None):
             raise ArgumentError("rule 'block' and lenience are for chains: the drafter guessed a tree")
-        if self._pace is None:
-            self._chosen = np.arange(len(draft))
-            return draft
-        if draft.layers is not None:
+        if draft.layers is not None and self._pace is not None:
             raise UnsupportedError(
                 "guesses that have run through some layers cannot be left out: give Speculative, not Auto"
             )
-        self._chosen = self._pace.choose(draft, self._base)
-        return draft.only(self._chosen)
+        return draft
 
     def _depths(self, draft: Draft) -> np.ndarray:
         return np.arange(len(draft) + 1) if draft.is_chain else tree_layout(self._row_parents).depths

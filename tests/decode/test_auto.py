@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, LayerSkip, PromptLookup, generate, measure_costs
-from fastdistill.decode.auto import CREDIT, PRIOR, SHARE, Pace
+from fastdistill.decode.auto import CREDIT, EDGES, PRIOR, SHARE, Pace
 from fastdistill.decode.costs import kept_costs
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
@@ -108,7 +109,7 @@ def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
     kinds = np.array([data.draw(st.sampled_from([1, 3, 8, 40, 2000])) for _ in range(size)], np.int32)
     draft, pace = Draft(list(range(size)), parents, kinds=kinds), Pace(costs)
     pace._plain = 1e6  # rich: nothing is forbidden
-    chances = pace.chances(draft)
+    chances = pace.chances([bisect_right(EDGES, kind) - 1 if kind < 1000 else 6 for kind in kinds.tolist()], parents)
 
     def worth(part):
         return (1 + sum(chances[row] for row in part)) / costs(len(part) + 1, 0)
@@ -188,12 +189,14 @@ def test_chances_are_those_of_a_beta_law():
     p = (np.arange(200000) + 0.5) / 200000
     density = p ** (right - 1) * (1 - p) ** (wrong - 1)
     mean, square = ((p**n * density).sum() / density.sum() for n in (1, 2))
-    draft = Draft([5, 6, 7, 8], [-1, 0, 1, -1], kinds=np.array([5, 5, 1, 1], np.int32))
+    classes, parents = [2, 2, 0, 0], [-1, 0, 1, -1]
     other = PRIOR[0][0] / sum(PRIOR[0])
-    np.testing.assert_allclose(pace.chances(draft), [mean, square, square * other, other], rtol=1e-4)
-    pace.learn(draft, np.array([1, -1, 0, 0], np.int8), 0)
-    np.testing.assert_allclose(pace.chances(draft)[0], (right + 1) / (right + wrong + 2))
-    np.testing.assert_allclose(pace.chances(draft)[3], other)  # it was not asked
+    np.testing.assert_allclose(pace.chances(classes, parents), [mean, square, square * other, other], rtol=1e-4)
+    assert len(pace.choose(Draft([5], kinds=np.array([5], np.int32)), 0)) == 1
+    pace.learn(np.array([1], np.int8))
+    now = pace.chances(classes, parents)
+    np.testing.assert_allclose(now[0], (right + 1) / (right + wrong + 1))
+    np.testing.assert_allclose(now[3], other)  # it was not asked
 
 
 def test_a_text_among_others_pays_for_its_part_of_shared_rows():
