@@ -71,7 +71,7 @@ class Costs:
             near, far = (tuple(map(float, some)) for some in given["seconds"])
             first, second = map(int, given["contexts"])
             return cls(tuple(map(int, given["rows"])), (first, second), (near, far))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise ArgumentError(f"no costs: {error!r:.200}") from None
 
     def __str__(self) -> str:

@@ -233,3 +233,26 @@ def test_a_drafter_is_told_of_its_guesses_by_its_own_numbers():
     result = generate(counting(), [7], 60, decoder=Auto(FLAT, Counting()))
     assert result.tokens == [(8 + i) % 50 for i in range(60)]
     assert [3, 4, 5] in [path for _, path in heard] and all(count == len(path) for count, path in heard)
+
+
+def test_guesses_that_seem_certain_are_bound_by_what_may_be_lost():
+    pace = Pace(Costs((1, 32), (0, 100), 2 * ((1.0, 1.0 + 31 * 0.45),)))
+    draft = Draft(np.zeros(31, np.int32), kinds=np.full(31, EDGES[-1], np.int32))
+    assert len(pace.choose(draft, 0)) == 4  # 4 rows at 0.45 are within the credit of 2 forwards, 5 are not
+    pace.learn(np.array([-1, 0, 0, 0], np.int8))
+    assert len(pace.choose(draft, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [],
+        None,
+        {"rows": [float("inf")], "contexts": [0, 1], "seconds": [[1], [1]]},
+        {"rows": [1], "contexts": [0, 1], "seconds": [[10**400], [1]]},
+        {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1], [1, 2]]},
+    ],
+)
+def test_costs_from_anything_else_are_refused(made):
+    with pytest.raises(ArgumentError):
+        Costs.from_dict(made)
