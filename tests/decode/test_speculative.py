@@ -254,6 +254,29 @@ def test_laws_are_those_after_the_processors(options):
         assert generate(setting.session(), [1, 2, 3], 20, sampler, decoder=decoder).tokens == plain.tokens
 
 
+def constant(*logits):
+    """A session whose every row has these logits."""
+    return from_callable(lambda tokens: np.tile(np.array(logits, np.float32), (len(tokens), 1)), len(logits))
+
+
+@pytest.mark.parametrize("rule", ["rejection", "traversal", "typical"])
+def test_a_penalty_counts_the_prompt(rule):
+    sampler, wrong = Sampler(repetition_penalty=1.5), CallableDrafter(lambda text, budget: [0])
+    plain = generate(constant(3.0, 2.5, 2.2), [0], 4, sampler).tokens
+    assert plain[:2] == [1, 2]  # not 0, which only the prompt holds
+    assert generate(constant(3.0, 2.5, 2.2), [0], 4, sampler, decoder=Speculative(wrong, rule=rule)).tokens == plain
+
+
+@pytest.mark.parametrize("rule", ["coupled", "rejection", "traversal"])
+def test_a_guess_is_judged_by_the_mask_of_its_own_place(rule):
+    """The first four tokens cannot be 0, which is the likeliest from then on; the bound lies within a draft."""
+    early = np.array([0b110], np.uint32)
+    decoder = Speculative(knowing([0, 1, 1, 1, 1, 0, 0, 0, 0]), rule=rule, max_draft=6)
+    request = Request(np.zeros(1, np.int32), 0, Sampler(), allowed_early=early, min_tokens=4, max_tokens=8)
+    text = Text(constant(3.0, 2.0, 1.0), request, Limits(frozenset()), decoder, None)
+    assert list(write([text])) == [] and text.result.tokens == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
 def test_the_same_seed_gives_the_same_text_and_another_another():
     setting, made = (
         Setting("biased", "q8"),
