@@ -22,6 +22,8 @@ from fastdistill.decode import (
     Tree,
     generate,
 )  # fmt: skip
+from fastdistill.decode.drafters import DraftRequest
+from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.decode.loop import Limits, Text, write
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
@@ -447,3 +449,25 @@ def test_a_drafter_that_makes_trees_is_no_drafter_of_chains(settings):
     decoder = Speculative(CallableDrafter(lambda text, budget: Draft([1, 2], [-1, -1])), **settings)
     with pytest.raises(ArgumentError, match="guessed a tree"):
         generate(Setting("plain", "q8").session(), [1, 2], 9, Sampler(temperature=1.0), decoder=decoder)
+
+
+def test_rounds_and_siblings_draw_apart():
+    """The same position again: after a refusal the noise that led to it must not come back."""
+    session = constant(*np.zeros(50))
+    drawing = Drawing(DraftRequest(np.zeros(1, np.int32), session, Sampler(temperature=1.0), sampled=True))
+    rows, keys = session.forward([0], read=drawing.read(1)), []
+    for _ in range(2):
+        drawing.begin_round()
+        keys += [drawing.ranked(rows, [4], [index], [np.zeros(1, np.int32)])[0][0] for index in (0, 1)]
+    assert len(np.unique(keys, axis=0)) == 4
+
+
+def test_a_round_that_the_text_ends_in_names_no_refused_guess():
+    decoder = Speculative(CallableDrafter(lambda text, budget: [0, 0, 0, 1][:budget]), max_draft=4)
+    texts = [generate(constant(3.0, 1.0), [1], 20, end_tokens=ends, decoder=decoder) for ends in ((), frozenset({0}))]
+    assert texts[0].rounds[0].refused == (1,) and texts[1].rounds == []
+    step = from_callable(lambda t: np.eye(6, dtype=np.float32)[np.minimum(t + 1, 5)], 6)
+    ours = generate(
+        step, [0], 20, end_tokens=frozenset({3}), decoder=Speculative(knowing([0, 1, 2, 3, 4, 5]), max_draft=5)
+    )
+    assert ours.tokens == [1, 2, 3] and [(round.accepted, round.refused) for round in ours.rounds] == [(2, ())]
