@@ -39,7 +39,7 @@ from fastdistill.decode import (
 )
 from fastdistill.kernels import default_threads, isa, set_isa
 
-PAUSE = 0.05  # seconds: longer than any of the thread pools spins
+PAUSE = 0.05  # seconds between engines: longer than any of their pools of threads spins
 QUICK = {"copy": 2, "open": 2, "llama_cpp": 1, "transformers": 1, "tokens": 64, "repetitions": 2, "open_repetitions": 2}
 
 
@@ -112,7 +112,7 @@ class Bench:
                 continue
             contestants = {PLAIN: Autoregressive(), **others}
             turns = {name: partial(self.same, session, ids, one, plain) for name, one in contestants.items()}
-            texts = interleave(self.shown(turns, repetitions), repetitions, PAUSE)
+            texts = interleave(self.shown(turns, repetitions), repetitions)  # all run on one pool of threads
             seconds = {name: Samples.of(taken for taken, _ in some) for name, some in texts.items()}
             rounds = {name: texts[name][-1][1].rounds for name in others}
             self.found.answers[kind].append(Answer(prompt.name, ids, plain, loops(plain), rounds, seconds))

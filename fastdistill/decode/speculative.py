@@ -67,7 +67,7 @@ class Speculative:
         return SpeculativeRun(self, session, request)
 
 
-class Pace(Protocol):
+class Chooser(Protocol):
     """Decides how much of each draft is worth its rows."""
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
@@ -80,8 +80,8 @@ class Pace(Protocol):
 class SpeculativeRun:
     """Reads the prompt as plain decoding does, then round after round."""
 
-    def __init__(self, settings: Speculative, session: Any, request: Request, pace: Pace | None = None) -> None:
-        self._settings, self._session, self._request, self._pace = settings, session, request, pace
+    def __init__(self, settings: Speculative, session: Any, request: Request, chooser: Chooser | None = None) -> None:
+        self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
         self.rounds: list[Round] = []
         self._prompt = AutoregressiveRun(session, request)
         self._emitted: list[int] = []
@@ -89,9 +89,8 @@ class SpeculativeRun:
         self._draft = NO_GUESSES  # the guesses that are checked,
         self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
         self._base = 0  # the session's length before this round
-        self._rows = self._row_parents = np.empty(
-            0, np.int32
-        )  # tokens and parents of this round: the seed, then the guesses
+        self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses,
+        self._row_parents = np.empty(0, np.int32)  # and the parent of each
 
     def forward(self) -> Mapping[str, Any]:
         if not self._emitted:
@@ -123,8 +122,8 @@ class SpeculativeRun:
         self._drafts.accept(
             tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
         )
-        if self._pace is not None:
-            self._pace.learn(verified.verdicts[1:])
+        if self._chooser is not None:
+            self._chooser.learn(verified.verdicts[1:])
         self._emitted += tokens
         self.rounds.append(self._round(verified, count))
         return list(zip(tokens, path.tolist(), strict=True))
@@ -149,12 +148,12 @@ class SpeculativeRun:
 
     def _propose(self) -> Draft:
         """No more guesses than a forward takes, the session holds, and the text has tokens left (the last is no guess)."""
-        session, pace = self._session, self._pace
+        session, chooser = self._session, self._chooser
         room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
         assert self._drafts is not None
         draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
-        self._chosen = np.arange(len(draft)) if pace is None else pace.choose(draft, self._base)
+        self._chosen = np.arange(len(draft)) if chooser is None else chooser.choose(draft, self._base)
         return draft.only(self._chosen)
 
     def _checked(self, draft: Any, budget: int) -> Draft:
@@ -167,7 +166,7 @@ class SpeculativeRun:
             raise ArgumentError(f"the drafter made {len(draft)} guesses, more than the {budget} that were asked for")
         if not draft.is_chain and (self._settings.rule == "block" or self._settings.lenience is not None):
             raise ArgumentError("rule 'block' and lenience are for chains: the drafter guessed a tree")
-        if draft.layers is not None and self._pace is not None:
+        if draft.layers is not None and self._chooser is not None:
             raise UnsupportedError(
                 "guesses that have run through some layers cannot be left out: give Speculative, not Auto"
             )

@@ -28,7 +28,8 @@ class Draft:
     laws         float32 (laws, vocab): probabilities that guesses were drawn from.  None: they were chosen, not drawn
     law_rows     int32 (n,): which law each was drawn from; -1: chosen
     replacement  False: guesses with one parent and one law were drawn without replacement
-    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are
+    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are.  `Auto` takes 1 to
+                 1023 for the length of the match that a guess follows
     layers       seed and guesses are pending in the target's session already, and have still to run through these layers
 
     raises  ArgumentError

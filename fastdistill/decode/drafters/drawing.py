@@ -20,9 +20,8 @@ class Drawing:
     Same text: with the target's own noise of that position, so that both draw alike where their logits are (Daliri et al. 2024).
     Same law: with noise of the draft's own, so that the k best are k draws without replacement (Gumbel top-k).
 
-    allowed     uint32 (words,): tokens that can be proposed; None: all
-    to_target   int32 (vocab,): the target's token for each, whose noise it is drawn with; None: the same
-    vocab_size  of the target
+    allowed    uint32 (words,): tokens that can be proposed; None: all
+    to_target  int32 (vocab,): the target's token for each, whose noise and bias it is drawn with; None: the same
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Drawing:
 
     def read(self, rows: int) -> Read:
         """What `first` wants of so many rows; `ranked` wants logits."""
-        return Read(logits=True) if not self._session_draws else Read(sampler=self._sampler, allowed=self._masks(rows))
+        return Read(sampler=self._sampler, allowed=self._masks(rows)) if self._session_draws else Read(logits=True)
 
     def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, np.ndarray | None]:
         """The first choice after the last row read, and, where it was drawn, from which law: float32 (1, vocab).

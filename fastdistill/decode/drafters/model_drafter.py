@@ -24,10 +24,10 @@ _LOGITS = Read(logits=True)
 class ModelDrafter:
     """Draft with a model that is faster than the target.
 
-    model            anything with `session(capacity=, max_rows=)` and `vocab_size`: `fd.load(folder, format="q4")`, say
+    model              anything with `session(capacity=, max_rows=)` and `vocab_size`: `fd.load(folder, format="q4")`, say
     least_probability  stop a chain after a guess to which the model gives less than this
-    token_map        (draft vocabulary,): the target's token for each of the model's, -1 where there is none; each at most
-                     once.  None: the same vocabulary.  Text that the model has no token for is left out of its context
+    token_map          (draft vocabulary,): the target's token for each of the model's, -1 where there is none; each at most
+                       once.  None: the same vocabulary.  Text that the model has no token for is left out of its context
 
     raises  ArgumentError when the vocabularies do not fit
     """

@@ -11,9 +11,7 @@ from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.find_matches import MOST_MATCHES, find_matches
 
-KINDS = (
-    1 << 10
-)  # a guess's kind is how much alike stands before it, at most max_match; KINDS more for each better match
+KINDS = 1 << 10  # a guess's kind is the length of its match, KINDS more for each better match beside it
 
 
 @dataclass(frozen=True)
