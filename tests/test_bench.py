@@ -332,7 +332,7 @@ def test_guessing_ends_in_every_target(folder, few, capsys):
     names = list(speculative.decoders(TABLE))
     assert [row["work"] for row in found["targets"]] == [target.work for target in answers.targets(names)]
     assert {row["met"] for row in found["targets"]} <= {"yes", "NO"}
-    assert [row["rows"] for row in found["rows"]] == list(range(1, 17)) and found["rows"][0]["/ of 1 at 32"] == 1
+    assert [row["rows"] for row in found["rows"]] == list(range(1, 33)) and found["rows"][0]["/ of 1 at 32"] == 1
     titles = [title for title in found if isinstance(found[title], list) and title not in ("notes", "skipped")]
     copies = next(found[title] for title in titles if title.startswith("copy-heavy"))
     assert [row["prompt"] for row in copies] == ["one", "two"] and {*names} <= {*copies[0]}
