@@ -10,8 +10,9 @@ from fastdistill.decode import Costs
 
 pytestmark = pytest.mark.model
 
-# Short where every row costs what a forward costs.
-TOKENS = 24 if fd.isa() == "scalar" else 128
+# Few and short where every row costs what a forward costs, those of the prompt too.
+SLOW = fd.isa() == "scalar"
+TOKENS = 12 if SLOW else 128
 SAMPLED = dict(temperature=0.8, top_p=0.9, top_k=50, repetition_penalty=1.15, seed=11)
 FLAT = Costs((1, 16), (32, 512), ((1.0, 1.2), (1.0, 1.2)))  # of a machine on which guesses cost nothing
 
@@ -23,7 +24,7 @@ def model(smollm2):
 
 @pytest.fixture(scope="module")
 def prompts(model):
-    chosen = [*load("copy")[::7], *load("open")[::10]]
+    chosen = [*([] if SLOW else load("copy")[::7]), *load("open")[::10]]
     return [model.chat_prompt([{"role": "user", "content": p.text}]) if p.chat else p.text for p in chosen]
 
 
@@ -57,7 +58,7 @@ def test_text_is_that_of_plain_decoding(model, prompts, plain, name, options):
         assert (found.tokens, found.text, found.finish_reason) == (wanted.tokens, wanted.text, wanted.finish_reason)
     if name == "itself":  # it draws as the target does
         assert all(found.stats.accepted == found.stats.drafted for found in ours)
-    if name == "auto" and options == "greedy":
+    if name == "auto" and options == "greedy" and not SLOW:
         assert sum(found.stats.forwards for found in ours) < 0.7 * sum(found.stats.forwards for found in plain[options])
 
 
