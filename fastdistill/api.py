@@ -167,7 +167,7 @@ class Model:
         stop_token_ids=()   tokens that end it, beside those of config and generation_config
         logprobs=0          give the log probability of each token and of so many likeliest ones
         session=None        write in this session, reusing the longest common prefix of what it holds (one prompt only)
-        decoder=None        a decoder; "auto": Auto(model.costs), the same text, sooner where guesses pay; default: Autoregressive()
+        decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive()
 
         raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
         """
@@ -241,7 +241,7 @@ class Model:
         if decoder is None:
             decoder = Autoregressive()
         elif decoder == "auto":
-            decoder = Auto(self.costs)
+            decoder = Auto()
         elif isinstance(decoder, (type, str)) or not hasattr(decoder, "start"):
             raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
         elif isinstance(decoder, DRAFTERS):
@@ -256,7 +256,18 @@ class Model:
         elif session.network is not self.network:
             raise ArgumentError("session belongs to another model")
         cached = prepare_session(session, ids)
-        request = Request(ids, cached, sampler, mask, early, min_tokens, max_tokens, limits.logprobs > 0, _together)
+        request = Request(
+            ids,
+            cached,
+            sampler,
+            mask,
+            early,
+            min_tokens,
+            max_tokens,
+            limits.logprobs > 0,
+            _together,
+            lambda: self.costs,
+        )
         return Text(session, request, limits, decoder, stream)
 
     # The options have one home; help() shows them where they are given.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.drafters.draft import Draft, Drafter
-from fastdistill.decode.drafters.prompt_lookup import KINDS, PromptLookup
+from fastdistill.decode.drafters.prompt_lookup import PromptLookup
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
@@ -19,12 +18,11 @@ from fastdistill.errors import ArgumentError
 CREDIT = 2.0  # forwards of one row that a text may lose at first,
 SHARE = 0.04  # and later on this part of what plain decoding would have cost
 
-# How often copied tokens are right depends on how much alike stands before them.  Of each class of match lengths: the shortest
-# one, and how many guesses are taken to have been right and wrong before any was made.  From a search over texts of a small model
-# on prompts that make it copy and on others; guesses that nothing is known of come last.
-EDGES = (1, 2, 4, 8, 16, 32)
-PRIOR = ((1.0, 3.0), (4.0, 3.0), (2.0, 1.0), (8.0, 1.0), (8.0, 0.5), (8.0, 0.2), (0.5, 1.0))
-MEMORY = 0.8  # of what was seen of a class, at its next draft: texts change,
+NOTHING_KNOWN = (
+    0.5,
+    1.0,
+)  # of guesses that are of no kind: how many are taken to have been right and wrong before any was
+MEMORY = 0.8  # of what was seen of a kind, at its next draft: texts change,
 FADING = 0.995  # and each round without one: what was given up is tried again
 
 
@@ -32,7 +30,8 @@ FADING = 0.995  # and each round without one: what was given up is tried again
 class Auto:
     """Speculative decoding that weighs each draft: the text of plain decoding, in about its time at worst.
 
-    costs      of forwards on this machine: `Model.costs`, or `measure_costs`
+    costs      of forwards on this machine: `Model.costs`, or `measure_costs`.  None: the model's; of a function, where nobody has timed
+               it, a row is taken to cost an eighth of a forward
     drafter    its guesses are taken to cost nothing
     max_draft  most guesses a round
 
@@ -42,38 +41,40 @@ class Auto:
     raises  ArgumentError
     """
 
-    costs: Costs
+    costs: Costs | None = None
     drafter: Drafter = field(default_factory=lambda: PromptLookup(min_match=1))
     max_draft: int = 31
 
     def __post_init__(self) -> None:
-        if not isinstance(self.costs, Costs):
+        if not isinstance(self.costs, Costs | None):
             raise ArgumentError(f"costs must be Costs, got {type(self.costs).__name__}")
         Speculative(self.drafter, max_draft=self.max_draft)  # checks them
 
     def start(self, session: Any, request: Request) -> SpeculativeRun:
-        pace = Pace(self.costs, request.together)
+        pace = Pace(self.costs or request.costs, getattr(self.drafter, "priors", ()), request.together)
         return SpeculativeRun(Speculative(self.drafter, max_draft=self.max_draft), session, request, pace)
 
 
 class Pace:
     """How often guesses were right, and what guessing has cost so far."""
 
-    def __init__(self, costs: Costs, together: int = 1) -> None:
+    def __init__(self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1) -> None:
         self._costs, self._together = costs, together
-        self._right = [right for right, _ in PRIOR]  # of each class: what was seen of late, the prior included
-        self._wrong = [wrong for _, wrong in PRIOR]
+        self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
+        self._right = [right for right, _ in self._priors]  # of each kind: what was seen of late, the prior included
+        self._wrong = [wrong for _, wrong in self._priors]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
-        self._classes: list[int] = []  # of the guesses that were chosen last
+        self._kinds: list[int] = []  # of the guesses that were chosen last
         self._seconds = [0.0]  # of a forward with 0, 1, ... of them
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
-        classes, counts = _classes(draft), self._together * np.arange(1, len(draft) + 2)
+        kinds = self._known(draft)
+        counts = self._together * np.arange(1, len(draft) + 2)
         # This text's part of a forward, as if the texts beside it guessed as much.
         self._seconds = seconds = (self._costs(counts, context) / self._together).tolist()
-        chances = self.chances(classes, draft.parents.tolist())
+        chances = self.chances(kinds, draft.parents.tolist())
         ranked = sorted(range(len(draft)), key=chances.__getitem__, reverse=True)  # parents first: no child is likelier
         room = CREDIT * seconds[0] + SHARE * self._plain + self._gain
         tokens, count, rate = 1.0, 0, 1 / seconds[0]
@@ -84,19 +85,25 @@ class Pace:
             if tokens > rate * seconds[guesses]:
                 count, rate = guesses, tokens / seconds[guesses]
         chosen = sorted(ranked[:count])
-        self._classes = [classes[guess] for guess in chosen]
+        self._kinds = [kinds[guess] for guess in chosen]
         return np.array(chosen, np.int64)
 
-    def chances(self, classes: Sequence[int], parents: Sequence[int]) -> list[float]:
+    def _known(self, draft: Draft) -> list[int]:
+        """Of each guess: which line of the priors."""
+        if draft.kinds is None:
+            return [-1] * len(draft)
+        return [kind if kind < len(self._priors) else -1 for kind in draft.kinds.tolist()]
+
+    def chances(self, kinds: Sequence[int], parents: Sequence[int]) -> list[float]:
         """Of each guess to be right with all before it.
 
-        A class has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
+        A kind has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
         row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
         """
-        chances, before = [1.0] * len(classes), [0] * len(classes)  # before: guesses of the same class in a row
-        for guess, (kind, parent) in enumerate(zip(classes, parents, strict=True)):
+        chances, before = [1.0] * len(kinds), [0] * len(kinds)  # before: guesses of the same kind in a row
+        for guess, (kind, parent) in enumerate(zip(kinds, parents, strict=True)):
             if parent >= 0:
-                before[guess] = before[parent] + 1 if classes[parent] == kind else 0
+                before[guess] = before[parent] + 1 if kinds[parent] == kind else 0
                 chances[guess] = chances[parent]
             right = self._right[kind] + before[guess]
             chances[guess] *= right / (right + self._wrong[kind])
@@ -104,23 +111,14 @@ class Pace:
 
     def learn(self, verdicts: np.ndarray) -> None:
         """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
-        right, wrong = [0] * len(PRIOR), [0] * len(PRIOR)
-        for kind, verdict in zip(self._classes, verdicts.tolist(), strict=True):
+        right, wrong = [0] * len(self._priors), [0] * len(self._priors)
+        for kind, verdict in zip(self._kinds, verdicts.tolist(), strict=True):
             right[kind] += verdict > 0
             wrong[kind] += verdict < 0
         plain = (1 + sum(right)) * self._seconds[0]
         self._plain += plain
         self._gain += plain - self._seconds[len(verdicts)]
-        for kind, (before_right, before_wrong) in enumerate(PRIOR):
+        for kind, (before_right, before_wrong) in enumerate(self._priors):
             left = MEMORY if right[kind] + wrong[kind] else FADING
             self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
             self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
-
-
-def _classes(draft: Draft) -> list[int]:
-    """Of each guess: which line of PRIOR."""
-    if draft.kinds is None:
-        return [len(EDGES)] * len(draft)
-    kinds = draft.kinds.tolist()
-    found = {kind: bisect_right(EDGES, kind) - 1 if 0 < kind < KINDS else len(EDGES) for kind in set(kinds)}
-    return [found[kind] for kind in kinds]

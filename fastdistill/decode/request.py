@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from fastdistill.decode.costs import UNKNOWN, Costs
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.read import Read, Rows
 
@@ -25,6 +26,14 @@ class Request:
     max_tokens: int = 1 << 30
     want_logits: bool = False
     together: int = 1  # texts that are written in the same passes
+    measured_costs: Callable[[], Costs] | None = (
+        None  # of forwards of this session's model; they may have to be measured first
+    )
+
+    @property
+    def costs(self) -> Costs:
+        """What forwards cost: measured, where somebody can; else a row is taken to cost an eighth of a forward."""
+        return UNKNOWN if self.measured_costs is None else self.measured_costs()
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
         """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""

@@ -119,6 +119,8 @@ class SpeculativeRun:
         else:
             session.keep(path)
         assert self._drafts is not None
+        if hasattr(self._drafts, "observe") and rows.tokens is not None:
+            self._drafts.observe(self._chosen, rows.tokens)
         self._drafts.accept(
             tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from itertools import combinations
 
 import numpy as np
@@ -11,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, LayerSkip, PromptLookup, generate, measure_costs
-from fastdistill.decode.auto import CREDIT, EDGES, PRIOR, SHARE, Pace
+from fastdistill.decode.auto import CREDIT, SHARE, Pace
 from fastdistill.decode.costs import kept_costs
+from fastdistill.decode.drafters.prompt_lookup import PRIORS
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
@@ -106,10 +106,10 @@ def test_wrong_guesses_are_given_up_and_right_ones_taken_up_again():
 @given(data=st.data(), size=st.integers(1, 7), costs=some_costs)
 def test_the_part_that_is_chosen_is_the_best_of_all_parts(data, size, costs):
     parents = [data.draw(st.integers(-1, row - 1)) for row in range(size)]
-    kinds = np.array([data.draw(st.sampled_from([1, 3, 8, 40, 2000])) for _ in range(size)], np.int32)
-    draft, pace = Draft(list(range(size)), parents, kinds=kinds), Pace(costs)
+    kinds = np.array([data.draw(st.sampled_from([0, 1, 3, 5, -1])) for _ in range(size)], np.int32)
+    draft, pace = Draft(list(range(size)), parents, kinds=kinds), Pace(costs, PRIORS)
     pace._plain = 1e6  # rich: nothing is forbidden
-    chances = pace.chances([bisect_right(EDGES, kind) - 1 if kind < 1000 else 6 for kind in kinds.tolist()], parents)
+    chances = pace.chances(kinds.tolist(), parents)
 
     def worth(part):
         return (1 + sum(chances[row] for row in part)) / costs(len(part) + 1, 0)
@@ -174,9 +174,7 @@ def test_costs_of_a_session_are_measured_whatever_its_size(most_positions):
     assert costs.contexts[1] + costs.rows[-1] <= max(most_positions, 2) and (costs.by_rows(10) > 0).all()
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: Auto(None), lambda: Auto(REAL, PromptLookup), lambda: Auto(REAL, max_draft=0)]
-)
+@pytest.mark.parametrize("make", [lambda: Auto(3), lambda: Auto(REAL, PromptLookup), lambda: Auto(REAL, max_draft=0)])
 def test_settings_that_make_no_sense_are_refused(make):
     with pytest.raises(ArgumentError):
         make()
@@ -184,15 +182,15 @@ def test_settings_that_make_no_sense_are_refused(make):
 
 def test_chances_are_those_of_a_beta_law():
     """Two guesses in a row are right with the mean of p^2, by integration; a guess of another class begins anew."""
-    pace = Pace(FLAT)
-    right, wrong = PRIOR[2]
+    pace = Pace(FLAT, PRIORS)
+    right, wrong = PRIORS[2]
     p = (np.arange(200000) + 0.5) / 200000
     density = p ** (right - 1) * (1 - p) ** (wrong - 1)
     mean, square = ((p**n * density).sum() / density.sum() for n in (1, 2))
     classes, parents = [2, 2, 0, 0], [-1, 0, 1, -1]
-    other = PRIOR[0][0] / sum(PRIOR[0])
+    other = PRIORS[0][0] / sum(PRIORS[0])
     np.testing.assert_allclose(pace.chances(classes, parents), [mean, square, square * other, other], rtol=1e-4)
-    assert len(pace.choose(Draft([5], kinds=np.array([5], np.int32)), 0)) == 1
+    assert len(pace.choose(Draft([5], kinds=np.array([2], np.int32)), 0)) == 1
     pace.learn(np.array([1], np.int8))
     now = pace.chances(classes, parents)
     np.testing.assert_allclose(now[0], (right + 1) / (right + wrong + 1))
@@ -201,9 +199,9 @@ def test_chances_are_those_of_a_beta_law():
 
 def test_a_text_among_others_pays_for_its_part_of_shared_rows():
     """Where a forward of several texts costs what its rows cost, a guess of one text is as dear as a token of another."""
-    draft = Draft(list(range(7)), kinds=np.full(7, 32, np.int32))
-    assert len(Pace(REAL).choose(draft, 0)) == 7
-    assert len(Pace(REAL, together=16).choose(draft, 0)) <= 1
+    draft = Draft(list(range(7)), kinds=np.full(7, 5, np.int32))
+    assert len(Pace(REAL, PRIORS).choose(draft, 0)) == 7
+    assert len(Pace(REAL, PRIORS, together=16).choose(draft, 0)) <= 1
 
 
 def test_guesses_that_cannot_be_left_out_are_refused():
@@ -217,6 +215,8 @@ def test_a_drafter_is_told_of_its_guesses_by_its_own_numbers():
     class Counting:
         """Guesses a wrong token beside each right one, and puts the right ones last."""
 
+        priors = ((8.0, 0.2),)
+
         def start(self, request):
             self.text = request.prompt.tolist()
             return self
@@ -224,7 +224,7 @@ def test_a_drafter_is_told_of_its_guesses_by_its_own_numbers():
         def propose(self, budget):
             n = min(budget // 2, 3)
             right = [(self.text[-1] + 1 + i) % 50 for i in range(n)]
-            return Draft([0] * n + right, [-1] * n + [-1, *range(n, 2 * n - 1)], kinds=np.array([2000] * n + [40] * n))
+            return Draft([0] * n + right, [-1] * n + [-1, *range(n, 2 * n - 1)], kinds=np.array([-1] * n + [0] * n))
 
         def accept(self, tokens, path, taps):
             heard.append((len(tokens) - 1, path.tolist()))
@@ -236,8 +236,8 @@ def test_a_drafter_is_told_of_its_guesses_by_its_own_numbers():
 
 
 def test_guesses_that_seem_certain_are_bound_by_what_may_be_lost():
-    pace = Pace(Costs((1, 32), (0, 100), 2 * ((1.0, 1.0 + 31 * 0.45),)))
-    draft = Draft(np.zeros(31, np.int32), kinds=np.full(31, EDGES[-1], np.int32))
+    pace = Pace(Costs((1, 32), (0, 100), 2 * ((1.0, 1.0 + 31 * 0.45),)), PRIORS)
+    draft = Draft(np.zeros(31, np.int32), kinds=np.full(31, len(PRIORS) - 1, np.int32))
     assert len(pace.choose(draft, 0)) == 4  # 4 rows at 0.45 are within the credit of 2 forwards, 5 are not
     pace.learn(np.array([-1, 0, 0, 0], np.int8))
     assert len(pace.choose(draft, 1)) == 0

@@ -28,8 +28,8 @@ class Draft:
     laws         float32 (laws, vocab): probabilities that guesses were drawn from.  None: they were chosen, not drawn
     law_rows     int32 (n,): which law each was drawn from; -1: chosen
     replacement  False: guesses with one parent and one law were drawn without replacement
-    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are.  `Auto` takes 1 to
-                 1023 for the length of the match that a guess follows
+    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are: which line of the
+                 drafter's `priors`; -1: none of them.  None: all -1
     layers       seed and guesses are pending in the target's session already, and have still to run through these layers
 
     raises  ArgumentError
@@ -97,6 +97,22 @@ class Draft:
 NO_GUESSES = Draft(())
 
 
+def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:
+    """Paths of tokens from the seed, each with its kinds, as one tree in which what they share stands once, of the first path's kind."""
+    if len(paths) == 1:
+        return Draft(paths[0], kinds=kinds[0])
+    nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
+    rows: list[tuple[int, int, int]] = []
+    for path, each in zip(paths, kinds, strict=True):
+        node = -1
+        for token, kind in zip(path.tolist(), each.tolist(), strict=True):
+            parent, node = node, nodes.setdefault((node, token), len(nodes))
+            if node == len(rows):
+                rows.append((token, parent, kind))
+    tokens, parents, every = np.array(rows, np.int32).reshape(-1, 3).T.copy()
+    return Draft(tokens, parents, kinds=every)
+
+
 @dataclass(frozen=True)
 class DraftRequest:
     """The text that guesses are wanted for."""
@@ -110,7 +126,12 @@ class DraftRequest:
 
 
 class DraftRun(Protocol):
-    """Guesses for one text."""
+    """Guesses for one text.
+
+    A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under rule "coupled": of the
+    last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the target drew after the seed and after
+    each of them.  It holds until the session's next call.
+    """
 
     def propose(self, budget: int) -> Draft:
         """At most `budget` guesses, 1 or more, at what follows the text; none is an answer too."""
@@ -127,6 +148,9 @@ class DraftRun(Protocol):
 
 
 class Drafter(Protocol):
-    """Frozen settings; `start` begins one text."""
+    """Frozen settings; `start` begins one text.
+
+    Where its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong before any was.
+    """
 
     def start(self, request: DraftRequest) -> DraftRun: ...
