@@ -185,3 +185,7 @@ int fd_verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *of
     FD_IN_IEEE_MODE(fd_kernels->verify_tree(trees, vocab, rows, offsets, parents, tokens, drawn, target, drafts, draft_rows, uniforms,
                                             set, path, emitted, accepted, bonus, verdicts, workspace, where));
 }
+void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix)
+{
+    fd_kernels->fixed_point_prefix(rows, n, previous, current, prefix);
+}

@@ -116,6 +116,10 @@ int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const f
 int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
                       int32_t *kept_parents, uint64_t *workspace);
 
+/* ---- fixed points: iterates of a triangular system, n < 2^31 tokens a row ---- */
+/* previous, current (rows, n) -> prefix (rows,): how many leading positions of current are final */
+void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix);
+
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {
     FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */

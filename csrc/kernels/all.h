@@ -23,6 +23,7 @@
 #include "expand_tree.c"
 #include "build_tree.c"
 #include "verify_tree.c"
+#include "fixed_point_prefix.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -52,6 +53,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .expand_tree = expand_tree,
     .build_tree = build_tree,
     .verify_tree = verify_tree,
+    .fixed_point_prefix = fixed_point_prefix,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -4,6 +4,7 @@ from fastdistill.kernels.build_tree import BuiltTree, build_tree
 from fastdistill.kernels.exp_log import exp_log
 from fastdistill.kernels.expand_tree import Expansion, expand_tree
 from fastdistill.kernels.find_matches import Matches, find_matches
+from fastdistill.kernels.fixed_point_prefix import fixed_point_prefix
 from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
@@ -31,6 +32,7 @@ __all__ = [
     "exp_log",
     "expand_tree",
     "find_matches",
+    "fixed_point_prefix",
     "gumbel_noise",
     "isa",
     "isa_levels",

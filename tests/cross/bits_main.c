@@ -198,6 +198,16 @@ static uint32_t hash_verify_tree(void)
     return h;
 }
 
+static uint32_t hash_fixed_point_prefix(void)
+{
+    enum { ROWS = 200, N = 83 };
+    int32_t *previous = random_bytes(ROWS * N * sizeof *previous), current[ROWS * N], prefix[ROWS];
+    memcpy(current, previous, sizeof current);
+    for (int row = 0; row < ROWS; row++) current[row * N + random_bits() % N] ^= (int32_t)(1u << random_bits() % 32);
+    fd_fixed_point_prefix(ROWS, N, previous, current, prefix);
+    return hash(hash_start, prefix, sizeof prefix);
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -214,7 +224,8 @@ int main(void)
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());
         printf(" trees %08x", hash_trees());
-        printf(" verify_tree %08x\n", hash_verify_tree());
+        printf(" verify_tree %08x", hash_verify_tree());
+        printf(" fixed_point_prefix %08x\n", hash_fixed_point_prefix());
     }
     return 0;
 }
