@@ -189,3 +189,8 @@ void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, con
 {
     fd_kernels->fixed_point_prefix(rows, n, previous, current, prefix);
 }
+void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
+                    int8_t *stationary, int32_t *bonus, int8_t *converged)
+{
+    fd_kernels->jacobi_step(rows, n, iterate, drawn, next, prefix, stationary, bonus, converged);
+}

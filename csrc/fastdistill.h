@@ -119,6 +119,10 @@ int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, in
 /* ---- fixed points: iterates of a triangular system, n < 2^31 tokens a row ---- */
 /* previous, current (rows, n) -> prefix (rows,): how many leading positions of current are final */
 void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix);
+/* iterate, drawn (rows, n), n >= 1: drawn[i] is what the model says after iterate[0 .. i] -> next, stationary (rows, n), prefix,
+ * bonus, converged (rows,); stationary and converged are 0 or 1 */
+void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
+                    int8_t *stationary, int32_t *bonus, int8_t *converged);
 
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {

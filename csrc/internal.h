@@ -97,6 +97,8 @@ struct fd_kernels {
                        const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
                        int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where);
     void (*fixed_point_prefix)(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix);
+    void (*jacobi_step)(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
+                        int8_t *stationary, int32_t *bonus, int8_t *converged);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

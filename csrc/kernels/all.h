@@ -24,6 +24,7 @@
 #include "build_tree.c"
 #include "verify_tree.c"
 #include "fixed_point_prefix.c"
+#include "jacobi_step.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -54,6 +55,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .build_tree = build_tree,
     .verify_tree = verify_tree,
     .fixed_point_prefix = fixed_point_prefix,
+    .jacobi_step = jacobi_step,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -7,6 +7,7 @@ from fastdistill.kernels.find_matches import Matches, find_matches
 from fastdistill.kernels.fixed_point_prefix import fixed_point_prefix
 from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
+from fastdistill.kernels.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.probabilities import probabilities
@@ -21,6 +22,7 @@ from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_w
 __all__ = [
     "BuiltTree",
     "Expansion",
+    "JacobiStep",
     "Matches",
     "PackedWeight",
     "RowStatistics",
@@ -36,6 +38,7 @@ __all__ = [
     "gumbel_noise",
     "isa",
     "isa_levels",
+    "jacobi_step",
     "kernel_name",
     "linear",
     "philox",

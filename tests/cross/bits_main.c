@@ -208,6 +208,17 @@ static uint32_t hash_fixed_point_prefix(void)
     return hash(hash_start, prefix, sizeof prefix);
 }
 
+static uint32_t hash_jacobi_step(void)
+{
+    enum { ROWS = 200, N = 83 };
+    int32_t *iterate = random_bytes(ROWS * N * sizeof *iterate), drawn[ROWS * N], next[ROWS * N], prefix[ROWS], bonus[ROWS];
+    int8_t stationary[ROWS * N], converged[ROWS];
+    for (int i = 0; i < ROWS * N; i++) drawn[i] = iterate[(i + 1) % (ROWS * N)] ^ (random_bits() % 64 == 0);
+    fd_jacobi_step(ROWS, N, iterate, drawn, next, prefix, stationary, bonus, converged);
+    uint32_t h = hash(hash(hash(hash_start, next, sizeof next), prefix, sizeof prefix), stationary, sizeof stationary);
+    return hash(hash(h, bonus, sizeof bonus), converged, sizeof converged);
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -225,7 +236,8 @@ int main(void)
         printf(" find_matches %08x", hash_find_matches());
         printf(" trees %08x", hash_trees());
         printf(" verify_tree %08x", hash_verify_tree());
-        printf(" fixed_point_prefix %08x\n", hash_fixed_point_prefix());
+        printf(" fixed_point_prefix %08x", hash_fixed_point_prefix());
+        printf(" jacobi_step %08x\n", hash_jacobi_step());
     }
     return 0;
 }
