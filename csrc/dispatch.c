@@ -162,6 +162,13 @@ int64_t fd_tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint6
 {
     return fd_kernels->tree_layout(n, parents, depths, ancestors, leaves, children, child_offsets);
 }
+int64_t fd_lookahead_layout(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
+                            const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions,
+                            int32_t *cells, int32_t *branches, int32_t *first_child, int32_t *next_sibling)
+{
+    return fd_kernels->lookahead_layout(levels, columns, guesses, length, window, guess_tokens, seed, tokens, parents, positions, cells,
+                                        branches, first_child, next_sibling);
+}
 int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
                    int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads)
 {

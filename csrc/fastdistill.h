@@ -107,6 +107,12 @@ int fd_verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *of
  * child_offsets[i] on, child_offsets (n + 1,).  Returns the number of leaves, or -1 - i where the parent of node i is not before it. */
 int64_t fd_tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                        int32_t *children, int32_t *child_offsets);
+/* window (levels, columns), guess_tokens (guesses, length) -> tokens, parents, positions, each (rows,), row 0 the seed; cells (levels,
+ * columns), branches (guesses, length): the rows of both.  Room for 1 + levels * columns + guesses * length < 2^31 rows, there and in the
+ * work space first_child, next_sibling (rows,), which are NULL where no rows are to be merged.  Returns how many rows there are. */
+int64_t fd_lookahead_layout(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
+                            const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions,
+                            int32_t *cells, int32_t *branches, int32_t *first_child, int32_t *next_sibling);
 /* logits (frontier, vocab), frontier * vocab < 2^32; scores (frontier,) -> tokens, rows, expanded, each (count,), of which the first
  * `found` are filled, the best first; workspace (frontier * min(count, vocab) + count,) */
 int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,

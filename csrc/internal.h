@@ -88,6 +88,9 @@ struct fd_kernels {
     int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
     int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                            int32_t *children, int32_t *child_offsets);
+    int64_t (*lookahead_layout)(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
+                                const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions,
+                                int32_t *cells, int32_t *branches, int32_t *first_child, int32_t *next_sibling);
     int (*expand_tree)(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
                        int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads);
     int64_t (*build_tree)(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,

@@ -19,6 +19,7 @@
 #include "find_matches.c"
 #include "residual_distribution.c"
 #include "tree_layout.c"
+#include "lookahead_layout.c"
 #include "best.c"
 #include "expand_tree.c"
 #include "build_tree.c"
@@ -51,6 +52,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .find_matches = find_matches,
     .residual_distribution = residual_distribution,
     .tree_layout = tree_layout,
+    .lookahead_layout = lookahead_layout,
     .expand_tree = expand_tree,
     .build_tree = build_tree,
     .verify_tree = verify_tree,

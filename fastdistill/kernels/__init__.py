@@ -9,6 +9,7 @@ from fastdistill.kernels.gumbel_noise import gumbel_noise
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
+from fastdistill.kernels.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.quantize_rows import quantize_rows
@@ -23,6 +24,7 @@ __all__ = [
     "BuiltTree",
     "Expansion",
     "JacobiStep",
+    "LookaheadLayout",
     "Matches",
     "PackedWeight",
     "RowStatistics",
@@ -41,6 +43,7 @@ __all__ = [
     "jacobi_step",
     "kernel_name",
     "linear",
+    "lookahead_layout",
     "philox",
     "probabilities",
     "quantize_rows",
@@ -49,6 +52,7 @@ __all__ = [
     "sample",
     "sample_workspace",
     "set_isa",
+    "show_layout",
     "tree_layout",
     "verify_tree",
     "verify_tree_workspace",

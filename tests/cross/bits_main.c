@@ -165,6 +165,19 @@ static uint32_t hash_trees(void)                         /* one tree: its levels
     return hash(hash(h, children, (COUNT - 1) * 4), offsets, sizeof offsets);
 }
 
+static uint32_t hash_lookahead_layout(void)
+{
+    enum { LEVELS = 6, COLUMNS = 40, GUESSES = 50, LENGTH = 7, ROWS = 1 + LEVELS * COLUMNS + GUESSES * LENGTH };
+    int32_t window[LEVELS * COLUMNS], guesses[GUESSES * LENGTH], cells[LEVELS * COLUMNS], branches[GUESSES * LENGTH];
+    int32_t tokens[ROWS], parents[ROWS], positions[ROWS], children[ROWS], siblings[ROWS];
+    for (int i = 0; i < LEVELS * COLUMNS; i++) window[i] = (int32_t)(random_bits() % 3);
+    for (int i = 0; i < GUESSES * LENGTH; i++) guesses[i] = (int32_t)(random_bits() % 3);
+    size_t bytes = 4 * (size_t)fd_lookahead_layout(LEVELS, COLUMNS, GUESSES, LENGTH, window, guesses, 1, tokens, parents, positions, cells,
+                                                   branches, children, siblings);
+    uint32_t h = hash(hash(hash(hash_start, tokens, bytes), parents, bytes), positions, bytes);
+    return hash(hash(h, cells, sizeof cells), branches, sizeof branches);
+}
+
 static uint32_t hash_verify_tree(void)
 {
     enum { NODES = 40, VOCAB = 1001, REPEATS = 8 };
@@ -237,7 +250,8 @@ int main(void)
         printf(" trees %08x", hash_trees());
         printf(" verify_tree %08x", hash_verify_tree());
         printf(" fixed_point_prefix %08x", hash_fixed_point_prefix());
-        printf(" jacobi_step %08x\n", hash_jacobi_step());
+        printf(" jacobi_step %08x", hash_jacobi_step());
+        printf(" lookahead_layout %08x\n", hash_lookahead_layout());
     }
     return 0;
 }
