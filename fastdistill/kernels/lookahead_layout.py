@@ -36,16 +36,17 @@ def lookahead_layout(
     """Seed, window and guesses of a lookahead step as one tree: a row sees its ancestors and itself.
 
     The token of window level l, column i stands at position 1 + i + l after the seed.  It sees the seed, level 0 up to column
-    i, and its own column above it.  A guess sees the seed and its own tokens.  Where tokens are given, rows with one parent and
-    one token have one context and stand once, the first of them; a row may then belong to cells and guesses alike.
+    i, and its own column above it.  A guess sees the seed and its own tokens.  Where tokens are given, of one or
+    both, rows with one parent and one token have one context and stand once, the first of them; a row may then belong to cells
+    and guesses alike.
 
     window   how many columns, of ngram - 1 levels; or their tokens, int32 (levels, columns), levels <= ngram - 1
     ngram    2..64
     guesses  how many; or their tokens, int32 (guesses, ngram - 1)
     seed     the token of row 0
     returns  LookaheadLayout
-    raises   ArgumentError; also where one of window and guesses is tokens and the other a count above 0 (a count of 0 is as
-             good as no tokens), and beyond 65536 rows, counted before any are merged
+    raises   ArgumentError; also where one of window and guesses is tokens and the other a count above 0, and where there are
+             more than 65536 rows before any are merged
     source   Fu et al. 2024, Lookahead Decoding, arXiv 2402.02057
     """
     length = check_integer("ngram", ngram, 2, 64) - 1
