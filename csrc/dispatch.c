@@ -1,6 +1,7 @@
 /* dispatch.c - which levels this CPU runs, which one is selected, and the entries that Python calls. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "internal.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -152,6 +153,25 @@ int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int
                         int32_t *lengths)
 {
     return fd_kernels->find_matches(n, tokens, max_match, min_match, count, starts, lengths);
+}
+int64_t fd_ngram_pool_bytes(int64_t ngram, int64_t capacity)
+{
+    return (int64_t)sizeof(struct ngram_header) + ngram_nodes(capacity) * (int64_t)sizeof(struct ngram_node)
+         + (ngram_buckets(capacity) + (capacity + 1) * ngram) * (int64_t)sizeof(int32_t);
+}
+int64_t fd_ngram_pool_count(const struct fd_ngram_pool *pool) { return ((const struct ngram_header *)pool->memory)->count; }
+void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)                  /* header, heads, and node 0, where the ring of all ends */
+{
+    int64_t heads = ngram_buckets(pool->capacity) * (int64_t)sizeof(int32_t);
+    memset(pool->memory, 0, sizeof(struct ngram_header) + (size_t)heads + sizeof(struct ngram_node));
+}
+void fd_ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens)
+{
+    fd_kernels->ngram_pool_insert(pool, rows, n, tokens);
+}
+int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations)
+{
+    return fd_kernels->ngram_pool_lookup(pool, key, count, continuations);
 }
 int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass)
 {

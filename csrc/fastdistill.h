@@ -81,6 +81,18 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 /* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths);
+enum { FD_NGRAM = 64 };                     /* the most tokens of an n-gram */
+struct fd_ngram_pool {                      /* one caller at a time */
+    int64_t ngram, capacity, per_key, key;  /* 1 <= key < ngram <= FD_NGRAM, 1 <= capacity <= 2^24, 1 <= per_key */
+    void *memory;                           /* fd_ngram_pool_bytes of them, on 4 bytes; zeros are an empty pool */
+};
+int64_t fd_ngram_pool_bytes(int64_t ngram, int64_t capacity);
+int64_t fd_ngram_pool_count(const struct fd_ngram_pool *pool);              /* n-grams in it */
+void fd_ngram_pool_clear(const struct fd_ngram_pool *pool);
+/* Every window of `ngram` tokens of each row; tokens (rows, n). */
+void fd_ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens);
+/* key (key,) -> continuations (count, ngram - key); returns how many were found and filled, the newest first. */
+int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
 
 /* ---- verification of drafts ---- */
 /* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */

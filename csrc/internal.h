@@ -27,6 +27,25 @@ enum { FD_VERIFY_NODE = 72 };           /* bytes */
 static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
 static inline int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD_CHUNK) * 4 + fd_ceil(vocab, FD_CHUNK) * 8; }
 
+/* The memory of a pool of n-grams (kernels/ngram_pool.c): a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
+struct ngram_header {
+    int32_t count;                      /* n-grams */
+    int32_t used[2], free[2];           /* of n-grams and of keys: nodes that were ever used, and the first of those free again, or 0 */
+};
+struct ngram_node {
+    struct { int32_t newer, older; } ring[2];
+    int32_t next;                       /* of its bucket, or of the free ones; 0: none */
+    uint32_t bucket;
+    union { int32_t owner, count; };    /* an n-gram's key; how many n-grams a key has */
+};
+static inline int64_t ngram_nodes(int64_t capacity) { return 2 * capacity + 3; }
+static inline int64_t ngram_buckets(int64_t capacity)                    /* a power of two, at least one for each n-gram and its key */
+{
+    int64_t buckets = 2;
+    while (buckets < 2 * capacity) buckets *= 2;
+    return buckets;
+}
+
 /* A stage is `tasks` independent pieces, fewer than 2^31; the next one starts when all are done. */
 typedef void fd_stage_fn(void *context, int64_t stage, int64_t task);
 typedef int64_t fd_stage_tasks_fn(void *context, int64_t stage);
@@ -85,6 +104,8 @@ struct fd_kernels {
                          const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
     int64_t (*find_matches)(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                             int32_t *lengths);
+    void (*ngram_pool_insert)(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens);
+    int64_t (*ngram_pool_lookup)(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
     int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
     int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                            int32_t *children, int32_t *child_offsets);

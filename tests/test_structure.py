@@ -40,6 +40,25 @@ BESIDE = {
 DOORS = {"boundary", "isa", "threads", "__init__"}  # of kernels/: not kernels
 
 
+def exported(kernel, where="kernels"):
+    """What the file of a kernel is for: the function of its name, or a class, `NgramPool` of ngram_pool."""
+    module = import_module(f"fastdistill.{where}.{kernel}")
+    return getattr(module, kernel, None) or getattr(module, kernel.title().replace("_", ""))
+
+
+def signatures(function_or_class):
+    """The parameters that users see, by the name of the function, or of each method and the constructor."""
+    if inspect.isfunction(function_or_class):
+        functions = {function_or_class.__name__: function_or_class}
+    else:
+        methods = dict(inspect.getmembers(function_or_class, inspect.isfunction))
+        functions = {name: method for name, method in methods.items() if name == "__init__" or name[0] != "_"}
+    return {
+        name: [parameter for parameter in inspect.signature(function).parameters if parameter != "threads"]
+        for name, function in functions.items()
+    }
+
+
 def imports(path):
     """Parts of the package that a file imports, those for type checkers alone left out."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -98,8 +117,11 @@ def test_a_kernel_has_all_its_places(kernel):
     missing = [place for place in places if not (ROOT / place).exists()]
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
     assert f'#include "{kernel}.c"' in (ROOT / "csrc/kernels/all.h").read_text()
-    assert re.search(rf"\bfd_{kernel}\(", (ROOT / "csrc/fastdistill.h").read_text()), f"fastdistill.h lacks fd_{kernel}"
-    assert kernel in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {kernel}"
+    verb = "" if inspect.isfunction(exported(kernel)) else r"_\w+"  # a class has an entry for each of its methods
+    entry = rf"\bfd_{kernel}{verb}\("
+    assert re.search(entry, (ROOT / "csrc/fastdistill.h").read_text()), f"fastdistill.h lacks fd_{kernel}{verb}"
+    name = exported(kernel).__name__
+    assert name in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {name}"
     assert "isa" in inspect_names(ROOT / f"tests/kernels/test_{kernel}.py"), f"test_{kernel}.py forces no level"
 
 
@@ -114,12 +136,12 @@ def inspect_names(path):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_and_its_reference_have_one_name_and_signature(kernel):
-    ours, meaning = (
-        getattr(import_module(f"fastdistill.{where}.{kernel}"), kernel) for where in ("kernels", "reference")
-    )
-    names = list(inspect.signature(meaning).parameters)
-    shared = [name for name in inspect.signature(ours).parameters if name != "threads"]
-    assert shared[: len(names)] == names
+    ours, meaning = exported(kernel), exported(kernel, "reference")
+    assert ours.__name__ == meaning.__name__
+    got, want = signatures(ours), signatures(meaning)
+    assert got.keys() == want.keys()
+    for name, parameters in want.items():
+        assert got[name][: len(parameters)] == parameters
 
 
 def test_every_c_file_of_a_kernel_is_included():

@@ -17,6 +17,7 @@
 #include "exp_log.c"
 #include "probabilities.c"
 #include "find_matches.c"
+#include "ngram_pool.c"
 #include "residual_distribution.c"
 #include "tree_layout.c"
 #include "lookahead_layout.c"
@@ -50,6 +51,8 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .sample = sample,
     .probabilities = probabilities,
     .find_matches = find_matches,
+    .ngram_pool_insert = ngram_pool_insert,
+    .ngram_pool_lookup = ngram_pool_lookup,
     .residual_distribution = residual_distribution,
     .tree_layout = tree_layout,
     .lookahead_layout = lookahead_layout,

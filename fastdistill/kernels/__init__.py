@@ -10,6 +10,7 @@ from fastdistill.kernels.isa import isa, isa_levels, set_isa
 from fastdistill.kernels.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
+from fastdistill.kernels.ngram_pool import NgramPool
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.quantize_rows import quantize_rows
@@ -26,6 +27,7 @@ __all__ = [
     "JacobiStep",
     "LookaheadLayout",
     "Matches",
+    "NgramPool",
     "PackedWeight",
     "RowStatistics",
     "Sampler",
