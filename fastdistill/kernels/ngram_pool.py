@@ -10,7 +10,7 @@ import numpy as np
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import aligned_bytes, check_array, check_integer, check_integers, ffi, lib, pointer
 
-_INT32 = np.iinfo(np.int32)
+_FIRST_TOKEN, _LAST_TOKEN = -(2**31), 2**31 - 1
 
 
 class NgramPool:
@@ -76,11 +76,11 @@ class NgramPool:
         raises   ArgumentError
         """
         if isinstance(key, (int, np.integer)):
-            tokens = np.array([check_integer("key", key, _INT32.min, _INT32.max)], np.int32)
+            tokens = np.array([check_integer("key", key, _FIRST_TOKEN, _LAST_TOKEN)], np.int32)
         elif isinstance(key, (set, frozenset)):
             raise ArgumentError(f"key must have an order, got {type(key).__name__}")
         else:
-            tokens = check_integers("key", key, _INT32.min, _INT32.max)
+            tokens = check_integers("key", key, _FIRST_TOKEN, _LAST_TOKEN)
         if len(tokens) != self.key:
             raise ArgumentError(f"key must have {self.key} tokens, got {len(tokens)}")
         count = self.per_key if count is None else min(check_integer("count", count, 0, 2**31 - 1), self.per_key)

@@ -147,6 +147,19 @@ static uint32_t hash_find_matches(void)
     return hash(hash(hash_start, starts, sizeof starts), lengths, sizeof lengths);
 }
 
+static uint32_t hash_ngram_pool(void)                    /* one that is full, and full of its keys */
+{
+    enum { ROWS = 10, N = 500, NGRAM = 4, CAPACITY = 100, PER_KEY = 8, VOCAB = 64 };
+    int32_t *tokens = random_bytes(ROWS * N * sizeof *tokens), found[PER_KEY * (NGRAM - 1)];
+    struct fd_ngram_pool pool = {NGRAM, CAPACITY, PER_KEY, 1, calloc(1, (size_t)fd_ngram_pool_bytes(NGRAM, CAPACITY))};
+    uint32_t h = hash_start;
+    for (int i = 0; i < ROWS * N; i++) tokens[i] = tokens[i] >> 16 & tokens[i] & (VOCAB - 1);     /* some often */
+    fd_ngram_pool_insert(&pool, ROWS, N, tokens);
+    for (int32_t key = 0; key < VOCAB; key++)
+        h = hash(h, found, (size_t)fd_ngram_pool_lookup(&pool, &key, PER_KEY, found) * (NGRAM - 1) * sizeof *found);
+    return h;
+}
+
 static uint32_t hash_trees(void)                         /* one tree: its levels, its layout, its best nodes */
 {
     enum { FRONTIER = 5, VOCAB = 3001, COUNT = 100, BUDGET = 40 };
@@ -247,6 +260,7 @@ int main(void)
         printf(" residual_distribution %08x", hash_residual_distribution());
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());
+        printf(" ngram_pool %08x", hash_ngram_pool());
         printf(" trees %08x", hash_trees());
         printf(" verify_tree %08x", hash_verify_tree());
         printf(" fixed_point_prefix %08x", hash_fixed_point_prefix());
