@@ -229,28 +229,43 @@ def in_threads(*functions):
 
 
 def test_two_threads_at_once(isa):
-    """Each inserts keys of its own, many at a time, and finds what it would have found alone; others look and copy meanwhile."""
+    """Each inserts keys of its own, long texts in few calls, and finds what it would have found alone; a third looks and copies."""
     generator = np.random.default_rng(0)
-    texts = [(2 * generator.integers(0, 20, (10, 20000)) + parity).astype(np.int32) for parity in range(2)]
-    pool = NgramPool(4, capacity=2**18, per_key=5)
+    texts = [(2 * generator.integers(0, 500, (4, 100000)) + parity).astype(np.int32) for parity in range(2)]
+    pool, alone = (NgramPool(4, capacity=2**14, per_key=5) for _ in range(2))
+    start = threading.Barrier(3)
 
     def write(text):
+        start.wait()
         for row in text:
             pool.insert(row)
 
     def read():
+        start.wait()
         for _ in range(50):
-            assert len(pool) <= pool.capacity and len(pool.lookup(3)) <= pool.per_key
-            pool.copy()
+            other = pool.copy()
+            assert len(other) == sum(len(other.lookup(key)) for key in range(1000)) <= 1000 * pool.per_key
 
     in_threads(lambda: write(texts[0]), lambda: write(texts[1]), read)
     for text in texts:
-        alone = NgramPool(4, capacity=2**18, per_key=5)
-        write_alone = alone.insert
         for row in text:
-            write_alone(row)
-        for key in np.unique(text):
-            np.testing.assert_array_equal(pool.lookup(key), alone.lookup(key))
+            alone.insert(row)
+    assert len(pool) == len(alone)
+    for key in range(1000):
+        np.testing.assert_array_equal(pool.lookup(key), alone.lookup(key))
+
+
+@pytest.mark.parametrize("method", ["insert", "lookup", "__len__", "clear", "copy"])
+def test_calls_take_turns(isa, method):
+    """None of them begins while another one is under way."""
+    pool = NgramPool(2)
+    arguments = {"insert": [np.zeros(2, np.int32)], "lookup": [1]}.get(method, [])
+    thread = threading.Thread(target=getattr(pool, method), args=arguments)
+    with pool._lock:
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+    thread.join()
 
 
 def test_tokens_that_change_while_they_are_inserted(isa):
