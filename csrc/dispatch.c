@@ -160,7 +160,7 @@ int64_t fd_ngram_pool_bytes(int64_t ngram, int64_t capacity)
          + (ngram_buckets(capacity) + (capacity + 1) * ngram) * (int64_t)sizeof(int32_t);
 }
 int64_t fd_ngram_pool_count(const struct fd_ngram_pool *pool) { return ((const struct ngram_header *)pool->memory)->count; }
-void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)                  /* header, heads, and node 0, where the ring of all ends */
+void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)              /* header, heads, and node 0, the end of the ring of all */
 {
     int64_t heads = ngram_buckets(pool->capacity) * (int64_t)sizeof(int32_t);
     memset(pool->memory, 0, sizeof(struct ngram_header) + (size_t)heads + sizeof(struct ngram_node));

@@ -30,7 +30,7 @@ static inline int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD
 /* The memory of a pool of n-grams (kernels/ngram_pool.c): a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
 struct ngram_header {
     int32_t count;                      /* n-grams */
-    int32_t used[2], free[2];           /* of n-grams and of keys: nodes that were ever used, and the first of those free again, or 0 */
+    int32_t used[2], free[2];           /* of n-grams and of keys: nodes ever used, and the first of those free again, or 0 */
 };
 struct ngram_node {
     struct { int32_t newer, older; } ring[2];
@@ -39,7 +39,7 @@ struct ngram_node {
     union { int32_t owner, count; };    /* an n-gram's key; how many n-grams a key has */
 };
 static inline int64_t ngram_nodes(int64_t capacity) { return 2 * capacity + 3; }
-static inline int64_t ngram_buckets(int64_t capacity)                    /* a power of two, at least one for each n-gram and its key */
+static inline int64_t ngram_buckets(int64_t capacity)                /* a power of two, one for each n-gram and each key */
 {
     int64_t buckets = 2;
     while (buckets < 2 * capacity) buckets *= 2;

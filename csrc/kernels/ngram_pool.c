@@ -46,10 +46,10 @@ static int32_t ngram_find(const struct ngram_view *p, int kind, uint64_t hash, c
     }
     return 0;
 }
-static int32_t ngram_add(const struct ngram_view *p, int kind, uint64_t hash)   /* a free node, or the first never used; in its bucket */
+static int32_t ngram_add(const struct ngram_view *p, int kind, uint64_t hash)   /* a node, in its bucket */
 {
-    int32_t *free = &p->header->free[kind], *head = &p->heads[hash & p->mask], i = *free;
-    if (i) *free = p->nodes[i].next;
+    int32_t *spare = &p->header->free[kind], *head = &p->heads[hash & p->mask], i = *spare;
+    if (i) *spare = p->nodes[i].next;
     else i = (int32_t)(kind == NGRAM ? 1 : p->capacity + 2) + p->header->used[kind]++;
     p->nodes[i].bucket = (uint32_t)(hash & p->mask);
     p->nodes[i].next = *head;
@@ -64,7 +64,7 @@ static void ngram_free(const struct ngram_view *p, int kind, int32_t i)
     p->header->free[kind] = i;
 }
 
-static void ngram_join(struct ngram_node *nodes, int ring, int32_t end, int32_t i)       /* as the newest; `end` closes the ring */
+static void ngram_join(struct ngram_node *nodes, int ring, int32_t end, int32_t i)   /* as the newest; `end` closes the ring */
 {
     int32_t newest = nodes[end].ring[ring].older;
     nodes[i].ring[ring].newer = end;
@@ -111,14 +111,15 @@ static void ngram_insert(const struct ngram_view *p, const int32_t *tokens)
     }
     ngram_join(nodes, NGRAM_ALL, 0, i);
     ngram_join(nodes, NGRAM_SAME_KEY, key, i);
-    if (nodes[key].count > p->per_key) ngram_remove(p, nodes[key].ring[NGRAM_SAME_KEY].newer);     /* newer than the newest: the oldest */
+    /* What is newer than the end of a ring is the oldest. */
+    if (nodes[key].count > p->per_key) ngram_remove(p, nodes[key].ring[NGRAM_SAME_KEY].newer);
     else if (p->header->count > p->capacity) ngram_remove(p, nodes[0].ring[NGRAM_ALL].newer);
 }
 
 static void ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens)
 {
     struct ngram_view p = ngram_view(pool);
-    int32_t window[FD_NGRAM];                          /* a copy: whoever writes to the tokens meanwhile must not part hash and node */
+    int32_t window[FD_NGRAM];                          /* a copy: a thread may write to the tokens between hashing and storing */
     if (n < p.ngram) return;
     for (int64_t row = 0; row < rows; row++)
         for (int64_t i = 0; i <= n - p.ngram; i++) {
