@@ -4,6 +4,8 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, measure_costs
 from fastdistill.decode.drafters import CallableDrafter, Draft, LayerSkip, ModelDrafter, PromptLookup
+from fastdistill.decode.jacobi import Jacobi
+from fastdistill.decode.lookahead import Lookahead
 from fastdistill.decode.loop import Generation, Statistics, TokenLogProbs, generate
 from fastdistill.decode.request import Decoder, Request, Round, Run
 from fastdistill.decode.speculative import Speculative
@@ -17,7 +19,9 @@ __all__ = [
     "Decoder",
     "Draft",
     "Generation",
+    "Jacobi",
     "LayerSkip",
+    "Lookahead",
     "ModelDrafter",
     "PromptLookup",
     "Request",

@@ -7,7 +7,7 @@ import numpy as np
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.sample import Sampler
 
-DRAFT, VERDICT = 1, 2  # purposes; 0 is the target's own draw
+DRAFT, VERDICT, INITIAL = 1, 2, 3  # purposes; 0 is the target's own draw
 MOST_ROUNDS, MOST_INDICES = 1 << 20, 1 << 12  # as wide as their fields in the counter (docs/kernels/gumbel_noise.md)
 
 

@@ -81,6 +81,12 @@ class Costs:
         return "\n".join(lines)
 
 
+def check_costs(costs: Any) -> None:
+    """Refuse anything but Costs, or None."""
+    if not isinstance(costs, Costs | None):
+        raise ArgumentError(f"costs must be Costs, got {type(costs).__name__}")
+
+
 UNKNOWN = Costs((1, 2), (0, 1), ((1.0, 1.125), (1.0, 1.125)))  # of a model that nobody has timed
 
 

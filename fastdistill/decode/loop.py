@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +30,7 @@ class Statistics:
     forwards: int = 0  # after the prompt
     drafted: int = 0  # guesses of a decoder that makes some
     accepted: int = 0  # of them
+    recycled: int = 0  # of the accepted: those from a pool of n-grams
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -69,6 +71,11 @@ class Generation:
     stats: Statistics = field(default_factory=Statistics)
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
+
+    @property
+    def tokens_of_rounds(self) -> dict[int, int]:
+        """How many rounds gave one token, two, ...: a histogram, {tokens: rounds}."""
+        return dict(sorted(Counter(round.accepted + 1 for round in self.rounds).items()))
 
 
 @dataclass(frozen=True)
@@ -123,9 +130,10 @@ class Text:
         for round in getattr(self.run, "rounds", ())[len(result.rounds) :]:
             kept = len(result.tokens) - before
             if kept <= round.accepted:  # the text has ended within them
-                round = replace(round, accepted=kept, refused=())
+                round = replace(round, accepted=kept, refused=(), recycled=min(round.recycled, kept))
             result.rounds.append(round)
             stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
+            stats.recycled += round.recycled
         if result.finish_reason:
             self._end()
             piece += "" if self.stream is None else self.stream.finish()

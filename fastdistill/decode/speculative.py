@@ -97,6 +97,8 @@ class SpeculativeRun:
             return self._prompt.forward()
         self._base = self._session.length
         self._draft = draft = self._propose()
+        if self._coupled and not len(draft):
+            return {"tokens": self._emitted[-1:], "read": self._request.read([len(self._emitted)])}
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
         self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
         numbers = len(self._emitted) + self._depths(draft)
@@ -111,13 +113,14 @@ class SpeculativeRun:
         if not self._emitted:
             return self._begin(rows)
         draft, session = self._draft, self._session
-        verified = self._verify(rows)
+        verified = self._verify(rows) if len(draft) or not self._coupled else _nothing_guessed(rows)
         count = int(verified.accepted[0]) + 1
         path, tokens = verified.path[:count], verified.tokens[:count].tolist()
-        if draft.is_chain and draft.layers is None:
-            session.truncate(self._base + count)
-        else:
+        if not draft.is_chain or draft.layers is not None:
             session.keep(path)
+        elif count <= len(draft):
+            session.truncate(self._base + count)
+        self.rounds.append(self._round(verified, count))
         assert self._drafts is not None
         if hasattr(self._drafts, "observe") and rows.tokens is not None:
             self._drafts.observe(self._chosen, rows.tokens)
@@ -127,7 +130,6 @@ class SpeculativeRun:
         if self._chooser is not None:
             self._chooser.learn(verified.verdicts[1:])
         self._emitted += tokens
-        self.rounds.append(self._round(verified, count))
         return list(zip(tokens, path.tolist(), strict=True))
 
     @property
@@ -207,9 +209,18 @@ class SpeculativeRun:
 
     def _round(self, verified: Verified, count: int) -> Round:
         """What became of this round's guesses: behind those that stand, the chain of first children that fell."""
-        draft, last, fell = self._draft, int(verified.path[count - 1]) - 1, []
+        draft, last, fell = self._draft, int(verified.path[count - 1]) - 1, list[int]()
         for guess in range(len(draft)):
             if draft.parents[guess] == last and guess > last:
                 fell.append(int(draft.tokens[guess]))
                 last = guess
         return Round(len(draft), count - 1, tuple(fell))
+
+
+_SEED, _NO_GUESS, _LOOKED_AT = np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.int8)
+
+
+def _nothing_guessed(rows: Rows) -> Verified:
+    """What `verify_tree` says of the seed alone: most rounds of a text in which nothing can be guessed."""
+    assert rows.tokens is not None
+    return Verified(_SEED, rows.tokens, _NO_GUESS, rows.tokens, _LOOKED_AT)

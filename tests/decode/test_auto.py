@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, LayerSkip, PromptLookup, generate, measure_costs
-from fastdistill.decode.auto import CREDIT, SHARE, Pace
 from fastdistill.decode.costs import kept_costs
 from fastdistill.decode.drafters.prompt_lookup import PRIORS
+from fastdistill.decode.pace import Pace
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
@@ -71,7 +71,7 @@ def test_a_text_never_costs_more_than_the_credit_and_the_share(costs, seed, righ
 
     result = generate(counting(), [7], count, decoder=Auto(costs, CallableDrafter(function)))
     ours, plain = spent(result, costs, 1)
-    assert ours <= (1 + SHARE) * plain + CREDIT * costs(1, 0) + 1e-9
+    assert ours <= (1 + Pace.share) * plain + Pace.credit * costs(1, 0) + 1e-9
 
 
 def right_guesses(text, budget):

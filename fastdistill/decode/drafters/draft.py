@@ -130,7 +130,7 @@ class DraftRun(Protocol):
 
     A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under rule "coupled": of the
     last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the target drew after the seed and after
-    each of them.  It holds until the session's next call.
+    each of them: after the seed alone, where there was no room for a draft.  It holds until the session's next call.
     """
 
     def propose(self, budget: int) -> Draft:

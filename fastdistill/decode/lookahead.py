@@ -1,0 +1,194 @@
+"""Lookahead decoding: a window of Jacobi trajectories makes n-grams, a pool keeps them, and one forward checks those that fit.
+
+The window has `window` columns and n - 1 levels.  A column holds tokens for successive positions, each drawn after the one above it, one
+more in every round; so a column that has been drawn through is an n-gram that the model is likely to write.  Those that begin with the
+text's last token are guesses.  Window and guesses are one tree below the last token (`kernels.lookahead_layout`), which
+`SpeculativeRun` checks as any other: the text is that of plain decoding at any temperature.
+Source: Fu et al. 2024, Lookahead decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdistill.decode.costs import Costs, check_costs
+from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
+from fastdistill.decode.jacobi import AWAKE, INITS, check_choice, check_pool, initial
+from fastdistill.decode.pace import MEMORY, Pace
+from fastdistill.decode.request import Request
+from fastdistill.decode.speculative import Speculative, SpeculativeRun
+from fastdistill.kernels.boundary import check_integer
+from fastdistill.kernels.lookahead_layout import lookahead_layout
+from fastdistill.kernels.ngram_pool import NgramPool
+
+# Kinds of guesses: the n-gram that was seen last, those seen before it, and cells of the window.
+LATEST, EARLIER, CELL = range(3)
+PRIORS = ((1.0, 2.0), (0.5, 2.0), (0.1, 2.0))
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Guesses from a pool of n-grams that a window of Jacobi trajectories fills: the text of plain decoding, at any temperature.
+
+    window     columns of the window, each costing ngram - 1 rows a forward; 0: none, the pool alone
+    ngram      tokens of an n-gram: the text's last one, and ngram - 1 guesses
+    guesses    most n-grams that are checked at once
+    init       a window's first tokens: "prompt", tokens of the prompt by chance; "random", any tokens; "copy", the text's last
+    from_text  n-grams of the prompt and of the text go to the pool too
+    pool       an NgramPool(ngram) that texts may share and which they fill; None: one of its own for each text
+    adaptive   fewer columns and guesses where they do not pay, down to none, by `costs` and by what they gave; False: all of them in
+               every forward
+    costs      of forwards on this machine; None: the model's, as with `Auto`
+
+    raises  ArgumentError
+    """
+
+    window: int = 7
+    ngram: int = 5
+    guesses: int = 7
+    init: str = "prompt"
+    from_text: bool = True
+    pool: NgramPool | None = None
+    adaptive: bool = True
+    costs: Costs | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("window", self.window, 0, 256)
+        check_integer("ngram", self.ngram, 2, 32)
+        check_integer("guesses", self.guesses, 0, 64)
+        check_choice("init", self.init, INITS)
+        check_pool(self.pool, self.ngram)
+        check_costs(self.costs)
+
+    def start(self, session: Any, request: Request) -> SpeculativeRun:
+        pace = LookaheadPace(self, request) if self.adaptive else None
+        most = max((self.window + self.guesses) * (self.ngram - 1), 1)
+        return SpeculativeRun(Speculative(_Drafter(self, pace), max_draft=most), session, request, pace)
+
+
+@dataclass(frozen=True)
+class _Drafter:
+    settings: Lookahead
+    pace: LookaheadPace | None
+
+    def start(self, request: DraftRequest) -> Window:
+        return Window(self.settings, self.pace, request)
+
+
+class Window:
+    """The window and the pool of one text."""
+
+    def __init__(self, settings: Lookahead, pace: LookaheadPace | None, request: DraftRequest) -> None:
+        self._settings, self._pace, self._request = settings, pace, request
+        self._pool = (
+            NgramPool(settings.ngram, per_key=max(settings.guesses, 8)) if settings.pool is None else settings.pool
+        )
+        self._seed, self._length = 0, len(request.prompt)
+        self._end = np.empty(0, np.int32)  # the text's last tokens, of which n-grams are not complete
+        self._tokens = np.empty((settings.ngram - 1, 0), np.int32)  # of the window, level by level
+        self._rounds = np.empty(0, np.int64)  # that each column has been in it
+        self._cells = np.empty((0, 0), np.int32)  # guesses of the last draft that are the window's,
+        self._draws = np.empty(0, np.int32)  # and what was drawn after its last level
+        if settings.from_text:
+            self._remember(request.prompt)
+
+    def propose(self, budget: int) -> Draft:
+        settings, levels = self._settings, self._settings.ngram - 1
+        most = min(settings.window, budget // levels)
+        columns = most if self._pace is None else self._pace.window(self._length, most)
+        self._widen(columns)
+        count = min(settings.guesses, budget // levels - columns)
+        found = self._pool.lookup(self._seed, count) if count > 0 else np.empty((0, levels), np.int32)
+        if not columns and not len(found):
+            return NO_GUESSES
+        layout = lookahead_layout(self._tokens, settings.ngram, found, seed=self._seed)
+        self._cells = layout.cells - 1  # the seed is no guess
+        if self._pace is not None:
+            self._pace.invested = int(layout.cells.max(initial=0))  # the window stands first
+        kinds = np.full(len(layout.tokens) - 1, CELL, np.int32)
+        kinds[layout.branches[1:] - 1] = EARLIER
+        kinds[layout.branches[:1] - 1] = LATEST
+        return Draft(layout.tokens[1:], layout.parents[1:] - 1, kinds=kinds)
+
+    def observe(self, chosen: np.ndarray, drawn: np.ndarray) -> None:
+        cells = (
+            self._cells[-1] if len(chosen) else self._cells[:0]
+        )  # no draft was asked for where there was no room for one
+        self._draws = drawn[1 + np.searchsorted(chosen, cells)].ravel()
+
+    def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
+        if not tokens:
+            return
+        self._seed = tokens[-1]
+        self._length += len(tokens)
+        self._advance(len(tokens))
+        if self._settings.from_text:
+            self._remember(np.array(tokens, np.int32))
+
+    def _advance(self, gained: int) -> None:
+        """One level up, and to the left with the text: what was cell (l + 1, i + gained - 1) is cell (l, i)."""
+        if not len(self._draws):  # the window was not in this forward
+            self._widen(0)
+            return
+        ngrams = np.vstack([self._tokens, self._draws])
+        self._rounds += 1
+        drawn = self._rounds >= self._settings.ngram - 1  # all but its first token
+        if drawn.any():
+            self._pool.insert(np.ascontiguousarray(ngrams.T[drawn]))
+        self._tokens, self._rounds = ngrams[1:, gained - 1 :], self._rounds[gained - 1 :]
+
+    def _widen(self, columns: int) -> None:
+        """So many columns: those beyond are dropped, those that lack begin with tokens that nothing is known of."""
+        levels, have = self._tokens.shape
+        made = np.empty((levels, 0), np.int32)
+        if columns > have:
+            count = (columns - have) * levels
+            made = initial(self._settings.init, self._seed, count, self._request, self._length).reshape(levels, -1)
+        self._tokens = np.ascontiguousarray(np.hstack([self._tokens[:, :columns], made]))
+        self._rounds = np.append(self._rounds[:columns], np.zeros(made.shape[1], np.int64))
+
+    def _remember(self, tokens: np.ndarray) -> None:
+        """N-grams that the text now has."""
+        text = np.concatenate([self._end, tokens])
+        self._pool.insert(text)
+        self._end = text[max(len(text) - self._settings.ngram + 1, 0) :]
+
+
+class LookaheadPace(Pace):
+    """Beside the guesses that pay, the columns that do: of a few widths the one that gave most tokens a second of late."""
+
+    def __init__(self, settings: Lookahead, request: Request) -> None:
+        super().__init__(settings.costs or request.costs, PRIORS, request.together)
+        self._levels, most = settings.ngram - 1, settings.window
+        self._widths = sorted({0, -(-most // 4), -(-most // 2), most})
+        # Of each width: tokens and seconds of a round.  Before any was seen: half of what the whole window could give, less of a part.
+        self._tokens = [1.0 + self._levels / 2 * (width / max(most, 1)) ** 0.5 for width in self._widths]
+        self._spent: list[float] = []
+        self._arm = self._rounds = 0
+
+    def window(self, context: int, most: int) -> int:
+        """How many columns to draw, at most so many."""
+        if not self._spent:
+            rows = [(width + bool(width)) * self._levels for width in self._widths]  # with one n-gram to check
+            self._spent = self.seconds(np.array(rows), context)
+        if self._rounds % AWAKE == 0:
+            rates = [tokens / spent for tokens, spent in zip(self._tokens, self._spent, strict=True)]
+            self._arm = rates.index(max(rates))
+        self._rounds += 1
+        width = min(self._widths[self._arm], most)
+        if width:
+            plain, ours = self.seconds(np.array([0, width * self._levels]), context)
+            width = width if ours - plain <= self.room(plain) else 0
+        self.invested = 0
+        return width
+
+    def learn(self, verdicts: np.ndarray) -> None:
+        super().learn(verdicts)
+        if self._spent:
+            arm, gained = self._arm, 1 + int((verdicts > 0).sum())
+            self._tokens[arm] = MEMORY * self._tokens[arm] + (1 - MEMORY) * gained
+            self._spent[arm] = MEMORY * self._spent[arm] + (1 - MEMORY) * self._seconds[len(verdicts)]

@@ -1,0 +1,98 @@
+"""How many guesses a round is worth: chances that are learned, costs that are known, and an account of what guessing may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastdistill.decode.costs import Costs
+from fastdistill.decode.drafters.draft import Draft
+
+# How many guesses are taken to have been right and wrong before any was, of those that are of no kind.
+NOTHING_KNOWN = (0.5, 1.0)
+MEMORY = 0.8  # of what was seen of a kind, at its next draft: texts change,
+FADING = 0.995  # and each round without one: what was given up is tried again
+
+
+class Pace:
+    """How often guesses were right, and what guessing has cost so far.
+
+    invested  leading guesses of the next draft that are checked whatever they are worth in that round
+    """
+
+    credit = 2.0  # forwards of one row that a text may lose at first,
+    share = 0.04  # and later on this part of what plain decoding would have cost
+    invested = 0
+
+    def __init__(self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1) -> None:
+        self._costs, self._together = costs, together
+        self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
+        self._right = [right for right, _ in self._priors]  # of each kind: what was seen of late, the prior included
+        self._wrong = [wrong for _, wrong in self._priors]
+        self._plain = 0.0  # seconds that plain decoding would have taken
+        self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
+        self._kinds: list[int] = []  # of the guesses that were chosen last
+        self._seconds = [0.0]  # of a forward with 0, 1, ... of them
+
+    def choose(self, draft: Draft, context: int) -> np.ndarray:
+        """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
+        kinds = self._known(draft)
+        self._seconds = seconds = self.seconds(np.arange(len(draft) + 1), context)
+        chances = self.chances(kinds, draft.parents.tolist())
+        sure = min(self.invested, len(draft))
+        ranked = [*range(sure), *sorted(range(sure, len(draft)), key=chances.__getitem__, reverse=True)]
+        # Parents come first: no child is likelier.
+        room, tokens, count, rate = self.room(seconds[0]), 1.0, sure, 0.0
+        for guesses, guess in enumerate([None, *ranked]):
+            tokens += 0.0 if guess is None else chances[guess]
+            if guesses > sure and seconds[guesses] - seconds[0] > room:
+                break
+            if guesses >= sure and tokens > rate * seconds[guesses]:
+                count, rate = guesses, tokens / seconds[guesses]
+        chosen = sorted(ranked[:count])
+        self._kinds = [kinds[guess] for guess in chosen]
+        return np.array(chosen, np.int64)
+
+    def seconds(self, guesses: np.ndarray, context: int) -> list[float]:
+        """This text's part of a forward with so many guesses, as if the texts beside it made as many."""
+        return (self._costs(self._together * (guesses + 1), context) / self._together).tolist()
+
+    def room(self, plain: float) -> float:
+        """Seconds that may be lost now, where a forward of one row takes `plain`."""
+        return self.credit * plain + self.share * self._plain + self._gain
+
+    def _known(self, draft: Draft) -> list[int]:
+        """Of each guess: which line of the priors."""
+        if draft.kinds is None:
+            return [-1] * len(draft)
+        return [kind if kind < len(self._priors) else -1 for kind in draft.kinds.tolist()]
+
+    def chances(self, kinds: Sequence[int], parents: Sequence[int]) -> list[float]:
+        """Of each guess to be right with all before it.
+
+        A kind has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
+        row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
+        """
+        chances, before = [1.0] * len(kinds), [0] * len(kinds)  # before: guesses of the same kind in a row
+        for guess, (kind, parent) in enumerate(zip(kinds, parents, strict=True)):
+            if parent >= 0:
+                before[guess] = before[parent] + 1 if kinds[parent] == kind else 0
+                chances[guess] = chances[parent]
+            right = self._right[kind] + before[guess]
+            chances[guess] *= right / (right + self._wrong[kind])
+        return chances
+
+    def learn(self, verdicts: np.ndarray) -> None:
+        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+        right, wrong = [0] * len(self._priors), [0] * len(self._priors)
+        for kind, verdict in zip(self._kinds, verdicts.tolist(), strict=True):
+            right[kind] += verdict > 0
+            wrong[kind] += verdict < 0
+        plain = (1 + sum(right)) * self._seconds[0]
+        self._plain += plain
+        self._gain += plain - self._seconds[len(verdicts)]
+        for kind, (before_right, before_wrong) in enumerate(self._priors):
+            left = MEMORY if right[kind] + wrong[kind] else FADING
+            self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
+            self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
