@@ -38,7 +38,7 @@ REFINED = 4
 RECYCLED = REFINED
 PRIORS = ((0.1, 2.0), (2.0, 1.0), (2.0, 0.8), (2.0, 0.6), (1.0, 3.0))
 LENGTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the window that are weighed against one another
-TRIES = 3  # rounds that what may be lost has to last for: the first one's guesses are wrong in any model
+TRIES = 2  # rounds that what may be lost has to last for: the first one's guesses are wrong in any model
 AWAKE, ASLEEP = 3, 8  # rounds until the lengths are weighed again, where one was found and where none was
 
 
@@ -118,6 +118,8 @@ class JacobiRun(SpeculativeRun):
 
     def _round(self, verified: Verified, count: int) -> Round:
         round = super()._round(verified, count)
+        if not self._trace and not round.accepted:
+            return round
         iterate, kinds = self._drafts, self._draft.kinds
         assert isinstance(iterate, Iterate)
         recycled = 0 if kinds is None else int((kinds[verified.path[1:count] - 1] == RECYCLED).sum())
@@ -155,13 +157,15 @@ class Iterate:
         self._window = window
         if window > len(self.guesses):
             self._make_up(window - len(self.guesses))
+        recycled = () if self._pool is None else self._pool.lookup(self._seed, self._settings.candidates)
+        if not window and not len(recycled):
+            return NO_GUESSES
         paths, kinds = [self.guesses[:window]], [np.minimum(self._drawn_times[:window], REFINED - 1)]
-        if self._pool is not None:
-            for path in self._pool.lookup(self._seed, self._settings.candidates):
-                count = min(len(path), budget - sum(map(len, paths)))
-                paths.append(path[:count])
-                kinds.append(np.full(count, RECYCLED, np.int32))
-        return merged(paths, kinds) if window or len(paths) > 1 else NO_GUESSES
+        for path in recycled:
+            count = min(len(path), budget - sum(map(len, paths)))
+            paths.append(path[:count])
+            kinds.append(np.full(count, RECYCLED, np.int32))
+        return merged(paths, kinds)
 
     def observe(self, chosen: np.ndarray, drawn: np.ndarray) -> None:
         self._checked = int((chosen < self._window).sum())  # the window stands first in the draft
@@ -215,11 +219,17 @@ def initial(init: str, last: int, count: int, request: DraftRequest, position: i
 class JacobiPace(Pace):
     """Beside the guesses that pay at once, those that pay later: a guess has to be drawn a few times before it is right.
 
-    In a window of n guesses of which t leave a round, the one in place d was drawn (n - d) / t times on its way there.  How often guesses
-    that were drawn so many times are right is counted, as of any kind; so every length of the window has a rate, tokens a second.
+    In a window of n guesses of which t leave a round, the one in place d has been drawn 1 + (n - d) / t times on its way there.  How often
+    guesses that were drawn so many times are right is counted, as of any kind; so every length of the window has a rate, tokens a second.
     """
 
-    _length, _rest, _pause = 0, 0, ASLEEP
+    credit, share = 1.5, 0.01  # whether a model's iterates converge shows early in a text, or not at all
+
+    _length, _rest, _pause = (
+        0,
+        0,
+        ASLEEP,
+    )  # rounds until lengths are weighed again, and between such times where none pays
 
     def window(self, context: int, most: int) -> int:
         """How many guesses to draw anew, at most so many: the length with the best rate, if it is within what may be lost."""
@@ -249,6 +259,6 @@ class JacobiPace(Pace):
         """Tokens a round with a window of this length, once it has been at work for a while."""
         tokens = 1.0
         for _ in range(2):  # what leaves a round is what the chances make of it: an iteration again
-            kinds = [min(int((length - 1 - place) / tokens), REFINED - 1) for place in range(length)]
+            kinds = [min(1 + int((length - place) / tokens), REFINED - 1) for place in range(1, length + 1)]
             tokens = 1.0 + sum(self.chances(kinds, range(-1, length - 1)))
         return tokens

@@ -28,6 +28,7 @@ from fastdistill.kernels.ngram_pool import NgramPool
 # Kinds of guesses: the n-gram that was seen last, those seen before it, and cells of the window.
 LATEST, EARLIER, CELL = range(3)
 PRIORS = ((1.0, 2.0), (0.5, 2.0), (0.1, 2.0))
+NONE = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ class Window:
             NgramPool(settings.ngram, per_key=max(settings.guesses, 8)) if settings.pool is None else settings.pool
         )
         self._seed, self._length = 0, len(request.prompt)
-        self._end = np.empty(0, np.int32)  # the text's last tokens, of which n-grams are not complete
+        self._end = NONE  # the text's last tokens, of which n-grams are not complete
         self._tokens = np.empty((settings.ngram - 1, 0), np.int32)  # of the window, level by level
         self._rounds = np.empty(0, np.int64)  # that each column has been in it
-        self._cells = np.empty((0, 0), np.int32)  # guesses of the last draft that are the window's,
-        self._draws = np.empty(0, np.int32)  # and what was drawn after its last level
+        self._cells = np.empty((1, 0), np.int32)  # guesses of the last draft that are the window's,
+        self._draws = NONE  # and what was drawn after its last level
         if settings.from_text:
             self._remember(request.prompt)
 
@@ -115,10 +116,8 @@ class Window:
         return Draft(layout.tokens[1:], layout.parents[1:] - 1, kinds=kinds)
 
     def observe(self, chosen: np.ndarray, drawn: np.ndarray) -> None:
-        cells = (
-            self._cells[-1] if len(chosen) else self._cells[:0]
-        )  # no draft was asked for where there was no room for one
-        self._draws = drawn[1 + np.searchsorted(chosen, cells)].ravel()
+        # Where nothing was checked there was no window: no room for a draft, perhaps.
+        self._draws = drawn[1 + np.searchsorted(chosen, self._cells[-1])] if len(chosen) else NONE
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         if not tokens:
@@ -139,11 +138,14 @@ class Window:
         drawn = self._rounds >= self._settings.ngram - 1  # all but its first token
         if drawn.any():
             self._pool.insert(np.ascontiguousarray(ngrams.T[drawn]))
-        self._tokens, self._rounds = ngrams[1:, gained - 1 :], self._rounds[gained - 1 :]
+        self._tokens = np.ascontiguousarray(ngrams[1:, gained - 1 :])
+        self._rounds = self._rounds[gained - 1 :]
 
     def _widen(self, columns: int) -> None:
         """So many columns: those beyond are dropped, those that lack begin with tokens that nothing is known of."""
         levels, have = self._tokens.shape
+        if columns == have:
+            return
         made = np.empty((levels, 0), np.int32)
         if columns > have:
             count = (columns - have) * levels

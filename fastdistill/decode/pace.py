@@ -13,6 +13,8 @@ from fastdistill.decode.drafters.draft import Draft
 NOTHING_KNOWN = (0.5, 1.0)
 MEMORY = 0.8  # of what was seen of a kind, at its next draft: texts change,
 FADING = 0.995  # and each round without one: what was given up is tried again
+FAR = 32  # tokens of context, which change the cost of a row by less than can be measured
+NOTHING = np.empty(0, np.int64)
 
 
 class Pace:
@@ -32,11 +34,15 @@ class Pace:
         self._wrong = [wrong for _, wrong in self._priors]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
+        self._plain_seconds: dict[int, float] = {}
         self._kinds: list[int] = []  # of the guesses that were chosen last
         self._seconds = [0.0]  # of a forward with 0, 1, ... of them
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
+        if not len(draft):
+            self._kinds, self._seconds = [], [self.plain(context)]
+            return NOTHING
         kinds = self._known(draft)
         self._seconds = seconds = self.seconds(np.arange(len(draft) + 1), context)
         chances = self.chances(kinds, draft.parents.tolist())
@@ -57,6 +63,12 @@ class Pace:
     def seconds(self, guesses: np.ndarray, context: int) -> list[float]:
         """This text's part of a forward with so many guesses, as if the texts beside it made as many."""
         return (self._costs(self._together * (guesses + 1), context) / self._together).tolist()
+
+    def plain(self, context: int) -> float:
+        """The same without guesses, looked up anew as the context grows."""
+        if context // FAR not in self._plain_seconds:
+            self._plain_seconds = {context // FAR: self.seconds(np.zeros(1, np.int64), context)[0]}
+        return self._plain_seconds[context // FAR]
 
     def room(self, plain: float) -> float:
         """Seconds that may be lost now, where a forward of one row takes `plain`."""
