@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Jacobi, Lookahead, generate
+from fastdistill.decode import Costs, Jacobi, Lookahead, generate
+from fastdistill.decode.jacobi import JacobiPace
+from fastdistill.decode.lookahead import LookaheadPace
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels import NgramPool
+from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
-from tests.decode.test_auto import FLAT, REAL, STEEP
+from tests.decode.test_auto import FLAT, REAL, STEEP, some_costs, spent
 from tests.decode.test_speculative import outcome, samplers
-from tests.strategies import ALPHABET, settings_of_models, token_lists
+from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
 
 jacobis = st.builds(
     Jacobi,
@@ -85,3 +93,220 @@ def test_triangular_systems_are_solved(n, modulus, density, decoder, seed):
     if isinstance(decoder, Jacobi) and not decoder.recycle:  # chains: a function is called once a forward
         assert system.forwards == result.stats.forwards + 1
     assert sum(tokens * rounds for tokens, rounds in result.tokens_of_rounds.items()) >= len(result.tokens) - 1
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(2, 30), modulus=st.integers(2, 9), density=st.sampled_from([0.0, 0.1, 0.5, 1.0]), jacobi=jacobis,
+    seed=st.integers(0, 2**32), temperature=st.sampled_from([0.0, 1.0]),
+)  # fmt: skip
+def test_what_is_agreed_stays_and_what_is_drawn_is_kept(n, modulus, density, jacobi, seed, temperature):
+    """The trace of every round: what of it was accepted is the text from there on, and a window is no longer than its blocks."""
+    system, traced = System(n, modulus, density, seed), replace(jacobi, trace=True)
+    sampler = Sampler(temperature=temperature, seed=seed)
+    result = generate(from_callable(system.logits, modulus), [int(system.solution[0])], n, sampler, decoder=traced)
+    at = 1  # tokens of the text before the round
+    for round in result.rounds:
+        if not round.recycled:
+            assert list(round.guesses[: round.accepted]) == result.tokens[at : at + round.accepted]
+        assert len(round.guesses) <= jacobi.block * jacobi.max_blocks
+        at += round.accepted + 1
+    assert at >= len(result.tokens)
+
+
+def map_of(vocab, seed=0):
+    return np.random.default_rng(seed).permutation(vocab)
+
+
+def markov(successors):
+    """A law that knows the last token alone."""
+    return from_callable(lambda tokens: np.eye(len(successors), dtype=np.float32)[successors[tokens]], len(successors))
+
+
+@pytest.mark.parametrize("block, most", [(8, 1), (4, 3), (1, 8)])
+def test_an_iteration_is_that_of_jacobi(block, most):
+    """Against the iteration over a whole text at once: y <- draws(y), the seed in front; all guesses of a window."""
+    successors, n = map_of(11), 40
+    decoder = Jacobi(block, "copy", most, 0.0, recycle=False, adaptive=False, trace=True)
+    result = generate(markov(successors), [3], n, decoder=decoder)
+    assert [round.accepted for round in result.rounds] == [0] * (n - 1)  # a permutation forgets nothing: one token a round
+    text, guesses = [3, *result.tokens], None
+    for number, round in enumerate(result.rounds):
+        seed = text[number + 1]
+        if guesses is not None:  # those that the last round drew; beyond them a made-up one repeats the last
+            drawn = successors[[text[number], *guesses]].tolist()[1:]
+            assert list(round.guesses[: len(drawn)]) == drawn[: len(round.guesses)]
+        else:
+            assert set(round.guesses) == {seed}
+        guesses = list(round.guesses)[: round.drafted]
+
+
+def test_a_law_that_forgets_converges_at_once():
+    """Tokens by position alone: the second iteration knows the whole block."""
+    step = from_callable(lambda t: np.eye(50, dtype=np.float32)[(7 * np.arange(len(t)) + 3) % 50], 50)
+    result = generate(step, [0], 100, decoder=Jacobi(16, recycle=False, adaptive=False))
+    assert result.stats.tokens_per_forward > 7
+    assert result.tokens_of_rounds[1] == max(result.tokens_of_rounds.values())
+    assert sum(result.tokens_of_rounds.values()) == result.stats.forwards == len(result.rounds)
+    sliding = generate(step, [0], 100, decoder=Jacobi(1, max_blocks=16, spawn=0, recycle=False, adaptive=False))
+    assert sliding.stats.forwards <= result.stats.forwards
+    two = generate(step, [0], 100, decoder=Jacobi(16, max_blocks=2, recycle=False, adaptive=False))
+    assert two.stats.forwards <= result.stats.forwards and two.tokens == sliding.tokens == result.tokens
+
+
+def test_refused_guesses_come_back_where_they_fit():
+    """A text that has come to know a phrase too early: recycled, it is a whole n-gram in one round."""
+    pool = NgramPool(5)
+    pool.insert(np.array([4, 5, 6, 7, 8], np.int32))
+    text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    knows = from_callable(lambda t: np.eye(10, dtype=np.float32)[[text[(i + 1) % 10] for i in range(len(t))]], 10)
+    ours = generate(knows, [1, 2, 3], 7, decoder=Jacobi(2, "copy", pool=pool, adaptive=False))
+    assert ours.tokens == text[3:]
+    assert ours.stats.recycled == sum(round.recycled for round in ours.rounds) == 4 - 1  # the room for a fourth is the window's
+    assert generate(knows, [1, 2, 3], 7, decoder=Jacobi(2, "copy", adaptive=False)).stats.recycled == 0
+
+
+# ---- lookahead ----
+
+
+@settings(max_examples=30)
+@given(
+    vocab=st.integers(2, 40), seed=st.integers(0, 99), window=st.integers(1, 6), ngram=st.integers(2, 5), guesses=st.integers(0, 3),
+    temperature=st.sampled_from([0.0, 1.0]),
+)  # fmt: skip
+def test_what_a_window_makes_are_trajectories(vocab, seed, window, ngram, guesses, temperature):
+    """Under a law that knows the last token alone, each token of an n-gram is drawn after the one before it, from the second one on."""
+    successors, pool = map_of(vocab, seed), NgramPool(ngram)
+    decoder = Lookahead(window, ngram, guesses, from_text=False, pool=pool, adaptive=False)
+    law = from_callable(lambda tokens: 1e3 * np.eye(vocab, dtype=np.float32)[successors[tokens]], vocab)
+    generate(law, [0], 30, Sampler(temperature=temperature, seed=seed), decoder=decoder)
+    found = 0
+    for token in range(vocab):
+        for rest in pool.lookup(token):
+            found += 1
+            assert (successors[[token, *rest[:-1]]] == rest).all()
+    assert found > 0 or vocab < 9 or window < 3  # a column that the text has passed is dropped
+
+
+def test_a_window_finds_what_the_text_then_says():
+    """Under a permutation of few tokens, a window soon holds every n-gram: each round gives a whole one."""
+    for decoder in (Lookahead(4, 4, 2, from_text=False, adaptive=False), Lookahead(0, 4, 2, adaptive=False)):
+        ours = generate(markov(map_of(7)), [3], 80, decoder=decoder)
+        assert ours.tokens == generate(markov(map_of(7)), [3], 80).tokens
+        assert ours.stats.tokens_per_forward > 2
+
+
+def test_pools_are_shared_where_one_is_given():
+    pool = NgramPool(4)
+    decoder = Lookahead(0, 4, 2, pool=pool, adaptive=False)
+    first = generate(markov(map_of(30)), [3], 30, decoder=decoder)
+    again = generate(markov(map_of(30)), [3], 30, decoder=decoder)
+    assert again.tokens == first.tokens and again.stats.forwards < first.stats.forwards and len(pool) > 0
+
+
+# ---- what they may cost ----
+
+
+@settings(max_examples=40)
+@given(
+    costs=some_costs, density=st.sampled_from([0.0, 0.05, 0.3, 1.0]), n=st.integers(2, 120), seed=st.integers(0, 2**32),
+    make=st.sampled_from([lambda c: Jacobi(costs=c), lambda c: Jacobi(4, max_blocks=3, costs=c), lambda c: Lookahead(costs=c)]),
+)  # fmt: skip
+def test_a_text_never_costs_more_than_the_credit_and_the_share(costs, density, n, seed, make):
+    system = System(n, 7, density, seed)
+    result = generate(from_callable(system.logits, 7), [int(system.solution[0])], n, decoder=make(costs))
+    ours, plain = spent(result, costs, 1)
+    pace = JacobiPace if isinstance(make(costs), Jacobi) else LookaheadPace
+    assert ours <= (1 + pace.share) * plain + pace.credit * costs(1, 0) + 1e-9
+
+
+def coupled(share, vocab=97, seed=0):
+    """Tokens by position, and, in this share of the positions, by the token before too: what a model trained for Jacobi comes near."""
+
+    def function(tokens):
+        places = np.arange(len(tokens), dtype=np.uint64) + np.uint64(1000 * seed)
+        noise = (places * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+        knows = noise % np.uint64(1000) < 1000 * share
+        after = (noise.astype(np.int64) + 31 * np.where(knows, tokens, 0)) % vocab
+        return np.eye(vocab, dtype=np.float32)[after]
+
+    return from_callable(function, vocab)
+
+
+def gain(decoder, share, n=200):
+    spending = [spent(generate(coupled(share, seed=seed), [1], n, decoder=decoder), REAL, 1) for seed in range(3)]
+    return sum(plain for _, plain in spending) / sum(ours for ours, _ in spending)
+
+
+def test_windows_grow_where_iterates_converge_and_rest_where_they_do_not():
+    adaptive, full = Jacobi(recycle=False, costs=REAL), Jacobi(recycle=False, adaptive=False)
+    assert gain(adaptive, 0.1) > 1.4 and gain(adaptive, 0.5) > 1.15
+    assert gain(adaptive, 1.0) > 0.97 > 0.5 > gain(full, 1.0)
+    resting = generate(coupled(1.0), [1], 300, decoder=adaptive)
+    assert sum(round.drafted for round in resting.rounds) < 45  # of 300 rounds
+    free = generate(coupled(0.5), [1], 200, decoder=Jacobi(recycle=False, costs=FLAT))
+    assert np.mean([round.drafted for round in free.rounds]) > 8  # every row is free: the whole block
+    steep = generate(coupled(0.0), [1], 200, decoder=Jacobi(costs=STEEP))
+    assert steep.stats.drafted <= 4
+
+
+def test_a_lookahead_window_is_kept_where_rows_are_free_and_left_out_where_they_are_dear():
+    free = generate(coupled(0.2), [1], 200, decoder=Lookahead(from_text=False, costs=FLAT))
+    dear = generate(coupled(0.2), [1], 200, decoder=Lookahead(from_text=False, costs=STEEP))
+    assert free.stats.drafted / free.stats.forwards > 10 and free.stats.tokens_per_forward > 1.5
+    assert dear.stats.drafted < 5
+
+
+def test_where_nobody_has_timed_a_session_rows_are_taken_to_cost_an_eighth():
+    ours = generate(coupled(0.1), [1], 100, decoder=Jacobi())
+    assert ours.stats.tokens_per_forward > 2
+    known = Costs((1, 2), (0, 1), ((1.0, 1.125), (1.0, 1.125)))
+    same = generate(coupled(0.1), [1], 100, decoder=Jacobi(costs=known))
+    assert [round.drafted for round in same.rounds] == [round.drafted for round in ours.rounds]
+
+
+# ---- sessions and settings ----
+
+
+def test_an_interrupt_leaves_a_session_that_goes_on():
+    setting = Setting("plain", "q8")
+    for decoder in (Jacobi(adaptive=False), Lookahead(adaptive=False)):
+        session, calls = setting.session(), []
+        forward = session.forward
+
+        def interrupted(*arguments, forward=forward, calls=calls, **more):
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return forward(*arguments, **more)
+
+        law = from_callable(lambda t: np.eye(9, dtype=np.float32)[(t + 1) % 9], 9)
+        law.forward = (lambda f: lambda *a, **k: interrupted(*a, forward=f, **k))(law.forward)
+        with pytest.raises(KeyboardInterrupt):
+            generate(law, [1, 2, 3], 20, decoder=decoder)
+        del law.forward
+        assert generate(law, [1, 2, 3], 20, decoder=decoder).tokens == [(4 + i) % 9 for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: Jacobi(0), "block must lie in 1"),
+        (lambda: Jacobi(64, max_blocks=64), r"block \* max_blocks must be at most 512, got 4096"),
+        (lambda: Jacobi(init="zeros"), "init must be one of prompt, random, copy, got 'zeros'"),
+        (lambda: Jacobi(init=["prompt"]), "init must be one of"),
+        (lambda: Jacobi(spawn=2), "spawn must lie in 0..1"),
+        (lambda: Jacobi(candidates=0), "candidates must lie in 1"),
+        (lambda: Jacobi(pool=7), "pool must be an NgramPool, got int"),
+        (lambda: Jacobi(pool=NgramPool(5, key=2)), "pool must have key=1, got key=2"),
+        (lambda: Jacobi(costs=3), "costs must be Costs, got int"),
+        (lambda: Lookahead(-1), "window must lie in 0"),
+        (lambda: Lookahead(ngram=1), "ngram must lie in 2"),
+        (lambda: Lookahead(guesses=65), "guesses must lie in 0..64"),
+        (lambda: Lookahead(pool=NgramPool(4)), "pool must have key=1 and ngram=5, got key=1 and ngram=4"),
+        (lambda: Lookahead(costs="auto"), "costs must be Costs, got str"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, text):
+    with pytest.raises(ArgumentError, match=text):
+        make()
