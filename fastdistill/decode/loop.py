@@ -130,7 +130,8 @@ class Text:
         for round in getattr(self.run, "rounds", ())[len(result.rounds) :]:
             kept = len(result.tokens) - before
             if kept <= round.accepted:  # the text has ended within them
-                round = replace(round, accepted=kept, refused=(), recycled=min(round.recycled, kept))
+                recycled = max(round.recycled - (round.accepted - kept), 0)  # these come last
+                round = replace(round, accepted=kept, refused=(), recycled=recycled)
             result.rounds.append(round)
             stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
             stats.recycled += round.recycled

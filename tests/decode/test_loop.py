@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Autoregressive, Request, generate
+from fastdistill.decode import Autoregressive, Jacobi, Request, generate
 from fastdistill.decode.loop import Limits, Text, prepare_session, write
 from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.kernels import NgramPool
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
@@ -261,3 +262,14 @@ def test_ties_among_log_probs_go_to_the_lowest_tokens():
     for _ in write([text]):
         pass
     assert [token for token, _ in text.result.logprobs[0].top] == [2, 0, 1, 3]
+
+
+def test_what_a_pool_gave_beyond_the_end_is_not_counted():
+    """The round finds 3 in its iterate and 4, 5, 6 below it in the pool; the text ends with 3."""
+    pool = NgramPool(5)
+    pool.insert(np.array([2, 3, 4, 5, 6], np.int32))
+    session = from_callable(lambda tokens: np.eye(10, dtype=np.float32)[(np.arange(len(tokens)) + 1) % 10], 10)
+    decoder = Jacobi(block=2, init="copy", pool=pool, adaptive=False)
+    for ends, counted in ((), (4, 3)), ({5}, (3, 2)), ({3}, (1, 0)):
+        last = generate(session, [0], 9, end_tokens=frozenset(ends), decoder=decoder).rounds[1]
+        assert (last.accepted, last.recycled) == counted
