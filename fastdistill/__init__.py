@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PromptLookup,
         Speculative,
         Tree,
+        show_trajectory,
         static_tree,
     )
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
@@ -50,6 +51,7 @@ _HOMES = {
         "PromptLookup",
         "Speculative",
         "Tree",
+        "show_trajectory",
         "static_tree",
     ),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
@@ -82,6 +84,7 @@ __all__ = [
     "kernels",
     "load",
     "set_isa",
+    "show_trajectory",
     "static_tree",
 ]
 

@@ -9,6 +9,7 @@ from fastdistill.decode.lookahead import Lookahead
 from fastdistill.decode.loop import Generation, Statistics, TokenLogProbs, generate
 from fastdistill.decode.request import Decoder, Request, Round, Run
 from fastdistill.decode.speculative import Speculative
+from fastdistill.decode.trajectory import show_trajectory
 from fastdistill.decode.trees import StaticTree, Tree, expected_tokens, static_tree
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "expected_tokens",
     "generate",
     "measure_costs",
+    "show_trajectory",
     "static_tree",
 ]

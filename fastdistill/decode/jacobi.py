@@ -123,7 +123,7 @@ class JacobiRun(SpeculativeRun):
         iterate, kinds = self._drafts, self._draft.kinds
         assert isinstance(iterate, Iterate)
         recycled = 0 if kinds is None else int((kinds[verified.path[1:count] - 1] == RECYCLED).sum())
-        return replace(round, recycled=recycled, guesses=tuple(iterate.guesses.tolist()) if self._trace else ())
+        return replace(round, recycled=recycled, guesses=tuple(iterate.guesses.tolist()) if self._trace else None)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Round:
     accepted: int  # of them; one token more came of the forward
     refused: tuple[int, ...] = ()  # the guesses that would have come next
     recycled: int = 0  # of the accepted: guesses that came from a pool of n-grams
-    guesses: tuple[int, ...] = ()  # where a decoder keeps a trace: its guess at every next token, checked or not
+    guesses: tuple[int, ...] | None = None  # of a decoder that keeps a trace: at every next token, checked or not
 
 
 class Run(Protocol):

@@ -102,7 +102,7 @@ def show_layout(layout: LookaheadLayout | np.ndarray, *, label: Callable[[int], 
     tree = tree_layout(parents)
     roles = _roles(parents, cells, branches)
     names = [" ".join(role).rstrip() for role, *_ in roles]
-    texts = ["" if t == -1 else str(t) if label is None else _printable(str(label(t))) for t in tokens.tolist()]
+    texts = ["" if t == -1 else str(t) if label is None else printable(str(label(t))) for t in tokens.tolist()]
 
     # Seen rows stand in groups: the seed, each level, each guess; of a tree, the nodes below the seed.
     begins = [row for row in range(count) if row == 0 or roles[row][0][0] != roles[row - 1][0][0]]
@@ -149,6 +149,6 @@ def _roles(parents: np.ndarray, cells: np.ndarray, branches: np.ndarray) -> list
     return [own or [("node", f"below {parent}")] for own, parent in zip(roles, parents, strict=True)]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """One line of it: what does not print is written as Python writes it."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
