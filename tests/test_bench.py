@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import answers, forward, machine, speculative
+from bench import answers, forward, machine, speculative, trajectory
 from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
@@ -208,6 +208,24 @@ def test_an_interrupt_leaves_what_was_finished(folder, alone, monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert {row["rows"] for row in found["rows"]} == {PREFILL}
     assert any("interrupted" in note for note in found["notes"])
+
+
+# ---- trajectory ----
+
+
+def test_a_trajectory_is_drawn(folder, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(trajectory, "load", lambda kind: [Prompt("owls", "To whit, to whoo.", False)])
+    picture = tmp_path / "owls.png"
+    command = ["trajectory", "--model", str(folder), "--tokens", "20", "--json", "-", "--png", str(picture)]
+    assert bench.main([*command, "--prompt", "owls"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["tokens"] == 20
+    assert (
+        found["notes"][0].count("\n") == 2 + found["rows"][0]["forwards"]
+    )  # legend, header, the prompt's line, rounds
+    assert picture.exists() != any("owls.png" in reason for reason in found["skipped"])
+    assert bench.main([*command, "--prompt", "bees"]) == 1
+    assert "--prompt must be one of owls, got bees" in capsys.readouterr().err
 
 
 # ---- speculative ----
