@@ -26,7 +26,7 @@ from fastdistill import __version__, checkpoint, cli
 from fastdistill.checkpoint import open_checkpoint, write_checkpoint
 from fastdistill.cli import generate, guessing, terminal
 from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
-from fastdistill.decode import Costs, Round
+from fastdistill.decode import Costs, Round, jacobi
 from fastdistill.kernels.verify_tree import RULES
 from fastdistill.models import plan_for
 from tests import small_models
@@ -35,7 +35,7 @@ from tests.text.tokenizers_made_here import byte_level, spelt
 
 COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "info")
 TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }}\n{% endfor %}assistant:"
-AUTO, SPECULATIVE = ("--decoder", "auto"), ("--decoder", "speculative")
+AUTO, SPECULATIVE, JACOBI, LOOKAHEAD = (("--decoder", name) for name in ("auto", "speculative", "jacobi", "lookahead"))
 DRAFT, BLOCK = (*SPECULATIVE, "--drafter"), (*SPECULATIVE, "--rule", "block")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
@@ -54,6 +54,11 @@ def write_model(folder: Path, name: str = "plain", format: str = "f32", **change
 def model(tmp_path_factory):
     """One that never ends by itself within a test."""
     return write_model(tmp_path_factory.mktemp("models") / "long", max_position_embeddings=1 << 17)
+
+
+@pytest.fixture(scope="module")
+def loaded(model):
+    return fd.load(model)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +132,10 @@ assert not {"numpy", "tokenizers", "tqdm", "fastdistill.kernels"} & set(sys.modu
     assert done.returncode == 0, done.stderr
 
 
-def test_formats_and_rules_of_the_command_line_are_those_of_the_package():
+def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_package():
     assert set(terminal.FORMATS) == set(checkpoint.FORMATS)
     assert set(guessing.RULES) == set(RULES)
+    assert guessing.INITS == jacobi.INITS
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,46 @@ def test_formats_and_rules_of_the_command_line_are_those_of_the_package():
             2,
             "--max-draft goes with --decoder speculative or auto, not with plain",
         ),
-        (["chat", "nowhere", "--show-accepted"], 2, "--show-accepted goes with --decoder speculative or auto"),
+        (
+            ["chat", "nowhere", "--show-accepted"],
+            2,
+            "--show-accepted goes with --decoder speculative or auto or jacobi",
+        ),
+        (
+            ["generate", "nowhere", "x", *AUTO, "--no-adaptive"],
+            2,
+            "--no-adaptive goes with --decoder jacobi or lookahead",
+        ),
+        (
+            ["generate", "nowhere", "x", *SPECULATIVE, "--init", "copy"],
+            2,
+            "--init goes with --decoder jacobi or lookahead",
+        ),
+        (["generate", "nowhere", "x", *LOOKAHEAD, "--block", "4"], 2, "--block goes with --decoder jacobi, not with"),
+        (["generate", "nowhere", "x", *LOOKAHEAD, "--max-blocks", "2"], 2, "--max-blocks goes with --decoder jacobi"),
+        (["generate", "nowhere", "x", *LOOKAHEAD, "--no-recycle"], 2, "--no-recycle goes with --decoder jacobi"),
+        (["generate", "nowhere", "x", *JACOBI, "--window", "0"], 2, "--window goes with --decoder lookahead, not with"),
+        (["generate", "nowhere", "x", *JACOBI, "--ngram", "3"], 2, "--ngram goes with --decoder lookahead"),
+        (["generate", "nowhere", "x", *JACOBI, "--max-guesses", "3"], 2, "--max-guesses goes with --decoder lookahead"),
+        (
+            ["generate", "nowhere", "x", *JACOBI, "--max-draft", "3"],
+            2,
+            "goes with --decoder speculative or auto, not with j",
+        ),
+        (
+            ["generate", "nowhere", "x", *JACOBI, "--drafter", "lookup"],
+            2,
+            "--drafter goes with --decoder speculative, not",
+        ),
+        (["generate", "nowhere", "x", *JACOBI, "--block", "0"], 2, "block must lie in"),
+        (
+            ["generate", "nowhere", "x", *JACOBI, "--block", "99", "--max-blocks", "9"],
+            2,
+            "block * max_blocks must be at most",
+        ),
+        (["generate", "nowhere", "x", *JACOBI, "--init", "zero"], 2, "invalid choice: 'zero'"),
+        (["generate", "nowhere", "x", *LOOKAHEAD, "--ngram", "1"], 2, "ngram must lie in"),
+        (["generate", "nowhere", "x", *LOOKAHEAD, "--show-accepted", "--json"], 2, "it does not go with --json"),
         (["generate", "nowhere", "x", *AUTO, "--drafter", "lookup"], 2, "--drafter goes with --decoder speculative"),
         (["generate", "nowhere", "x", *AUTO, "--max-draft", "0"], 2, "max_draft must lie in"),
         (["generate", "nowhere", "x", *AUTO, "--show-accepted", "--json"], 2, "it does not go with --json"),
@@ -353,6 +398,12 @@ def with_places(arguments, model) -> list[str]:
         [*DRAFT, "model", "--draft-format", "q4"],
         [*DRAFT, "model", "--draft-model", "MODEL", "--draft-format", "q8", "--tree", "3x2"],
         [*DRAFT, "layers", "--skip-layers", "1", "--max-draft", "3"],
+        JACOBI,
+        [*JACOBI, "--no-adaptive"],
+        [*JACOBI, "--no-adaptive", "--block", "3", "--max-blocks", "4", "--init", "random", "--no-recycle"],
+        LOOKAHEAD,
+        [*LOOKAHEAD, "--no-adaptive"],
+        [*LOOKAHEAD, "--no-adaptive", "--window", "3", "--ngram", "3", "--max-guesses", "2", "--init", "copy"],
     ],
     ids=" ".join,
 )
@@ -414,13 +465,24 @@ def test_options_become_decoders(run, tmp_path, no_cache, monkeypatch):
     assert set(found.drafter.model.network.weights.formats.values()) == {"q4", "f32"}  # norms are f32
     found = decoder(*AUTO, "--continuations", 3, "--max-draft", 5)
     assert found == fd.Auto(found.costs, fd.PromptLookup(min_match=1, continuations=3), max_draft=5)
-    assert decoder(*AUTO) == fd.Auto(found.costs)  # kept, not measured again
+    costs = found.costs
+    assert decoder(*AUTO) == fd.Auto(costs)  # kept, not measured again
+    assert decoder(*JACOBI) == fd.Jacobi(costs=costs)
+    assert decoder(*LOOKAHEAD) == fd.Lookahead(costs=costs)
+    all_of_them = ("--no-adaptive", "--init", "copy")
+    assert decoder(*JACOBI, *all_of_them, "--block", 3, "--max-blocks", 4, "--no-recycle") == fd.Jacobi(
+        block=3, init="copy", max_blocks=4, recycle=False, adaptive=False
+    )
+    assert decoder(*LOOKAHEAD, *all_of_them, "--window", 0, "--ngram", 3, "--max-guesses", 2) == fd.Lookahead(
+        window=0, ngram=3, guesses=2, init="copy", adaptive=False
+    )
 
 
-def test_costs_are_measured_once_and_that_is_said(run, model, no_cache, tmp_path):
+@pytest.mark.parametrize("decoder", [AUTO, JACOBI, LOOKAHEAD], ids=" ".join)
+def test_costs_are_measured_once_and_that_is_said(run, model, no_cache, tmp_path, decoder):
     said = ["generate", model, "the", "--max-tokens", 9]
     plain = run(*said)
-    code, out, err = run(*said, *AUTO)
+    code, out, err = run(*said, *decoder)
     assert (code, out) == plain[:2]
     lines = err.splitlines()
     assert lines[0] == (
@@ -428,7 +490,13 @@ def test_costs_are_measured_once_and_that_is_said(run, model, no_cache, tmp_path
     )
     (file,) = (tmp_path / "cache/fastdistill/costs").iterdir()
     assert "\n".join(lines[1:]) == str(Costs.from_dict(json.loads(file.read_text())))
-    assert run(*said, *AUTO) == plain
+    assert run(*said, *decoder) == plain
+
+
+@pytest.mark.parametrize("decoder", [JACOBI, LOOKAHEAD], ids=" ".join)
+def test_what_weighs_no_costs_does_not_measure_them(run, model, no_cache, tmp_path, decoder):
+    code, _, err = run("generate", model, "the", "--max-tokens", 9, *decoder, "--no-adaptive")
+    assert (code, err) == (0, "") and not (tmp_path / "cache").exists()
 
 
 def test_statistics_say_what_became_of_the_guesses(run, model):
@@ -437,16 +505,33 @@ def test_statistics_say_what_became_of_the_guesses(run, model):
     _, out, err = run(*said, "--stats")
     assert out == run("generate", model, "the", "--max-tokens", 15)[1]
     assert "\nguesses 11 in 3 of 3 forwards, 11 right (100 %); 4.67 tokens a forward\n" in err
+    assert "\ntokens a forward: 1 x 2, 2 x 6\n" in err
     table = "depth       1     2     3     4     5\nasked       3     2     2     2     2\nright  "
     assert table + " 100 %" * 5 + "\n" in err
     facts = json.loads(run(*said, "--json")[1])
-    assert facts["guesses"] == {"asked": [3, 2, 2, 2, 2], "right": [3, 2, 2, 2, 2]}
+    depths = {"asked": [3, 2, 2, 2, 2], "right": [3, 2, 2, 2, 2]}
+    assert facts["guesses"] == depths | {"tokens_of_rounds": {"2": 1, "6": 2}}
     assert (facts["stats"]["drafted"], facts["stats"]["accepted"], facts["stats"]["forwards"]) == (11, 11, 3)
     assert "guesses" not in json.loads(run("generate", model, "the", "--json")[1])
     assert "guesses" not in run("generate", model, "the", "--stats")[2]
     assert "guesses 0 in 0 of 0" not in run("generate", model, "the", *SPECULATIVE, "--max-tokens", 1, "--stats")[2]
     err = run("generate", model, "日", *SPECULATIVE, "--max-tokens", 3, "--stats")[2]
-    assert "guesses 0 in 0 of 2 forwards, 0 right; 1.00 tokens a forward\nmodel" in err
+    assert "guesses 0 in 0 of 2 forwards, 0 right; 1.00 tokens a forward\ntokens a forward: 2 x 1\nmodel" in err
+
+
+@pytest.mark.parametrize("decoder", [JACOBI, LOOKAHEAD], ids=" ".join)
+def test_statistics_say_how_many_tokens_forwards_gave(run, loaded, model, decoder):
+    settings = fd.Jacobi(adaptive=False) if decoder == JACOBI else fd.Lookahead(adaptive=False)
+    expected = loaded.generate("the the", max_tokens=60, decoder=settings)
+    said = ["generate", model, "the the", "--max-tokens", 60, *decoder, "--no-adaptive"]
+    err, facts = run(*said, "--stats")[2], json.loads(run(*said, "--json")[1])
+    shown = re.search("^tokens a forward: (.*)$", err, re.MULTILINE)[1]
+    histogram = {int(tokens): int(count) for count, tokens in (part.split(" x ") for part in shown.split(", "))}
+    assert histogram == expected.tokens_of_rounds and len(histogram) > 1
+    assert facts["guesses"]["tokens_of_rounds"] == {str(tokens): count for tokens, count in histogram.items()}
+    recycled = expected.stats.recycled
+    assert facts["stats"]["recycled"] == recycled and (recycled > 0) == (decoder == JACOBI)
+    assert re.findall(r", (\d+) of them recycled; ", err) == [str(recycled)] * (recycled > 0)
 
 
 def test_guesses_are_counted_where_those_before_them_were_right():
@@ -505,11 +590,6 @@ def test_what_lies_beyond_the_end_is_not_shown(model):
     assert text.piece("t") == ACCEPTED + "t" + PLAIN and text.rest(tokens=1) == ""  # "he" was a stop string
 
 
-@pytest.fixture(scope="module")
-def loaded(model):
-    return fd.load(model)
-
-
 ESCAPE = 1 + 0x1B  # its token: a text that holds escape codes itself cannot be stripped of ours
 
 
@@ -549,8 +629,13 @@ def test_the_text_shown_is_the_text(loaded, seed, temperature, right, stops, cou
     assert stripped(shown) == generation.text == plain.text and generation.tokens == plain.tokens
 
 
-def test_colours_at_a_terminal_and_nowhere_else(run, model):
-    said = ["generate", model, "ab", "--max-tokens", 30, *DRAFT, "model", "--draft-format", "q4", "--show-accepted"]
+@pytest.mark.parametrize(
+    "options",
+    [(*DRAFT, "model", "--draft-format", "q4"), (*JACOBI, "--no-adaptive"), (*LOOKAHEAD, "--no-adaptive")],
+    ids=" ".join,
+)
+def test_colours_at_a_terminal_and_nowhere_else(run, model, options):
+    said = ["generate", model, "ab", "--max-tokens", 30, *options, "--show-accepted"]
     plain = run("generate", model, "ab", "--max-tokens", 30)
     assert run(*said) == plain and "\x1b" not in plain[1]
     expected = plain[1].replace("\n", "\r\n")
@@ -591,7 +676,13 @@ def test_chat_answers_each_line_and_remembers(run, model):
 
 def test_chat_guesses_too(run, model, no_cache):
     answers = "".join(answer + "\n" for answer in conversation(model, "the", "日本?", max_tokens=20))
-    for options in (AUTO, SPECULATIVE, [*DRAFT, "model", "--draft-format", "q4", "--show-accepted"]):
+    for options in (
+        AUTO,
+        SPECULATIVE,
+        JACOBI,
+        [*LOOKAHEAD, "--no-adaptive"],
+        [*DRAFT, "model", "--draft-format", "q4", "--show-accepted"],
+    ):
         code, out, err = run("chat", model, "--max-tokens", 20, "--stats", *options, stdin="the\n日本?".encode())
         assert (code, out) == (0, answers) and len(re.findall(r"^guesses \d+ in ", err, re.MULTILINE)) == 2
 

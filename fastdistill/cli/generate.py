@@ -36,12 +36,15 @@ _GENERATE = """\
   echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
   fastdistill generate ./model --chat --prompt-file edit.txt --decoder auto --stats
   fastdistill generate ./model "1, 2, 3, 4," --decoder speculative --show-accepted
+  fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8
+  fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
   fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
 
 The same seed gives the same text. Ctrl-C stops.
 
-Where tokens are guessed, --stats ends with a table, and --json has it as "guesses": of the first, second, ... guess of a forward,
-how many were asked, those before them being right, and how many of these were right.
+Where tokens are guessed, --stats says how many forwards gave 1 token, 2, ..., as in "tokens a forward: 7 x 1, 2 x 3", and ends
+with a table: of the first, second, ... guess of a forward, how many were asked, those before them being right, and how many of
+these were right. --json has both as "guesses". Recycled guesses are those that had been wrong elsewhere.
 
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
@@ -230,6 +233,10 @@ def _prompt(arguments: argparse.Namespace) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def _guesses(generation: Generation) -> dict[str, Any]:
+    return by_depth(generation.rounds) | {"tokens_of_rounds": generation.tokens_of_rounds}
+
+
 def _json(model: Model, answer: Answer, loading: float, profile: Profile | None) -> str:
     from fastdistill.kernels import isa
 
@@ -245,6 +252,6 @@ def _json(model: Model, answer: Answer, loading: float, profile: Profile | None)
             "level": isa(),
             "threads": model.threads,
         }
-        | ({"guesses": by_depth(generation.rounds)} if generation.rounds else {})
+        | ({"guesses": _guesses(generation)} if generation.rounds else {})
         | ({} if profile is None else {"profile": profile.facts()})
     )

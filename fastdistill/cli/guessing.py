@@ -1,11 +1,11 @@
-"""How tokens are guessed: the options of speculative decoding, the decoder that they ask for, what became of its guesses."""
+"""How tokens are guessed: the options of decoders that guess, the decoder that they ask for, what became of its guesses."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastdistill.cli.terminal import FORMATS, say
 from fastdistill.errors import ArgumentError
@@ -13,29 +13,41 @@ from fastdistill.fetch import find_folder
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
-    from fastdistill.decode import Costs, Generation, Round
+    from fastdistill.decode import Auto, Costs, Generation, Jacobi, Lookahead, Round
     from fastdistill.decode.request import Decoder
 
 DRAFTERS = ("lookup", "model", "layers")
 RULES = ("coupled", "rejection", "block", "traversal", "typical")
+INITS = ("prompt", "random", "copy")
 
 _ABOUT = """\
 A forward reads every weight, for one token or for several: so tokens are guessed, and one forward checks them all. A right
 guess is a token more from the same forward; a wrong one costs a little time, and the text nothing.
 """
 
-# What each option goes with: decoders, drafters.
-_GUESSING = ("speculative", "auto")
-_GOES_WITH: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "drafter": (("speculative",), DRAFTERS),
-    "draft_model": (("speculative",), ("model",)),
-    "draft_format": (("speculative",), ("model",)),
-    "skip_layers": (("speculative",), ("layers",)),
-    "rule": (("speculative",), DRAFTERS),
-    "max_draft": (_GUESSING, DRAFTERS),
-    "continuations": (_GUESSING, ("lookup",)),
-    "tree": (("speculative",), ("model",)),
-    "show_accepted": (_GUESSING, DRAFTERS),
+# Decoders that guess; those whose guesses are their own draws.
+_GUESSING, _ITERATING = ("speculative", "auto", "jacobi", "lookahead"), ("jacobi", "lookahead")
+_DEFAULTS = {"drafter": "lookup", "rule": "coupled"}
+
+# What each option goes with: the values that other options must have.
+_GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+    "drafter": {"decoder": ("speculative",)},
+    "draft_model": {"decoder": ("speculative",), "drafter": ("model",)},
+    "draft_format": {"decoder": ("speculative",), "drafter": ("model",)},
+    "skip_layers": {"decoder": ("speculative",), "drafter": ("layers",)},
+    "rule": {"decoder": ("speculative",)},
+    "max_draft": {"decoder": ("speculative", "auto")},
+    "continuations": {"decoder": ("speculative", "auto"), "drafter": ("lookup",)},
+    "tree": {"decoder": ("speculative",), "drafter": ("model",)},
+    "block": {"decoder": ("jacobi",)},
+    "max_blocks": {"decoder": ("jacobi",)},
+    "no_recycle": {"decoder": ("jacobi",)},
+    "window": {"decoder": ("lookahead",)},
+    "ngram": {"decoder": ("lookahead",)},
+    "max_guesses": {"decoder": ("lookahead",)},
+    "init": {"decoder": _ITERATING},
+    "no_adaptive": {"decoder": _ITERATING},
+    "show_accepted": {"decoder": _GUESSING},
 }
 
 
@@ -46,7 +58,10 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         choices=("plain", *_GUESSING),
         default="plain",
         help="plain: one token a forward (default). speculative: guess in every round. auto: copy from the text where that "
-        "pays on this machine, as measured once (1 to 3 s); the text of plain decoding",
+        "pays on this machine, as measured once (1 to 3 s). jacobi: guess the next tokens somehow, let each forward draw all of "
+        "them anew, each after the guesses before it, and keep those that stay. lookahead: draw such guesses in a window ahead "
+        "of the text, collect the n-grams that they form, and guess those that begin with the text's last token. The last three "
+        "need no draft model, and write the text of plain decoding",
     )
     add(
         "--drafter",
@@ -83,6 +98,45 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         help="of --drafter model: guess a tree that grows where the draft model is surest, WIDTH nodes on each of DEPTH levels, "
         "such as 4x3; for rules coupled and typical (default: a chain)",
     )
+    add("--block", type=int, metavar="N", help="of jacobi: tokens that are drawn anew together (default: 16)")
+    add(
+        "--max-blocks",
+        type=int,
+        metavar="N",
+        help="of jacobi: most blocks at once, all but the first behind text that is not certain yet (default: 1)",
+    )
+    add(
+        "--no-recycle",
+        action="store_true",
+        default=None,
+        help="of jacobi: forget wrong guesses, which else are guessed again where their first token comes",
+    )
+    add(
+        "--window",
+        type=int,
+        metavar="N",
+        help="of lookahead: columns of the window, each a row for every token of an n-gram but one; 0: n-grams of the text "
+        "alone (default: 7)",
+    )
+    add(
+        "--ngram",
+        type=int,
+        metavar="N",
+        help="of lookahead: tokens of an n-gram, the text's last one and N - 1 guesses (default: 5)",
+    )
+    add("--max-guesses", type=int, metavar="N", help="of lookahead: most n-grams checked at once (default: 7)")
+    add(
+        "--init",
+        choices=INITS,
+        help="of jacobi and lookahead: a guess that nothing is known of. prompt: any token of the prompt (default). random: any "
+        "token at all. copy: the token before it",
+    )
+    add(
+        "--no-adaptive",
+        action="store_true",
+        default=None,
+        help="of jacobi and lookahead: all guesses in every forward (default: as many as pay, as with auto)",
+    )
     add(
         "--show-accepted",
         action="store_true",
@@ -97,21 +151,45 @@ def guessing(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     raises  ArgumentError for options that do not go together; what `find_folder` raises
     """
     _check(arguments)
-    from fastdistill.decode import Auto, Autoregressive, LayerSkip, ModelDrafter, PromptLookup, Speculative, Tree
+    from fastdistill.decode import Auto, Autoregressive, Jacobi, Lookahead, PromptLookup
 
     if arguments.decoder == "plain":
         return lambda model: Autoregressive()
-    most = {} if arguments.max_draft is None else {"max_draft": arguments.max_draft}
-    lookup = PromptLookup(continuations=arguments.continuations)
-    settings = Speculative(
-        lookup,
-        rule=arguments.rule or "coupled",
-        tree=None if arguments.tree is None else Tree(*arguments.tree),
-        **most,
-    )
     if arguments.decoder == "auto":
         weighed = PromptLookup(min_match=1, continuations=arguments.continuations)  # a short match is weighed as one
-        return lambda model: Auto(_costs(model), weighed, **most)
+        return _with_costs(Auto(drafter=weighed, **_given(max_draft=arguments.max_draft)))
+    if arguments.decoder == "speculative":
+        return _speculative(arguments)
+    settings: Jacobi | Lookahead
+    if arguments.decoder == "jacobi":
+        chosen = _given(block=arguments.block, init=arguments.init, max_blocks=arguments.max_blocks)
+        settings = Jacobi(recycle=not arguments.no_recycle, adaptive=not arguments.no_adaptive, **chosen)
+    else:
+        chosen = _given(
+            window=arguments.window, ngram=arguments.ngram, guesses=arguments.max_guesses, init=arguments.init
+        )
+        settings = Lookahead(adaptive=not arguments.no_adaptive, **chosen)
+    return _with_costs(settings) if settings.adaptive else lambda model: settings
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those that were given; the others have a decoder's own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _with_costs(settings: Auto | Jacobi | Lookahead) -> Callable[[Model], Decoder]:
+    return lambda model: dataclasses.replace(settings, costs=_costs(model))
+
+
+def _speculative(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
+    from fastdistill.decode import LayerSkip, ModelDrafter, PromptLookup, Speculative, Tree
+
+    settings = Speculative(
+        PromptLookup(continuations=arguments.continuations),
+        rule=arguments.rule or "coupled",
+        tree=None if arguments.tree is None else Tree(*arguments.tree),
+        **_given(max_draft=arguments.max_draft),
+    )
     if arguments.drafter == "model":
         folder = None if arguments.draft_model is None else find_folder(arguments.draft_model)
 
@@ -145,11 +223,14 @@ def guess_statistics(generation: Generation) -> str:
         return ""
     guessed = sum(round.drafted > 0 for round in rounds)
     share = f" ({100 * stats.accepted / stats.drafted:.0f} %)" if stats.drafted else ""
+    recycled = f", {stats.recycled} of them recycled" if stats.recycled else ""
     found = by_depth(rounds)
     asked, right = found["asked"], found["right"]
     lines = [
-        f"guesses {stats.drafted} in {guessed} of {len(rounds)} forwards, {stats.accepted} right{share}; "
-        f"{stats.tokens_per_forward:.2f} tokens a forward"
+        f"guesses {stats.drafted} in {guessed} of {len(rounds)} forwards, {stats.accepted} right{share}{recycled}; "
+        f"{stats.tokens_per_forward:.2f} tokens a forward",
+        "tokens a forward: "
+        + ", ".join(f"{forwards} x {tokens}" for tokens, forwards in generation.tokens_of_rounds.items()),
     ]
     if asked:
         lines += [
@@ -169,14 +250,13 @@ def by_depth(rounds: Sequence[Round]) -> dict[str, list[int]]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    drafter, rule = arguments.drafter or "lookup", arguments.rule or "coupled"
-    for name, (decoders, drafters) in _GOES_WITH.items():
-        if getattr(arguments, name) is None:
-            continue
-        for option, chosen, wanted in (("decoder", arguments.decoder, decoders), ("drafter", drafter, drafters)):
-            if chosen not in wanted:
+    chosen = _DEFAULTS | _given(**vars(arguments))
+    drafter, rule = chosen["drafter"], chosen["rule"]
+    for name, wanted in _GOES_WITH.items():
+        for option, values in wanted.items():
+            if getattr(arguments, name) is not None and chosen[option] not in values:
                 flag = "--" + name.replace("_", "-")
-                raise ArgumentError(f"{flag} goes with --{option} {' or '.join(wanted)}, not with {chosen}")
+                raise ArgumentError(f"{flag} goes with --{option} {' or '.join(values)}, not with {chosen[option]}")
     if drafter == "layers" and arguments.skip_layers is None:
         raise ArgumentError("--drafter layers needs --skip-layers N")
     if drafter == "model" and arguments.draft_model is None and arguments.draft_format is None:
