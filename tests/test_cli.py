@@ -174,6 +174,8 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
             2,
             "--show-accepted goes with --decoder speculative or auto or jacobi",
         ),
+        (["generate", "nowhere", "x", "--trace"], 2, "--trace goes with --decoder jacobi, not with plain"),
+        (["chat", "nowhere", *LOOKAHEAD, "--trace"], 2, "--trace goes with --decoder jacobi, not with lookahead"),
         (
             ["generate", "nowhere", "x", *AUTO, "--no-adaptive"],
             2,
@@ -476,6 +478,7 @@ def test_options_become_decoders(run, tmp_path, no_cache, monkeypatch):
     assert decoder(*LOOKAHEAD, *all_of_them, "--window", 0, "--ngram", 3, "--max-guesses", 2) == fd.Lookahead(
         window=0, ngram=3, guesses=2, init="copy", adaptive=False
     )
+    assert decoder(*JACOBI, "--trace", "--no-adaptive") == fd.Jacobi(adaptive=False, trace=True)
 
 
 @pytest.mark.parametrize("decoder", [AUTO, JACOBI, LOOKAHEAD], ids=" ".join)
@@ -532,6 +535,24 @@ def test_statistics_say_how_many_tokens_forwards_gave(run, loaded, model, decode
     recycled = expected.stats.recycled
     assert facts["stats"]["recycled"] == recycled and (recycled > 0) == (decoder == JACOBI)
     assert re.findall(r", (\d+) of them recycled; ", err) == [str(recycled)] * (recycled > 0)
+
+
+def test_the_trajectory_goes_to_stderr(run, loaded, model, monkeypatch):
+    def show_trajectory(generation, *, label):
+        assert generation.rounds[0].guesses
+        return f"{len(generation.rounds)} rounds, {label(ab)!r}"
+
+    ab = loaded.tokenizer.token_id("ab")
+    monkeypatch.setattr(fd.decode, "show_trajectory", show_trajectory, raising=False)
+    said = ["generate", model, "the", "--max-tokens", 20]
+    plain = run(*said)
+    said += [*JACOBI, "--no-adaptive", "--trace"]
+    rounds = json.loads(run(*said, "--json")[1])["stats"]["forwards"]
+    assert run(*said) == (0, plain[1], f"{rounds} rounds, 'ab'\n")
+    assert re.search(rf"^model .*\n{rounds} rounds, 'ab'\n$", run(*said, "--stats")[2], re.MULTILINE)
+    assert run(*said, "--max-tokens", 1)[2] == "no guesses, so no trajectory\n"  # the prompt's forward gives it
+    err = run("chat", model, "--max-tokens", 9, *JACOBI, "--no-adaptive", "--trace", stdin=b"the\nab\n")[2]
+    assert len(re.findall("^[1-9] rounds, 'ab'$", err, re.MULTILINE)) == 2
 
 
 def test_guesses_are_counted_where_those_before_them_were_right():

@@ -19,7 +19,7 @@ from fastdistill.cli.generate import (
     statistics,
     write_answer,
 )
-from fastdistill.cli.guessing import guessing
+from fastdistill.cli.guessing import guessing, trajectory
 from fastdistill.cli.terminal import add_command, say, show
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
@@ -77,7 +77,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
             say(f"(there is no command {command}; /help lists them)")
         elif line.strip():
             try:
-                conversation.answer(line, interactive, arguments.stats)
+                conversation.answer(line, interactive, arguments.stats, bool(arguments.trace))
             except CapacityError as error:
                 full = CapacityError(f"the context is full: {error}")
                 if not interactive:
@@ -104,7 +104,7 @@ class Conversation:
     def reset(self) -> None:
         self._messages = list(self._begin)
 
-    def answer(self, message: str, stoppable: bool, stats: bool) -> None:
+    def answer(self, message: str, stoppable: bool, stats: bool, trace: bool) -> None:
         """Add a message, write the answer, and add that; where there is no answer, the message goes too.
 
         raises  CapacityError where the message no longer fits the context
@@ -136,6 +136,8 @@ class Conversation:
             say(f"(cut: the context of {self._session.capacity} tokens is full; /reset begins a new conversation)")
         if stats:
             say(statistics(self._model, answer))
+        if trace:
+            say(trajectory(answer.generation, self._model.tokenizer))
 
 
 class Stopped(Exception):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdistill.cli.accepted import ShowAccepted, colours
-from fastdistill.cli.guessing import add_guessing_options, by_depth, guess_statistics, guessing
+from fastdistill.cli.guessing import add_guessing_options, by_depth, guess_statistics, guessing, trajectory
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
 from fastdistill.errors import ArgumentError
 from fastdistill.fetch import fetch, find_folder
@@ -36,7 +36,7 @@ _GENERATE = """\
   echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
   fastdistill generate ./model --chat --prompt-file edit.txt --decoder auto --stats
   fastdistill generate ./model "1, 2, 3, 4," --decoder speculative --show-accepted
-  fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8
+  fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8 --trace
   fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
   fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
 
@@ -217,6 +217,8 @@ def run_generate(arguments: argparse.Namespace) -> None:
     print(_json(model, answer, loading, profile) if arguments.json else "")
     if arguments.stats:
         say(f"{statistics(model, answer)}\n{machine(model, loading)}")
+    if arguments.trace:
+        say(trajectory(answer.generation, model.tokenizer))
     if profile is not None and not arguments.json:
         say(str(profile))
 

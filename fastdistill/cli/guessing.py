@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastdistill.api import Model
     from fastdistill.decode import Auto, Costs, Generation, Jacobi, Lookahead, Round
     from fastdistill.decode.request import Decoder
+    from fastdistill.text.tokenizer import Tokenizer
 
 DRAFTERS = ("lookup", "model", "layers")
 RULES = ("coupled", "rejection", "block", "traversal", "typical")
@@ -42,6 +43,7 @@ _GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "block": {"decoder": ("jacobi",)},
     "max_blocks": {"decoder": ("jacobi",)},
     "no_recycle": {"decoder": ("jacobi",)},
+    "trace": {"decoder": ("jacobi",)},
     "window": {"decoder": ("lookahead",)},
     "ngram": {"decoder": ("lookahead",)},
     "max_guesses": {"decoder": ("lookahead",)},
@@ -138,6 +140,12 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         help="of jacobi and lookahead: all guesses in every forward (default: as many as pay, as with auto)",
     )
     add(
+        "--trace",
+        action="store_true",
+        default=None,
+        help="of jacobi: say on stderr, forward by forward, how the guesses became the text",
+    )
+    add(
         "--show-accepted",
         action="store_true",
         default=None,
@@ -163,7 +171,9 @@ def guessing(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     settings: Jacobi | Lookahead
     if arguments.decoder == "jacobi":
         chosen = _given(block=arguments.block, init=arguments.init, max_blocks=arguments.max_blocks)
-        settings = Jacobi(recycle=not arguments.no_recycle, adaptive=not arguments.no_adaptive, **chosen)
+        settings = Jacobi(
+            recycle=not arguments.no_recycle, adaptive=not arguments.no_adaptive, trace=bool(arguments.trace), **chosen
+        )
     else:
         chosen = _given(
             window=arguments.window, ngram=arguments.ngram, guesses=arguments.max_guesses, init=arguments.init
@@ -239,6 +249,15 @@ def guess_statistics(generation: Generation) -> str:
             "right   " + " ".join(f"{100 * good / count:3.0f} %" for good, count in zip(right, asked, strict=True)),
         ]
     return "".join("\n" + line for line in lines)
+
+
+def trajectory(generation: Generation, tokenizer: Tokenizer) -> str:
+    """How the guesses of --trace became the text, as lines."""
+    if not any(round.guesses for round in generation.rounds):
+        return "no guesses, so no trajectory"
+    from fastdistill.decode import show_trajectory
+
+    return show_trajectory(generation, label=lambda token: tokenizer.decode([token]))
 
 
 def by_depth(rounds: Sequence[Round]) -> dict[str, list[int]]:
