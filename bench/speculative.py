@@ -7,59 +7,48 @@ text is compared with plain decoding's.
 from __future__ import annotations
 
 import tempfile
-import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import fastdistill as fd
-from bench.answers import AUTO, PLAIN, Answer, counted
+from bench.answers import AUTO, Answer, counted
 from bench.lookup_peers import Comparison, LlamaCppWriters, TransformersWriters, Writer, compare
-from bench.models import add_model_arguments, no_llama_cpp
+from bench.models import no_llama_cpp
 from bench.peers import missing, requantised
-from bench.progress import Progress
-from bench.prompts import Prompt, load, loops
+from bench.prompts import loops
 from bench.report import Report
 from bench.speculative_tables import Found, tables
 from bench.targets import Q4_0, SAME
-from bench.timing import Key, Samples, interleave
+from bench.writing import Writing, add_writing_arguments, spread_out
 from fastdistill.decode import (
     Auto,
     Autoregressive,
     Costs,
     Decoder,
-    Generation,
     LayerSkip,
     ModelDrafter,
     PromptLookup,
     Speculative,
-    generate,
 )
-from fastdistill.kernels import default_threads, isa, set_isa
 
 PAUSE = 0.05  # seconds between engines: longer than any of their pools of threads spins
 QUICK = {"copy": 2, "open": 2, "llama_cpp": 1, "transformers": 1, "tokens": 64, "repetitions": 2, "open_repetitions": 2}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_model_arguments(parser)
-    parser.set_defaults(threads=[default_threads()], levels=[isa()], repetitions=3)
-
-    def number(name: str, default: int, about: str, **more: Any) -> None:
-        parser.add_argument(
-            name, type=int, default=default, metavar="N", help=f"{about} (default: %(default)s)", **more
-        )
-
-    number("--copy", 20, "copy-heavy prompts")
-    number("--open", 20, "open prompts, under auto")
-    number("--tokens", 256, "most new tokens of a text")
-    number("--open-repetitions", 5, "turns at each open prompt")
-    number("--llama-cpp", 5, "copy-heavy prompts for llama.cpp's lookup")
-    number("--transformers", 2, "copy-heavy prompts for transformers' lookup, one turn each")
-    number("--drafters", 0, "prompts of each kind for other drafters; 2 where N is left out", nargs="?", const=2)
-    parser.add_argument("--quick", action="store_true", help="two prompts of each kind, 64 tokens, two turns at most")
+    numbers = {
+        "copy": (20, "copy-heavy prompts"),
+        "open": (20, "open prompts, under auto"),
+        "tokens": (256, "most new tokens of a text"),
+        "open-repetitions": (5, "turns at each open prompt"),
+        "llama-cpp": (5, "copy-heavy prompts for llama.cpp's lookup"),
+        "transformers": (2, "copy-heavy prompts for transformers' lookup, one turn each"),
+    }
+    add_writing_arguments(parser, numbers, "two prompts of each kind, 64 tokens, two turns at most")
+    about = "prompts of each kind for other drafters; 2 where N is left out (default: %(default)s)"
+    parser.add_argument("--drafters", type=int, default=0, metavar="N", nargs="?", const=2, help=about)
 
 
 def decoders(costs: Costs) -> dict[str, Decoder]:
@@ -72,84 +61,24 @@ def decoders(costs: Costs) -> dict[str, Decoder]:
     }
 
 
-def spread_out(items: Sequence[Any], count: int) -> list[Any]:
-    """So many of them at even distances: prompts of one sort are neighbours."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
-
-
-class Bench:
-    def __init__(self, options: Namespace, report: Report, progress: Progress) -> None:
-        self.options, self.report, self.progress = options, report, progress
-        self.threads = max(options.threads)
+class Bench(Writing):
+    def __init__(self, options: Namespace, report: Report) -> None:
+        super().__init__(options, report)
         self.found = Found()
 
     def measure(self) -> None:
-        """Part by part; what is finished stays when one is interrupted."""
         options, found = self.options, self.found
-        self.progress.group("loading")
-        self.model = fd.load(options.model, threads=self.threads)
-        self.progress.group("cost of a forward")
-        found.costs = costs = self.model.measure_costs()
+        found.costs = costs = self.load()
         copying = decoders(costs)
         found.decoders = list(copying)
-        self.answer("copy", options.copy, copying, options.repetitions)
-        self.answer("open", options.open, {AUTO: Auto(costs)}, options.open_repetitions)
+        for task in self.tasks("copy", options.copy):
+            found.answers["copy"] += self.answer(task, copying, options.repetitions)
+        for task in self.tasks("open", options.open):
+            found.answers["open"] += self.answer(task, {AUTO: Auto(costs)}, options.open_repetitions)
         if options.drafters:
             self.drafters()
         self.llama_cpp()
         self.transformers()
-
-    def answer(self, kind: str, count: int, others: Mapping[str, Decoder], repetitions: int) -> None:
-        """Plain decoding and the others, in turns at each prompt; the first turns are checked and not counted."""
-        prompts = spread_out(load(kind), count)
-        for number, prompt in enumerate(prompts, 1):
-            self.progress.group(f"{kind} {number} of {len(prompts)}: {prompt.name}")
-            ids, session = self.session(prompt)
-            plain = self.write(session, ids, Autoregressive())[1].tokens
-            if len(plain) < 2:
-                self.report.skip(prompt.name, "the model ends the text at once")
-                continue
-            contestants = {PLAIN: Autoregressive(), **others}
-            turns = {name: partial(self.same, session, ids, one, plain) for name, one in contestants.items()}
-            texts = interleave(self.shown(turns, repetitions), repetitions)  # all run on one pool of threads
-            seconds = {name: Samples.of(taken for taken, _ in some) for name, some in texts.items()}
-            rounds = {name: texts[name][-1][1].rounds for name in others}
-            self.found.answers[kind].append(Answer(prompt.name, ids, plain, loops(plain), rounds, seconds))
-
-    def session(self, prompt: Prompt) -> tuple[list[int], fd.runtime.Session]:
-        """The prompt's tokens, and a session for it."""
-        model = self.model
-        if prompt.chat:
-            ids = model.chat_prompt([{"role": "user", "content": prompt.text}])
-        else:
-            ids = model.tokenizer.encode(prompt.text)
-        return ids, model.session(min(model.plan.max_positions, len(ids) + self.options.tokens))
-
-    def write(self, session: fd.runtime.Session, ids: list[int], decoder: Decoder) -> tuple[float, Generation]:
-        """A greedy text, and the seconds of all but the prompt's own forward."""
-        started = time.perf_counter()
-        text = generate(session, ids, self.options.tokens, end_tokens=self.model.end_tokens, decoder=decoder)
-        return time.perf_counter() - started - text.stats.prefill_seconds, text
-
-    def same(
-        self, session: fd.runtime.Session, ids: list[int], decoder: Decoder, plain: list[int]
-    ) -> tuple[float, Generation]:
-        seconds, text = self.write(session, ids, decoder)
-        assert text.tokens == plain, f"{decoder} wrote another text than plain decoding"
-        return seconds, text
-
-    def shown(self, turns: Mapping[Key, Callable[..., Any]], repetitions: int) -> dict[Key, Callable[..., Any]]:
-        """The same turns, which tell how many of them are done."""
-        done, total = 0, len(turns) * (repetitions + 1)
-
-        def counting(turn: Callable[..., Any], *arguments: Any) -> Any:
-            nonlocal done
-            done += 1
-            self.progress.step(done, total)
-            return turn(*arguments)
-
-        return {name: partial(counting, turn) for name, turn in turns.items()}
 
     def drafters(self) -> None:
         """Not timed: how often the guesses of a model are right, beside lookup's."""
@@ -161,15 +90,13 @@ class Bench:
         if (layers := 2 * self.model.plan.num_layers // 3) > 0:
             drafters[f"its first {layers} layers"] = LayerSkip(layers)
         for kind in self.found.answers:
-            for prompt in spread_out(load(kind), self.options.drafters):
-                self.progress.group(f"drafters, {kind}: {prompt.name}")
-                ids, session = self.session(prompt)
-                plain = self.write(session, ids, Autoregressive())[1].tokens
+            for task in self.tasks(kind, self.options.drafters, f"drafters, {kind}"):
+                plain = task.write(Autoregressive())[1].tokens
                 rounds = {
-                    name: self.same(session, ids, Speculative(drafter, max_draft=7), plain)[1].rounds
+                    name: task.same(Speculative(drafter, max_draft=7), plain)[1].rounds
                     for name, drafter in drafters.items()
                 }
-                self.found.drafted.append((kind, Answer(prompt.name, ids, plain, loops(plain), rounds, {})))
+                self.found.drafted.append((kind, Answer(task.name, task.prompt, plain, loops(plain), rounds, {})))
 
     # ---- peers ----
 
@@ -215,18 +142,9 @@ class Bench:
 
 
 def run(options: Namespace) -> Report:
-    report, progress, before = Report(__doc__), Progress(), isa()
-    if options.quick:
-        vars(options).update({name: min(getattr(options, name), most) for name, most in QUICK.items()})
-    bench = Bench(options, report, progress)
-    try:
-        set_isa(options.levels[-1])
-        bench.measure()
-    except KeyboardInterrupt:
-        report.note("interrupted: what was finished is shown")
-    finally:
-        progress.end()
-        set_isa(before)
+    report = Report(__doc__)
+    bench = Bench(options, report)
+    bench.run(QUICK)
     tables(bench.found, report)
     report.note(
         f"{options.levels[-1]}, {bench.threads} threads, {options.tokens} new tokens at most; medians and quartiles of "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.answers import AUTO, PLAIN, Answer, Guesses, by_cost, counted, figures, median_speed_up, perfect, targets
+from bench.answer_tables import about, cost_table, target_table
+from bench.answers import AUTO, PLAIN, Answer, Guesses, by_cost, counted, figures, median_speed_up, targets
 from bench.lookup_peers import Comparison
 from bench.report import Report
 from fastdistill.decode import Costs
@@ -34,7 +35,7 @@ def tables(found: Found, report: Report) -> None:
     """All of them; those of which nothing was measured are left out, targets are not."""
     if found.costs is None:
         return
-    _costs(found.costs, report)
+    cost_table(report, found.costs)
     if found.answers["copy"]:
         _copy(found, report)
     if found.answers["open"]:
@@ -45,36 +46,8 @@ def tables(found: Found, report: Report) -> None:
         _drafters(found, report)
     if any(found.peers.values()):
         _peers(found, report)
-    _targets(found, found.costs, report)
-
-
-def _costs(costs: Costs, report: Report) -> None:
-    seconds = {context: costs.by_rows(context) for context in costs.contexts}
-    gains = {context: perfect(costs, context) for context in costs.contexts}
-    for row in range(costs.rows[-1]):
-        cells: dict[str, Any] = {"rows": row + 1}
-        for context, column in seconds.items():
-            cells[f"ms at {context}"] = float(column[row] * 1e3)
-            cells[f"/ of 1 at {context}"] = float(column[row] / column[0])
-            cells[f"all right at {context}"] = float(gains[context][row])
-        report.row(**cells)
-    for context, gain in gains.items():
-        best = f"{gain.max():.2f}x, with {gain.argmax() + 1} rows"
-        report.note(f"the ceiling over {context} cached tokens, where all guesses are right: {best}")
-    measured = ", ".join(map(str, costs.rows))
-    report.note(f"forwards of {measured} rows were timed, the least of a few turns each; the others lie between them")
-
-
-def _about(answer: Answer) -> dict[str, Any]:
-    loops = "loops" if answer.loops else ""
-    rate = answer.rate(PLAIN)
-    return {
-        "prompt": answer.name,
-        "tokens": len(answer.prompt),
-        "new": len(answer.tokens),
-        "": loops,
-        "plain tokens/s": rate,
-    }
+    reached = figures(found.answers["copy"], found.answers["open"], found.costs, found.decoders)
+    target_table(report, targets(found.decoders), reached)
 
 
 def _guesses(answer: Answer, decoders: list[str]) -> dict[str, Any]:
@@ -89,7 +62,7 @@ def _guesses(answer: Answer, decoders: list[str]) -> dict[str, Any]:
 def _copy(found: Found, report: Report) -> None:
     report.table("copy-heavy prompts: plain decoding, and speed-ups over it")
     for answer in found.answers["copy"]:
-        report.row(**_about(answer), **{name: answer.speed_up(name) for name in found.decoders})
+        report.row(**about(answer), **{name: answer.speed_up(name) for name in found.decoders})
     report.table("the same prompts: tokens a forward, and the part of the guesses that stood")
     for answer in found.answers["copy"]:
         report.row(prompt=answer.name, **_guesses(answer, found.decoders))
@@ -106,7 +79,7 @@ def _open(answers: list[Answer], costs: Costs, report: Report) -> None:
             "guesses": guesses.drafted,
             "stood": guesses.acceptance,
         }
-        report.row(**_about(answer), **cells)
+        report.row(**about(answer), **cells)
 
 
 def _summary(found: Found, costs: Costs, report: Report) -> None:
@@ -146,12 +119,3 @@ def _peers(found: Found, report: Report) -> None:
     for engine, comparisons in found.peers.items():
         for guesses, comparison in comparisons.items():
             report.row(engine=engine, guesses=guesses or PLAIN, **comparison.cells())
-
-
-def _targets(found: Found, costs: Costs, report: Report) -> None:
-    report.table("targets")
-    reached = figures(found.answers["copy"], found.answers["open"], costs, found.decoders)
-    for target in targets(found.decoders):
-        figure = reached.get(target.work)
-        met = "-" if figure is None else "yes" if target.met(figure) else "NO"
-        report.row(work=target.work, target=str(target), reached="not measured" if figure is None else figure, met=met)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import answers, forward, machine, speculative, trajectory
+from bench import answers, forward, machine, speculative, trajectory, writing
 from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
@@ -312,8 +312,8 @@ def test_perfect_guesses_gain_their_rows_over_what_these_cost():
 
 
 def test_prompts_are_spread_out():
-    assert speculative.spread_out(range(20), 4) == [0, 5, 10, 15]
-    assert speculative.spread_out(range(3), 9) == [0, 1, 2] and speculative.spread_out([], 2) == []
+    assert writing.spread_out(range(20), 4) == [0, 5, 10, 15]
+    assert writing.spread_out(range(3), 9) == [0, 1, 2] and writing.spread_out([], 2) == []
 
 
 def test_a_peer_is_compared_with_itself():
@@ -335,7 +335,7 @@ def test_a_peer_is_compared_with_itself():
 def few(monkeypatch):
     """Two prompts of each kind, no peers, no pauses."""
     some = [Prompt("one", "the cat and the cat and the", False), Prompt("two", "one two three one two", False)]
-    monkeypatch.setattr(speculative, "load", lambda kind: some)
+    monkeypatch.setattr(writing, "load", lambda kind: some)
     monkeypatch.setattr(speculative, "missing", lambda *modules: "left out")
     monkeypatch.setattr(speculative, "no_llama_cpp", lambda gguf: "left out")
     monkeypatch.setattr(speculative, "PAUSE", 0)
@@ -372,7 +372,7 @@ def test_an_interrupted_guessing_shows_what_was_finished(folder, few, monkeypatc
 
 
 def test_a_decoder_that_writes_another_text_stops_the_bench(folder, few, monkeypatch):
-    written = speculative.generate
+    written = writing.generate
 
     def wrong(session, ids, count, *, decoder, **options):
         text = written(session, ids, count, decoder=decoder, **options)
@@ -380,6 +380,6 @@ def test_a_decoder_that_writes_another_text_stops_the_bench(folder, few, monkeyp
             text.tokens[-1] ^= 1
         return text
 
-    monkeypatch.setattr(speculative, "generate", wrong)
+    monkeypatch.setattr(writing, "generate", wrong)
     with pytest.raises(AssertionError, match="wrote another text"):
         bench.main([*GUESS, "--model", str(folder)])
