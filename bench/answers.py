@@ -39,10 +39,10 @@ class Answer:
         return float(sum(costs.by_rows(context)[0] for context in range(first, first + len(self.tokens) - 1)))
 
     def cost(self, costs: Costs, decoder: str) -> float:
-        """Seconds on the table of the rounds' forwards: the same in every run that makes the same guesses."""
+        """Seconds on the table, or beyond it, of the rounds' forwards: the same in every run that makes the same guesses."""
         seconds, context = 0.0, len(self.prompt)
         for round in self.rounds[decoder]:
-            seconds += float(costs.by_rows(context)[round.drafted])  # and the row before the guesses
+            seconds += float(costs(np.array([round.drafted + 1]), context)[0])  # and the row before the guesses
             context += round.accepted + 1
         return seconds
 
@@ -62,6 +62,7 @@ class Guesses:
     forwards: int
     drafted: int
     accepted: int
+    recycled: int  # of the accepted
     asked: np.ndarray
     right: np.ndarray
 
@@ -76,11 +77,17 @@ class Guesses:
             asked[: round.accepted + bool(round.refused)] += 1
         new = sum(len(answer.tokens) - 1 for answer in answers)
         drafted, accepted = sum(round.drafted for round in rounds), sum(round.accepted for round in rounds)
-        return cls(new, len(rounds), drafted, accepted, asked, right)
+        recycled = sum(round.recycled for round in rounds)
+        return cls(new, len(rounds), drafted, accepted, recycled, asked, right)
 
     @property
     def tokens_per_forward(self) -> float:
         return self.new_tokens / self.forwards if self.forwards else 0.0
+
+    @property
+    def rows_per_forward(self) -> float:
+        """The row before the guesses, and these."""
+        return 1 + self.drafted / self.forwards if self.forwards else 0.0
 
     @property
     def acceptance(self) -> str:
@@ -102,6 +109,16 @@ def counted(answers: Iterable[Answer]) -> list[Answer]:
 def median_speed_up(answers: Iterable[Answer], decoder: str) -> float:
     """Over the prompts; each counts by its own median."""
     return float(np.median([answer.speed_up(decoder).median for answer in answers]))
+
+
+def median_time(answers: Iterable[Answer], decoder: str) -> float:
+    """Of plain decoding's; otherwise as the speed-up."""
+    return float(np.median([(answer.seconds[decoder] / answer.seconds[PLAIN]).median for answer in answers]))
+
+
+def slowest(answers: Iterable[Answer], decoder: str) -> float:
+    """The least speed-up of a prompt."""
+    return min(answer.speed_up(decoder).median for answer in answers)
 
 
 def summed_cost(answers: Iterable[Answer], costs: Costs, decoder: str) -> float:
@@ -144,5 +161,5 @@ def figures(
         found[TOTAL], found[TYPICAL] = summed_cost(some, costs, AUTO), median_speed_up(some, AUTO)
     if opens:
         found[DEAREST] = max(answer.relative_cost(costs, AUTO) for answer in opens)
-        found[SLOWEST] = min(answer.speed_up(AUTO).median for answer in opens)
+        found[SLOWEST] = slowest(opens, AUTO)
     return found

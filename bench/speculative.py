@@ -135,7 +135,9 @@ class Bench(Writing):
         try:
             for number, answer in enumerate(prompts, 1):
                 self.progress.group(f"{engine} {number} of {len(prompts)}: {answer.name}")
-                compare(self.shown(writers, repetitions), answer.prompt, self.options.tokens, repetitions, PAUSE, into)
+                compare(
+                    self.shown(writers, repetitions + 1), answer.prompt, self.options.tokens, repetitions, PAUSE, into
+                )
                 self.found.beside += [] if answer in self.found.beside else [answer]
         except Exception as error:
             self.report.skip(engine, f"its lookup failed: {error!r:.200}")

@@ -67,19 +67,20 @@ class Samples:
 
 
 def interleave(
-    contestants: Mapping[Key, Callable[[], Result]], repetitions: int, pause: float = 0.0
+    contestants: Mapping[Key, Callable[[], Result]], repetitions: int, pause: float = 0.0, warm_up: int = 1
 ) -> dict[Key, list[Result]]:
     """Every contestant's results, each called once to warm up and then in turn; every other round runs backwards.
 
-    pause  seconds before each call, so that a pool of threads that spins while it waits has gone to sleep
+    pause    seconds before each call, so that a pool of threads that spins while it waits has gone to sleep
+    warm_up  first rounds whose results are dropped
     """
     results: dict[Key, list[Result]] = {name: [] for name in contestants}
     order = list(contestants)
-    for round in range(repetitions + 1):
+    for round in range(warm_up + repetitions):
         for name in order:
             time.sleep(pause)
             result = contestants[name]()
-            if round > 0:
+            if round >= warm_up:
                 results[name].append(result)
         order.reverse()
     return results

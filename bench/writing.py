@@ -105,22 +105,23 @@ class Writing:
         session = model.session(min(model.plan.max_positions, len(ids) + tokens))
         return Task(prompt.name, ids, session, tokens, model.end_tokens)
 
-    def answer(self, task: Task, others: Mapping[str, Decoder], repetitions: int) -> list[Answer]:
-        """Plain decoding and the others, in turns; the first turns are checked and not counted.  Of an empty text: none."""
+    def answer(self, task: Task, others: Mapping[str, Decoder], repetitions: int, warm_up: int = 1) -> list[Answer]:
+        """Plain decoding and the others, in turns, of which the first are checked and not counted; none of an empty text."""
         plain = task.write(Autoregressive())[1].tokens
         if len(plain) < 2:
             self.report.skip(task.name, "the model ends the text at once")
             return []
         contestants = {PLAIN: Autoregressive(), **others}
         turns = {name: partial(task.same, one, plain) for name, one in contestants.items()}
-        texts = interleave(self.shown(turns, repetitions), repetitions)  # all run on one pool of threads
+        shown = self.shown(turns, warm_up + repetitions)
+        texts = interleave(shown, repetitions, warm_up=warm_up)  # no pause: all run on one pool of threads
         seconds = {name: Samples.of(taken for taken, _ in some) for name, some in texts.items()}
         rounds = {name: texts[name][-1][1].rounds for name in others}
         return [Answer(task.name, task.prompt, plain, loops(plain), rounds, seconds)]
 
-    def shown(self, turns: Mapping[Key, Callable[..., Any]], repetitions: int) -> dict[Key, Callable[..., Any]]:
+    def shown(self, turns: Mapping[Key, Callable[..., Any]], rounds: int) -> dict[Key, Callable[..., Any]]:
         """The same turns, which tell how many of them are done."""
-        done, total = 0, len(turns) * (repetitions + 1)
+        done, total = 0, len(turns) * rounds
 
         def counting(turn: Callable[..., Any], *arguments: Any) -> Any:
             nonlocal done
