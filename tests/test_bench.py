@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import answers, forward, machine, speculative, trajectory, writing
+from bench import answers, forward, jacobi, jacobi_tables, machine, speculative, trajectory, writing
 from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
@@ -16,14 +17,17 @@ from bench.lookup_peers import Comparison, Written, compare
 from bench.progress import Progress
 from bench.prompts import Prompt
 from bench.report import Report
+from bench.synthetic import Law, SyntheticSession
 from bench.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
 from bench.timing import Samples, Timer
 from fastdistill.checkpoint import write_checkpoint
-from fastdistill.decode import CallableDrafter, Costs, Round, Speculative, generate
+from fastdistill.decode import Autoregressive, CallableDrafter, Costs, Jacobi, Lookahead, Round, Speculative, generate
 from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.linear import FORMATS
+from fastdistill.kernels.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
+from fastdistill.runtime.read import Read
 from tests.small_models import config, network, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
@@ -259,9 +263,9 @@ def test_rounds_are_replayed_over_the_lengths_that_they_had():
         return [(int(text[-1]) + 1 + i + (i == len(text) % 3)) % 50 for i in range(budget)]
 
     class Recorder:
-        def by_rows(self, context):
+        def __call__(self, rows, context):
             asked.append(context)
-            return np.ones(8)
+            return np.ones(len(rows))
 
     counting = from_callable(lambda tokens: np.eye(50, dtype=np.float32)[(tokens + 1) % 50], 50)
     text = generate(counting, [3, 4, 5], 40, decoder=Speculative(CallableDrafter(guesses), max_draft=4))
@@ -383,3 +387,128 @@ def test_a_decoder_that_writes_another_text_stops_the_bench(folder, few, monkeyp
     monkeypatch.setattr(writing, "generate", wrong)
     with pytest.raises(AssertionError, match="wrote another text"):
         bench.main([*GUESS, "--model", str(folder)])
+
+
+# ---- jacobi ----
+
+ITERATE = ["jacobi", "--quick", "--tokens", "16", "--threads", "1", "--json", "-"]
+
+
+def synthetic(coupled, seed=0):
+    session = network(threads=1).session(200, max_rows=64)
+    return SyntheticSession(session, Law(coupled, session.vocab_size, seed))
+
+
+def converging_texts(coupled, decoder, prompt=range(70)):
+    """The same prompt is longer than a forward, so that it is read in chunks."""
+    return generate(synthetic(coupled), list(prompt), 60, decoder=decoder)
+
+
+@pytest.mark.parametrize("coupled", [0.0, 0.3, 1.0])
+def test_a_synthetic_text_is_its_laws_whoever_writes_it(coupled):
+    decoders = [
+        Autoregressive(),
+        Jacobi(costs=TABLE),
+        Jacobi(max_blocks=2, adaptive=False),
+        jacobi.sliding(8),
+        Lookahead(costs=TABLE),
+        Lookahead(adaptive=False),  # trees
+    ]
+    plain, *others = [converging_texts(coupled, decoder).tokens for decoder in decoders]
+    assert others == [plain] * len(others)
+    positions = np.arange(69, 69 + 60)
+    before = np.array([69, *plain[:-1]], np.int32)
+    assert Law(coupled, 300).after(before, positions).tolist() == plain
+
+
+def test_a_synthetic_law_depends_on_the_token_where_it_is_coupled_and_nowhere_else():
+    positions = np.arange(10_000)
+    parts = [Law(coupled, 49152).is_coupled(positions) for coupled in (0.0, 0.3, 0.7, 1.0)]
+    for part, expected in zip(parts, (0.0, 0.3, 0.7, 1.0), strict=True):
+        assert abs(part.mean() - expected) <= 5 * 0.5 / 100  # five standard deviations
+    assert all((some <= more).all() for some, more in pairwise(parts))
+    one, other = (Law(0.3, 49152).after(np.full(10_000, token), positions) for token in (1, 2))
+    assert not (one != other)[~parts[1]].any() and (one != other)[parts[1]].mean() > 0.99
+    assert (Law(0.3, 49152, seed=1).after(np.full(10_000, 1), positions) != one).mean() > 0.99
+
+
+def test_trajectories_converge_the_faster_the_less_is_coupled():
+    rates = [converging_texts(q, Jacobi(adaptive=False)).stats.tokens_per_forward for q in (0.0, 0.5, 1.0)]
+    assert rates[0] > rates[1] > rates[2] >= 1
+    assert rates[0] == 59 / 8  # a block of 16 that is made up gives one token, and then 16
+    assert rates[2] < 1.1
+
+
+def test_rows_of_a_synthetic_tree_draw_by_their_depths():
+    session = synthetic(1.0)
+    session.forward([5, 6, 7], rows=())
+    read = session.forward(
+        [1, 2, 1, 4], parents=np.array([-1, 0, 0, 2], np.int32), rows=[3, 1], read=Read(sampler=Sampler())
+    )
+    want = Law(1.0, 300).after(np.array([4, 2], np.int32), np.array([5, 4]))
+    assert read.tokens.tolist() == want.tolist() and session.pending == 4
+
+
+def test_rows_beyond_the_table_lie_on_the_line_through_its_last_ones():
+    assert answer(rounds=[Round(7, 0)]).cost(TABLE, "auto") == 8 * 2.0
+
+
+def test_recycled_guesses_and_rows_are_counted():
+    guesses = Guesses.of([answer(rounds=[Round(3, 3, recycled=2), Round(1, 0, (7,))])], "auto")
+    assert guesses.recycled == 2 and guesses.rows_per_forward == 3
+    assert Guesses.of([], "auto").rows_per_forward == 0
+
+
+def test_what_adaptive_decoders_may_lose():
+    def timed(seconds, rounds):
+        times = {"plain": Samples.of([1.0])} | {name: Samples.of([seconds]) for name in jacobi_tables.HELD}
+        tokens = list(range(1 + sum(round.accepted + 1 for round in rounds)))
+        return Answer("", [0] * 10, tokens, False, {name: rounds for name in jacobi_tables.HELD}, times)
+
+    cheap, dear = timed(0.5, [Round(0, 0)] * 3), timed(2.0, ROUNDS)
+    found = jacobi_tables.figures({"copy": [cheap], "open": [dear]}, TABLE)
+    assert list(found) == [target.work for target in jacobi_tables.targets()]
+    plain = 2.0 + 2.1 + 2.2
+    assert list(found.values()) == [0.5, 0.5] + [pytest.approx((plain + 17.9) / (plain + 13.5))] * 2
+    assert {str(target) for target in jacobi_tables.targets()} == {">= 0.95x plain", "<= 1.05x plain"}
+    assert jacobi_tables.figures({"copy": [cheap], "open": []}, TABLE) == {}
+
+
+def test_time_is_plains_over_speed_turn_by_turn():
+    noisy = answer(plain=(4, 20, 6), seconds=(2, 10, 2))
+    assert answers.median_time([noisy], "auto") == 0.5 and answers.slowest([noisy, answer()], "auto") == 1
+
+
+def test_iterating_ends_in_every_target(folder, few, capsys):
+    assert bench.main([*ITERATE, "--model", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["work"] for row in found["targets"]] == [target.work for target in jacobi_tables.targets()]
+    assert {row["met"] for row in found["targets"]} <= {"yes", "NO"}
+    titles = [title for title in found if isinstance(found[title], list) and title not in ("notes", "skipped")]
+
+    def rows(start):
+        return next(found[title] for title in titles if title.startswith(start))
+
+    assert [(row["prompts"], row["decoder"]) for row in rows("all guesses")] == [
+        (f"1 {kind}", name) for kind in ("copy", "open") for name in jacobi.fixed()
+    ]
+    assert [row["kind"] for row in rows("adaptive")] == ["copy", "copy", "open", "open"]
+    assert {*jacobi.adaptive(TABLE)} <= {*rows("adaptive")[0]}
+    made = rows("a synthetic model")
+    assert [(row["q"], row["decoder"]) for row in made] == [
+        (q, name) for q in jacobi.COUPLED for name in jacobi.converging(TABLE)
+    ]
+    marked = [row["decoder"] for row in made if row[""]]
+    assert sorted(marked) == sorted(jacobi.converging(TABLE))  # one q each
+
+
+def test_an_interrupted_iterating_shows_what_was_finished(folder, few, monkeypatch, capsys):
+    def interrupted(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jacobi.Bench, "synthetic", interrupted)
+    assert bench.main([*ITERATE, "--model", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(row["met"] != "-" for row in found["targets"])
+    assert any("interrupted" in note for note in found["notes"])
+    assert not any(title.startswith(("all guesses", "a synthetic")) for title in found)
