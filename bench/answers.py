@@ -39,7 +39,7 @@ class Answer:
         return float(sum(costs.by_rows(context)[0] for context in range(first, first + len(self.tokens) - 1)))
 
     def cost(self, costs: Costs, decoder: str) -> float:
-        """Seconds on the table, or beyond it, of the rounds' forwards: the same in every run that makes the same guesses."""
+        """Seconds on the table, or beyond it, of the rounds' forwards: the same for the same guesses."""
         seconds, context = 0.0, len(self.prompt)
         for round in self.rounds[decoder]:
             seconds += float(costs(np.array([round.drafted + 1]), context)[0])  # and the row before the guesses

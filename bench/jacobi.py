@@ -1,11 +1,12 @@
 """Jacobi and lookahead decoding on the real model, and what a model trained for them would gain.
 
-Every text is compared with plain decoding's.  Decoders that weigh their guesses are timed in turns with it; those that make all of
-them in every forward, which is slow, are shown for what they give a forward.
+Every text is compared with plain decoding's.  Decoders that weigh their guesses are timed in turns with it; those that
+make all of them in every forward, which is slow, are shown for what they give a forward.
 
-No decoder can make the trajectories of a model converge fast that was not trained for it.  So a synthetic one writes too: each forward
-is the real model's and takes its time, the text is a law's, and of its positions a part q depends on the token before (bench/synthetic.py).
-It shows what a trained model would gain here.  Published ones give about 4 tokens a forward: the q that is nearest to that is marked.
+No decoder makes the trajectories of a model converge fast that was not trained for it.  So a synthetic one writes too:
+each forward is the real model's and takes its time, the text is a law's, and of its positions a part q depends on the
+token before (bench/synthetic.py).  It shows what a trained model would gain here.  Published ones give about 4 tokens a
+forward: the q that is nearest to that is marked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from bench.answers import AUTO
 from bench.jacobi_tables import Found, tables
+from bench.models import add_model_argument
 from bench.report import Report
 from bench.synthetic import Law, SyntheticSession
 from bench.writing import Task, Writing, add_writing_arguments
@@ -28,6 +30,7 @@ PROMPT = 64  # tokens before a synthetic text
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    add_model_argument(parser)
     numbers = {
         "copy": (8, "copy-heavy prompts"),
         "open": (8, "open prompts"),

@@ -118,8 +118,8 @@ def _synthetic(synthetic: dict[float, list[Answer]], costs: Costs, report: Repor
             }
             report.row(q=q, decoder=name, **_a_forward(one), **cells)
     report.note(
-        f'"as published": of each decoder the q nearest to the {TRAINED:g} tokens a forward that models give which were trained '
-        "to converge; the synthetic model shows what such a model would gain here, not what this one does"
+        f'"as published": of each decoder the q nearest to the {TRAINED:g} tokens a forward of models trained to converge; '
+        "the synthetic model shows what such a model would gain here, not what this one does"
     )
 
 

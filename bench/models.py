@@ -20,11 +20,16 @@ def passage() -> str:
     return PASSAGE.read_text(encoding="utf-8")
 
 
-def add_model_arguments(parser: ArgumentParser) -> None:
-    """--model and --gguf."""
+def add_model_argument(parser: ArgumentParser) -> None:
+    """--model."""
     parser.add_argument(
         "--model", type=Path, default=cached_folder(MODEL), help="folder (default: where `fastdistill fetch` puts it)"
     )
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """--model and --gguf."""
+    add_model_argument(parser)
     gguf = os.environ.get("FASTDISTILL_GGUF")
     parser.add_argument(
         "--gguf",

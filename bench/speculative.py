@@ -15,7 +15,7 @@ from typing import Any
 import fastdistill as fd
 from bench.answers import AUTO, Answer, counted
 from bench.lookup_peers import Comparison, LlamaCppWriters, TransformersWriters, Writer, compare
-from bench.models import no_llama_cpp
+from bench.models import add_model_arguments, no_llama_cpp
 from bench.peers import missing, requantised
 from bench.prompts import loops
 from bench.report import Report
@@ -38,6 +38,7 @@ QUICK = {"copy": 2, "open": 2, "llama_cpp": 1, "transformers": 1, "tokens": 64, 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
+    add_model_arguments(parser)
     numbers = {
         "copy": (20, "copy-heavy prompts"),
         "open": (20, "open prompts, under auto"),

@@ -1,9 +1,10 @@
-"""A model whose text is given by a law, at the cost of a real one: how fast trajectories converge is a number to choose.
+"""A model whose text is a law's, at the cost of a real one: how fast trajectories converge is a number to choose.
 
-Each forward is the real model's; what it draws is replaced.  The token after a row is a hash of its position, and, at positions that are
-*coupled*, of the row's token too.  Guesses behind an uncoupled position are right one forward later whatever stood before them, behind
-a coupled one only once that one is: so one token a forward where all positions are coupled, and whole blocks where none is.  The
-law is causal, a function of the context, so every decoder that writes plain decoding's text does so here too.
+Each forward is the real model's; what it draws is replaced.  The token after a row is a hash of the row's position, and,
+at positions that are *coupled*, of its token too.  What is drawn after an uncoupled position is right whatever the guess
+there was, after a coupled one only where that was right: so one token a forward where all positions are coupled, and
+whole blocks where none is.  The law is causal, a function of the context: a decoder that writes plain decoding's text does
+so here too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, read_rows
 class Law:
     """What follows a token.
 
-    coupled  the part of the positions at which that depends on the token; those of a smaller part are among those of a larger one
+    coupled  the part of the positions at which that depends on the token; those of a smaller part are also in a larger one
     """
 
     coupled: float

@@ -1,4 +1,4 @@
-"""Decoders write greedy texts in turns: each timed after its prompt's own forward and compared with plain decoding's."""
+"""Decoders write greedy texts in turns: timed after the prompt's own forward, and compared with plain decoding's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import fastdistill as fd
 from bench.answers import PLAIN, Answer
-from bench.models import add_model_arguments
 from bench.progress import Progress
 from bench.prompts import Prompt, load, loops
 from bench.report import Report
@@ -21,8 +20,7 @@ from fastdistill.kernels import default_threads, isa, set_isa
 
 
 def add_writing_arguments(parser: ArgumentParser, numbers: Mapping[str, tuple[int, str]], quick: str) -> None:
-    """The model, all threads of the best level, three turns; and by name each number's default and what it counts."""
-    add_model_arguments(parser)
+    """All threads of the best level, three turns; and by name each number's default and what it counts."""
     parser.set_defaults(threads=[default_threads()], levels=[isa()], repetitions=3)
     for name, (default, about) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about} (default: %(default)s)")
@@ -106,7 +104,7 @@ class Writing:
         return Task(prompt.name, ids, session, tokens, model.end_tokens)
 
     def answer(self, task: Task, others: Mapping[str, Decoder], repetitions: int, warm_up: int = 1) -> list[Answer]:
-        """Plain decoding and the others, in turns, of which the first are checked and not counted; none of an empty text."""
+        """Plain decoding and the others, in turns, the first of them checked but not counted; none of an empty text."""
         plain = task.write(Autoregressive())[1].tokens
         if len(plain) < 2:
             self.report.skip(task.name, "the model ends the text at once")

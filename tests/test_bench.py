@@ -498,6 +498,8 @@ def test_iterating_ends_in_every_target(folder, few, capsys):
     assert [(row["q"], row["decoder"]) for row in made] == [
         (q, name) for q in jacobi.COUPLED for name in jacobi.converging(TABLE)
     ]
+    blocks = [row["tokens a forward"] for row in made if row["decoder"] == "block 16"]
+    assert blocks[0] > blocks[-1]  # the less is coupled, the faster
     marked = [row["decoder"] for row in made if row[""]]
     assert sorted(marked) == sorted(jacobi.converging(TABLE))  # one q each
 
