@@ -79,9 +79,7 @@ def _fixed(found: Found, costs: Costs, report: Report) -> None:
             cells = {"time": median_time(some, name), "cost": summed_cost(some, costs, name)}
             recycled = {"recycled": guesses.recycled, "of accepted": guesses.accepted}
             report.row(prompts=f"{len(some)} {kind}", decoder=name, **_a_forward(guesses), **recycled, **cells)
-    report.note(
-        "\"recycled\": of the guesses that were accepted, those of Jacobi's pool; all of lookahead's are of its own"
-    )
+    report.note('"recycled": of the guesses that were accepted, those of the pool')
 
 
 def _adaptive(found: Found, costs: Costs, report: Report) -> None:

@@ -106,7 +106,7 @@ def check_pool(pool: Any, ngram: int | None) -> None:
 
 
 class JacobiRun(SpeculativeRun):
-    """Rounds whose draft is the iterate, and what the pool says beside it."""
+    """Rounds whose draft is the iterate, and what the pool says beside it; they keep the iterate where a trace is wanted."""
 
     def __init__(self, settings: Jacobi, session: Any, request: Request) -> None:
         pace = None
@@ -117,13 +117,9 @@ class JacobiRun(SpeculativeRun):
         self._trace = settings.trace
 
     def _round(self, verified: Verified, count: int) -> Round:
-        round = super()._round(verified, count)
-        if not self._trace and not round.accepted:
-            return round
-        iterate, kinds = self._drafts, self._draft.kinds
+        round, iterate = super()._round(verified, count), self._drafts
         assert isinstance(iterate, Iterate)
-        recycled = 0 if kinds is None else int((kinds[verified.path[1:count] - 1] == RECYCLED).sum())
-        return replace(round, recycled=recycled, guesses=tuple(iterate.guesses.tolist()) if self._trace else None)
+        return replace(round, guesses=tuple(iterate.guesses.tolist())) if self._trace else round
 
 
 @dataclass(frozen=True)
@@ -137,6 +133,8 @@ class _Drafter:
 
 class Iterate:
     """Guesses at the next tokens, each with how often it has been drawn since it was made up; and the blocks that they fill."""
+
+    pooled = (RECYCLED,)
 
     def __init__(self, settings: Jacobi, pace: JacobiPace | None, request: DraftRequest) -> None:
         self._settings, self._pace, self._request = settings, pace, request

@@ -83,6 +83,8 @@ class _Drafter:
 class Window:
     """The window and the pool of one text."""
 
+    pooled = (LATEST, EARLIER)
+
     def __init__(self, settings: Lookahead, pace: LookaheadPace | None, request: DraftRequest) -> None:
         self._settings, self._pace, self._request = settings, pace, request
         self._pool = (

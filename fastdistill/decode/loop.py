@@ -75,7 +75,7 @@ class Generation:
     @property
     def tokens_of_rounds(self) -> dict[int, int]:
         """How many rounds gave one token, two, ...: a histogram, {tokens: rounds}."""
-        return dict(sorted(Counter(round.accepted + 1 for round in self.rounds).items()))
+        return dict(sorted(Counter(round.tokens for round in self.rounds).items()))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Text:
             kept = len(result.tokens) - before
             if kept <= round.accepted:  # the text has ended within them
                 recycled = max(round.recycled - (round.accepted - kept), 0)  # these come last
-                round = replace(round, accepted=kept, refused=(), recycled=recycled)
+                round = replace(round, accepted=kept, refused=(), recycled=recycled, ended=True)
             result.rounds.append(round)
             stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
             stats.recycled += round.recycled

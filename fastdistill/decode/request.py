@@ -56,10 +56,16 @@ class Round:
     """One forward of a decoder that guesses."""
 
     drafted: int  # guesses
-    accepted: int  # of them; one token more came of the forward
+    accepted: int  # of them
     refused: tuple[int, ...] = ()  # the guesses that would have come next
     recycled: int = 0  # of the accepted: guesses that came from a pool of n-grams
     guesses: tuple[int, ...] | None = None  # of a decoder that keeps a trace: at every next token, checked or not
+    ended: bool = False  # the text ends with the last of the accepted ones
+
+    @property
+    def tokens(self) -> int:
+        """What the forward gave: the accepted guesses and the token drawn after them, where the text goes on so far."""
+        return self.accepted + (not self.ended)
 
 
 class Run(Protocol):

@@ -214,7 +214,10 @@ class SpeculativeRun:
             if draft.parents[guess] == last and guess > last:
                 fell.append(int(draft.tokens[guess]))
                 last = guess
-        return Round(len(draft), count - 1, tuple(fell))
+        pooled, recycled = getattr(self._drafts, "pooled", ()), 0
+        if pooled and count > 1 and draft.kinds is not None:
+            recycled = int(np.isin(draft.kinds[verified.path[1:count] - 1], pooled).sum())
+        return Round(len(draft), count - 1, tuple(fell), recycled)
 
 
 _SEED, _NO_GUESS, _LOOKED_AT = np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.int8)

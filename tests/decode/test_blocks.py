@@ -37,7 +37,10 @@ def test_promotion_and_spawning_step_by_step():
     assert (blocks := blocks.advance(1)).left == (3,)  # one of four: not half
     assert (blocks := blocks.advance(1)).left == (2, 4)  # half: a pseudo block begins behind it
     assert (blocks := blocks.advance(1, settled=4)).left == (1, 4)  # as many as may be
-    assert (blocks := blocks.advance(3, settled=0)).left == (2, 4)  # promoted with two of its tokens; half of it: another one
+    assert (blocks := blocks.advance(3, settled=0)).left == (
+        2,
+        4,
+    )  # promoted with two of its tokens; half of it: another one
     assert (blocks := blocks.advance(6)).left == (4,)  # both at once
 
 

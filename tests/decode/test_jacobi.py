@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Costs, Jacobi, Lookahead, generate
-from fastdistill.decode.jacobi import JacobiPace
-from fastdistill.decode.lookahead import LookaheadPace
+from fastdistill.decode.drafters import DraftRequest
+from fastdistill.decode.jacobi import Iterate, JacobiPace
+from fastdistill.decode.lookahead import CELL, EARLIER, LATEST, LookaheadPace, Window
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import NgramPool
 from fastdistill.kernels.sample import Sampler
@@ -129,7 +130,9 @@ def test_an_iteration_is_that_of_jacobi(block, most):
     successors, n = map_of(11), 40
     decoder = Jacobi(block, "copy", most, 0.0, recycle=False, adaptive=False, trace=True)
     result = generate(markov(successors), [3], n, decoder=decoder)
-    assert [round.accepted for round in result.rounds] == [0] * (n - 1)  # a permutation forgets nothing: one token a round
+    assert [round.accepted for round in result.rounds] == [0] * (
+        n - 1
+    )  # a permutation forgets nothing: one token a round
     text, guesses = [3, *result.tokens], None
     for number, round in enumerate(result.rounds):
         seed = text[number + 1]
@@ -162,7 +165,9 @@ def test_refused_guesses_come_back_where_they_fit():
     knows = from_callable(lambda t: np.eye(10, dtype=np.float32)[[text[(i + 1) % 10] for i in range(len(t))]], 10)
     ours = generate(knows, [1, 2, 3], 7, decoder=Jacobi(2, "copy", pool=pool, adaptive=False))
     assert ours.tokens == text[3:]
-    assert ours.stats.recycled == sum(round.recycled for round in ours.rounds) == 4 - 1  # the room for a fourth is the window's
+    assert (
+        ours.stats.recycled == sum(round.recycled for round in ours.rounds) == 4 - 1
+    )  # the room for a fourth is the window's
     assert generate(knows, [1, 2, 3], 7, decoder=Jacobi(2, "copy", adaptive=False)).stats.recycled == 0
 
 
@@ -310,3 +315,95 @@ def test_an_interrupt_leaves_a_session_that_goes_on():
 def test_settings_that_make_no_sense_are_refused(make, text):
     with pytest.raises(ArgumentError, match=text):
         make()
+
+
+# ---- the parts, by themselves ----
+
+
+def iterate_of(jacobi, prompt=(1, 2, 3)):
+    session = markov(map_of(50))
+    return Iterate(jacobi, None, DraftRequest(np.array(prompt, np.int32), session, Sampler()))
+
+
+def round_of(iterate, seed, draws, budget=40):
+    """One round of a run: what was guessed, by kind; then it is told the draws, of which the leading right ones count."""
+    draft = iterate.propose(budget)
+    drawn = np.array(draws(seed, draft.tokens), np.int32)
+    iterate.observe(np.arange(len(draft)), drawn)
+    right = 0
+    while right < len(draft) and drawn[right] == draft.tokens[right]:
+        right += 1
+    iterate.accept(drawn[: right + 1].tolist(), np.arange(right), {})
+    return draft, int(drawn[right])
+
+
+def test_guesses_are_told_apart_by_how_often_they_were_drawn():
+    iterate = iterate_of(Jacobi(4, "copy", recycle=False))
+    iterate.accept([7], (), {})
+    kinds, seed = [], 7
+    for number in range(6):
+        draft, seed = round_of(iterate, seed, lambda s, tokens, n=number: np.arange(len(tokens) + 1) + 10 * n + 10)
+        kinds.append(draft.kinds.tolist())
+    # The block of four loses one a round; the next one begins with what was drawn after the last.
+    assert kinds == [[0, 0, 0, 0], [1, 1, 1], [2, 2], [3], [1, 0, 0, 0], [1, 1, 1]]
+
+
+def test_what_is_refused_and_what_is_drawn_goes_to_the_pool():
+    pool = NgramPool(5)
+    iterate = iterate_of(Jacobi(8, "copy", pool=pool))
+    iterate.accept([7], (), {})
+    round_of(iterate, 7, lambda s, tokens: np.arange(len(tokens) + 1) + 20)
+    assert [7, 7, 7, 7] in pool.lookup(7).tolist()  # the refused guesses
+    assert pool.lookup(20).tolist() == [[21, 22, 23, 24]]  # the new seed and the next iterate
+    draft = iterate.propose(40)
+    assert (
+        draft.tokens[:7].tolist() == list(range(21, 28)) and len(draft) == 7
+    )  # the pool says the same: it stands once
+
+
+def test_a_pseudo_block_that_settles_makes_place_for_the_next():
+    """The real block stays wrong; the one behind it does not change any more: so a third one begins."""
+    iterate = iterate_of(Jacobi(8, "copy", max_blocks=3, spawn=0.5, recycle=False))
+    iterate.accept([7], (), {})
+    seed, sizes = 7, []
+    for number in range(7):  # the next token is never the guess, those after it depend on their place in the text alone
+        draft, seed = round_of(iterate, seed, lambda s, tokens, n=number: [30 + n, *range(n + 1, n + 1 + len(tokens))])
+        sizes.append(len(draft))
+    # After four rounds half of the real block is text: a pseudo block.  One round draws it, one more finds it settled.
+    assert sizes == [8, 7, 6, 5, 4 + 8, 3 + 8, 2 + 8 + 8]
+    assert len(iterate.guesses) == 1 + 8 + 8
+
+
+def test_pool_and_window_are_told_apart():
+    pool = NgramPool(3)
+    pool.insert(np.array([[7, 8, 9], [7, 8, 5], [7, 1, 2]], np.int32))
+    window = Window(
+        Lookahead(2, 3, 2, "copy", from_text=False, pool=pool),
+        None,
+        DraftRequest(np.array([1], np.int32), markov(map_of(50)), Sampler()),
+    )
+    window.accept([7], (), {})
+    draft = window.propose(40)
+    kinds = {(draft.tokens[i], draft.parents[i]): kind for i, kind in enumerate(draft.kinds.tolist())}
+    assert kinds == {
+        (7, -1): CELL,
+        (7, 0): CELL,
+        (7, 1): CELL,
+        (1, -1): LATEST,
+        (2, 3): LATEST,
+        (8, -1): EARLIER,
+        (5, 5): EARLIER,
+    }
+
+
+def test_what_a_lookahead_pool_gave_is_counted():
+    ours = generate(markov(map_of(7)), [3], 40, decoder=Lookahead(0, 4, 2, adaptive=False))
+    assert ours.stats.recycled == ours.stats.accepted > 10
+
+
+def test_a_round_that_ends_the_text_with_a_guess_gives_no_token_more():
+    step = from_callable(lambda t: np.eye(9, dtype=np.float32)[(np.arange(len(t)) + 1) % 9], 9)
+    for end in range(2, 9):
+        ours = generate(step, [0], 30, end_tokens=frozenset({end}), decoder=Jacobi(4, "copy", adaptive=False))
+        assert ours.tokens[-1] == end
+        assert sum(tokens * rounds for tokens, rounds in ours.tokens_of_rounds.items()) == len(ours.tokens) - 1

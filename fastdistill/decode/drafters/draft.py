@@ -128,6 +128,7 @@ class DraftRequest:
 class DraftRun(Protocol):
     """Guesses for one text.
 
+    A run some of whose guesses come from a pool of n-grams names their kinds in `pooled`: rounds count those that are accepted.
     A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under rule "coupled": of the
     last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the target drew after the seed and after
     each of them: after the seed alone, where there was no room for a draft.  It holds until the session's next call.
