@@ -1,4 +1,4 @@
-"""Speculative decoding on the real SmolLM2-135M-Instruct: the text of plain decoding, thousands of tokens of it."""
+"""Decoders that guess on the real SmolLM2-135M-Instruct: the text of plain decoding, thousands of tokens of it."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ def plain(model, prompts):
 OPTIONS = {"greedy": {}, "sampled": SAMPLED}
 
 
+NAMES = ("lookup", "lookup tree", "itself", "itself, a tree", "layers", "auto")
+NAMES += ("jacobi", "jacobi, all", "lookahead", "lookahead, all")
+
+
 def drafting(model):
     tree = fd.static_tree([0.6, 0.2, 0.1], 7, 4)
     return {
@@ -45,10 +49,14 @@ def drafting(model):
         "itself, a tree": fd.Speculative(fd.ModelDrafter(model), tree=tree, max_draft=7),
         "layers": fd.Speculative(fd.LayerSkip(28), max_draft=3),
         "auto": fd.Auto(FLAT),
+        "jacobi": fd.Jacobi(costs=FLAT),
+        "jacobi, all": fd.Jacobi(block=5, max_blocks=2, spawn=0.4, adaptive=False),
+        "lookahead": fd.Lookahead(costs=FLAT),
+        "lookahead, all": fd.Lookahead(window=3, ngram=4, guesses=3, adaptive=False),
     }
 
 
-@pytest.mark.parametrize("name", ["lookup", "lookup tree", "itself", "itself, a tree", "layers", "auto"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", list(OPTIONS))
 def test_text_is_that_of_plain_decoding(model, prompts, plain, name, options):
     decoder = drafting(model)[name]
