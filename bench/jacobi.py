@@ -22,7 +22,7 @@ from bench.models import add_model_argument
 from bench.report import Report
 from bench.synthetic import Law, SyntheticSession
 from bench.writing import Task, Writing, add_writing_arguments
-from fastdistill.decode import Auto, Costs, Decoder, Jacobi, Lookahead, PromptLookup, Speculative
+from fastdistill.decode import Auto, Decoder, Jacobi, Lookahead, PromptLookup, Speculative
 
 QUICK = {"copy": 2, "open": 2, "fixed": 1, "synthetic": 1, "tokens": 48, "repetitions": 2}
 COUPLED = (0.1, 0.3, 0.5, 0.7, 1.0)  # q: parts of the positions that depend on the token before
@@ -41,13 +41,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_writing_arguments(parser, numbers, "two prompts of each kind, 48 tokens, two turns at most")
 
 
-def adaptive(costs: Costs) -> dict[str, Decoder]:
+def adaptive() -> dict[str, Decoder]:
     """Those that guess where it pays."""
     return {
-        "Jacobi": Jacobi(costs=costs),
-        "Jacobi, 2 blocks": Jacobi(max_blocks=2, costs=costs),
-        "Lookahead": Lookahead(costs=costs),
-        AUTO: Auto(costs),
+        "Jacobi": Jacobi(),
+        "Jacobi, 2 blocks": Jacobi(max_blocks=2),
+        "Lookahead": Lookahead(),
+        AUTO: Auto(),
     }
 
 
@@ -72,10 +72,10 @@ def fixed() -> dict[str, Decoder]:
     }
 
 
-def converging(costs: Costs) -> dict[str, Decoder]:
+def converging() -> dict[str, Decoder]:
     """What writes the synthetic texts, whose tokens no drafter finds in the text before."""
     return {
-        "adaptive": Jacobi(costs=costs),
+        "adaptive": Jacobi(),
         "block 16": Jacobi(adaptive=False),
         "2 blocks of 16": Jacobi(max_blocks=2, adaptive=False),
         **{f"sliding {guesses}": sliding(guesses) for guesses in (8, 16)},
@@ -89,20 +89,20 @@ class Bench(Writing):
 
     def measure(self) -> None:
         options, found = self.options, self.found
-        found.costs = costs = self.load()
+        found.costs = self.load()
         for kind, answers in found.adaptive.items():
             for task in self.tasks(kind, getattr(options, kind)):
-                answers += self.answer(task, adaptive(costs), options.repetitions)
-        self.synthetic(costs)
+                answers += self.answer(task, adaptive(), options.repetitions)
+        self.synthetic()
         for kind, answers in found.fixed.items():
             for task in self.tasks(kind, min(options.fixed, getattr(options, kind)), f"not adaptive, {kind}"):
                 answers += self.answer(task, fixed(), repetitions=1, warm_up=0)
 
-    def synthetic(self, costs: Costs) -> None:
+    def synthetic(self) -> None:
         for coupled in COUPLED:
             for seed in range(self.options.synthetic):
                 self.progress.group(f"synthetic, q = {coupled}: {seed + 1} of {self.options.synthetic}")
-                answers = self.answer(self.invented(coupled, seed), converging(costs), self.options.repetitions)
+                answers = self.answer(self.invented(coupled, seed), converging(), self.options.repetitions)
                 self.found.synthetic.setdefault(coupled, []).extend(answers)
 
     def invented(self, coupled: float, seed: int) -> Task:
@@ -111,7 +111,7 @@ class Bench(Writing):
         prompt = (np.arange(PROMPT) % model.plan.vocab_size).tolist()
         session = model.session(min(model.plan.max_positions, PROMPT + tokens))
         law = Law(coupled, model.plan.vocab_size, seed)
-        return Task(f"q = {coupled}", prompt, SyntheticSession(session, law), tokens, frozenset())
+        return Task(f"q = {coupled}", prompt, SyntheticSession(session, law), tokens, frozenset(), self.costs)
 
 
 def run(options: Namespace) -> Report:

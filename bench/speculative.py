@@ -25,7 +25,6 @@ from bench.writing import Writing, add_writing_arguments, spread_out
 from fastdistill.decode import (
     Auto,
     Autoregressive,
-    Costs,
     Decoder,
     LayerSkip,
     ModelDrafter,
@@ -52,10 +51,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--drafters", type=int, default=0, metavar="N", nargs="?", const=2, help=about)
 
 
-def decoders(costs: Costs) -> dict[str, Decoder]:
+def decoders() -> dict[str, Decoder]:
     """What is compared on copy-heavy prompts: each writes plain decoding's text."""
     return {
-        AUTO: Auto(costs),
+        AUTO: Auto(),
         "lookup 7": Speculative(PromptLookup(), max_draft=7),
         "lookup 15": Speculative(PromptLookup(), max_draft=15),
         "tree 15": Speculative(PromptLookup(continuations=3), max_draft=15),
@@ -69,13 +68,13 @@ class Bench(Writing):
 
     def measure(self) -> None:
         options, found = self.options, self.found
-        found.costs = costs = self.load()
-        copying = decoders(costs)
+        found.costs = self.load()
+        copying = decoders()
         found.decoders = list(copying)
         for task in self.tasks("copy", options.copy):
             found.answers["copy"] += self.answer(task, copying, options.repetitions)
         for task in self.tasks("open", options.open):
-            found.answers["open"] += self.answer(task, {AUTO: Auto(costs)}, options.open_repetitions)
+            found.answers["open"] += self.answer(task, {AUTO: Auto()}, options.open_repetitions)
         if options.drafters:
             self.drafters()
         self.llama_cpp()

@@ -42,11 +42,13 @@ class Task:
     session: Any  # for the prompt and the tokens
     tokens: int  # most new ones
     end_tokens: frozenset[int]
+    costs: Costs | None = None  # of forwards, for decoders that weigh their guesses
 
     def write(self, decoder: Decoder) -> tuple[float, Generation]:
         """A greedy text, and the seconds of all but the prompt's own forward."""
         started = time.perf_counter()
-        text = generate(self.session, self.prompt, self.tokens, end_tokens=self.end_tokens, decoder=decoder)
+        ends, costs = self.end_tokens, self.costs
+        text = generate(self.session, self.prompt, self.tokens, end_tokens=ends, decoder=decoder, costs=costs)
         return time.perf_counter() - started - text.stats.prefill_seconds, text
 
     def same(self, decoder: Decoder, plain: list[int]) -> tuple[float, Generation]:
@@ -61,6 +63,7 @@ class Writing:
 
     def __init__(self, options: Namespace, report: Report) -> None:
         self.options, self.report, self.progress = options, report, Progress()
+        self.costs: Costs | None = None  # from `load` on
         self.threads = max(options.threads)
 
     def measure(self) -> None:
@@ -85,7 +88,8 @@ class Writing:
         self.progress.group("loading")
         self.model = fd.load(self.options.model, threads=self.threads)
         self.progress.group("cost of a forward")
-        return self.model.measure_costs()
+        self.costs = self.model.measure_costs()
+        return self.costs
 
     def tasks(self, kind: str, count: int, about: str = "") -> Iterator[Task]:
         """Some prompts of a kind; the progress says which one is being worked on."""
@@ -101,7 +105,7 @@ class Writing:
         else:
             ids = model.tokenizer.encode(prompt.text)
         session = model.session(min(model.plan.max_positions, len(ids) + tokens))
-        return Task(prompt.name, ids, session, tokens, model.end_tokens)
+        return Task(prompt.name, ids, session, tokens, model.end_tokens, self.costs)
 
     def answer(self, task: Task, others: Mapping[str, Decoder], repetitions: int, warm_up: int = 1) -> list[Answer]:
         """Plain decoding and the others, in turns, the first of them checked but not counted; none of an empty text."""

@@ -351,7 +351,7 @@ GUESS = ["speculative", "--quick", "--threads", "1", "--json", "-"]
 def test_guessing_ends_in_every_target(folder, few, capsys):
     assert bench.main([*GUESS, "--drafters", "1", "--model", str(folder)]) == 0
     found = json.loads(capsys.readouterr().out)
-    names = list(speculative.decoders(TABLE))
+    names = list(speculative.decoders())
     assert [row["work"] for row in found["targets"]] == [target.work for target in answers.targets(names)]
     assert {row["met"] for row in found["targets"]} <= {"yes", "NO"}
     assert [row["rows"] for row in found["rows"]] == list(range(1, 33)) and found["rows"][0]["/ of 1 at 32"] == 1
@@ -371,7 +371,7 @@ def test_an_interrupted_guessing_shows_what_was_finished(folder, few, monkeypatc
     assert bench.main([*GUESS, "--drafters", "--open", "0", "--model", str(folder)]) == 0
     found = json.loads(capsys.readouterr().out)
     measured = {row["work"] for row in found["targets"] if row["met"] != "-"}
-    assert measured == {answers.COPY.format(name) for name in speculative.decoders(TABLE)}
+    assert measured == {answers.COPY.format(name) for name in speculative.decoders()}
     assert any("interrupted" in note for note in found["notes"])
 
 
@@ -493,15 +493,15 @@ def test_iterating_ends_in_every_target(folder, few, capsys):
         (f"1 {kind}", name) for kind in ("copy", "open") for name in jacobi.fixed()
     ]
     assert [row["kind"] for row in rows("adaptive")] == ["copy", "copy", "open", "open"]
-    assert {*jacobi.adaptive(TABLE)} <= {*rows("adaptive")[0]}
+    assert {*jacobi.adaptive()} <= {*rows("adaptive")[0]}
     made = rows("a synthetic model")
     assert [(row["q"], row["decoder"]) for row in made] == [
-        (q, name) for q in jacobi.COUPLED for name in jacobi.converging(TABLE)
+        (q, name) for q in jacobi.COUPLED for name in jacobi.converging()
     ]
     blocks = [row["tokens a forward"] for row in made if row["decoder"] == "block 16"]
     assert blocks[0] > blocks[-1]  # the less is coupled, the faster
     marked = [row["decoder"] for row in made if row[""]]
-    assert sorted(marked) == sorted(jacobi.converging(TABLE))  # one q each
+    assert sorted(marked) == sorted(jacobi.converging())  # one q each
 
 
 def test_an_interrupted_iterating_shows_what_was_finished(folder, few, monkeypatch, capsys):

@@ -17,8 +17,8 @@ from fastdistill.decode.speculative import Speculative, SpeculativeRun
 class Auto:
     """Speculative decoding that weighs each draft: the text of plain decoding, in about its time at worst.
 
-    costs      of forwards on this machine: `Model.costs`, or `measure_costs`.  None: the model's; of a function, where nobody has timed
-               it, a row is taken to cost an eighth of a forward
+    costs      of forwards on this machine: `Model.costs`, or `measure_costs`.  None: the model's, corrected by what rounds take; of a
+               function, which nobody has timed, a row is taken to cost an eighth of a forward at first
     drafter    its guesses are taken to cost nothing
     max_draft  most guesses a round
 
@@ -37,5 +37,6 @@ class Auto:
         Speculative(self.drafter, max_draft=self.max_draft)  # checks them
 
     def start(self, session: Any, request: Request) -> SpeculativeRun:
-        pace = Pace(self.costs or request.costs, getattr(self.drafter, "priors", ()), request.together)
+        priors = getattr(self.drafter, "priors", ())
+        pace = Pace(self.costs or request.costs, priors, request.together, live=self.costs is None)
         return SpeculativeRun(Speculative(self.drafter, max_draft=self.max_draft), session, request, pace)

@@ -111,7 +111,7 @@ class JacobiRun(SpeculativeRun):
     def __init__(self, settings: Jacobi, session: Any, request: Request) -> None:
         pace = None
         if settings.adaptive:
-            pace = JacobiPace(settings.costs or request.costs, PRIORS, request.together)
+            pace = JacobiPace(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
         most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (NGRAM - 1)
         super().__init__(Speculative(_Drafter(settings, pace), max_draft=most), session, request, pace)
         self._trace = settings.trace

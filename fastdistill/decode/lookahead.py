@@ -166,7 +166,7 @@ class LookaheadPace(Pace):
     """Beside the guesses that pay, the columns that do: of a few widths the one that gave most tokens a second of late."""
 
     def __init__(self, settings: Lookahead, request: Request) -> None:
-        super().__init__(settings.costs or request.costs, PRIORS, request.together)
+        super().__init__(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
         self._levels, most = settings.ngram - 1, settings.window
         self._widths = sorted({0, -(-most // 4), -(-most // 2), most})
         # Of each width: tokens and seconds of a round.  Before any was seen: half of what the whole window could give, less of a part.
@@ -190,8 +190,8 @@ class LookaheadPace(Pace):
         self.invested = 0
         return width
 
-    def learn(self, verdicts: np.ndarray) -> None:
-        super().learn(verdicts)
+    def learn(self, verdicts: np.ndarray, seconds: float = 0.0) -> None:
+        super().learn(verdicts, seconds)
         if self._spent:
             arm, gained = self._arm, 1 + int((verdicts > 0).sum())
             self._tokens[arm] = MEMORY * self._tokens[arm] + (1 - MEMORY) * gained

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.boundary import check_integer, check_integers
@@ -107,6 +108,8 @@ class Text:
     def take(self, rows: Rows, seconds: float) -> str:
         """Account for one forward; the text that has become certain."""
         stats, result = self.result.stats, self.result
+        if hasattr(self.run, "seconds"):
+            self.run.seconds = seconds
         started = time.perf_counter()
         taken = self.run.take(rows)
         seconds += time.perf_counter() - started
@@ -200,11 +203,18 @@ def generate(
     sampler: Sampler | None = None,
     end_tokens: frozenset[int] = frozenset(),
     decoder: Decoder | None = None,
+    costs: Costs | None = None,
 ) -> Generation:
-    """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty)."""
+    """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty).
+
+    costs  of the session's forwards, for decoders that weigh their guesses and have none of their own
+    """
     ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
     max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
-    request = Request(ids, prepare_session(session, ids), sampler or Sampler(), max_tokens=max_tokens)
+    check_costs(costs)
+    measured = None if costs is None else lambda: costs
+    cached = prepare_session(session, ids)
+    request = Request(ids, cached, sampler or Sampler(), max_tokens=max_tokens, measured_costs=measured)
     text = Text(session, request, Limits(end_tokens), decoder or Autoregressive(), None)
     for _ in write([text]):
         pass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -16,10 +18,19 @@ FADING = 0.995  # and each round without one: what was given up is tried again
 FAR = 32  # tokens of context, which change the cost of a row by less than can be measured
 NOTHING = np.empty(0, np.int64)
 
+# What rounds took, against what they are known to cost: of the last few without guesses and with some, once there are enough.
+SAMPLES, ENOUGH = 7, 3
+MOST_DEARER = 4.0  # that guessing is taken to be, or cheaper
+
 
 class Pace:
     """How often guesses were right, and what guessing has cost so far.
 
+    costs     of forwards
+    priors    of each kind of guesses: see `Drafter`
+    together  texts that share forwards
+    live      costs may have been measured when the machine was busier, or less: correct them by what rounds take, so that what guessing
+              costs beside plain decoding is right now
     invested  leading guesses of the next draft that are checked whatever they are worth in that round
     """
 
@@ -27,8 +38,14 @@ class Pace:
     share = 0.04  # and later on this part of what plain decoding would have cost
     invested = 0
 
-    def __init__(self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1) -> None:
-        self._costs, self._together = costs, together
+    def __init__(
+        self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1, live: bool = False
+    ) -> None:
+        self._costs, self._together, self._live = costs, together, live
+        self._took: tuple[deque[float], deque[float]] = (deque(maxlen=SAMPLES), deque(maxlen=SAMPLES))
+        self._dearer = self._dearer_then = (
+            1.0  # rounds with guesses, than costs say; now, and where the last one was weighed
+        )
         self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
         self._right = [right for right, _ in self._priors]  # of each kind: what was seen of late, the prior included
         self._wrong = [wrong for _, wrong in self._priors]
@@ -40,6 +57,7 @@ class Pace:
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
+        self._dearer_then = self._dearer
         if not len(draft):
             self._kinds, self._seconds = [], [self.plain(context)]
             return NOTHING
@@ -62,7 +80,8 @@ class Pace:
 
     def seconds(self, guesses: np.ndarray, context: int) -> list[float]:
         """This text's part of a forward with so many guesses, as if the texts beside it made as many."""
-        return (self._costs(self._together * (guesses + 1), context) / self._together).tolist()
+        seconds = self._costs(self._together * (guesses + 1), context) / self._together
+        return np.where(guesses > 0, self._dearer * seconds, seconds).tolist()
 
     def plain(self, context: int) -> float:
         """The same without guesses, looked up anew as the context grows."""
@@ -95,8 +114,14 @@ class Pace:
             chances[guess] *= right / (right + self._wrong[kind])
         return chances
 
-    def learn(self, verdicts: np.ndarray) -> None:
-        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+    def learn(self, verdicts: np.ndarray, seconds: float = 0.0) -> None:
+        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked; and what the round took, if known."""
+        if self._live and seconds > 0:
+            known = self._seconds[len(verdicts)] / (self._dearer_then if len(verdicts) else 1.0)
+            self._took[len(verdicts) > 0].append(seconds / self._together / known)
+            if min(map(len, self._took)) >= ENOUGH:
+                plain, guessing = map(median, self._took)
+                self._dearer = min(max(guessing / plain, 1 / MOST_DEARER), MOST_DEARER)
         right, wrong = [0] * len(self._priors), [0] * len(self._priors)
         for kind, verdict in zip(self._kinds, verdicts.tolist(), strict=True):
             right[kind] += verdict > 0

@@ -71,7 +71,8 @@ class Round:
 class Run(Protocol):
     """One text being written.  The loop asks for a forward, runs it, and hands the rows back.
 
-    A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.
+    A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.  One that has `seconds` is told there, before
+    `take`, what `forward` and the forward itself took, of all texts that shared it.
     """
 
     def forward(self) -> Mapping[str, Any]:

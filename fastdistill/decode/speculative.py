@@ -73,12 +73,14 @@ class Chooser(Protocol):
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """Which guesses of a draft to check, over so many cached tokens: ascending, none without its parent."""
 
-    def learn(self, verdicts: np.ndarray) -> None:
-        """What became of them: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+    def learn(self, verdicts: np.ndarray, seconds: float) -> None:
+        """What became of them: int8 (n,), 1 right, -1 wrong, 0 not asked; and what the round took, 0 where nobody knows."""
 
 
 class SpeculativeRun:
     """Reads the prompt as plain decoding does, then round after round."""
+
+    seconds = 0.0
 
     def __init__(self, settings: Speculative, session: Any, request: Request, chooser: Chooser | None = None) -> None:
         self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
@@ -128,7 +130,7 @@ class SpeculativeRun:
             tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
         )
         if self._chooser is not None:
-            self._chooser.learn(verified.verdicts[1:])
+            self._chooser.learn(verified.verdicts[1:], self.seconds)
         self._emitted += tokens
         return list(zip(tokens, path.tolist(), strict=True))
 

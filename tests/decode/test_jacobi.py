@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Costs, Jacobi, Lookahead, generate
+from fastdistill.decode import Jacobi, Lookahead, Request, generate
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.jacobi import Iterate, JacobiPace
 from fastdistill.decode.lookahead import CELL, EARLIER, LATEST, LookaheadPace, Window
@@ -265,9 +265,10 @@ def test_a_lookahead_window_is_kept_where_rows_are_free_and_left_out_where_they_
 def test_where_nobody_has_timed_a_session_rows_are_taken_to_cost_an_eighth():
     ours = generate(coupled(0.1), [1], 100, decoder=Jacobi())
     assert ours.stats.tokens_per_forward > 2
-    known = Costs((1, 2), (0, 1), ((1.0, 1.125), (1.0, 1.125)))
-    same = generate(coupled(0.1), [1], 100, decoder=Jacobi(costs=known))
-    assert [round.drafted for round in same.rounds] == [round.drafted for round in ours.rounds]
+    request = Request(np.array([1], np.int32), 0, Sampler())
+    assert request.costs(np.array([1, 2, 9]), 50).tolist() == [1.0, 1.125, 2.0]
+    known = generate(coupled(0.1), [1], 100, decoder=Jacobi(), costs=STEEP)
+    assert known.stats.tokens_per_forward < ours.stats.tokens_per_forward
 
 
 # ---- sessions and settings ----
