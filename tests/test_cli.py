@@ -533,8 +533,8 @@ def test_statistics_say_how_many_tokens_forwards_gave(run, loaded, model, decode
     assert histogram == expected.tokens_of_rounds and len(histogram) > 1
     assert facts["guesses"]["tokens_of_rounds"] == {str(tokens): count for tokens, count in histogram.items()}
     recycled = expected.stats.recycled
-    assert facts["stats"]["recycled"] == recycled and (recycled > 0) == (decoder == JACOBI)
-    assert re.findall(r", (\d+) of them recycled; ", err) == [str(recycled)] * (recycled > 0)
+    assert facts["stats"]["recycled"] == recycled > 0
+    assert re.findall(r", (\d+) of them recycled; ", err) == [str(recycled)]
 
 
 def test_the_trajectory_goes_to_stderr(run, loaded, model, monkeypatch):

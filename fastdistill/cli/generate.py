@@ -44,7 +44,7 @@ The same seed gives the same text. Ctrl-C stops.
 
 Where tokens are guessed, --stats says how many forwards gave 1 token, 2, ..., as in "tokens a forward: 7 x 1, 2 x 3", and ends
 with a table: of the first, second, ... guess of a forward, how many were asked, those before them being right, and how many of
-these were right. --json has both as "guesses". Recycled guesses are those that had been wrong elsewhere.
+these were right. --json has both as "guesses". Recycled guesses are those from a pool of n-grams.
 
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the

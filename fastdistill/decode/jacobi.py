@@ -24,7 +24,7 @@ from fastdistill.decode.pace import Pace
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer, check_number
+from fastdistill.kernels.boundary import check_flag, check_integer, check_number
 from fastdistill.kernels.jacobi_step import jacobi_step
 from fastdistill.kernels.ngram_pool import NgramPool
 from fastdistill.kernels.verify_tree import Verified
@@ -75,12 +75,12 @@ class Jacobi:
     trace: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("block", self.block, 1, MOST_GUESSES)
-        check_integer("max_blocks", self.max_blocks, 1, MOST_GUESSES)
-        if self.block * self.max_blocks > MOST_GUESSES:
-            raise ArgumentError(
-                f"block * max_blocks must be at most {MOST_GUESSES}, got {self.block * self.max_blocks}"
-            )
+        block = check_integer("block", self.block, 1, MOST_GUESSES)
+        guesses = block * check_integer("max_blocks", self.max_blocks, 1, MOST_GUESSES)
+        if guesses > MOST_GUESSES:
+            raise ArgumentError(f"block * max_blocks must be at most {MOST_GUESSES}, got {guesses}")
+        for name in ("recycle", "adaptive", "trace"):
+            check_flag(name, getattr(self, name))
         check_number("spawn", self.spawn, 0, 1)
         check_integer("candidates", self.candidates, 1, 16)
         check_choice("init", self.init, INITS)
@@ -92,7 +92,7 @@ class Jacobi:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r:.80}")
 
 
@@ -112,7 +112,9 @@ class JacobiRun(SpeculativeRun):
         pace = None
         if settings.adaptive:
             pace = JacobiPace(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
-        most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (NGRAM - 1)
+        most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (
+            (settings.pool or NgramPool(NGRAM, 1)).ngram - 1
+        )
         super().__init__(Speculative(_Drafter(settings, pace), max_draft=most), session, request, pace)
         self._trace = settings.trace
 
@@ -149,13 +151,17 @@ class Iterate:
         self._draws = np.empty(0, np.int32)  # and what was drawn after the seed and each of these
 
     def propose(self, budget: int) -> Draft:
-        window = min(self._blocks.guesses, budget)
+        recycled = np.empty((0, 0), np.int32)
+        if self._pool is not None:
+            vocab, count = self._request.session.vocab_size, self._settings.candidates
+            recycled = continuations(self._pool, self._seed, count, vocab)
+        # Where room is short, up to half of it is theirs.
+        window = min(self._blocks.guesses, budget - min(recycled.size, (budget + 1) // 2))
         if self._pace is not None:
             window = self._pace.window(self._length, window)
         self._window = window
         if window > len(self.guesses):
             self._make_up(window - len(self.guesses))
-        recycled = () if self._pool is None else self._pool.lookup(self._seed, self._settings.candidates)
         if not window and not len(recycled):
             return NO_GUESSES
         paths, kinds = [self.guesses[:window]], [np.minimum(self._drawn_times[:window], REFINED - 1)]
@@ -202,6 +208,13 @@ class Iterate:
         made = initial(self._settings.init, last, count, self._request, self._length)
         self.guesses = np.concatenate([self.guesses, made])
         self._drawn_times = np.concatenate([self._drawn_times, np.zeros(count, np.int32)])
+
+
+def continuations(pool: NgramPool, token: int, count: int, vocab_size: int) -> np.ndarray:
+    """What a pool says may follow a token, int32 (found, ngram - 1): of tokens that the model has, whoever filled it."""
+    found = pool.lookup(token, count)
+    known = (found >= 0) & (found < vocab_size)
+    return found if known.all() else found[known.all(axis=1)]
 
 
 def initial(init: str, last: int, count: int, request: DraftRequest, position: int) -> np.ndarray:

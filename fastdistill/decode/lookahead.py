@@ -17,11 +17,12 @@ import numpy as np
 
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
-from fastdistill.decode.jacobi import AWAKE, INITS, check_choice, check_pool, initial
-from fastdistill.decode.pace import MEMORY, Pace
+from fastdistill.decode.jacobi import AWAKE, INITS, check_choice, check_pool, continuations, initial
+from fastdistill.decode.pace import FADING, MEMORY, Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
-from fastdistill.kernels.boundary import check_integer
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_flag, check_integer
 from fastdistill.kernels.lookahead_layout import lookahead_layout
 from fastdistill.kernels.ngram_pool import NgramPool
 
@@ -29,6 +30,7 @@ from fastdistill.kernels.ngram_pool import NgramPool
 LATEST, EARLIER, CELL = range(3)
 PRIORS = ((1.0, 2.0), (0.5, 2.0), (0.1, 2.0))
 NONE = np.empty(0, np.int32)
+MOST_ROWS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,12 @@ class Lookahead:
     costs: Costs | None = None
 
     def __post_init__(self) -> None:
-        check_integer("window", self.window, 0, 256)
-        check_integer("ngram", self.ngram, 2, 32)
-        check_integer("guesses", self.guesses, 0, 64)
+        window, ngram = check_integer("window", self.window, 0, 256), check_integer("ngram", self.ngram, 2, 32)
+        rows = (window + check_integer("guesses", self.guesses, 0, 64)) * (ngram - 1)
+        if rows > MOST_ROWS:
+            raise ArgumentError(f"(window + guesses) * (ngram - 1) must be at most {MOST_ROWS}, got {rows}")
+        for name in ("from_text", "adaptive"):
+            check_flag(name, getattr(self, name))
         check_choice("init", self.init, INITS)
         check_pool(self.pool, self.ngram)
         check_costs(self.costs)
@@ -101,11 +106,12 @@ class Window:
 
     def propose(self, budget: int) -> Draft:
         settings, levels = self._settings, self._settings.ngram - 1
-        most = min(settings.window, budget // levels)
+        count, found = min(settings.guesses, budget // levels), np.empty((0, levels), np.int32)
+        if count > 0:
+            found = continuations(self._pool, self._seed, count, self._request.session.vocab_size)
+        most = min(settings.window, budget // levels - len(found))  # where room is short, guesses come first
         columns = most if self._pace is None else self._pace.window(self._length, most)
         self._widen(columns)
-        count = min(settings.guesses, budget // levels - columns)
-        found = self._pool.lookup(self._seed, count) if count > 0 else np.empty((0, levels), np.int32)
         if not columns and not len(found):
             return NO_GUESSES
         layout = lookahead_layout(self._tokens, settings.ngram, found, seed=self._seed)
@@ -172,27 +178,36 @@ class LookaheadPace(Pace):
         # Of each width: tokens and seconds of a round.  Before any was seen: half of what the whole window could give, less of a part.
         self._tokens = [1.0 + self._levels / 2 * (width / max(most, 1)) ** 0.5 for width in self._widths]
         self._spent: list[float] = []
-        self._arm = self._rounds = 0
+        self._first = list(self._tokens), list[float]()
+        self._arm = self._ran = self._rest = (
+            0  # the width that is tried, that of the last round, rounds until all are weighed again
+        )
 
     def window(self, context: int, most: int) -> int:
         """How many columns to draw, at most so many."""
         if not self._spent:
             rows = [(width + bool(width)) * self._levels for width in self._widths]  # with one n-gram to check
             self._spent = self.seconds(np.array(rows), context)
-        if self._rounds % AWAKE == 0:
+            self._first = self._first[0], list(self._spent)
+        if self._rest == 0:
             rates = [tokens / spent for tokens, spent in zip(self._tokens, self._spent, strict=True)]
             self._arm = rates.index(max(rates))
-        self._rounds += 1
+            self._rest = AWAKE + 2 * self._levels * (
+                self._arm > 0
+            )  # a column has to be drawn through before it gives anything
+        self._rest -= 1
         width = min(self._widths[self._arm], most)
         if width:
             plain, ours = self.seconds(np.array([0, width * self._levels]), context)
             width = width if ours - plain <= self.room(plain) else 0
+        self._ran = self._widths.index(width) if width in self._widths else -1
         self.invested = 0
         return width
 
     def learn(self, verdicts: np.ndarray, seconds: float = 0.0) -> None:
         super().learn(verdicts, seconds)
-        if self._spent:
-            arm, gained = self._arm, 1 + int((verdicts > 0).sum())
-            self._tokens[arm] = MEMORY * self._tokens[arm] + (1 - MEMORY) * gained
-            self._spent[arm] = MEMORY * self._spent[arm] + (1 - MEMORY) * self._seconds[len(verdicts)]
+        now = 1.0 + int((verdicts > 0).sum()), self._seconds[len(verdicts)]
+        for known, first, seen in zip((self._tokens, self._spent), self._first, now, strict=True):
+            for arm in range(len(first)):
+                left, towards = (MEMORY, seen) if arm == self._ran else (FADING, first[arm])
+                known[arm] = left * known[arm] + (1 - left) * towards

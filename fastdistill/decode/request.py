@@ -33,7 +33,7 @@ class Request:
     @property
     def costs(self) -> Costs:
         """What forwards cost: measured, where somebody can; else a row is taken to cost an eighth of a forward."""
-        return UNKNOWN if self.measured_costs is None else self.measured_costs()
+        return UNKNOWN if self.measured_costs is None or self.max_tokens < 2 else self.measured_costs()
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
         """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""

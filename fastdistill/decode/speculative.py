@@ -99,7 +99,7 @@ class SpeculativeRun:
             return self._prompt.forward()
         self._base = self._session.length
         self._draft = draft = self._propose()
-        if self._coupled and not len(draft):
+        if self._guesses_nothing:
             return {"tokens": self._emitted[-1:], "read": self._request.read([len(self._emitted)])}
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
         self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
@@ -115,7 +115,7 @@ class SpeculativeRun:
         if not self._emitted:
             return self._begin(rows)
         draft, session = self._draft, self._session
-        verified = self._verify(rows) if len(draft) or not self._coupled else _nothing_guessed(rows)
+        verified = _nothing_guessed(rows) if self._guesses_nothing else self._verify(rows)
         count = int(verified.accepted[0]) + 1
         path, tokens = verified.path[:count], verified.tokens[:count].tolist()
         if not draft.is_chain or draft.layers is not None:
@@ -137,6 +137,11 @@ class SpeculativeRun:
     @property
     def _coupled(self) -> bool:
         return self._settings.rule == "coupled"
+
+    @property
+    def _guesses_nothing(self) -> bool:
+        """Whether this round is one of plain decoding."""
+        return self._coupled and not len(self._draft) and self._draft.layers is None
 
     def _begin(self, rows: Rows) -> list[tuple[int, int]]:
         """A part of the prompt has been read; the last one gives the first token."""

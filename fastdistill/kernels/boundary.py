@@ -96,6 +96,13 @@ def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
     return number
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """The value, which is True or False and nothing like it."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} must be True or False, got {value!r:.80}")
+    return value
+
+
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
     try:

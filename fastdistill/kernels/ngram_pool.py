@@ -109,3 +109,6 @@ class NgramPool:
         return other
 
     __copy__ = copy
+
+    def __deepcopy__(self, memo: object) -> NgramPool:
+        return self.copy()

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Jacobi, Lookahead, Request, generate
+from fastdistill.decode import Auto, Costs, Draft, Jacobi, Lookahead, Request, generate
 from fastdistill.decode.drafters import DraftRequest
+from fastdistill.decode.jacobi import PRIORS as JACOBI_PRIORS
 from fastdistill.decode.jacobi import Iterate, JacobiPace
 from fastdistill.decode.lookahead import CELL, EARLIER, LATEST, LookaheadPace, Window
 from fastdistill.errors import ArgumentError
@@ -307,6 +308,11 @@ def test_an_interrupt_leaves_a_session_that_goes_on():
         (lambda: Jacobi(pool=NgramPool(5, key=2)), "pool must have key=1, got key=2"),
         (lambda: Jacobi(costs=3), "costs must be Costs, got int"),
         (lambda: Lookahead(-1), "window must lie in 0"),
+        (lambda: Lookahead(256), r"\(window \+ guesses\) \* \(ngram - 1\) must be at most 1024, got 1052"),
+        (lambda: Lookahead(from_text=1), "from_text must be True or False, got 1"),
+        (lambda: Jacobi(recycle="no"), "recycle must be True or False, got 'no'"),
+        (lambda: Jacobi(np.int8(100), max_blocks=np.int8(100)), "must be at most 512, got 10000"),
+        (lambda: Jacobi(init=np.array(["a", "b"])), "init must be one of"),
         (lambda: Lookahead(ngram=1), "ngram must lie in 2"),
         (lambda: Lookahead(guesses=65), "guesses must lie in 0..64"),
         (lambda: Lookahead(pool=NgramPool(4)), "pool must have key=1 and ngram=5, got key=1 and ngram=4"),
@@ -408,3 +414,129 @@ def test_a_round_that_ends_the_text_with_a_guess_gives_no_token_more():
         ours = generate(step, [0], 30, end_tokens=frozenset({end}), decoder=Jacobi(4, "copy", adaptive=False))
         assert ours.tokens[-1] == end
         assert sum(tokens * rounds for tokens, rounds in ours.tokens_of_rounds.items()) == len(ours.tokens) - 1
+
+
+def test_a_pool_that_knows_other_tokens_changes_no_text():
+    pool = NgramPool(5)
+    pool.insert(np.array([[s, wrong, 1, 1, 1] for s in range(50) for wrong in (70, -3)], np.int32))
+    law = map_of(50)
+    for decoder in (Jacobi(pool=pool, adaptive=False), Lookahead(pool=pool, adaptive=False)):
+        assert (
+            generate(markov(law), [1, 2, 3], 20, decoder=decoder).tokens == generate(markov(law), [1, 2, 3], 20).tokens
+        )
+
+
+@pytest.mark.parametrize(
+    "decoder", [Lookahead(adaptive=False), Jacobi(adaptive=False), Jacobi(pool=NgramPool(9), adaptive=False)]
+)
+@pytest.mark.parametrize("count", [12, 28, 30])
+def test_where_room_is_short_guesses_of_the_pool_come_first(decoder, count):
+    law = map_of(7)
+    text = generate(markov(law), [3], 80).tokens
+    pool = NgramPool(decoder.pool.ngram if decoder.pool else 5)
+    pool.insert(np.array(text, np.int32))
+    ours = generate(markov(law), text[-40:], count, decoder=replace(decoder, pool=pool))
+    assert ours.stats.recycled > 0 and ours.stats.forwards < count - 2
+
+
+def test_a_width_is_judged_by_rounds_that_had_it():
+    pace = LookaheadPace(Lookahead(costs=FLAT), Request(np.array([1], np.int32), 0, Sampler()))
+    before = list(pace._tokens)
+    for _ in range(12):  # no room for a window
+        assert pace.window(10, 0) == 0
+        pace.choose(Draft(()), 10)
+        pace.learn(np.empty(0, np.int8))
+    assert pace._tokens[1:] == before[1:]
+    steep = LookaheadPace(Lookahead(costs=STEEP), Request(np.array([1], np.int32), 0, Sampler()))
+    steep.window(10, 7)
+    steep._ran, cost = 3, steep._spent[0]
+    steep._kinds, steep._seconds = [-1] * 5, [9.0] * 9
+    for _ in range(40):
+        steep.learn(np.zeros(5, np.int8))
+    assert steep._spent[3] == pytest.approx(9.0, rel=0.01) and steep._spent[0] == pytest.approx(cost)
+
+
+def test_a_window_that_was_given_up_is_tried_again_and_long_enough():
+    """Nothing to learn for 150 tokens, then a permutation of seven: rows cost next to nothing."""
+
+    def late(tokens):
+        places = np.arange(len(tokens))
+        return np.eye(97, dtype=np.float32)[
+            np.where(places < 150, (tokens * 31 + places * 2654435761 % 1000003) % 97, (tokens * 3 + 1) % 7)
+        ]
+
+    cheap = Costs((1, 2), (0, 1), ((1.0, 1.005), (1.0, 1.005)))
+    ours = generate(from_callable(late, 97), [1], 900, decoder=Lookahead(from_text=False, costs=cheap))
+    assert ours.stats.forwards < 600
+
+
+def test_lengths_are_weighed_ever_more_rarely_where_none_pays():
+    pace, weighed = JacobiPace(STEEP, JACOBI_PRIORS), []
+    best = pace._best
+    pace._best = lambda context: weighed.append(number) or best(context)
+    for number in range(300):  # noqa: B007
+        pace.window(10, 16)
+    assert np.diff(weighed).tolist() == [16, 32, 64, 128]
+
+
+def test_what_a_first_window_may_cost_leaves_enough_for_a_second_round():
+    pace = JacobiPace(REAL, JACOBI_PRIORS)
+    plain = pace.seconds(np.zeros(1, int), 10)[0]
+    length = pace.window(10, 64)
+    assert length > 0 and 2 * (pace.seconds(np.array([length]), 10)[0] - plain) <= pace.room(plain)
+
+
+def test_texts_that_share_forwards_guess_less():
+    lengths = [JacobiPace(FEW, JACOBI_PRIORS, together).window(10, 64) for together in (1, 16)]
+    assert lengths[0] > lengths[1]
+
+
+FEW = Costs((1, 8, 16), (0, 100), 2 * ((1.0, 1.1, 8.0),))  # rows are free up to eight
+
+
+def test_what_is_made_up_behind_guesses_repeats_the_last_of_them():
+    iterate = iterate_of(Jacobi(4, "copy", recycle=False))
+    iterate.accept([7], (), {})
+    round_of(
+        iterate, 7, lambda s, tokens: [*tokens, 33]
+    )  # all right: one more than the block, and the next one is empty
+    assert iterate.propose(40).tokens.tolist() == [33, 33, 33]
+    other = iterate_of(Jacobi(2, "copy", recycle=False))
+    other.accept([7], (), {})
+    round_of(other, 7, lambda s, tokens: [20, 21, 22])
+    round_of(other, 20, lambda s, tokens: [30, 31])
+    assert other.propose(40).tokens.tolist() == [31, 31]  # drawn beyond the block, and made up after it
+
+
+def test_the_first_wrong_guess_is_kept_too():
+    pool = NgramPool(5)
+    iterate = iterate_of(Jacobi(8, "copy", pool=pool))
+    iterate.accept([7], (), {})
+    round_of(iterate, 7, lambda s, tokens: np.arange(len(tokens) + 1) + 20)
+    round_of(iterate, 20, lambda s, tokens: np.arange(len(tokens) + 1) + 30)
+    assert [22, 23, 24, 25] in pool.lookup(21).tolist()
+
+
+def test_a_drafter_that_observes_hears_of_those_that_were_checked():
+    heard = []
+
+    class Watching:
+        priors = ((8.0, 0.2), (0.01, 9.0))
+
+        def start(self, request):
+            self.text = request.prompt.tolist()
+            return self
+
+        def propose(self, budget):
+            right = [(self.text[-1] + 1 + i) % 9 for i in range(3)]
+            return Draft([0, *right, 0][:budget], [-1, -1, 1, 2, -1][:budget], kinds=np.array([1, 0, 0, 0, 1][:budget]))
+
+        def observe(self, chosen, drawn):
+            heard.append((chosen.tolist(), drawn.tolist()))
+
+        def accept(self, tokens, path, taps):
+            self.text += tokens
+
+    law = from_callable(lambda t: np.eye(9, dtype=np.float32)[(t + 1) % 9], 9)
+    generate(law, [0], 20, decoder=Auto(FEW, Watching()))
+    assert ([1, 2, 3], [2, 3, 4, 5]) in heard  # seed 1: it draws 2, the guesses 2, 3, 4 draw 3, 4, 5
