@@ -36,7 +36,7 @@ NGRAM = 5  # of the pool: one token to look up by, and four that followed it
 # Kinds of guesses: how often each was drawn since it was made up (the last of them: or more often), and those from the pool.
 REFINED = 4
 RECYCLED = REFINED
-PRIORS = ((0.1, 2.0), (2.0, 1.0), (2.0, 0.8), (2.0, 0.6), (1.0, 3.0))
+PRIORS = ((0.1, 2.0), (1.0, 0.5), (1.0, 0.4), (1.0, 0.3), (0.5, 1.5))
 LENGTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the window that are weighed against one another
 TRIES = 2  # rounds that what may be lost has to last for: the first one's guesses are wrong in any model
 AWAKE, ASLEEP = 3, 8  # rounds until the lengths are weighed again, where one was found and where none was
@@ -117,6 +117,8 @@ class JacobiRun(SpeculativeRun):
         )
         super().__init__(Speculative(_Drafter(settings, pace), max_draft=most), session, request, pace)
         self._trace = settings.trace
+        if settings.trace:
+            self._rest_round = Round(0, 0, guesses=())
 
     def _round(self, verified: Verified, count: int) -> Round:
         round, iterate = super()._round(verified, count), self._drafts
@@ -144,7 +146,7 @@ class Iterate:
         self._pool = None
         if settings.recycle:
             self._pool = NgramPool(NGRAM) if settings.pool is None else settings.pool
-        self._seed, self._length = 0, len(request.prompt)
+        self._seed, self._length, self._begun = 0, len(request.prompt), False
         self.guesses = self._drawn_times = np.empty(0, np.int32)
         self._window = 0  # leading guesses in the draft,
         self._checked = 0  # those of them that were checked,
@@ -180,11 +182,12 @@ class Iterate:
             return
         seed, self._seed = self._seed, tokens[-1]
         self._length += len(tokens)
-        if len(self._draws):
+        if self._begun:
             settled = self._iterate(seed, len(tokens)) if self._checked else 0
             self._blocks = self._blocks.advance(len(tokens), settled)
             most = self._blocks.guesses if self._checked else 0  # guesses that are not drawn anew do not become better
             self.guesses, self._drawn_times = self.guesses[:most], self._drawn_times[:most]
+        self._begun, self._checked = True, 0
 
     def _iterate(self, seed: int, gained: int) -> int:
         """The next iterate, from the seed that now is; what fell out of the old one goes to the pool.
@@ -234,21 +237,22 @@ class JacobiPace(Pace):
     guesses that were drawn so many times are right is counted, as of any kind; so every length of the window has a rate, tokens a second.
     """
 
-    credit, share = 1.5, 0.01  # whether a model's iterates converge shows early in a text, or not at all
+    credit, share, memory = 1.5, 0.01, 0.95  # whether a model's iterates converge shows early in a text, or not at all
 
-    _length, _rest, _pause = (
-        0,
-        0,
-        ASLEEP,
-    )  # rounds until lengths are weighed again, and between such times where none pays
+    rests_first = True
+
+    _length, _wait, _pause = 0, 0, ASLEEP  # rounds until lengths are weighed again; those rested where none pays
 
     def window(self, context: int, most: int) -> int:
         """How many guesses to draw anew, at most so many: the length with the best rate, if it is within what may be lost."""
-        if self._rest == 0:
+        if self._wait == 0:
             self._length = self._best(context)
-            self._pause = 2 * self._pause if self._length == 0 else ASLEEP
-            self._rest = AWAKE if self._length else self._pause
-        self._rest -= 1
+            if self._length:
+                self._wait, self._pause = AWAKE, ASLEEP
+            else:
+                self._wait = 1
+                self._resting = self._pause = 2 * self._pause
+        self._wait -= 1
         length = min(self._length, most)
         if length:
             seconds = self.seconds(np.arange(length + 1), context)

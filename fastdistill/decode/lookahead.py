@@ -17,7 +17,7 @@ import numpy as np
 
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
-from fastdistill.decode.jacobi import AWAKE, INITS, check_choice, check_pool, continuations, initial
+from fastdistill.decode.jacobi import ASLEEP, AWAKE, INITS, check_choice, check_pool, continuations, initial
 from fastdistill.decode.pace import FADING, MEMORY, Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
@@ -138,10 +138,11 @@ class Window:
 
     def _advance(self, gained: int) -> None:
         """One level up, and to the left with the text: what was cell (l + 1, i + gained - 1) is cell (l, i)."""
-        if not len(self._draws):  # the window was not in this forward
+        draws, self._draws = self._draws, NONE
+        if not len(draws):  # the window was not in this forward
             self._widen(0)
             return
-        ngrams = np.vstack([self._tokens, self._draws])
+        ngrams = np.vstack([self._tokens, draws])
         self._rounds += 1
         drawn = self._rounds >= self._settings.ngram - 1  # all but its first token
         if drawn.any():
@@ -171,6 +172,8 @@ class Window:
 class LookaheadPace(Pace):
     """Beside the guesses that pay, the columns that do: of a few widths the one that gave most tokens a second of late."""
 
+    rests_first = True
+
     def __init__(self, settings: Lookahead, request: Request) -> None:
         super().__init__(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
         self._levels, most = settings.ngram - 1, settings.window
@@ -179,9 +182,8 @@ class LookaheadPace(Pace):
         self._tokens = [1.0 + self._levels / 2 * (width / max(most, 1)) ** 0.5 for width in self._widths]
         self._spent: list[float] = []
         self._first = list(self._tokens), list[float]()
-        self._arm = self._ran = self._rest = (
-            0  # the width that is tried, that of the last round, rounds until all are weighed again
-        )
+        self._arm = self._ran = 0  # the width that is tried, and that of the last round
+        self._wait, self._pause = 0, ASLEEP  # rounds until widths are weighed again; those rested where nothing pays
 
     def window(self, context: int, most: int) -> int:
         """How many columns to draw, at most so many."""
@@ -189,23 +191,32 @@ class LookaheadPace(Pace):
             rows = [(width + bool(width)) * self._levels for width in self._widths]  # with one n-gram to check
             self._spent = self.seconds(np.array(rows), context)
             self._first = self._first[0], list(self._spent)
-        if self._rest == 0:
+        if self._wait == 0:
             rates = [tokens / spent for tokens, spent in zip(self._tokens, self._spent, strict=True)]
             self._arm = rates.index(max(rates))
-            self._rest = AWAKE + 2 * self._levels * (
+            self._wait = AWAKE + 2 * self._levels * (
                 self._arm > 0
             )  # a column has to be drawn through before it gives anything
-        self._rest -= 1
+        self._wait -= 1
         width = min(self._widths[self._arm], most)
         if width:
             plain, ours = self.seconds(np.array([0, width * self._levels]), context)
             width = width if ours - plain <= self.room(plain) else 0
+        if width or self._guess_pays(context):
+            self._pause = ASLEEP
+        else:
+            self._resting = self._pause = 2 * self._pause
         self._ran = self._widths.index(width) if width in self._widths else -1
         self.invested = 0
         return width
 
-    def learn(self, verdicts: np.ndarray, seconds: float = 0.0) -> None:
-        super().learn(verdicts, seconds)
+    def _guess_pays(self, context: int) -> bool:
+        """Whether the first token of the likeliest n-gram is worth its row."""
+        plain, ours = self.seconds(np.array([0, 1]), context)
+        return ours < plain * (1 + self.chances([LATEST], [-1])[0])
+
+    def learn(self, verdicts: np.ndarray) -> None:
+        super().learn(verdicts)
         now = 1.0 + int((verdicts > 0).sum()), self._seconds[len(verdicts)]
         for known, first, seen in zip((self._tokens, self._spent), self._first, now, strict=True):
             for arm in range(len(first)):

@@ -18,9 +18,9 @@ FADING = 0.995  # and each round without one: what was given up is tried again
 FAR = 32  # tokens of context, which change the cost of a row by less than can be measured
 NOTHING = np.empty(0, np.int64)
 
-# What rounds took, against what they are known to cost: of the last few without guesses and with some, once there are enough.
+# What rounds took, beside what they are known to cost: of the last few without guesses and with some, once there are enough.
 SAMPLES, ENOUGH = 7, 3
-MOST_DEARER = 4.0  # that guessing is taken to be, or cheaper
+MOST_EXTRA, LEAST_EXTRA = 4.0, -0.5  # in forwards of one row
 
 
 class Pace:
@@ -29,23 +29,28 @@ class Pace:
     costs     of forwards
     priors    of each kind of guesses: see `Drafter`
     together  texts that share forwards
-    live      costs may have been measured when the machine was busier, or less: correct them by what rounds take, so that what guessing
-              costs beside plain decoding is right now
+    live      costs are corrected by what rounds take: guessing costs more than its rows, and the machine may have been busier, or less,
+              when costs were measured
     invested  leading guesses of the next draft that are checked whatever they are worth in that round
     """
 
     credit = 2.0  # forwards of one row that a text may lose at first,
     share = 0.04  # and later on this part of what plain decoding would have cost
+    memory = MEMORY
+    rests_first = False
     invested = 0
 
     def __init__(
         self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1, live: bool = False
     ) -> None:
         self._costs, self._together, self._live = costs, together, live
-        self._took: tuple[deque[float], deque[float]] = (deque(maxlen=SAMPLES), deque(maxlen=SAMPLES))
-        self._dearer = self._dearer_then = (
-            1.0  # rounds with guesses, than costs say; now, and where the last one was weighed
+        self._plain_took = deque[float](maxlen=SAMPLES)  # in what the costs say
+        self._guessing_took = deque[tuple[float, float]](maxlen=SAMPLES)  # seconds, and what the costs say
+        self._extra = self._extra_then = (
+            0.0  # of a round with guesses, beside costs; now, and where the last one was weighed
         )
+        # Rounds of plain decoding that are to come, and that were since the last draft.  Where costs are corrected they come first.
+        self._resting, self._rested = ENOUGH if live and self.rests_first else 0, 0
         self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
         self._right = [right for right, _ in self._priors]  # of each kind: what was seen of late, the prior included
         self._wrong = [wrong for _, wrong in self._priors]
@@ -57,7 +62,9 @@ class Pace:
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
-        self._dearer_then = self._dearer
+        if self._rested:
+            self._wake(context)
+        self._extra_then = self._extra
         if not len(draft):
             self._kinds, self._seconds = [], [self.plain(context)]
             return NOTHING
@@ -81,7 +88,7 @@ class Pace:
     def seconds(self, guesses: np.ndarray, context: int) -> list[float]:
         """This text's part of a forward with so many guesses, as if the texts beside it made as many."""
         seconds = self._costs(self._together * (guesses + 1), context) / self._together
-        return np.where(guesses > 0, self._dearer * seconds, seconds).tolist()
+        return np.where(guesses > 0, seconds + self._extra, seconds).tolist()
 
     def plain(self, context: int) -> float:
         """The same without guesses, looked up anew as the context grows."""
@@ -114,14 +121,39 @@ class Pace:
             chances[guess] *= right / (right + self._wrong[kind])
         return chances
 
-    def learn(self, verdicts: np.ndarray, seconds: float = 0.0) -> None:
-        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked; and what the round took, if known."""
-        if self._live and seconds > 0:
-            known = self._seconds[len(verdicts)] / (self._dearer_then if len(verdicts) else 1.0)
-            self._took[len(verdicts) > 0].append(seconds / self._together / known)
-            if min(map(len, self._took)) >= ENOUGH:
-                plain, guessing = map(median, self._took)
-                self._dearer = min(max(guessing / plain, 1 / MOST_DEARER), MOST_DEARER)
+    def rests(self, context: int) -> bool:
+        """Whether the next round is one of plain decoding, because no draft would pay: then nobody is asked for one."""
+        if not self._resting:
+            return False
+        self._seconds = [self.plain(context)]
+        self._resting, self._rested = self._resting - 1, self._rested + 1
+        return True
+
+    def _wake(self, context: int) -> None:
+        """Account for the rounds that were rested."""
+        left = FADING**self._rested
+        for kind, (right, wrong) in enumerate(self._priors):
+            self._right[kind] = right + left * (self._right[kind] - right)
+            self._wrong[kind] = wrong + left * (self._wrong[kind] - wrong)
+        self._plain += self._rested * self.plain(context)
+        self._rested = 0
+
+    def timed(self, guesses: int, seconds: float) -> None:
+        """What the last round took, with so many guesses."""
+        if not self._live or seconds <= 0:
+            return
+        seconds /= self._together
+        if guesses:
+            self._guessing_took.append((seconds, self._seconds[guesses] - self._extra_then))
+        else:
+            self._plain_took.append(seconds / self._seconds[0])
+        if min(len(self._plain_took), len(self._guessing_took)) >= ENOUGH:
+            unit, plain = median(self._plain_took), self._seconds[0]
+            extra = median(took / unit - known for took, known in self._guessing_took)
+            self._extra = min(max(extra, LEAST_EXTRA * plain), MOST_EXTRA * plain)
+
+    def learn(self, verdicts: np.ndarray) -> None:
+        """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
         right, wrong = [0] * len(self._priors), [0] * len(self._priors)
         for kind, verdict in zip(self._kinds, verdicts.tolist(), strict=True):
             right[kind] += verdict > 0
@@ -130,6 +162,6 @@ class Pace:
         self._plain += plain
         self._gain += plain - self._seconds[len(verdicts)]
         for kind, (before_right, before_wrong) in enumerate(self._priors):
-            left = MEMORY if right[kind] + wrong[kind] else FADING
+            left = self.memory if right[kind] + wrong[kind] else FADING
             self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
             self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -73,8 +74,14 @@ class Chooser(Protocol):
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """Which guesses of a draft to check, over so many cached tokens: ascending, none without its parent."""
 
-    def learn(self, verdicts: np.ndarray, seconds: float) -> None:
-        """What became of them: int8 (n,), 1 right, -1 wrong, 0 not asked; and what the round took, 0 where nobody knows."""
+    def learn(self, verdicts: np.ndarray) -> None:
+        """What became of them: int8 (n,), 1 right, -1 wrong, 0 not asked."""
+
+    def timed(self, guesses: int, seconds: float) -> None:
+        """What a round with so many guesses took."""
+
+    def rests(self, context: int) -> bool:
+        """Whether the next round is one of plain decoding, whatever could be guessed."""
 
 
 class SpeculativeRun:
@@ -87,6 +94,11 @@ class SpeculativeRun:
         self.rounds: list[Round] = []
         self._prompt = AutoregressiveRun(session, request)
         self._emitted: list[int] = []
+        self._resting, self._unheard = (
+            False,
+            list[int](),
+        )  # tokens that the drafter was not told of, since nobody asked it
+        self._rest_round = Round(0, 0)
         self._drafts: DraftRun | None = None
         self._draft = NO_GUESSES  # the guesses that are checked,
         self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
@@ -98,7 +110,8 @@ class SpeculativeRun:
         if not self._emitted:
             return self._prompt.forward()
         self._base = self._session.length
-        self._draft = draft = self._propose()
+        self._resting = self._chooser is not None and self._chooser.rests(self._base)
+        self._draft = draft = NO_GUESSES if self._resting else self._propose()
         if self._guesses_nothing:
             return {"tokens": self._emitted[-1:], "read": self._request.read([len(self._emitted)])}
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
@@ -114,6 +127,9 @@ class SpeculativeRun:
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if not self._emitted:
             return self._begin(rows)
+        if self._resting:
+            return self._rest(rows)
+        started = time.perf_counter()
         draft, session = self._draft, self._session
         verified = _nothing_guessed(rows) if self._guesses_nothing else self._verify(rows)
         count = int(verified.accepted[0]) + 1
@@ -130,13 +146,24 @@ class SpeculativeRun:
             tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
         )
         if self._chooser is not None:
-            self._chooser.learn(verified.verdicts[1:], self.seconds)
+            self._chooser.learn(verified.verdicts[1:])
+            self._chooser.timed(len(draft), self.seconds + time.perf_counter() - started)
         self._emitted += tokens
         return list(zip(tokens, path.tolist(), strict=True))
 
     @property
     def _coupled(self) -> bool:
         return self._settings.rule == "coupled"
+
+    def _rest(self, rows: Rows) -> list[tuple[int, int]]:
+        """A round of plain decoding, in about its time."""
+        assert rows.tokens is not None and self._chooser is not None
+        token = int(rows.tokens[0])
+        self._emitted.append(token)
+        self._unheard.append(token)
+        self.rounds.append(self._rest_round)
+        self._chooser.timed(0, self.seconds)
+        return [(token, 0)]
 
     @property
     def _guesses_nothing(self) -> bool:
@@ -160,6 +187,10 @@ class SpeculativeRun:
     def _propose(self) -> Draft:
         """No more guesses than a forward takes, the session holds, and the text has tokens left (the last is no guess)."""
         session, chooser = self._session, self._chooser
+        if self._unheard:
+            assert self._drafts is not None
+            self._drafts.accept(self._unheard, np.empty(0, np.int32), {})
+            self._unheard = []
         room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
         assert self._drafts is not None

@@ -258,17 +258,19 @@ def test_costs_from_anything_else_are_refused(made):
         Costs.from_dict(made)
 
 
-@pytest.mark.parametrize("actual", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("actual", [0.8, 1.0, 2.5])
 def test_costs_are_corrected_by_what_rounds_take(actual):
     """Rounds with guesses take another part of plain ones than the table says: what counts is that part, whatever the unit."""
     pace = Pace(REAL, PRIORS, live=True)
     draft = Draft(list(range(7)), kinds=np.full(7, 5, np.int32))
     for _ in range(12):
         pace.choose(Draft(()), 0)
-        pace.learn(np.empty(0, np.int8), 3e-3 * REAL(np.array([1]), 0)[0])
+        pace.learn(np.empty(0, np.int8))
+        pace.timed(0, 3e-3 * REAL(np.array([1]), 0)[0])
         chosen = pace.choose(draft, 0)
         assert len(chosen) > 0
-        pace.learn(np.ones(len(chosen), np.int8), 3e-3 * actual * REAL(np.array([1 + len(chosen)]), 0)[0])
+        pace.learn(np.ones(len(chosen), np.int8))
+        pace.timed(len(chosen), 3e-3 * actual * REAL(np.array([1 + len(chosen)]), 0)[0])
         pace._gain = 1e6
     ratio = pace.seconds(np.array([7]), 0)[0] / pace.seconds(np.array([0]), 0)[0]
     table = float(REAL(np.array([8]), 0)[0] / REAL(np.array([1]), 0)[0])
@@ -279,7 +281,9 @@ def test_costs_that_are_given_stand():
     pace = Pace(REAL)
     for _ in range(20):
         chosen = pace.choose(Draft([1, 2], kinds=[-1, -1]), 0)
-        pace.learn(np.ones(len(chosen), np.int8), 99.0)
+        pace.learn(np.ones(len(chosen), np.int8))
+        pace.timed(len(chosen), 99.0)
         pace.choose(Draft(()), 0)
-        pace.learn(np.empty(0, np.int8), 1.0)
+        pace.learn(np.empty(0, np.int8))
+        pace.timed(0, 1.0)
     assert pace.seconds(np.array([1, 2]), 0) == REAL(np.array([2, 3]), 0).tolist()
