@@ -237,7 +237,7 @@ class JacobiPace(Pace):
     guesses that were drawn so many times are right is counted, as of any kind; so every length of the window has a rate, tokens a second.
     """
 
-    credit, share, memory = 1.5, 0.01, 0.95  # whether a model's iterates converge shows early in a text, or not at all
+    credit, share, memory = 1.0, 0.01, 0.95  # whether a model's iterates converge shows early in a text, or not at all
 
     rests_first = True
 

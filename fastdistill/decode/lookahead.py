@@ -183,7 +183,7 @@ class LookaheadPace(Pace):
         self._spent: list[float] = []
         self._first = list(self._tokens), list[float]()
         self._arm = self._ran = 0  # the width that is tried, and that of the last round
-        self._wait, self._pause = 0, ASLEEP  # rounds until widths are weighed again; those rested where nothing pays
+        self._wait = 0  # rounds until widths are weighed again
 
     def window(self, context: int, most: int) -> int:
         """How many columns to draw, at most so many."""
@@ -202,10 +202,8 @@ class LookaheadPace(Pace):
         if width:
             plain, ours = self.seconds(np.array([0, width * self._levels]), context)
             width = width if ours - plain <= self.room(plain) else 0
-        if width or self._guess_pays(context):
-            self._pause = ASLEEP
-        else:
-            self._resting = self._pause = 2 * self._pause
+        if not width and not self._guess_pays(context):
+            self._resting = ASLEEP  # no longer: a text that copies may begin at any time
         self._ran = self._widths.index(width) if width in self._widths else -1
         self.invested = 0
         return width

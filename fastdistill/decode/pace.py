@@ -20,7 +20,7 @@ NOTHING = np.empty(0, np.int64)
 
 # What rounds took, beside what they are known to cost: of the last few without guesses and with some, once there are enough.
 SAMPLES, ENOUGH = 7, 3
-MOST_EXTRA, LEAST_EXTRA = 4.0, -0.5  # in forwards of one row
+MOST_EXTRA, LEAST_EXTRA, FIRST_EXTRA = 4.0, -0.5, 0.1  # in forwards of one row
 
 
 class Pace:
@@ -126,6 +126,8 @@ class Pace:
         if not self._resting:
             return False
         self._seconds = [self.plain(context)]
+        if self._live and not self._guessing_took:
+            self._extra = FIRST_EXTRA * self._seconds[0]
         self._resting, self._rested = self._resting - 1, self._rested + 1
         return True
 
