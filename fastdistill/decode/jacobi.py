@@ -112,9 +112,8 @@ class JacobiRun(SpeculativeRun):
         pace = None
         if settings.adaptive:
             pace = JacobiPace(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
-        most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (
-            (settings.pool or NgramPool(NGRAM, 1)).ngram - 1
-        )
+        ngram = NGRAM if settings.pool is None else settings.pool.ngram
+        most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (ngram - 1)
         super().__init__(Speculative(_Drafter(settings, pace), max_draft=most), session, request, pace)
         self._trace = settings.trace
         if settings.trace:
