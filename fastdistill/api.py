@@ -21,7 +21,7 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
-from fastdistill.decode.loop import Generation, Limits, Text, prepare_session, write
+from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels import isa
@@ -246,7 +246,7 @@ class Model:
             raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
         elif isinstance(decoder, DRAFTERS):
             raise ArgumentError(f"a drafter is not a decoder: pass Speculative({decoder!r:.60})")
-        limits = Limits(ends, check_integer("logprobs", logprobs, 0, MOST_LOGPROBS))
+        logprobs = check_integer("logprobs", logprobs, 0, MOST_LOGPROBS)
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
         if session is None:
@@ -264,11 +264,12 @@ class Model:
             early,
             min_tokens,
             max_tokens,
-            limits.logprobs > 0,
+            ends,
+            logprobs,
             _together,
             lambda: self.costs,
         )
-        return Text(session, request, limits, decoder, stream)
+        return Text(session, request, decoder, stream)
 
     # The options have one home; help() shows them where they are given.
     _options = tuple(option for name, option in inspect.signature(_text).parameters.items() if name != "_together")

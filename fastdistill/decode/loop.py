@@ -79,23 +79,15 @@ class Generation:
         return dict(sorted(Counter(round.tokens for round in self.rounds).items()))
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Where a text ends beside max_tokens, whoever writes it."""
-
-    end_tokens: frozenset[int]
-    logprobs: int = 0
-
-
 class Text:
     """One text in the loop: takes a decoder's tokens and cuts them where the text ends."""
 
-    def __init__(self, session: Any, request: Request, limits: Limits, decoder: Decoder, stream: Any | None) -> None:
-        self.session, self.request, self.limits = session, request, limits
+    def __init__(self, session: Any, request: Request, decoder: Decoder, stream: Any | None) -> None:
+        self.session, self.request = session, request
         session.writer = self  # a second text takes the session over
         self.run = decoder.start(session, request)
         self.stream = stream  # text.TextStream, or None when only tokens are wanted
-        self.result = Generation(logprobs=[] if limits.logprobs else None)
+        self.result = Generation(logprobs=[] if request.logprobs else None)
         self.result.stats.prompt_tokens = len(request.prompt)
         self.result.stats.reused_tokens = request.cached
         if request.max_tokens == 0:
@@ -124,7 +116,7 @@ class Text:
             result.tokens.append(token)
             stats.new_tokens += 1
             if result.logprobs is not None:
-                result.logprobs.append(_log_probs(token, rows, row, self.limits.logprobs))
+                result.logprobs.append(_log_probs(token, rows, row, self.request.logprobs))
             if self.stream is not None:
                 piece += self.stream.push(token)
             result.finish_reason = self._reason(token)
@@ -151,7 +143,7 @@ class Text:
             self.session.truncate(length)
 
     def _reason(self, token: int) -> str:
-        if token in self.limits.end_tokens or (self.stream is not None and self.stream.stopped):
+        if token in self.request.end_tokens or (self.stream is not None and self.stream.stopped):
             return "stop"
         if len(self.result.tokens) >= self.request.max_tokens:
             return "length"
@@ -214,8 +206,10 @@ def generate(
     check_costs(costs)
     measured = None if costs is None else lambda: costs
     cached = prepare_session(session, ids)
-    request = Request(ids, cached, sampler or Sampler(), max_tokens=max_tokens, measured_costs=measured)
-    text = Text(session, request, Limits(end_tokens), decoder or Autoregressive(), None)
+    request = Request(
+        ids, cached, sampler or Sampler(), max_tokens=max_tokens, end_tokens=end_tokens, measured_costs=measured
+    )
+    text = Text(session, request, decoder or Autoregressive(), None)
     for _ in write([text]):
         pass
     return text.result

@@ -24,7 +24,8 @@ class Request:
     allowed_early: np.ndarray | None = None  # the same for the first min_tokens tokens: without those that end the text
     min_tokens: int = 0
     max_tokens: int = 1 << 30
-    want_logits: bool = False
+    end_tokens: frozenset[int] = frozenset()
+    logprobs: int = 0  # give the log probability of each token, and of so many likeliest ones
     together: int = 1  # texts that are written in the same passes
     measured_costs: Callable[[], Costs] | None = (
         None  # of forwards of this session's model; they may have to be measured first
@@ -37,7 +38,7 @@ class Request:
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
         """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""
-        return Read(sampler=self.sampler, allowed=self.masks(numbers), logits=self.want_logits)
+        return Read(sampler=self.sampler, allowed=self.masks(numbers), logits=self.logprobs > 0)
 
     def masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Which tokens these rows may draw, uint32 (rows, words); None: all."""

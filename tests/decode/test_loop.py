@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Autoregressive, Jacobi, Request, generate
-from fastdistill.decode.loop import Limits, Text, prepare_session, write
+from fastdistill.decode.loop import Text, prepare_session, write
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels import NgramPool
 from fastdistill.kernels.sample import Sampler
@@ -220,7 +220,7 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
         made = []
         for number in numbers:
             request = Request(np.array(prompts[number], np.int32), 0, Sampler(), max_tokens=counts[number])
-            made.append(Text(setting.session(capacities[number]), request, Limits(frozenset()), Autoregressive(), None))
+            made.append(Text(setting.session(capacities[number]), request, Autoregressive(), None))
         for _ in write(made):
             pass
         return [(text.result.tokens, text.result.finish_reason, text.result.stats.forwards) for text in made]
@@ -231,7 +231,7 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
 
 def test_texts_over_functions_run_in_the_same_loop():
     requests = [Request(np.array([n], np.int32), 0, Sampler(), max_tokens=3) for n in (1, 20)]
-    texts = [Text(counting(), request, Limits(frozenset()), Autoregressive(), None) for request in requests]
+    texts = [Text(counting(), request, Autoregressive(), None) for request in requests]
     assert list(write(texts)) == []
     assert [text.result.tokens for text in texts] == [[2, 3, 4], [21, 22, 23]]
 
@@ -241,8 +241,8 @@ def test_texts_over_functions_run_in_the_same_loop():
 
 def test_log_probs_are_those_of_the_model_best_first():
     session = PLAIN.session()
-    request = Request(np.array(PROMPT, np.int32), 0, Sampler(), max_tokens=4, want_logits=True)
-    text = Text(session, request, Limits(frozenset(), logprobs=5), Autoregressive(), None)
+    request = Request(np.array(PROMPT, np.int32), 0, Sampler(), max_tokens=4, logprobs=5)
+    text = Text(session, request, Autoregressive(), None)
     for _ in write([text]):
         pass
     whole = [*PROMPT, *text.result.tokens]
@@ -257,8 +257,8 @@ def test_log_probs_are_those_of_the_model_best_first():
 
 
 def test_ties_among_log_probs_go_to_the_lowest_tokens():
-    request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=1, want_logits=True)
-    text = Text(counting(5000), request, Limits(frozenset(), logprobs=4), Autoregressive(), None)
+    request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=1, logprobs=4)
+    text = Text(counting(5000), request, Autoregressive(), None)
     for _ in write([text]):
         pass
     assert [token for token, _ in text.result.logprobs[0].top] == [2, 0, 1, 3]

@@ -24,7 +24,7 @@ from fastdistill.decode import (
 )  # fmt: skip
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
-from fastdistill.decode.loop import Limits, Text, write
+from fastdistill.decode.loop import Text, write
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
@@ -159,7 +159,7 @@ def test_several_texts_go_on_together(tree):
         made = []
         for number, prompt in enumerate(prompts):
             request = Request(np.array(prompt, np.int32), 0, Sampler(temperature=0.5, seed=number), max_tokens=15)
-            made.append(Text(setting.session(), request, Limits(frozenset()), decoder, None))
+            made.append(Text(setting.session(), request, decoder, None))
         for _ in write(made):
             pass
         return [text.result.tokens for text in made]
@@ -275,7 +275,7 @@ def test_a_guess_is_judged_by_the_mask_of_its_own_place(rule):
     early = np.array([0b110], np.uint32)
     decoder = Speculative(knowing([0, 1, 1, 1, 1, 0, 0, 0, 0]), rule=rule, max_draft=6)
     request = Request(np.zeros(1, np.int32), 0, Sampler(), allowed_early=early, min_tokens=4, max_tokens=8)
-    text = Text(constant(3.0, 2.0, 1.0), request, Limits(frozenset()), decoder, None)
+    text = Text(constant(3.0, 2.0, 1.0), request, decoder, None)
     assert list(write([text])) == [] and text.result.tokens == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
