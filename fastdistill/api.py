@@ -17,13 +17,15 @@ import numpy as np
 
 from fastdistill import __version__
 from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.embedded import embedded_folder
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels import isa
 from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
@@ -49,21 +51,24 @@ def load(
     executor: str = "native",
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a model from a Hugging Face or fastdistill folder.
+    """Load a model from a Hugging Face or fastdistill folder, or one that comes with the package.
 
-    folder    config.json, *.safetensors, and for text tokenizer.json
+    folder    config.json, *.safetensors, and for text tokenizer.json; or a name of `embedded.EMBEDDED`
     format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
     threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
     executor  "native", or "reference": NumPy, op by op, slow
     progress  called with (tensors packed, tensors in all)
     raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
     """
+    folder = embedded_folder(folder) or folder
     with open_checkpoint(folder) as checkpoint:
         plan = plan_for(checkpoint.config)
         check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
+        generation = Section(checkpoint.generation_config, "generation_config.json")
+        max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
-        return Model(network, Path(folder), end_tokens)
+        return Model(network, Path(folder), end_tokens, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,18 @@ class Score:
 
 
 class Model:
-    """A loaded model: immutable, to be shared between threads.  `load` makes it."""
+    """A loaded model: immutable, to be shared between threads.  `load` makes it.
 
-    def __init__(self, network: Network, folder: Path, end_tokens: frozenset[int]) -> None:
+    max_new_tokens  how long generation_config.json has an answer be; None where it does not say
+    """
+
+    def __init__(
+        self, network: Network, folder: Path, end_tokens: frozenset[int], max_new_tokens: int | None = None
+    ) -> None:
         self.network = network
         self.folder = folder
         self.end_tokens = end_tokens
+        self.max_new_tokens = max_new_tokens
 
     @property
     def plan(self) -> Plan:
@@ -136,11 +147,16 @@ class Model:
         return self.network.session(capacity, max_rows, cache, taps)
 
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Logits of every row of a chain, float32 (n, vocab_size)."""
+        """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does."""
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
 
     def score(self, texts: str | Sequence[str]) -> Score | list[Score]:
-        """How likely the model finds each text, as its tokenizer encodes it."""
+        """How likely the model finds each text, as its tokenizer encodes it.
+
+        raises  UnsupportedError for a model that is not causal: it says no token's probability after those before it
+        """
+        if not self.plan.causal:
+            raise UnsupportedError("score needs a causal model: this one predicts a token from both sides of it")
         if isinstance(texts, str):
             return self._score(texts)
         if not isinstance(texts, (list, tuple)):
@@ -301,10 +317,12 @@ class Model:
     def _rows(self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray]) -> np.ndarray:
         """One field of every row of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
-        session = self.session(capacity=min(len(ids), self.plan.max_positions))
-        if len(ids) > session.capacity:
-            raise CapacityError(f"{len(ids)} tokens are more than the model's {session.capacity} positions")
-        parts = []
+        if len(ids) > self.plan.max_positions:
+            raise CapacityError(f"{len(ids)} tokens are more than the model's {self.plan.max_positions} positions")
+        if not self.plan.causal:
+            session = self.session(capacity=1, max_rows=len(ids))
+            return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()
+        session, parts = self.session(capacity=len(ids)), []
         for start in range(0, len(ids), session.max_rows):
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))).copy())

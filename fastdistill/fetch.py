@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastdistill.embedded import EMBEDDED, embedded_folder
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
 from fastdistill.user_cache import user_cache
 
@@ -118,18 +119,20 @@ def cached_folder(name: str) -> Path:
 
 
 def find_folder(model: str | os.PathLike[str]) -> Path:
-    """The folder that a user means: a path, or the name of a fetched model.
+    """The folder that a user means: a path, or the name of an embedded or a fetched model.
 
     raises  CheckpointError that says what is there instead, and how to fetch
     """
     if os.path.isdir(model):
         return Path(model)
-    name = os.fspath(model)
+    name, embedded = os.fspath(model), embedded_folder(model)
+    if embedded is not None:
+        return embedded
     if name in MODELS:
         if is_fetched(name):
             return cached_folder(name)
         raise CheckpointError(f"{name} has not been fetched yet: run `fastdistill fetch {name}`")
-    known = f"known names: {', '.join(MODELS)}"
+    known = f"known names: {', '.join((*MODELS, *EMBEDDED))}"
     if name.endswith(".gguf") and os.path.isfile(model):
         raise CheckpointError(f"{name}: is a GGUF file: run `fastdistill convert {name} FOLDER` and give the folder")
     raise CheckpointError(f"{name}: is neither a folder nor the name of a model; {known}")

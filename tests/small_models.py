@@ -37,6 +37,23 @@ def config(name: str = "plain", layers: int = 2, **changes) -> Config:
     )
 
 
+def llada_config(**changes) -> Config:
+    """A masked diffusion model of LLaDA's layout; its last token is the mask."""
+    return Config(
+        dict(
+            model_type="llada", d_model=48, n_heads=6, n_layers=2, mlp_hidden_size=56, vocab_size=90,
+            max_sequence_length=128, rope=True, rope_theta=10000.0, block_type="llama", activation_type="silu",
+            layer_norm_type="rms", weight_tying=False, mask_token_id=89,
+        ) | changes
+    )  # fmt: skip
+
+
+def dream_config(**changes) -> Config:
+    """A masked diffusion model of Dream's layout; its last token is the mask."""
+    vocab_size = changes.get("vocab_size", CONFIGS["plain"]["vocab_size"])
+    return config(**dict(model_type="Dream", mask_token_id=vocab_size - 1) | changes)
+
+
 def tensors(plan, seed: int = 0, format: str = "f32") -> dict[str, Tensor]:
     """Random weights that keep activations near one; matrices in `format`."""
     random = np.random.default_rng(seed)
@@ -44,7 +61,7 @@ def tensors(plan, seed: int = 0, format: str = "f32") -> dict[str, Tensor]:
     for name, weight in plan.weights.items():
         scale = weight.shape[-1] ** -0.5 if len(weight.shape) == 2 else 0.3
         data = (random.standard_normal(weight.shape) * scale).astype(np.float32)
-        if name.endswith("norm.weight"):
+        if name.endswith(("norm.weight", "ln_f.weight")):
             data += 1
         tensor = Tensor(name, "f32", weight.shape, data)
         made[name] = quantize_tensor(tensor, format) if len(weight.shape) == 2 and format != "f32" else tensor

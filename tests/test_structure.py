@@ -19,6 +19,7 @@ PACKAGE = ROOT / "fastdistill"
 FLOW = [
     "errors",
     "user_cache",
+    "embedded",
     "reference",
     "kernels",
     "checkpoint",

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MODEL_HELP = "a model's folder, or the name of a fetched model (`fastdistill fetch --help` lists them)"
+from fastdistill.embedded import EMBEDDED
+
+MODEL_HELP = f"a model's folder, or the name of one: {', '.join(EMBEDDED)}, or a fetched one (`fastdistill fetch --help` lists them)"
 FORMATS = ("f32", "f16", "bf16", "q8", "q4")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
-from fastdistill.models import llama
+from fastdistill.models import dream, llada, llama
 from fastdistill.models.plan import Plan
 
-FAMILIES = (llama,)
+FAMILIES = (llama, llada, dream)
 
 
 def plan_for(config: Config) -> Plan:

@@ -43,10 +43,7 @@ class Builder:
 
     def linear(self, x: int, name: str, outputs: int, bias: bool = False) -> int:
         """`name`.weight (outputs, width) times x, plus `name`.bias (outputs,)."""
-        weights = [self._weight(f"{name}.weight", (outputs, self._widths[x]), linear=True)]
-        if bias:
-            weights.append(self._weight(f"{name}.bias", (outputs,)))
-        return self._op("linear", (x,), outputs, weights)
+        return self._op("linear", (x,), outputs, self._linear(x, name, outputs, bias))
 
     def add(self, x: int, y: int) -> int:
         """x + y; x is the residual stream."""
@@ -68,9 +65,9 @@ class Builder:
         """Only the rows that the caller reads."""
         return self._op("read", (x,), self._widths[x])
 
-    def head(self, x: int, name: str, vocab_size: int) -> int:
-        """Logits and their statistics; `name` (vocab_size, width)."""
-        return self._op("head", (x,), vocab_size, [self._weight(name, (vocab_size, self._widths[x]), linear=True)])
+    def head(self, x: int, name: str, vocab_size: int, bias: bool = False) -> int:
+        """Logits and their statistics: `name`.weight (vocab_size, width) times x, plus `name`.bias (vocab_size,)."""
+        return self._op("head", (x,), vocab_size, self._linear(x, name, vocab_size, bias))
 
     def tap(self, x: int, name: str) -> None:
         """Let sessions expose x as `name`."""
@@ -89,6 +86,10 @@ class Builder:
             num_layers=len(self._boundaries),
             **facts,
         )
+
+    def _linear(self, x: int, name: str, outputs: int, bias: bool) -> list[str]:
+        weight = self._weight(f"{name}.weight", (outputs, self._widths[x]), linear=True)
+        return [weight, self._weight(f"{name}.bias", (outputs,))] if bias else [weight]
 
     def _weight(self, name: str, shape: tuple[int, ...], linear: bool = False) -> str:
         known = self._weights.get(name)

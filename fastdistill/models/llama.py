@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
-from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
+from fastdistill.models.pre_norm_decoder import Names, pre_norm_decoder
 from fastdistill.models.rope import inverse_frequencies
 
 MODEL_TYPES = ("llama", "mistral")
@@ -76,43 +77,30 @@ class LlamaConfig:
             rope_frequencies=inverse_frequencies(config, head_dim),
         )
 
+    def decoder(self, **rest: Any) -> Plan:
+        """The plan of these sizes; `rest` as in `pre_norm_decoder`: biases, and the facts that this config does not say."""
+        return pre_norm_decoder(
+            Names(),
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_layers=self.num_hidden_layers,
+            num_heads=self.num_attention_heads,
+            num_kv_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            epsilon=self.rms_norm_eps,
+            frequencies=self.rope_frequencies,
+            tied=self.tie_word_embeddings,
+            ignored=IGNORED,
+            max_positions=self.max_position_embeddings,
+            positions_end=self.positions_end,
+            **rest,
+        )
+
 
 def plan(config: Config) -> Plan:
     """The forward pass of one Llama."""
-    c, b = LlamaConfig.from_config(config), Builder()
-    x = b.embedding("model.embed_tokens.weight", c.vocab_size, c.hidden_size)
-    b.tap(x, "embedding")
-    for i in range(c.num_hidden_layers):
-        at = f"model.layers.{i}"
-        with b.layer(i, x):
-            h = b.rms_norm(x, f"{at}.input_layernorm.weight", c.rms_norm_eps)
-            q = b.linear(h, f"{at}.self_attn.q_proj", c.num_attention_heads * c.head_dim, c.attention_bias)
-            k = b.linear(h, f"{at}.self_attn.k_proj", c.num_key_value_heads * c.head_dim, c.attention_bias)
-            v = b.linear(h, f"{at}.self_attn.v_proj", c.num_key_value_heads * c.head_dim, c.attention_bias)
-            q = b.rotary(q, c.head_dim, c.rope_frequencies)
-            k = b.rotary(k, c.head_dim, c.rope_frequencies)
-            h = b.attention(q, k, v, c.head_dim, c.head_dim**-0.5)
-            x = b.add(x, b.linear(h, f"{at}.self_attn.o_proj", c.hidden_size, c.attention_bias))
-            h = b.rms_norm(x, f"{at}.post_attention_layernorm.weight", c.rms_norm_eps)
-            gate = b.linear(h, f"{at}.mlp.gate_proj", c.intermediate_size, c.mlp_bias)
-            up = b.linear(h, f"{at}.mlp.up_proj", c.intermediate_size, c.mlp_bias)
-            h = b.silu_mul(gate, up)
-            x = b.add(x, b.linear(h, f"{at}.mlp.down_proj", c.hidden_size, c.mlp_bias))
-        b.tap(x, f"layers.{i}")
-    hidden = b.rms_norm(b.read(x), "model.norm.weight", c.rms_norm_eps)
-    head = "model.embed_tokens.weight" if c.tie_word_embeddings else "lm_head.weight"
-    b.head(hidden, head, c.vocab_size)
-    ignored = IGNORED | ({"lm_head.weight": "tied to the embedding"} if c.tie_word_embeddings else {})
-    return b.plan(
-        leaving=x,
-        hidden=hidden,
-        ignored=ignored,
-        vocab_size=c.vocab_size,
-        hidden_size=c.hidden_size,
-        num_heads=c.num_attention_heads,
-        num_kv_heads=c.num_key_value_heads,
-        head_dim=c.head_dim,
-        max_positions=c.max_position_embeddings,
-        positions_end=c.positions_end,
-        architecture="llama",
+    c = LlamaConfig.from_config(config)
+    return c.decoder(
+        qkv_bias=c.attention_bias, attention_out_bias=c.attention_bias, mlp_bias=c.mlp_bias, architecture="llama"
     )

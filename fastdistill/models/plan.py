@@ -20,7 +20,7 @@ OP_KINDS = {
     "rotary": "x with each head rotated by position * inverse_frequencies",
     "attention": "softmax(q k scale) v over the keys that the row's node sees, this forward's included",
     "read": "the rows that the caller reads",
-    "head": "weights[0] x: logits, and their statistics",
+    "head": "weights[0] x, plus weights[1] where there is one: logits, and their statistics",
 }
 
 
@@ -64,3 +64,6 @@ class Plan:
     max_positions: int
     architecture: str
     positions_end: str = "max_position_embeddings"  # the config's key that max_positions comes from
+    causal: bool = True  # trained with rows that see what is before them; else rows see each other: one node a forward
+    mask_token: int | None = None  # what stands where a masked diffusion model is to write
+    logit_shift: int = 0  # 1: row i of such a model predicts position i + 1, not its own

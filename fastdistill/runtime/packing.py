@@ -40,7 +40,9 @@ class PackedWeights:
         self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
-        biases = {op.weights[0]: op.weights[1] for op in plan.ops if op.kind == "linear" and len(op.weights) > 1}
+        biases = {
+            op.weights[0]: op.weights[1] for op in plan.ops if op.kind in ("linear", "head") and len(op.weights) > 1
+        }
         sizes = {
             name: packed_bytes(self.formats[name], *weight.shape)
             for name, weight in plan.weights.items()

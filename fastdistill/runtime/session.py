@@ -69,6 +69,7 @@ class Session:
         if unknown:
             raise ArgumentError(f"taps {unknown} are unknown; this model has: {', '.join(plan.taps)}")
         self.vocab_size = plan.vocab_size
+        self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
         self.length = 0
         self.network = network
         self.cache = KVCache(

@@ -1,0 +1,22 @@
+"""Dream (Ye et al. 2025): masked diffusion from Qwen2's weights; row i still predicts position i + 1."""
+
+from __future__ import annotations
+
+from fastdistill.checkpoint.config import Config
+from fastdistill.models.llama import LlamaConfig
+from fastdistill.models.plan import Plan
+from fastdistill.models.pre_norm_decoder import mask_token
+
+MODEL_TYPES = ("Dream",)
+
+
+def plan(config: Config) -> Plan:
+    """The forward pass of one Dream.  Its config has Llama's keys; its biases are Qwen2's, whatever that says."""
+    c = LlamaConfig.from_config(config)
+    return c.decoder(
+        qkv_bias=True,
+        architecture="dream",
+        causal=False,
+        mask_token=mask_token(config, c.vocab_size, default=151666),
+        logit_shift=1,
+    )
