@@ -61,7 +61,7 @@ struct fd_sampler {
     float temperature, top_p, min_p, repetition_penalty;     /* >= 0 (0: greedy), in (0, 1], in [0, 1], > 0; all finite */
     int64_t top_k;                                           /* 0: off */
     uint64_t seed;
-    uint32_t sequence;
+    uint32_t sequence, round;                                /* round < 2^20 */
     int64_t biases;
     const int32_t *bias_tokens;                              /* (biases,) */
     const float *bias_values;                                /* (biases,) finite or -inf, a ban */
@@ -183,7 +183,7 @@ struct fd_cache {                           /* one sequence's keys and values */
 struct fd_draw {                            /* what the head draws a token of one row with */
     uint64_t seed;
     uint64_t reached;                       /* 0; written to meanwhile */
-    uint32_t sequence;
+    uint32_t sequence, round;
     float temperature;                      /* 0: nothing is drawn */
 };
 struct fd_pass {

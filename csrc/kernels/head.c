@@ -21,7 +21,7 @@ static struct fd_draw *head_draw_of(const struct fd_pass *pass, int64_t row, str
 {
     struct fd_draw *draw = pass->draws ? pass->draws + row : NULL;
     if (!draw || draw->temperature == 0.0f) return NULL;
-    struct fd_chance chance = {.seed = draw->seed, .sequence = draw->sequence};  /* the rest is 0: the target's own draw */
+    struct fd_chance chance = {.seed = draw->seed, .sequence = draw->sequence, .round = draw->round};    /* as in sample.c */
     *g = gumbel_start(&chance, pass->positions[pass->read_rows[row]]);
     return draw;
 }

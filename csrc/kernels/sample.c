@@ -332,7 +332,7 @@ static void sample_row(const struct sampling *in, const struct sample_space *s, 
     int status = sample_process(in, s, row, &top);
     if (status != FD_OK) { *token = -status; return; }
     if (set->temperature == 0.0f) { *token = sample_first(s, top); return; }
-    struct fd_chance chance = {.seed = set->seed, .sequence = set->sequence};    /* the rest is 0: the target's own draw */
+    struct fd_chance chance = {.seed = set->seed, .sequence = set->sequence, .round = set->round};   /* purpose 0: the target's own */
     struct gumbel g = gumbel_start(&chance, job->positions[row]);
     const float *given = job->noise ? job->noise + row * in->vocab : NULL;
     *token = sample_keeps_all(set, in->vocab) ? sample_row_best(s, in->vocab, &g, given)

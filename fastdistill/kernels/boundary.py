@@ -16,7 +16,14 @@ ffi: Any = _native.ffi  # type: ignore[attr-defined]
 lib: Any = _native.lib  # type: ignore[attr-defined]
 
 DRAW = np.dtype(
-    [("seed", np.uint64), ("reached", np.uint64), ("sequence", np.uint32), ("temperature", np.float32)]
+    [
+        ("seed", np.uint64),
+        ("reached", np.uint64),
+        ("sequence", np.uint32),
+        ("round", np.uint32),
+        ("temperature", np.float32),
+    ],
+    align=True,
 )  # struct fd_draw
 _C_TYPES = {
     np.dtype(np.float64): "double[]",

@@ -26,7 +26,8 @@ class Sampler:
     min_p               drop what is less likely than this share of the best; in [0, 1]
     repetition_penalty  seen tokens: a negative logit is multiplied, another one divided by it; above 0, 1 does nothing
     logit_bias          added to the logits of these tokens; -inf bans
-    seed, sequence      64 and 32 bits: together with a row's position they fix the noise
+    seed, sequence      64 and 32 bits: together with a row's position and the round they fix the noise
+    round               20 bits: decoders that draw a position again draw with new noise in another round
 
     Real numbers are rounded to float32.
 
@@ -41,6 +42,7 @@ class Sampler:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     seed: int = 0
     sequence: int = 0
+    round: int = 0
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, float(_FLOAT.max))
@@ -50,6 +52,7 @@ class Sampler:
         check_number("repetition_penalty", self.repetition_penalty, float(_FLOAT.tiny), float(_FLOAT.max))
         check_integer("seed", self.seed, 0, 2**64 - 1)
         check_integer("sequence", self.sequence, 0, 2**32 - 1)
+        check_integer("round", self.round, 0, 2**20 - 1)
         if not isinstance(self.logit_bias, Mapping):
             raise ArgumentError(f"logit_bias must map tokens to numbers, got {type(self.logit_bias).__name__}")
         biases = {}
@@ -79,7 +82,7 @@ def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
     with np.errstate(over="ignore"):  # what is below the float32 numbers is a ban
         values = np.array(list(sampler.logit_bias.values()), np.float64).astype(np.float32)
     native = ffi.new("struct fd_sampler *")
-    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "sequence"):
+    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "sequence", "round"):
         setattr(native, name, getattr(sampler, name))
     native.biases, native.bias_tokens, native.bias_values = len(tokens), pointer(tokens), pointer(values)
     return native, (tokens, values)
@@ -164,7 +167,7 @@ def sample(
     positions  int32 (rows,), of the token that is drawn
     seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
     allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
-    noise      float32 (rows, vocab), finite, instead of the Gumbel noise of (seed, sequence, position)
+    noise      float32 (rows, vocab), finite, instead of the Gumbel noise of (seed, sequence, round, position)
     workspace  uint8, from `sample_workspace`; None: made here
     out        int32 (rows,), filled and returned; None: made here
     returns    int32 (rows,)

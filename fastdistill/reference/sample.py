@@ -25,7 +25,7 @@ def sample(logits, sampler, positions, *, seen=None, allowed=None, noise=None):
     """
     rows, vocab = logits.shape
     if noise is None:
-        noise = gumbel_noise(positions, vocab, seed=sampler.seed, sequence=sampler.sequence)
+        noise = gumbel_noise(positions, vocab, seed=sampler.seed, sequence=sampler.sequence, round=sampler.round)
     drawn = Drawn(np.empty(rows, np.int64), np.empty((rows, vocab)), np.empty(rows))
     for row in range(rows):
         x, survives, drawn.slack[row] = processed(logits, sampler, seen, allowed, row)

@@ -197,7 +197,8 @@ def _draws(read: Read, n: int) -> np.ndarray:
     """What the head draws n rows with; zeros: nothing."""
     draws = np.zeros(n, DRAW)
     if read.sampler is not None and draws_in_head(read):
-        draws[:] = read.sampler.seed, 0, read.sampler.sequence, read.sampler.temperature
+        sampler = read.sampler
+        draws[:] = sampler.seed, 0, sampler.sequence, sampler.round, sampler.temperature
     return draws
 
 

@@ -114,9 +114,9 @@ class ReferenceExecutor:
             return None
         drawn = np.full(len(logits), -1, np.int32)
         positions = request.positions[request.read_rows]
-        for row, (seed, _, sequence, temperature) in enumerate(request.draws.tolist()):
+        for row, (seed, _, sequence, round, temperature) in enumerate(request.draws.tolist()):
             if temperature:
-                one, sampler = slice(row, row + 1), Sampler(temperature, seed=seed, sequence=sequence)
+                one, sampler = slice(row, row + 1), Sampler(temperature, seed=seed, sequence=sequence, round=round)
                 drawn[one] = sample(logits[one], sampler, positions[one]).tokens
         return drawn
 

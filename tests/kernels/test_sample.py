@@ -26,6 +26,7 @@ samplers = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.3, 0.5]),
     seed=st.integers(0, 2**64 - 1),
     sequence=st.integers(0, 2**32 - 1),
+    round=st.integers(0, 2**20 - 1),
 )
 
 
@@ -109,13 +110,38 @@ def test_same_on_every_level_and_thread_count_and_beside_any_rows(isa, case, thr
     np.testing.assert_array_equal(got, np.concatenate(alone))
 
 
-@given(case=cases(st.builds(Sampler, temperature=st.sampled_from([0.5, 1.0, 4.0]), seed=st.integers(0, 2**64 - 1))))
+@given(
+    case=cases(
+        st.builds(
+            Sampler,
+            temperature=st.sampled_from([0.5, 1.0, 4.0]),
+            seed=st.integers(0, 2**64 - 1),
+            sequence=st.integers(0, 2**32 - 1),
+            round=st.integers(0, 2**20 - 1),
+        )
+    )
+)
 def test_draws_with_its_own_noise(isa, case):
     """Blocks of the vocabulary that cannot win are left out; given the same noise, none is."""
     z, sampler, positions, arguments = case
-    noise = gumbel_noise(positions, z.shape[1], seed=sampler.seed)
+    noise = gumbel_noise(positions, z.shape[1], seed=sampler.seed, sequence=sampler.sequence, round=sampler.round)
     want = sample(z, sampler, positions, noise=noise, **arguments)
     np.testing.assert_array_equal(sample(z, sampler, positions, **arguments), want)
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 1000}], ids=["all", "a list"])
+@given(rounds=st.lists(st.integers(0, 2**20 - 1), min_size=2, max_size=2, unique=True))
+def test_another_round_draws_anew(isa, rounds, settings):
+    """64 flat rows of 1001 tokens draw alike with a chance of 1001^-64."""
+    z, positions = np.zeros((64, 1001), np.float32), np.arange(64, dtype=np.int32)
+    one, other = (sample(z, Sampler(1.0, round=round, **settings), positions) for round in rounds)
+    assert (one != other).any()
+
+
+def test_round_0_is_the_default_and_keeps_its_draws(isa):
+    z, positions = np.zeros((8, 1000), np.float32), np.arange(8, dtype=np.int32)
+    for sampler in (Sampler(1.0, seed=5), Sampler(1.0, seed=5, round=0)):
+        assert sample(z, sampler, positions).tolist() == [516, 928, 810, 507, 797, 573, 580, 455]
 
 
 @given(seed=st.integers(0, 2**32), top_k=st.integers(1, 40))
@@ -296,6 +322,9 @@ def test_no_rows(isa):
         ({"logit_bias": {3: np.inf}}, r"logit_bias\[3\] must lie in .*, got inf"),
         ({"seed": 2**64}, "seed must lie in"),
         ({"sequence": -1}, "sequence must lie in"),
+        ({"round": 2**20}, r"round must lie in 0\.\.1048575, got 1048576"),
+        ({"round": -1}, "round must lie in"),
+        ({"round": 1.0}, "round must be an integer, got 1.0"),
     ],
 )
 def test_a_sampler_refuses(change, text):

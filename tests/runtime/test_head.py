@@ -28,6 +28,7 @@ samplers = st.builds(
     temperature=st.sampled_from(TEMPERATURES),
     seed=st.integers(0, 2**64 - 1),
     sequence=st.integers(0, 2**32 - 1),
+    round=st.integers(0, 2**20 - 1),
 )
 
 
@@ -112,6 +113,7 @@ def test_a_model_draws_the_tokens_of_sample(isa, setting, text, sampler):
 def test_samplers_of_all_kinds_share_a_pass(isa, setting, text, seed):
     pure = Sampler(0.8, seed=seed)
     kinds = [pure, Sampler(), replace(pure, top_p=0.9), None, replace(pure, sequence=1), replace(pure, temperature=9.0)]
+    kinds += [replace(pure, round=1), replace(pure, top_p=0.9, round=1)]
     setting = replace(setting, max_rows=len(text) * len(kinds))
     sessions = [setting.session() for _ in kinds]
     together = forward_many(

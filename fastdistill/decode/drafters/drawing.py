@@ -73,7 +73,7 @@ class Drawing:
             keys = np.log(laws)
         if not self._sampler.temperature:
             return keys, laws
-        chance = {"seed": self._sampler.seed, "sequence": self._sampler.sequence}
+        chance = {"seed": self._sampler.seed, "sequence": self._sampler.sequence, "round": self._sampler.round}
         for row, (position, index) in enumerate(zip(positions, indices, strict=True)):
             if self.sampled:
                 chance |= {"purpose": DRAFT, "round": self._round % MOST_ROUNDS, "index": index}
