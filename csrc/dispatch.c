@@ -221,3 +221,9 @@ void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32
 {
     fd_kernels->jacobi_step(rows, n, iterate, drawn, next, prefix, stationary, bonus, converged);
 }
+int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
+                            const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
+                            uint64_t *workspace)
+{
+    return fd_kernels->draft_and_verify(branches, n, count, states, tokens, scores, steps, mask_token, drafts, drafted, workspace);
+}

@@ -142,6 +142,14 @@ void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, con
 void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
                     int8_t *stationary, int32_t *bonus, int8_t *converged);
 
+/* ---- masked diffusion: texts of n < 2^31 positions, masked where they hold the mask token ---- */
+/* states, tokens, scores (branches, n), 1 <= branches <= 1 + count; steps (count, 3), each start, end, quota -> drafted (drafts, n), of
+ * which min(drafts, count - accepted) are filled; workspace (n,).  Returns accepted; or -1 - i where step i does not fit; or
+ * -1 - count - i where element i of tokens is the mask token and a step would commit it. */
+int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
+                            const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
+                            uint64_t *workspace);
+
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {
     FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */

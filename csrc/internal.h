@@ -123,6 +123,9 @@ struct fd_kernels {
     void (*fixed_point_prefix)(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix);
     void (*jacobi_step)(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
                         int8_t *stationary, int32_t *bonus, int8_t *converged);
+    int64_t (*draft_and_verify)(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
+                                const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
+                                uint64_t *workspace);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

@@ -27,6 +27,7 @@
 #include "verify_tree.c"
 #include "fixed_point_prefix.c"
 #include "jacobi_step.c"
+#include "draft_and_verify.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -61,6 +62,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .verify_tree = verify_tree,
     .fixed_point_prefix = fixed_point_prefix,
     .jacobi_step = jacobi_step,
+    .draft_and_verify = draft_and_verify,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -1,6 +1,7 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
 from fastdistill.kernels.build_tree import BuiltTree, build_tree
+from fastdistill.kernels.draft_and_verify import Drafted, draft_and_verify
 from fastdistill.kernels.exp_log import exp_log
 from fastdistill.kernels.expand_tree import Expansion, expand_tree
 from fastdistill.kernels.find_matches import Matches, find_matches
@@ -23,6 +24,7 @@ from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_w
 
 __all__ = [
     "BuiltTree",
+    "Drafted",
     "Expansion",
     "JacobiStep",
     "LookaheadLayout",
@@ -35,6 +37,7 @@ __all__ = [
     "Verified",
     "build_tree",
     "default_threads",
+    "draft_and_verify",
     "exp_log",
     "expand_tree",
     "find_matches",

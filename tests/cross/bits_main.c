@@ -245,6 +245,31 @@ static uint32_t hash_jacobi_step(void)
     return hash(hash(h, bonus, sizeof bonus), converged, sizeof converged);
 }
 
+static uint32_t hash_draft_and_verify(void)
+{
+    enum { BRANCHES = 4, N = 83, STEPS = 9, MASK = 1 << 30 };
+    int32_t states[BRANCHES * N], tokens[BRANCHES * N], steps[STEPS * 3], drafts[STEPS * N];
+    float *scores = random_floats(BRANCHES * N, 1.0f);
+    uint64_t workspace[N];
+    for (int i = 0; i < STEPS; i++) { steps[3 * i] = i * N / STEPS / 2; steps[3 * i + 1] = N; steps[3 * i + 2] = i % 4; }
+    for (int i = 0; i < BRANCHES * N; i++) {
+        states[i] = random_bits() % 2 ? MASK : (int32_t)(random_bits() % 50);
+        tokens[i] = (int32_t)(random_bits() % 50);
+    }
+    /* Drafts of the first state are the guesses of its branch's copies: those of steps 1 and 2 right, step 3's wrong. */
+    fd_draft_and_verify(1, N, STEPS, states, tokens, scores, steps, MASK, STEPS, drafts, workspace);
+    for (int branch = 1; branch < BRANCHES; branch++) {
+        memcpy(states + branch * N, drafts + (branch - 1) * N, N * sizeof *states);
+        if (branch < 3) {
+            memcpy(tokens + branch * N, tokens, N * sizeof *tokens);
+            memcpy(scores + branch * N, scores, N * sizeof *scores);
+        }
+    }
+    states[3 * N + 7] ^= 1;
+    int64_t accepted = fd_draft_and_verify(BRANCHES, N, STEPS, states, tokens, scores, steps, MASK, 5, drafts, workspace);
+    return hash(hash(hash_start, &accepted, sizeof accepted), drafts, 5 * N * sizeof *drafts);
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -265,6 +290,7 @@ int main(void)
         printf(" verify_tree %08x", hash_verify_tree());
         printf(" fixed_point_prefix %08x", hash_fixed_point_prefix());
         printf(" jacobi_step %08x", hash_jacobi_step());
+        printf(" draft_and_verify %08x", hash_draft_and_verify());
         printf(" lookahead_layout %08x\n", hash_lookahead_layout());
     }
     return 0;
