@@ -149,6 +149,20 @@ void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32
 int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
                             const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
                             uint64_t *workspace);
+enum fd_unmask_score { FD_CONFIDENCE, FD_MARGIN, FD_ENTROPY };              /* top - log_sum_exp; e^that - e^(second - ..); -entropy */
+struct fd_unmask_rule {
+    int32_t score;                          /* enum fd_unmask_score, unless scores are given */
+    float threshold;                        /* the least score that passes; -inf: any */
+    double budget;                          /* the most that entropies of one step sum to, the largest aside; below 0: off */
+    int64_t least, most, explore;
+};
+/* masked, statistics as the score, the budget and explore need them, given, bias, also, each (rows, n) or NULL; quota (rows,) or NULL;
+ * bounds (n,) or NULL: what the score of rank k must exceed -> chosen, ranks, confidence (rows, n), count (rows,); chosen is 0 or 1;
+ * workspace (rows, n) */
+int fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
+                     const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                     const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
+                     int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
 
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {

@@ -28,6 +28,7 @@
 #include "fixed_point_prefix.c"
 #include "jacobi_step.c"
 #include "draft_and_verify.c"
+#include "unmask_select.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -63,6 +64,7 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .fixed_point_prefix = fixed_point_prefix,
     .jacobi_step = jacobi_step,
     .draft_and_verify = draft_and_verify,
+    .unmask_select = unmask_select,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -20,6 +20,7 @@ from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
+from fastdistill.kernels.unmask_select import Unmasked, UnmaskRule, unmask_select
 from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_workspace
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "RowStatistics",
     "Sampler",
     "TreeLayout",
+    "UnmaskRule",
+    "Unmasked",
     "Verified",
     "build_tree",
     "default_threads",
@@ -59,6 +62,7 @@ __all__ = [
     "set_isa",
     "show_layout",
     "tree_layout",
+    "unmask_select",
     "verify_tree",
     "verify_tree_workspace",
 ]

@@ -1,0 +1,199 @@
+"""Which masked positions a step of diffusion decoding commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_array, check_integer, check_number, check_status, ffi, lib, pointer
+from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.kernels.threads import check_threads
+
+_SCORES = {"confidence": "FD_CONFIDENCE", "margin": "FD_MARGIN", "entropy": "FD_ENTROPY", "given": "FD_CONFIDENCE"}
+_READ = {
+    "confidence": ("top", "log_sum_exp"),
+    "margin": ("top", "second", "log_sum_exp"),
+    "entropy": ("entropy",),
+    "given": (),
+}  # fields of RowStatistics
+_LARGEST_THRESHOLD = {"confidence": (0, 1), "margin": (0, 1), "entropy": (0, np.inf), "given": (-np.inf, np.inf)}
+_MOST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class UnmaskRule:
+    """How many of the best positions are taken.  Positions rank by score, the highest first, ties by position.
+
+    score      "confidence"  log p of the best token, or of the one that was drawn
+               "margin"      p of the best token minus p of the second
+               "entropy"     minus the entropy
+               "given"       any other, passed with the call
+    threshold  passes while the confidence or the margin, in [0, 1], or a given score is no lower; the entropy, in nats, no higher
+    factor     passes n while (n + 1) (1 - p) < factor, with p the n-th confidence; 1 is the bound below which greedy in parallel
+               is greedy in sequence
+    budget     passes while the entropies, in nats, sum to no more, the largest of them aside
+    least      so many at least, the best, where no limit is lower; 0 or more
+    most       so many at most
+    explore    where fewer pass, they and the one of highest entropy among the others are taken, in place of `least`
+
+    What is None limits nothing; a position has to pass all that is not.
+
+    raises  ArgumentError
+    """
+
+    score: str = "confidence"
+    threshold: float | None = None
+    factor: float | None = None
+    budget: float | None = None
+    least: int = 1
+    most: int | None = None
+    explore: int = 0
+
+    def __post_init__(self) -> None:
+        if self.score not in _SCORES:
+            raise ArgumentError(f"score must be one of {', '.join(_SCORES)}, got {self.score!r}")
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, *_LARGEST_THRESHOLD[self.score])
+        if self.factor is not None:
+            check_number("factor", self.factor, 0, np.inf)
+            if self.score != "confidence":
+                raise ArgumentError(f"factor bounds confidences: it needs the score confidence, got {self.score}")
+        if self.budget is not None:
+            check_number("budget", self.budget, 0, np.inf)
+        check_integer("least", self.least, 0, _MOST)
+        if self.most is not None:
+            check_integer("most", self.most, max(self.least, 1), _MOST)
+        check_integer("explore", self.explore, 0, _MOST)
+
+
+class Unmasked(NamedTuple):
+    """What a step commits; of a single row (n,) count is a NumPy scalar.
+
+    chosen      bool (..., n)
+    count       int32 (...)       how many were chosen
+    ranks       int32 (..., n)    0 the best; -1 where not eligible
+    confidence  float32 (..., n)  the score that ranked, bias included; NaN where not eligible
+    """
+
+    chosen: np.ndarray
+    count: np.ndarray | np.int32
+    ranks: np.ndarray
+    confidence: np.ndarray
+
+
+def unmask_select(
+    statistics: RowStatistics | None,
+    masked: np.ndarray,
+    rule: UnmaskRule,
+    *,
+    quota: np.ndarray | int | None = None,
+    log_probs: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    also: np.ndarray | None = None,
+    threads: int | None = 1,
+) -> Unmasked:
+    """The best of the eligible positions, as many as the rule and the quota say: eligible is what is masked and has a score.
+
+    statistics  RowStatistics of (..., n) rows; None where neither score nor budget nor explore needs them
+    masked      bool (..., n)
+    rule        UnmaskRule
+    quota       int32 (...), or one for all rows: at most so many, 0 or more; without threshold, factor and budget just so many
+    log_probs   float32 (..., n), of drawn tokens, in place of the best tokens' for the score confidence
+    scores      float32 (..., n), for the score given
+    bias        float32 (..., n), added to the score: log g lets a confidence count g times
+    also        bool (..., n), taken too where eligible, whatever the limits
+    returns     Unmasked
+    raises      ArgumentError
+    source      Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM; Ben-Hamu et al. 2025, EB-sampler; see docs/kernels/unmask_select.md
+    """
+    if not isinstance(rule, UnmaskRule):
+        raise ArgumentError(f"rule must be an UnmaskRule, got {type(rule).__name__}")
+    shape = check_array("masked", masked, np.bool_, (None,) * max(1, getattr(masked, "ndim", 1)))
+    leading, n = shape[:-1], shape[-1]
+    given = _given(rule, log_probs, scores, shape)
+    fields = _fields(statistics, rule, given is not None, shape)
+    for name, array, dtype in (("bias", bias, np.float32), ("also", also, np.bool_)):
+        if array is not None:
+            check_array(name, array, dtype, shape)
+    chosen, ranks, confidence = np.empty(shape, np.bool_), np.empty(shape, np.int32), np.empty(shape, np.float32)
+    count, workspace = np.empty(leading, np.int32), np.empty(masked.size, np.uint64)
+    status = lib.fd_unmask_select(
+        count.size, n, pointer(masked.view(np.int8)), *fields, pointer(given), pointer(bias),
+        pointer(None if also is None else also.view(np.int8)), pointer(_quota(quota, leading)), pointer(_bounds(rule.factor, n)),
+        _native(rule), pointer(chosen.view(np.int8)), pointer(count), pointer(ranks), pointer(confidence), pointer(workspace),
+        check_threads(threads),
+    )  # fmt: skip
+    check_status("unmask_select", status)
+    return Unmasked(chosen, count[()], ranks, confidence)
+
+
+def _given(
+    rule: UnmaskRule, log_probs: np.ndarray | None, scores: np.ndarray | None, shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """What stands for the score of statistics, if anything does."""
+    for name, array, score in (("log_probs", log_probs, "confidence"), ("scores", scores, "given")):
+        if array is not None and rule.score != score:
+            raise ArgumentError(f"{name} must be None with the score {rule.score}, got {type(array).__name__}")
+        if array is not None:
+            check_array(name, array, np.float32, shape)
+    if rule.score == "given" and scores is None:
+        raise ArgumentError(f"scores must be float32 {shape} with the score given, got None")
+    return scores if log_probs is None else log_probs
+
+
+def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, shape: tuple[int, ...]) -> list[Any]:
+    """Pointers to top, second, log_sum_exp and entropy; NULL where nothing reads them."""
+    read = () if given else _READ[rule.score]
+    if rule.budget is not None or rule.explore:
+        read = (*read, "entropy")
+    if read and not isinstance(statistics, RowStatistics):
+        raise ArgumentError(
+            f"statistics must be RowStatistics: the rule needs {read[0]}, got {type(statistics).__name__}"
+        )
+    pointers = []
+    for name in ("top", "second", "log_sum_exp", "entropy"):
+        field = getattr(statistics, name) if name in read else None
+        if field is not None:
+            check_array(f"statistics.{name}", field, np.float32, shape)
+        pointers.append(pointer(field))
+    return pointers
+
+
+def _quota(quota: np.ndarray | int | None, leading: tuple[int, ...]) -> np.ndarray | None:
+    """One for each row, if there is any."""
+    if quota is None:
+        return None
+    if not isinstance(quota, np.ndarray):
+        return np.full(leading, check_integer("quota", quota, 0, _MOST), np.int32)
+    check_array("quota", quota, np.int32, leading)
+    if quota.size and quota.min() < 0:
+        raise ArgumentError(f"quota must be 0 or more, got {quota.min()}")
+    return quota
+
+
+@lru_cache(maxsize=64)
+def _native(rule: UnmaskRule) -> Any:
+    """The rule for C."""
+    threshold = -np.inf
+    if rule.threshold is not None:
+        with np.errstate(divide="ignore", over="ignore"):  # log 0; beyond the float32 numbers
+            signed = -rule.threshold if rule.score == "entropy" else rule.threshold
+            threshold = np.float32(np.log(rule.threshold) if rule.score == "confidence" else signed)
+    most = _MOST if rule.most is None else rule.most
+    budget = -1 if rule.budget is None else rule.budget
+    fields = getattr(lib, _SCORES[rule.score]), float(threshold), budget, rule.least, most, rule.explore
+    return ffi.new("struct fd_unmask_rule *", fields)
+
+
+@lru_cache(maxsize=16)
+def _bounds(factor: float | None, n: int) -> np.ndarray | None:
+    """float32 (n,), what the log confidence of each rank has to exceed: log(1 - factor / (k + 1)), k from 1; NaN: nothing."""
+    if factor is None:
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.log1p(-factor / np.arange(2, n + 2)).astype(np.float32)
