@@ -227,11 +227,11 @@ int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const in
 {
     return fd_kernels->draft_and_verify(branches, n, count, states, tokens, scores, steps, mask_token, drafts, drafted, workspace);
 }
-int fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                     const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
-                     const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
-                     int32_t *ranks, float *confidence, uint64_t *workspace, int threads)
+void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
+                      const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                      const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
+                      int32_t *ranks, float *confidence, uint64_t *workspace, int threads)
 {
-    return fd_kernels->unmask_select(rows, n, masked, top, second, log_sum_exp, entropy, given, bias, also, quota, bounds, rule, chosen,
-                                     count, ranks, confidence, workspace, threads);
+    fd_kernels->unmask_select(rows, n, masked, top, second, log_sum_exp, entropy, given, bias, also, quota, bounds, rule, chosen,
+                              count, ranks, confidence, workspace, threads);
 }

@@ -159,10 +159,10 @@ struct fd_unmask_rule {
 /* masked, statistics as the score, the budget and explore need them, given, bias, also, each (rows, n) or NULL; quota (rows,) or NULL;
  * bounds (n,) or NULL: what the score of rank k must exceed -> chosen, ranks, confidence (rows, n), count (rows,); chosen is 0 or 1;
  * workspace (rows, n) */
-int fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                     const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
-                     const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
-                     int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
+void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
+                      const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                      const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
+                      int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
 
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
 enum fd_op_kind {

@@ -126,10 +126,10 @@ struct fd_kernels {
     int64_t (*draft_and_verify)(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
                                 const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
                                 uint64_t *workspace);
-    int (*unmask_select)(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                         const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
-                         const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
-                         int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
+    void (*unmask_select)(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
+                          const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                          const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
+                          int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

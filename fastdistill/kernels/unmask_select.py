@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integer, check_number, check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import check_array, check_integer, check_number, ffi, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.threads import check_threads
 
+# Codes for C, which does not look at them where scores are given; fields of RowStatistics that each score is made of.
 _SCORES = {"confidence": "FD_CONFIDENCE", "margin": "FD_MARGIN", "entropy": "FD_ENTROPY", "given": "FD_CONFIDENCE"}
-_READ = {
+_READ: dict[str, tuple[str, ...]] = {
     "confidence": ("top", "log_sum_exp"),
     "margin": ("top", "second", "log_sum_exp"),
     "entropy": ("entropy",),
     "given": (),
-}  # fields of RowStatistics
-_LARGEST_THRESHOLD = {"confidence": (0, 1), "margin": (0, 1), "entropy": (0, np.inf), "given": (-np.inf, np.inf)}
+}
+_THRESHOLDS = {"confidence": (0, 1), "margin": (0, 1), "entropy": (0, np.inf), "given": (-np.inf, np.inf)}
 _MOST = 2**31 - 1
 
 
@@ -54,16 +55,14 @@ class UnmaskRule:
     explore: int = 0
 
     def __post_init__(self) -> None:
-        if self.score not in _SCORES:
+        if self.score not in list(_SCORES):
             raise ArgumentError(f"score must be one of {', '.join(_SCORES)}, got {self.score!r}")
-        if self.threshold is not None:
-            check_number("threshold", self.threshold, *_LARGEST_THRESHOLD[self.score])
-        if self.factor is not None:
-            check_number("factor", self.factor, 0, np.inf)
-            if self.score != "confidence":
-                raise ArgumentError(f"factor bounds confidences: it needs the score confidence, got {self.score}")
-        if self.budget is not None:
-            check_number("budget", self.budget, 0, np.inf)
+        for name, range in (("threshold", _THRESHOLDS[self.score]), ("factor", (0, np.inf)), ("budget", (0, np.inf))):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, check_number(name, value, *range))
+        if self.factor is not None and self.score != "confidence":
+            raise ArgumentError(f"factor bounds confidences: it needs the score confidence, got {self.score}")
         check_integer("least", self.least, 0, _MOST)
         if self.most is not None:
             check_integer("most", self.most, max(self.least, 1), _MOST)
@@ -80,7 +79,7 @@ class Unmasked(NamedTuple):
     """
 
     chosen: np.ndarray
-    count: np.ndarray | np.int32
+    count: np.ndarray | np.int32  # type: ignore[assignment]
     ranks: np.ndarray
     confidence: np.ndarray
 
@@ -122,13 +121,12 @@ def unmask_select(
             check_array(name, array, dtype, shape)
     chosen, ranks, confidence = np.empty(shape, np.bool_), np.empty(shape, np.int32), np.empty(shape, np.float32)
     count, workspace = np.empty(leading, np.int32), np.empty(masked.size, np.uint64)
-    status = lib.fd_unmask_select(
+    lib.fd_unmask_select(
         count.size, n, pointer(masked.view(np.int8)), *fields, pointer(given), pointer(bias),
         pointer(None if also is None else also.view(np.int8)), pointer(_quota(quota, leading)), pointer(_bounds(rule.factor, n)),
         _native(rule), pointer(chosen.view(np.int8)), pointer(count), pointer(ranks), pointer(confidence), pointer(workspace),
         check_threads(threads),
     )  # fmt: skip
-    check_status("unmask_select", status)
     return Unmasked(chosen, count[()], ranks, confidence)
 
 
@@ -176,17 +174,23 @@ def _quota(quota: np.ndarray | int | None, leading: tuple[int, ...]) -> np.ndarr
     return quota
 
 
+def _least_score(rule: UnmaskRule) -> float:
+    """The threshold as a score; without one, -inf."""
+    if rule.threshold is None:
+        return -np.inf
+    if rule.score == "confidence":
+        return float(np.log(rule.threshold))
+    return -rule.threshold if rule.score == "entropy" else rule.threshold
+
+
 @lru_cache(maxsize=64)
 def _native(rule: UnmaskRule) -> Any:
     """The rule for C."""
-    threshold = -np.inf
-    if rule.threshold is not None:
-        with np.errstate(divide="ignore", over="ignore"):  # log 0; beyond the float32 numbers
-            signed = -rule.threshold if rule.score == "entropy" else rule.threshold
-            threshold = np.float32(np.log(rule.threshold) if rule.score == "confidence" else signed)
-    most = _MOST if rule.most is None else rule.most
+    with np.errstate(divide="ignore", over="ignore"):  # log 0; beyond the float32 numbers
+        threshold = float(np.float32(_least_score(rule)))
     budget = -1 if rule.budget is None else rule.budget
-    fields = getattr(lib, _SCORES[rule.score]), float(threshold), budget, rule.least, most, rule.explore
+    most = _MOST if rule.most is None else rule.most
+    fields = getattr(lib, _SCORES[rule.score]), threshold, budget, rule.least, most, rule.explore
     return ffi.new("struct fd_unmask_rule *", fields)
 
 

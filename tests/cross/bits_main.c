@@ -270,6 +270,32 @@ static uint32_t hash_draft_and_verify(void)
     return hash(hash(hash_start, &accepted, sizeof accepted), drafts, 5 * N * sizeof *drafts);
 }
 
+static uint32_t hash_unmask_select(void)
+{
+    enum { ROWS = 40, N = 83 };
+    int8_t *masked = random_bytes(ROWS * N), chosen[ROWS * N];
+    float *top = random_floats(ROWS * N, 9.0f), *second = malloc(ROWS * N * 4), *total = malloc(ROWS * N * 4), *entropy = malloc(ROWS * N * 4);
+    float confidence[ROWS * N];
+    int32_t count[ROWS], ranks[ROWS * N];
+    uint64_t *workspace = malloc(ROWS * N * sizeof *workspace);
+    uint32_t h = hash_start;
+    for (int i = 0; i < ROWS * N; i++) {
+        masked[i] &= 1;
+        second[i] = top[i] - (float)(random_bits() % 5);
+        total[i] = top[i] + (float)(random_bits() % 64) * 0x1p-5f;
+        entropy[i] = (float)(random_bits() % 64) * 0x1p-4f;
+    }
+    for (int score = FD_CONFIDENCE; score <= FD_ENTROPY; score++) {
+        struct fd_unmask_rule rule = {score, score == FD_MARGIN ? 0.5f : -0.7f, 9.0, 2, 20, 3};
+        fd_unmask_select(ROWS, N, masked, top, second, total, entropy, NULL, NULL, NULL, NULL, NULL, &rule, chosen, count, ranks, confidence,
+                         workspace, 1);
+        for (int i = 0; i < ROWS * N; i++) confidence[i] = masked[i] ? confidence[i] : 0.0f;         /* a NaN's sign is the machine's */
+        h = hash(hash(hash(h, chosen, sizeof chosen), count, sizeof count), ranks, sizeof ranks);
+        h = hash(h, confidence, sizeof confidence);
+    }
+    return h;
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -291,7 +317,8 @@ int main(void)
         printf(" fixed_point_prefix %08x", hash_fixed_point_prefix());
         printf(" jacobi_step %08x", hash_jacobi_step());
         printf(" draft_and_verify %08x", hash_draft_and_verify());
-        printf(" lookahead_layout %08x\n", hash_lookahead_layout());
+        printf(" lookahead_layout %08x", hash_lookahead_layout());
+        printf(" unmask_select %08x\n", hash_unmask_select());
     }
     return 0;
 }

@@ -11,6 +11,7 @@ import pytest
 
 from fastdistill.kernels import (
     Sampler,
+    UnmaskRule,
     exp_log,
     expand_tree,
     gumbel_noise,
@@ -18,6 +19,7 @@ from fastdistill.kernels import (
     probabilities,
     quantize_rows,
     row_statistics,
+    unmask_select,
 )
 
 UPWARD = {"x86_64": 0x800, "aarch64": 0x400000}.get(platform.machine())  # FE_UPWARD of fenv.h
@@ -37,6 +39,7 @@ def test_the_callers_rounding_mode_changes_no_bit(isa):
             *row_statistics(x),
             *expand_tree(x, x[:, 0].copy(), 9),
             probabilities(x, Sampler(0.75)),
+            unmask_select(row_statistics(x.reshape(48, 20)), np.ones(48, bool), UnmaskRule("margin")).confidence,
             linear(x, "q8", codes, scale),
             linear(x, "f32", x),
         ]

@@ -208,6 +208,24 @@ def test_factor_is_the_largest_count_that_its_formula_allows(isa, seed, factor):
     assert found.count == max((n for n in range(1, 41) if left[n - 1] < factor), default=0)
 
 
+def test_factor_is_not_reached_by_what_equals_it(isa):
+    """n = 1: 2 (1 - p) < factor, also where the confidence is so high that 1 - p is lost in float32."""
+
+    def count(log_prob, factor):
+        rule, log_probs = UnmaskRule(factor=factor, least=0), np.array([log_prob], np.float32)
+        return unmask_select(None, np.ones(1, bool), rule, log_probs=log_probs).count
+
+    half, sure = np.float32(np.log(0.5)), np.float32(np.log1p(-1e-10))
+    assert [count(p, 1.0) for p in (np.nextafter(half, np.float32(-1)), half, np.nextafter(half, np.float32(0)))] == [
+        0,
+        0,
+        1,
+    ]
+    assert [count(sure, factor) for factor in (1.9e-10, 2.1e-10)] == [0, 1]
+    assert [count(p, 0) for p in (0.0, sure)] == [0, 0]
+    assert [count(-np.inf, factor) for factor in (1.9, 2.0, 2.1, np.inf)] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_what_factor_one_takes_is_the_joint_argmax(isa, seed):
     """Fast-dLLM's theorem: tokens so certain are, taken apart, what they are taken together."""
