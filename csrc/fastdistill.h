@@ -221,6 +221,8 @@ struct fd_pass {
     int64_t reads;
     const int32_t *read_rows;               /* (reads,) */
     const int32_t *wanted_tokens;           /* (reads,) tokens whose log probability is wanted; or NULL */
+    const int32_t *banned;                  /* tokens whose logits are -inf: of each row banned[bans[row][0]] up to bans[row][1], ... */
+    const int64_t *bans;                    /* ... ascending; (reads, 2) or NULL */
     struct fd_draw *draws;                  /* (reads,) or NULL: tokens that the head draws, as fd_sample would -> ... */
     int32_t *drawn;                         /* ... (reads,) */
     float *logits;                          /* (reads, vocab) or NULL */

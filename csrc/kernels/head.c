@@ -1,6 +1,7 @@
 /* head.c - the output head: logits chunk by chunk, statistics of each chunk at once, so that logits need not be kept.
  *
- * One task is one chunk of the vocabulary for all rows that are read; the weights of a chunk are read once.
+ * One task is one chunk of the vocabulary for all rows that are read; the weights of a chunk are read once.  Banned tokens lose their
+ * logits before anything looks at them.
  *
  * A row whose sampler has a temperature T alone is drawn here, the token of sample.c: the first largest key
  * fl(fl(fl(z - top) / T) + g).  The row's top is only known at the end.  So a chunk leaves `most`, the largest of such keys under
@@ -76,6 +77,18 @@ static float head_most(const float *z, int64_t n, int64_t token, float top, stru
     return most;
 }
 
+/* Of the row's n logits from `token` on, those of banned tokens: as if the weights had said -inf. */
+static void head_ban(const struct fd_pass *pass, int64_t row, float *z, int64_t token, int64_t n)
+{
+    if (!pass->bans) return;
+    const int32_t *at = pass->banned + pass->bans[2 * row], *end = pass->banned + pass->bans[2 * row + 1];
+    for (const int32_t *last = end; at < last;) {
+        const int32_t *middle = at + (last - at) / 2;
+        if (*middle < token) at = middle + 1; else last = middle;
+    }
+    for (; at < end && *at < token + n; at++) z[*at - token] = -INFINITY;
+}
+
 static void op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t chunk)
 {
     const struct fd_weight *weight = op->weights[0];
@@ -87,7 +100,8 @@ static void op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t 
         int64_t rows = fd_min(FD_HEAD_ROWS, pass->reads - row);
         linear_tiles(&job, row, row + rows, tile, tile + tiles);
         for (int64_t r = 0; r < rows; r++) {
-            const float *logits = z + r * FD_CHUNK;
+            float *logits = z + r * FD_CHUNK;
+            head_ban(pass, row + r, logits, token, n);
             struct head_chunk c = {statistics_of_chunk(logits, n, token), -INFINITY};
             struct gumbel g;
             struct fd_draw *draw = head_draw_of(pass, row + r, &g);
@@ -133,6 +147,7 @@ static int32_t head_draw(const struct fd_op *op, const struct fd_pass *pass, int
         int64_t n = fd_min(FD_CHUNK, weight->outputs - token);
         struct sample_best best;
         linear_tiles(&job, row, row + 1, tile, tile + fd_ceil(n, FD_LANES));
+        head_ban(pass, row, z, token, n);
         head_keys(z, n, token, top, temperature, g, reached, &best);
         float key = fd_max_lane(best.key);
         int32_t first = sample_fold(best);

@@ -140,6 +140,8 @@ class CallableSession:
 
     def _result(self, parts: list[np.ndarray], read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:
         logits = np.concatenate([np.empty((0, self.vocab_size), np.float32), *parts])
+        if read.banned is not None:
+            logits[:, read.banned] = -np.inf
         statistics = row_statistics(logits)
         tokens = draw(read, statistics, logits, positions, lambda row: seen[row], threads=1)
         log_probs = None

@@ -118,6 +118,7 @@ def _joined(shares: list[Share]) -> ForwardPass:
     wanted = None
     if any(share.read.log_prob_of is not None for share in shares):
         wanted = joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
+    banned, bans = _bans([(share.read.banned, len(share.reads)) for share in shares])
     draws = None
     if any(draws_in_head(share.read) for share in shares):
         draws = joined([_draws(share.read, len(share.reads)) for share in shares])
@@ -133,6 +134,8 @@ def _joined(shares: list[Share]) -> ForwardPass:
         caches=[share.session.cache for share in shares],
         read_rows=joined([share.reads for share in shares], rows),
         wanted_tokens=wanted,
+        banned=banned,
+        bans=bans,
         want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
         want_hidden=any(share.read.hidden for share in shares),
         draws=draws,
@@ -200,6 +203,24 @@ def _draws(read: Read, n: int) -> np.ndarray:
         sampler = read.sampler
         draws[:] = sampler.seed, 0, sampler.sequence, sampler.round, sampler.temperature
     return draws
+
+
+def _bans(wanted: list[tuple[np.ndarray | None, int]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`banned` and `bans` of a pass, from (tokens, reads) of each share; shares that ban the same have one list."""
+    if all(tokens is None for tokens, _ in wanted):
+        return None, None
+    lists: dict[bytes, tuple[int, int]] = {}
+    parts: list[np.ndarray] = []
+    spans, end = [], 0
+    for tokens, _ in wanted:
+        ascending = np.empty(0, np.int32) if tokens is None else np.sort(tokens)
+        key = ascending.tobytes()
+        if key not in lists:
+            parts.append(ascending)
+            lists[key] = end, end + len(ascending)
+            end += len(ascending)
+        spans.append(lists[key])
+    return np.concatenate(parts), np.repeat(np.array(spans, np.int64), [reads for _, reads in wanted], axis=0)
 
 
 def _or_zeros(array: np.ndarray | None, n: int) -> np.ndarray:

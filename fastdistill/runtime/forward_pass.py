@@ -28,6 +28,8 @@ class ForwardPass:
     caches: list[KVCache]
     read_rows: np.ndarray  # int32 (reads,)
     wanted_tokens: np.ndarray | None = None  # int32 (reads,)
+    banned: np.ndarray | None = None  # int32: tokens whose logits are -inf; of read row i, ascending,
+    bans: np.ndarray | None = None  # banned[bans[i, 0] : bans[i, 1]]; int64 (reads, 2)
     want_logits: bool = False
     want_hidden: bool = False
     draws: np.ndarray | None = None  # DRAW (reads,): what the head draws with

@@ -126,6 +126,7 @@ class NativeExecutor:
         p.runs, p.run_offsets = pointer(request.runs), pointer(request.run_offsets)
         p.key_counts, p.most_keys = pointer(key_counts), int(key_counts.max())
         p.read_rows, p.wanted_tokens = pointer(request.read_rows), pointer(request.wanted_tokens)
+        p.banned, p.bans = pointer(request.banned), pointer(request.bans)
         p.draws = pointer(request.draws)
         p.logits = pointer(self._logits) if request.want_logits else ffi.NULL
         return [caches, key_counts]

@@ -23,6 +23,7 @@ class Read:
     sampler      draw a token a row (law 2); chance is keyed by the row's own position and the sampler's round
     allowed      uint32 (reads, ceil(vocab_size / 32)): bit t % 32 of word t // 32 allows token t to be drawn
     log_prob_of  int32 (reads,): tokens whose log probability is wanted
+    banned       int32 (k,): tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
     """
 
     logits: bool = False
@@ -30,6 +31,7 @@ class Read:
     sampler: Sampler | None = None
     allowed: np.ndarray | None = None
     log_prob_of: np.ndarray | None = None
+    banned: np.ndarray | None = None
 
 
 STATISTICS_ONLY = Read()
@@ -74,6 +76,12 @@ def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
         check_array("read.log_prob_of", read.log_prob_of, np.int32, (reads,))
         if read.log_prob_of.size and not (read.log_prob_of.min() >= 0 and read.log_prob_of.max() < vocab_size):
             raise ArgumentError(f"read.log_prob_of must hold tokens in 0..{vocab_size - 1}")
+    if read.banned is not None:
+        check_array("read.banned", read.banned, np.int32, (None,))
+        if read.banned.size and not (read.banned.min() >= 0 and read.banned.max() < vocab_size):
+            raise ArgumentError(f"read.banned must hold tokens in 0..{vocab_size - 1}")
+        if read.banned.size >= vocab_size and len(np.unique(read.banned)) == vocab_size:
+            raise ArgumentError(f"read.banned must leave a token: it bans all {vocab_size}")
 
 
 def draws_in_head(read: Read) -> bool:

@@ -67,8 +67,13 @@ class ReferenceExecutor:
             if op.output in names:
                 taps[names[op.output]] = values[op.output]
         logits = values[plan.ops[-1].output]
-        if not np.isfinite(logits).all():
+        banned = np.zeros(logits.shape, bool)
+        if request.banned is not None and request.bans is not None:
+            for row, (start, end) in enumerate(request.bans):
+                banned[row, request.banned[start:end]] = True
+        if not np.isfinite(logits[~banned]).all():
             raise NotFiniteError("head (exit) met a NaN or an infinity")
+        logits = np.where(banned, np.float32(-np.inf), logits)
         argmax, *rest = row_statistics(logits)
         statistics = (argmax.astype(np.int32), *(field.astype(np.float32) for field in rest))
         log_probs = None
