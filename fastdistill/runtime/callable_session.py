@@ -10,27 +10,40 @@ import numpy as np
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.row_statistics import row_statistics
-from fastdistill.runtime.pending import Pending, nothing_pending
+from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
 
 
 def from_callable(
-    function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int = 1 << 20, max_rows: int = 256
+    function: Callable[[np.ndarray], np.ndarray],
+    vocab_size: int,
+    capacity: int = 1 << 20,
+    max_rows: int = 256,
+    mask_token: int | None = None,
+    logit_shift: int = 0,
 ) -> CallableSession:
     """Make a session of a function.
 
-    function    tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the
-                whole context each time, so law 1 holds as far as the function keeps it
-    raises      ArgumentError when the function returns anything else
+    function     tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the
+                 whole context each time, so law 1 holds as far as the function keeps it
+    mask_token   of a masked diffusion model: row i of the logits is for tokens[i] then, and may look at all tokens
+    logit_shift  1: or for tokens[i + 1], as Dream's
+    raises       ArgumentError when the function returns anything else
     """
-    return CallableSession(function, vocab_size, capacity, max_rows)
+    return CallableSession(function, vocab_size, capacity, max_rows, mask_token, logit_shift)
 
 
 class CallableSession:
-    """The session protocol over a function; trees are run path by path, rows of one node cannot see each other."""
+    """The session protocol over a function, which is called once a node that is read from, with all that the node sees."""
 
     def __init__(
-        self, function: Callable[[np.ndarray], np.ndarray], vocab_size: int, capacity: int, max_rows: int
+        self,
+        function: Callable[[np.ndarray], np.ndarray],
+        vocab_size: int,
+        capacity: int,
+        max_rows: int,
+        mask_token: int | None,
+        logit_shift: int,
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"function must be callable, got {type(function).__name__}")
@@ -38,6 +51,11 @@ class CallableSession:
         self.vocab_size = check_integer("vocab_size", vocab_size, 1, 1 << 30)
         self.capacity = check_integer("capacity", capacity, 1, 1 << 30)
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 30)
+        self.mask_token = mask_token
+        if mask_token is not None:
+            self.mask_token = check_integer("mask_token", mask_token, 0, vocab_size - 1)
+        self.causal = mask_token is None
+        self.logit_shift = check_integer("logit_shift", logit_shift, 0, 1)
         self.tokens = np.empty(0, np.int32)
         self._pending: Pending | None = None
         self.writer: object = None  # as in Session
@@ -57,13 +75,17 @@ class CallableSession:
         tokens: Sequence[int] | np.ndarray | None = None,
         *,
         parents: Sequence[int] | None = None,
+        nodes: Sequence[int] | None = None,
+        replace: tuple[int, int] | None = None,
         rows: str | Sequence[int] = "all",
         read: Read = STATISTICS_ONLY,
         **others: Any,
     ) -> Rows:
-        """As Session.forward, for tokens, parents, rows and read.
+        """As Session.forward, for tokens, parents, nodes, replace, rows and read.
 
-        raises  UnsupportedError for what a plain function cannot do (inputs, nodes, positions, replace, layers, hidden)
+        A function counts positions by its tokens: rows stand where those that they replace stood, in the order of their node.
+
+        raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, hidden)
         """
         check_read(read, None, self.vocab_size)
         refused = [name for name, value in others.items() if value is not None]
@@ -74,13 +96,22 @@ class CallableSession:
             raise CapacityError(f"{len(ids)} rows are more than max_rows = {self.max_rows}")
         reads = read_rows(rows, len(ids))
         check_read(read, len(reads), self.vocab_size)
-        if parents is None:
+        if parents is None and nodes is None and replace is None:
             return self._chain(ids, reads, read)
-        before = self._pending or nothing_pending((self.length, self.length), 0)
-        after = before.extended(ids, None, parents, None, self.length)
-        paths = [np.concatenate([self.tokens, after.tokens[after.seen_by(before.rows + int(row))]]) for row in reads]
-        logits = [self._logits(path)[-1:] for path in paths]
-        result = self._result(logits, read, after.positions[before.rows + reads], paths)
+        before = pending_over(self._pending, replace, self.length, 0)
+        start, end = before.hides
+        after = before.extended(ids, nodes, parents, None, start)
+        numbers = before.rows + reads
+        logits = np.empty((len(reads), self.vocab_size), np.float32)
+        texts: dict[int, np.ndarray] = {}  # of each node: the tokens that it sees
+        for node in np.unique(after.nodes[numbers]).tolist():
+            rows_seen = after.seen_by(node)
+            texts[node] = np.concatenate([self.tokens[:start], after.tokens[rows_seen], self.tokens[end:]])
+            of_node = np.flatnonzero(after.nodes[numbers] == node)
+            places = [start + int(np.flatnonzero(rows_seen == row)[0]) for row in numbers[of_node]]
+            logits[of_node] = self._logits(texts[node])[places]
+        seen = [texts[node] for node in after.nodes[numbers].tolist()]
+        result = self._result(logits, read, after.positions[numbers], seen)
         self._pending = after
         return result
 
@@ -91,8 +122,14 @@ class CallableSession:
             raise CapacityError(f"{len(ids)} rows after {self.length} do not fit a capacity of {self.capacity}")
         context = np.concatenate([self.tokens, ids])
         positions = self.length + reads
-        logits = [self._logits(context)[positions]] if len(reads) else []
-        result = self._result(logits, read, positions, [context[: position + 1] for position in positions])
+        seen = [context[: position + 1] for position in positions]
+        logits = np.empty((len(reads), self.vocab_size), np.float32)
+        if self.causal and len(reads):
+            logits[:] = self._logits(context)[positions]
+        elif not self.causal:  # rows of a chain do not see those after them
+            for row, text in enumerate(seen):
+                logits[row] = self._logits(text)[-1]
+        result = self._result(logits, read, positions, seen)
         self.tokens = context
         return result
 
@@ -111,11 +148,11 @@ class CallableSession:
         pending = self._pending or nothing_pending((self.length, self.length), 0)
         kept = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True).tolist()
         pending.check_path(kept)
-        if self.length + len(kept) > self.capacity:
-            raise CapacityError(
-                f"keeping {len(kept)} rows after {self.length} does not fit a capacity of {self.capacity}"
-            )
-        self.tokens = np.concatenate([self.tokens, pending.tokens[kept].astype(np.int32)])
+        start, end = pending.hides
+        length = self.length - (end - start) + len(kept)
+        if length > self.capacity:
+            raise CapacityError(f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}")
+        self.tokens = np.concatenate([self.tokens[:start], pending.tokens[kept], self.tokens[end:]]).astype(np.int32)
         self._pending = None
 
     def truncate(self, length: int) -> None:
@@ -125,7 +162,9 @@ class CallableSession:
 
     def fork(self) -> CallableSession:
         """A session of its own with the same committed tokens."""
-        other = CallableSession(self._function, self.vocab_size, self.capacity, self.max_rows)
+        other = CallableSession(
+            self._function, self.vocab_size, self.capacity, self.max_rows, self.mask_token, self.logit_shift
+        )
         other.tokens = self.tokens
         return other
 
@@ -138,8 +177,7 @@ class CallableSession:
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits
 
-    def _result(self, parts: list[np.ndarray], read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:
-        logits = np.concatenate([np.empty((0, self.vocab_size), np.float32), *parts])
+    def _result(self, logits: np.ndarray, read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:
         if read.banned is not None:
             logits[:, read.banned] = -np.inf
         statistics = row_statistics(logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +117,24 @@ class Pending:
             if missing:
                 raise ArgumentError(f"keep got row {row} without row {min(missing)}, which it sees, before it")
             seen.add(row)
+
+
+def pending_over(pending: Pending | None, replace: Any, length: int, layers: int) -> Pending:
+    """The rows that further ones join: those pending, or none yet over what `replace` leaves of `length` committed rows."""
+    if pending is None:
+        return nothing_pending(_hides(replace, length), layers)
+    if replace is not None and _hides(replace, length) != pending.hides:
+        raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {replace}")
+    return pending
+
+
+def _hides(replace: Any, length: int) -> tuple[int, int]:
+    if replace is None:
+        return length, length
+    if not isinstance(replace, (tuple, list)) or len(replace) != 2:
+        raise ArgumentError(f"replace must be (start, end), got {replace!r}")
+    start = check_integer("replace's start", replace[0], 0, length)
+    return start, check_integer("replace's end", replace[1], start, length)
 
 
 def nothing_pending(hides: tuple[int, int], layers: int) -> Pending:

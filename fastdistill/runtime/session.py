@@ -18,7 +18,7 @@ from fastdistill.kernels.boundary import check_array, check_integer, check_integ
 from fastdistill.kernels.sample import sample_workspace
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache
-from fastdistill.runtime.pending import Pending, nothing_pending
+from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, read_rows
 from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 
@@ -251,12 +251,8 @@ class Session:
                 raise ArgumentError(f"positions must have one entry a row, {m}, got {len(positions)}")
         if parents is None and nodes is None and replace is None and layers is None:
             return self._chain(ids, floats, positions, rows, (first, end), read)
-        pending = self._pending
-        if pending is None:
-            pending = nothing_pending(self._hides(replace), end)
-        elif replace is not None and self._hides(replace) != pending.hides:
-            raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {replace}")
-        elif pending.layers != end:
+        pending = pending_over(self._pending, replace, self.length, end)
+        if pending.layers != end:
             raise ArgumentError(f"layers end at {end}, but the pending rows have run through {pending.layers}")
         places = self.capacity + self.max_rows
         if self.length + pending.rows + m > places:
@@ -364,14 +360,6 @@ class Session:
         seen = [pending.seen_by(node) for node in nodes]
         extras = [(self.length + rows, pending.positions[rows]) for rows in seen]
         return node_runs(context, self._positions[context], extras, start)
-
-    def _hides(self, given: tuple[int, int] | None) -> tuple[int, int]:
-        if given is None:
-            return self.length, self.length
-        if not isinstance(given, (tuple, list)) or len(given) != 2:
-            raise ArgumentError(f"replace must be (start, end), got {given!r}")
-        start = check_integer("replace's start", given[0], 0, self.length)
-        return start, check_integer("replace's end", given[1], start, self.length)
 
     def _layers(self, given: tuple[int, int] | None) -> tuple[int, int]:
         count = self.network.plan.num_layers

@@ -706,7 +706,11 @@ def test_a_function_session_refuses_what_the_native_one_refuses():
         (lambda: session.forward([1], rows=3), ArgumentError),
         (lambda: session.forward([1], parents=5), ArgumentError),
         (lambda: session.forward([1], read="logits"), ArgumentError),
-        (lambda: session.forward([1], nodes=[0]), UnsupportedError),
+        (lambda: session.forward([1], nodes=[1]), ArgumentError),
+        (lambda: session.forward([1, 2], nodes=[0]), ArgumentError),
+        (lambda: session.forward([1], replace=(0, 1)), ArgumentError),
+        (lambda: session.forward([1], positions=[0]), UnsupportedError),
+        (lambda: session.forward([1], layers=(0, 1)), UnsupportedError),
         (lambda: session.forward([1], read=Read(hidden=True)), UnsupportedError),
         (lambda: session.prefill([1] * 5), CapacityError),
         (lambda: session.forward([1] * 4), CapacityError),
@@ -719,6 +723,11 @@ def test_a_function_session_refuses_what_the_native_one_refuses():
         assert (session.length, session.tokens.tolist()) == (0, [])
     session.prefill([1] * 4)  # any length, whatever max_rows is
     assert session.length == 4
+    session.forward([1, 2], replace=(3, 4))
+    with pytest.raises(ArgumentError, match="replace must be"):
+        session.forward([1], parents=[0], replace=(2, 4))
+    with pytest.raises(CapacityError):
+        session.keep([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -751,6 +760,99 @@ def test_a_function_cannot_change_the_session_through_its_argument():
     except ValueError:
         return  # the argument was read-only
     assert session.tokens.tolist() == [1, 2]
+
+
+def masked_function(tokens):
+    """Logits that depend on all tokens and on where they stand: what a row sees, and where, shows in every number."""
+    places = np.arange(len(tokens))
+    return np.sin(np.outer(places + 1, np.arange(9)) + np.sum((tokens + 1) * (places + 2) ** 2)).astype(np.float32)
+
+
+def masked_session(**options):
+    return from_callable(masked_function, 9, **({"mask_token": 8} | options))
+
+
+def test_a_function_session_says_how_the_function_predicts():
+    plain, masked = from_callable(masked_function, 9), masked_session(logit_shift=1).fork()
+    assert (plain.causal, plain.mask_token, plain.logit_shift) == (True, None, 0)
+    assert (masked.causal, masked.mask_token, masked.logit_shift) == (False, 8, 1)
+    for wrong in (dict(mask_token=9), dict(mask_token=-1), dict(logit_shift=2)):
+        with pytest.raises(ArgumentError, match=next(iter(wrong))):
+            from_callable(masked_function, 9, **wrong)
+
+
+@given(
+    context=token_lists(0, 6), blocks=st.lists(token_lists(1, 4), min_size=1, max_size=3), branches=st.booleans(), data=st.data()
+)  # fmt: skip
+def test_the_function_is_called_once_a_node_with_all_that_it_sees(context, blocks, branches, data):
+    """A chain of blocks or branches; with `replace`, in place of committed rows."""
+    calls = []
+
+    def function(tokens):
+        calls.append(tokens.tolist())
+        return masked_function(tokens)
+
+    session = from_callable(function, 9, mask_token=8)
+    if context:
+        session.forward(context, nodes=[0] * len(context), parents=[-1], rows=())
+        session.keep(range(len(context)))
+    start = data.draw(st.integers(0, len(context)))
+    end = data.draw(st.integers(start, len(context)))
+    flat = [token for block in blocks for token in block]
+    nodes = [number for number, block in enumerate(blocks) for _ in block]
+    parents = [-1] * len(blocks) if branches else list(range(-1, len(blocks) - 1))
+    reads = data.draw(st.lists(st.integers(0, len(flat) - 1), max_size=6, unique=True))
+    rows = session.forward(flat, nodes=nodes, parents=parents, replace=(start, end), rows=reads, read=LOGITS)
+    texts, first = {}, {}
+    for number, block in enumerate(blocks):
+        before = [] if branches else [token for other in blocks[:number] for token in other]
+        texts[number] = context[:start] + before + block + context[end:]
+        first[number] = start + len(before) - nodes.index(number)
+    assert sorted(calls) == sorted(texts[number] for number in {nodes[row] for row in reads})
+    for row, got in zip(reads, rows.logits, strict=True):
+        number = nodes[row]
+        want = masked_function(np.array(texts[number], np.int32))[first[number] + row]
+        np.testing.assert_array_equal(got, want)
+    last = [row for row, number in enumerate(nodes) if number == len(blocks) - 1 or not branches]
+    session.keep(last)
+    assert session.tokens.tolist() == context[:start] + [flat[row] for row in last] + context[end:]
+    session.truncate(0)
+    assert (session.length, session.pending) == (0, 0)
+
+
+def test_forgetting_pending_rows_keeps_the_rows_that_they_would_have_replaced():
+    session = masked_session()
+    session.prefill([1, 2, 3])
+    session.forward([4, 4], nodes=[0, 0], parents=[-1], replace=(1, 3), rows=())
+    session.truncate(3)
+    assert (session.tokens.tolist(), session.pending) == ([1, 2, 3], 0)
+
+
+def test_rows_of_a_chain_do_not_see_those_after_them_whatever_the_function_looks_at():
+    got = masked_session().forward([1, 2, 3], read=LOGITS)
+    want = [masked_function(np.array([1, 2, 3][:n]))[-1] for n in (1, 2, 3)]
+    np.testing.assert_array_equal(got.logits, want)
+
+
+@given(context=token_lists(1, 6), block=token_lists(1, 5), data=st.data())
+def test_nodes_over_a_function_are_nodes_over_the_model_that_it_is(context, block, data):
+    """The function is a session of the native model, all its rows in one node: full attention."""
+    inner = PLAIN.session()
+
+    def function(tokens):
+        inner.truncate(0)
+        return inner.forward(tokens, nodes=[0] * len(tokens), parents=[-1], read=LOGITS).logits
+
+    session = from_callable(function, PLAIN.vocab, mask_token=7)
+    session.forward(context, nodes=[0] * len(context), parents=[-1], rows=())
+    session.keep(range(len(context)))
+    start = data.draw(st.integers(0, len(context) - 1))
+    two = [*block, *block]  # as two branches: the function's buffer is the same in both calls
+    nodes = [0] * len(block) + [1] * len(block)
+    rows = session.forward(two, nodes=nodes, parents=[-1, -1], replace=(start, len(context)), read=LOGITS)
+    text = context[:start] + block
+    want = PLAIN.session().forward(text, nodes=[0] * len(text), parents=[-1], read=LOGITS).logits[start:]
+    np.testing.assert_array_equal(bits(rows.logits), bits(np.concatenate([want, want])))
 
 
 # ---- any sequence of calls ----
