@@ -39,6 +39,26 @@ static inline vf vf_exp(vf x)
     return vf_select(vf_equal(x, x), p, x);
 }
 
+/* exp of x <= 0 or NaN, with fewer steps: the bits of vf_exp, but below -86.2 perhaps for the last.  *clamped is x, but -87 below
+ * that: where the result is 0 it is finite. */
+static inline vf vf_exp_negative(vf x, vf *clamped)
+{
+    vf inside = *clamped = vf_max(vf_set1(-87.0f), x);
+    vi n = vi_round(vf_mul(inside, vf_set1(1.44269504f)));
+    vf nf = vf_from_int(n);
+    vf r = vf_fnma(nf, vf_set1(0.693145752f), inside);
+    r = vf_fnma(nf, vf_set1(1.42860677e-6f), r);
+    vf p = vf_fma(r, vf_set1(1.0f / 5040), vf_set1(1.0f / 720));
+    p = vf_fma(r, p, vf_set1(1.0f / 120));
+    p = vf_fma(r, p, vf_set1(1.0f / 24));
+    p = vf_fma(r, p, vf_set1(1.0f / 6));
+    p = vf_fma(r, p, vf_set1(0.5f));
+    p = vf_fma(r, p, vf_set1(1.0f));
+    p = vf_fma(r, p, vf_set1(1.0f));
+    p = vf_of_bits(vi_add(vi_of_bits(p), vi_shl(n, 23)));               /* p 2^n, a normal number; NaN stays one: its n << 23 is 0 */
+    return vf_select(vf_less(x, vf_set1(-86.98f)), vf_zero(), p);
+}
+
 /* log of a positive normal number: x = 2^e m, m in [1/sqrt 2, sqrt 2), s = (m - 1) / (m + 1), |s| <= 0.1716, and
  * log m = 2 s (1 + s^2/3 + ... + s^8/9), remainder below s^10 / 11 = 2.1e-9 of it.  Within 2 ulp, measured. */
 static inline vf vf_log(vf x)

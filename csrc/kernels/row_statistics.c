@@ -3,7 +3,8 @@
  * A row is cut into chunks of 256; a chunk's sums run in 16 lanes and fold once, chunks merge in order.  The output head
  * makes the same chunks while it streams the vocabulary, so its statistics have the same bits.
  * log sum exp = m + log S0 and entropy = log S0 - S1 / S0, with S0 = sum e^(z-m), S1 = sum (z-m) e^(z-m).
- * A logit of -inf is a ban and adds nothing; a row with NaN or +inf, or of -inf alone, is not finite.
+ * A logit of -inf is a ban and adds nothing; a row with NaN or +inf, or of -inf alone, is not finite: NaN - m and inf - inf show
+ * in S0.
  */
 struct statistics { float top, second, s0, s1; int32_t argmax; int32_t bad; };   /* FD_PARTIAL floats hold one */
 
@@ -13,42 +14,52 @@ static struct statistics statistics_empty(void)
     return s;
 }
 
+/* The largest of 16 floats, none of them NaN; of two zeros +0. */
+static float statistics_largest(vf a)
+{
+    vi bits = vi_of_bits(a), low = vi_set1(0x7fffffff);          /* as integers negative floats ascend backwards: turn them around */
+    vi order = vi_xor(bits, vi_and(vi_sub(vi_set1(0), vi_shr(bits, 31)), low));
+    int32_t most = vi_largest(order);
+    most ^= (most < 0) * 0x7fffffff;
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+static int statistics_has_nan(const float *z, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) if (z[i] != z[i]) return 1;
+    return 0;
+}
+
 static struct statistics statistics_of_chunk(const float *z, int64_t n, int64_t first_token)
 {
     struct statistics s = statistics_empty();
     vf top = vf_set1(-INFINITY), second = top;
-    vi token = vi_set1(0), at = vi_iota(), bits = vi_set1((int32_t)0x80000000);
+    vi token = vi_set1(0), at = vi_iota();
     for (int64_t i = 0; i < n; i += 16, at = vi_add(at, vi_set1(16))) {
         vf v = vf_load_part(z + i, n - i, -INFINITY);
-        vm better = vf_less(top, v);
-        second = vf_select(better, top, vf_max(v, second));
-        top = vf_select(better, v, top);
-        token = vi_select(better, at, token);
-        bits = vi_max(bits, vi_of_bits(v));          /* +inf and positive NaN are the largest positive integers */
-        bits = vi_select(vf_equal(v, v), bits, vi_set1(0x7fffffff));
+        token = vi_select(vf_less(top, v), at, token);
+        second = vf_max(vf_min(v, top), second);
+        top = vf_max(v, top);
     }
-    float tops[16], seconds[16];
-    int32_t tokens[16];
-    vf_store(tops, top); vf_store(seconds, second); vi_store(tokens, token);
-    s.top = tops[0]; s.second = seconds[0]; s.argmax = tokens[0];
-    s.bad = vi_largest(bits) >= 0x7f800000;
-    for (int i = 1; i < 16; i++) {
-        int better = tops[i] > s.top || (tops[i] == s.top && tokens[i] < s.argmax);
-        float loser = better ? s.top : tops[i];
-        if (better) { s.top = tops[i]; s.argmax = tokens[i]; }
-        s.second = loser > s.second ? loser : s.second;
-        s.second = seconds[i] > s.second ? seconds[i] : s.second;
+    s.top = statistics_largest(top);
+    vm best = vf_equal(top, vf_set1(s.top));
+    int32_t first = INT32_MAX - vi_largest(vi_select(best, vi_sub(vi_set1(INT32_MAX), token), vi_set1(0)));
+    s.argmax = (int32_t)first_token + first;
+    s.second = statistics_largest(vf_select(vi_equal(token, vi_set1(first)), second, top));
+    if (s.top == -INFINITY) {
+        s.bad = statistics_has_nan(z, n);                        /* which the comparisons pass over */
+        return s;
     }
-    s.argmax += (int32_t)first_token;
-    if (s.top == -INFINITY || s.bad) return s;
     vf s0 = vf_zero(), s1 = vf_zero(), m = vf_set1(s.top);
     for (int64_t i = 0; i < n; i += 16) {
-        vf d = vf_sub(vf_load_part(z + i, n - i, -INFINITY), m), e = vf_exp(d);
+        vf d = vf_sub(vf_load_part(z + i, n - i, -INFINITY), m), e = vf_exp_negative(d, &d);
         s0 = vf_add(s0, e);
-        s1 = vf_add(s1, vf_select(vf_equal(e, vf_zero()), vf_zero(), vf_mul(d, e)));     /* -inf * 0 adds nothing */
+        s1 = vf_add(s1, vf_mul(d, e));
     }
     s.s0 = vf_sum(s0);
     s.s1 = vf_sum(s1);
+    s.bad = !(s.s0 < INFINITY);
     return s;
 }
 
@@ -60,9 +71,10 @@ static struct statistics statistics_merge(struct statistics a, struct statistics
     s.second = lower > s.second ? lower : s.second;
     s.bad = a.bad | b.bad;
     if (lower == -INFINITY || s.bad) return s;
-    float da = a.top - s.top, db = b.top - s.top, ea = fd_exp(da), eb = fd_exp(db);
-    s.s0 = a.s0 * ea + b.s0 * eb;
-    s.s1 = (a.s1 + da * a.s0) * ea + (b.s1 + db * b.s0) * eb;
+    float d = lower - s.top, e = fd_exp(d);                      /* of the one whose top is higher the sums stand */
+    if (a.top < b.top) { struct statistics swapped = a; a = b; b = swapped; }
+    s.s0 = a.s0 + b.s0 * e;
+    s.s1 = a.s1 + (b.s1 + d * b.s0) * e;
     return s;
 }
 
