@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import answers, forward, jacobi, jacobi_tables, machine, speculative, trajectory, writing
+from bench import answers, diffusion, forward, jacobi, jacobi_tables, machine, speculative, trajectory, writing
 from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
@@ -516,3 +516,15 @@ def test_an_interrupted_iterating_shows_what_was_finished(folder, few, monkeypat
     assert all(row["met"] != "-" for row in found["targets"])
     assert any("interrupted" in note for note in found["notes"])
     assert not any(title.startswith(("all guesses", "a synthetic")) for title in found)
+
+
+def test_a_step_of_diffusion_is_timed(monkeypatch, capsys):
+    """Over a small vocabulary; the share of statistics is what it says, the product's forward left out."""
+    monkeypatch.setattr(diffusion, "VOCAB", 600)
+    monkeypatch.setattr(diffusion, "CALLS", 1)
+    arguments = ["diffusion", "--repetitions", "2", "--width", "32", "--formats", "q8", "--threads", "1", "--json", "-"]
+    assert bench.main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    small, large = (rows[0] for title, rows in found.items() if title.endswith("threads: 1"))
+    assert small["milliseconds"]["median"] > 0 and small["met"] in ("yes", "no")
+    assert large["product"]["median"] > 0 and large["% statistics"]["median"] > 0
