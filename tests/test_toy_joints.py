@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -112,13 +113,9 @@ def test_one_a_round_in_any_order_is_the_joint(joint, data):
 
 
 def some_plan(draw, n):
-    order, rounds = draw(st.permutations(range(n))), draw(st.integers(1, n))
-    ends = (
-        sorted([0, n, *draw(st.sets(st.integers(1, n - 1), min_size=rounds - 1, max_size=rounds - 1))])
-        if n > 1
-        else [0, 1]
-    )
-    return [order[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    order = draw(st.permutations(range(n)))
+    cuts = draw(st.sets(st.integers(1, n - 1))) if n > 1 else []
+    return [order[start:end] for start, end in pairwise([0, *sorted(cuts), n])]
 
 
 @given(joint=joints, data=st.data())
@@ -151,7 +148,7 @@ def test_to_split_a_round_never_loses_more(joint, data):
 @given(joint=small)
 def test_the_best_plan_is_the_best_of_all_plans(joint):
     for rounds, (loss, plan) in enumerate(best_plans(joint), 1):
-        assert len(plan) == rounds and sorted(sum(plan, [])) == list(range(joint.n))
+        assert len(plan) == rounds and sorted(chain(*plan)) == list(range(joint.n))
         assert plan_loss(joint, plan) == pytest.approx(loss, **EXACT)
         least = min(plan_loss(joint, other) for other in plans(range(joint.n), rounds))
         assert loss == pytest.approx(least, **EXACT)
