@@ -12,8 +12,9 @@ NOISY = 0.2  # distance of the quartiles, as a part of the median
 class Report:
     """Rows of named cells (a number, text, or Samples), in one table or several, and what was skipped."""
 
-    def __init__(self, about: str) -> None:
+    def __init__(self, about: str, markdown: bool = False) -> None:
         self.about = about.strip()
+        self.markdown = markdown  # tables to paste into a page
         self.tables: dict[str, list[dict[str, Any]]] = {"": []}  # by title
         self.notes: list[str] = []
         self.skipped: list[str] = []
@@ -47,7 +48,8 @@ class Report:
         """The tables: medians with their quartiles; `~` marks what spread too far."""
         lines = [self.about]
         for title, rows in self.tables.items():
-            lines += ["", *([title] if title else []), *_lines(rows)]
+            between = [""] if self.markdown else []
+            lines += ["", *([title, *between] if title else []), *_lines(rows, self.markdown)]
         lines += ["", *self.notes] if self.notes else []
         lines += [f"skipped  {reason}" for reason in self.skipped]
         cells = [cell for rows in self.tables.values() for row in rows for cell in row.values()]
@@ -56,10 +58,14 @@ class Report:
         return "\n".join(lines)
 
 
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
+def _lines(rows: list[dict[str, Any]], markdown: bool) -> list[str]:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = [columns] + [[_text(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    if markdown and columns:
+        padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in table]
+        padded.insert(1, ["-" * width for width in widths])
+        return [f"| {' | '.join(line)} |" for line in padded]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
