@@ -24,6 +24,7 @@ from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
+from fastdistill.decode.unmask import Unmask
 from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels import isa
@@ -41,6 +42,8 @@ from fastdistill.user_cache import user_cache
 Prompt = str | Sequence[int]
 MOST_TOGETHER = 32  # texts of one list that share a pass
 MOST_LOGPROBS = 1000
+MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
+MAX_ROWS = 256  # of a forward, where no decoder needs more
 
 
 def load(
@@ -173,7 +176,7 @@ class Model:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
         prompt              text or token ids, or a list of those
-        max_tokens=128      most new tokens; 0 gives an empty Generation
+        max_tokens=None     most new tokens; 0 gives an empty Generation; default: the model's own, else 128
         min_tokens=0        tokens before which end-of-text cannot be drawn
         temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, logit_bias=None
                             how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
@@ -183,7 +186,8 @@ class Model:
         stop_token_ids=()   tokens that end it, beside those of config and generation_config
         logprobs=0          give the log probability of each token and of so many likeliest ones
         session=None        write in this session, reusing the longest common prefix of what it holds (one prompt only)
-        decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive()
+        decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a
+                            masked diffusion model Unmask()
 
         raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
         """
@@ -216,7 +220,7 @@ class Model:
     def _text(
         self,
         prompt: Any,
-        max_tokens: int = 128,
+        max_tokens: int | None = None,
         min_tokens: int = 0,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -238,6 +242,8 @@ class Model:
         ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
         if len(ids) == 0:
             raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
+        if max_tokens is None:
+            max_tokens = MAX_TOKENS if self.max_new_tokens is None else self.max_new_tokens
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
         min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
         ends = self.end_tokens.union(
@@ -255,18 +261,25 @@ class Model:
                 if token < self.vocab_size:
                     early[token // 32] &= ~np.uint32(1 << token % 32)
         if decoder is None:
-            decoder = Autoregressive()
+            decoder = Autoregressive() if self.plan.causal else Unmask()
         elif decoder == "auto":
             decoder = Auto()
         elif isinstance(decoder, (type, str)) or not hasattr(decoder, "start"):
             raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
         elif isinstance(decoder, DRAFTERS):
             raise ArgumentError(f"a drafter is not a decoder: pass Speculative({decoder!r:.60})")
+        fills_masks = getattr(decoder, "fills_masks", False)
+        if not self.plan.causal and not fills_masks:
+            raise ArgumentError(
+                f"this model fills in masks, in any order: its decoder must be an Unmask, got {decoder!r:.80}"
+            )
         logprobs = check_integer("logprobs", logprobs, 0, MOST_LOGPROBS)
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
         if session is None:
-            session = self.session(capacity=min(self.plan.max_positions, len(ids) + max_tokens))
+            length = min(self.plan.max_positions, len(ids) + max_tokens)
+            rows = decoder.rows(length) if fills_masks else 0
+            session = self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16))
         elif not isinstance(session, Session):
             raise ArgumentError(f"session must be a Session, got {type(session).__name__}")
         elif session.network is not self.network:

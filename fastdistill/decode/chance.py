@@ -7,12 +7,17 @@ import numpy as np
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.sample import Sampler
 
-DRAFT, VERDICT, INITIAL = 1, 2, 3  # purposes; 0 is the target's own draw
+DRAFT, VERDICT, INITIAL, ORDER = 1, 2, 3, 4  # purposes; 0 is the target's own draw
 MOST_ROUNDS, MOST_INDICES = 1 << 20, 1 << 12  # as wide as their fields in the counter (docs/kernels/gumbel_noise.md)
 
 
-def uniforms(sampler: Sampler, position: int, round: int, count: int, purpose: int = VERDICT) -> np.ndarray:
-    """float64 (count,) in [0, 1), one for each index from 0: 53 bits of Philox under the sampler's seed."""
+def uniforms(
+    sampler: Sampler, position: int | np.ndarray, round: int, count: int, purpose: int = VERDICT
+) -> np.ndarray:
+    """float64 (count,) in [0, 1), one for each index from 0: 53 bits of Philox under the sampler's seed.
+
+    position  of all of them, or of each, (count,)
+    """
     counter = np.empty((count, 4), np.uint32)
     counter[:, 0] = purpose << 29
     counter[:, 1] = position

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session import Session
 
+if TYPE_CHECKING:
+    from fastdistill.decode.unmask.trace import Trace
+
 
 @dataclass
 class Statistics:
@@ -29,6 +32,7 @@ class Statistics:
     reused_tokens: int = 0  # of the prompt, found in the session's cache
     new_tokens: int = 0
     forwards: int = 0  # after the prompt
+    committed: int = 0  # positions that a diffusion decoder filled, those behind the text's end included
     drafted: int = 0  # guesses of a decoder that makes some
     accepted: int = 0  # of them
     recycled: int = 0  # of the accepted: those from a pool of n-grams
@@ -37,13 +41,14 @@ class Statistics:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Tokens after the first one, which the prompt's own forward gives, per forward."""
-        return (self.new_tokens - 1) / self.forwards if self.forwards else 0.0
+        """Tokens after the first one, which the prompt's own forward gives, per forward; of unmasking: positions filled."""
+        return (self.committed or self.new_tokens - 1) / self.forwards if self.forwards else 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens after the first one per second of decoding."""
-        return (self.new_tokens - 1) / self.decode_seconds if self.decode_seconds > 0 and self.forwards else 0.0
+        """Tokens per second of decoding; the first one, where the prompt's own forward gives it, left out."""
+        tokens = self.new_tokens - (not self.committed)
+        return tokens / self.decode_seconds if self.decode_seconds > 0 and self.forwards else 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Generation:
     finish_reason  "stop" (end of text or a stop string), "length" (max_tokens) or "capacity"
     logprobs       one entry a token, where asked for
     rounds         of a decoder that guesses: what became of its guesses, forward by forward
+    trace          of unmasking, where asked for: which positions each forward filled
     """
 
     text: str = ""
@@ -72,6 +78,7 @@ class Generation:
     stats: Statistics = field(default_factory=Statistics)
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
+    trace: Trace | None = None
 
     @property
     def tokens_of_rounds(self) -> dict[int, int]:
@@ -89,7 +96,8 @@ class Text:
         self.stream = stream  # text.TextStream, or None when only tokens are wanted
         self.result = Generation(logprobs=[] if request.logprobs else None)
         self.result.stats.prompt_tokens = len(request.prompt)
-        self.result.stats.reused_tokens = request.cached
+        self.result.stats.reused_tokens = session.length  # a decoder may have forgotten some
+        self.result.trace = getattr(self.run, "trace", None)
         if request.max_tokens == 0:
             self.result.finish_reason = "length"
 
@@ -102,10 +110,12 @@ class Text:
         stats, result = self.result.stats, self.result
         if hasattr(self.run, "seconds"):
             self.run.seconds = seconds
+        decoding = getattr(self.run, "decoding", bool(result.tokens))
         started = time.perf_counter()
         taken = self.run.take(rows)
         seconds += time.perf_counter() - started
-        if result.tokens:
+        stats.committed = getattr(self.run, "committed", 0)
+        if decoding:
             stats.forwards += 1
             stats.decode_seconds += seconds
         else:
@@ -147,9 +157,9 @@ class Text:
             return "stop"
         if len(self.result.tokens) >= self.request.max_tokens:
             return "length"
-        # The last token needs no place until another one is to follow it.
-        full = len(self.request.prompt) + len(self.result.tokens) > self.session.capacity
-        return "capacity" if full else ""
+        # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
+        places = len(self.request.prompt) + len(self.result.tokens) + getattr(self.run, "needs_place", False)
+        return "capacity" if places > self.session.capacity else ""
 
 
 def write(texts: Sequence[Text]) -> Iterator[tuple[int, str]]:

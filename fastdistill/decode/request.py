@@ -73,7 +73,9 @@ class Run(Protocol):
     """One text being written.  The loop asks for a forward, runs it, and hands the rows back.
 
     A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.  One that has `seconds` is told there, before
-    `take`, what `forward` and the forward itself took, of all texts that shared it.
+    `take`, what `forward` and the forward itself took, of all texts that shared it.  One that fills places in any order has
+    `needs_place` (a token takes a place before it is certain), `decoding` (the next forward is not just the prompt's), `committed`
+    (positions filled) and `trace`.
     """
 
     def forward(self) -> Mapping[str, Any]:
