@@ -117,7 +117,8 @@ def of_all_tasks(count: int, seed: int = 0) -> list[ListPrompt]:
 
 def learned(model: fd.Model, count: int) -> list[Setting]:
     """Filters that learned from so many prompts of each task, of another seed, which tokens are already those of one a step."""
-    static, examples = next(setting.decoder for setting in SETTINGS if setting.name == STATIC), []
+    static = next(setting.decoder for setting in SETTINGS if setting.name == STATIC)
+    examples: list[tuple[np.ndarray, np.ndarray]] = []
     for prompt in of_all_tasks(count, TRAINING):
         answer = model.generate(prompt.text, max_tokens=POSITIONS, decoder=static).tokens
         oracle = Oracle([*answer, *[WORDS.index(END)] * (POSITIONS - len(answer))], POSITIONS, examples)

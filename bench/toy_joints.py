@@ -148,7 +148,8 @@ def total_correlation(joint: ToyJoint, positions: Iterable[int] | None = None) -
 
 def plan_loss(joint: ToyJoint, plan: Plan) -> float:
     """KL(joint || what the plan draws), nats: the expected total correlation of every round, added up."""
-    loss, known = 0.0, []
+    loss = 0.0
+    known: list[int] = []
     for positions in plan:
         alone = sum(joint.entropy([*known, position]) - joint.entropy(known) for position in positions)
         loss += alone - (joint.entropy([*known, *positions]) - joint.entropy(known))

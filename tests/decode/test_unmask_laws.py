@@ -247,6 +247,15 @@ def test_one_a_step_by_the_confidence_of_what_was_drawn_does_not_draw_the_joint(
     assert not follows(counts, coins.probabilities)
 
 
+def test_a_random_order_draws_what_all_orders_draw_on_average():
+    """Two positions and then one: three plans, each as likely as the others."""
+    joint = any_joint(3, 3, seed=11)
+    law = np.mean(
+        [law_of(joint, planned([first, rest])) for first, rest in (([0, 1], [2]), ([0, 2], [1]), ([1, 2], [0]))], axis=0
+    )
+    assert follows(drawn(joint, Unmask(Schedule(2, "random"))), law)
+
+
 # ---- all at once: the product of the marginals ----
 
 AT_ONCE = {"one step": Schedule(1), "threshold 0": Threshold(0.0), "any entropy": EntropyThreshold(99.0)}
