@@ -187,9 +187,8 @@ class UnmaskRun:
             )
         self.text = np.concatenate([request.prompt, np.full(length, self._mask, np.int32)]).astype(np.int32)
         self.trace = Trace(length, self._mask) if settings.trace else None
-        self._confidence = np.full(
-            length, np.nan, np.float32
-        )  # by place: log probability of each token as it was filled
+        # By place: log probability of each token as it was filled, and how often it was replaced.
+        self._confidence = np.full(length, np.nan, np.float32)
         self._revisions = np.zeros(length, np.int32)
         size = settings.block_length or max(length, 1)
         self._starts = list(range(self._first, self._first + length, size))
@@ -243,8 +242,8 @@ class UnmaskRun:
         parents = [*range(-1, len(sizes) - 1), *[len(sizes) - 1] * len(branches)]
         offsets = [positions - self._shift - view.first for _, positions in branches]
         rows = [row + np.where(row < last - view.first, 0, i * width) for i, row in enumerate(offsets)]
-        self._read = self._how_to_read(np.concatenate([positions for _, positions in branches]))
-        arguments = dict(tokens=tokens, nodes=nodes, parents=parents, rows=np.concatenate(rows), read=self._read)
+        read = self._how_to_read(np.concatenate([positions for _, positions in branches]))
+        arguments = dict(tokens=tokens, nodes=nodes, parents=parents, rows=np.concatenate(rows), read=read)
         return arguments if view.replace is None else arguments | {"replace": view.replace}
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
@@ -283,7 +282,7 @@ class UnmaskRun:
 
     @property
     def _final(self) -> bool:
-        """Whether the next forward, or the one just run, is the last permitted one."""
+        """Whether the next forward is the last permitted one."""
         return self._settings.max_steps is not None and self._forwards >= self._settings.max_steps - 1
 
     @property
@@ -327,8 +326,7 @@ class UnmaskRun:
             start, end = self._start, self._reach(self._final)
         wanted = draft[start:end] == self._mask
         if self._settings.remask is not None:
-            block = self._block()
-            again = self._settings.remask.rereads(block)
+            again = self._settings.remask.rereads(self._block())
             if again is not None:
                 wanted[: len(again)] |= again
         return start + np.flatnonzero(wanted)

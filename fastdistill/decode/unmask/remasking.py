@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,8 +21,7 @@ class Block:
     confidence: np.ndarray  # float32 (n,): log probability of each token when it was filled
     revisions: np.ndarray  # int32 (n,): how often each was replaced
     quotas: list[int] | None = None  # of the steps still to come, where they are scheduled
-    extra_steps: int = 0
-    places: range = field(default_factory=lambda: range(0))
+    extra_steps: int = 0  # that the remasking has taken in this block
 
 
 def least_sure(block: Block, count: int) -> np.ndarray:
