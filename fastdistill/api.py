@@ -24,7 +24,7 @@ from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
-from fastdistill.decode.unmask import Unmask
+from fastdistill.decode.unmask import FillsMasks, Unmask
 from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels import isa
@@ -268,8 +268,7 @@ class Model:
             raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
         elif isinstance(decoder, DRAFTERS):
             raise ArgumentError(f"a drafter is not a decoder: pass Speculative({decoder!r:.60})")
-        fills_masks = getattr(decoder, "fills_masks", False)
-        if not self.plan.causal and not fills_masks:
+        if not self.plan.causal and not isinstance(decoder, FillsMasks):
             raise ArgumentError(
                 f"this model fills in masks, in any order: its decoder must be an Unmask, got {decoder!r:.80}"
             )
@@ -278,7 +277,7 @@ class Model:
         _check_usable(sampler, mask, early, self.vocab_size)
         if session is None:
             length = min(self.plan.max_positions, len(ids) + max_tokens)
-            rows = decoder.rows(length) if fills_masks else 0
+            rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
             session = self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16))
         elif not isinstance(session, Session):
             raise ArgumentError(f"session must be a Session, got {type(session).__name__}")

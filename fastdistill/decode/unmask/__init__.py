@@ -1,6 +1,6 @@
 """Masked diffusion: answers that are all masks at first, and the rules by which they are filled."""
 
-from fastdistill.decode.unmask.decoder import EndOfText, Unmask
+from fastdistill.decode.unmask.decoder import EndOfText, FillsMasks, Unmask
 from fastdistill.decode.unmask.learned_filter import LearnedFilter
 from fastdistill.decode.unmask.remasking import Remask, Remdm, Revise, RunningConfidence
 from fastdistill.decode.unmask.rules import (
@@ -24,6 +24,7 @@ __all__ = [
     "EntropyThreshold",
     "Explore",
     "Factor",
+    "FillsMasks",
     "Learned",
     "LearnedFilter",
     "Oracle",

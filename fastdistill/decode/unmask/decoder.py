@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class EndOfText:
         check_number("banned_until", self.banned_until, 0, 1)
         if self.truncate_at is not None:
             check_number("truncate_at", self.truncate_at, 0, 1)
+
+
+@runtime_checkable
+class FillsMasks(Protocol):
+    """A decoder for masked diffusion models: beside `start`, it says how many rows a forward over a text of so many tokens has."""
+
+    fills_masks: bool
+
+    def rows(self, length: int) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class Unmask:
                 "drafts are steps of a fixed schedule: they need rule=Schedule(...), and no remask, max_steps, refresh_every or end"
             )
 
-    fills_masks = True  # what a decoder for a masked diffusion model has to do
+    fills_masks: ClassVar[bool] = True
 
     def rows(self, length: int) -> int:
         """Rows of a forward over a text of so many tokens, prompt and answer."""
@@ -390,10 +399,7 @@ class UnmaskRun:
             answer[part.places], self._confidence[part.places] = part.tokens, part.confidence
         if settings.end.truncate_at is not None:
             new = self._truncate(fresh, new)
-        tokens, again = self.text[self._first + new], np.empty(0, np.int32)
-        if settings.remask is not None and self._forwards != settings.max_steps:
-            again = self._mask_again()
-        self._record(new, tokens, again)
+        self._record(new, self.text[self._first + new], self._mask_again())
 
     def _choose(self, step: Step, quota: int | None) -> np.ndarray:
         """Which of the masked positions to fill, bool (n,)."""
@@ -402,7 +408,7 @@ class UnmaskRun:
         if end.discount != 1:
             share = end.discount + (1 - end.discount) * self.committed / len(self._confidence)
             ends = np.isin(step.tokens, list(self._request.end_tokens))
-            bias = np.where(ends, np.log(max(share, np.finfo(np.float32).tiny)), 0).astype(np.float32)
+            bias = np.where(ends, np.log(max(share, 1e-38)), 0).astype(np.float32)
         if rule.lookahead:  # exploring begins within the block
             entropy = np.where(step.places < step.block.stop, statistics.entropy, -np.inf)
             statistics = statistics._replace(entropy=entropy.astype(np.float32))
@@ -421,14 +427,13 @@ class UnmaskRun:
         """Which of the filled positions that were read again get another token, bool (n,)."""
         if not isinstance(self._settings.remask, Revise):
             return np.zeros(len(step.places), bool)
-        with np.errstate(divide="ignore"):
-            sure = step.confidence >= np.log(np.float32(self._settings.remask.threshold))
+        sure = step.confidence >= log_of(self._settings.remask.threshold)
         return sure & (step.tokens != self.text[self._first + step.places])
 
     def _mask_again(self) -> np.ndarray:
         """Mask positions of the block again, as the remasking says; their places."""
-        block = self._block()
-        again = self._settings.remask.again(block)
+        block, remask = self._block(), self._settings.remask
+        again = None if remask is None or self._forwards == self._settings.max_steps else remask.again(block)
         self._extra = block.extra_steps
         if again is None:
             return np.empty(0, np.int32)
@@ -439,10 +444,9 @@ class UnmaskRun:
     def _truncate(self, step: Step, new: np.ndarray) -> np.ndarray:
         """End the answer with the first end-of-text that is filled, or proposed with probability enough; the new places there are."""
         ends = list(self._request.end_tokens)
-        with np.errstate(divide="ignore"):
-            sure = step.confidence >= np.log(np.float32(self._settings.end.truncate_at))
-        answer = self.text[self._first :]
-        proposed = step.part(np.isin(step.tokens, ends) & sure)
+        answer, least = self.text[self._first :], self._settings.end.truncate_at
+        assert least is not None
+        proposed = step.part(np.isin(step.tokens, ends) & (step.confidence >= log_of(least)))
         for place in sorted({*np.flatnonzero(np.isin(answer, ends)).tolist(), *proposed.places.tolist()})[:1]:
             if answer[place] == self._mask:
                 at = proposed.places.tolist().index(place)
@@ -515,6 +519,12 @@ class UnmaskRun:
         released = answer[self._released : certain].tolist()
         self._released = max(self._released, certain)
         return [(token, 0) for token in released]
+
+
+def log_of(probability: float) -> np.float32:
+    """Its logarithm as confidences are compared with it; -inf of 0."""
+    with np.errstate(divide="ignore"):
+        return np.float32(np.log(np.float32(probability)))
 
 
 def _facts(settings: Unmask, session: Any) -> tuple[int, int]:
