@@ -21,9 +21,11 @@ from fastdistill.errors import ArgumentError, FastDistillError
 
 _EPILOG = """\
 first steps:
-  fastdistill demo                                        fetch a small model and let it answer
+  fastdistill demo                                        let small models answer, the first one at once
   fastdistill chat smollm2-135m-instruct                  talk with it
   fastdistill generate smollm2-135m-instruct "Once upon"  let it write on
+  fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
+                                                          let a masked diffusion model fill in the answer
   fastdistill info                                        what this machine runs
 
 `fastdistill COMMAND --help` says more about each.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from fastdistill.cli.terminal import say
 
 if TYPE_CHECKING:
     from fastdistill.decode import Generation, Request, Round
-    from fastdistill.decode.request import Decoder, Run
+    from fastdistill.decode.request import Decoder
     from fastdistill.text.tokenizer import Tokenizer
 
 ACCEPTED, REFUSED, PLAIN = "\x1b[32m", "\x1b[2;31;9m", "\x1b[0m"
@@ -35,9 +35,9 @@ class ShowAccepted:
             said = "green: right guesses; plain: what each forward gave itself; red, struck out: wrong guesses"
         say(said)
 
-    def start(self, session: Any, request: Request) -> _WatchedRun:
+    def start(self, session: Any, request: Request) -> _GuessingRun:
         self._text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
-        return _WatchedRun(self._decoder.start(session, request), self._text)
+        return _GuessingRun(self._decoder.start(session, request), self._text)
 
     def coloured(self, piece: str) -> str:
         """A piece of the text that is being written, in colours."""
@@ -48,19 +48,34 @@ class ShowAccepted:
         return self._text.rest(len(generation.tokens))
 
 
-class _WatchedRun:
-    def __init__(self, run: Run, text: Coloured) -> None:
-        self._run, self._text = run, text
-        self.forward = run.forward
+class WatchedRun:
+    """A run that another one looks on: whatever the loop asks it for beside (`rounds`, `committed`, ...) is the run's own."""
 
-    @property
-    def rounds(self) -> Sequence[Round]:
-        return getattr(self._run, "rounds", ())
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+    def forward(self) -> Mapping[str, Any]:
+        arguments: Mapping[str, Any] = self._run.forward()
+        return arguments
 
     def take(self, rows: Any) -> list[tuple[int, int]]:
-        before = len(self.rounds)
-        tokens = self._run.take(rows)
-        new = self.rounds[before:]
+        tokens: list[tuple[int, int]] = self._run.take(rows)
+        return tokens
+
+
+class _GuessingRun(WatchedRun):
+    def __init__(self, run: Any, text: Coloured) -> None:
+        super().__init__(run)
+        self._text = text
+
+    def take(self, rows: Any) -> list[tuple[int, int]]:
+        rounds: Sequence[Round] = getattr(self._run, "rounds", ())
+        before = len(rounds)
+        tokens = super().take(rows)
+        new = rounds[before:]
         self._text.forward([token for token, _ in tokens], new[0] if new else None)
         return tokens
 
@@ -135,9 +150,14 @@ class Coloured:
 
     def _spelt(self, guesses: Sequence[int]) -> str:
         """Guesses as they would have stood here, in one line."""
-        before = self._tokenizer.decode(self._context)
-        after = self._tokenizer.decode([*self._context, *guesses])
-        while not after.startswith(before):  # half a character became a whole one
-            before = before[:-1]
-        text = after[len(before) :]
+        text = spelt_after(self._tokenizer, self._context, guesses)
         return "".join("↵" if char == "\n" else char if char.isprintable() else " " for char in text)
+
+
+def spelt_after(tokenizer: Tokenizer, context: Sequence[int], tokens: Sequence[int], skip_special: bool = True) -> str:
+    """Tokens as they are spelt behind others."""
+    before = tokenizer.decode(context, skip_special)
+    after = tokenizer.decode([*context, *tokens], skip_special)
+    while not after.startswith(before):  # half a character became a whole one
+        before = before[:-1]
+    return after[len(before) :]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from fastdistill.cli.accepted import ShowAccepted, colours
+from fastdistill.cli.accepted import ShowAccepted, WatchedRun
+from fastdistill.cli.decoders import decoding, trace, watching
+from fastdistill.cli.filling import ShowFilling
 from fastdistill.cli.generate import (
     add_model_options,
     add_writing_options,
@@ -19,14 +21,13 @@ from fastdistill.cli.generate import (
     statistics,
     write_answer,
 )
-from fastdistill.cli.guessing import guessing, trajectory
 from fastdistill.cli.terminal import add_command, say, show
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
-    from fastdistill.decode import Request, Round
+    from fastdistill.decode import Request
     from fastdistill.decode.request import Decoder, Run
 
 _CHAT = """\
@@ -37,6 +38,7 @@ _CHAT = """\
 
 Piped in, each line is a message.
 """
+_MAX_TOKENS = 1024  # of an answer, where neither the user nor the model says
 _HELP = """\
 /reset   forget the conversation and begin anew
 /help    this
@@ -51,19 +53,19 @@ def add_commands(commands: Any) -> None:
         "--capacity", type=int, metavar="N", help="tokens that the conversation may have (default: the model's context)"
     )
     parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
-    add_writing_options(parser, max_tokens=1024)
+    add_writing_options(parser, _MAX_TOKENS)
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
-    decoder_of = guessing(arguments)
+    decoder_of = decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
-    options = sampling(arguments) | {"max_tokens": arguments.max_tokens}
-    watching = ShowAccepted(decoder, model.tokenizer) if arguments.show_accepted and colours() else None
-    conversation = Conversation(model, arguments.system, options, watching or decoder, arguments.capacity)
+    options = sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
+    watcher = watching(arguments, decoder, model.tokenizer)
+    conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity)
     for line in _typed() if interactive else _piped():
         command = line.split()[0] if line.startswith("/") else ""
         if command == "/exit":
@@ -85,6 +87,10 @@ def run_chat(arguments: argparse.Namespace) -> None:
                 say(f"({full}; /reset begins a new conversation)")
 
 
+def _max_tokens(asked: int | None, model: Model) -> int:
+    return next(count for count in (asked, model.max_new_tokens, _MAX_TOKENS) if count is not None)
+
+
 class Conversation:
     """The messages so far, and a session that holds the tokens of most of them."""
 
@@ -97,32 +103,38 @@ class Conversation:
         capacity: int | None = None,
     ) -> None:
         self._model, self._options, self._decoder = model, options, decoder
-        self._session = model.session(capacity)
+        most: dict[str, int] = {}
+        if getattr(decoder, "fills_masks", False):  # a forward runs the whole text
+            from fastdistill.api import MAX_ROWS
+
+            rows = cast(Any, decoder).rows(model.plan.max_positions if capacity is None else capacity)
+            most["max_rows"] = min(max(MAX_ROWS, rows), 1 << 16)
+        self._session = model.session(capacity, **most)
         self._begin = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
 
     def reset(self) -> None:
         self._messages = list(self._begin)
 
-    def answer(self, message: str, stoppable: bool, stats: bool, trace: bool) -> None:
+    def answer(self, message: str, stoppable: bool, stats: bool, traced: bool) -> None:
         """Add a message, write the answer, and add that; where there is no answer, the message goes too.
 
         raises  CapacityError where the message no longer fits the context
         """
         messages = [*self._messages, {"role": "user", "content": message}]
         pieces: list[str] = []
-        watching = self._decoder if isinstance(self._decoder, ShowAccepted) else None
+        watcher = self._decoder if isinstance(self._decoder, ShowAccepted | ShowFilling) else None
 
         def keep(piece: str) -> None:
             pieces.append(piece)
-            show(piece if watching is None else watching.coloured(piece))
+            show(piece if watcher is None else watcher.coloured(piece))
 
         prompt = self._model.chat_prompt(messages)
         answer = None
         with _Stoppable(self._decoder, stoppable) as decoder, suppress(Stopped):
             answer = write_answer(self._model, prompt, keep, session=self._session, decoder=decoder, **self._options)
-            if watching is not None:
-                show(watching.rest(answer.generation))
+            if watcher is not None:
+                show(watcher.rest(answer.generation))
         print(flush=True)
         if pieces or answer is not None:
             self._messages = [*messages, {"role": "assistant", "content": "".join(pieces)}]
@@ -136,8 +148,8 @@ class Conversation:
             say(f"(cut: the context of {self._session.capacity} tokens is full; /reset begins a new conversation)")
         if stats:
             say(statistics(self._model, answer))
-        if trace:
-            say(trajectory(answer.generation, self._model.tokenizer))
+        if traced:
+            say(trace(answer.generation, self._model.tokenizer))
 
 
 class Stopped(Exception):
@@ -150,6 +162,9 @@ class _Stoppable:
     def __init__(self, decoder: Decoder, enabled: bool) -> None:
         self._decoder, self._enabled = decoder, enabled
         self.asked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)  # what a decoder for masks has beside
 
     def __enter__(self) -> _Stoppable:
         if self._enabled:
@@ -169,19 +184,15 @@ class _Stoppable:
         return _StoppableRun(self._decoder.start(session, request), self)
 
 
-class _StoppableRun:
+class _StoppableRun(WatchedRun):
     def __init__(self, run: Run, owner: _Stoppable) -> None:
-        self._owner, self._run = owner, run
-        self.take = run.take
-
-    @property
-    def rounds(self) -> Sequence[Round]:
-        return getattr(self._run, "rounds", ())
+        super().__init__(run)
+        self._owner = owner
 
     def forward(self) -> Mapping[str, Any]:
         if self._owner.asked:
             raise Stopped
-        return self._run.forward()
+        return super().forward()
 
 
 def _typed() -> Iterator[str]:

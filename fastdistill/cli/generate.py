@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdistill.cli.accepted import ShowAccepted, colours
-from fastdistill.cli.guessing import add_guessing_options, by_depth, guess_statistics, guessing, trajectory
+from fastdistill.cli.accepted import colours
+from fastdistill.cli.decoders import add_decoder_options, decoding, trace, watching
+from fastdistill.cli.filling import replay
+from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
-from fastdistill.errors import ArgumentError
+from fastdistill.cli.unmasking import fill_statistics, filled
+from fastdistill.errors import ArgumentError, FetchError
 from fastdistill.fetch import fetch, find_folder
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 _DEMO = """\
   fastdistill demo
   fastdistill demo --prompt "Give me three tips for a good night's sleep."
+
+First a masked diffusion model that comes with the package, listops-mdlm, fills in answers, several words a forward; in a
+terminal these are shown slowly. Then SmolLM2 answers the prompt; where it cannot be fetched, that is said and left out.
 """
 _GENERATE = """\
   fastdistill generate smollm2-135m-instruct "The capital of France is" --max-tokens 8
@@ -39,12 +45,18 @@ _GENERATE = """\
   fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8 --trace
   fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
   fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
+  fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
+  fastdistill generate listops-mdlm "<|bos|> reverse : dog ant cat _ _ _ _ _ | _ _ ->" --commit schedule:5 --trace
+  fastdistill generate listops-mdlm "<|bos|> insert : cow crab elk _ _ _ _ _ | slug 3 ->" --commit factor:1 --block-length 5
 
 The same seed gives the same text. Ctrl-C stops.
 
 Where tokens are guessed, --stats says how many forwards gave 1 token, 2, ..., as in "tokens a forward: 7 x 1, 2 x 3", and ends
 with a table: of the first, second, ... guess of a forward, how many were asked, those before them being right, and how many of
 these were right. --json has both as "guesses". Recycled guesses are those from a pool of n-grams.
+
+Where masks are filled, --stats says how many positions in how many forwards; those behind the text's end count too. --json has
+these as "committed" and "forwards", and with --trace what each forward filled, as "steps".
 
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
@@ -61,14 +73,22 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "repetition_penalty": (1.0, "R", "above 1 discourages tokens that are there already"),
     "seed": (0, "N", "of the draw"),
 }
+_EMBEDDED = "listops-mdlm"
+_EMBEDDED_PROMPTS = (
+    "<|bos|> sort : dog ant yak cat bee _ _ _ | _ _ ->",
+    "<|bos|> add : 3 5 9 + 9 5 9 _ | _ _ ->",
+    "<|bos|> shuffle : cow hen owl pig _ _ _ _ | _ _ ->",
+)
 _DEMO_MODEL = "smollm2-135m-instruct"
 _DEMO_PROMPT = "Explain in two sentences why the sky is blue."
 
 
 def add_commands(commands: Any) -> None:
-    parser = add_command(commands, "demo", run_demo, "fetch a small model if need be, and let it answer", _DEMO)
-    parser.add_argument("--prompt", default=_DEMO_PROMPT, help="what to ask (default: %(default)r)")
-    _add_max_tokens(parser, 256)
+    parser = add_command(
+        commands, "demo", run_demo, "let small models answer, the second one fetched if need be", _DEMO
+    )
+    parser.add_argument("--prompt", default=_DEMO_PROMPT, help="what to ask SmolLM2 (default: %(default)r)")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="most new tokens (default: 256)")
     _add_threads(parser)
 
     parser = add_command(commands, "generate", run_generate, "write on from a prompt", _GENERATE)
@@ -79,6 +99,9 @@ def add_commands(commands: Any) -> None:
     style.add_argument("--chat", action="store_true", help="PROMPT is a message, put into the model's chat template")
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
     add_writing_options(parser, max_tokens=128)
+    parser.add_argument(
+        "--trace-png", metavar="FILE", help="of unmask: a picture of who was filled when, a line a forward"
+    )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
     parser.add_argument(
         "--profile",
@@ -95,7 +118,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    _add_max_tokens(parser, max_tokens)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=f"most new tokens, or masks to fill (default: what the model's generation_config.json says, else {max_tokens})",
+    )
     parser.add_argument("--stats", action="store_true", help="say on stderr how fast it went")
     group = parser.add_argument_group("how tokens are chosen")
     for name, (default, placeholder, help) in _SAMPLING.items():
@@ -103,13 +131,7 @@ def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> Non
         group.add_argument(
             flag, type=type(default), default=default, metavar=placeholder, help=f"{help} (default: %(default)s)"
         )
-    add_guessing_options(parser)
-
-
-def _add_max_tokens(parser: argparse.ArgumentParser, default: int) -> None:
-    parser.add_argument(
-        "--max-tokens", type=int, default=default, metavar="N", help="most new tokens (default: %(default)s)"
-    )
+    add_decoder_options(parser)
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
@@ -154,16 +176,20 @@ def write_answer(model: Model, prompt: str | list[int], show: Callable[[str], No
 
 
 def statistics(model: Model, answer: Answer) -> str:
-    """What an answer cost, in two lines; in a few more, what became of the guesses."""
+    """What an answer cost, in two lines; in a few more, what became of the guesses or masks."""
     stats, reason = answer.generation.stats, answer.generation.finish_reason
     read = stats.prompt_tokens - stats.reused_tokens
     rate = f", {read / stats.prefill_seconds:,.1f} tokens/s" if stats.prefill_seconds else ""
     reused = f" ({stats.reused_tokens} more were in the cache)" if stats.reused_tokens else ""
     first = f"; first text after {answer.first:.3f} s" if answer.first is not None else ""
+    reading = f"in {stats.prefill_seconds:.3f} s{rate}{reused}"
+    if stats.committed and not stats.prefill_seconds:
+        reading = "run with the answer, in each of its forwards"
     return (
-        f"prompt  {read} tokens in {stats.prefill_seconds:.3f} s{rate}{reused}\n"
+        f"prompt  {read} tokens {reading}\n"
         f"answer  {stats.new_tokens} tokens in {stats.decode_seconds:.3f} s, {stats.tokens_per_second:,.1f} tokens/s"
-        f"{first}; ended by {_ENDS[reason]}{guess_statistics(answer.generation)}"
+        f"{first}; ended by {_ENDS[reason]}"
+        f"{guess_statistics(answer.generation)}{fill_statistics(answer.generation)}"
     )
 
 
@@ -183,8 +209,13 @@ def machine(model: Model, loading: float) -> str:
 
 
 def run_demo(arguments: argparse.Namespace) -> None:
-    with ProgressBar() as bar:
-        folder = fetch(_DEMO_MODEL, bar)
+    _fill_masks(arguments.threads)
+    try:
+        with ProgressBar() as bar:
+            folder = fetch(_DEMO_MODEL, bar)
+    except FetchError as error:
+        say(f"{_DEMO_MODEL} is left out, since it could not be fetched: {error}")
+        return
     model, loading = load_model(folder, None, arguments.threads)
     say(f"> {arguments.prompt}")
     prompt = model.chat_prompt([{"role": "user", "content": arguments.prompt}])
@@ -193,10 +224,27 @@ def run_demo(arguments: argparse.Namespace) -> None:
     say(f"\n{statistics(model, answer)}\n{machine(model, loading)}")
 
 
+def _fill_masks(threads: int | None) -> None:
+    """Some tasks of the embedded model, at their own speed; a terminal then shows slowly what has happened."""
+    from fastdistill.decode import Unmask
+
+    model, loading = load_model(find_folder(_EMBEDDED), None, threads)
+    for prompt in _EMBEDDED_PROMPTS:
+        say(f"> {prompt}")
+        generation = model.generate(prompt, decoder=Unmask(trace=True))
+        if colours() and generation.trace is not None:
+            replay(generation.trace, model.tokenizer, model.tokenizer.encode(prompt))
+        show(f"{generation.text}\n")
+        say(f"{filled(generation)}\n")
+    say(f"{machine(model, loading)}\n")
+
+
 def run_generate(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.show_accepted:
         raise ArgumentError("--show-accepted colours a text: it does not go with --json")
-    text, decoder_of = _prompt(arguments), guessing(arguments)
+    if arguments.json and arguments.show_filling:
+        raise ArgumentError("--show-filling draws a text: it does not go with --json")
+    text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
     prompt = model.chat_prompt([{"role": "user", "content": text}]) if arguments.chat else text
@@ -205,12 +253,12 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
     profile = Profile() if arguments.profile else None
     with profile or nullcontext():
-        if arguments.show_accepted and colours():
-            watching = ShowAccepted(decoder, model.tokenizer)
+        watcher = watching(arguments, decoder, model.tokenizer)
+        if watcher is not None:
             answer = write_answer(
-                model, prompt, lambda piece: show(watching.coloured(piece)), decoder=watching, **options
+                model, prompt, lambda piece: show(watcher.coloured(piece)), decoder=watcher, **options
             )
-            show(watching.rest(answer.generation))
+            show(watcher.rest(answer.generation))
         else:
             shown = (lambda piece: None) if arguments.json else show
             answer = write_answer(model, prompt, shown, decoder=decoder, **options)
@@ -218,7 +266,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
     if arguments.stats:
         say(f"{statistics(model, answer)}\n{machine(model, loading)}")
     if arguments.trace:
-        say(trajectory(answer.generation, model.tokenizer))
+        say(trace(answer.generation, model.tokenizer))
+    if arguments.trace_png is not None and answer.generation.trace is not None:
+        answer.generation.trace.save_png(arguments.trace_png)
     if profile is not None and not arguments.json:
         say(str(profile))
 
@@ -239,6 +289,20 @@ def _guesses(generation: Generation) -> dict[str, Any]:
     return by_depth(generation.rounds) | {"tokens_of_rounds": generation.tokens_of_rounds}
 
 
+def _steps(generation: Generation) -> list[dict[str, Any]]:
+    """What each forward filled, and masked again."""
+    assert generation.trace is not None
+    return [
+        {
+            "places": step.places.tolist(),
+            "tokens": step.tokens.tolist(),
+            "confidence": step.confidence.tolist(),
+            "remasked": step.remasked.tolist(),
+        }
+        for step in generation.trace.steps
+    ]
+
+
 def _json(model: Model, answer: Answer, loading: float, profile: Profile | None) -> str:
     from fastdistill.kernels import isa
 
@@ -255,5 +319,6 @@ def _json(model: Model, answer: Answer, loading: float, profile: Profile | None)
             "threads": model.threads,
         }
         | ({"guesses": _guesses(generation)} if generation.rounds else {})
+        | ({"steps": _steps(generation)} if generation.trace is not None else {})
         | ({} if profile is None else {"profile": profile.facts()})
     )

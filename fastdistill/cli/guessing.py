@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.cli.options import given
 from fastdistill.cli.terminal import FORMATS, say
 from fastdistill.errors import ArgumentError
 from fastdistill.fetch import find_folder
@@ -27,11 +28,11 @@ guess is a token more from the same forward; a wrong one costs a little time, an
 """
 
 # Decoders that guess; those whose guesses are their own draws.
-_GUESSING, _ITERATING = ("speculative", "auto", "jacobi", "lookahead"), ("jacobi", "lookahead")
-_DEFAULTS = {"drafter": "lookup", "rule": "coupled"}
+DECODERS, _ITERATING = ("speculative", "auto", "jacobi", "lookahead"), ("jacobi", "lookahead")
+DEFAULTS = {"drafter": "lookup", "rule": "coupled"}
 
 # What each option goes with: the values that other options must have.
-_GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
+GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "drafter": {"decoder": ("speculative",)},
     "draft_model": {"decoder": ("speculative",), "drafter": ("model",)},
     "draft_format": {"decoder": ("speculative",), "drafter": ("model",)},
@@ -43,28 +44,17 @@ _GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "block": {"decoder": ("jacobi",)},
     "max_blocks": {"decoder": ("jacobi",)},
     "no_recycle": {"decoder": ("jacobi",)},
-    "trace": {"decoder": ("jacobi",)},
     "window": {"decoder": ("lookahead",)},
     "ngram": {"decoder": ("lookahead",)},
     "max_guesses": {"decoder": ("lookahead",)},
     "init": {"decoder": _ITERATING},
     "no_adaptive": {"decoder": _ITERATING},
-    "show_accepted": {"decoder": _GUESSING},
+    "show_accepted": {"decoder": DECODERS},
 }
 
 
 def add_guessing_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how tokens are guessed", _ABOUT).add_argument
-    add(
-        "--decoder",
-        choices=("plain", *_GUESSING),
-        default="plain",
-        help="plain: one token a forward (default). speculative: guess in every round. auto: copy from the text where that "
-        "pays on this machine, as measured once (1 to 3 s). jacobi: guess the next tokens somehow, let each forward draw all of "
-        "them anew, each after the guesses before it, and keep those that stay. lookahead: draw such guesses in a window ahead "
-        "of the text, collect the n-grams that they form, and guess those that begin with the text's last token. The last three "
-        "need no draft model, and write the text of plain decoding",
-    )
     add(
         "--drafter",
         choices=DRAFTERS,
@@ -140,12 +130,6 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         help="of jacobi and lookahead: all guesses in every forward (default: as many as pay, as with auto)",
     )
     add(
-        "--trace",
-        action="store_true",
-        default=None,
-        help="of jacobi: say on stderr, forward by forward, how the guesses became the text",
-    )
-    add(
         "--show-accepted",
         action="store_true",
         default=None,
@@ -154,37 +138,29 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
 
 
 def guessing(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
-    """What makes the decoder of a model, from options that are checked as far as they can be without it.
-
-    raises  ArgumentError for options that do not go together; what `find_folder` raises
-    """
+    """What makes the decoder of a model, plain or one that guesses; that options go with the decoder has been checked."""
     _check(arguments)
     from fastdistill.decode import Auto, Autoregressive, Jacobi, Lookahead, PromptLookup
 
-    if arguments.decoder == "plain":
+    if arguments.decoder in (None, "plain"):
         return lambda model: Autoregressive()
     if arguments.decoder == "auto":
         weighed = PromptLookup(min_match=1, continuations=arguments.continuations)  # a short match is weighed as one
-        return _with_costs(Auto(drafter=weighed, **_given(max_draft=arguments.max_draft)))
+        return _with_costs(Auto(drafter=weighed, **given(max_draft=arguments.max_draft)))
     if arguments.decoder == "speculative":
         return _speculative(arguments)
     settings: Jacobi | Lookahead
     if arguments.decoder == "jacobi":
-        chosen = _given(block=arguments.block, init=arguments.init, max_blocks=arguments.max_blocks)
+        chosen = given(block=arguments.block, init=arguments.init, max_blocks=arguments.max_blocks)
         settings = Jacobi(
             recycle=not arguments.no_recycle, adaptive=not arguments.no_adaptive, trace=bool(arguments.trace), **chosen
         )
     else:
-        chosen = _given(
+        chosen = given(
             window=arguments.window, ngram=arguments.ngram, guesses=arguments.max_guesses, init=arguments.init
         )
         settings = Lookahead(adaptive=not arguments.no_adaptive, **chosen)
     return _with_costs(settings) if settings.adaptive else lambda model: settings
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Those that were given; the others have a decoder's own defaults."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _with_costs(settings: Auto | Jacobi | Lookahead) -> Callable[[Model], Decoder]:
@@ -198,7 +174,7 @@ def _speculative(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         PromptLookup(continuations=arguments.continuations),
         rule=arguments.rule or "coupled",
         tree=None if arguments.tree is None else Tree(*arguments.tree),
-        **_given(max_draft=arguments.max_draft),
+        **given(max_draft=arguments.max_draft),
     )
     if arguments.drafter == "model":
         folder = None if arguments.draft_model is None else find_folder(arguments.draft_model)
@@ -269,13 +245,7 @@ def by_depth(rounds: Sequence[Round]) -> dict[str, list[int]]:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    chosen = _DEFAULTS | _given(**vars(arguments))
-    drafter, rule = chosen["drafter"], chosen["rule"]
-    for name, wanted in _GOES_WITH.items():
-        for option, values in wanted.items():
-            if getattr(arguments, name) is not None and chosen[option] not in values:
-                flag = "--" + name.replace("_", "-")
-                raise ArgumentError(f"{flag} goes with --{option} {' or '.join(values)}, not with {chosen[option]}")
+    drafter, rule = arguments.drafter or DEFAULTS["drafter"], arguments.rule or DEFAULTS["rule"]
     if drafter == "layers" and arguments.skip_layers is None:
         raise ArgumentError("--drafter layers needs --skip-layers N")
     if drafter == "model" and arguments.draft_model is None and arguments.draft_format is None:

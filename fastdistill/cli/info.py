@@ -18,6 +18,7 @@ from fastdistill.fetch import find_folder
 _INFO = """\
   fastdistill info
   fastdistill info smollm2-135m-instruct --capacity 2048
+  fastdistill info listops-mdlm
   FASTDISTILL_ISA=avx2 fastdistill info --json
 
 "weights are multiplied by" names what runs each format: a level, its instruction, outputs x rows of a register tile.
@@ -98,14 +99,20 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     )
     most = min(plan.max_positions, POSITION_LIMIT)
     capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
-    slots = whole_tiles(capacity + _MAX_ROWS)
+    rows = (
+        _MAX_ROWS if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
+    )  # a forward that fills masks runs the text
+    slots = whole_tiles(capacity + rows)
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
-    executor = NativeExecutor(plan, weightless, _MAX_ROWS, slots, 1)
+    executor = NativeExecutor(plan, weightless, rows, slots, 1)
     return {
         "folder": str(folder),
         "architecture": plan.architecture,
+        "causal": plan.causal,
+        "mask_token": plan.mask_token,
+        "mask_spelling": None if plan.mask_token is None else _spelling(folder, plan.mask_token),
         "layers": plan.num_layers,
         "hidden_size": plan.hidden_size,
         "heads": plan.num_heads,
@@ -117,7 +124,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "formats": {format: {"tensors": counts[format], "bytes": sizes[format]} for format in sorted(counts)},
         "session": {
             "capacity": capacity,
-            "max_rows": _MAX_ROWS,
+            "max_rows": rows,
             "weights_bytes": packed,
             "cache_format": cache,
             "cache_bytes": KVCache.slot_bytes(plan, cache) * slots,
@@ -125,6 +132,20 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
             "arena_bytes": executor.nbytes,
         },
     }
+
+
+def _spelling(folder: Path, token: int) -> str | None:
+    """How the vocabulary spells a token; None without one."""
+    from fastdistill.text.tokenizer import Tokenizer
+
+    return Tokenizer(folder).token(token) if (folder / "tokenizer.json").exists() else None
+
+
+def _kind(model: dict[str, Any]) -> str:
+    if model["mask_token"] is None:
+        return "causal: predicts the next token"
+    spelt = "" if model["mask_spelling"] is None else f" ({model['mask_spelling']})"
+    return f"masked diffusion: fills masks, token {model['mask_token']}{spelt}, in any order"
 
 
 def _machine_text(facts: dict[str, Any]) -> str:
@@ -150,6 +171,7 @@ def _model_text(model: dict[str, Any]) -> str:
     return f"""\
 model        {model["folder"]}
 architecture {model["architecture"]}: {model["layers"]} layers, width {model["hidden_size"]}
+kind         {_kind(model)}
 heads        {model["heads"]} for queries, {model["kv_heads"]} for keys, of {model["head_dim"]}
 vocabulary   {model["vocab_size"]:,} tokens
 context      {model["max_positions"]:,} tokens

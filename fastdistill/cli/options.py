@@ -1,0 +1,36 @@
+"""Options that go with certain values of others."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from fastdistill.errors import ArgumentError
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those that were given; the others have a decoder's own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def check_goes_with(
+    arguments: argparse.Namespace, goes_with: Mapping[str, Mapping[str, tuple[str, ...]]], chosen: Mapping[str, Any]
+) -> None:
+    """Refuse an option that was given where the others are not as it needs them.
+
+    goes_with  by option: the values that other options must have
+    chosen     what they have, defaults included
+    """
+    for name, wanted in goes_with.items():
+        if getattr(arguments, name, None) is None:
+            continue
+        for option, values in wanted.items():
+            if chosen[option] not in values:
+                raise ArgumentError(
+                    f"{flag(name)} goes with {flag(option)} {' or '.join(values)}, not with {chosen[option]}"
+                )
