@@ -444,6 +444,23 @@ def test_a_truncated_answer_ends_with_its_first_end_token():
     assert never.tokens == unmask(replace(decoder, end=EndOfText()), prompt(4), 24).tokens
 
 
+@pytest.mark.parametrize("remask", [fd.RunningConfidence(), fd.Remdm(0.2, 3, 5), fd.Revise(0.0, 3)])
+def test_the_token_that_ended_an_answer_is_not_taken_back(remask):
+    """What was behind it is gone: without it the answer would end with no end."""
+    ends, shorter = frozenset(range(0, 89, 7)), 0
+    for seed in range(20):
+        decoder = fd.Unmask(fd.Schedule(), remask=remask, end=fd.EndOfText(truncate_at=0.0), early_exit=False)
+        result = unmask(decoder, prompt(3, seed=seed), 10, ends=ends)
+        assert result.finish_reason == ("stop" if result.tokens[-1] in ends else "length")
+        shorter += result.finish_reason == "stop"
+    assert shorter > 3
+
+
+def test_a_mask_that_ends_the_text_ends_nothing():
+    decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(truncate_at=0.0))
+    assert unmask(decoder, prompt(4), 8, ends=frozenset({89})).tokens == unmask(decoder, prompt(4), 8).tokens
+
+
 # ---- the learned filter ----
 
 

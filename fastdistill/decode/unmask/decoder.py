@@ -214,6 +214,7 @@ class UnmaskRun:
             self._chances = uniforms(self._sampler, self._first + places, 0, length, ORDER).astype(np.float32)
         self._fresh, self._since, self._extra = True, 0, 0
         self._forwards = self._released = 0
+        self._cut = False  # whether the answer has been truncated
         self._most_drafts = max(min(settings.drafts, session.max_rows // max(len(self.text), 1)), 1)
         self._view: View | None = None  # of the forward under way
         self._unread = request.prompt[:0]
@@ -342,8 +343,11 @@ class UnmaskRun:
 
     def _block(self) -> Block:
         places = slice(self._start - self._first, self._end(self._number) - self._first)
+        filled = self._block_text != self._mask
+        if self._cut and self._number == len(self._starts) - 1:
+            filled[-1] = False  # what was cut off cannot come back, so the token that ended the answer stands
         return Block(
-            self._block_text != self._mask,
+            filled,
             self._confidence[places],
             self._revisions[places],
             None if self._quotas is None else self._quotas[self._number],
@@ -443,24 +447,28 @@ class UnmaskRun:
 
     def _truncate(self, step: Step, new: np.ndarray) -> np.ndarray:
         """End the answer with the first end-of-text that is filled, or proposed with probability enough; the new places there are."""
-        ends = list(self._request.end_tokens)
+        ends = list(self._request.end_tokens - {self._mask})
         answer, least = self.text[self._first :], self._settings.end.truncate_at
         assert least is not None
         proposed = step.part(np.isin(step.tokens, ends) & (step.confidence >= log_of(least)))
-        for place in sorted({*np.flatnonzero(np.isin(answer, ends)).tolist(), *proposed.places.tolist()})[:1]:
-            if answer[place] == self._mask:
-                at = proposed.places.tolist().index(place)
-                answer[place], self._confidence[place] = proposed.tokens[at], proposed.confidence[at]
-                new = np.union1d(new, [place])
-            length = self._first + place + 1
-            self.text, self._confidence, self._revisions = (
-                self.text[:length],
-                self._confidence[: place + 1],
-                self._revisions[: place + 1],
-            )
-            self._starts = [start for start in self._starts if start < length]
-            self._session.truncate(min(self._session.length, length))
-        return new[new < len(self._confidence)]
+        places = [*np.flatnonzero(np.isin(answer, ends)).tolist(), *proposed.places.tolist()]
+        if not places:
+            return new
+        place = min(places)
+        if answer[place] == self._mask:
+            at = proposed.places.tolist().index(place)
+            answer[place], self._confidence[place] = proposed.tokens[at], proposed.confidence[at]
+            new = np.union1d(new, [place])
+        length = self._first + place + 1
+        self.text, self._confidence, self._revisions = (
+            self.text[:length],
+            self._confidence[: place + 1],
+            self._revisions[: place + 1],
+        )
+        self._starts = [start for start in self._starts if start < length]
+        self._session.truncate(min(self._session.length, length))
+        self._cut = True
+        return new[new <= place]
 
     def _schedule_of(self, number: int) -> list[tuple[int, int, int]]:
         """The steps of a block, as the kernel takes them: places [start, end), and how many of them to fill."""
