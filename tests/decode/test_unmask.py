@@ -286,8 +286,6 @@ def test_block_causal_attention_needs_no_cache_to_be_exact(layout):
     def logits(text, end):
         s = session(layout, end)
         nodes = [*range(first), *(first + i // size for i in range(end - first))]
-        if shift and end - first > 0:  # the row before a block is read alone, though it belongs to the block before it
-            pass
         return s.forward(text[:end], nodes=nodes, parents=range(-1, nodes[-1]), read=Read(logits=True)).logits
 
     for start in range(first, first + count, size):
@@ -370,10 +368,12 @@ def test_running_confidence_takes_the_schedules_steps(steps, kind, block, count)
     assert result.stats.forwards == sum(map(len, wanted)) and result.stats.committed == count
     left = [sum(some[i + 1 :]) for some in wanted for i in range(len(some))]
     assert [len(step.remasked) for step in result.trace.steps] == left
-    for step in result.trace.steps:  # those masked again were the least sure of what the step filled
-        again = np.isin(step.places, step.remasked)
-        if again.any() and not again.all():
-            pass
+    confidence, blocks = np.full(count, np.nan, np.float32), [i for i, some in enumerate(wanted) for _ in some]
+    for number, step in zip(blocks, result.trace.steps, strict=True):  # those masked again are the block's least sure
+        confidence[step.places] = step.confidence
+        start = sum(sizes[:number])
+        held = np.sort(confidence[start : start + sizes[number]])
+        assert np.sort(confidence[step.remasked]).tolist() == held[: len(step.remasked)].tolist()
 
 
 def test_remasking_late_takes_the_least_sure_tokens_back():
@@ -560,6 +560,8 @@ def test_a_trace_is_drawn(tmp_path):
     assert (filled >= 0).all() and filled.max() == len(result.trace.steps) - 1
     with pytest.raises(ArgumentError, match="cell"):
         result.trace.save_png(tmp_path / "no.png", cell=0)
+    with pytest.raises(ArgumentError, match="no steps"):
+        unmask(decoder, prompt(4), 0).trace.save_png(tmp_path / "no.png")
 
 
 # ---- chance ----
@@ -624,6 +626,9 @@ def test_thresholds_that_are_none_are_refused(bad):
             continue
         with pytest.raises(ArgumentError):
             make(bad)
+    for make in (fd.Threshold, fd.Adaptive):  # a step that fills nothing would be followed by the same one for ever
+        with pytest.raises(ArgumentError, match="least"):
+            make(0.9, least=0)
     for make in (fd.Factor, fd.EntropyBudget, fd.EntropyThreshold):
         if bad != 1.1 and bad is not None:
             with pytest.raises(ArgumentError):
@@ -639,6 +644,10 @@ def test_prompts_and_models_that_cannot_be_unmasked_are_refused():
         unmask(fd.Unmask(mask_token=90), [1, 2], 4)
     with pytest.raises(CapacityError, match="no place is left"):
         generate(session(length=4), [1, 2, 3, 4], 4, decoder=fd.Unmask())
+    with pytest.raises(CapacityError, match="takes 6 rows, more than the session's max_rows = 5"):
+        generate(session(length=8, rows=5), [1, 2], 4, decoder=fd.Unmask())
+    with pytest.raises(ArgumentError, match="Oracle fills a position with the mask token, 89"):
+        unmask(fd.Unmask(Oracle([89, 1], 2)), [1, 2], 2)
     with pytest.raises(ArgumentError, match="temperature 0"):
         unmask(fd.Unmask(fd.Schedule(), drafts=2, temperature=1.0), [1, 2], 4)
     with pytest.raises(ArgumentError, match="at most 4 positions"):

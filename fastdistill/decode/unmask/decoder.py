@@ -194,6 +194,10 @@ class UnmaskRun:
             raise CapacityError(
                 f"the prompt has {self._first} tokens and the session's capacity is {session.capacity}: no place is left to fill"
             )
+        if settings.attention == "full" and self._first + length > session.max_rows and length:
+            raise CapacityError(
+                f"a forward over all of the text takes {self._first + length} rows, more than the session's max_rows = {session.max_rows}"
+            )
         self.text = np.concatenate([request.prompt, np.full(length, self._mask, np.int32)]).astype(np.int32)
         self.trace = Trace(length, self._mask) if settings.trace else None
         # By place: log probability of each token as it was filled, and how often it was replaced.
@@ -398,6 +402,8 @@ class UnmaskRun:
         chosen = fresh.part(np.ones(len(fresh.places), bool) if everything else self._choose(fresh, quota))
         replaced = filled.part(self._revised(filled))
         self._revisions[replaced.places] += 1
+        if (chosen.tokens == self._mask).any():  # banned from what is drawn: only a rule can have put it there
+            raise ArgumentError(f"{type(settings.rule).__name__} fills a position with the mask token, {self._mask}")
         new = np.union1d(chosen.places, replaced.places)
         for part in (chosen, replaced):
             answer[part.places], self._confidence[part.places] = part.tokens, part.confidence

@@ -92,7 +92,7 @@ class Schedule(Rule):
 class Threshold(Rule):
     """All positions whose likeliest token is at least so probable (Fast-dLLM).
 
-    least  fill the best so many in any case
+    least  fill the best so many in any case, 1 or more
     most   never more than so many in one step; None: any number
 
     raises  ArgumentError
@@ -103,7 +103,10 @@ class Threshold(Rule):
     most: int | None = None
 
     def __post_init__(self) -> None:
-        self.selection  # noqa: B018 - checks them
+        check_integer(
+            "least", self.least, 1, 1 << 30
+        )  # the kernel may take none, but then a text would never be filled
+        self.selection  # noqa: B018 - checks the rest
 
     @property
     def selection(self) -> UnmaskRule:
@@ -239,7 +242,7 @@ class Learned(Rule):
 class Oracle(Rule):
     """All positions whose token is already that of a known answer, else the surest gets its own: the fewest forwards for a filter.
 
-    answer    tokens of the whole answer
+    answer    tokens of the whole answer, none of them the mask
     width     of the examples: positions of a block
     examples  receives a pair each step, for `LearnedFilter.fit`: confidences float32 (width,), which of them were right bool (width,)
 

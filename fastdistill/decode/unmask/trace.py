@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.lookahead_layout import printable
 
 SHADES = "░▒▓█"  # of a quarter of the probabilities each
@@ -89,8 +90,9 @@ class Trace:
         cell  pixels of a square
         raises  ArgumentError, OSError
         """
-        if isinstance(cell, bool) or not isinstance(cell, int) or not 1 <= cell <= 256:
-            raise ArgumentError(f"cell must be an integer in 1..256, got {cell!r:.80}")
+        check_integer("cell", cell, 1, 256)
+        if not self.steps:
+            raise ArgumentError("the trace has no steps: there is nothing to draw")
         colours = np.full((len(self.steps), self.length, 3), 255, np.uint8)
         filled = np.zeros(self.length, bool)
         for number, step in enumerate(self.steps):
@@ -117,7 +119,7 @@ def _png(pixels: np.ndarray) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", max(width, 1), max(height, 1), 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
