@@ -456,7 +456,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
     "prompt, options",
     [
         ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[1], 5], {}), ([[1], []], {}), ([None], {}),
-        ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(max_tokens=None)), ([1], dict(min_tokens=-1)),
+        ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(min_tokens=-1)),
         ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
         ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
         ([1], dict(logit_bias={300: 1.0})), ([1], dict(logit_bias={1: "a"})), ([1], dict(logit_bias=[1])),
