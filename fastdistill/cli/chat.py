@@ -103,13 +103,10 @@ class Conversation:
         capacity: int | None = None,
     ) -> None:
         self._model, self._options, self._decoder = model, options, decoder
-        most: dict[str, int] = {}
+        rows = 0
         if getattr(decoder, "fills_masks", False):  # a forward runs the whole text
-            from fastdistill.api import MAX_ROWS
-
             rows = cast(Any, decoder).rows(model.plan.max_positions if capacity is None else capacity)
-            most["max_rows"] = min(max(MAX_ROWS, rows), 1 << 16)
-        self._session = model.session(capacity, **most)
+        self._session = model.session(capacity, max_rows=min(max(256, rows), 1 << 16))
         self._begin = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
 

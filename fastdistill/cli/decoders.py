@@ -53,7 +53,8 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     implied = next((name for name in implying if getattr(arguments, name, None) is not None), None)
     name = arguments.decoder or ("plain" if implied is None else "unmask")
     defaults = guessing.DEFAULTS | unmasking.DEFAULTS
-    check_goes_with(arguments, _GOES_WITH, defaults | given(**vars(arguments)) | {"decoder": name})
+    chosen = defaults | given(**vars(arguments)) | {"decoder": name, "commit": unmasking.rule_name(arguments)}
+    check_goes_with(arguments, _GOES_WITH, chosen)
     if name == "unmask":
         settings = unmasking.unmasking(arguments)
 

@@ -51,6 +51,7 @@ class _FillingRun(WatchedRun):
         super().__init__(run)
         self._picture, self._first = picture, first
         picture.draw(run.text[first:].tolist())
+        picture.seconds = 0.0  # decoding begins now
 
     def take(self, rows: Any) -> list[tuple[int, int]]:
         tokens: list[tuple[int, int]] = self._run.take(rows)

@@ -229,9 +229,13 @@ def _fill_masks(threads: int | None) -> None:
     from fastdistill.decode import Unmask
 
     model, loading = load_model(find_folder(_EMBEDDED), None, threads)
+    decoder = Unmask(trace=True)
+    model.generate(_EMBEDDED_PROMPTS[0], decoder=decoder)  # a process's first forward starts its threads
     for prompt in _EMBEDDED_PROMPTS:
         say(f"> {prompt}")
-        generation = model.generate(prompt, decoder=Unmask(trace=True))
+        # Drawn, since a shuffle has many right answers; the others have one, and the model is sure of it.
+        options = dict(decoder=decoder, temperature=1.0, seed=1)
+        generation = write_answer(model, prompt, lambda piece: None, **options).generation
         if colours() and generation.trace is not None:
             replay(generation.trace, model.tokenizer, model.tokenizer.encode(prompt))
         show(f"{generation.text}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastdistill.cli.options import given
 from fastdistill.errors import ArgumentError
@@ -29,7 +29,7 @@ _CLASSES = {
 COMMITS = (*_CLASSES, *_KINDS)
 DEFAULTS = {"commit": "threshold", "cache": "none"}
 
-_UNMASK = {"decoder": ("unmask",)}
+_UNMASK: dict[str, tuple[str, ...]] = {"decoder": ("unmask",)}
 GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
     "commit": _UNMASK,
     "block_length": _UNMASK,
@@ -43,10 +43,15 @@ GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-class Commit(str):
-    """The name of a rule, with the number that was given beside it."""
+class Commit(NamedTuple):
+    """A rule by name, and the number that was given beside it."""
 
+    name: str
     value: float | None = None
+
+
+def rule_name(arguments: argparse.Namespace) -> str:
+    return DEFAULTS["commit"] if arguments.commit is None else str(arguments.commit.name)
 
 
 def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
@@ -104,9 +109,9 @@ def unmasking(arguments: argparse.Namespace) -> Unmask:
     remask = None
     if arguments.remask is not None:
         remask = {"running": RunningConfidence, "remdm": Remdm, "revise": Revise}[arguments.remask]()
-        if arguments.remask == "running" and (arguments.commit or DEFAULTS["commit"]) not in _KINDS:
+        if arguments.remask == "running" and rule_name(arguments) not in _KINDS:
             raise ArgumentError(
-                f"--remask running goes with --commit {' or '.join(_KINDS)}, not with {arguments.commit or DEFAULTS['commit']}"
+                f"--remask running goes with --commit {' or '.join(_KINDS)}, not with {rule_name(arguments)}"
             )
     return Unmask(
         **({} if arguments.commit is None else {"rule": _rule(arguments.commit)}),
@@ -139,25 +144,24 @@ def filled(generation: Generation) -> str:
 def _rule(commit: Commit) -> Any:
     from fastdistill import decode
 
-    value = () if commit.value is None else (commit.value,)
+    name, value = commit
     try:
-        if commit in _KINDS:
-            return decode.Schedule(*value, kind=_KINDS[commit])
-        return getattr(decode, _CLASSES[commit])(*value)
+        if name in _KINDS:
+            return decode.Schedule(None if value is None else int(value), kind=_KINDS[name])
+        rule = getattr(decode, _CLASSES[name])
+        return rule() if value is None else rule(value)
     except ArgumentError as error:
-        raise ArgumentError(f"--commit {commit}:{commit.value}: {error}") from None
+        raise ArgumentError(f"--commit {name}:{value}: {error}") from None
 
 
 def _commit(text: str) -> Commit:
     name, colon, value = text.partition(":")
     if name not in COMMITS:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(COMMITS)}, or with :VALUE, got {text!r}")
-    commit = Commit(name)
-    if colon:
-        number = int if name in _KINDS else float
-        try:
-            commit.value = number(value)
-        except ValueError:
-            wanted = "a whole number of forwards" if number is int else "a number"
-            raise argparse.ArgumentTypeError(f"{name} takes {wanted} behind the colon, got {value!r}") from None
-    return commit
+    if not colon:
+        return Commit(name)
+    number, wanted = (int, "a whole number of forwards") if name in _KINDS else (float, "a number")
+    try:
+        return Commit(name, number(value))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{name} takes {wanted} behind the colon, got {value!r}") from None

@@ -1,0 +1,71 @@
+"""The program in a process, or a terminal, of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import fastdistill as fd
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
+
+
+def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
+    """The program, in a process of its own."""
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
+    command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
+    return subprocess.Popen(command, **pipes)
+
+
+class Terminal:
+    """The program in a terminal of its own."""
+
+    def __init__(self, *arguments: object, **environment: str) -> None:
+        self.controller, terminal = os.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        settings = dict(stdin=terminal, stdout=terminal, stderr=terminal, env=ENVIRONMENT | environment)
+        self.process = start(*arguments, start_new_session=True, **settings)
+        os.close(terminal)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.controller, text.encode())
+
+    def interrupt(self) -> None:
+        time.sleep(0.2)  # a prompt is seen a moment before readline waits in a way that a signal ends
+        self.process.send_signal(signal.SIGINT)
+
+    def expect(self, words: str) -> str:
+        """Read on until these words; what came before them."""
+        deadline = time.monotonic() + 30
+        while words not in self.seen:
+            assert time.monotonic() < deadline, f"no {words!r} in {self.seen!r}"
+            self._read()
+        before, _, self.seen = self.seen.partition(words)
+        return before
+
+    def end(self) -> int:
+        """The exit code, all output being read."""
+        code = self.process.wait(timeout=30)
+        while self._read():
+            pass
+        os.close(self.controller)
+        return code
+
+    def _read(self) -> bool:
+        if not select.select([self.controller], [], [], 0.1)[0]:
+            return False
+        try:
+            data = os.read(self.controller, 1 << 16)
+        except OSError:  # the program has closed it
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
