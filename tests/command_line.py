@@ -54,7 +54,11 @@ class Terminal:
 
     def end(self) -> int:
         """The exit code, all output being read."""
-        code = self.process.wait(timeout=30)
+        deadline = time.monotonic() + 30
+        while self.process.poll() is None:  # a full terminal would hold the program up
+            assert time.monotonic() < deadline, f"goes on after {self.seen[-200:]!r}"
+            self._read()
+        code = self.process.wait()
         while self._read():
             pass
         os.close(self.controller)

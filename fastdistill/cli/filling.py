@@ -84,7 +84,7 @@ class Picture:
             terminal.show(self.close())
         else:
             terminal.show(self._back() + "\n".join(lines))
-            self._answer, self._lines = answer, len(lines)
+            self._answer, self._lines = list(answer), len(lines)
         self.seconds += time.perf_counter() - started
 
     def piece(self, text: str) -> str:
