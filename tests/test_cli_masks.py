@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import fastdistill as fd
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.cli import filling, terminal, unmasking
+from fastdistill.cli.accepted import PLAIN
 from fastdistill.cli.filling import Picture, wrapped
 from fastdistill.decode.unmask.decoder import CACHES
 from fastdistill.decode.unmask.schedules import KINDS
