@@ -17,14 +17,12 @@ static inline void vf_store_part(float *p, int64_t n, vf a)
 }
 static inline vf vf_abs(vf a) { return vf_of_bits(vi_and(vi_of_bits(a), vi_set1(0x7fffffff))); }
 
-/* exp: x = n ln 2 + r, |r| <= ln 2 / 2, and the series of e^r to r^7 (remainder below 5.4e-9).
- * Within 2 ulp; below -86.98 the result is 0 (e^-86.98 = 1.7e-38, the edge of the normal numbers); NaN stays NaN. */
-static inline vf vf_exp(vf x)
+/* e^r of x = n ln 2 + r, |r| <= ln 2 / 2: the series to r^7 (remainder below 5.4e-9). */
+static inline vf exp_series(vf x, vi *n)
 {
-    vf inside = vf_max(vf_set1(-87.0f), vf_min(vf_set1(89.0f), x));     /* operand order lets NaN through */
-    vi n = vi_round(vf_mul(inside, vf_set1(1.44269504f)));
-    vf nf = vf_from_int(n);
-    vf r = vf_fnma(nf, vf_set1(0.693145752f), inside);                  /* 15 bits of ln 2: n times it is exact */
+    *n = vi_round(vf_mul(x, vf_set1(1.44269504f)));
+    vf nf = vf_from_int(*n);
+    vf r = vf_fnma(nf, vf_set1(0.693145752f), x);                       /* 15 bits of ln 2: n times it is exact */
     r = vf_fnma(nf, vf_set1(1.42860677e-6f), r);
     vf p = vf_fma(r, vf_set1(1.0f / 5040), vf_set1(1.0f / 720));
     p = vf_fma(r, p, vf_set1(1.0f / 120));
@@ -32,7 +30,15 @@ static inline vf vf_exp(vf x)
     p = vf_fma(r, p, vf_set1(1.0f / 6));
     p = vf_fma(r, p, vf_set1(0.5f));
     p = vf_fma(r, p, vf_set1(1.0f));
-    p = vf_fma(r, p, vf_set1(1.0f));
+    return vf_fma(r, p, vf_set1(1.0f));
+}
+
+/* exp: e^r 2^n.  Within 2 ulp; below -86.98 the result is 0 (e^-86.98 = 1.7e-38, the edge of the normal numbers); NaN stays NaN. */
+static inline vf vf_exp(vf x)
+{
+    vf inside = vf_max(vf_set1(-87.0f), vf_min(vf_set1(89.0f), x));     /* operand order lets NaN through */
+    vi n;
+    vf p = exp_series(inside, &n);
     vf half = vf_of_bits(vi_shl(vi_add(n, vi_set1(126)), 23));          /* 2^(n-1): n reaches 128 before e^x overflows */
     p = vf_mul(vf_mul(p, half), vf_set1(2.0f));
     p = vf_select(vf_less(x, vf_set1(-86.98f)), vf_zero(), p);
@@ -44,17 +50,8 @@ static inline vf vf_exp(vf x)
 static inline vf vf_exp_negative(vf x, vf *clamped)
 {
     vf inside = *clamped = vf_max(vf_set1(-87.0f), x);
-    vi n = vi_round(vf_mul(inside, vf_set1(1.44269504f)));
-    vf nf = vf_from_int(n);
-    vf r = vf_fnma(nf, vf_set1(0.693145752f), inside);
-    r = vf_fnma(nf, vf_set1(1.42860677e-6f), r);
-    vf p = vf_fma(r, vf_set1(1.0f / 5040), vf_set1(1.0f / 720));
-    p = vf_fma(r, p, vf_set1(1.0f / 120));
-    p = vf_fma(r, p, vf_set1(1.0f / 24));
-    p = vf_fma(r, p, vf_set1(1.0f / 6));
-    p = vf_fma(r, p, vf_set1(0.5f));
-    p = vf_fma(r, p, vf_set1(1.0f));
-    p = vf_fma(r, p, vf_set1(1.0f));
+    vi n;
+    vf p = exp_series(inside, &n);
     p = vf_of_bits(vi_add(vi_of_bits(p), vi_shl(n, 23)));               /* p 2^n, a normal number; NaN stays one: its n << 23 is 0 */
     return vf_select(vf_less(x, vf_set1(-86.98f)), vf_zero(), p);
 }

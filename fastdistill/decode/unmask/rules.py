@@ -44,6 +44,9 @@ class Rule:
 
     lookahead: int = 0  # blocks behind the current one in which positions may be filled as well
 
+    def __post_init__(self) -> None:
+        self.selection  # noqa: B018 - the kernel's rule checks what it is made of
+
     @property
     def selection(self) -> UnmaskRule:
         """What the kernel is told."""
@@ -106,7 +109,7 @@ class Threshold(Rule):
         check_integer(
             "least", self.least, 1, 1 << 30
         )  # the kernel may take none, but then a text would never be filled
-        self.selection  # noqa: B018 - checks the rest
+        super().__post_init__()
 
     @property
     def selection(self) -> UnmaskRule:
@@ -130,9 +133,6 @@ class EntropyThreshold(Rule):
 
     threshold: float = 0.5
 
-    def __post_init__(self) -> None:
-        self.selection  # noqa: B018 - checks it
-
     @property
     def selection(self) -> UnmaskRule:
         return UnmaskRule("entropy", threshold=self.threshold)
@@ -149,9 +149,6 @@ class Factor(Rule):
 
     factor: float = 1.0
 
-    def __post_init__(self) -> None:
-        self.selection  # noqa: B018 - checks it
-
     @property
     def selection(self) -> UnmaskRule:
         return UnmaskRule("confidence", factor=self.factor)
@@ -165,9 +162,6 @@ class EntropyBudget(Rule):
     """
 
     budget: float = 0.1
-
-    def __post_init__(self) -> None:
-        self.selection  # noqa: B018 - checks it
 
     @property
     def selection(self) -> UnmaskRule:
@@ -193,7 +187,7 @@ class Explore(Rule):
     def __post_init__(self) -> None:
         check_integer("below", self.below, 0, 1 << 30)
         check_integer("lookahead", self.lookahead, 0, 1 << 30)
-        self.selection  # noqa: B018 - checks the rest
+        super().__post_init__()
 
     @property
     def selection(self) -> UnmaskRule:
