@@ -7,6 +7,7 @@ import math
 import struct
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill.api import Model
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
 from fastdistill.decode.loop import Text, write
 from fastdistill.decode.unmask import EndOfText
@@ -251,6 +253,9 @@ def test_drafts_never_change_the_answer(layout, steps, score, kind, block, view,
     states = {state.tobytes() for state in wanted.trace.states()}
     if result.stats.committed <= wanted.stats.committed:
         assert all(state.tobytes() in states for state in result.trace.states())
+        sure = [{place: p for step in trace.steps for place, p in zip(step.places.tolist(), step.confidence.tolist(), strict=True)}
+                for trace in (wanted.trace, result.trace)]  # fmt: skip
+        assert sure[1].items() <= sure[0].items()
     if drafts == 1:
         assert result.stats.forwards == wanted.stats.forwards
 
@@ -349,7 +354,7 @@ def test_text_is_certain_from_its_beginning_on():
             seen += [token for token, _ in released]
             if len(seen) == 16:
                 break
-        assert seen == unmask(decoder, prompt(4), 16).tokens
+        assert seen == unmask(replace(decoder, early_exit=False), prompt(4), 16).tokens
 
 
 # ---- remasking ----
@@ -403,7 +408,85 @@ def test_a_token_is_revised_at_most_so_many_times():
     assert count.max() > 1
 
 
+def test_each_block_gets_its_steps_of_remasking():
+    decoder = fd.Unmask(fd.Schedule(), block_length=4, remask=fd.Remdm(0.75), trace=True, early_exit=False)
+    trace = unmask(decoder, prompt(4), 12).trace
+    assert [place // 4 for step in trace.steps for place in step.remasked.tolist()] == [0, 1, 2]
+
+
+def test_a_token_is_revised_for_one_that_is_probable_enough():
+    plain = fd.Unmask(fd.Schedule(), trace=True, early_exit=False)
+    revised = 0
+    for threshold in (0.3, 1.0):
+        for seed in range(6):
+            result = unmask(replace(plain, remask=fd.Revise(threshold, 9)), prompt(4, seed=seed), 12)
+            for before, step in zip(result.trace.states(), result.trace.steps, strict=False):
+                again = before[step.places] != network().plan.mask_token
+                assert (step.confidence[again] >= np.float32(threshold) * (1 - 1e-6)).all()
+                revised += int(again.sum())
+            if threshold == 1:
+                assert result.tokens == unmask(plain, prompt(4, seed=seed), 12).tokens
+    assert revised
+
+
 # ---- the end of the text ----
+
+
+@pytest.mark.parametrize("discount", [0.3, 0.7])
+def test_a_discount_grows_evenly_to_one(discount):
+    ends, mask, changed = frozenset(range(0, 89, 2)), network().plan.mask_token, 0
+    for seed in range(4):
+        ids, count = prompt(4, seed=seed), 10
+        text, order = np.array([*ids, *[mask] * count]), []
+        for filled in range(count):
+            z = states_of("llada")(text).astype(np.float64)
+            z[:, mask] = -np.inf
+            p = np.exp(z - z.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            share = np.where(np.isin(p.argmax(axis=1), list(ends)), discount + (1 - discount) * filled / count, 1)
+            at = int(np.where(text == mask, p.max(axis=1) * share, -1).argmax())
+            text[at] = p[at].argmax()
+            order.append(at - len(ids))
+        decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(discount), trace=True, early_exit=False)
+        result = unmask(decoder, ids, count, ends=ends)
+        assert result.trace.states()[-1].tolist() == text[len(ids) :].tolist()
+        assert np.argsort(result.trace.filled_at()).tolist() == order
+        plain = unmask(replace(decoder, end=EndOfText()), ids, count, ends=ends)
+        changed += str(plain.trace) != str(result.trace)
+    assert changed
+
+
+def test_tokens_that_end_the_text_are_banned_by_place_and_by_progress_to_the_letter():
+    """min_tokens: from the place on that comes after so many; banned_until: from the forward on that comes after so many are filled."""
+    model = Model(network(), Path("none"), frozenset(range(60)))
+    first = []
+    for seed in range(8):
+        ids, options = prompt(4, seed=seed), dict(early_exit=False, trace=True)
+        text = model.generate(ids, 8, min_tokens=4, decoder=fd.Unmask(fd.Schedule(), **options))
+        assert all(token >= 60 for token in text.trace.states()[-1][:4].tolist())
+        first.append(int(text.trace.states()[-1][4]))
+        end = fd.EndOfText(banned_until=0.5)
+        steps = model.generate(ids, 8, decoder=fd.Unmask(fd.Schedule(), end=end, **options)).trace.steps
+        assert all(step.tokens[0] >= 60 for step in steps[:4])
+        first.append(int(steps[4].tokens[0]))
+    assert min(first[::2]) < 60 and min(first[1::2]) < 60
+
+
+def test_only_an_end_that_is_probable_enough_cuts_an_answer():
+    """Each place after the first is token 1 or 2, with a half each, and 1 is taken."""
+
+    def logits(tokens):
+        rows = np.tile(np.array([-np.inf, 0, 0, 0], np.float32), (len(tokens), 1))
+        rows[1] = 3, 0, 0, 0
+        return rows
+
+    def forwards(truncate_at):
+        decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(truncate_at=truncate_at))
+        result = generate(from_callable(logits, 4, mask_token=3), [0], 5, None, frozenset({1}), decoder)
+        assert result.tokens == [0, 1] and result.finish_reason == "stop"
+        return result.stats.forwards
+
+    assert [forwards(at) for at in (0.0, 0.5, 0.51, 1.0)] == [1, 1, 2, 2]
 
 
 def test_end_of_text_discounted_to_nothing_comes_last():
@@ -585,6 +668,32 @@ def test_chance_is_the_seeds():
         for seed in range(3)
     ]
     assert len({tuple(order) for order in orders}) == 3
+
+
+def test_a_draw_has_the_confidence_of_its_token_and_new_noise_in_each_step():
+    ids, mask = prompt(4), network().plan.mask_token
+    trace = unmask(fd.Unmask(fd.Schedule(), temperature=2.0, trace=True, early_exit=False), ids, 10).trace
+    for state, step in zip(trace.states(), trace.steps, strict=False):
+        z = states_of("llada")(np.array([*ids, *state])).astype(np.float64)[len(ids) :][step.places]
+        z[:, mask] = -np.inf
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        np.testing.assert_allclose(step.confidence, (p / p.sum(axis=1, keepdims=True))[0, step.tokens], rtol=1e-4)
+    s = session(length=14)
+    run = fd.Unmask(fd.Schedule()).start(
+        s, Request(np.array(ids, np.int32), 0, Sampler(temperature=1.0), max_tokens=10)
+    )
+    for round in range(3):
+        arguments = run.forward()
+        assert arguments["read"].sampler.round == round
+        run.take(s.forward(**arguments))
+
+
+def test_exploring_begins_within_the_block():
+    """Where nothing is certain, blocks are filled one after the other, whatever may be filled ahead."""
+    decoder = fd.Unmask(fd.Explore(0.0, 1, 2), block_length=4, trace=True, early_exit=False)
+    for seed in range(4):
+        places = [step.places.tolist() for step in unmask(decoder, prompt(4, seed=seed), 12).trace.steps]
+        assert [place // 4 for (place,) in places] == [0] * 4 + [1] * 4 + [2] * 4
 
 
 # ---- wrong use ----
