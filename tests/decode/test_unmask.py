@@ -273,6 +273,40 @@ def test_a_cache_made_anew_in_every_forward_is_exact(rule, layout, block, cache,
     assert cached.tokens == plain.tokens and str(cached.trace) == str(plain.trace)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_a_cache_holds_a_blocks_first_forward(layout, cache):
+    """Rows before the block, of "dual" those behind it too, stay what the block's first forward made them; the others are run anew."""
+    plan, changed = network(layout).plan, 0
+    for seed in range(4):
+        ids, count, size, shift, mask = prompt(5, layout, seed), 14, 4, plan.logit_shift, plan.mask_token
+        text, first = np.array([*ids, *[mask] * count], np.int32), len(ids)
+        s = session(layout, len(text))
+        for start in range(first, len(text), size):
+            end = min(start + size, len(text))
+            begin, stop, replaced = 0, len(text), None
+            s.truncate(0)
+            while (text[start:end] == mask).any():
+                rows = text[begin:stop]
+                read = Read(logits=True, banned=np.array([mask], np.int32))
+                given = s.forward(rows, nodes=[0] * len(rows), parents=[-1], replace=replaced, read=read)
+                sure = given.statistics.top - given.statistics.log_sum_exp
+                block = np.arange(start, end)[text[start:end] == mask]
+                at = block[sure[block - shift - begin].argmax()]
+                text[at] = given.statistics.argmax[at - shift - begin]
+                if begin == 0 and replaced is None:
+                    s.keep(range(start - shift if cache == "prefix" else len(text)))
+                    begin = start - shift
+                    stop, replaced = (stop, None) if cache == "prefix" else (end, (begin, end))
+                else:
+                    s.truncate(s.length)
+        decoder = fd.Unmask(fd.Schedule(), block_length=size, early_exit=False)
+        wanted = text[first:].tolist()
+        assert unmask(replace(decoder, cache=cache), ids, count, layout).tokens == wanted
+        changed += unmask(decoder, ids, count, layout).tokens != wanted
+    assert changed  # what is held is stale
+
+
 def test_with_one_step_a_block_caches_change_nothing():
     """Each block's first forward is the whole text's."""
     for cache in ("prefix", "dual"):
