@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import fastdistill as fd
 from fastdistill.api import Model
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
-from fastdistill.decode.loop import Text, write
+from fastdistill.decode.loop import Statistics, Text, write
 from fastdistill.decode.unmask import EndOfText
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
@@ -808,6 +808,13 @@ def test_what_fits_is_written():
     short = generate(session(length=8), [1, 2, 3], 50, decoder=fd.Unmask())
     assert len(short.tokens) == 5 and short.finish_reason == "capacity"
     assert short.tokens == unmask(fd.Unmask(), [1, 2, 3], 5).tokens
+
+
+def test_rates_count_every_token_that_a_forward_filled():
+    filled = Statistics(new_tokens=4, committed=6, forwards=2, decode_seconds=2.0)
+    assert (filled.tokens_per_forward, filled.tokens_per_second) == (3, 2)
+    chain = Statistics(new_tokens=5, forwards=4, decode_seconds=2.0)  # the first token is the prompt's
+    assert (chain.tokens_per_forward, chain.tokens_per_second) == (1, 2)
 
 
 # ---- over a function ----

@@ -225,7 +225,7 @@ class UnmaskRun:
         if settings.attention == "full":
             session.truncate(0)
         else:
-            session.truncate(min(request.cached, self._first - self._shift))
+            session.truncate(request.cached)  # short of the prompt, as the row that a shift needs
             self._unread = request.prompt[session.length : self._first - self._shift]
 
     # ---- what the loop asks for ----
