@@ -836,3 +836,15 @@ def test_any_function_can_be_unmasked():
             made = from_callable(logits, plan.vocab_size, mask_token=plan.mask_token, logit_shift=shift)
             result = generate(made, prompt(5, layout), 11, decoder=decoder)
             assert result.tokens == unmask(decoder, prompt(5, layout), 11, layout).tokens
+
+
+def test_rows_of_a_chain_do_not_see_those_after_them():
+    """A function of a diffusion model looks at all tokens that it is given: each row gets its own."""
+    seen = []
+
+    def logits(tokens):
+        seen.append(tokens.tolist())
+        return np.zeros((len(tokens), 4), np.float32)
+
+    from_callable(logits, 4, mask_token=3).forward([0, 1, 2], rows=[0, 2])
+    assert seen == [[0], [0, 1, 2]]
