@@ -377,8 +377,8 @@ def test_an_early_exit_writes_the_same_text(view):
 
 def test_text_is_certain_from_its_beginning_on():
     """What is released while writing is what the answer is at the end."""
-    for remask in (None, fd.Remdm(0.5, 2, 2), fd.RunningConfidence()):
-        decoder = fd.Unmask(fd.Schedule(), block_length=4, remask=remask, trace=True)
+    for remask in (None, fd.Remdm(0.5, 2, 2), fd.Remdm(0.9, 1, 7), fd.RunningConfidence()):
+        decoder = fd.Unmask(fd.Schedule(), block_length=8, remask=remask, trace=True)
         s = session(length=24)
         request = Request(np.array(prompt(4), np.int32), 0, Sampler(), max_tokens=16)
         run = decoder.start(s, request)
