@@ -13,6 +13,7 @@ import numpy as np
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
+from fastdistill.decode.unmask.decoder import Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.boundary import check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
@@ -209,7 +210,8 @@ def generate(
 ) -> Generation:
     """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty).
 
-    costs  of the session's forwards, for decoders that weigh their guesses and have none of their own
+    decoder  None: Autoregressive(), of a masked diffusion model Unmask()
+    costs    of the session's forwards, for decoders that weigh their guesses and have none of their own
     """
     ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
     max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
@@ -219,7 +221,9 @@ def generate(
     request = Request(
         ids, cached, sampler or Sampler(), max_tokens=max_tokens, end_tokens=end_tokens, measured_costs=measured
     )
-    text = Text(session, request, decoder or Autoregressive(), None)
+    if decoder is None:
+        decoder = Autoregressive() if getattr(session, "causal", True) else Unmask()
+    text = Text(session, request, decoder, None)
     for _ in write([text]):
         pass
     return text.result

@@ -19,8 +19,10 @@ from fastdistill.api import Model
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
 from fastdistill.decode.loop import Statistics, Text, write
 from fastdistill.decode.unmask import EndOfText
+from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.kernels.row_statistics import row_statistics
 from fastdistill.kernels.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
@@ -848,3 +850,13 @@ def test_rows_of_a_chain_do_not_see_those_after_them():
 
     from_callable(logits, 4, mask_token=3).forward([0, 1, 2], rows=[0, 2])
     assert seen == [[0], [0, 1, 2]]
+
+
+def test_a_masked_model_is_unmasked_by_default():
+    assert generate(session(length=8), [1, 2, 3], 5).tokens == unmask(fd.Unmask(), [1, 2, 3], 5).tokens
+
+
+def test_a_filter_reads_ones_where_nothing_is_masked():
+    statistics = row_statistics(np.zeros((2, 4), np.float32))
+    step = Step(range(4, 7), np.array([4, 6]), np.array([0, 0]), np.log(np.array([0.25, 0.5], np.float32)), statistics)
+    assert np.allclose(block_confidence(step, 5), [0.25, 1, 0.5, 1, 1])
