@@ -97,7 +97,16 @@ static inline vm vf_less(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_LT_O
 static inline vm vf_equal(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
 static inline vm vi_less(vi x, vi y) { return _mm512_cmpgt_epi32_mask(y, x); }
 static inline vm vi_equal(vi x, vi y) { return _mm512_cmpeq_epi32_mask(x, y); }
-static inline uint32_t vm_bits(vm m) { return m; }
+static inline uint32_t vm_bits(vm m)
+{
+#if defined(__clang__) || defined(FD_EMULATE_AVX512)
+    return m;
+#else
+    uint32_t bits;                                   /* gcc 12 may spill a widened mask as 16 bits and read 32 back: name the register */
+    __asm__("kmovw %1, %0" : "=r"(bits) : "k"(m));
+    return bits;
+#endif
+}
 static inline vf vf_select(vm m, vf x, vf y) { return _mm512_mask_mov_ps(y, m, x); }
 static inline vi vi_select(vm m, vi x, vi y) { return _mm512_mask_mov_epi32(y, m, x); }
 
