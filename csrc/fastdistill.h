@@ -77,6 +77,9 @@ int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *p
 int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
                      const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
 
+/* ---- transport ---- */
+enum fd_metric { FD_SQEUCLIDEAN, FD_EUCLIDEAN, FD_L1, FD_COSINE, FD_GIVEN };   /* given: costs, not points */
+
 /* ---- drafts ---- */
 /* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,

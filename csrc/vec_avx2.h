@@ -27,6 +27,7 @@ static inline vf vf_fma(vf x, vf y, vf z) { return FD_VF(_mm256_fmadd_ps(x.a, y.
 static inline vf vf_fnma(vf x, vf y, vf z) { return FD_VF(_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)); }
 static inline vf vf_max(vf x, vf y) { return FD_VF(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
 static inline vf vf_min(vf x, vf y) { return FD_VF(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+static inline vf vf_sqrt(vf x) { return FD_VF(_mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b)); }
 static inline __m256 fd_eight(vf x) { return _mm256_add_ps(x.a, x.b); }
 static inline float vf_sum(vf x)
 {
@@ -48,6 +49,72 @@ static inline double vd_sum(vd x)
     __m256d fours = _mm256_hadd_pd(_mm256_add_pd(x.a, x.c), _mm256_add_pd(x.b, x.d));       /* 01 45 | 23 67 */
     __m128d two = _mm_add_pd(_mm256_castpd256_pd128(fours), _mm256_extractf128_pd(fours, 1));
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+static inline vd vd_set1(double x) { __m256d r = _mm256_set1_pd(x); return (vd){r, r, r, r}; }
+static inline vd vd_load(const double *p)
+{
+    return (vd){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8), _mm256_loadu_pd(p + 12)};
+}
+static inline void vd_store(double *p, vd x)
+{
+    _mm256_storeu_pd(p, x.a);
+    _mm256_storeu_pd(p + 4, x.b);
+    _mm256_storeu_pd(p + 8, x.c);
+    _mm256_storeu_pd(p + 12, x.d);
+}
+static inline vd vd_from_floats(vf x)
+{
+    return (vd){_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+                _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)), _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))};
+}
+static inline vf vf_from_doubles(vd x)
+{
+    return FD_VF(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x.a)), _mm256_cvtpd_ps(x.b), 1),
+                 _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x.c)), _mm256_cvtpd_ps(x.d), 1));
+}
+#define FD_VD2(f) ((vd){f(x.a, y.a), f(x.b, y.b), f(x.c, y.c), f(x.d, y.d)})
+#define FD_VD3(f) ((vd){f(x.a, y.a, z.a), f(x.b, y.b, z.b), f(x.c, y.c, z.c), f(x.d, y.d, z.d)})
+static inline vd vd_add(vd x, vd y) { return FD_VD2(_mm256_add_pd); }
+static inline vd vd_sub(vd x, vd y) { return FD_VD2(_mm256_sub_pd); }
+static inline vd vd_mul(vd x, vd y) { return FD_VD2(_mm256_mul_pd); }
+static inline vd vd_div(vd x, vd y) { return FD_VD2(_mm256_div_pd); }
+static inline vd vd_fma(vd x, vd y, vd z) { return FD_VD3(_mm256_fmadd_pd); }
+static inline vd vd_fnma(vd x, vd y, vd z) { return FD_VD3(_mm256_fnmadd_pd); }
+static inline vd vd_max(vd x, vd y) { return FD_VD2(_mm256_max_pd); }
+static inline vd vd_min(vd x, vd y) { return FD_VD2(_mm256_min_pd); }
+static inline vd vd_abs(vd x)
+{
+    __m256d sign = _mm256_set1_pd(-0.0);
+    return (vd){_mm256_andnot_pd(sign, x.a), _mm256_andnot_pd(sign, x.b), _mm256_andnot_pd(sign, x.c), _mm256_andnot_pd(sign, x.d)};
+}
+static inline vd vd_sqrt(vd x) { return (vd){_mm256_sqrt_pd(x.a), _mm256_sqrt_pd(x.b), _mm256_sqrt_pd(x.c), _mm256_sqrt_pd(x.d)}; }
+static inline __m256d fd_where4(__m256d x, __m256d y, __m256d yes, __m256d no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(x, y, _CMP_LT_OQ));
+}
+static inline vd vd_where_less(vd x, vd y, vd yes, vd no)
+{
+    return (vd){fd_where4(x.a, y.a, yes.a, no.a), fd_where4(x.b, y.b, yes.b, no.b), fd_where4(x.c, y.c, yes.c, no.c),
+                fd_where4(x.d, y.d, yes.d, no.d)};
+}
+static inline __m256d fd_scale4(__m256d x, __m256d y)
+{
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(x), _mm256_slli_epi64(_mm256_castpd_si256(y), 52)));
+}
+static inline vd vd_scale(vd x, vd y) { return FD_VD2(fd_scale4); }
+static inline __m256d fd_split4(__m256d x, __m256d *e)
+{
+    const __m256i half_root = _mm256_set1_epi64x(0x3fe6a09e667f3bcdLL), fraction = _mm256_set1_epi64x(0xfffffffffffffLL);
+    __m256i bits = _mm256_add_epi64(_mm256_castpd_si256(x), _mm256_sub_epi64(_mm256_set1_epi64x(0x3ff0000000000000LL), half_root));
+    __m256i power = _mm256_or_si256(_mm256_srli_epi64(bits, 52), _mm256_set1_epi64x(0x4330000000000000LL));     /* as 2^52 + it */
+    *e = _mm256_sub_pd(_mm256_castsi256_pd(power), _mm256_set1_pd(0x1p52 + 1023.0));
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_and_si256(bits, fraction), half_root));
+}
+static inline vd vd_split(vd x, vd *e)
+{
+    vd m = {fd_split4(x.a, &e->a), fd_split4(x.b, &e->b), fd_split4(x.c, &e->c), fd_split4(x.d, &e->d)};
+    return m;
 }
 
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }

@@ -23,6 +23,7 @@ static inline vf vf_fma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
 static inline vf vf_fnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
 static inline vf vf_max(vf x, vf y) { return _mm512_max_ps(x, y); }
 static inline vf vf_min(vf x, vf y) { return _mm512_min_ps(x, y); }
+static inline vf vf_sqrt(vf x) { return _mm512_sqrt_ps(x); }
 static inline __m256 fd_eight(vf x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
 static inline float vf_sum(vf x)
 {
@@ -44,6 +45,51 @@ static inline double vd_sum(vd x)
     __m256d fours = _mm256_hadd_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd(eight, 1));        /* 01 45 | 23 67 */
     __m128d two = _mm_add_pd(_mm256_castpd256_pd128(fours), _mm256_extractf128_pd(fours, 1));
     return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+
+static inline vd vd_set1(double x) { __m512d r = _mm512_set1_pd(x); return (vd){r, r}; }
+static inline vd vd_load(const double *p) { return (vd){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+static inline void vd_store(double *p, vd x) { _mm512_storeu_pd(p, x.a); _mm512_storeu_pd(p + 8, x.b); }
+static inline vd vd_from_floats(vf x)
+{
+    return (vd){_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
+}
+static inline vf vf_from_doubles(vd x)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(x.a)), _mm512_cvtpd_ps(x.b), 1);
+}
+static inline vd vd_add(vd x, vd y) { return (vd){_mm512_add_pd(x.a, y.a), _mm512_add_pd(x.b, y.b)}; }
+static inline vd vd_sub(vd x, vd y) { return (vd){_mm512_sub_pd(x.a, y.a), _mm512_sub_pd(x.b, y.b)}; }
+static inline vd vd_mul(vd x, vd y) { return (vd){_mm512_mul_pd(x.a, y.a), _mm512_mul_pd(x.b, y.b)}; }
+static inline vd vd_div(vd x, vd y) { return (vd){_mm512_div_pd(x.a, y.a), _mm512_div_pd(x.b, y.b)}; }
+static inline vd vd_fma(vd x, vd y, vd z) { return (vd){_mm512_fmadd_pd(x.a, y.a, z.a), _mm512_fmadd_pd(x.b, y.b, z.b)}; }
+static inline vd vd_fnma(vd x, vd y, vd z) { return (vd){_mm512_fnmadd_pd(x.a, y.a, z.a), _mm512_fnmadd_pd(x.b, y.b, z.b)}; }
+static inline vd vd_max(vd x, vd y) { return (vd){_mm512_max_pd(x.a, y.a), _mm512_max_pd(x.b, y.b)}; }
+static inline vd vd_min(vd x, vd y) { return (vd){_mm512_min_pd(x.a, y.a), _mm512_min_pd(x.b, y.b)}; }
+static inline vd vd_abs(vd x) { return (vd){_mm512_abs_pd(x.a), _mm512_abs_pd(x.b)}; }
+static inline vd vd_sqrt(vd x) { return (vd){_mm512_sqrt_pd(x.a), _mm512_sqrt_pd(x.b)}; }
+static inline vd vd_where_less(vd x, vd y, vd yes, vd no)
+{
+    return (vd){_mm512_mask_mov_pd(no.a, _mm512_cmp_pd_mask(x.a, y.a, _CMP_LT_OQ), yes.a),
+                _mm512_mask_mov_pd(no.b, _mm512_cmp_pd_mask(x.b, y.b, _CMP_LT_OQ), yes.b)};
+}
+static inline __m512d fd_scale8(__m512d p, __m512d t)
+{
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(p), _mm512_slli_epi64(_mm512_castpd_si512(t), 52)));
+}
+static inline vd vd_scale(vd p, vd t) { return (vd){fd_scale8(p.a, t.a), fd_scale8(p.b, t.b)}; }
+static inline __m512d fd_split8(__m512d x, __m512d *e)
+{
+    const __m512i half_root = _mm512_set1_epi64(0x3fe6a09e667f3bcdLL), fraction = _mm512_set1_epi64(0xfffffffffffffLL);
+    __m512i bits = _mm512_add_epi64(_mm512_castpd_si512(x), _mm512_sub_epi64(_mm512_set1_epi64(0x3ff0000000000000LL), half_root));
+    __m512i power = _mm512_or_si512(_mm512_srli_epi64(bits, 52), _mm512_set1_epi64(0x4330000000000000LL));      /* as 2^52 + it */
+    *e = _mm512_sub_pd(_mm512_castsi512_pd(power), _mm512_set1_pd(0x1p52 + 1023.0));
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_and_si512(bits, fraction), half_root));
+}
+static inline vd vd_split(vd x, vd *e)
+{
+    vd m = {fd_split8(x.a, &e->a), fd_split8(x.b, &e->b)};
+    return m;
 }
 
 static inline float fd_f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }

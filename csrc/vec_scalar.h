@@ -31,6 +31,7 @@ static inline vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(a.v[i], 
 static inline vf vf_fnma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
 static inline vf vf_max(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }    /* NaN gives b */
 static inline vf vf_min(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
+static inline vf vf_sqrt(vf a) { vf r; FD_EACH r.v[i] = sqrtf(a.v[i]); return r; }
 
 /* The one order in which 16 lanes fold into one: halves, then neighbours, then neighbours' neighbours, then halves. */
 static inline float vf_sum(vf a)
@@ -41,7 +42,7 @@ static inline float vf_sum(vf a)
     return (c[0] + c[1]) + (c[2] + c[3]);
 }
 
-/* ---- doubles: sums of floats ---- */
+/* ---- doubles ---- */
 static inline vd vd_zero(void) { vd r; FD_EACH r.v[i] = 0.0; return r; }
 static inline vd vd_add_floats(vd a, vf b) { vd r; FD_EACH r.v[i] = a.v[i] + (double)b.v[i]; return r; }
 static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
@@ -50,6 +51,45 @@ static inline double vd_sum(vd a)                                       /* in th
     for (int i = 0; i < 8; i++) b[i] = a.v[i] + a.v[i + 8];
     for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
     return (c[0] + c[1]) + (c[2] + c[3]);
+}
+
+static inline vd vd_set1(double a) { vd r; FD_EACH r.v[i] = a; return r; }
+static inline vd vd_load(const double *p) { vd r; memcpy(r.v, p, sizeof r.v); return r; }
+static inline void vd_store(double *p, vd a) { memcpy(p, a.v, sizeof a.v); }
+static inline vd vd_from_floats(vf a) { vd r; FD_EACH r.v[i] = (double)a.v[i]; return r; }
+static inline vf vf_from_doubles(vd a) { vf r; FD_EACH r.v[i] = (float)a.v[i]; return r; }
+static inline vd vd_add(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] + b.v[i]; return r; }
+static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
+static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
+static inline vd vd_div(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
+static inline vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
+static inline vd vd_fnma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
+static inline vd vd_max(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }  /* NaN gives b */
+static inline vd vd_min(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
+static inline vd vd_abs(vd a) { vd r; FD_EACH r.v[i] = fabs(a.v[i]); return r; }
+static inline vd vd_sqrt(vd a) { vd r; FD_EACH r.v[i] = sqrt(a.v[i]); return r; }
+static inline vd vd_where_less(vd a, vd b, vd x, vd y) { vd r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? x.v[i] : y.v[i]; return r; }
+/* p 2^n of t = n + 1.5 * 2^52; p and the result are normal numbers. */
+static inline vd vd_scale(vd p, vd t)
+{
+    vd r;
+    FD_EACH { uint64_t a, n; memcpy(&a, &p.v[i], 8); memcpy(&n, &t.v[i], 8); a += n << 52; memcpy(&r.v[i], &a, 8); }
+    return r;
+}
+/* A positive normal number is 2^e m with m in [1 / sqrt 2, sqrt 2). */
+#define FD_HALF_ROOT 0x3fe6a09e667f3bcdLL                               /* bits of 1 / sqrt 2 */
+static inline vd vd_split(vd x, vd *e)
+{
+    vd m;
+    FD_EACH {
+        int64_t bits;
+        memcpy(&bits, &x.v[i], 8);
+        bits += 0x3ff0000000000000LL - FD_HALF_ROOT;
+        e->v[i] = (double)(bits >> 52) - 1023.0;
+        bits = (bits & 0xfffffffffffffLL) + FD_HALF_ROOT;
+        memcpy(&m.v[i], &bits, 8);
+    }
+    return m;
 }
 
 /* ---- 16-bit floats ---- */

@@ -29,6 +29,7 @@
 #include "jacobi_step.c"
 #include "draft_and_verify.c"
 #include "unmask_select.c"
+#include "distance_rows.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
