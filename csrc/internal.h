@@ -130,6 +130,12 @@ struct fd_kernels {
                           const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
                           const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                           int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
+    int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
+    int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
+                        int threads);
+    int64_t (*transport_rows_workspace)(const struct fd_transport *transport, int threads);
+    void (*transport_rows)(const struct fd_transport *transport, int64_t index, int64_t first, int64_t count, int kind, double scale,
+                           int64_t width, const void *values, void *out, char *workspace, int threads);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

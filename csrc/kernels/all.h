@@ -30,6 +30,8 @@
 #include "draft_and_verify.c"
 #include "unmask_select.c"
 #include "distance_rows.c"
+#include "sinkhorn.c"
+#include "transport_rows.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -66,6 +68,10 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .jacobi_step = jacobi_step,
     .draft_and_verify = draft_and_verify,
     .unmask_select = unmask_select,
+    .sinkhorn_workspace = sinkhorn_workspace,
+    .sinkhorn = sinkhorn,
+    .transport_rows_workspace = transport_rows_workspace,
+    .transport_rows = transport_rows,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

@@ -18,6 +18,7 @@ from fastdistill.kernels.quantize_rows import quantize_rows
 from fastdistill.kernels.residual_distribution import residual_distribution
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
+from fastdistill.kernels.sinkhorn import Transport, sinkhorn
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
 from fastdistill.kernels.unmask_select import Unmasked, UnmaskRule, unmask_select
@@ -34,6 +35,7 @@ __all__ = [
     "PackedWeight",
     "RowStatistics",
     "Sampler",
+    "Transport",
     "TreeLayout",
     "UnmaskRule",
     "Unmasked",
@@ -61,6 +63,7 @@ __all__ = [
     "sample_workspace",
     "set_isa",
     "show_layout",
+    "sinkhorn",
     "tree_layout",
     "unmask_select",
     "verify_tree",
