@@ -136,10 +136,11 @@ static void NAME(scale_rows)(const struct sinkhorn *p, int64_t row, int64_t rows
     }
 }
 
+/* One row of the plan over the masses of columns, in place of its costs: at most 1 where the columns' masses are met. */
 static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, struct sinkhorn_tile *tile)
 {
     const real *weight = p->weight;                      /* (padded,): the masses */
-    const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row] + p->log_b);
+    const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row] + p->log_b + p->log_a[row]);
     vr sum = VR(zero)(), cost = VR(zero)();
     for (int64_t j = 0; j < p->padded; j += 16) {
         vr c = VR(min)(VR(load)(k + j), VR(set1)(SINKHORN_LARGEST(real)));
@@ -149,10 +150,10 @@ static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, s
         sum = VR(add)(sum, mass);
         cost = VR(fma)(mass, c, cost);
     }
-    double a = p->a[row], mass = a * (double)VR(sum)(sum);
-    if (a > 0.0) tile->value += a * (double)VR(sum)(cost);
+    double mass = (double)VR(sum)(sum);
+    tile->value += (double)VR(sum)(cost);
     tile->mass += mass;
-    tile->error += fabs(mass - sinkhorn_target(p, 0, a, p->phi[row]));
+    tile->error += fabs(mass - sinkhorn_target(p, 0, p->a[row], p->phi[row]));
 }
 
 /* A pass over rows [begin, end) of each tile, here of one tile. */
@@ -220,7 +221,7 @@ static void NAME(sinkhorn_tile)(struct sinkhorn *p, int64_t index)
         default:
             for (int64_t r = 0; r < rows; r++) {
                 NAME(evaluate_row)(p, i + r, buffer + r * padded, tile);
-                scale[r] = (real)p->a[i + r];
+                scale[r] = 1;
             }
             NAME(add_block)(rows, padded, buffer, scale, total);
         }

@@ -1,10 +1,10 @@
 /* transport_rows_real.h - the bodies of transport_rows.c, for floats or for doubles. */
 
 /* One row of costs becomes one of the plan; of the plan over the distance, where that is what a gradient weighs with. */
-static void NAME(plan_row)(const struct transport_rows *p, double phi, double scale, int over_distance, real *k)
+static void NAME(plan_row)(const struct transport_rows *p, double phi, int over_distance, real *k)
 {
     const vd inverse = vd_set1(p->inverse), potential = vd_set1(phi);
-    const vr factor = VR(set1)((real)fmin(scale, SINKHORN_LARGEST(real))), zero = VR(zero)();
+    const vr factor = VR(set1)((real)p->scale), zero = VR(zero)();
     for (int64_t j = 0; j < p->costs.padded; j += 16) {
         vr c = VR(load)(k + j);
         vr e = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), potential)));
@@ -61,7 +61,7 @@ static void NAME(transport_rows_range)(void *context, int64_t begin, int64_t end
         int64_t rows = fd_min(REAL_ROWS, end - i), row = p->first + i;
         NAME(cost_rows)(c, row, rows, buffer);
         for (int64_t r = 0; r < rows; r++)
-            NAME(plan_row)(p, p->phi[row + r] + p->log_b, p->scale * p->a[row + r], p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN,
+            NAME(plan_row)(p, p->phi[row + r] + p->log_b + fd_log_double(p->a[row + r]), p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN,
                            buffer + r * c->padded);
         if (p->kind == FD_PLAN)
             for (int64_t r = 0; r < rows; r++)
