@@ -102,12 +102,13 @@ static void sinkhorn_absorb(int64_t n, double kappa, double *potential, double *
         vd_store(scale + i, vd_set1(1.0));
     }
 }
-/* The mass that the potential asks for, in units of a's total. */
-static double sinkhorn_target(const struct sinkhorn *p, int side, double mass, double potential)
+/* The mass that the potential of a row or of a column asks for, in units of a's total.  As exponents: one factor alone may not fit. */
+static double sinkhorn_target(const struct sinkhorn *p, int side, int64_t i)
 {
-    double kappa = p->kappa[side], wanted = side == 0 ? mass : mass * p->ratio;
-    if (kappa == 0.0) return wanted;
-    return potential == -INFINITY ? 0.0 : wanted * fd_exp_double(-kappa * potential);
+    double kappa = p->kappa[side], potential = side == 0 ? p->phi[i] : p->gamma[i];
+    if (kappa == 0.0) return side == 0 ? p->a[i] : p->b[i] * p->ratio;
+    if (potential == -INFINITY) return 0.0;
+    return fd_exp_double((side == 0 ? p->log_a[i] : p->log_masses[i] + p->log_ratio) - kappa * potential);
 }
 /* sum a phi = sum b gamma, over those that reach something */
 static void sinkhorn_set_gauge(struct sinkhorn *p)
@@ -120,16 +121,15 @@ static void sinkhorn_set_gauge(struct sinkhorn *p)
     for (int64_t j = 0; j < p->padded; j++) p->gamma[j] -= shift;
 }
 /* This side's part of the dual objective, over epsilon: sum mass phi, or sum mass (1 - exp(-kappa phi)) / kappa. */
-static double sinkhorn_dual(int64_t n, const double *mass, const double *potential, double kappa)
+static double sinkhorn_dual(int64_t n, const double *mass, const double *log_mass, const double *potential, double kappa)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
         if (!(mass[i] > 0.0)) continue;
         double f = potential[i], z = kappa * f;
-        if (potential[i] == -INFINITY) f = kappa == 0.0 ? 0.0 : 1.0 / kappa;     /* it reaches nothing, so is +inf; balanced, it is within tolerance */
-        else if (fabs(z) < 0x1p-10) f *= 1.0 - z * (0.5 - z * (1.0 / 6.0 - z * (1.0 / 24.0)));
-        else f = (1.0 - fd_exp_double(-z)) / kappa;
-        sum += mass[i] * f;
+        if (f == -INFINITY) sum += kappa == 0.0 ? 0.0 : mass[i] / kappa;       /* it reaches nothing: +inf; balanced, it is within tolerance */
+        else if (fabs(z) < 0x1p-10) sum += mass[i] * f * (1.0 - z * (0.5 - z * (1.0 / 6.0 - z * (1.0 / 24.0))));
+        else sum += (mass[i] - fd_exp_double(log_mass[i] - z)) / kappa;
     }
     return sum;
 }
@@ -156,8 +156,8 @@ static void sinkhorn_evaluated(struct sinkhorn *p, double value, double mass, do
     double *results = t->results + 5 * p->index;
     sinkhorn_stop(p, error <= tolerance ? FD_CONVERGED : FD_MAX_ITERATIONS);
     results[0] = value;
-    results[1] = sinkhorn_dual(p->costs.n, p->a, p->phi, p->kappa[0]);
-    results[2] = sinkhorn_dual(p->costs.m, p->b, p->gamma, p->kappa[1]);
+    results[1] = sinkhorn_dual(p->costs.n, p->a, p->log_a, p->phi, p->kappa[0]);
+    results[2] = sinkhorn_dual(p->costs.m, p->b, p->log_masses, p->gamma, p->kappa[1]);
     results[3] = mass;
     results[4] = error;
 }

@@ -153,7 +153,7 @@ static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, s
     double mass = (double)VR(sum)(sum);
     tile->value += (double)VR(sum)(cost);
     tile->mass += mass;
-    tile->error += fabs(mass - sinkhorn_target(p, 0, p->a[row], p->phi[row]));
+    tile->error += fabs(mass - sinkhorn_target(p, 0, row));
 }
 
 /* A pass over rows [begin, end) of each tile, here of one tile. */
@@ -282,8 +282,8 @@ static void NAME(end_iteration)(struct sinkhorn *p, int flags)
         vd gamma = vd_load(p->gamma + j), v = vd_load(p->v + j), b = vd_load(p->b + j);
         vd total = NAME(merged)(p, j, 0), target = vd_mul(b, vd_set1(p->ratio));
         if (kappa != 0.0) {
-            vd now = vd_load(p->fresh_gamma + j);
-            target = vd_where_less(none, gamma, vd_mul(target, vd_exp(vd_mul(vd_set1(-kappa), now))), vd_zero());
+            vd now = vd_load(p->fresh_gamma + j), wanted = vd_add(vd_load(p->log_masses + j), vd_set1(p->log_ratio));
+            target = vd_where_less(none, gamma, vd_exp(vd_fnma(vd_set1(kappa), now, wanted)), vd_zero());
         }
         error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_mul(b, v), total), target)));
         total = vd_where_less(none, gamma, vd_where_less(vd_zero(), b, total, vd_set1(p->ratio)), vd_set1(p->ratio));   /* dead, massless: v = 1 */
@@ -363,7 +363,7 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
             vd_store(total, NAME(merged)(p, j, 0));
             for (int64_t i = j; i < j + 16; i++) {
                 int dead = p->v[i] == 0.0;
-                double target = sinkhorn_target(p, 1, p->b[i], p->gamma[i]);
+                double target = sinkhorn_target(p, 1, i);
                 p->peak[i] = dead ? -INFINITY : p->peak[i] + fd_log_double(total[i - j]);
                 if (dead) stuck += p->b[i];
                 error += fabs(p->b[i] * fd_exp_double(p->gamma[i] + p->peak[i]) - target);
@@ -386,7 +386,7 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
         vd error = vd_zero();
         for (int64_t j = 0; j < p->padded; j += 16) {
             double target[16];
-            for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, p->b[j + i], p->gamma[j + i]);
+            for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, j + i);
             error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_load(p->b + j), NAME(merged)(p, j, 0)), vd_load(target))));
         }
         sinkhorn_evaluated(p, all.value, all.mass, all.error, vd_sum(error));
