@@ -377,7 +377,7 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
             p->fresh_gamma[i] = p->gamma[i];
         }
         NAME(set_weights)(p);
-        if (stuck > state->goal && p->kappa[1] == 0.0) sinkhorn_stop(p, FD_INFEASIBLE);
+        if (2.0 * stuck > state->goal && p->kappa[1] == 0.0) sinkhorn_stop(p, FD_INFEASIBLE);
         else if (state->last) NAME(start_evaluation)(p);
         else state->phase = SINKHORN_BUILD;
         break;
