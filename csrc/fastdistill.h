@@ -80,6 +80,33 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 /* ---- transport ---- */
 enum fd_metric { FD_SQEUCLIDEAN, FD_EUCLIDEAN, FD_L1, FD_COSINE, FD_GIVEN };   /* given: costs, not points */
 
+/* ---- transport; `bits` says what real is: float (32) or double (64) ---- */
+/* logits (rows, width) -> probabilities (rows, width), of logits / temperature */
+int fd_softmax(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
+/* probabilities, gradient (rows, width): gradient by the probabilities becomes gradient by the logits, times scale */
+void fd_softmax_gradient(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient, int threads);
+/* x (rows, d) -> unit (rows, d) of length 1, lengths (rows,): not finite where x is not; 0 where x is, and unit then */
+void fd_unit_rows(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
+/* x (batch, n, d), y (batch, m, d) -> distances (batch, n, m); n, m, d >= 1.  Cosine: of points of length 1. */
+int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d);       /* bytes */
+int fd_pairwise_distance(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
+                         void *distances, void *workspace, int threads);
+/* weights (batch, n, m), x (batch, n, d), y (batch, m, d) -> gradient (batch, n, d).  Euclidean: of weights that were divided by the
+ * distances.  Cosine: of points of length 1, lengths (batch, n) what they were; NULL for other metrics. */
+int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d);                  /* bytes */
+int fd_distance_gradient(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
+                         const void *y, const double *lengths, void *gradient, void *workspace, int threads);
+struct fd_unrolled {
+    int64_t batch, n, m, iterations;
+    double epsilon;
+    const double *cost;                     /* (batch, n, m) */
+    double *value, *plan, *gradient;        /* (batch,), (batch, n, m), (batch, n, m) */
+    double *workspace;                      /* fd_unrolled_sinkhorn_workspace doubles, the same for all steps */
+};
+int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations);        /* doubles */
+int64_t fd_unrolled_sinkhorn_steps(int64_t iterations);                     /* to be run in order, in any number of calls */
+void fd_unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
+
 /* ---- drafts ---- */
 /* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,

@@ -30,6 +30,11 @@
 #include "draft_and_verify.c"
 #include "unmask_select.c"
 #include "distance_rows.c"
+#include "softmax.c"
+#include "unit_rows.c"
+#include "pairwise_distance.c"
+#include "distance_gradient.c"
+#include "unrolled_sinkhorn.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -66,6 +71,12 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .jacobi_step = jacobi_step,
     .draft_and_verify = draft_and_verify,
     .unmask_select = unmask_select,
+    .softmax = softmax,
+    .softmax_gradient = softmax_gradient,
+    .unit_rows = unit_rows,
+    .pairwise_distance = pairwise_distance,
+    .distance_gradient = distance_gradient,
+    .unrolled_sinkhorn = unrolled_sinkhorn,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,
