@@ -274,3 +274,26 @@ void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float
     fd_kernels->unmask_select(rows, n, masked, top, second, log_sum_exp, entropy, given, bias, also, quota, bounds, rule, chosen,
                               count, ranks, confidence, workspace, threads);
 }
+
+int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads)
+{
+    return fd_kernels->sinkhorn_workspace(transport, count, threads);
+}
+int64_t fd_sinkhorn(const struct fd_transport *transport, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads)
+{
+    unsigned mode = fd_float_mode_enter();
+    int64_t left = fd_kernels->sinkhorn(transport, first, count, workspace, nanoseconds, threads);
+    fd_float_mode_leave(mode);
+    return left;
+}
+int64_t fd_transport_rows_workspace(const struct fd_transport *transport, int threads)
+{
+    return fd_kernels->transport_rows_workspace(transport, threads);
+}
+void fd_transport_rows(const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count, int kind, double scale,
+                       int64_t width, const void *values, void *out, void *workspace, int threads)
+{
+    unsigned mode = fd_float_mode_enter();
+    fd_kernels->transport_rows(transport, problem, first, count, kind, scale, width, values, out, workspace, threads);
+    fd_float_mode_leave(mode);
+}

@@ -79,6 +79,35 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 
 /* ---- transport ---- */
 enum fd_metric { FD_SQEUCLIDEAN, FD_EUCLIDEAN, FD_L1, FD_COSINE, FD_GIVEN };   /* given: costs, not points */
+enum fd_transport_status { FD_NOT_BEGUN, FD_RUNNING, FD_CONVERGED, FD_MAX_ITERATIONS, FD_INFEASIBLE, FD_COST_NOT_FINITE, FD_EPSILON_TOO_SMALL };
+struct fd_transport {                       /* problems of one shape or smaller; a real is a float or a double */
+    int32_t bits, metric;                   /* of a real: 32 or 64; enum fd_metric */
+    int64_t problems, n, m, d;
+    const void *cost;                       /* (n, m) of reals, or NULL; this far from one problem to the next, 0: they share it: */
+    const void *x, *y;                      /* (n, d), (d, m padded to 16) of reals, or NULL */
+    int64_t cost_step, x_step, y_step;
+    const int64_t *sizes;                   /* (problems, 2): rows and columns that count */
+    const double *a, *b;                    /* (problems, n), (problems, m): masses over their total, as reals hold them */
+    double epsilon, kappa[2];               /* epsilon / tau of rows and columns; 0: balanced */
+    const double *constants;                /* (problems, 3): tolerance over a's total, log of b's total, log of b's over a's */
+    int64_t max_iterations;
+    double *phi, *gamma;                    /* (problems, n), (problems, m): potentials over epsilon, phi with b's total; gamma: the start */
+    double *errors;                         /* (problems, max_iterations) over a's total, or NULL */
+    double *results;                        /* (problems, 5): value over a's total, dual of rows, of columns, mass, marginal error */
+    int64_t *iterations;                    /* (problems,) */
+    int32_t *status;                        /* (problems,) enum fd_transport_status; FD_NOT_BEGUN at first */
+};
+int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads);    /* bytes */
+/* Goes on with problems first .. first + count for so long, with the workspace of these.  Returns how many are left to go on with.  problem:
+ * its rows are shared between the threads; several: they are. */
+int64_t fd_sinkhorn(const struct fd_transport *transport, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads);
+/* Rows first .. first + count of one problem's plan times scale.  FD_PLAN -> out (count, m).  FD_PRODUCT: values (width, m padded to 16)
+ * -> out (count, width), the sums over columns of plan times value.  FD_GRADIENT -> out (count, d): the plan's sums of the derivatives
+ * of the distances by x; of cosine minus the plan's sums of y. */
+enum fd_transport_rows { FD_PLAN, FD_PRODUCT, FD_GRADIENT };
+int64_t fd_transport_rows_workspace(const struct fd_transport *transport, int threads);             /* bytes */
+void fd_transport_rows(const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count, int kind, double scale,
+                       int64_t width, const void *values, void *out, void *workspace, int threads);
 
 /* ---- transport; `bits` says what real is: float (32) or double (64) ---- */
 /* logits (rows, width) -> probabilities (rows, width), of logits / temperature */

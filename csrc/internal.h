@@ -151,6 +151,12 @@ struct fd_kernels {
     int (*distance_gradient)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
                              const void *y, const double *lengths, void *gradient, void *workspace, int threads);
     void (*unrolled_sinkhorn)(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
+    int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
+    int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
+                        int threads);
+    int64_t (*transport_rows_workspace)(const struct fd_transport *transport, int threads);
+    void (*transport_rows)(const struct fd_transport *transport, int64_t index, int64_t first, int64_t count, int kind, double scale,
+                           int64_t width, const void *values, void *out, char *workspace, int threads);
     int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */

@@ -22,6 +22,8 @@ FLOW = [
     "embedded",
     "reference",
     "kernels",
+    "transport",
+    "distill",
     "checkpoint",
     "models",
     "runtime",
@@ -33,6 +35,7 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
+    "distill": {"user_cache", "embedded", "reference", "transport"},  # objectives stand on kernels alone
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
     "fetch": {"models", "runtime", "decode", "api"},

@@ -35,6 +35,8 @@
 #include "pairwise_distance.c"
 #include "distance_gradient.c"
 #include "unrolled_sinkhorn.c"
+#include "sinkhorn.c"
+#include "transport_rows.c"
 #include "../peak.c"
 
 #define FD_JOIN2(a, b) a##b
@@ -77,6 +79,10 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .pairwise_distance = pairwise_distance,
     .distance_gradient = distance_gradient,
     .unrolled_sinkhorn = unrolled_sinkhorn,
+    .sinkhorn_workspace = sinkhorn_workspace,
+    .sinkhorn = sinkhorn,
+    .transport_rows_workspace = transport_rows_workspace,
+    .transport_rows = transport_rows,
     .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,

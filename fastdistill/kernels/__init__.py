@@ -20,6 +20,7 @@ from fastdistill.kernels.quantize_rows import quantize_rows
 from fastdistill.kernels.residual_distribution import residual_distribution
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
+from fastdistill.kernels.sinkhorn import Transport, sinkhorn
 from fastdistill.kernels.softmax import softmax, softmax_gradient
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
@@ -38,6 +39,7 @@ __all__ = [
     "PackedWeight",
     "RowStatistics",
     "Sampler",
+    "Transport",
     "TreeLayout",
     "UnmaskRule",
     "Unmasked",
@@ -68,6 +70,7 @@ __all__ = [
     "sample_workspace",
     "set_isa",
     "show_layout",
+    "sinkhorn",
     "softmax",
     "softmax_gradient",
     "tree_layout",

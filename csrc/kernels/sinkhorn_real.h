@@ -1,0 +1,370 @@
+/* sinkhorn_real.h - the passes of sinkhorn.c over costs, kernel and columns, for floats or for doubles. */
+
+/* Costs of some rows -> out (rows, padded); what is beyond the last column is forbidden. */
+static void NAME(cost_rows)(const struct sinkhorn_costs *c, int64_t row, int64_t rows, real *out)
+{
+    if (c->metric == FD_GIVEN)
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(out + r * c->padded, (const real *)c->cost + (row + r) * c->cost_stride, (size_t)c->m * sizeof(real));
+    else NAME(distance_rows)(c->metric, rows, c->d, (const real *)c->x + row * c->d, c->padded, c->y_stride, c->y, out);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = c->m; j < c->padded; j++) out[r * c->padded + j] = INFINITY;
+}
+
+/* (potential_j - cost_j / epsilon) of 16 columns, or of 16 rows likewise, in doubles: what is left of two large numbers is rounded once */
+static inline vd NAME(exponent)(const real *cost, vd inverse, vd potential) { return vd_fnma(WIDE(VR(load)(cost)), inverse, potential); }
+
+/* k (rows, padded), weight (padded,) -> sums (rows,) */
+static inline __attribute__((always_inline)) void NAME(sum_rows)(int rows, int64_t padded, const real *k, const real *weight,
+                                                                 double *sums)
+{
+    vr sum[REAL_ROWS];
+    for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
+    for (int64_t j = 0; j < padded; j += 16) {
+        vr w = VR(load)(weight + j);
+        for (int r = 0; r < rows; r++) sum[r] = VR(fma)(VR(load)(k + r * padded + j), w, sum[r]);
+    }
+    for (int r = 0; r < rows; r++) sums[r] = (double)VR(sum)(sum[r]);
+}
+/* total (padded,) += scale[0] k[0] + scale[1] k[1] + ..., in this sequence */
+static inline __attribute__((always_inline)) void NAME(add_rows)(int rows, int64_t padded, const real *k, const real *scale,
+                                                                 real *total)
+{
+    for (int64_t j = 0; j < padded; j += 16) {
+        vr sum = VR(load)(total + j);
+        for (int r = 0; r < rows; r++) sum = VR(fma)(VR(set1)(scale[r]), VR(load)(k + r * padded + j), sum);
+        VR(store)(total + j, sum);
+    }
+}
+static void NAME(add_block)(int64_t rows, int64_t padded, const real *k, const real *scale, real *total)
+{
+    if (rows == REAL_ROWS) { NAME(add_rows)(REAL_ROWS, padded, k, scale, total); return; }
+    for (int64_t r = 0; r < rows; r++) NAME(add_rows)(1, padded, k + r * padded, scale + r, total);
+}
+
+static void NAME(scan_row)(int64_t padded, const real *cost, struct sinkhorn_tile *tile)
+{
+    vd least = vd_set1(tile->low), most = vd_set1(tile->high), nan = vd_zero();
+    for (int64_t j = 0; j < padded; j += 16) {
+        vd c = WIDE(VR(load)(cost + j)), size = vd_abs(c);
+        least = vd_min(c, least);
+        most = vd_max(vd_where_less(size, vd_set1(INFINITY), size, vd_zero()), most);
+        nan = vd_max(vd_where_less(vd_set1(-1.0), size, vd_zero(), vd_set1(1.0)), nan);
+    }
+    tile->low = fd_min_double(least);
+    tile->high = fd_max_double(most);
+    if (tile->low == -INFINITY || fd_max_double(nan) > 0.0) tile->flags |= SINKHORN_NOT_FINITE;
+}
+
+/* One row in the log domain: phi, and the row's kernel in place of its costs, whose scale is returned; 0 for a dead row. */
+static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k)
+{
+    const double *reach = p->reach, *gamma = p->gamma;                                     /* (padded,) */
+    const real *weight = p->weight;                                                        /* (padded,) */
+    const vd inverse = vd_set1(p->inverse);
+    vd most = vd_set1(-INFINITY);
+    for (int64_t j = 0; j < p->padded; j += 16) most = vd_max(NAME(exponent)(k + j, inverse, vd_load(reach + j)), most);
+    double peak = fd_max_double(most);
+    if (peak == -INFINITY) {                             /* every column with mass is forbidden */
+        p->phi[row] = -INFINITY;
+        memset(k, 0, (size_t)p->padded * sizeof(real));
+        return 0.0;
+    }
+    const vd shift = vd_set1(peak), cap = vd_set1(SINKHORN_CAP(real));
+    vr sum = VR(zero)();
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd x = vd_sub(NAME(exponent)(k + j, inverse, vd_load(gamma + j)), shift);           /* above 0 only where there is no mass */
+        vr e = REAL_EXP(NARROW(vd_min(x, cap)));
+        VR(store)(k + j, e);
+        sum = VR(fma)(e, VR(load)(weight + j), sum);
+    }
+    double total = (double)VR(sum)(sum);
+    if (p->t->kappa[0] == 0.0) {
+        p->phi[row] = -(peak + fd_log_double(total));
+        return fmin(1.0 / total, SINKHORN_MOST(real));
+    }
+    p->phi[row] = p->shift[0] - p->lambda[0] * (peak + fd_log_double(total));
+    return fmin(fd_exp_double(p->phi[row] + peak), SINKHORN_MOST(real));
+}
+
+/* New scales of some rows from their sums -> u (rows,) */
+static void NAME(scale_rows)(const struct sinkhorn *p, int64_t row, int64_t rows, const double *sums, struct sinkhorn_tile *tile)
+{
+    double s[16], u[16], phi[16];
+    for (int64_t r = 0; r < 16; r++) {
+        int alive = r < rows && p->phi[row + r] > -INFINITY;
+        s[r] = alive ? sums[r] : 1.0;
+        phi[r] = alive ? p->phi[row + r] : 0.0;
+        if (!(s[r] >= 1.0 / SINKHORN_HARD(real) && s[r] <= SINKHORN_HARD(real))) { tile->flags |= SINKHORN_FAILED; s[r] = 1.0; }
+    }
+    if (p->t->kappa[0] == 0.0) vd_store(u, vd_div(vd_set1(1.0), vd_load(s)));
+    else {
+        vd old = vd_load(phi);
+        vd fresh = vd_fnma(vd_set1(p->lambda[0]), vd_sub(vd_log(vd_load(s)), old), vd_set1(p->shift[0]));
+        vd_store(u, vd_exp(vd_sub(fresh, old)));
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        int alive = p->phi[row + r] > -INFINITY;
+        p->u[row + r] = alive ? u[r] : 1.0;
+        if (alive && !(u[r] >= 1.0 / SINKHORN_SOFT(real) && u[r] <= SINKHORN_SOFT(real))) tile->flags |= SINKHORN_DRIFTED;
+    }
+}
+
+static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, struct sinkhorn_tile *tile)
+{
+    const real *weight = p->weight;                      /* (padded,): the masses */
+    const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row]);
+    vr sum = VR(zero)(), cost = VR(zero)();
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vr c = VR(min)(VR(load)(k + j), VR(set1)(SINKHORN_LARGEST(real)));
+        vr e = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), phi)));
+        VR(store)(k + j, e);
+        vr mass = VR(mul)(e, VR(load)(weight + j));
+        sum = VR(add)(sum, mass);
+        cost = VR(fma)(mass, c, cost);
+    }
+    double a = p->a[row], mass = a * (double)VR(sum)(sum);
+    if (a > 0.0) tile->value += a * (double)VR(sum)(cost);
+    tile->mass += mass;
+    tile->error += fabs(mass - sinkhorn_target(p, 0, a, p->phi[row]));
+}
+
+/* A pass over rows [begin, end) of each tile, here of one tile. */
+static void NAME(sinkhorn_tile)(struct sinkhorn *p, int64_t index)
+{
+    int phase = p->state->phase;
+    struct sinkhorn_tile *tile = p->results + index;
+    int64_t padded = p->padded, first = index * p->tile_rows, last = fd_min(p->costs.n, first + p->tile_rows);
+    int64_t begin = first + p->begin, end = fd_min(last, first + p->end);
+    real *total = (real *)p->partial + index * padded, *kernel = p->kernel;
+    if (p->begin == 0) {
+        *tile = (struct sinkhorn_tile){.low = INFINITY};
+        for (int64_t j = 0; j < padded; j++) total[j] = phase == SINKHORN_COLUMN_MAX ? -INFINITY : 0;
+    }
+    if (begin >= end) return;
+    int slot = phase == SINKHORN_FAST ? -1 : sinkhorn_take(p->slots);
+    real *buffer = slot < 0 ? NULL : (real *)(p->slots->base + slot * p->slots->bytes);    /* (REAL_ROWS, padded) */
+    const vd inverse = vd_set1(p->inverse);
+    for (int64_t i = begin; i < end; i += REAL_ROWS) {
+        int64_t rows = fd_min(REAL_ROWS, end - i);
+        real scale[REAL_ROWS];
+        real *k = kernel ? kernel + i * padded : NULL;
+        if (buffer) NAME(cost_rows)(&p->costs, i, rows, buffer);
+        switch (phase) {
+        case SINKHORN_SCAN:
+            for (int64_t r = 0; r < rows; r++) NAME(scan_row)(padded, buffer + r * padded, tile);
+            break;
+        case SINKHORN_BUILD:
+            for (int64_t r = 0; r < rows; r++) {
+                real *e = buffer + r * padded;
+                double a = p->a[i + r], fit = NAME(build_row)(p, i + r, e);
+                p->u[i + r] = 1.0;
+                if (fit == 0.0 && a > 0.0 && p->t->kappa[0] == 0.0) tile->flags |= SINKHORN_STUCK;
+                scale[r] = (real)(a * fit);
+                if (k) {
+                    for (int64_t j = 0; j < padded; j += 16)
+                        VR(store)(k + r * padded + j, VR(mul)(VR(load)(e + j), VR(set1)((real)fit)));
+                    scale[r] = (real)a;
+                }
+            }
+            NAME(add_block)(rows, padded, k ? k : buffer, scale, total);
+            break;
+        case SINKHORN_FAST: {
+            double sums[REAL_ROWS];
+            if (rows == REAL_ROWS) NAME(sum_rows)(REAL_ROWS, padded, k, p->weight, sums);
+            else for (int64_t r = 0; r < rows; r++) NAME(sum_rows)(1, padded, k + r * padded, p->weight, sums + r);
+            NAME(scale_rows)(p, i, rows, sums, tile);
+            for (int64_t r = 0; r < rows; r++) scale[r] = (real)(p->a[i + r] * p->u[i + r]);
+            NAME(add_block)(rows, padded, k, scale, total);
+            break;
+        }
+        case SINKHORN_COLUMN_MAX:
+        case SINKHORN_COLUMN_SUM:
+            for (int64_t r = 0; r < rows; r++) {
+                if (!((real)p->a[i + r] > 0) || p->phi[i + r] == -INFINITY) continue;
+                const vd phi = vd_set1(p->phi[i + r]);
+                const vr mass = VR(set1)((real)p->a[i + r]);
+                for (int64_t j = 0; j < padded; j += 16) {
+                    vd x = NAME(exponent)(buffer + r * padded + j, inverse, phi);
+                    vr old = VR(load)(total + j);
+                    if (phase == SINKHORN_COLUMN_MAX) VR(store)(total + j, VR(max)(NARROW(x), old));
+                    else VR(store)(total + j, VR(fma)(mass, REAL_EXP(NARROW(vd_sub(x, vd_load(p->peak + j)))), old));
+                }
+            }
+            break;
+        default:
+            for (int64_t r = 0; r < rows; r++) {
+                NAME(evaluate_row)(p, i + r, buffer + r * padded, tile);
+                scale[r] = (real)p->a[i + r];
+            }
+            NAME(add_block)(rows, padded, buffer, scale, total);
+        }
+    }
+    if (slot >= 0) sinkhorn_give(p->slots, slot);
+}
+
+/* What the tiles found for 16 columns, merged in their order. */
+static inline vd NAME(merged)(const struct sinkhorn *p, int64_t j, int largest)
+{
+    const real *partial = p->partial;
+    vd all = WIDE(VR(load)(partial + j));
+    for (int64_t tile = 1; tile < p->tiles; tile++) {
+        vd one = WIDE(VR(load)(partial + tile * p->padded + j));
+        all = largest ? vd_max(one, all) : vd_add(all, one);
+    }
+    return all;
+}
+/* The weights of the next pass: masses times v; and where they are, the potentials. */
+static void NAME(set_weights)(struct sinkhorn *p)
+{
+    real *weight = p->weight;
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd b = vd_load(p->b + j);
+        VR(store)(weight + j, NARROW(vd_mul(b, vd_load(p->v + j))));
+        vd_store(p->reach + j, vd_where_less(vd_zero(), b, vd_load(p->gamma + j), vd_set1(-INFINITY)));
+    }
+}
+/* gamma += log v, v = 1 */
+static void NAME(absorb_columns)(struct sinkhorn *p)
+{
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd_store(p->gamma + j, vd_add(vd_load(p->gamma + j), vd_log(vd_load(p->v + j))));
+        vd_store(p->v + j, vd_set1(1.0));
+    }
+    NAME(set_weights)(p);
+}
+static void NAME(absorb_rows)(struct sinkhorn *p)                                          /* arrays of rows are padded too */
+{
+    for (int64_t i = 0; i < p->costs.n; i += 16) {
+        vd_store(p->phi + i, vd_add(vd_load(p->phi + i), vd_log(vd_load(p->u + i))));
+        vd_store(p->u + i, vd_set1(1.0));
+    }
+}
+static void NAME(start_evaluation)(struct sinkhorn *p)
+{
+    NAME(absorb_rows)(p);
+    NAME(absorb_columns)(p);
+    if (p->t->kappa[0] == 0.0 && p->t->kappa[1] == 0.0) sinkhorn_set_gauge(p);
+    NAME(set_weights)(p);
+    p->state->phase = SINKHORN_EVALUATE;
+}
+
+/* After the rows of an iteration: column masses, their error, and new scales of columns. */
+static void NAME(end_iteration)(struct sinkhorn *p, int drifted)
+{
+    struct sinkhorn_state *state = p->state;
+    const double kappa = p->t->kappa[1];
+    const vd none = vd_set1(-1e300);
+    vd error = vd_zero(), low = vd_set1(1.0), high = vd_set1(1.0);
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd gamma = vd_load(p->gamma + j), v = vd_load(p->v + j), b = vd_load(p->b + j);
+        vd total = NAME(merged)(p, j, 0), target = b;
+        if (kappa != 0.0) {
+            vd now = vd_add(gamma, vd_log(v));
+            target = vd_where_less(none, gamma, vd_mul(b, vd_exp(vd_fnma(vd_set1(kappa), now, vd_set1(p->log_ratio)))), vd_zero());
+        }
+        error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_mul(b, v), total), target)));
+        total = vd_where_less(none, gamma, total, vd_set1(1.0));                           /* a dead column keeps v = 1 */
+        low = vd_min(total, low);
+        high = vd_max(total, high);
+        vd_store(p->peak + j, total);
+    }
+    state->error = vd_sum(error);
+    if (p->t->errors) p->t->errors[p->index * p->t->max_iterations + state->iterations] = state->error;
+    state->iterations++;
+    state->last = state->error <= state->goal || state->iterations >= p->t->max_iterations;
+    if (fd_min_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_double(high) <= SINKHORN_HARD(real))) {
+        NAME(absorb_rows)(p);
+        NAME(absorb_columns)(p);
+        state->phase = SINKHORN_COLUMN_MAX;
+        return;
+    }
+    low = vd_set1(1.0), high = vd_set1(1.0);
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd gamma = vd_load(p->gamma + j), total = vd_load(p->peak + j), v = vd_div(vd_set1(1.0), total);
+        if (kappa != 0.0) {
+            vd fresh = vd_fnma(vd_set1(p->lambda[1]), vd_sub(vd_log(total), gamma), vd_set1(p->shift[1]));
+            v = vd_where_less(none, gamma, vd_exp(vd_sub(fresh, gamma)), vd_set1(1.0));
+        }
+        if (state->last) v = vd_where_less(vd_zero(), vd_load(p->b + j), vd_load(p->v + j), v);     /* only what had no say */
+        low = vd_min(v, low);
+        high = vd_max(v, high);
+        vd_store(p->v + j, v);
+    }
+    drifted |= fd_min_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_double(high) <= SINKHORN_SOFT(real));
+    if (state->last) NAME(start_evaluation)(p);
+    else if (drifted || !p->kernel) {
+        NAME(absorb_columns)(p);
+        state->phase = SINKHORN_BUILD;
+    } else {
+        NAME(set_weights)(p);
+        state->phase = SINKHORN_FAST;
+    }
+}
+
+/* After a pass over all rows: what the tiles found, merged, and which pass is next. */
+static void NAME(sinkhorn_columns)(struct sinkhorn *p)
+{
+    struct sinkhorn_state *state = p->state;
+    struct sinkhorn_tile all = {.low = INFINITY};
+    for (int64_t tile = 0; tile < p->tiles; tile++) {
+        const struct sinkhorn_tile *one = p->results + tile;
+        all.error += one->error;
+        all.value += one->value;
+        all.mass += one->mass;
+        all.high = one->high > all.high ? one->high : all.high;
+        all.flags |= one->flags;
+    }
+    switch (state->phase) {
+    case SINKHORN_SCAN:
+        if (all.flags & SINKHORN_NOT_FINITE) sinkhorn_stop(p, FD_COST_NOT_FINITE);
+        else if (!(all.high * p->inverse <= 0x1p50)) sinkhorn_stop(p, FD_EPSILON_TOO_SMALL);
+        else state->phase = SINKHORN_BUILD;
+        break;
+    case SINKHORN_BUILD:
+    case SINKHORN_FAST:
+        if (all.flags & SINKHORN_STUCK) sinkhorn_stop(p, FD_INFEASIBLE);
+        else if (all.flags & SINKHORN_FAILED) {                                            /* this pass again, in the log domain */
+            NAME(absorb_columns)(p);
+            state->phase = SINKHORN_BUILD;
+        } else NAME(end_iteration)(p, all.flags & SINKHORN_DRIFTED);
+        break;
+    case SINKHORN_COLUMN_MAX:
+        for (int64_t j = 0; j < p->padded; j += 16) {
+            vd peak = NAME(merged)(p, j, 1), none = vd_set1(-INFINITY);
+            vd_store(p->v + j, vd_where_less(none, peak, vd_set1(1.0), vd_zero()));        /* 0: a dead column */
+            vd_store(p->peak + j, vd_where_less(none, peak, peak, vd_zero()));
+        }
+        state->phase = SINKHORN_COLUMN_SUM;
+        break;
+    case SINKHORN_COLUMN_SUM: {
+        int stuck = 0;
+        for (int64_t j = 0; j < p->padded; j += 16) {
+            double total[16];
+            vd_store(total, NAME(merged)(p, j, 0));
+            for (int64_t i = j; i < j + 16; i++) {
+                if (p->v[i] == 0.0) {
+                    p->gamma[i] = -INFINITY;
+                    if (p->b[i] > 0.0 && p->t->kappa[1] == 0.0) stuck = 1;
+                } else if (!state->last || p->b[i] == 0.0)
+                    p->gamma[i] = p->shift[1] - p->lambda[1] * (p->peak[i] + fd_log_double(total[i - j]));
+                p->v[i] = 1.0;
+            }
+        }
+        NAME(set_weights)(p);
+        if (stuck) sinkhorn_stop(p, FD_INFEASIBLE);
+        else if (state->last) NAME(start_evaluation)(p);
+        else state->phase = SINKHORN_BUILD;
+        break;
+    }
+    default: {
+        vd error = vd_zero();
+        for (int64_t j = 0; j < p->padded; j += 16) {
+            double target[16];
+            for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, p->b[j + i], p->gamma[j + i]);
+            error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_load(p->b + j), NAME(merged)(p, j, 0)), vd_load(target))));
+        }
+        sinkhorn_evaluated(p, all.value, all.mass, all.error, vd_sum(error));
+    }
+    }
+}
