@@ -119,9 +119,9 @@ int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t 
 {
     return fd_kernels->row_statistics(rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, threads);
 }
-int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
+int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out)
 {
-    FD_IN_IEEE_MODE((fd_kernels->exp_log(n, x, exp_out, log_out), FD_OK));
+    FD_IN_IEEE_MODE((fd_kernels->exp_log(bits, n, x, exp_out, log_out), FD_OK));
 }
 int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return fd_kernels->peak(format, scales, rows, repeats); }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)

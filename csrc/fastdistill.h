@@ -45,7 +45,7 @@ int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, floa
 int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
                       float *log_sum_exp, float *entropy, int threads);
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
-int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out);
+int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
 
 /* Multiply-adds done by `repeats` blocks of a linear's inner loop without its memory, in a register tile of 4, 6, 8 or 12 rows;
  * `scales`: with the instructions that follow a block.  For the benches: a limit (csrc/peak.c). */

@@ -106,7 +106,7 @@ struct fd_kernels {
     int (*row_statistics)(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
                           float *log_sum_exp, float *entropy, int threads);
     int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
-    void (*exp_log)(int64_t n, const float *x, float *exp_out, float *log_out);
+    void (*exp_log)(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
     void (*philox)(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
     void (*gumbel_noise)(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise);
     int (*sample)(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,

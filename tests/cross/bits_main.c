@@ -56,14 +56,18 @@ static uint32_t hash_exp_log(void)
     enum { N = 100003 };
     float *x = random_floats(N, 104.0f), *e = malloc(N * 4), *l = malloc(N * 4);
     uint32_t h = hash_start;
-    fd_exp_log(N, x, e, l);
+    fd_exp_log(32, N, x, e, l);
     h = hash(h, e, N * 4);
     for (int i = 0; i < N; i++) {                        /* any positive normal number */
         uint32_t bits = 0x00800000u + random_bits() % 0x7f000000u;
         memcpy(x + i, &bits, 4);
     }
-    fd_exp_log(N, x, e, l);
-    return hash(h, l, N * 4);
+    fd_exp_log(32, N, x, e, l);
+    h = hash(h, l, N * 4);
+    double *wide = malloc(N * 8), *wide_e = malloc(N * 8), *wide_l = malloc(N * 8);
+    for (int i = 0; i < N; i++) wide[i] = (double)x[i];
+    fd_exp_log(64, N, wide, wide_e, wide_l);
+    return hash(hash(h, wide_e, N * 8), wide_l, N * 8);
 }
 
 static uint32_t hash_quantize(void)
