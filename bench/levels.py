@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from bench.report import Report
@@ -23,17 +23,19 @@ def compare(
     bandwidth: float = 0.0,
     moved: int = 0,
     operations: int = 0,
+    peers: Mapping[str, Callable[[], object]] | None = None,
 ) -> None:
-    """Add one row for NumPy and one for each level and thread count.
+    """Add one row for NumPy, one for each peer, and one for each level and thread count.
 
     kernel      called with a number of threads (1, where it is not `threaded`)
     check       is given the kernel's result on each level; raises AssertionError
     numpy       the same work by plain NumPy, or the nearest thing to it
     bandwidth   bytes a second; with `moved`, the bytes that a call has to read and write
     operations  additions and multiplications of a call
+    peers       the same work by others, by their names
     """
     before = isa()
-    timers = {"numpy": Timer(numpy)}
+    timers = {name: Timer(call) for name, call in {"numpy": numpy, **(peers or {})}.items()}
     for level in options.levels:
         set_isa(level)
         for threads in options.threads if threaded else [1]:

@@ -119,9 +119,9 @@ int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t 
 {
     return fd_kernels->row_statistics(rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, threads);
 }
-int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
+int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out)
 {
-    FD_IN_IEEE_MODE((fd_kernels->exp_log(n, x, exp_out, log_out), FD_OK));
+    FD_IN_IEEE_MODE((fd_kernels->exp_log(bits, n, x, exp_out, log_out), FD_OK));
 }
 int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return fd_kernels->peak(format, scales, rows, repeats); }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
@@ -148,6 +148,45 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
                      const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads)
 {
     return fd_kernels->probabilities(rows, vocab, logits, sampler, seen, seen_offsets, allowed, probabilities, workspace, threads);
+}
+int fd_softmax(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads)
+{
+    return fd_kernels->softmax(bits, rows, width, temperature, logits, probabilities, threads);
+}
+void fd_softmax_gradient(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient, int threads)
+{
+    fd_kernels->softmax_gradient(bits, rows, width, scale, probabilities, gradient, threads);
+}
+void fd_unit_rows(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads)
+{
+    fd_kernels->unit_rows(bits, rows, d, x, unit, lengths, threads);
+}
+int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d)
+{
+    return batch * (d < FD_FEW_COORDINATES ? d * fd_pad(m, 16) : fd_ceil(d, FD_COORDINATES) * n * m) * (bits / 8);
+}
+int fd_pairwise_distance(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
+                         void *distances, void *workspace, int threads)
+{
+    return fd_kernels->pairwise_distance(bits, metric, batch, n, m, d, x, y, distances, workspace, threads);
+}
+int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d)
+{
+    return d < FD_FEW_SLOPES ? batch * d * fd_pad(m, 16) * (bits / 8) : 0;
+}
+int fd_distance_gradient(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
+                         const void *y, const double *lengths, void *gradient, void *workspace, int threads)
+{
+    return fd_kernels->distance_gradient(bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads);
+}
+int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations)
+{
+    return batch * (2 * n * fd_pad(m, 16) + (iterations + 1) * unrolled_potentials(n, m));
+}
+int64_t fd_unrolled_sinkhorn_steps(int64_t iterations) { return unrolled_steps(iterations); }
+void fd_unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads)
+{
+    fd_kernels->unrolled_sinkhorn(problem, begin, end, threads);
 }
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths)

@@ -45,7 +45,7 @@ int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, floa
 int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
                       float *log_sum_exp, float *entropy, int threads);
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
-int fd_exp_log(int64_t n, const float *x, float *exp_out, float *log_out);
+int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
 
 /* Multiply-adds done by `repeats` blocks of a linear's inner loop without its memory, in a register tile of 4, 6, 8 or 12 rows;
  * `scales`: with the instructions that follow a block.  For the benches: a limit (csrc/peak.c). */
@@ -109,6 +109,33 @@ enum fd_transport_rows { FD_PLAN, FD_PRODUCT, FD_GRADIENT };
 int64_t fd_transport_rows_workspace(const struct fd_transport *transport, int threads);             /* bytes */
 void fd_transport_rows(const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count, int kind, double scale,
                        int64_t width, const void *values, void *out, void *workspace, int threads);
+
+/* ---- transport; `bits` says what real is: float (32) or double (64) ---- */
+/* logits (rows, width) -> probabilities (rows, width), of logits / temperature */
+int fd_softmax(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
+/* probabilities, gradient (rows, width): gradient by the probabilities becomes gradient by the logits, times scale */
+void fd_softmax_gradient(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient, int threads);
+/* x (rows, d) -> unit (rows, d) of length 1, lengths (rows,): not finite where x is not; 0 where x is, and unit then */
+void fd_unit_rows(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
+/* x (batch, n, d), y (batch, m, d) -> distances (batch, n, m); n, m, d >= 1.  Cosine: of points of length 1. */
+int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d);       /* bytes */
+int fd_pairwise_distance(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
+                         void *distances, void *workspace, int threads);
+/* weights (batch, n, m), x (batch, n, d), y (batch, m, d) -> gradient (batch, n, d).  Euclidean: of weights that were divided by the
+ * distances.  Cosine: of points of length 1, lengths (batch, n) what they were; NULL for other metrics. */
+int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d);                  /* bytes */
+int fd_distance_gradient(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
+                         const void *y, const double *lengths, void *gradient, void *workspace, int threads);
+struct fd_unrolled {
+    int64_t batch, n, m, iterations;
+    double epsilon;
+    const double *cost;                     /* (batch, n, m) */
+    double *value, *plan, *gradient;        /* (batch,), (batch, n, m), (batch, n, m) */
+    double *workspace;                      /* fd_unrolled_sinkhorn_workspace doubles, the same for all steps */
+};
+int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations);        /* doubles */
+int64_t fd_unrolled_sinkhorn_steps(int64_t iterations);                     /* to be run in order, in any number of calls */
+void fd_unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
 
 /* ---- drafts ---- */
 /* tokens (n,), n < 2^31 -> starts, lengths, each (count,); returns how many of them were found and filled, the best first */

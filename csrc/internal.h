@@ -27,6 +27,18 @@ enum { FD_VERIFY_NODE = 72 };           /* bytes */
 static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
 static inline int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD_CHUNK) * 4 + fd_ceil(vocab, FD_CHUNK) * 8; }
 
+/* Points of few coordinates have points in the lanes, others coordinates: shape decides alone.  Of a gradient a sum of 16 lanes is wanted
+ * for each coordinate of a point, of distances for each pair: where points pay differs. */
+enum {
+    FD_FEW_COORDINATES = 64,
+    FD_FEW_SLOPES = 16,
+    FD_COORDINATES = 512,   /* of one piece of a distance: 64 rows of x and of y of them lie in a second-level cache */
+    FD_POINTS = 64,
+    FD_COLUMNS = 256        /* points in the lanes of one piece */
+};
+static inline int64_t unrolled_potentials(int64_t n, int64_t m) { return fd_pad(n, 16) + fd_pad(m, 16); }
+static inline int64_t unrolled_steps(int64_t iterations) { return 4 * iterations + 3; }
+
 /* The memory of a pool of n-grams (kernels/ngram_pool.c): a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
 struct ngram_header {
     int32_t count;                      /* n-grams */
@@ -94,7 +106,7 @@ struct fd_kernels {
     int (*row_statistics)(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
                           float *log_sum_exp, float *entropy, int threads);
     int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
-    void (*exp_log)(int64_t n, const float *x, float *exp_out, float *log_out);
+    void (*exp_log)(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
     void (*philox)(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
     void (*gumbel_noise)(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise);
     int (*sample)(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
@@ -130,6 +142,15 @@ struct fd_kernels {
                           const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
                           const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                           int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
+    int (*softmax)(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
+    void (*softmax_gradient)(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient,
+                             int threads);
+    void (*unit_rows)(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
+    int (*pairwise_distance)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
+                             void *distances, void *workspace, int threads);
+    int (*distance_gradient)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
+                             const void *y, const double *lengths, void *gradient, void *workspace, int threads);
+    void (*unrolled_sinkhorn)(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
     int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
     int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
                         int threads);

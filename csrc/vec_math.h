@@ -15,6 +15,21 @@ static inline void vf_store_part(float *p, int64_t n, vf a)
     vf_store(lanes, a);
     for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
 }
+static inline vd vd_load_part(const double *p, int64_t n, double fill)
+{
+    if (n >= 16) return vd_load(p);
+    double lanes[16];
+    for (int64_t i = 0; i < 16; i++) lanes[i] = i < n ? p[i] : fill;
+    return vd_load(lanes);
+}
+static inline void vd_store_part(double *p, int64_t n, vd a)
+{
+    if (n >= 16) { vd_store(p, a); return; }
+    double lanes[16];
+    vd_store(lanes, a);
+    for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
+}
+static inline vf vf_where_less(vf a, vf b, vf x, vf y) { return vf_select(vf_less(a, b), x, y); }
 static inline vf vf_abs(vf a) { return vf_of_bits(vi_and(vi_of_bits(a), vi_set1(0x7fffffff))); }
 
 /* e^r of x = n ln 2 + r, |r| <= ln 2 / 2: the series to r^7 (remainder below 5.4e-9). */
@@ -97,7 +112,8 @@ static inline vd vd_exp(vd x)
     p = vd_fma(r, p, vd_set1(0.5));
     p = vd_fma(r, p, vd_set1(1.0));
     p = vd_fma(r, p, vd_set1(1.0));
-    return vd_where_less(x, vd_set1(-708.0), vd_zero(), vd_scale(p, t));
+    p = vd_where_less(x, vd_set1(-708.0), vd_zero(), vd_scale(p, t));
+    return vd_add(p, vd_sub(inside, inside));                           /* a NaN's payload may have become an exponent: NaN again */
 }
 /* log of positive normal doubles, as vf_log: s^2 <= 0.02944, the series to s^20 / 21, remainder below 4e-18 of it. */
 static inline vd vd_log(vd x)
@@ -126,6 +142,14 @@ static inline double fd_log_double(double x)                            /* of an
     return x < 0x1p-1000 ? lanes[0] - 69.314718055994531 : lanes[0];
 }
 
+static inline double fd_max_lane_double(vd a)
+{
+    double lanes[16], best;
+    vd_store(lanes, a);
+    best = lanes[0];
+    for (int i = 1; i < 16; i++) best = lanes[i] > best ? lanes[i] : best;
+    return best;
+}
 static inline float fd_exp(float x) { float lanes[16]; vf_store(lanes, vf_exp(vf_set1(x))); return lanes[0]; }
 static inline float fd_log(float x) { float lanes[16]; vf_store(lanes, vf_log(vf_set1(x))); return lanes[0]; }
 static inline float fd_max_lane(vf a)

@@ -22,6 +22,8 @@ FLOW = [
     "embedded",
     "reference",
     "kernels",
+    "transport",
+    "distill",
     "checkpoint",
     "models",
     "runtime",
@@ -33,12 +35,13 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
+    "distill": {"user_cache", "embedded", "reference", "transport"},  # objectives stand on kernels alone
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
     "fetch": {"models", "runtime", "decode", "api"},
     "api": {"reference"},
 }
-DOORS = {"boundary", "isa", "threads", "transport_batch", "__init__"}  # of kernels/: not kernels
+DOORS = {"boundary", "isa", "points", "threads", "transport_batch", "__init__"}  # of kernels/: not kernels
 
 
 def exported(kernel, where="kernels"):

@@ -30,6 +30,11 @@
 #include "draft_and_verify.c"
 #include "unmask_select.c"
 #include "distance_rows.c"
+#include "softmax.c"
+#include "unit_rows.c"
+#include "pairwise_distance.c"
+#include "distance_gradient.c"
+#include "unrolled_sinkhorn.c"
 #include "sinkhorn.c"
 #include "transport_rows.c"
 #include "../peak.c"
@@ -68,6 +73,12 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .jacobi_step = jacobi_step,
     .draft_and_verify = draft_and_verify,
     .unmask_select = unmask_select,
+    .softmax = softmax,
+    .softmax_gradient = softmax_gradient,
+    .unit_rows = unit_rows,
+    .pairwise_distance = pairwise_distance,
+    .distance_gradient = distance_gradient,
+    .unrolled_sinkhorn = unrolled_sinkhorn,
     .sinkhorn_workspace = sinkhorn_workspace,
     .sinkhorn = sinkhorn,
     .transport_rows_workspace = transport_rows_workspace,

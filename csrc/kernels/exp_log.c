@@ -1,9 +1,14 @@
 /* exp_log.c - the exp and log that every kernel uses, over an array, so that they can be tested on their own. */
-static void exp_log(int64_t n, const float *x, float *exp_out, float *log_out)
+#define FD_REAL 32
+#include "real.h"
+#include "exp_log.h"
+#undef FD_REAL
+#define FD_REAL 64
+#include "real.h"
+#include "exp_log.h"
+#undef FD_REAL
+static void exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out)
 {
-    for (int64_t i = 0; i < n; i += 16) {
-        vf v = vf_load_part(x + i, n - i, 1.0f);
-        vf_store_part(exp_out + i, n - i, vf_exp(v));
-        vf_store_part(log_out + i, n - i, vf_log(v));
-    }
+    if (bits == 64) exp_log_f64(n, x, exp_out, log_out);
+    else exp_log_f32(n, x, exp_out, log_out);
 }

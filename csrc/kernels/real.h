@@ -8,6 +8,7 @@
 #undef NARROW
 #undef REAL_ROWS
 #undef REAL_EXP
+#undef REAL_MOST
 #if FD_REAL == 64
 #define real double
 #define vr vd
@@ -16,6 +17,7 @@
 #define WIDE(x) (x)
 #define NARROW(x) (x)
 #define REAL_EXP(x) vd_exp(x)
+#define REAL_MOST(x) fd_max_lane_double(x)                /* of the lanes */
 #define REAL_ROWS (FD_ROW_TILE / 2)                     /* rows of a register tile: a vd takes twice the registers */
 #else
 #define real float
@@ -25,5 +27,6 @@
 #define WIDE(x) vd_from_floats(x)
 #define NARROW(x) vf_from_doubles(x)
 #define REAL_EXP(x) vf_exp(vf_min(vf_set1(80.0f), x))   /* saturates, as that of doubles does */
+#define REAL_MOST(x) fd_max_lane(x)
 #define REAL_ROWS FD_ROW_TILE
 #endif

@@ -1,6 +1,7 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
 from fastdistill.kernels.build_tree import BuiltTree, build_tree
+from fastdistill.kernels.distance_gradient import distance_gradient
 from fastdistill.kernels.draft_and_verify import Drafted, draft_and_verify
 from fastdistill.kernels.exp_log import exp_log
 from fastdistill.kernels.expand_tree import Expansion, expand_tree
@@ -12,6 +13,7 @@ from fastdistill.kernels.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
 from fastdistill.kernels.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
 from fastdistill.kernels.ngram_pool import NgramPool
+from fastdistill.kernels.pairwise_distance import pairwise_distance
 from fastdistill.kernels.philox import philox
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.quantize_rows import quantize_rows
@@ -19,9 +21,11 @@ from fastdistill.kernels.residual_distribution import residual_distribution
 from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.sinkhorn import Transport, sinkhorn
+from fastdistill.kernels.softmax import softmax, softmax_gradient
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
 from fastdistill.kernels.unmask_select import Unmasked, UnmaskRule, unmask_select
+from fastdistill.kernels.unrolled_sinkhorn import Unrolled, unrolled_sinkhorn
 from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_workspace
 
 __all__ = [
@@ -39,9 +43,11 @@ __all__ = [
     "TreeLayout",
     "UnmaskRule",
     "Unmasked",
+    "Unrolled",
     "Verified",
     "build_tree",
     "default_threads",
+    "distance_gradient",
     "draft_and_verify",
     "exp_log",
     "expand_tree",
@@ -54,6 +60,7 @@ __all__ = [
     "kernel_name",
     "linear",
     "lookahead_layout",
+    "pairwise_distance",
     "philox",
     "probabilities",
     "quantize_rows",
@@ -64,8 +71,11 @@ __all__ = [
     "set_isa",
     "show_layout",
     "sinkhorn",
+    "softmax",
+    "softmax_gradient",
     "tree_layout",
     "unmask_select",
+    "unrolled_sinkhorn",
     "verify_tree",
     "verify_tree_workspace",
 ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+from fastdistill.kernels.points import bits, check_real
 
 
 def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """e^x and log x, the same bits on every level.
 
-    x        float32 (n,)
-    returns  float32 (n,), float32 (n,); e^x is 0 below -86.98; log is defined for positive normal numbers
+    x        float32 or float64 (n,)
+    returns  (n,), (n,), of that dtype; e^x of float32 is 0 below -86.98, of float64 below -708, and above 708 it is that of 708;
+             log is defined for positive normal numbers
     """
-    (n,) = check_array("x", x, np.float32, (None,))
-    exp_out, log_out = np.empty(n, np.float32), np.empty(n, np.float32)
-    check_status("exp_log", lib.fd_exp_log(n, pointer(x), pointer(exp_out), pointer(log_out)))
+    check_real("x", x, 1)
+    (n,) = check_array("x", x, x.dtype.type, (None,))
+    exp_out, log_out = np.empty_like(x), np.empty_like(x)
+    check_status("exp_log", lib.fd_exp_log(bits(x), n, pointer(x), pointer(exp_out), pointer(log_out)))
     return exp_out, log_out

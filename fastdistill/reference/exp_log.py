@@ -6,7 +6,8 @@ import numpy as np
 
 
 def exp_log(x):
-    """e^x (0 below -86.98) and log x (of positive normal numbers), in float64."""
-    x = x.astype(np.float64)
+    """e^x (0 below -86.98, of float64 below -708, and no more than e^708) and log x (of positive normal numbers), with more digits."""
+    least, most = (-708, 708) if x.dtype == np.float64 else (np.float32(-86.98), np.inf)
+    x = x.astype(np.longdouble if x.dtype == np.float64 else np.float64)
     with np.errstate(all="ignore"):
-        return np.where(x < np.float32(-86.98), 0.0, np.exp(x)), np.log(x)
+        return np.where(x < least, 0.0, np.exp(np.minimum(x, most))), np.log(x)

@@ -56,14 +56,18 @@ static uint32_t hash_exp_log(void)
     enum { N = 100003 };
     float *x = random_floats(N, 104.0f), *e = malloc(N * 4), *l = malloc(N * 4);
     uint32_t h = hash_start;
-    fd_exp_log(N, x, e, l);
+    fd_exp_log(32, N, x, e, l);
     h = hash(h, e, N * 4);
     for (int i = 0; i < N; i++) {                        /* any positive normal number */
         uint32_t bits = 0x00800000u + random_bits() % 0x7f000000u;
         memcpy(x + i, &bits, 4);
     }
-    fd_exp_log(N, x, e, l);
-    return hash(h, l, N * 4);
+    fd_exp_log(32, N, x, e, l);
+    h = hash(h, l, N * 4);
+    double *wide = malloc(N * 8), *wide_e = malloc(N * 8), *wide_l = malloc(N * 8);
+    for (int i = 0; i < N; i++) wide[i] = (double)x[i];
+    fd_exp_log(64, N, wide, wide_e, wide_l);
+    return hash(hash(h, wide_e, N * 8), wide_l, N * 8);
 }
 
 static uint32_t hash_quantize(void)
@@ -296,6 +300,50 @@ static uint32_t hash_unmask_select(void)
     return h;
 }
 
+static uint32_t hash_transport(void)                     /* softmax, distances, their gradients, a plan: of floats and of doubles */
+{
+    enum { N = 21, M = 37, BATCH = 2, ITERATIONS = 4 };
+    static const int64_t coordinates[] = {3, 19, 64, 530};
+    uint32_t h = hash_start;
+    for (int which = 0; which < 4; which++)
+        for (int bits = 32; bits <= 64; bits += 32) {
+            int64_t d = coordinates[which], size = bits / 8, nd = BATCH * N * d, md = BATCH * M * d, nm = BATCH * N * M;
+            int64_t counts[] = {nd, md, nm};
+            void *in[3], *p = malloc((size_t)(nd * 8)), *g = malloc((size_t)(nd * 8)), *distances = malloc((size_t)(nm * 8));
+            double lengths[BATCH * N];
+            for (int i = 0; i < 3; i++) {
+                float *x = random_floats(counts[i], 3.0f);
+                in[i] = x;
+                if (bits == 32) continue;
+                double *wide = malloc((size_t)counts[i] * sizeof *wide);
+                for (int64_t k = 0; k < counts[i]; k++) wide[k] = (double)x[k] * (1 + 0x1p-40 * (double)k);
+                in[i] = wide;
+            }
+            fd_softmax(bits, BATCH * N, d, 1.5, in[0], p, 2);
+            h = hash(h, p, (size_t)(nd * size));
+            fd_unit_rows(bits, BATCH * N, d, in[0], g, lengths, 2);
+            h = hash(hash(h, g, (size_t)(nd * size)), lengths, sizeof lengths);
+            for (int metric = FD_SQEUCLIDEAN; metric <= FD_COSINE; metric++) {
+                fd_pairwise_distance(bits, metric, BATCH, N, M, d, in[0], in[1], distances,
+                                     malloc((size_t)fd_pairwise_distance_workspace(bits, BATCH, N, M, d)), 2);
+                h = hash(h, distances, (size_t)(nm * size));
+                for (int i = 0; i < BATCH * N; i++) lengths[i] = 1.25 + i;
+                fd_distance_gradient(bits, metric, BATCH, N, M, d, in[2], in[0], in[1], lengths, g,
+                                     malloc((size_t)fd_distance_gradient_workspace(bits, BATCH, M, d)), 2);
+                h = hash(h, g, (size_t)(nd * size));
+            }
+            fd_softmax_gradient(bits, BATCH * N, d, 0.7, p, g, 2);
+            h = hash(h, g, (size_t)(nd * size));
+            if (bits == 32) continue;
+            double value[BATCH], *plan = malloc((size_t)(nm * 8)), *gradient = malloc((size_t)(nm * 8));
+            double *workspace = malloc((size_t)(fd_unrolled_sinkhorn_workspace(BATCH, N, M, ITERATIONS) * 8));
+            struct fd_unrolled problem = {BATCH, N, M, ITERATIONS, 0.3, in[2], value, plan, gradient, workspace};
+            fd_unrolled_sinkhorn(&problem, 0, fd_unrolled_sinkhorn_steps(ITERATIONS), 2);
+            h = hash(hash(hash(h, value, sizeof value), plan, (size_t)(nm * 8)), gradient, (size_t)(nm * 8));
+        }
+    return h;
+}
+
 int main(void)
 {
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
@@ -318,7 +366,8 @@ int main(void)
         printf(" jacobi_step %08x", hash_jacobi_step());
         printf(" draft_and_verify %08x", hash_draft_and_verify());
         printf(" lookahead_layout %08x", hash_lookahead_layout());
-        printf(" unmask_select %08x\n", hash_unmask_select());
+        printf(" unmask_select %08x", hash_unmask_select());
+        printf(" transport %08x\n", hash_transport());
     }
     return 0;
 }
