@@ -22,6 +22,8 @@ FLOW = [
     "embedded",
     "reference",
     "kernels",
+    "transport",
+    "distill",
     "checkpoint",
     "models",
     "runtime",
@@ -33,6 +35,9 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
+    # What stands on kernels alone, beside each other.
+    "transport": {"user_cache", "embedded", "reference"},
+    "distill": {"user_cache", "embedded", "reference", "transport"},
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
     "fetch": {"models", "runtime", "decode", "api"},
