@@ -298,15 +298,15 @@ def test_converged_means_that_the_marginals_are_met(isa, problem, unbalanced, sc
         epsilon_scaling=scaling, history=True,
     )  # fmt: skip
     assert got.converged == (got.status == "converged") and got.iterations <= 300 == len(range(300))
-    assert len(got.errors) == got.iterations and got.errors[-1] == got.marginal_error
+    assert len(got.errors) == got.iterations
     if got.converged:
         assert got.marginal_error <= tolerance
     # One evaluation of the plan, in its own dtype: its exponents have 4 roundings of costs and potentials.
     relative = np.expm1(problem.potential_slack(got.potentials, epsilon, 1) / epsilon)
     moved = float(np.sum(got.plan, dtype=np.float64)) + float(np.sum(problem.b, dtype=np.float64))
-    np.testing.assert_allclose(
-        error_of(problem, got, unbalanced), got.marginal_error, rtol=0, atol=relative * moved + 1e-37 * got.plan.size
-    )
+    near = {"rtol": 0, "atol": relative * moved + 1e-37 * got.plan.size}
+    np.testing.assert_allclose(error_of(problem, got, unbalanced), got.marginal_error, **near)
+    np.testing.assert_allclose(got.errors[-1], got.marginal_error, **near)
 
 
 @settings(max_examples=40)
@@ -612,15 +612,15 @@ def test_stops_at_the_limit(isa, limit):
 
 
 def test_progress_is_told(isa):
-    """Between calls of C: how often depends on the machine, what is told does not."""
-    cost = np.random.default_rng(0).random((60, 50))
+    """Between calls of C, which last some milliseconds: how often depends on the machine, what is told does not."""
+    cost = np.random.default_rng(0).random((1500, 1200))
     told = []
     got = sinkhorn(
-        None, None, cost, epsilon=0.01, max_iterations=200, tolerance=0.0, history=True,
+        None, None, cost, epsilon=0.01, max_iterations=100, tolerance=0.0, history=True,
         progress=lambda iterations, error: told.append((iterations, error)),
     )  # fmt: skip
     assert told and told == sorted(told, key=lambda each: each[0])
-    assert all(error == got.errors[iterations - 1] for iterations, error in told)
+    assert all(error == got.errors[iterations - 1] for iterations, error in told if iterations)
 
 
 @pytest.mark.parametrize("name", ["a", "b", "cost", "x", "y"])
@@ -664,8 +664,8 @@ POINTS = {"cost": None, "x": np.ones((3, 4)), "y": np.ones((2, 4))}
         ({"a": np.ones(4)}, r"a must have .*4"),
         ({"a": [0.5, 0.5, 0]}, "a must be a NumPy array"),
         ({"b": np.ones(2, np.int32)}, "b must have dtype .*int32"),
-        ({"a": np.array([1, -1e-9, 0])}, r"\ba\b.*negative"),
-        ({"b": np.array([2, -1.0])}, r"\bb\b.*negative"),
+        ({"a": np.array([1, -1e-9, 0])}, "a must be 0 or more, got -1e-09"),
+        ({"b": np.array([2, -1.0])}, "b must be 0 or more, got -1"),
         ({"a": np.array([1.0, 1, 1])}, r"3\b.*\b1\b.*unbalanced"),
         ({"b": np.array([0.5, 0.5 + 1e-7])}, "unbalanced"),
         ({"a": np.zeros(3), "b": np.zeros(2)}, r"\b0\b"),
@@ -695,8 +695,8 @@ POINTS = {"cost": None, "x": np.ones((3, 4)), "y": np.ones((2, 4))}
         ({"history": 1}, "history must be True or False"),
         ({"progress": 1}, "progress"),
         ({"threads": 0}, "threads must lie in"),
-        ({"cost": np.ones((0, 2))}, "at least one"),
-        ({"cost": np.ones((2, 0))}, "at least one"),
+        ({"cost": np.ones((0, 2))}, "one point or more on each side"),
+        ({"cost": np.ones((2, 0))}, "one point or more on each side"),
     ],
 )  # fmt: skip
 def test_refuses(change, text):
