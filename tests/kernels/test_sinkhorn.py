@@ -223,9 +223,9 @@ def test_large_costs_same_bits_on_every_level_and_thread_count(isa, dtype):
 @settings(max_examples=30)
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=5), dtype=st.sampled_from(REALS),
-    unbalanced=st.sampled_from(TAUS[:2]), from_points=st.booleans(), threads=st.sampled_from([1, 3]), seed=st.integers(0, 2**32),
+    unbalanced=st.sampled_from(TAUS[:2]), from_points=st.booleans(), threads=st.sampled_from([1, 3]), scaling=st.sampled_from([None, 0.5]), seed=st.integers(0, 2**32),
 )  # fmt: skip
-def test_a_ragged_batch_is_its_items(isa, sizes, dtype, unbalanced, from_points, threads, seed):
+def test_a_ragged_batch_is_its_items(isa, sizes, dtype, unbalanced, from_points, threads, scaling, seed):
     """To the bit, also with garbage beyond the lengths; there, nothing is moved."""
     random = np.random.default_rng(seed)
     rows, columns = (np.array(counts, np.int32) for counts in zip(*sizes, strict=True))
@@ -238,7 +238,7 @@ def test_a_ragged_batch_is_its_items(isa, sizes, dtype, unbalanced, from_points,
         b[item, : columns[item]] /= b[item, : columns[item]].sum()
     x, y = random.standard_normal((batch, n, 2)).astype(dtype), random.standard_normal((batch, m, 2)).astype(dtype)
     cost = random.random((batch, n, m)).astype(dtype)
-    settings = {"epsilon": 0.2, "unbalanced": unbalanced, "max_iterations": 12, "history": True}
+    settings = {"epsilon": 0.2, "unbalanced": unbalanced, "max_iterations": 40, "epsilon_scaling": scaling, "history": True}
 
     def arguments(item):
         if from_points:
