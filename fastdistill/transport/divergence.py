@@ -48,37 +48,37 @@ def sinkhorn_divergence(
     epsilon: float,
     max_iterations: int = 1000,
     tolerance: float = 1e-6,
-    unbalanced: tuple[float, float] | None = None,
+    unbalanced: tuple[float, float] | float | None = None,
     epsilon_scaling: float | None = None,
     dtype: type | None = None,
     threads: int | None = None,
 ) -> Divergence:
     """How far masses a at points x are from masses b at points y.
 
-    OT(a, b) alone is not least at b = a: its plan is blurred.  Without the halves of the two transports to itself it is, for
-    every metric here, since e^(-cost / epsilon) is a positive kernel.  Between the two, epsilon -> 0 gives the transport cost and
-    epsilon -> inf a kernel distance.  Where unbalanced, epsilon (total of a - total of b)^2 / 2 comes on top.
+    OT(a, b) alone is not least at b = a: its plan is blurred.  Less half of each side's transport to itself it is, for every metric
+    here, as e^(-cost / epsilon) is a positive kernel.  It goes from the transport cost, epsilon -> 0, to a kernel distance,
+    epsilon -> inf.  Where unbalanced, epsilon (total of a - total of b)^2 / 2 comes on top.
 
     a, b        as in `kernels.sinkhorn`; (..., n) and (..., m), or None
     x, y        (..., n, d) and (..., m, d)
-    unbalanced  (tau, tau): a divergence holds both sides equally
+    unbalanced  (tau, tau), or tau: a divergence holds both sides alike
     returns     Divergence; the other parameters, and what is raised, as in `kernels.sinkhorn`
     source      Feydy et al. 2019; Séjourné et al. 2019, unbalanced
     """
-    if unbalanced is not None and unbalanced[0] != unbalanced[1]:
+    if isinstance(unbalanced, (tuple, list)) and len(set(unbalanced)) > 1:
         raise ArgumentError(f"unbalanced must have one tau for both sides of a divergence, got {unbalanced}")
-    transports = tuple(
-        sinkhorn(
-            p, q, x=there, y=here, metric=metric, epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance,
+
+    def transport(p: np.ndarray | None, q: np.ndarray | None, here: np.ndarray, there: np.ndarray) -> Transport:
+        return sinkhorn(
+            p, q, x=here, y=there, metric=metric, epsilon=epsilon, max_iterations=max_iterations, tolerance=tolerance,
             unbalanced=unbalanced, epsilon_scaling=epsilon_scaling, dtype=dtype, threads=threads,
-        )
-        for p, q, there, here in ((a, b, x, y), (a, a, x, x), (b, b, y, y))
-    )  # fmt: skip
-    ab, aa, bb = (transport.entropic_value for transport in transports)
-    value = ab - aa / 2 - bb / 2
+        )  # fmt: skip
+
+    ab, aa, bb = transport(a, b, x, y), transport(a, a, x, x), transport(b, b, y, y)
+    value = ab.entropic_value - aa.entropic_value / 2 - bb.entropic_value / 2
     if unbalanced is not None:
         value = value + epsilon / 2 * (_total(a) - _total(b)) ** 2
-    return Divergence(np.maximum(value, 0), transports)
+    return Divergence(np.maximum(value, 0), (ab, aa, bb))
 
 
 def _total(masses: np.ndarray | None) -> np.ndarray | float:

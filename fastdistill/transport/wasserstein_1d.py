@@ -18,8 +18,8 @@ def wasserstein_1d(
     For a convex cost no plan beats the one that keeps the order, so it is an integral over quantiles, in O(n log n).
 
     x, y     float32 or float64 (..., n) and (..., m), in any order; leading dimensions broadcast
-    a, b     masses, float32 or float64 (..., n) and (..., m); None: uniform, of total 1.  Totals must agree to 1e-8, with float32 to
-             1e-5; b is then scaled to a's
+    a, b     masses, float32 or float64 (..., n) and (..., m); None: uniform, of total 1.  Totals must agree to 1e-8, with float32
+             to 1e-5; b is then scaled to a's
     p        1..1000; below 1 the cost is not convex
     returns  float64 (...)
     raises   ArgumentError; NotFiniteError naming the array that holds a NaN or an infinity

@@ -1,4 +1,4 @@
-"""sinkhorn against its reference, on every level; its promises about marginals, bits, batches and gradients; extremes; refusals."""
+"""sinkhorn against its reference, on every level; what it promises of marginals, bits, batches, gradients; extremes; refusals."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Problem:
         return float(np.abs(self.cost[np.isfinite(self.cost)]).max(initial=0)) or 1.0
 
     def relative(self, slack, epsilon):
-        """How far that takes a plan apart, of two potentials, or what is wanted of an unbalanced marginal, a exp(-f / tau)."""
+        """How far that takes a plan apart, of two potentials, or what is wanted of a marginal, a exp(-f / tau)."""
         return np.expm1(slack * (2 / epsilon + 1 / min(self.unbalanced or [np.inf])))
 
     def potential_slack(self, potentials, epsilon, iterations):
         """How far roundings may take potentials apart.
 
-        A softmin moves no more than what it is given: errors add up, 2 an iteration.  Each: the exponent has 4 roundings of numbers
-        below the largest potential or cost, its exp and log some ulp of 1, the sum one for each term, and the logarithms of masses
-        theirs.  The gauge doubles it.
+        A softmin moves no more than what it is given: errors add up, 2 an iteration.  Each: the exponent has 4 roundings of
+        numbers below the largest potential or cost, its exp and log some ulp of 1, the sum one for each term, and the logarithms
+        of masses theirs.  The gauge doubles it.
         """
         largest = max([self.range, *(np.abs(p[np.isfinite(p)]).max(initial=0) for p in potentials)])
         masses = np.concatenate([self.a, self.b]).astype(np.float64)
@@ -237,13 +237,11 @@ def test_a_ragged_batch_is_its_items(isa, sizes, dtype, unbalanced, from_points,
         b[item, : columns[item]] /= b[item, : columns[item]].sum()
     x, y = random.standard_normal((batch, n, 2)).astype(dtype), random.standard_normal((batch, m, 2)).astype(dtype)
     cost = random.random((batch, n, m)).astype(dtype)
-    settings = {
-        "epsilon": 0.2,
-        "unbalanced": unbalanced,
-        "max_iterations": 40,
-        "epsilon_scaling": scaling,
-        "history": True,
-    }
+    for item in range(batch):
+        a[item, rows[item] :], b[item, columns[item] :] = np.nan, np.nan
+        x[item, rows[item] :], y[item, columns[item] :] = np.nan, np.nan
+        cost[item, rows[item] :], cost[item, :, columns[item] :] = np.nan, np.nan
+    settings = {"epsilon": 0.2, "unbalanced": unbalanced, "max_iterations": 40, "epsilon_scaling": scaling}
 
     def arguments(item):
         if from_points:
@@ -470,7 +468,7 @@ def test_known_transports(isa):
     seed=st.integers(0, 2**32),
 )
 def test_symmetries(isa, problem, seed):
-    """Permuting points permutes the transport; a constant on all costs is a constant on the potentials; a scale is a scale."""
+    """Permuting points permutes the transport; a constant on all costs is one on the potentials; a scale is a scale."""
     random = np.random.default_rng(seed)
     epsilon = 0.2 * problem.range
     arguments = {"epsilon": epsilon, "unbalanced": problem.unbalanced, "max_iterations": 20}

@@ -150,7 +150,11 @@ def test_says_when_it_did_not_converge():
     assert not found.converged and "max_iterations" in [transport.status for transport in found.transports]
 
 
-def test_refuses_two_taus():
+def test_one_tau_for_both_sides():
     x, y = points(0, 3, 3)
+    pair, number = (
+        sinkhorn_divergence(None, None, x, y, epsilon=1.0, unbalanced=tau).value for tau in ((0.7, 0.7), 0.7)
+    )
+    assert pair == number
     with pytest.raises(ArgumentError, match="unbalanced must have one tau for both sides of a divergence"):
         sinkhorn_divergence(None, None, x, y, epsilon=1.0, unbalanced=(1.0, 2.0))

@@ -1,4 +1,4 @@
-"""Transports known otherwise: assignments as epsilon falls, the line, normal laws, and what POT's tests ask of its Sinkhorn."""
+"""Transports known otherwise: assignments as epsilon falls, the line, normal laws, and what POT asks of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastdistill.transport import pairwise_distance, sinkhorn, wasserstein_1d
 
 
 def bounds(value, exact, epsilon, tolerance, points, largest):
-    """The best plan has an entropy of at most log(points), and a plan of marginals off by the tolerance is that near to one that is not."""
+    """The best plan has an entropy of at most log(points); a plan with marginals off by the tolerance is that near to one without."""
     assert exact - tolerance * largest <= value <= exact + epsilon * np.log(points) + tolerance * largest
 
 
@@ -48,8 +48,8 @@ def test_tends_to_transport_on_a_line(n, m, metric, epsilon, seed):
 @pytest.mark.parametrize("epsilon", [0.05, 0.8, 20.0])
 @pytest.mark.parametrize("deviations", [(0.5, 0.5), (0.4, 1.2)])
 def test_normal_laws(epsilon, deviations):
-    """The plan is normal too, of a covariance c that solves c^2 + c epsilon / 2 = s^2 t^2: the slope of s^2 + t^2 - 2 c -
-    epsilon log(1 - c^2 / s^2 t^2) / 2, the cost and the mutual information, is 0 there (Janati et al. 2020)."""
+    """The plan is normal too, its covariance c with c^2 + c epsilon / 2 = s^2 t^2: there the slope of s^2 + t^2 - 2 c -
+    epsilon log(1 - c^2 / s^2 t^2) / 2 is 0, of the cost and the mutual information (Janati et al. 2020)."""
     s, t = deviations
     line = np.linspace(-9, 9, 361)
     a, b = (np.exp(-0.5 * ((line - mean) / deviation) ** 2) for mean, deviation in ((-0.3, s), (0.9, t)))
@@ -58,8 +58,8 @@ def test_normal_laws(epsilon, deviations):
     assert found.converged
     c = (np.sqrt(epsilon**2 / 4 + 4 * s**2 * t**2) - epsilon / 2) / 2
     cost = 1.2**2 + s**2 + t**2 - 2 * c
-    # A step of 0.05 is an eighth of the least deviation: the sum over the grid is the integral up to e^-1000 or so, and what lies
-    # beyond 9 less than 6 deviations of 1.2 away weighs e^-22 at most, where costs are some hundred.
+    # A step of 0.05 is an eighth of the least deviation: a sum over the grid is its integral up to e^(-2 pi^2 64).  What lies beyond
+    # 9 is 6.7 deviations away: e^-22 of the mass, where costs are some hundred.
     near = {"rtol": 0, "atol": 1e-7}
     np.testing.assert_allclose(found.value, cost, **near)
     np.testing.assert_allclose(found.entropic_value, cost - epsilon / 2 * np.log1p(-((c / (s * t)) ** 2)), **near)
@@ -74,7 +74,9 @@ def test_unbalanced_potentials_solve_their_equation(tau):
     a, b = random.dirichlet(np.ones(50)), 1.5 * random.dirichlet(np.ones(50))
     found = sinkhorn(a, b, x=x, y=x, epsilon=1.0, unbalanced=(tau, tau), tolerance=1e-12)
     assert found.converged
-    for marginal, masses, potentials in zip((found.plan.sum(axis=1), found.plan.sum(axis=0)), (a, b), found.potentials, strict=True):
+    for marginal, masses, potentials in zip(
+        (found.plan.sum(axis=1), found.plan.sum(axis=0)), (a, b), found.potentials, strict=True
+    ):
         np.testing.assert_allclose(np.log(marginal / masses), -potentials / tau, rtol=0, atol=1e-9)
     # Where nothing costs, the plan is s a b', and the slope by s is 0: (epsilon + 2 tau) log s + tau log(total of a, of b) = 0.
     free = sinkhorn(a, b, np.zeros((50, 50)), epsilon=1.0, unbalanced=(tau, tau), tolerance=1e-12)

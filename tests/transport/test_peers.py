@@ -1,4 +1,4 @@
-"""The same transports by POT and by GeomLoss, where these converge: `pip install POT geomloss torch`, then `pytest -m peers`."""
+"""The same transports by POT and GeomLoss, where these converge: `pip install POT geomloss torch`; `pytest -m peers`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def problem(seed, n=30, m=20):
     return random.dirichlet(np.ones(n)), random.dirichlet(np.ones(m)), x, y
 
 
-# Both end within 1e-12 of the marginals.  How far that is from the one plan depends on how fast the iteration contracts: here an error is
-# less than some thousand times the last step.
+# Both end within 1e-12 of the marginals.  How far that is from the one plan depends on how fast the iteration contracts: here less
+# than some thousand times the last step.
 NEAR = {"rtol": 0, "atol": 1e-8}
 
 
@@ -75,7 +75,7 @@ def test_pot_divergence(ot):
 @pytest.mark.parametrize("blur", [0.3, 1.0])
 @pytest.mark.parametrize("debias", [True, False])
 def test_geomloss_balanced(torch, blur, debias):
-    """Its cost is half of sqeuclidean: everything is ours at twice its epsilon = blur^2, halved.  It ends by a schedule, not by an error."""
+    """Its cost is half of sqeuclidean: all is ours at twice its epsilon = blur^2, halved.  It ends by a schedule, not by an error."""
     from geomloss import SamplesLoss
 
     a, b, x, y = problem(3)
