@@ -285,6 +285,27 @@ def test_masses_and_costs_broadcast(isa, masses, costs, leading):
         np.testing.assert_array_equal(got.plan[item], alone.plan)
 
 
+def test_history_of_a_batch(isa):
+    """As long as the slowest problem's; NaN after the end of each."""
+    cost = np.random.default_rng(1).random((3, 5, 4)) * [[[0.1]], [[1]], [[3]]]
+    got = sinkhorn(None, None, cost, epsilon=0.1, history=True)
+    assert got.converged.all() and len(set(got.iterations)) == 3 and got.errors.shape == (3, got.iterations.max())
+    for errors, iterations in zip(got.errors, got.iterations, strict=True):
+        assert np.isnan(errors[iterations:]).all() and errors[iterations - 1] <= 1e-6 < errors[: iterations - 1].min()
+
+
+def test_dtype_says_what_is_computed_in(isa):
+    random = np.random.default_rng(3)
+    cost, x, y = random.random((6, 5)), random.random((6, 2)), random.random((5, 2))
+    a = random.dirichlet(np.ones(6))
+    for given in ({"cost": cost}, {"x": x, "y": y}):
+        for dtype in REALS:
+            got = sinkhorn(a, None, **given, epsilon=0.2, dtype=dtype, history=True)
+            assert got.plan.dtype == dtype and got.potentials[0].dtype == np.float64
+            cast = {name: array.astype(dtype) for name, array in given.items()}
+            assert bits(got) == bits(sinkhorn(a, None, **cast, epsilon=0.2, history=True))
+
+
 def test_one_problem_gives_scalars(isa):
     got = sinkhorn(None, None, np.eye(3), epsilon=1.0)
     assert (
@@ -677,6 +698,7 @@ POINTS = {"cost": None, "x": np.ones((3, 4)), "y": np.ones((2, 4))}
         (POINTS | {"x": None}, r"\bx\b"),
         (POINTS | {"y": np.ones((2, 5))}, r"\by\b.*5"),
         (POINTS | {"y": np.ones((2, 4), np.float32)}, r"\by\b.*float32"),
+        (POINTS | {"x": np.ones((3, 0)), "y": np.ones((2, 0))}, "coordinates, 1 or more, got 0 and 0"),
         (POINTS | {"metric": "hamming"}, "metric must be one of .*hamming"),
         (POINTS | {"metric": "cosine", "x": np.eye(3, 4) * [[1], [0], [1]]}, r"\bx\b"),
         (POINTS | {"metric": "cosine", "y": np.zeros((2, 4))}, r"\by\b"),
@@ -692,6 +714,8 @@ POINTS = {"cost": None, "x": np.ones((3, 4)), "y": np.ones((2, 4))}
         ({"epsilon": -1.0}, "epsilon"),
         ({"epsilon": np.nan}, "epsilon"),
         ({"epsilon": np.inf}, "epsilon"),
+        ({"epsilon": 1e-16}, r"epsilon must be at least 2\^-50 of the largest cost, 1, got 1e-16"),
+        (POINTS | {"epsilon": 1e-20, "x": np.zeros((3, 4))}, r"epsilon must be at least 2\^-50 of the largest cost"),
         ({"epsilon": "small"}, "epsilon must be a number"),
         ({"max_iterations": 0}, "max_iterations must lie in"),
         ({"max_iterations": 1.5}, "max_iterations must be an integer"),
