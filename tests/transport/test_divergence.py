@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.transport import pairwise_distance, sinkhorn, sinkhorn_divergence
 
 METRICS = ["sqeuclidean", "euclidean", "l1", "cosine"]
@@ -59,8 +59,8 @@ def test_what_it_means(n, m, metric, tau, epsilon, seed):
         value += epsilon / 2 * (a.sum() - b.sum()) ** 2
     # The dual value is below the best by less than the marginal error times the range of potentials; rounding: of epsilon too.
     near = (2e-10 + 64 * (n + m) * 2.0**-53) * (max(cost.max() for cost in costs) + epsilon) * 8
-    assert found.converged == (ab.converged and aa.converged and bb.converged)
-    if found.converged:
+    assert found.converged == all(transport.converged for transport in found.transports)
+    if found.converged and ab.converged and aa.converged and bb.converged:
         assert value >= -near and found.value >= 0
         np.testing.assert_allclose(found.value, max(value, 0), rtol=0, atol=near)
         swapped = sinkhorn_divergence(b, a, y, x, metric=metric, **settings)
@@ -148,6 +148,28 @@ def test_says_when_it_did_not_converge():
     x, y = points(2, 6, 5)
     found = sinkhorn_divergence(None, None, x, y, epsilon=1e-3, max_iterations=2)
     assert not found.converged and "max_iterations" in [transport.status for transport in found.transports]
+
+
+@pytest.mark.parametrize("name", ["a", "b", "x", "y"])
+def test_names_what_is_not_finite(name):
+    x, y = points(0, 3, 4)
+    arrays = {"a": np.full(3, 1 / 3), "b": np.full(4, 1 / 4), "x": x, "y": y}
+    arrays[name][1] = np.nan
+    with pytest.raises(NotFiniteError, match=rf"^{name} holds"):
+        sinkhorn_divergence(**arrays, epsilon=1.0)
+
+
+def test_transport_to_itself_takes_few_steps():
+    """Where turns take thousands."""
+    x, y = points(1, 40, 30)
+    x[0] += 5
+    found = sinkhorn_divergence(None, None, x, y, epsilon=0.3, max_iterations=5000)
+    assert found.converged and max(transport.iterations for transport in found.transports[1:]) < 40
+    assert sinkhorn(None, None, x=x, y=x, epsilon=0.3, max_iterations=400).status == "max_iterations"
+    for transport, here in zip(found.transports[1:], (x, y), strict=True):
+        n = len(here)
+        np.testing.assert_allclose(transport.plan.sum(axis=0), np.full(n, 1 / n), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(transport.plan, transport.plan.T, rtol=0, atol=1e-6)
 
 
 def test_one_tau_for_both_sides():
