@@ -41,7 +41,13 @@ def run(options: Namespace) -> Report:
         file = options.folder / f"{name}.png"
         for what, found in draw(file).items():
             error = found.marginal_error
-            report.row(file=file.name, of=what, iterations=found.iterations, error=error, converged=found.converged)
+            report.row(
+                file=file.name,
+                of=what,
+                iterations=int(found.iterations),
+                error=float(error),
+                converged=bool(found.converged),
+            )
     return report
 
 
@@ -79,8 +85,8 @@ def draw_plan(path: Path) -> dict[str, Transport]:
         one.set(xticks=[], yticks=[])
         one.spines[:].set_visible(False)
     axes[1, 1].spines[:].set(visible=True, color=INK, alpha=0.4)
-    axes[0, 1].set_title("b", color=THEIRS[0], fontsize=11)
-    axes[1, 0].set_ylabel("a", color=THEIRS[1], fontsize=11, rotation=0, labelpad=10)
+    axes[0, 1].text(0.03, 0.1 * b.max(), "b", color=THEIRS[0], fontsize=11)
+    axes[1, 0].text(0.12 * a.max(), 0.97, "a", color=THEIRS[1], fontsize=11)
     save(figure, path)
     return {"": found}
 
@@ -170,7 +176,7 @@ def draw_colours(path: Path) -> dict[str, Transport]:
     found = sinkhorn(None, None, x=x, y=y, epsilon=COLOUR_EPSILON, epsilon_scaling=0.5, tolerance=1e-3)
     sent = found.apply(y) * len(x), found.apply_transpose(x) * len(y)  # a mean: masses are 1 / n
     titles = ("sunset", "forest", "sunset, the forest's colours", "forest, the sunset's colours")
-    figure, axes = pyplot.subplots(2, 2, figsize=(6.4, 4.7), dpi=120)
+    figure, axes = pyplot.subplots(2, 2, figsize=(7.2, 5.2), dpi=120, gridspec_kw={"wspace": 0.04, "hspace": 0.14})
     shown = [*pictures, *(colours.reshape(HEIGHT, WIDTH, 3) for colours in sent)]
     for one, picture, title in zip(axes.flat, shown, titles, strict=True):
         one.imshow(np.clip(picture, 0, 1), interpolation="nearest")
@@ -183,6 +189,5 @@ def draw_colours(path: Path) -> dict[str, Transport]:
 def save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
-    figure.tight_layout()
-    figure.savefig(path, transparent=True)
+    figure.savefig(path, transparent=True, bbox_inches="tight")
     pyplot.close(figure)
