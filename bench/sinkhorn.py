@@ -325,7 +325,7 @@ def sinkd_by_torch(student: np.ndarray, teacher: np.ndarray, distance: str, thre
             plan = plan / plan.sum(0, keepdim=True)
         loss = (plan * cost).sum()
         (gradient,) = torch.autograd.grad(loss, logits)
-        return float(loss), gradient.numpy()
+        return loss.item(), gradient.numpy()
 
     return call
 
