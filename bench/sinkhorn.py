@@ -190,7 +190,7 @@ class Bench:
         a, cost, epsilon = problem(SMALL, apart=2.0, epsilon=SMALL_EPSILON)
         self.table(
             f"clouds apart, n = {SMALL}, {MANY} iterations, epsilon {SMALL_EPSILON:g} of the median cost: "
-            f"all exp(-cost / epsilon) are below {np.exp(-cost.min() / epsilon):.0e}"
+            f"exp(-cost / epsilon) is at most {np.exp(-cost.min() / epsilon):.0e}"
         )
         settings = {"epsilon": epsilon, "max_iterations": MANY}
         calls: dict[str, Call] = {
@@ -248,13 +248,15 @@ class Bench:
         for n in CLOUDS:
             for dtype in ("float32", "float64"):
                 contestants = {OURS: partial(in_a_process, _OURS, n, dtype, self.threads, self.level)}
-                matrices = 6 * n * n * np.dtype(dtype).itemsize  # two of costs, the rest on the way to a log-sum-exp
+                matrices = (
+                    6 * n * n * np.dtype(dtype).itemsize
+                )  # GeomLoss's costs, and what it makes of them on the way
                 if reason := missing("geomloss", "torch"):
                     self.report.skip("GeomLoss", reason)
-                elif matrices > available_memory():
-                    self.report.skip(f"GeomLoss, n = {n}, {dtype}", f"takes some {matrices / 1e9:.0f} GB")
-                else:
+                elif dtype == "float32" and matrices < available_memory():
                     contestants[GEOMLOSS] = partial(in_a_process, _GEOMLOSS, n, dtype, self.threads, self.level)
+                elif dtype == "float32":
+                    self.report.skip(f"GeomLoss, n = {n}", f"takes some {matrices / 1e9:.0f} GB")
                 turns = interleave(contestants, self.seldom, warm_up=0)
                 seconds = {name: Samples.of(turn["seconds"] for turn in turns[name]) for name in turns}
                 for name, taken in seconds.items():
