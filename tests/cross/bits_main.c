@@ -300,6 +300,15 @@ static uint32_t hash_unmask_select(void)
     return h;
 }
 
+/* Floats as they are, or as doubles of more digits. */
+static void *random_reals(int bits, int64_t count, float scale)
+{
+    float *x = random_floats(count, scale);
+    if (bits == 32) return x;
+    double *wide = malloc((size_t)count * sizeof *wide);
+    for (int64_t k = 0; k < count; k++) wide[k] = (double)x[k] * (1 + 0x1p-40 * (double)k);
+    return wide;
+}
 static uint32_t hash_transport(void)                     /* softmax, distances, their gradients, a plan: of floats and of doubles */
 {
     enum { N = 21, M = 37, BATCH = 2, ITERATIONS = 4 };
@@ -311,14 +320,7 @@ static uint32_t hash_transport(void)                     /* softmax, distances, 
             int64_t counts[] = {nd, md, nm};
             void *in[3], *p = malloc((size_t)(nd * 8)), *g = malloc((size_t)(nd * 8)), *distances = malloc((size_t)(nm * 8));
             double lengths[BATCH * N];
-            for (int i = 0; i < 3; i++) {
-                float *x = random_floats(counts[i], 3.0f);
-                in[i] = x;
-                if (bits == 32) continue;
-                double *wide = malloc((size_t)counts[i] * sizeof *wide);
-                for (int64_t k = 0; k < counts[i]; k++) wide[k] = (double)x[k] * (1 + 0x1p-40 * (double)k);
-                in[i] = wide;
-            }
+            for (int i = 0; i < 3; i++) in[i] = random_reals(bits, counts[i], 3.0f);
             fd_softmax(bits, BATCH * N, d, 1.5, in[0], p, 2);
             h = hash(h, p, (size_t)(nd * size));
             fd_unit_rows(bits, BATCH * N, d, in[0], g, lengths, 2);
@@ -341,6 +343,38 @@ static uint32_t hash_transport(void)                     /* softmax, distances, 
             fd_unrolled_sinkhorn(&problem, 0, fd_unrolled_sinkhorn_steps(ITERATIONS), 2);
             h = hash(hash(hash(h, value, sizeof value), plan, (size_t)(nm * 8)), gradient, (size_t)(nm * 8));
         }
+    return h;
+}
+
+static uint32_t hash_sinkhorn(void)                      /* costs and points, balanced and not, wide epsilons and narrow ones */
+{
+    enum { N = 70, M = 37, PADDED = 48, D = 3, ITERATIONS = 12 };
+    static const double epsilons[] = {2.0, 0.01}, taus[] = {INFINITY, 1.5};
+    uint32_t h = hash_start;
+    for (int which = 0; which < 2 * 5 * 2 * 2; which++) {
+        int bits = which % 2 ? 32 : 64, metric = which / 2 % 5, size = bits / 8;
+        double epsilon = epsilons[which / 10 % 2], tau = taus[which / 20];
+        double a[N], b[M], phi[N] = {0}, gamma[M] = {0}, results[5], constants[] = {epsilon, 1e-9, 0.25, tau < INFINITY ? 0.8 : 1.0};
+        int64_t sizes[] = {N, M}, most = ITERATIONS, iterations;
+        int32_t status = FD_NOT_BEGUN;
+        for (int i = 0; i < N; i++) a[i] = i == 5 ? 0.0 : 1.0 / 64;      /* exact in floats */
+        for (int j = 0; j < M; j++) b[j] = j < 5 ? 0.0 : 1.0 / 32;
+        struct fd_transport t = {
+            .bits = bits, .metric = metric, .problems = 1, .n = N, .m = M, .d = D, .cost = random_reals(bits, N * M, 2.0f),
+            .x = random_reals(bits, N * D, 1.0f), .y = random_reals(bits, PADDED * D, 1.0f), .sizes = sizes, .a = a, .b = b,
+            .tau = {tau, tau}, .constants = constants, .max_iterations = &most, .most_iterations = most, .phi = phi, .gamma = gamma,
+            .results = results, .iterations = &iterations, .status = &status};
+        void *workspace = aligned_alloc(64, (size_t)fd_sinkhorn_workspace(&t, 1, 2)), *out = malloc((size_t)(N * M * size));
+        while (fd_sinkhorn(&t, 0, 1, workspace, 1000000, 2)) {}
+        h = hash(hash(hash(h, phi, sizeof phi), gamma, sizeof gamma), results, sizeof results);
+        for (int kind = FD_PLAN; kind <= FD_GRADIENT; kind++) {
+            if (kind == FD_GRADIENT && metric == FD_GIVEN) continue;
+            int64_t width = kind == FD_PLAN ? M : D;
+            void *space = aligned_alloc(64, (size_t)fd_transport_rows_workspace(&t, 2) / 64 * 64 + 64);
+            fd_transport_rows(&t, 0, 0, N, kind, 1.25, width, t.y, out, space, 2);
+            h = hash(h, out, (size_t)(N * width * size));
+        }
+    }
     return h;
 }
 
@@ -367,7 +401,8 @@ int main(void)
         printf(" draft_and_verify %08x", hash_draft_and_verify());
         printf(" lookahead_layout %08x", hash_lookahead_layout());
         printf(" unmask_select %08x", hash_unmask_select());
-        printf(" transport %08x\n", hash_transport());
+        printf(" transport %08x", hash_transport());
+        printf(" sinkhorn %08x\n", hash_sinkhorn());
     }
     return 0;
 }
