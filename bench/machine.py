@@ -111,7 +111,8 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._start is not None and (now := self._times()) != self._start:
+        now = self._times()
+        if self._start is not None and now is not None and now[0] > self._start[0]:
             wall, busy, steal, own = (end - start for end, start in zip(now, self._start, strict=True))
             self.found["stolen"] = steal / wall
             self.found["others"] = max(0.0, busy - own) / wall

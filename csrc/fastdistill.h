@@ -84,18 +84,19 @@ struct fd_transport {                       /* problems of one shape or smaller;
     int32_t bits, metric;                   /* of a real: 32 or 64; enum fd_metric */
     int64_t problems, n, m, d;
     const void *cost;                       /* (n, m) of reals, or NULL; this far from one problem to the next, 0: they share it: */
-    const void *x, *y;                      /* (n, d), (d, m padded to 16) of reals, or NULL */
+    const void *x, *y;                      /* (n, d), (m padded to 16 / 16, d, 16) of reals, or NULL */
     int64_t cost_step, x_step, y_step;
     const int64_t *sizes;                   /* (problems, 2): rows and columns that count */
     const double *a, *b;                    /* (problems, n), (problems, m): masses over their total, as reals hold them */
-    double epsilon, kappa[2];               /* epsilon / tau of rows and columns; 0: balanced */
-    const double *constants;                /* (problems, 3): tolerance over a's total, log of b's total, log of b's over a's */
-    int64_t max_iterations;
-    double *phi, *gamma;                    /* (problems, n), (problems, m): potentials over epsilon, phi with b's total; gamma: the start */
-    double *errors;                         /* (problems, max_iterations) over a's total, or NULL */
+    double tau[2];                          /* of rows and columns; infinity: balanced */
+    const double *constants;                /* (problems, 4): epsilon, tolerance over a's total, log of b's total, b's total over a's */
+    const int64_t *max_iterations;          /* (problems,) */
+    int64_t most_iterations;                /* the largest of them */
+    double *phi, *gamma;                    /* (problems, n), (problems, m): potentials over epsilon; gamma: the start */
+    double *errors;                         /* (problems, most_iterations) over a's total, or NULL */
     double *results;                        /* (problems, 5): value over a's total, dual of rows, of columns, mass, marginal error */
     int64_t *iterations;                    /* (problems,) */
-    int32_t *status;                        /* (problems,) enum fd_transport_status; FD_NOT_BEGUN at first */
+    int32_t *status;                        /* (problems,) enum fd_transport_status; FD_NOT_BEGUN at first, or settled */
 };
 int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads);    /* bytes */
 /* Goes on with problems first .. first + count for so long, with the workspace of these.  Returns how many are left to go on with.  problem:

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import answers, diffusion, forward, jacobi, jacobi_tables, machine, speculative, trajectory, writing
+from bench import (
+    answers,
+    diffusion,
+    forward,
+    jacobi,
+    jacobi_tables,
+    machine,
+    sinkhorn,
+    speculative,
+    trajectory,
+    transport_pictures,
+    writing,
+)
 from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
@@ -528,3 +540,41 @@ def test_a_step_of_diffusion_is_timed(monkeypatch, capsys):
     small, large = (rows[0] for title, rows in found.items() if title.endswith("threads: 1"))
     assert small["milliseconds"]["median"] > 0 and small["met"] in ("yes", "no")
     assert large["product"]["median"] > 0 and large["% statistics"]["median"] > 0
+
+
+# ---- sinkhorn ----
+
+
+def test_transport_is_timed_in_every_case(monkeypatch, capsys):
+    """Small problems, no peers."""
+    small = {"SIZES": (40,), "SMALL": 20, "MANY": 50, "BATCH": 3, "SIDE": 8, "CLOUDS": (100,), "SINKD_VOCAB": 50}
+    for name, size in small.items():
+        monkeypatch.setattr(sinkhorn, name, size)
+    monkeypatch.setattr(sinkhorn, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(machine, "BANDWIDTH_BYTES", 1 << 20)
+    monkeypatch.setattr(machine, "PEAK_SECONDS", 1e-3)
+    assert bench.main(["sinkhorn", "--repetitions", "1", "--threads", "1", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    titles = [title for title, rows in found.items() if title.endswith("threads: 1") and rows]
+    assert [title.split(",")[0] for title in titles[:2]] == ["dense", "clouds apart"] and len(titles) >= 4
+    (dense,) = found[titles[0]]
+    assert dense["by"] == "ours" and 0 < dense["error"] < 1 and dense["of bandwidth"].endswith("%")
+    points = [rows for title, rows in found.items() if title.startswith("points")][0]
+    assert not points or {row["met"] for row in points} == {"yes"}
+    assert any("left out" in reason for reason in found["skipped"])
+
+
+def test_solvers_that_disagree_stop_the_bench():
+    a, plan = np.full(2, 0.5), np.full((2, 2), 0.25)
+    sinkhorn.agree("itself", plan, plan, a)
+    with pytest.raises(AssertionError, match="the plan of another is"):
+        sinkhorn.agree("another", np.eye(2) / 2, plan, a)
+
+
+def test_the_pictures_of_transport_are_drawn(monkeypatch, tmp_path, capsys):
+    for name, size in {"WIDTH": 12, "HEIGHT": 8, "GRID": 20, "MOST_ITERATIONS": 20}.items():
+        monkeypatch.setattr(transport_pictures, name, size)
+    assert bench.main(["transport_pictures", "--folder", str(tmp_path), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    drawn = {row["file"] for row in found["rows"]}
+    assert {file.name for file in tmp_path.iterdir()} == drawn and bool(drawn) != bool(found["skipped"])

@@ -35,13 +35,15 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
-    "distill": {"user_cache", "embedded", "reference", "transport"},  # objectives stand on kernels alone
+    # What stands on kernels alone, beside each other.
+    "transport": {"user_cache", "embedded", "reference"},
+    "distill": {"user_cache", "embedded", "reference", "transport"},
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
     "fetch": {"models", "runtime", "decode", "api"},
     "api": {"reference"},
 }
-DOORS = {"boundary", "isa", "points", "threads", "__init__"}  # of kernels/: not kernels
+DOORS = {"boundary", "isa", "points", "threads", "transport_batch", "__init__"}  # of kernels/: not kernels
 
 
 def exported(kernel, where="kernels"):

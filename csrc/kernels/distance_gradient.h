@@ -7,10 +7,10 @@ struct gradient {
     const void *weights, *x, *y;            /* (batch, n, m), (batch, n, d), (batch, m, d) */
     const double *lengths;                  /* (batch, n), of the cosine */
     void *gradient;                         /* (batch, n, d) */
-    void *transposed;                       /* few coordinates: (batch, d, stride) */
+    void *groups;                           /* few coordinates: y, (batch, m padded / 16, d, 16) */
     _Atomic int bad;
 };
-/* Stages: y transposed, where coordinates are few; sums; for the cosine, what lies along x taken away. */
+/* Stages: y in groups, where coordinates are few; sums; for the cosine, what lies along x taken away. */
 static int64_t gradient_tasks(void *context, int64_t stage)
 {
     const struct gradient *g = context;
@@ -89,10 +89,9 @@ static void NAME(gradient_many)(struct gradient *g, int64_t task)
 }
 
 /* ---- few coordinates ---- */
-/* weights (rows, m), x (rows, d), y (columns, stride), of which `count` points -> total (rows, FD_FEW_SLOPES), to which they are added */
+/* weights (rows, m), x (rows, d), y in groups of 16 of d coordinates, of which `count` points -> total (rows, FD_FEW_SLOPES), to which they are added */
 static inline __attribute__((always_inline)) void NAME(gradient_sums)(int metric, int rows, int columns, int64_t count, int64_t m, int64_t d,
-                                                                      int64_t stride, const real *weights, const real *x, const real *y,
-                                                                      double *total)
+                                                                      const real *weights, const real *x, const real *y, double *total)
 {
     vr sum[REAL_ROWS / 2][2], here[REAL_ROWS / 2][2];
     FD_ROWS FD_COLUMNS_OF_TILE {
@@ -101,7 +100,7 @@ static inline __attribute__((always_inline)) void NAME(gradient_sums)(int metric
         }
     for (int64_t j = 0; j < count; j += 16) {
         vr there[2];
-        FD_COLUMNS_OF_TILE there[c] = VR(load)(y + c * stride + j);
+        FD_COLUMNS_OF_TILE there[c] = VR(load)(y + j * d + 16 * c);
         FD_ROWS {
             vr weight = VR(load_part)(weights + r * m + j, count - j, 0);
             FD_COLUMNS_OF_TILE sum[r][c] = NAME(gradient_term)(metric, weight, here[r][c], there[c], sum[r][c]);
@@ -113,12 +112,11 @@ static inline __attribute__((always_inline)) void NAME(gradient_points)(int metr
                                                                         const real *x, const real *y, real *out)
 {
     double total[REAL_ROWS / 2 * FD_FEW_SLOPES] = {0};
-    int64_t stride = fd_pad(m, 16);
     for (int64_t j = 0; j < m; j += FD_COLUMNS) {
         int64_t count = fd_min(FD_COLUMNS, m - j), k = 0;
         for (; k + 2 <= d; k += 2)
-            NAME(gradient_sums)(metric, rows, 2, count, m, d, stride, weights + j, x + k, y + k * stride + j, total + k);
-        if (k < d) NAME(gradient_sums)(metric, rows, 1, count, m, d, stride, weights + j, x + k, y + k * stride + j, total + k);
+            NAME(gradient_sums)(metric, rows, 2, count, m, d, weights + j, x + k, y + j * d + 16 * k, total + k);
+        if (k < d) NAME(gradient_sums)(metric, rows, 1, count, m, d, weights + j, x + k, y + j * d + 16 * k, total + k);
     }
     FD_ROWS for (int64_t k = 0; k < d; k++) out[r * d + k] = (real)((metric == FD_SQEUCLIDEAN ? 2 : 1) * total[r * FD_FEW_SLOPES + k]);
 }
@@ -135,7 +133,7 @@ static void NAME(gradient_few)(struct gradient *g, int64_t task)
     int64_t n = g->n, m = g->m, d = g->d, blocks = fd_ceil(n, FD_POINTS), batch = task / blocks, i = task % blocks * FD_POINTS;
     int64_t rows = fd_min(FD_POINTS, n - i);
     const real *weights = (const real *)g->weights + (batch * n + i) * m, *x = (const real *)g->x + (batch * n + i) * d;
-    const real *y = (const real *)g->transposed + batch * d * fd_pad(m, 16);
+    const real *y = (const real *)g->groups + batch * d * fd_pad(m, 16);
     real *out = (real *)g->gradient + (batch * n + i) * d;
     if (!NAME(finite_rows)(1, rows * d, 0, x)) atomic_store(&g->bad, 1);
     switch (g->metric) {
@@ -164,7 +162,7 @@ static void NAME(gradient)(void *context, int64_t stage, int64_t task)
         int64_t columns = fd_ceil(m, FD_COLUMNS), batch = task / columns, first = task % columns * FD_COLUMNS;
         int64_t count = fd_min(FD_COLUMNS, m - first);
         const real *y = (const real *)g->y + batch * m * d;
-        NAME(transpose_points)(m, d, y, first, first + count, (real *)g->transposed + batch * d * fd_pad(m, 16));
+        NAME(group_points)(m, d, y, first, first + count, (real *)g->groups + batch * d * fd_pad(m, 16));
         if (!NAME(finite_rows)(1, count * d, 0, y + first * d)) atomic_store(&g->bad, 1);
     } else if (stage == 2) NAME(gradient_across)(d, (const real *)g->x + task * d, g->lengths[task], (real *)g->gradient + task * d);
     else {

@@ -1,15 +1,16 @@
-/* distance_rows.h - distances from a few points to many, 16 of the many in the lanes; coordinates in sequence.  For both reals. */
+/* distance_rows.h - distances from a few points to many, for floats or for doubles: 16 of the many in the lanes, coordinates in sequence.
+ * The many lie in groups of 16, of a group first coordinate after coordinate: one stream of memory. */
 
-/* x (rows, d), y (d, stride) -> out (rows, padded); padded is a multiple of 16, no larger than stride.  rows and metric are constants
- * where this is inlined. */
+/* x (rows, d), y (padded / 16, d, 16) -> out (rows, padded).  rows and metric are constants where this is inlined. */
 static inline __attribute__((always_inline)) void NAME(distance_tile)(int metric, int rows, int64_t d, const real *x, int64_t padded,
-                                                                      int64_t stride, const real *y, real *out)
+                                                                      const real *y, real *out)
 {
     for (int64_t j = 0; j < padded; j += 16) {
+        const real *group = y + j * d;
         vr sum[REAL_ROWS];
         for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
         for (int64_t k = 0; k < d; k++) {
-            vr there = VR(load)(y + k * stride + j);
+            vr there = VR(load)(group + 16 * k);
             for (int r = 0; r < rows; r++) {
                 vr here = VR(set1)(x[r * d + k]);
                 if (metric == FD_COSINE) sum[r] = VR(fma)(here, there, sum[r]);
@@ -27,11 +28,10 @@ static inline __attribute__((always_inline)) void NAME(distance_tile)(int metric
     }
 }
 /* For any number of rows.  Cosine: of points of length 1. */
-static void NAME(distance_rows)(int metric, int64_t rows, int64_t d, const real *x, int64_t padded, int64_t stride, const real *y,
-                                real *out)
+static void NAME(distance_rows)(int metric, int64_t rows, int64_t d, const real *x, int64_t padded, const real *y, real *out)
 {
     int64_t r = 0;
-#define FD_DISTANCE(metric, rows) NAME(distance_tile)(metric, rows, d, x + r * d, padded, stride, y, out + r * padded)
+#define FD_DISTANCE(metric, rows) NAME(distance_tile)(metric, rows, d, x + r * d, padded, y, out + r * padded)
 #define FD_DISTANCES(metric) do { \
         for (; r + REAL_ROWS <= rows; r += REAL_ROWS) FD_DISTANCE(metric, REAL_ROWS); \
         for (; r < rows; r++) FD_DISTANCE(metric, 1); \

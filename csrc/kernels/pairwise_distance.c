@@ -1,6 +1,6 @@
 /* pairwise_distance.c - distances between all points of two sets, for floats and for doubles.
  *
- * Few coordinates: y is transposed, and 16 of its points stand in the lanes (distance_rows.h).  Many: 16 coordinates stand in the lanes,
+ * Few coordinates: y is put in groups, and 16 of its points stand in the lanes (distance_rows.h).  Many: 16 coordinates stand in the lanes,
  * a register tile of pairs is summed over pieces of 512 coordinates, each lane in sequence, folded once a piece; the pieces are merged
  * in order, in doubles, and the result is rounded once.  Pieces are tasks: a pair's sum does not depend on its tile.
  */

@@ -6,7 +6,7 @@ struct pairwise {
     int64_t batch, n, m, d;
     const void *x, *y;                      /* (batch, n, d), (batch, m, d) */
     void *distances;                        /* (batch, n, m) */
-    void *workspace;                        /* few coordinates: y transposed, (batch, d, stride); many: sums, (batch, pieces, n, m) */
+    void *workspace;                        /* few coordinates: y in groups, (batch, stride / 16, d, 16); many: sums, (batch, pieces, n, m) */
     _Atomic int bad;
 };
 enum { MERGED_ROWS = 16 };
@@ -33,14 +33,12 @@ static int NAME(finite_rows)(int64_t rows, int64_t width, int64_t d, const real 
 }
 
 /* ---- few coordinates ---- */
-/* y (m, d) -> transposed (d, stride), points begin .. end of them and zeros behind the last one */
-static void NAME(transpose_points)(int64_t m, int64_t d, const real *y, int64_t begin, int64_t end, real *transposed)
+/* y (m, d) -> groups (m padded / 16, d, 16), points begin .. end of them and zeros behind the last one */
+static void NAME(group_points)(int64_t m, int64_t d, const real *y, int64_t begin, int64_t end, real *groups)
 {
-    int64_t stride = fd_pad(m, 16);
-    for (int64_t k = 0; k < d; k++) {
-        for (int64_t j = begin; j < end; j++) transposed[k * stride + j] = y[j * d + k];
-        if (end == m) for (int64_t j = m; j < stride; j++) transposed[k * stride + j] = 0;
-    }
+    int64_t padded = end == m ? fd_pad(m, 16) : end;
+    for (int64_t j = begin; j < padded; j++)
+        for (int64_t k = 0; k < d; k++) groups[(j / 16 * d + k) * 16 + j % 16] = j < m ? y[j * d + k] : 0;
 }
 static void NAME(pairwise_few)(void *context, int64_t stage, int64_t task)
 {
@@ -50,18 +48,18 @@ static void NAME(pairwise_few)(void *context, int64_t stage, int64_t task)
     task /= columns;
     if (stage == 0) {
         const real *y = (const real *)p->y + task * m * d;
-        NAME(transpose_points)(m, d, y, first, first + count, (real *)p->workspace + task * d * stride);
+        NAME(group_points)(m, d, y, first, first + count, (real *)p->workspace + task * d * stride);
         if (!NAME(finite_rows)(1, count * d, 0, y + first * d)) atomic_store(&p->bad, 1);
         return;
     }
     int64_t blocks = fd_ceil(n, FD_POINTS), batch = task / blocks, begin = task % blocks * FD_POINTS, end = fd_min(begin + FD_POINTS, n);
-    const real *x = (const real *)p->x + batch * n * d, *y = (const real *)p->workspace + batch * d * stride + first;
+    const real *x = (const real *)p->x + batch * n * d, *y = (const real *)p->workspace + (batch * stride + first) * d;
     real *out = (real *)p->distances + batch * n * m + first, tile[REAL_ROWS * FD_COLUMNS];
     int64_t padded = fd_pad(count, 16);
     if (!NAME(finite_rows)(1, (end - begin) * d, 0, x + begin * d)) atomic_store(&p->bad, 1);
     for (int64_t i = begin; i < end; i += REAL_ROWS) {
         int64_t rows = fd_min(REAL_ROWS, end - i);
-        NAME(distance_rows)(p->metric, rows, d, x + i * d, padded, stride, y, tile);
+        NAME(distance_rows)(p->metric, rows, d, x + i * d, padded, y, tile);
         for (int64_t r = 0; r < rows; r++) memcpy(out + (i + r) * m, tile + r * padded, (size_t)count * sizeof *out);
     }
 }

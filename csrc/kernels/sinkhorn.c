@@ -16,30 +16,32 @@
  * same bits.  A pass over many rows is cut again, into rows begin..end of each tile, so that a call ends in time; all that it needs to go on
  * is in the workspace.
  *
- * Unbalanced: phi = shift - lambda log sum (lambda = tau / (tau + epsilon)), and the plan's marginal is a exp(-kappa phi), kappa = epsilon
- * / tau.  Masses have total 1 here; phi carries the logarithm of b's true total.  Potentials of rows and columns that reach no mass are
- * -inf here: they carry nothing.
+ * Unbalanced: phi = -lambda log sum (lambda = tau / (tau + epsilon)), and the plan's marginal is a exp(-kappa phi), kappa = epsilon / tau.
+ * Masses have total 1 here: the kernel has b's true total as a factor, and is a plan's over a's total.  Potentials of rows and columns
+ * that reach no mass are -inf here: they carry nothing.
  */
 #include <time.h>
 enum { SINKHORN_TILE = 32, SINKHORN_TILES = 32, SINKHORN_STEP = 8 };    /* least rows of a tile; most tiles; a multiple of REAL_ROWS */
 enum { SINKHORN_SCAN, SINKHORN_BUILD, SINKHORN_FAST, SINKHORN_COLUMN_MAX, SINKHORN_COLUMN_SUM, SINKHORN_EVALUATE, SINKHORN_DONE };
-enum { SINKHORN_NOT_FINITE = 1, SINKHORN_STUCK = 2, SINKHORN_FAILED = 4, SINKHORN_DRIFTED = 8 };
+enum { SINKHORN_NOT_FINITE = 1, SINKHORN_FAILED = 2, SINKHORN_DRIFTED = 4, SINKHORN_CAPPED = 8 };
 /* With the smallest number kept 10^-e (307, 37): SOFT^2 HARD 10^-e is far below the rounding of a sum above 1 / HARD; CAP, MOST and HARD
  * keep products finite, so that 0 times one is 0. */
 #define SINKHORN_SOFT(real) (sizeof(real) == 8 ? 1e40 : 1e6)
 #define SINKHORN_HARD(real) (sizeof(real) == 8 ? 1e120 : 1e10)
 #define SINKHORN_CAP(real) (sizeof(real) == 8 ? 300.0 : 30.0)           /* of an exponent: e^300 = 1e130, e^30 = 1e13 */
 #define SINKHORN_MOST(real) (sizeof(real) == 8 ? 1e150 : 1e20)          /* of a row's scale */
+#define SINKHORN_FEW(real) (sizeof(real) == 8 ? 1e-250 : 1e-25)         /* a sum that lost terms may be of consequence to */
 #define SINKHORN_LARGEST(real) (sizeof(real) == 8 ? (real)1e300 : (real)3e38f)             /* in place of an infinite cost */
 
 struct sinkhorn_costs {                     /* of one problem */
     int metric;
-    int64_t n, m, d, padded, cost_stride, y_stride;
+    int64_t n, m, d, padded, cost_stride, values_stride;
     const void *cost, *x, *y;
 };
 struct sinkhorn_tile { double error, value, mass, low, high; int flags; };
 struct sinkhorn_state {
-    int phase, last;                        /* last: no more iterations after this one, unless the evaluation says so */
+    int phase, last, massless;              /* last: no more iterations, unless the evaluation says so; massless: some columns are, ... */
+                                            /* ... which get their potentials at the end */
     int64_t iterations, row;                /* row: of each tile, where the pass goes on */
     double goal, error;
     double pairs[2];                        /* that a stretch of passes should have, to take a few milliseconds: of FAST, of others */
@@ -51,10 +53,11 @@ struct sinkhorn {                           /* one problem, as the passes see it
     struct sinkhorn_costs costs;
     int64_t index, padded, tile_rows, tiles, begin, end;
     _Atomic int stop;                       /* leave the stages that are left */
-    double inverse, lambda[2], shift[2], log_b, log_ratio;
+    double inverse, lambda[2], kappa[2], log_b, ratio, log_ratio;       /* of b's total, and of it over a's */
     const double *a;                        /* (n,) */
-    double *phi, *u;                        /* (n padded,) */
-    double *gamma, *v, *b, *reach, *peak;   /* (padded,) */
+    double *log_a, *log_masses;             /* (n padded,), (padded,) logarithms of a and b, -inf where there is no mass */
+    double *phi, *u, *fresh_phi;            /* (n padded,) potentials in the kernel, scales, and where unbalanced the two together */
+    double *gamma, *v, *fresh_gamma, *b, *reach, *peak;                 /* (padded,) */
     void *weight, *partial, *kernel;        /* (padded,), (tiles, padded), (n, padded) or NULL */
     struct sinkhorn_tile *results;          /* (tiles,) */
     struct sinkhorn_slots *slots;
@@ -80,35 +83,53 @@ static inline double fd_max_double(vd a)
 }
 static inline double fd_min_double(vd a) { return -fd_max_double(vd_sub(vd_zero(), a)); }
 
-/* The mass that the potential asks for, in units of a's total. */
-static double sinkhorn_target(const struct sinkhorn *p, int side, double mass, double potential)
+/* An iteration ends with this error. */
+static void sinkhorn_count(struct sinkhorn *p, double error)
 {
-    double kappa = p->t->kappa[side];
-    if (kappa == 0.0) return mass;
-    if (potential == -INFINITY) return 0.0;
-    return mass * fd_exp_double(side == 0 ? -kappa * (potential - p->log_b) : p->log_ratio - kappa * potential);
+    struct sinkhorn_state *state = p->state;
+    if (p->t->errors) p->t->errors[p->index * p->t->most_iterations + state->iterations] = error;
+    state->error = error;
+    state->iterations++;
+    state->last = error <= state->goal || state->iterations >= p->t->max_iterations[p->index];
 }
-/* sum a phi = sum b gamma, phi without b's total */
+/* Scales go into potentials, arrays of which are padded to 16: log scale is added, or the fresh ones taken where kappa would magnify the
+ * rounding of a logarithm. */
+static void sinkhorn_absorb(int64_t n, double kappa, double *potential, double *scale, const double *fresh)
+{
+    for (int64_t i = 0; i < n; i += 16) {
+        vd sum = vd_add(vd_load(potential + i), vd_log(vd_load(scale + i)));
+        vd_store(potential + i, kappa == 0.0 ? sum : vd_load(fresh + i));
+        vd_store(scale + i, vd_set1(1.0));
+    }
+}
+/* The mass that the potential of a row or of a column asks for, in units of a's total.  As exponents: one factor alone may not fit. */
+static double sinkhorn_target(const struct sinkhorn *p, int side, int64_t i)
+{
+    double kappa = p->kappa[side], potential = side == 0 ? p->phi[i] : p->gamma[i];
+    if (kappa == 0.0) return side == 0 ? p->a[i] : p->b[i] * p->ratio;
+    if (potential == -INFINITY) return 0.0;
+    return fd_exp_double((side == 0 ? p->log_a[i] : p->log_masses[i] + p->log_ratio) - kappa * potential);
+}
+/* sum a phi = sum b gamma, over those that reach something */
 static void sinkhorn_set_gauge(struct sinkhorn *p)
 {
     double rows = 0.0, columns = 0.0;
-    for (int64_t i = 0; i < p->costs.n; i++) if (p->a[i] > 0.0) rows += p->a[i] * (p->phi[i] - p->log_b);
-    for (int64_t j = 0; j < p->costs.m; j++) if (p->b[j] > 0.0) columns += p->b[j] * p->gamma[j];
+    for (int64_t i = 0; i < p->costs.n; i++) if (p->a[i] > 0.0 && p->phi[i] > -INFINITY) rows += p->a[i] * p->phi[i];
+    for (int64_t j = 0; j < p->costs.m; j++) if (p->b[j] > 0.0 && p->gamma[j] > -INFINITY) columns += p->b[j] * p->gamma[j];
     double shift = (columns - rows) / 2.0;
     for (int64_t i = 0; i < p->costs.n; i++) p->phi[i] += shift;
     for (int64_t j = 0; j < p->padded; j++) p->gamma[j] -= shift;
 }
 /* This side's part of the dual objective, over epsilon: sum mass phi, or sum mass (1 - exp(-kappa phi)) / kappa. */
-static double sinkhorn_dual(int64_t n, const double *mass, const double *potential, double offset, double kappa)
+static double sinkhorn_dual(int64_t n, const double *mass, const double *log_mass, const double *potential, double kappa)
 {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
         if (!(mass[i] > 0.0)) continue;
-        double f = potential[i] - offset, z = kappa * f;
-        if (potential[i] == -INFINITY) f = 1.0 / kappa;                 /* what reaches nothing has the potential +inf */
-        else if (fabs(z) < 0x1p-10) f *= 1.0 - z * (0.5 - z * (1.0 / 6.0 - z * (1.0 / 24.0)));
-        else f = (1.0 - fd_exp_double(-z)) / kappa;
-        sum += mass[i] * f;
+        double f = potential[i], z = kappa * f;
+        if (f == -INFINITY) sum += kappa == 0.0 ? 0.0 : mass[i] / kappa;       /* it reaches nothing: +inf; balanced, it is within tolerance */
+        else if (fabs(z) < 0x1p-10) sum += mass[i] * f * (1.0 - z * (0.5 - z * (1.0 / 6.0 - z * (1.0 / 24.0))));
+        else sum += (mass[i] - fd_exp_double(log_mass[i] - z)) / kappa;
     }
     return sum;
 }
@@ -125,8 +146,9 @@ static void sinkhorn_evaluated(struct sinkhorn *p, double value, double mass, do
 {
     const struct fd_transport *t = p->t;
     struct sinkhorn_state *state = p->state;
-    double error = error_rows > error_columns ? error_rows : error_columns, tolerance = t->constants[3 * p->index];
-    if (error > tolerance && state->iterations < t->max_iterations) {   /* rounding: aim lower */
+    double error = error_rows > error_columns ? error_rows : error_columns, tolerance = t->constants[4 * p->index + 1];
+    if (error > tolerance && state->iterations < t->max_iterations[p->index]) {   /* rounding: aim lower */
+        state->last = 0;
         state->goal /= 2.0;
         state->phase = SINKHORN_BUILD;
         return;
@@ -134,8 +156,8 @@ static void sinkhorn_evaluated(struct sinkhorn *p, double value, double mass, do
     double *results = t->results + 5 * p->index;
     sinkhorn_stop(p, error <= tolerance ? FD_CONVERGED : FD_MAX_ITERATIONS);
     results[0] = value;
-    results[1] = sinkhorn_dual(p->costs.n, p->a, p->phi, p->log_b, t->kappa[0]);
-    results[2] = sinkhorn_dual(p->costs.m, p->b, p->gamma, 0.0, t->kappa[1]);
+    results[1] = sinkhorn_dual(p->costs.n, p->a, p->log_a, p->phi, p->kappa[0]);
+    results[2] = sinkhorn_dual(p->costs.m, p->b, p->log_masses, p->gamma, p->kappa[1]);
     results[3] = mass;
     results[4] = error;
 }
@@ -165,10 +187,14 @@ static int64_t sinkhorn_layout(const struct fd_transport *t, struct sinkhorn *p,
 #define FD_PLACE(pointer, bytes) do { if (base) (pointer) = (void *)(base + used); used += fd_pad(bytes, 64); } while (0)
     FD_PLACE(p->state, (int64_t)sizeof *p->state);
     FD_PLACE(p->results, SINKHORN_TILES * (int64_t)sizeof *p->results);
+    FD_PLACE(p->log_a, n * 8);
+    FD_PLACE(p->log_masses, m * 8);
     FD_PLACE(p->phi, n * 8);
     FD_PLACE(p->u, n * 8);
+    FD_PLACE(p->fresh_phi, n * 8);
     FD_PLACE(p->gamma, m * 8);
     FD_PLACE(p->v, m * 8);
+    FD_PLACE(p->fresh_gamma, m * 8);
     FD_PLACE(p->b, m * 8);
     FD_PLACE(p->reach, m * 8);
     FD_PLACE(p->peak, m * 8);
@@ -185,22 +211,39 @@ static int64_t sinkhorn_workspace(const struct fd_transport *t, int64_t count, i
     return threads * sinkhorn_slot_bytes(t) + count * sinkhorn_layout(t, &p, NULL);
 }
 
+static void sinkhorn_logs(int64_t n, const double *mass, double *logs)
+{
+    for (int64_t i = 0; i < n; i += 16) {
+        double lanes[16];
+        for (int64_t j = 0; j < 16; j++) lanes[j] = i + j < n ? mass[i + j] : 0.0;
+        vd m = vd_load(lanes), least = vd_set1(0x1p-1000);
+        vd log = vd_sub(vd_log(vd_mul(m, vd_where_less(m, least, vd_set1(0x1p100), vd_set1(1.0)))),
+                        vd_where_less(m, least, vd_set1(69.314718055994531), vd_zero()));
+        vd_store(logs + i, vd_where_less(vd_zero(), m, log, vd_set1(-INFINITY)));
+    }
+}
 static void sinkhorn_begin(struct sinkhorn *p)
 {
     const struct fd_transport *t = p->t;
     struct sinkhorn_state *state = p->state;
     memset(p->phi, 0, (size_t)fd_pad(p->costs.n, 16) * sizeof(double));
+    memset(p->fresh_phi, 0, (size_t)fd_pad(p->costs.n, 16) * sizeof(double));
     for (int64_t i = 0; i < fd_pad(p->costs.n, 16); i++) p->u[i] = 1.0;
     for (int64_t j = 0; j < p->padded; j++) {
         p->gamma[j] = j < p->costs.m ? t->gamma[p->index * t->m + j] : -INFINITY;
         p->b[j] = j < p->costs.m ? t->b[p->index * t->m + j] : 0.0;
         p->v[j] = 1.0;
+        p->fresh_gamma[j] = p->gamma[j];
     }
+    sinkhorn_logs(p->costs.n, p->a, p->log_a);
+    sinkhorn_logs(p->costs.m, p->b, p->log_masses);
     if (t->bits == 64) set_weights_f64(p);
     else set_weights_f32(p);
     t->status[p->index] = FD_RUNNING;
-    *state = (struct sinkhorn_state){.phase = t->metric == FD_GIVEN ? SINKHORN_SCAN : SINKHORN_BUILD,
-                                     .goal = t->constants[3 * p->index], .pairs = {1 << 19, 1 << 17}};
+    int massless = 0;
+    for (int64_t j = 0; j < p->costs.m; j++) massless |= p->b[j] == 0.0;
+    *state = (struct sinkhorn_state){.massless = massless, .phase = t->metric == FD_GIVEN ? SINKHORN_SCAN : SINKHORN_BUILD,
+                                     .goal = t->constants[4 * p->index + 1], .pairs = {1 << 19, 1 << 17}};
 }
 
 /* Stages in twos: a pass over the tiles, then the columns. */
@@ -259,18 +302,21 @@ static void sinkhorn_run(void *context, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         int64_t index = run->first + i;
         if (t->status[index] > FD_RUNNING) continue;
-        struct sinkhorn p = {.t = t, .index = index, .costs = sinkhorn_costs(t, index), .slots = &run->slots, .inverse = 1.0 / t->epsilon};
+        const double *constants = t->constants + 4 * index;
+        struct sinkhorn p = {.t = t, .index = index, .costs = sinkhorn_costs(t, index), .slots = &run->slots, .inverse = 1.0 / constants[0]};
         sinkhorn_layout(t, &p, run->problems + i * run->bytes);
         p.padded = p.costs.padded;
         p.tile_rows = fd_pad(fd_ceil(p.costs.n, SINKHORN_TILES), SINKHORN_STEP);
         if (p.tile_rows < SINKHORN_TILE) p.tile_rows = SINKHORN_TILE;
         p.tiles = fd_ceil(p.costs.n, p.tile_rows);
         p.a = t->a + index * t->n;
-        p.log_b = t->constants[3 * index + 1];
-        p.log_ratio = t->constants[3 * index + 2];
-        for (int side = 0; side < 2; side++) p.lambda[side] = 1.0 / (1.0 + t->kappa[side]);
-        p.shift[0] = t->kappa[0] == 0.0 ? 0.0 : p.log_b * (1.0 - p.lambda[0]);
-        p.shift[1] = t->kappa[1] == 0.0 ? 0.0 : p.log_ratio * p.lambda[1];
+        for (int side = 0; side < 2; side++) {
+            p.kappa[side] = constants[0] / t->tau[side];
+            p.lambda[side] = 1.0 / (1.0 + p.kappa[side]);
+        }
+        p.log_b = constants[2];
+        p.ratio = constants[3];
+        p.log_ratio = fd_log_double(p.ratio);
         if (t->status[index] == FD_NOT_BEGUN) sinkhorn_begin(&p);
         while (p.state->phase != SINKHORN_DONE && sinkhorn_clock() < run->deadline) sinkhorn_advance(&p, run->threads);
         t->iterations[index] = p.state->iterations;

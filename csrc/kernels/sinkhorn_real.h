@@ -6,7 +6,7 @@ static void NAME(cost_rows)(const struct sinkhorn_costs *c, int64_t row, int64_t
     if (c->metric == FD_GIVEN)
         for (int64_t r = 0; r < rows; r++)
             memcpy(out + r * c->padded, (const real *)c->cost + (row + r) * c->cost_stride, (size_t)c->m * sizeof(real));
-    else NAME(distance_rows)(c->metric, rows, c->d, (const real *)c->x + row * c->d, c->padded, c->y_stride, c->y, out);
+    else NAME(distance_rows)(c->metric, rows, c->d, (const real *)c->x + row * c->d, c->padded, c->y, out);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t j = c->m; j < c->padded; j++) out[r * c->padded + j] = INFINITY;
 }
@@ -56,8 +56,24 @@ static void NAME(scan_row)(int64_t padded, const real *cost, struct sinkhorn_til
     if (tile->low == -INFINITY || fd_max_double(nan) > 0.0) tile->flags |= SINKHORN_NOT_FINITE;
 }
 
+/* A row whose largest exponents meet the smallest masses: masses are exponents too.  Returns log sum_j b_j exp(gamma_j - cost_j / epsilon)
+ * and leaves the row's costs. */
+static double NAME(weigh_row)(const struct sinkhorn *p, int64_t row, real *k)
+{
+    const vd inverse = vd_set1(p->inverse);
+    vd most = vd_set1(-INFINITY), sum = vd_zero();
+    NAME(cost_rows)(&p->costs, row, 1, k);
+    for (int64_t j = 0; j < p->padded; j += 16)
+        most = vd_max(NAME(exponent)(k + j, inverse, vd_add(vd_load(p->gamma + j), vd_load(p->log_masses + j))), most);
+    double peak = fd_max_double(most);
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd x = NAME(exponent)(k + j, inverse, vd_add(vd_load(p->gamma + j), vd_load(p->log_masses + j)));
+        sum = vd_add(sum, vd_exp(vd_sub(x, vd_set1(peak))));
+    }
+    return peak + fd_log_double(vd_sum(sum));
+}
 /* One row in the log domain: phi, and the row's kernel in place of its costs, whose scale is returned; 0 for a dead row. */
-static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k)
+static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k, struct sinkhorn_tile *tile)
 {
     const double *reach = p->reach, *gamma = p->gamma;                                     /* (padded,) */
     const real *weight = p->weight;                                                        /* (padded,) */
@@ -66,7 +82,7 @@ static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k)
     for (int64_t j = 0; j < p->padded; j += 16) most = vd_max(NAME(exponent)(k + j, inverse, vd_load(reach + j)), most);
     double peak = fd_max_double(most);
     if (peak == -INFINITY) {                             /* every column with mass is forbidden */
-        p->phi[row] = -INFINITY;
+        p->phi[row] = p->fresh_phi[row] = -INFINITY;
         memset(k, 0, (size_t)p->padded * sizeof(real));
         return 0.0;
     }
@@ -78,13 +94,20 @@ static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k)
         VR(store)(k + j, e);
         sum = VR(fma)(e, VR(load)(weight + j), sum);
     }
-    double total = (double)VR(sum)(sum);
-    if (p->t->kappa[0] == 0.0) {
-        p->phi[row] = -(peak + fd_log_double(total));
-        return fmin(1.0 / total, SINKHORN_MOST(real));
+    double total = (double)VR(sum)(sum), log_sum = peak + fd_log_double(total), *phi = p->phi + row;
+    int few = total < SINKHORN_FEW(real);
+    if (few) log_sum = NAME(weigh_row)(p, row, k);
+    *phi = p->fresh_phi[row] = -p->lambda[0] * (log_sum + p->log_b);
+    double fit = few ? 1.0 : p->kappa[0] == 0.0 ? 1.0 / total : fd_exp_double(*phi + p->log_b + peak);
+    if (few || !(fit <= SINKHORN_MOST(real))) tile->flags |= SINKHORN_CAPPED;
+    if (few) {
+        const vd potential = vd_set1(*phi + p->log_b);
+        for (int64_t j = 0; j < p->padded; j += 16) {
+            vd x = vd_add(NAME(exponent)(k + j, inverse, vd_load(gamma + j)), potential);
+            VR(store)(k + j, REAL_EXP(NARROW(vd_min(x, cap))));
+        }
     }
-    p->phi[row] = p->shift[0] - p->lambda[0] * (peak + fd_log_double(total));
-    return fmin(fd_exp_double(p->phi[row] + peak), SINKHORN_MOST(real));
+    return fmin(fit, SINKHORN_MOST(real));
 }
 
 /* New scales of some rows from their sums -> u (rows,) */
@@ -97,23 +120,27 @@ static void NAME(scale_rows)(const struct sinkhorn *p, int64_t row, int64_t rows
         phi[r] = alive ? p->phi[row + r] : 0.0;
         if (!(s[r] >= 1.0 / SINKHORN_HARD(real) && s[r] <= SINKHORN_HARD(real))) { tile->flags |= SINKHORN_FAILED; s[r] = 1.0; }
     }
-    if (p->t->kappa[0] == 0.0) vd_store(u, vd_div(vd_set1(1.0), vd_load(s)));
+    if (p->kappa[0] == 0.0) vd_store(u, vd_div(vd_set1(1.0), vd_load(s)));
     else {
         vd old = vd_load(phi);
-        vd fresh = vd_fnma(vd_set1(p->lambda[0]), vd_sub(vd_log(vd_load(s)), old), vd_set1(p->shift[0]));
+        vd fresh = vd_mul(vd_set1(-p->lambda[0]), vd_sub(vd_log(vd_load(s)), old));
         vd_store(u, vd_exp(vd_sub(fresh, old)));
+        vd_store(phi, fresh);
     }
     for (int64_t r = 0; r < rows; r++) {
         int alive = p->phi[row + r] > -INFINITY;
         p->u[row + r] = alive ? u[r] : 1.0;
-        if (alive && !(u[r] >= 1.0 / SINKHORN_SOFT(real) && u[r] <= SINKHORN_SOFT(real))) tile->flags |= SINKHORN_DRIFTED;
+        if (alive) p->fresh_phi[row + r] = phi[r];
+        if (!alive || (u[r] >= 1.0 / SINKHORN_SOFT(real) && u[r] <= SINKHORN_SOFT(real))) continue;
+        tile->flags |= u[r] >= 1.0 / SINKHORN_HARD(real) && u[r] <= SINKHORN_HARD(real) ? SINKHORN_DRIFTED : SINKHORN_FAILED;
     }
 }
 
+/* One row of the plan over the masses of columns, in place of its costs: at most 1 where the columns' masses are met. */
 static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, struct sinkhorn_tile *tile)
 {
     const real *weight = p->weight;                      /* (padded,): the masses */
-    const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row]);
+    const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row] + p->log_b + p->log_a[row]);
     vr sum = VR(zero)(), cost = VR(zero)();
     for (int64_t j = 0; j < p->padded; j += 16) {
         vr c = VR(min)(VR(load)(k + j), VR(set1)(SINKHORN_LARGEST(real)));
@@ -123,10 +150,10 @@ static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, s
         sum = VR(add)(sum, mass);
         cost = VR(fma)(mass, c, cost);
     }
-    double a = p->a[row], mass = a * (double)VR(sum)(sum);
-    if (a > 0.0) tile->value += a * (double)VR(sum)(cost);
+    double mass = (double)VR(sum)(sum);
+    tile->value += (double)VR(sum)(cost);
     tile->mass += mass;
-    tile->error += fabs(mass - sinkhorn_target(p, 0, a, p->phi[row]));
+    tile->error += fabs(mass - sinkhorn_target(p, 0, row));
 }
 
 /* A pass over rows [begin, end) of each tile, here of one tile. */
@@ -157,9 +184,9 @@ static void NAME(sinkhorn_tile)(struct sinkhorn *p, int64_t index)
         case SINKHORN_BUILD:
             for (int64_t r = 0; r < rows; r++) {
                 real *e = buffer + r * padded;
-                double a = p->a[i + r], fit = NAME(build_row)(p, i + r, e);
+                double a = p->a[i + r], fit = NAME(build_row)(p, i + r, e, tile);
                 p->u[i + r] = 1.0;
-                if (fit == 0.0 && a > 0.0 && p->t->kappa[0] == 0.0) tile->flags |= SINKHORN_STUCK;
+                if (fit == 0.0) tile->value += a;                                          /* cannot go anywhere */
                 scale[r] = (real)(a * fit);
                 if (k) {
                     for (int64_t j = 0; j < padded; j += 16)
@@ -181,21 +208,20 @@ static void NAME(sinkhorn_tile)(struct sinkhorn *p, int64_t index)
         case SINKHORN_COLUMN_MAX:
         case SINKHORN_COLUMN_SUM:
             for (int64_t r = 0; r < rows; r++) {
-                if (!((real)p->a[i + r] > 0) || p->phi[i + r] == -INFINITY) continue;
-                const vd phi = vd_set1(p->phi[i + r]);
-                const vr mass = VR(set1)((real)p->a[i + r]);
+                const vd phi = vd_set1(p->phi[i + r] + p->log_b + p->log_a[i + r]);
+                if (p->log_a[i + r] == -INFINITY || p->phi[i + r] == -INFINITY) continue;
                 for (int64_t j = 0; j < padded; j += 16) {
                     vd x = NAME(exponent)(buffer + r * padded + j, inverse, phi);
                     vr old = VR(load)(total + j);
                     if (phase == SINKHORN_COLUMN_MAX) VR(store)(total + j, VR(max)(NARROW(x), old));
-                    else VR(store)(total + j, VR(fma)(mass, REAL_EXP(NARROW(vd_sub(x, vd_load(p->peak + j)))), old));
+                    else VR(store)(total + j, VR(add)(old, REAL_EXP(NARROW(vd_sub(x, vd_load(p->peak + j))))));
                 }
             }
             break;
         default:
             for (int64_t r = 0; r < rows; r++) {
                 NAME(evaluate_row)(p, i + r, buffer + r * padded, tile);
-                scale[r] = (real)p->a[i + r];
+                scale[r] = 1;
             }
             NAME(add_block)(rows, padded, buffer, scale, total);
         }
@@ -224,76 +250,69 @@ static void NAME(set_weights)(struct sinkhorn *p)
         vd_store(p->reach + j, vd_where_less(vd_zero(), b, vd_load(p->gamma + j), vd_set1(-INFINITY)));
     }
 }
-/* gamma += log v, v = 1 */
 static void NAME(absorb_columns)(struct sinkhorn *p)
 {
-    for (int64_t j = 0; j < p->padded; j += 16) {
-        vd_store(p->gamma + j, vd_add(vd_load(p->gamma + j), vd_log(vd_load(p->v + j))));
-        vd_store(p->v + j, vd_set1(1.0));
-    }
+    sinkhorn_absorb(p->costs.m, p->kappa[1], p->gamma, p->v, p->fresh_gamma);
     NAME(set_weights)(p);
-}
-static void NAME(absorb_rows)(struct sinkhorn *p)                                          /* arrays of rows are padded too */
-{
-    for (int64_t i = 0; i < p->costs.n; i += 16) {
-        vd_store(p->phi + i, vd_add(vd_load(p->phi + i), vd_log(vd_load(p->u + i))));
-        vd_store(p->u + i, vd_set1(1.0));
-    }
 }
 static void NAME(start_evaluation)(struct sinkhorn *p)
 {
-    NAME(absorb_rows)(p);
+    sinkhorn_absorb(p->costs.n, p->kappa[0], p->phi, p->u, p->fresh_phi);
     NAME(absorb_columns)(p);
-    if (p->t->kappa[0] == 0.0 && p->t->kappa[1] == 0.0) sinkhorn_set_gauge(p);
+    if (p->kappa[0] == 0.0 && p->kappa[1] == 0.0) sinkhorn_set_gauge(p);
     NAME(set_weights)(p);
     p->state->phase = SINKHORN_EVALUATE;
 }
 
+static void NAME(start_columns)(struct sinkhorn *p)
+{
+    sinkhorn_absorb(p->costs.n, p->kappa[0], p->phi, p->u, p->fresh_phi);
+    NAME(absorb_columns)(p);
+    p->state->phase = SINKHORN_COLUMN_MAX;
+}
+
 /* After the rows of an iteration: column masses, their error, and new scales of columns. */
-static void NAME(end_iteration)(struct sinkhorn *p, int drifted)
+static void NAME(end_iteration)(struct sinkhorn *p, int flags)
 {
     struct sinkhorn_state *state = p->state;
-    const double kappa = p->t->kappa[1];
+    const double kappa = p->kappa[1];
     const vd none = vd_set1(-1e300);
     vd error = vd_zero(), low = vd_set1(1.0), high = vd_set1(1.0);
     for (int64_t j = 0; j < p->padded; j += 16) {
         vd gamma = vd_load(p->gamma + j), v = vd_load(p->v + j), b = vd_load(p->b + j);
-        vd total = NAME(merged)(p, j, 0), target = b;
+        vd total = NAME(merged)(p, j, 0), target = vd_mul(b, vd_set1(p->ratio));
         if (kappa != 0.0) {
-            vd now = vd_add(gamma, vd_log(v));
-            target = vd_where_less(none, gamma, vd_mul(b, vd_exp(vd_fnma(vd_set1(kappa), now, vd_set1(p->log_ratio)))), vd_zero());
+            vd now = vd_load(p->fresh_gamma + j), wanted = vd_add(vd_load(p->log_masses + j), vd_set1(p->log_ratio));
+            target = vd_where_less(none, gamma, vd_exp(vd_fnma(vd_set1(kappa), now, wanted)), vd_zero());
         }
         error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_mul(b, v), total), target)));
-        total = vd_where_less(none, gamma, total, vd_set1(1.0));                           /* a dead column keeps v = 1 */
+        total = vd_where_less(none, gamma, vd_where_less(vd_zero(), b, total, vd_set1(p->ratio)), vd_set1(p->ratio));   /* dead, massless: v = 1 */
         low = vd_min(total, low);
         high = vd_max(total, high);
         vd_store(p->peak + j, total);
     }
-    state->error = vd_sum(error);
-    if (p->t->errors) p->t->errors[p->index * p->t->max_iterations + state->iterations] = state->error;
-    state->iterations++;
-    state->last = state->error <= state->goal || state->iterations >= p->t->max_iterations;
-    if (fd_min_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_double(high) <= SINKHORN_HARD(real))) {
-        NAME(absorb_rows)(p);
-        NAME(absorb_columns)(p);
-        state->phase = SINKHORN_COLUMN_MAX;
+    if (flags & SINKHORN_CAPPED || fd_min_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_double(high) <= SINKHORN_HARD(real))) {
+        NAME(start_columns)(p);
         return;
     }
+    sinkhorn_count(p, vd_sum(error));
+    if (state->last && state->massless) { NAME(start_columns)(p); return; }
+    if (state->last) { NAME(start_evaluation)(p); return; }
     low = vd_set1(1.0), high = vd_set1(1.0);
     for (int64_t j = 0; j < p->padded; j += 16) {
-        vd gamma = vd_load(p->gamma + j), total = vd_load(p->peak + j), v = vd_div(vd_set1(1.0), total);
+        vd gamma = vd_load(p->gamma + j), total = vd_load(p->peak + j), v = vd_div(vd_set1(p->ratio), total);
         if (kappa != 0.0) {
-            vd fresh = vd_fnma(vd_set1(p->lambda[1]), vd_sub(vd_log(total), gamma), vd_set1(p->shift[1]));
+            vd fresh = vd_mul(vd_set1(-p->lambda[1]), vd_sub(vd_sub(vd_log(total), gamma), vd_set1(p->log_ratio)));
+            fresh = vd_where_less(none, gamma, vd_where_less(vd_zero(), vd_load(p->b + j), fresh, gamma), gamma);
+            vd_store(p->fresh_gamma + j, fresh);
             v = vd_where_less(none, gamma, vd_exp(vd_sub(fresh, gamma)), vd_set1(1.0));
         }
-        if (state->last) v = vd_where_less(vd_zero(), vd_load(p->b + j), vd_load(p->v + j), v);     /* only what had no say */
         low = vd_min(v, low);
         high = vd_max(v, high);
         vd_store(p->v + j, v);
     }
-    drifted |= fd_min_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_double(high) <= SINKHORN_SOFT(real));
-    if (state->last) NAME(start_evaluation)(p);
-    else if (drifted || !p->kernel) {
+    int drifted = fd_min_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_double(high) <= SINKHORN_SOFT(real));
+    if (drifted || flags & SINKHORN_DRIFTED || !p->kernel) {
         NAME(absorb_columns)(p);
         state->phase = SINKHORN_BUILD;
     } else {
@@ -323,11 +342,11 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
         break;
     case SINKHORN_BUILD:
     case SINKHORN_FAST:
-        if (all.flags & SINKHORN_STUCK) sinkhorn_stop(p, FD_INFEASIBLE);
+        if (all.value > state->goal && p->kappa[0] == 0.0) sinkhorn_stop(p, FD_INFEASIBLE);
         else if (all.flags & SINKHORN_FAILED) {                                            /* this pass again, in the log domain */
             NAME(absorb_columns)(p);
             state->phase = SINKHORN_BUILD;
-        } else NAME(end_iteration)(p, all.flags & SINKHORN_DRIFTED);
+        } else NAME(end_iteration)(p, all.flags);
         break;
     case SINKHORN_COLUMN_MAX:
         for (int64_t j = 0; j < p->padded; j += 16) {
@@ -338,21 +357,27 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
         state->phase = SINKHORN_COLUMN_SUM;
         break;
     case SINKHORN_COLUMN_SUM: {
-        int stuck = 0;
+        double error = 0.0, stuck = 0.0;
         for (int64_t j = 0; j < p->padded; j += 16) {
             double total[16];
             vd_store(total, NAME(merged)(p, j, 0));
             for (int64_t i = j; i < j + 16; i++) {
-                if (p->v[i] == 0.0) {
-                    p->gamma[i] = -INFINITY;
-                    if (p->b[i] > 0.0 && p->t->kappa[1] == 0.0) stuck = 1;
-                } else if (!state->last || p->b[i] == 0.0)
-                    p->gamma[i] = p->shift[1] - p->lambda[1] * (p->peak[i] + fd_log_double(total[i - j]));
+                int dead = p->v[i] == 0.0;
+                double target = sinkhorn_target(p, 1, i);
+                p->peak[i] = dead ? -INFINITY : p->peak[i] + fd_log_double(total[i - j]);
+                if (dead) stuck += p->b[i];
+                error += fabs(p->b[i] * fd_exp_double(p->gamma[i] + p->peak[i]) - target);
                 p->v[i] = 1.0;
             }
         }
+        if (!state->last) sinkhorn_count(p, error);
+        for (int64_t i = 0; i < p->padded; i++) {
+            if (!state->last || p->b[i] == 0.0)
+                p->gamma[i] = p->peak[i] == -INFINITY ? -INFINITY : -p->lambda[1] * (p->peak[i] - p->log_ratio);
+            p->fresh_gamma[i] = p->gamma[i];
+        }
         NAME(set_weights)(p);
-        if (stuck) sinkhorn_stop(p, FD_INFEASIBLE);
+        if (2.0 * stuck > state->goal && p->kappa[1] == 0.0) sinkhorn_stop(p, FD_INFEASIBLE);
         else if (state->last) NAME(start_evaluation)(p);
         else state->phase = SINKHORN_BUILD;
         break;
@@ -361,7 +386,7 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
         vd error = vd_zero();
         for (int64_t j = 0; j < p->padded; j += 16) {
             double target[16];
-            for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, p->b[j + i], p->gamma[j + i]);
+            for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, j + i);
             error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_load(p->b + j), NAME(merged)(p, j, 0)), vd_load(target))));
         }
         sinkhorn_evaluated(p, all.value, all.mass, all.error, vd_sum(error));

@@ -7,7 +7,7 @@ struct transport_rows {
     struct sinkhorn_costs costs;
     int kind;
     int64_t first, width;
-    double scale;
+    double scale, inverse, log_b;
     const double *a, *phi, *gamma;          /* (n,), (n,), (padded,) */
     const void *weight, *values;            /* (padded,), (width, columns padded) of reals */
     void *out;
@@ -29,7 +29,7 @@ static int64_t transport_rows_workspace(const struct fd_transport *t, int thread
 static void transport_rows(const struct fd_transport *t, int64_t index, int64_t first, int64_t count, int kind, double scale,
                            int64_t width, const void *values, void *out, char *workspace, int threads)
 {
-    struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, t->a + index * t->n, t->phi + index * t->n,
+    struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, 1.0 / t->constants[4 * index], t->constants[4 * index + 2], t->a + index * t->n, t->phi + index * t->n,
                                NULL, NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
     double *gamma = (double *)(workspace + threads * sinkhorn_slot_bytes(t)), *weight = gamma + fd_pad(t->m, 16);
     for (int64_t j = 0; j < p.costs.padded; j++) {

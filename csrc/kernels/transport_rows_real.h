@@ -1,10 +1,10 @@
 /* transport_rows_real.h - the bodies of transport_rows.c, for floats or for doubles. */
 
 /* One row of costs becomes one of the plan; of the plan over the distance, where that is what a gradient weighs with. */
-static void NAME(plan_row)(const struct transport_rows *p, double phi, double scale, int over_distance, real *k)
+static void NAME(plan_row)(const struct transport_rows *p, double phi, int over_distance, real *k)
 {
-    const vd inverse = vd_set1(1.0 / p->t->epsilon), potential = vd_set1(phi);
-    const vr factor = VR(set1)((real)scale), zero = VR(zero)();
+    const vd inverse = vd_set1(p->inverse), potential = vd_set1(phi);
+    const vr factor = VR(set1)((real)p->scale), zero = VR(zero)();
     for (int64_t j = 0; j < p->costs.padded; j += 16) {
         vr c = VR(load)(k + j);
         vr e = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), potential)));
@@ -13,17 +13,17 @@ static void NAME(plan_row)(const struct transport_rows *p, double phi, double sc
         VR(store)(k + j, mass);
     }
 }
-/* k (rows, padded), x (rows, d), y (d, stride) -> out (rows, d): sum_j k_j (x - y_j), or of the signs, or of -y_j */
+/* k (rows, padded), x (rows, d), y (padded / 16, d, 16) -> out (rows, d): sum_j k_j (x - y_j), or of the signs, or of -y_j */
 static inline __attribute__((always_inline)) void NAME(pull_rows)(int metric, int rows, const struct transport_rows *p, const real *k,
                                                                   const real *x, real *out)
 {
     const struct sinkhorn_costs *c = &p->costs;
     for (int64_t i = 0; i < c->d; i++) {
-        const real *y = (const real *)c->y + i * c->y_stride;
+        const real *y = (const real *)c->y + 16 * i;
         vr sum[REAL_ROWS];
         for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
         for (int64_t j = 0; j < c->padded; j += 16) {
-            vr there = VR(load)(y + j);
+            vr there = VR(load)(y + j * c->d);
             for (int r = 0; r < rows; r++) {
                 vr weight = VR(load)(k + r * c->padded + j), apart = VR(sub)(VR(set1)(metric == FD_COSINE ? 0 : x[r * c->d + i]), there);
                 if (metric == FD_L1) {
@@ -61,7 +61,7 @@ static void NAME(transport_rows_range)(void *context, int64_t begin, int64_t end
         int64_t rows = fd_min(REAL_ROWS, end - i), row = p->first + i;
         NAME(cost_rows)(c, row, rows, buffer);
         for (int64_t r = 0; r < rows; r++)
-            NAME(plan_row)(p, p->phi[row + r], p->scale * p->a[row + r], p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN,
+            NAME(plan_row)(p, p->phi[row + r] + p->log_b + fd_log_double(p->a[row + r]), p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN,
                            buffer + r * c->padded);
         if (p->kind == FD_PLAN)
             for (int64_t r = 0; r < rows; r++)
@@ -69,7 +69,7 @@ static void NAME(transport_rows_range)(void *context, int64_t begin, int64_t end
         else if (p->kind == FD_GRADIENT)
             NAME(pull_block)(rows, p, buffer, (const real *)c->x + row * c->d, (real *)p->out + i * c->d);
         else for (int64_t k = 0; k < p->width; k++) {
-            const real *values = (const real *)p->values + k * c->y_stride;
+            const real *values = (const real *)p->values + k * c->values_stride;
             double sums[REAL_ROWS];
             if (rows == REAL_ROWS) NAME(sum_rows)(REAL_ROWS, c->padded, buffer, values, sums);
             else for (int64_t r = 0; r < rows; r++) NAME(sum_rows)(1, c->padded, buffer + r * c->padded, values, sums + r);

@@ -88,6 +88,7 @@ class _Problem:
     """One problem: masses a (n,) and b (m,), cost (n, m), and how hard each side holds to its masses."""
 
     def __init__(self, a, b, cost, unbalanced):
+        self.agreement = 1e-5 if np.float32 in (a.dtype, b.dtype) else 1e-8  # of totals that should be one
         self.a, self.b, self.cost = a.astype(np.float64), b.astype(np.float64), cost
         self.tau_a, self.tau_b = (np.inf, np.inf) if unbalanced is None else unbalanced
         if self.balanced:
@@ -105,7 +106,6 @@ class _Problem:
                 most = min(len(errors) + 10, max_iterations - 1)  # one is left for epsilon itself
                 if len(errors) < most:
                     f, g = self._iterate(scaled, most, 1e-2 * self.a.sum(), g, errors)
-                    g = self._columns(f, scaled)
             f, g = self._iterate(epsilon, max_iterations, tolerance, g, errors)
         else:
             f, errors = self._rows(g, epsilon), [np.inf]
@@ -114,9 +114,10 @@ class _Problem:
             status = "infeasible"
         # What has no mass takes no part; its potential is the softmin of the others.
         g = np.where(self.b > 0, g, self._columns(f, epsilon))
-        if self.balanced and status != "infeasible":
+        if self.balanced:
             f_mean, g_mean = (np.sum(p[w > 0] * w[w > 0]) / w.sum() for p, w in ((f, self.a), (g, self.b)))
-            f, g = f + (g_mean - f_mean) / 2, g - (g_mean - f_mean) / 2
+            if np.isfinite(f_mean) and np.isfinite(g_mean):
+                f, g = f + (g_mean - f_mean) / 2, g - (g_mean - f_mean) / 2
         return f, g, errors, status
 
     def _iterate(self, epsilon, max_iterations, tolerance, g, errors):
@@ -171,14 +172,14 @@ class _Problem:
             return False
         rows = [i for i in np.argsort(-f, kind="stable") if self.a[i] > 0]
         reached = np.logical_or.accumulate(np.isfinite(self.cost[rows]), axis=0)
-        return bool((np.cumsum(self.a[rows]) > reached @ self.b + 1e-12 * self.a.sum()).any())
+        return bool((np.cumsum(self.a[rows]) > reached @ self.b + self.agreement * self.a.sum()).any())
 
 
 def _softmin(masses, potentials, cost, epsilon):
     """-epsilon log sum_j masses_j exp((potentials_j - cost_ij) / epsilon), (rows,); +inf where nothing is reached."""
     with np.errstate(invalid="ignore", divide="ignore"):
         exponent = np.log(masses) + (potentials - cost) / epsilon
-        exponent[~np.isfinite(cost) | (masses == 0)] = -np.inf
+        exponent[~np.isfinite(cost) | (masses == 0) | np.isinf(potentials)] = -np.inf  # +inf: carries nothing
         top = exponent.max(axis=1, initial=-np.inf)
         top = np.where(np.isfinite(top), top, 0)
         return -epsilon * (top + np.log(np.exp(exponent - top[:, None]).sum(axis=1)))

@@ -1,0 +1,421 @@
+"""A batch of transport problems, checked, as C reads it: masses over their total, costs or points, potentials, results."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels.boundary import aligned_bytes, check_number, ffi, lib, pointer
+from fastdistill.kernels.threads import check_threads
+
+METRICS = {"sqeuclidean": "FD_SQEUCLIDEAN", "euclidean": "FD_EUCLIDEAN", "l1": "FD_L1", "cosine": "FD_COSINE"}
+_SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step
+_TOGETHER = 1 << 26  # bytes of workspace of problems that are solved together
+_ALONE = 1 << 23  # a problem of more bytes has all threads to itself
+_DIGITS = 2.0**50  # of costs over epsilon: beyond, an exponent has no digits left
+
+
+class TransportBatch:
+    def __init__(
+        self, a: Any, b: Any, cost: Any, x: Any, y: Any, metric: Any, dtype: Any, lengths: Any, unbalanced: Any
+    ) -> None:
+        self.taus = _taus(unbalanced)
+        if (cost is None) == (x is None and y is None):
+            raise ArgumentError(
+                "give either cost or the points x and y, " + ("both came" if cost is not None else "neither came")
+            )
+        self.metric = None if x is None and y is None else _metric(metric)
+        places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
+        for name, array in places.items():
+            _check_real(name, array, 2)
+        first = next(iter(places.values()))
+        self.dtype = first.dtype if dtype is None else _dtype(dtype)
+        for name, array in places.items():
+            if dtype is None and array.dtype != first.dtype:
+                raise ArgumentError(
+                    f"{name} must have dtype {first.dtype.name} as {next(iter(places))} has, got {array.dtype.name}"
+                )
+            if not array.flags.c_contiguous:
+                raise ArgumentError(f"{name} must be C-contiguous; pass np.ascontiguousarray({name})")
+        if self.metric is None:
+            self.n, self.m = cost.shape[-2:]
+        else:
+            self.n, self.m = x.shape[-2], y.shape[-2]
+            if x.shape[-1] != y.shape[-1] or x.shape[-1] == 0:
+                raise ArgumentError(
+                    f"x and y must have the same number of coordinates, 1 or more, got {x.shape[-1]} and {y.shape[-1]}"
+                )
+        if self.n == 0 or self.m == 0:
+            raise ArgumentError(f"a transport needs one point or more on each side, got {self.n} and {self.m}")
+        masses = {"a": (a, self.n), "b": (b, self.m)}
+        for name, (array, count) in masses.items():
+            if array is not None:
+                _check_real(name, array, 1)
+                if array.shape[-1] != count:
+                    raise ArgumentError(f"{name} must have {count} masses, as many as the costs, got {array.shape[-1]}")
+        shapes = [array.shape[:-2] for array in places.values()] + [
+            array.shape[:-1] for array in (a, b) if array is not None
+        ]
+        try:
+            self.leading = np.broadcast_shapes(*shapes)
+        except ValueError:
+            raise ArgumentError(f"leading dimensions must broadcast, got {', '.join(map(str, shapes))}") from None
+        self.count = math.prod(self.leading)
+        self.sizes = _sizes(lengths, self.leading, self.n, self.m)
+        self.a, self.b = (
+            _masses(name, array, count, self, side) for side, (name, (array, count)) in enumerate(masses.items())
+        )
+        # In sequence: zeros at the end do not change the rounding.
+        self.totals = np.stack([np.add.accumulate(masses, axis=-1)[:, -1] for masses in (self.a, self.b)])
+        self._check_totals()
+        self.a, self.b = (
+            (array / total[:, None]).astype(self.dtype).astype(np.float64)
+            for array, total in zip((self.a, self.b), self.totals, strict=True)
+        )
+        self.places = {name: self._batch(array) for name, array in places.items()}
+        self.norms: dict[str, np.ndarray] = {}
+        if self.metric is not None:
+            self._check_points()
+        self.phi, self.gamma = np.zeros((self.count, self.n)), np.zeros((self.count, self.m))
+        self.results, self.status = np.zeros((self.count, 5)), np.zeros(self.count, np.int32)
+        self.epsilon = np.ones(self.count)
+
+    def shaped(self, array: np.ndarray) -> Any:
+        """(problems, ...) -> (..., ...), of one problem a Python scalar."""
+        array = array.reshape((*self.leading, *array.shape[1:]))
+        return array if array.ndim else array.item()
+
+    def _batch(self, array: np.ndarray) -> np.ndarray:
+        """(problems or 1, size, size): what all share stays one."""
+        leading, size = array.shape[:-2], array.shape[-2:]
+        if math.prod(leading) > 1 and math.prod(leading) != self.count:
+            array = np.broadcast_to(array, (*self.leading, *size))
+        return np.ascontiguousarray(array, self.dtype).reshape(-1, *size)
+
+    def _check_totals(self) -> None:
+        for name, total in zip("ab", self.totals, strict=True):
+            if not (total > 0).all():
+                raise ArgumentError(f"{name} must have mass, got a total of 0{self._where(total <= 0)}")
+        if self.taus != (np.inf, np.inf):
+            return
+        slack = 1e-8 if self.dtype == np.float64 else 1e-5
+        apart = np.abs(self.totals[0] - self.totals[1]) > slack * self.totals.max(0)
+        if apart.any():
+            one, other = self.totals[:, np.argmax(apart)]
+            raise ArgumentError(
+                f"a and b must have the same total, got {one:.10g} and {other:.10g}{self._where(apart)}; "
+                "scale them, or let masses differ with unbalanced=(tau_a, tau_b)"
+            )
+        self.totals[1] = self.totals[0]
+
+    def _where(self, wrong: np.ndarray) -> str:
+        """Which problem of a batch."""
+        return f" in problem {np.unravel_index(int(np.argmax(wrong)), self.leading)}" if self.leading else ""
+
+    def _check_points(self) -> None:
+        for side, (name, points) in enumerate(self.places.items()):
+            inside = self._inside(points, side, 1)
+            if not inside.all():
+                points = np.where(inside[..., None], points, points[:, :1])  # beyond: any point that is there
+            if not np.isfinite(points).all():
+                raise NotFiniteError(f"{name} holds a NaN or an infinity")
+            if self.metric == "cosine":
+                largest = np.abs(points).max(-1, keepdims=True)
+                if not largest.all():
+                    raise ArgumentError(f"{name} holds a point at 0, which has no direction: metric cosine needs one")
+                norm = np.linalg.norm((points / largest).astype(np.float64), axis=-1, keepdims=True)
+                self.norms[name] = norm * largest
+                points = (points / largest / norm).astype(self.dtype)
+            self.places[name] = points
+        bound = self.largest_costs().max(initial=0.0)
+        if not bound <= np.finfo(self.dtype).max / 4:
+            raise ArgumentError(f"x and y lie too far apart for distances in {self.dtype.name}: up to {bound:g}")
+
+    def largest_costs(self) -> np.ndarray:
+        """(problems,) of finite ones; of points upper bounds, from the boxes around them."""
+        if self.metric is None:
+            (cost,) = self.places.values()
+            inside = np.isfinite(cost) & self._inside(cost, 0, 1)[..., None] & self._inside(cost, 1, 2)[:, None]
+            largest = np.abs(cost, where=inside, out=np.zeros_like(cost)).max((1, 2)).astype(np.float64)
+        elif self.metric == "cosine":
+            largest = np.full(1, 2.0)
+        else:
+            x, y = (points.astype(np.float64) for points in self.places.values())
+            spans = np.maximum(x.max(1), y.max(1)) - np.minimum(x.min(1), y.min(1))
+            with np.errstate(over="ignore"):
+                largest = {
+                    "sqeuclidean": lambda: (spans**2).sum(-1),
+                    "euclidean": lambda: np.linalg.norm(spans, axis=-1),
+                    "l1": lambda: spans.sum(-1),
+                }[self.metric]()
+        return np.broadcast_to(largest, self.count)
+
+    def _inside(self, shared: np.ndarray, side: int, axis: int) -> np.ndarray:
+        """(problems or 1, size): what some problem that reads these costs or points counts."""
+        sizes = self.sizes[:, side].max(initial=1) if len(shared) == 1 else self.sizes[:, side]
+        return np.arange(shared.shape[axis]) < np.reshape(sizes, (-1, 1))
+
+    def start(self, potentials: Any, epsilon: float) -> None:
+        """Begin from (f, g), or from nothing."""
+        if potentials is None:
+            return
+        if not isinstance(potentials, (tuple, list)) or len(potentials) != 2:
+            raise ArgumentError(
+                f"warm_start must be a Transport or the potentials (f, g), got {type(potentials).__name__}"
+            )
+        _check_real("warm_start[1]", potentials[1], 1)
+        try:
+            g = np.broadcast_to(potentials[1], (*self.leading, self.m)).astype(np.float64).reshape(self.count, self.m)
+        except ValueError:
+            raise ArgumentError(
+                f"warm_start[1] must have shape {(*self.leading, self.m)}, got {potentials[1].shape}"
+            ) from None
+        if np.isnan(g).any() or np.isneginf(g).any():
+            raise NotFiniteError("warm_start[1] holds a NaN or -inf")
+        self.gamma, self.epsilon = np.where(np.isposinf(g), -np.inf, g / epsilon), np.full(self.count, epsilon)
+
+    def solve(
+        self,
+        active: np.ndarray,
+        epsilon: np.ndarray,
+        most: np.ndarray,
+        tolerance: np.ndarray,
+        history: bool,
+        progress: Any,
+        threads: int,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Solve the active problems, each at its epsilon with at most so many iterations, from its gamma.
+
+        All arguments (problems,) -> iterations (problems,), errors (problems, iterations) if there is a history.
+        """
+        if self.metric is not None and (wrong := active & (self.largest_costs() > _DIGITS * epsilon)).any():
+            self._refuse_epsilon(epsilon, wrong)
+        self.gamma *= np.where(active, self.epsilon / epsilon, 1.0)[:, None]
+        self.epsilon = np.where(active, epsilon, self.epsilon)
+        self.status[active] = lib.FD_NOT_BEGUN
+        iterations, longest = np.zeros(self.count, np.int64), int(most.max(initial=1))
+        errors = np.full((self.count, longest), np.nan) if history else None
+        constants = self._constants(tolerance)
+        native, keep = self.native(
+            constants=constants, max_iterations=most, most_iterations=longest, iterations=iterations, errors=errors
+        )
+        each = lib.fd_sinkhorn_workspace(native, 1, threads)
+        together = 1 if each > _ALONE else min(self.count, max(threads, _TOGETHER // each))
+        workspace = aligned_bytes(lib.fd_sinkhorn_workspace(native, together, threads))
+        for first in range(0, self.count, together):
+            these = slice(first, min(first + together, self.count))
+            while lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, threads):
+                if progress is not None:
+                    progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
+        del keep
+        if (wrong := self.status == lib.FD_COST_NOT_FINITE).any():
+            raise NotFiniteError(f"cost holds a NaN or -inf{self._where(wrong)}")
+        if (wrong := self.status == lib.FD_EPSILON_TOO_SMALL).any():
+            self._refuse_epsilon(epsilon, wrong)
+        return iterations, errors if errors is None else errors * self.totals[0][:, None]
+
+    def _refuse_epsilon(self, epsilon: np.ndarray, wrong: np.ndarray) -> None:
+        problem = int(np.argmax(wrong))
+        raise ArgumentError(
+            f"epsilon must be at least 2^-50 of the largest cost, {self.largest_costs()[problem]:g}, got {epsilon[problem]:g}"
+            + self._where(wrong)
+        )
+
+    def _constants(self, tolerance: np.ndarray) -> np.ndarray:
+        """(problems, 4), see struct fd_transport"""
+        a, b = self.totals
+        return np.stack([self.epsilon, tolerance / a, np.log(b), b / a], -1)
+
+    def native(self, **arrays: Any) -> tuple[Any, list[Any]]:
+        """struct fd_transport, and what has to live as long."""
+        t = ffi.new("struct fd_transport *")
+        keep = [*arrays.values()]
+        t.bits, t.metric = (
+            8 * self.dtype.itemsize,
+            lib.FD_GIVEN if self.metric is None else getattr(lib, METRICS[self.metric]),
+        )
+        t.problems, t.n, t.m = self.count, self.n, self.m
+        t.tau = self.taus
+        if self.metric is None:
+            (cost,) = self.places.values()
+            t.cost, t.cost_step = pointer(cost), 0 if len(cost) == 1 else self.n * self.m
+        else:
+            x, y = self.places.values()
+            turned = _groups(y)
+            keep.append(turned)
+            t.d, t.x, t.y = x.shape[2], pointer(x), pointer(turned)
+            t.x_step, t.y_step = 0 if len(x) == 1 else x[0].size, 0 if len(y) == 1 else turned[0].size
+        t.sizes, t.a, t.b = pointer(self.sizes), pointer(self.a), pointer(self.b)
+        t.phi, t.gamma, t.results, t.status = (
+            pointer(self.phi),
+            pointer(self.gamma),
+            pointer(self.results),
+            pointer(self.status),
+        )
+        for name, value in arrays.items():
+            setattr(t, name, value if isinstance(value, int) else pointer(value))
+        return t, keep
+
+    def rows(self, kind: int, shape: tuple[int, ...], values: np.ndarray | None = None) -> np.ndarray:
+        """What C computes of the rows of each plan -> (..., *shape), some rows a call."""
+        out = np.zeros((self.count, *shape), self.dtype)
+        threads = check_threads(None)
+        native, keep = self.native(constants=self._constants(np.zeros(self.count)))
+        workspace = aligned_bytes(lib.fd_transport_rows_workspace(native, threads))
+        for problem, (rows, _) in enumerate(self.sizes.tolist()):
+            first, count = 0, 32
+            given = pointer(None if values is None else values[problem])
+            while first < rows:
+                count, began = min(count, rows - first), time.perf_counter()
+                lib.fd_transport_rows(
+                    native, problem, first, count, kind, self.totals[0][problem], shape[1], given,
+                    pointer(out[problem, first : first + count]), pointer(workspace), threads,
+                )  # fmt: skip
+                first += count
+                count *= 2 if time.perf_counter() - began < 0.01 else 1
+        del keep
+        return out.reshape(*self.leading, *shape)
+
+    def apply(self, values: Any) -> np.ndarray:
+        _check_real("values", values, 2)
+        if values.dtype != self.dtype or values.shape[-2] != self.m:
+            raise ArgumentError(
+                f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
+            )
+        width = values.shape[-1]
+        turned = np.zeros((self.count, width, -(-self.m // 16) * 16), self.dtype)
+        turned[:, :, : self.m] = (
+            np.broadcast_to(values, (*self.leading, self.m, width)).reshape(-1, self.m, width).swapaxes(1, 2)
+        )
+        return self.rows(lib.FD_PRODUCT, (self.n, width), turned)
+
+    def pull(self) -> np.ndarray:
+        """Derivatives of the entropic value by x, (..., n, d)."""
+        gradient = self.rows(lib.FD_GRADIENT, (self.n, self.places["x"].shape[2]))
+        if self.metric == "cosine":
+            unit, norm = self.places["x"], self.norms["x"]
+            flat = gradient.reshape(self.count, *gradient.shape[-2:])
+            along = np.einsum("pnd,pnd->pn", flat, np.broadcast_to(unit, flat.shape))[..., None]
+            gradient = ((flat - unit * along) / norm).astype(self.dtype).reshape(gradient.shape)
+        return gradient
+
+    def swapped(self) -> TransportBatch:
+        """The same with rows and columns exchanged, for what is asked of the transposed plan."""
+        other = object.__new__(TransportBatch)
+        other.__dict__.update(self.__dict__)
+        other.n, other.m, other.a, other.b, other.phi, other.gamma = (
+            self.m,
+            self.n,
+            self.b,
+            self.a,
+            self.gamma,
+            self.phi,
+        )
+        other.sizes, other.taus = np.ascontiguousarray(self.sizes[:, ::-1]), self.taus[::-1]
+        if self.metric is None:
+            other.places = {"cost": np.ascontiguousarray(self.places["cost"].swapaxes(1, 2))}
+        else:
+            other.places = {"x": self.places["y"], "y": self.places["x"]}
+            other.norms = {{"x": "y", "y": "x"}[name]: norm for name, norm in self.norms.items()}
+        return other
+
+    def look_for_infeasible(self) -> None:
+        """Say so where forbidden pairs leave no plan: some rows have more mass than all columns that they may reach (Hall's condition).
+
+        The iteration drives the potentials of such rows apart from the others', so they come first by potential: no sets are searched.
+        """
+        if self.taus != (np.inf, np.inf):
+            return
+        (cost,) = self.places.values()
+        for problem in np.flatnonzero(self.status == lib.FD_MAX_ITERATIONS):
+            n, m = self.sizes[problem]
+            allowed = cost[problem % len(cost), :n, :m] < np.inf
+            if allowed.all():
+                continue
+            a, b = self.a[problem, :n], self.b[problem, :m]
+            order = np.argsort(-np.where(a > 0, self.phi[problem, :n], -np.inf), kind="stable")
+            reached = np.where(
+                allowed[order].any(0), allowed[order].argmax(0), n
+            )  # the first row that may reach a column
+            there = np.cumsum(np.bincount(reached, b, n + 1))[:n]
+            if (np.cumsum(a[order]) > there + (1e-9 if self.dtype == np.float64 else 1e-5)).any():
+                self.status[problem] = lib.FD_INFEASIBLE
+
+
+def _groups(points: np.ndarray) -> np.ndarray:
+    """(problems, m, d) -> (problems, m / 16, d, 16), zeros at the end: coordinates in sequence, 16 points in the lanes."""
+    count, m, d = points.shape
+    padded = np.zeros((count, -(-m // 16) * 16, d), points.dtype)
+    padded[:, :m] = points
+    return np.ascontiguousarray(padded.reshape(count, -1, 16, d).swapaxes(2, 3))
+
+
+def _taus(unbalanced: Any) -> tuple[float, float]:
+    if unbalanced is None:
+        return np.inf, np.inf
+    taus = unbalanced if isinstance(unbalanced, (tuple, list)) else (unbalanced, unbalanced)
+    if len(taus) != 2:
+        raise ArgumentError(f"unbalanced must be a number or two, (tau_a, tau_b), got {len(taus)}")
+    tiny = np.finfo(np.float64).tiny
+    return check_number("unbalanced[0]", taus[0], tiny, np.inf), check_number("unbalanced[1]", taus[1], tiny, np.inf)
+
+
+def _metric(metric: Any) -> str:
+    if metric not in list(METRICS):
+        raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    return metric
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ArgumentError(f"dtype must be float32 or float64, got {dtype!r}")
+    return found
+
+
+def _check_real(name: str, array: Any, dimensions: int) -> None:
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(f"{name} must be a NumPy array of float32 or float64, got {type(array).__name__}")
+    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ArgumentError(f"{name} must have dtype float32 or float64, got {array.dtype.name}")
+    if array.ndim < dimensions:
+        raise ArgumentError(f"{name} must have {dimensions} dimensions or more, got shape {array.shape}")
+
+
+def _sizes(lengths: Any, leading: tuple[int, ...], n: int, m: int) -> np.ndarray:
+    """int64 (problems, 2)"""
+    sizes = np.empty((math.prod(leading), 2), np.int64)
+    sizes[:] = n, m
+    if lengths is None:
+        return sizes
+    if not isinstance(lengths, (tuple, list)) or len(lengths) != 2:
+        raise ArgumentError(f"lengths must be two arrays, of rows and of columns, got {lengths!r:.80}")
+    for side, most in enumerate((n, m)):
+        counts = np.asarray(lengths[side])
+        if counts.dtype.kind not in "iu" or counts.shape not in (leading, ()):
+            raise ArgumentError(f"lengths[{side}] must be integers of shape {leading}, got {lengths[side]!r:.80}")
+        if counts.size and not (counts.min() >= 1 and counts.max() <= most):
+            raise ArgumentError(f"lengths[{side}] must lie in 1..{most}, got {counts.min()}..{counts.max()}")
+        sizes[:, side] = counts.ravel()
+    return sizes
+
+
+def _masses(name: str, array: np.ndarray | None, count: int, problems: TransportBatch, side: int) -> np.ndarray:
+    """float64 (problems, count), 0 beyond a problem's length."""
+    inside = np.arange(count) < problems.sizes[:, side, None]
+    if array is None:
+        return inside / problems.sizes[:, side, None]
+    masses = np.broadcast_to(array, (*problems.leading, count)).astype(np.float64).reshape(problems.count, count)
+    masses = np.where(inside, masses, 0.0)
+    if not np.isfinite(masses).all():
+        raise NotFiniteError(f"{name} holds a NaN or an infinity")
+    if (masses < 0).any():
+        raise ArgumentError(f"{name} must be 0 or more, got {masses.min():g}")
+    return masses
