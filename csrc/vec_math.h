@@ -150,6 +150,7 @@ static inline double fd_max_lane_double(vd a)
     for (int i = 1; i < 16; i++) best = lanes[i] > best ? lanes[i] : best;
     return best;
 }
+static inline double fd_min_lane_double(vd a) { return -fd_max_lane_double(vd_sub(vd_zero(), a)); }
 static inline float fd_exp(float x) { float lanes[16]; vf_store(lanes, vf_exp(vf_set1(x))); return lanes[0]; }
 static inline float fd_log(float x) { float lanes[16]; vf_store(lanes, vf_log(vf_set1(x))); return lanes[0]; }
 static inline float fd_max_lane(vf a)

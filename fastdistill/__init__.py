@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastdistill import errors, kernels
+    from fastdistill import distill, errors, kernels, transport
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
         Adaptive,
@@ -118,6 +118,7 @@ __all__ = [
     "Threshold",
     "Tree",
     "Unmask",
+    "distill",
     "errors",
     "forward_many",
     "from_callable",
@@ -128,11 +129,12 @@ __all__ = [
     "set_isa",
     "show_trajectory",
     "static_tree",
+    "transport",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "kernels"):
+    if name in ("distill", "errors", "kernels", "transport"):
         return import_module(f"fastdistill.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'fastdistill' has no attribute {name!r}")

@@ -73,16 +73,6 @@ static int sinkhorn_take(struct sinkhorn_slots *slots)                  /* one o
 }
 static void sinkhorn_give(struct sinkhorn_slots *slots, int slot) { atomic_fetch_and(&slots->taken, ~(1ull << slot)); }
 
-static inline double fd_max_double(vd a)
-{
-    double lanes[16], best;
-    vd_store(lanes, a);
-    best = lanes[0];
-    for (int i = 1; i < 16; i++) best = lanes[i] > best ? lanes[i] : best;
-    return best;
-}
-static inline double fd_min_double(vd a) { return -fd_max_double(vd_sub(vd_zero(), a)); }
-
 /* An iteration ends with this error. */
 static void sinkhorn_count(struct sinkhorn *p, double error)
 {

@@ -51,9 +51,9 @@ static void NAME(scan_row)(int64_t padded, const real *cost, struct sinkhorn_til
         most = vd_max(vd_where_less(size, vd_set1(INFINITY), size, vd_zero()), most);
         nan = vd_max(vd_where_less(vd_set1(-1.0), size, vd_zero(), vd_set1(1.0)), nan);
     }
-    tile->low = fd_min_double(least);
-    tile->high = fd_max_double(most);
-    if (tile->low == -INFINITY || fd_max_double(nan) > 0.0) tile->flags |= SINKHORN_NOT_FINITE;
+    tile->low = fd_min_lane_double(least);
+    tile->high = fd_max_lane_double(most);
+    if (tile->low == -INFINITY || fd_max_lane_double(nan) > 0.0) tile->flags |= SINKHORN_NOT_FINITE;
 }
 
 /* A row whose largest exponents meet the smallest masses: masses are exponents too.  Returns log sum_j b_j exp(gamma_j - cost_j / epsilon)
@@ -65,7 +65,7 @@ static double NAME(weigh_row)(const struct sinkhorn *p, int64_t row, real *k)
     NAME(cost_rows)(&p->costs, row, 1, k);
     for (int64_t j = 0; j < p->padded; j += 16)
         most = vd_max(NAME(exponent)(k + j, inverse, vd_add(vd_load(p->gamma + j), vd_load(p->log_masses + j))), most);
-    double peak = fd_max_double(most);
+    double peak = fd_max_lane_double(most);
     for (int64_t j = 0; j < p->padded; j += 16) {
         vd x = NAME(exponent)(k + j, inverse, vd_add(vd_load(p->gamma + j), vd_load(p->log_masses + j)));
         sum = vd_add(sum, vd_exp(vd_sub(x, vd_set1(peak))));
@@ -80,7 +80,7 @@ static double NAME(build_row)(const struct sinkhorn *p, int64_t row, real *k, st
     const vd inverse = vd_set1(p->inverse);
     vd most = vd_set1(-INFINITY);
     for (int64_t j = 0; j < p->padded; j += 16) most = vd_max(NAME(exponent)(k + j, inverse, vd_load(reach + j)), most);
-    double peak = fd_max_double(most);
+    double peak = fd_max_lane_double(most);
     if (peak == -INFINITY) {                             /* every column with mass is forbidden */
         p->phi[row] = p->fresh_phi[row] = -INFINITY;
         memset(k, 0, (size_t)p->padded * sizeof(real));
@@ -136,17 +136,16 @@ static void NAME(scale_rows)(const struct sinkhorn *p, int64_t row, int64_t rows
     }
 }
 
-/* One row of the plan over the masses of columns, in place of its costs: at most 1 where the columns' masses are met. */
+/* One row of the plan in place of its costs.  Masses are exponents: over a small one the plan may not fit a number. */
 static void NAME(evaluate_row)(const struct sinkhorn *p, int64_t row, real *k, struct sinkhorn_tile *tile)
 {
-    const real *weight = p->weight;                      /* (padded,): the masses */
     const vd inverse = vd_set1(p->inverse), phi = vd_set1(p->phi[row] + p->log_b + p->log_a[row]);
     vr sum = VR(zero)(), cost = VR(zero)();
     for (int64_t j = 0; j < p->padded; j += 16) {
         vr c = VR(min)(VR(load)(k + j), VR(set1)(SINKHORN_LARGEST(real)));
-        vr e = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), phi)));
-        VR(store)(k + j, e);
-        vr mass = VR(mul)(e, VR(load)(weight + j));
+        vd gamma = vd_add(vd_load(p->gamma + j), vd_load(p->log_masses + j));
+        vr mass = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, gamma), phi)));
+        VR(store)(k + j, mass);
         sum = VR(add)(sum, mass);
         cost = VR(fma)(mass, c, cost);
     }
@@ -291,7 +290,7 @@ static void NAME(end_iteration)(struct sinkhorn *p, int flags)
         high = vd_max(total, high);
         vd_store(p->peak + j, total);
     }
-    if (flags & SINKHORN_CAPPED || fd_min_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_double(high) <= SINKHORN_HARD(real))) {
+    if (flags & SINKHORN_CAPPED || fd_min_lane_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_lane_double(high) <= SINKHORN_HARD(real))) {
         NAME(start_columns)(p);
         return;
     }
@@ -311,7 +310,7 @@ static void NAME(end_iteration)(struct sinkhorn *p, int flags)
         high = vd_max(v, high);
         vd_store(p->v + j, v);
     }
-    int drifted = fd_min_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_double(high) <= SINKHORN_SOFT(real));
+    int drifted = fd_min_lane_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_lane_double(high) <= SINKHORN_SOFT(real));
     if (drifted || flags & SINKHORN_DRIFTED || !p->kernel) {
         NAME(absorb_columns)(p);
         state->phase = SINKHORN_BUILD;
@@ -387,7 +386,7 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
         for (int64_t j = 0; j < p->padded; j += 16) {
             double target[16];
             for (int64_t i = 0; i < 16; i++) target[i] = sinkhorn_target(p, 1, j + i);
-            error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_load(p->b + j), NAME(merged)(p, j, 0)), vd_load(target))));
+            error = vd_add(error, vd_abs(vd_sub(NAME(merged)(p, j, 0), vd_load(target))));
         }
         sinkhorn_evaluated(p, all.value, all.mass, all.error, vd_sum(error));
     }

@@ -8,8 +8,8 @@ struct transport_rows {
     int kind;
     int64_t first, width;
     double scale, inverse, log_b;
-    const double *a, *phi, *gamma;          /* (n,), (n,), (padded,) */
-    const void *weight, *values;            /* (padded,), (width, columns padded) of reals */
+    const double *a, *phi, *gamma;          /* (n,), (n,), (padded,): with the logarithm of b */
+    const void *values;                     /* (width, columns padded) of reals */
     void *out;
     struct sinkhorn_slots slots;
 };
@@ -24,21 +24,16 @@ struct transport_rows {
 
 static int64_t transport_rows_workspace(const struct fd_transport *t, int threads)
 {
-    return threads * sinkhorn_slot_bytes(t) + fd_pad(t->m, 16) * 16;
+    return threads * sinkhorn_slot_bytes(t) + fd_pad(t->m, 16) * (int64_t)sizeof(double);
 }
 static void transport_rows(const struct fd_transport *t, int64_t index, int64_t first, int64_t count, int kind, double scale,
                            int64_t width, const void *values, void *out, char *workspace, int threads)
 {
     struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, 1.0 / t->constants[4 * index], t->constants[4 * index + 2], t->a + index * t->n, t->phi + index * t->n,
-                               NULL, NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
-    double *gamma = (double *)(workspace + threads * sinkhorn_slot_bytes(t)), *weight = gamma + fd_pad(t->m, 16);
-    for (int64_t j = 0; j < p.costs.padded; j++) {
-        double b = j < p.costs.m ? t->b[index * t->m + j] : 0.0;
-        gamma[j] = j < p.costs.m ? t->gamma[index * t->m + j] : 0.0;
-        if (t->bits == 64) weight[j] = b;
-        else ((float *)weight)[j] = (float)b;
-    }
+                               NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
+    double *gamma = (double *)(workspace + threads * sinkhorn_slot_bytes(t));
+    sinkhorn_logs(p.costs.m, t->b + index * t->m, gamma);
+    for (int64_t j = 0; j < p.costs.m; j++) gamma[j] += t->gamma[index * t->m + j];
     p.gamma = gamma;
-    p.weight = weight;
     fd_parallel_for(threads, count, SINKHORN_STEP, t->bits == 64 ? transport_rows_range_f64 : transport_rows_range_f32, &p);
 }

@@ -7,8 +7,7 @@ static void NAME(plan_row)(const struct transport_rows *p, double phi, int over_
     const vr factor = VR(set1)((real)p->scale), zero = VR(zero)();
     for (int64_t j = 0; j < p->costs.padded; j += 16) {
         vr c = VR(load)(k + j);
-        vr e = REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), potential)));
-        vr mass = VR(mul)(VR(mul)(e, VR(load)((const real *)p->weight + j)), factor);
+        vr mass = VR(mul)(REAL_EXP(NARROW(vd_add(NAME(exponent)(k + j, inverse, vd_load(p->gamma + j)), potential))), factor);
         if (over_distance) mass = NARROW(vd_where_less(vd_zero(), WIDE(c), WIDE(VR(div)(mass, c)), WIDE(zero)));
         VR(store)(k + j, mass);
     }

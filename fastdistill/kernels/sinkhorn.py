@@ -21,6 +21,8 @@ _SCALING_ERROR = 1e-2  # ... or until the marginal error is this share of the ma
 class Transport:
     """What `sinkhorn` found; of a batch, arrays with its leading dimensions (...), of one problem, scalars.
 
+    Plan, products and gradient are computed from the potentials and the costs or points given, which must not have changed since.
+
     value           float64 (...)              <cost, plan>
     entropic_value  float64 (...)              the dual objective: value + epsilon KL(plan | a x b), unbalanced with its penalties, where
                                                converged; never above the optimum
@@ -132,11 +134,11 @@ def sinkhorn(
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)
     tolerance = check_number("tolerance", tolerance, 0, np.inf)
     history, threads = check_flag("history", history), check_threads(threads)
-    if epsilon_scaling is not None:
-        check_number("epsilon_scaling", epsilon_scaling, np.finfo(np.float64).tiny, np.nextafter(1.0, 0.0))
+    if epsilon_scaling is not None and not 0 < check_number("epsilon_scaling", epsilon_scaling, 0, 1) < 1:
+        raise ArgumentError(f"epsilon_scaling must lie between 0 and 1, got {epsilon_scaling:g}")
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress must be callable, got {type(progress).__name__}")
-    batch = TransportBatch(a, b, cost, x, y, metric, dtype, lengths, unbalanced)
+    batch = TransportBatch(a, b, cost, x, y, metric, dtype, lengths, unbalanced, threads)
     batch.start(warm_start.potentials if isinstance(warm_start, Transport) else warm_start, epsilon)
 
     iterations, active, errors = np.zeros(batch.count, np.int64), np.full(batch.count, True), []
@@ -152,7 +154,6 @@ def sinkhorn(
             np.where(last, tolerance, _SCALING_ERROR * batch.totals[0]),
             history,
             progress,
-            threads,
         )
         errors.append((iterations.copy(), done, found))
         iterations += done

@@ -10,9 +10,8 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, check_number, ffi, lib, pointer
-from fastdistill.kernels.threads import check_threads
+from fastdistill.kernels.points import METRICS, check_real, unit_points
 
-METRICS = {"sqeuclidean": "FD_SQEUCLIDEAN", "euclidean": "FD_EUCLIDEAN", "l1": "FD_L1", "cosine": "FD_COSINE"}
 _SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step
 _TOGETHER = 1 << 26  # bytes of workspace of problems that are solved together
 _ALONE = 1 << 23  # a problem of more bytes has all threads to itself
@@ -20,69 +19,96 @@ _DIGITS = 2.0**50  # of costs over epsilon: beyond, an exponent has no digits le
 
 
 class TransportBatch:
+    """What is given is checked here, and kept: plan and gradient are computed from it when they are asked for.
+
+    places   cost (problems or 1, n, m), or x (problems or 1, n, d) and y (problems or 1, m, d)
+    sizes    int64 (problems, 2)               rows and columns that count
+    totals   float64 (2, problems)             of the masses a (problems, n) and b (problems, m), which have total 1 here
+    phi      float64 (problems, n)             potentials over epsilon, -inf where nothing is reached; gamma (problems, m) likewise
+    epsilon  float64 (problems,)               theirs
+    """
+
     def __init__(
-        self, a: Any, b: Any, cost: Any, x: Any, y: Any, metric: Any, dtype: Any, lengths: Any, unbalanced: Any
+        self,
+        a: Any,
+        b: Any,
+        cost: Any,
+        x: Any,
+        y: Any,
+        metric: Any,
+        dtype: Any,
+        lengths: Any,
+        unbalanced: Any,
+        threads: int,
     ) -> None:
-        self.taus = _taus(unbalanced)
-        if (cost is None) == (x is None and y is None):
-            raise ArgumentError(
-                "give either cost or the points x and y, " + ("both came" if cost is not None else "neither came")
-            )
-        self.metric = None if x is None and y is None else _metric(metric)
-        places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
-        for name, array in places.items():
-            _check_real(name, array, 2)
-        first = next(iter(places.values()))
-        self.dtype = first.dtype if dtype is None else _dtype(dtype)
-        for name, array in places.items():
-            if dtype is None and array.dtype != first.dtype:
-                raise ArgumentError(
-                    f"{name} must have dtype {first.dtype.name} as {next(iter(places))} has, got {array.dtype.name}"
-                )
-            if not array.flags.c_contiguous:
-                raise ArgumentError(f"{name} must be C-contiguous; pass np.ascontiguousarray({name})")
-        if self.metric is None:
-            self.n, self.m = cost.shape[-2:]
-        else:
-            self.n, self.m = x.shape[-2], y.shape[-2]
-            if x.shape[-1] != y.shape[-1] or x.shape[-1] == 0:
-                raise ArgumentError(
-                    f"x and y must have the same number of coordinates, 1 or more, got {x.shape[-1]} and {y.shape[-1]}"
-                )
-        if self.n == 0 or self.m == 0:
+        self.taus, self.threads = _taus(unbalanced), threads
+        places = self._places(cost, x, y, metric, dtype)
+        self.n, self.m = (cost.shape if self.metric is None else (x.shape[-2], y.shape[-2]))[-2:]
+        if 0 in (self.n, self.m):
             raise ArgumentError(f"a transport needs one point or more on each side, got {self.n} and {self.m}")
-        masses = {"a": (a, self.n), "b": (b, self.m)}
-        for name, (array, count) in masses.items():
-            if array is not None:
-                _check_real(name, array, 1)
-                if array.shape[-1] != count:
-                    raise ArgumentError(f"{name} must have {count} masses, as many as the costs, got {array.shape[-1]}")
-        shapes = [array.shape[:-2] for array in places.values()] + [
-            array.shape[:-1] for array in (a, b) if array is not None
+        given = [
+            (name, array, count) for name, array, count in (("a", a, self.n), ("b", b, self.m)) if array is not None
         ]
+        for name, array, count in given:
+            check_real(name, array, 1)
+            if array.shape[-1] != count:
+                raise ArgumentError(f"{name} must have {count} masses, as many as the costs, got {array.shape[-1]}")
+        shapes = [array.shape[:-2] for array in places.values()] + [array.shape[:-1] for _, array, _ in given]
         try:
             self.leading = np.broadcast_shapes(*shapes)
         except ValueError:
             raise ArgumentError(f"leading dimensions must broadcast, got {', '.join(map(str, shapes))}") from None
         self.count = math.prod(self.leading)
         self.sizes = _sizes(lengths, self.leading, self.n, self.m)
-        self.a, self.b = (
-            _masses(name, array, count, self, side) for side, (name, (array, count)) in enumerate(masses.items())
-        )
+        masses = [self._masses("a", a, self.n, 0), self._masses("b", b, self.m, 1)]
         # In sequence: zeros at the end do not change the rounding.
-        self.totals = np.stack([np.add.accumulate(masses, axis=-1)[:, -1] for masses in (self.a, self.b)])
+        self.totals = np.stack([np.add.accumulate(mass, axis=-1)[:, -1] for mass in masses])
         self._check_totals()
         self.a, self.b = (
-            (array / total[:, None]).astype(self.dtype).astype(np.float64)
-            for array, total in zip((self.a, self.b), self.totals, strict=True)
+            (mass / total[:, None]).astype(self.dtype).astype(np.float64)
+            for mass, total in zip(masses, self.totals, strict=True)
         )
         self.places = {name: self._batch(array) for name, array in places.items()}
-        self.norms: dict[str, np.ndarray] = {}
+        self.lengths: dict[str, np.ndarray] = {}  # of points, for the cosine
         if self.metric is not None:
             self._check_points()
         self.phi, self.gamma = np.zeros((self.count, self.n)), np.zeros((self.count, self.m))
         self.results, self.status = np.zeros((self.count, 5)), np.zeros(self.count, np.int32)
         self.epsilon = np.ones(self.count)
+
+    def _places(self, cost: Any, x: Any, y: Any, metric: Any, dtype: Any) -> dict[str, np.ndarray]:
+        """Costs or points, checked; sets metric, None where costs are given, and dtype."""
+        if (cost is None) == (x is None and y is None):
+            both = "both came" if cost is not None else "neither came"
+            raise ArgumentError(f"give either cost or the points x and y, {both}")
+        if cost is None and (not isinstance(metric, str) or metric not in METRICS):
+            raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r:.80}")
+        self.metric = metric if cost is None else None
+        places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
+        for name, array in places.items():
+            check_real(name, array, 2)
+        first, *_ = places.values()
+        if self.metric is not None:
+            if dtype is None and x.dtype != y.dtype:
+                raise ArgumentError(f"y must have dtype {x.dtype.name} as x has, got {y.dtype.name}")
+            if x.shape[-1] != y.shape[-1] or x.shape[-1] == 0:
+                coordinates = f"{x.shape[-1]} and {y.shape[-1]}"
+                raise ArgumentError(f"x and y must have the same number of coordinates, 1 or more, got {coordinates}")
+        self.dtype = first.dtype if dtype is None else _dtype(dtype)
+        return places
+
+    def _masses(self, name: str, array: np.ndarray | None, count: int, side: int) -> np.ndarray:
+        """float64 (problems, count), 0 beyond a problem's length."""
+        inside = np.arange(count) < self.sizes[:, side, None]
+        if array is None:
+            return inside / self.sizes[:, side, None]
+        masses = np.broadcast_to(array, (*self.leading, count)).astype(np.float64).reshape(self.count, count)
+        masses = np.where(inside, masses, 0.0)
+        if not np.isfinite(masses).all():
+            raise NotFiniteError(f"{name} holds a NaN or an infinity")
+        if (masses < 0).any():
+            raise ArgumentError(f"{name} must be 0 or more, got {masses.min():g}")
+        return masses
 
     def shaped(self, array: np.ndarray) -> Any:
         """(problems, ...) -> (..., ...), of one problem a Python scalar."""
@@ -124,12 +150,7 @@ class TransportBatch:
             if not np.isfinite(points).all():
                 raise NotFiniteError(f"{name} holds a NaN or an infinity")
             if self.metric == "cosine":
-                largest = np.abs(points).max(-1, keepdims=True)
-                if not largest.all():
-                    raise ArgumentError(f"{name} holds a point at 0, which has no direction: metric cosine needs one")
-                norm = np.linalg.norm((points / largest).astype(np.float64), axis=-1, keepdims=True)
-                self.norms[name] = norm * largest
-                points = (points / largest / norm).astype(self.dtype)
+                points, self.lengths[name] = unit_points(name, points, self.threads)
             self.places[name] = points
         bound = self.largest_costs().max(initial=0.0)
         if not bound <= np.finfo(self.dtype).max / 4:
@@ -167,7 +188,7 @@ class TransportBatch:
             raise ArgumentError(
                 f"warm_start must be a Transport or the potentials (f, g), got {type(potentials).__name__}"
             )
-        _check_real("warm_start[1]", potentials[1], 1)
+        check_real("warm_start[1]", potentials[1], 1)
         try:
             g = np.broadcast_to(potentials[1], (*self.leading, self.m)).astype(np.float64).reshape(self.count, self.m)
         except ValueError:
@@ -186,7 +207,6 @@ class TransportBatch:
         tolerance: np.ndarray,
         history: bool,
         progress: Any,
-        threads: int,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Solve the active problems, each at its epsilon with at most so many iterations, from its gamma.
 
@@ -203,12 +223,12 @@ class TransportBatch:
         native, keep = self.native(
             constants=constants, max_iterations=most, most_iterations=longest, iterations=iterations, errors=errors
         )
-        each = lib.fd_sinkhorn_workspace(native, 1, threads)
-        together = 1 if each > _ALONE else min(self.count, max(threads, _TOGETHER // each))
-        workspace = aligned_bytes(lib.fd_sinkhorn_workspace(native, together, threads))
+        each = lib.fd_sinkhorn_workspace(native, 1, self.threads)
+        together = 1 if each > _ALONE else min(self.count, max(self.threads, _TOGETHER // each))
+        workspace = aligned_bytes(lib.fd_sinkhorn_workspace(native, together, self.threads))
         for first in range(0, self.count, together):
             these = slice(first, min(first + together, self.count))
-            while lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, threads):
+            while lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, self.threads):
                 if progress is not None:
                     progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
         del keep
@@ -236,7 +256,7 @@ class TransportBatch:
         keep = [*arrays.values()]
         t.bits, t.metric = (
             8 * self.dtype.itemsize,
-            lib.FD_GIVEN if self.metric is None else getattr(lib, METRICS[self.metric]),
+            lib.FD_GIVEN if self.metric is None else METRICS[self.metric],
         )
         t.problems, t.n, t.m = self.count, self.n, self.m
         t.tau = self.taus
@@ -263,9 +283,8 @@ class TransportBatch:
     def rows(self, kind: int, shape: tuple[int, ...], values: np.ndarray | None = None) -> np.ndarray:
         """What C computes of the rows of each plan -> (..., *shape), some rows a call."""
         out = np.zeros((self.count, *shape), self.dtype)
-        threads = check_threads(None)
         native, keep = self.native(constants=self._constants(np.zeros(self.count)))
-        workspace = aligned_bytes(lib.fd_transport_rows_workspace(native, threads))
+        workspace = aligned_bytes(lib.fd_transport_rows_workspace(native, self.threads))
         for problem, (rows, _) in enumerate(self.sizes.tolist()):
             first, count = 0, 32
             given = pointer(None if values is None else values[problem])
@@ -273,7 +292,7 @@ class TransportBatch:
                 count, began = min(count, rows - first), time.perf_counter()
                 lib.fd_transport_rows(
                     native, problem, first, count, kind, self.totals[0][problem], shape[1], given,
-                    pointer(out[problem, first : first + count]), pointer(workspace), threads,
+                    pointer(out[problem, first : first + count]), pointer(workspace), self.threads,
                 )  # fmt: skip
                 first += count
                 count *= 2 if time.perf_counter() - began < 0.01 else 1
@@ -281,7 +300,7 @@ class TransportBatch:
         return out.reshape(*self.leading, *shape)
 
     def apply(self, values: Any) -> np.ndarray:
-        _check_real("values", values, 2)
+        check_real("values", values, 2)
         if values.dtype != self.dtype or values.shape[-2] != self.m:
             raise ArgumentError(
                 f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
@@ -297,10 +316,10 @@ class TransportBatch:
         """Derivatives of the entropic value by x, (..., n, d)."""
         gradient = self.rows(lib.FD_GRADIENT, (self.n, self.places["x"].shape[2]))
         if self.metric == "cosine":
-            unit, norm = self.places["x"], self.norms["x"]
+            unit, lengths = self.places["x"], self.lengths["x"][..., None]
             flat = gradient.reshape(self.count, *gradient.shape[-2:])
             along = np.einsum("pnd,pnd->pn", flat, np.broadcast_to(unit, flat.shape))[..., None]
-            gradient = ((flat - unit * along) / norm).astype(self.dtype).reshape(gradient.shape)
+            gradient = ((flat - unit * along) / lengths).astype(self.dtype).reshape(gradient.shape)
         return gradient
 
     def swapped(self) -> TransportBatch:
@@ -320,7 +339,7 @@ class TransportBatch:
             other.places = {"cost": np.ascontiguousarray(self.places["cost"].swapaxes(1, 2))}
         else:
             other.places = {"x": self.places["y"], "y": self.places["x"]}
-            other.norms = {{"x": "y", "y": "x"}[name]: norm for name, norm in self.norms.items()}
+            other.lengths = {{"x": "y", "y": "x"}[name]: lengths for name, lengths in self.lengths.items()}
         return other
 
     def look_for_infeasible(self) -> None:
@@ -364,12 +383,6 @@ def _taus(unbalanced: Any) -> tuple[float, float]:
     return check_number("unbalanced[0]", taus[0], tiny, np.inf), check_number("unbalanced[1]", taus[1], tiny, np.inf)
 
 
-def _metric(metric: Any) -> str:
-    if metric not in list(METRICS):
-        raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    return metric
-
-
 def _dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
@@ -378,15 +391,6 @@ def _dtype(dtype: Any) -> np.dtype:
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ArgumentError(f"dtype must be float32 or float64, got {dtype!r}")
     return found
-
-
-def _check_real(name: str, array: Any, dimensions: int) -> None:
-    if not isinstance(array, np.ndarray):
-        raise ArgumentError(f"{name} must be a NumPy array of float32 or float64, got {type(array).__name__}")
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ArgumentError(f"{name} must have dtype float32 or float64, got {array.dtype.name}")
-    if array.ndim < dimensions:
-        raise ArgumentError(f"{name} must have {dimensions} dimensions or more, got shape {array.shape}")
 
 
 def _sizes(lengths: Any, leading: tuple[int, ...], n: int, m: int) -> np.ndarray:
@@ -405,17 +409,3 @@ def _sizes(lengths: Any, leading: tuple[int, ...], n: int, m: int) -> np.ndarray
             raise ArgumentError(f"lengths[{side}] must lie in 1..{most}, got {counts.min()}..{counts.max()}")
         sizes[:, side] = counts.ravel()
     return sizes
-
-
-def _masses(name: str, array: np.ndarray | None, count: int, problems: TransportBatch, side: int) -> np.ndarray:
-    """float64 (problems, count), 0 beyond a problem's length."""
-    inside = np.arange(count) < problems.sizes[:, side, None]
-    if array is None:
-        return inside / problems.sizes[:, side, None]
-    masses = np.broadcast_to(array, (*problems.leading, count)).astype(np.float64).reshape(problems.count, count)
-    masses = np.where(inside, masses, 0.0)
-    if not np.isfinite(masses).all():
-        raise NotFiniteError(f"{name} holds a NaN or an infinity")
-    if (masses < 0).any():
-        raise ArgumentError(f"{name} must be 0 or more, got {masses.min():g}")
-    return masses

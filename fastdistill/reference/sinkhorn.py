@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.reference.distance_gradient import distance_gradient
+from fastdistill.reference.pairwise_distance import pairwise_distance
+
 
 class Transport(NamedTuple):
     """Fields of `kernels.Transport`: of a batch (...), arrays with these leading dimensions; of one problem, scalars."""
@@ -46,12 +49,13 @@ def sinkhorn(
     All in float64, whatever dtype says.
     """
     if cost is None:
-        cost, dx, dy = _distances(x.astype(np.float64), y.astype(np.float64), metric)
+        cost = pairwise_distance(x, y, metric)
     *outer, n, m = cost.shape
     leading = np.broadcast_shapes(outer, *(masses.shape[:-1] for masses in (a, b) if masses is not None))
     cost = np.broadcast_to(cost, (*leading, n, m)).astype(np.float64)
     rows, columns = (np.broadcast_to(count, leading) for count in ((n, m) if lengths is None else lengths))
-    start = np.zeros((*leading, m)) if warm_start is None else np.broadcast_to(warm_start[1], (*leading, m))
+    _, start = (0, np.zeros(m)) if warm_start is None else getattr(warm_start, "potentials", warm_start)
+    start = np.broadcast_to(start, (*leading, m))
 
     value, entropic_value, marginal_error = np.empty(leading), np.empty(leading), np.empty(leading)
     f, g, plan = np.zeros((*leading, n)), np.zeros((*leading, m)), np.zeros((*leading, n, m))
@@ -65,19 +69,18 @@ def sinkhorn(
             cost[(*i, slice(columns[item]))],
             unbalanced,
         )
-        f[i], g[j], made, status[item] = problem.solve(
-            epsilon, max_iterations, tolerance, epsilon_scaling, np.where(np.isfinite(start[j]), start[j], 0)
-        )
-        iterations[item], marginal_error[item], errors[(*item, slice(len(made)))] = len(made), made[-1], made
+        f[i], g[j], made, status[item] = problem.solve(epsilon, max_iterations, tolerance, epsilon_scaling, start[j])
+        iterations[item], errors[(*item, slice(len(made)))] = len(made), made
         plan[(*i, slice(columns[item]))] = problem.plan(f[i], g[j], epsilon)
         value[item], entropic_value[item] = problem.values(f[i], g[j], epsilon)
+        marginal_error[item] = problem.error(f[i], g[j], epsilon)
         if status[item] == "infeasible":
             value[item] = entropic_value[item] = np.inf
         if progress is not None:
-            progress(len(made), made[-1])
-    gradient = (
-        plan if x is None else (np.einsum("...ij,...ijk->...ik", plan, dx), np.einsum("...ij,...ijk->...jk", plan, dy))
-    )
+            progress(len(made), marginal_error[item])
+    gradient = plan
+    if x is not None:
+        gradient = distance_gradient(plan, x, y, metric), distance_gradient(np.swapaxes(plan, -1, -2), y, x, metric)
     return Transport(
         value[()], entropic_value[()], (f, g), plan, gradient, iterations[()], marginal_error[()],
         (status == "converged")[()], status.astype(str)[()], errors[..., : iterations.max(initial=0)] if history else None,
@@ -90,7 +93,7 @@ class _Problem:
     def __init__(self, a, b, cost, unbalanced):
         self.agreement = 1e-5 if np.float32 in (a.dtype, b.dtype) else 1e-8  # of totals that should be one
         self.a, self.b, self.cost = a.astype(np.float64), b.astype(np.float64), cost
-        self.tau_a, self.tau_b = (np.inf, np.inf) if unbalanced is None else unbalanced
+        self.tau_a, self.tau_b = np.broadcast_to(np.inf if unbalanced is None else unbalanced, 2)
         if self.balanced:
             self.b = self.b * (self.a.sum() / self.b.sum())
 
@@ -100,33 +103,37 @@ class _Problem:
 
     def solve(self, epsilon, max_iterations, tolerance, epsilon_scaling, g):
         """f (n,), g (m,), the marginal error of each iteration, and the status."""
-        errors, f = [], np.zeros(len(self.a))
-        if not self._alone():
-            for scaled in self._scaled(epsilon, epsilon_scaling):
-                most = min(len(errors) + 10, max_iterations - 1)  # one is left for epsilon itself
-                if len(errors) < most:
-                    f, g = self._iterate(scaled, most, 1e-2 * self.a.sum(), g, errors)
-            f, g = self._iterate(epsilon, max_iterations, tolerance, g, errors)
-        else:
-            f, errors = self._rows(g, epsilon), [np.inf]
-        status = "converged" if errors[-1] <= tolerance else "max_iterations"
-        if status == "max_iterations" and (self._alone() or self._violates_hall(f)):
+        errors = []
+        for scaled in self._scaled(epsilon, epsilon_scaling):
+            most = min(len(errors) + 10, max_iterations - 1)  # one is left for epsilon itself
+            if len(errors) < most:
+                f, g, status = self._iterate(scaled, most, 1e-2 * self.a.sum(), g, errors)
+                if status == "infeasible":
+                    return f, g, errors, status
+        f, g, status = self._iterate(epsilon, max_iterations, tolerance, g, errors)
+        if status == "max_iterations" and self._violates_hall(f):
             status = "infeasible"
         # What has no mass takes no part; its potential is the softmin of the others.
         g = np.where(self.b > 0, g, self._columns(f, epsilon))
         if self.balanced:
-            f_mean, g_mean = (np.sum(p[w > 0] * w[w > 0]) / w.sum() for p, w in ((f, self.a), (g, self.b)))
-            if np.isfinite(f_mean) and np.isfinite(g_mean):
-                f, g = f + (g_mean - f_mean) / 2, g - (g_mean - f_mean) / 2
+            shift = (_mean(self.b, g) - _mean(self.a, f)) / 2
+            f, g = f + shift, g - shift
         return f, g, errors, status
 
     def _iterate(self, epsilon, max_iterations, tolerance, g, errors):
         """Rows, then columns; the column error is known in between, while the rows are exact, and there it ends."""
+        stuck_rows, stuck_columns = self._stuck()
         f = self._rows(g, epsilon)
+        if stuck_rows > tolerance:
+            return f, g, "infeasible"
         while True:
             errors.append(self._column_error(f, g, epsilon))
-            if errors[-1] <= tolerance or len(errors) >= max_iterations:
-                return f, g
+            if errors[-1] <= tolerance:
+                return f, g, "converged"
+            if stuck_columns > tolerance:
+                return f, g, "infeasible"
+            if len(errors) >= max_iterations:
+                return f, g, "max_iterations"
             g = self._columns(f, epsilon)
             f = self._rows(g, epsilon)
 
@@ -148,11 +155,17 @@ class _Problem:
         return np.abs(self.plan(f, g, epsilon).sum(axis=0) - _wanted(self.b, g, self.tau_b)).sum()
 
     def plan(self, f, g, epsilon):
+        """a_i b_j exp((f_i + g_j - cost_ij) / epsilon); nothing where a cost or a potential is infinite."""
         exponent = np.full(self.cost.shape, -np.inf)
-        there = np.isfinite(self.cost) & (self.a > 0)[:, None] & (self.b > 0)
+        there = np.isfinite(f[:, None] + g + self.cost)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             exponent[there] = (f[:, None] + g - self.cost)[there] / epsilon
             return np.exp(np.log(self.a)[:, None] + np.log(self.b) + exponent)
+
+    def error(self, f, g, epsilon):
+        """The larger of the two."""
+        rows = np.abs(self.plan(f, g, epsilon).sum(axis=1) - _wanted(self.a, f, self.tau_a)).sum()
+        return max(rows, self._column_error(f, g, epsilon))
 
     def values(self, f, g, epsilon):
         """<cost, plan>, and the dual value, which is the entropic one where f and g are optimal."""
@@ -160,11 +173,11 @@ class _Problem:
         dual = _dual(self.a, f, self.tau_a) + _dual(self.b, g, self.tau_b)
         return np.sum(plan[plan > 0] * self.cost[plan > 0]), dual + epsilon * (total - plan.sum())
 
-    def _alone(self):
-        """Whether something that must be moved has nowhere to go."""
+    def _stuck(self):
+        """The mass of rows that must be moved and has nowhere to go, and of columns."""
         reach = np.isfinite(self.cost) & (self.a > 0)[:, None] & (self.b > 0)
-        rows, columns = (self.a > 0) & ~reach.any(axis=1), (self.b > 0) & ~reach.any(axis=0)
-        return (np.isinf(self.tau_a) and rows.any()) or (np.isinf(self.tau_b) and columns.any())
+        rows, columns = self.a[~reach.any(axis=1)].sum(), self.b[~reach.any(axis=0)].sum()
+        return rows if np.isinf(self.tau_a) else 0, columns if np.isinf(self.tau_b) else 0
 
     def _violates_hall(self, f):
         """Whether some rows hold more than all columns that they reach: the potentials of these rows rise without end."""
@@ -195,24 +208,12 @@ def _wanted(masses, potentials, tau):
         return masses if np.isinf(tau) else np.where(masses > 0, masses * np.exp(-potentials / tau), 0)
 
 
+def _mean(masses, potentials):
+    there = np.isfinite(potentials)  # +inf: carries nothing
+    return masses[there] @ potentials[there] / masses.sum()
+
+
 def _dual(masses, potentials, tau):
-    masses, potentials = masses[masses > 0], potentials[masses > 0]
-    return np.sum(masses * (potentials if np.isinf(tau) else -tau * np.expm1(-potentials / tau)))
-
-
-def _distances(x, y, metric):
-    """cost (..., n, m) between points x (..., n, d) and y (..., m, d), and its gradients by x and y, (..., n, m, d)."""
-    x, y = x[..., :, None, :], y[..., None, :, :]
-    difference = x - y
-    if metric == "sqeuclidean":
-        return (difference**2).sum(axis=-1), 2 * difference, -2 * difference
-    if metric == "l1":
-        return np.abs(difference).sum(axis=-1), np.sign(difference), -np.sign(difference)
-    if metric == "euclidean":
-        distance = np.sqrt((difference**2).sum(axis=-1))
-        slope = difference / np.where(distance > 0, distance, 1)[..., None]
-        return distance, slope, -slope
-    x_norm, y_norm = (np.sqrt((points**2).sum(axis=-1, keepdims=True)) for points in (x, y))
-    u, v = x / x_norm, y / y_norm
-    similarity = (u * v).sum(axis=-1, keepdims=True)
-    return 1 - similarity[..., 0], (similarity * u - v) / x_norm, (similarity * v - u) / y_norm
+    if np.isinf(tau):
+        return masses.sum() * _mean(masses, potentials)
+    return -tau * np.sum(masses[masses > 0] * np.expm1(-potentials[masses > 0] / tau))

@@ -298,11 +298,11 @@ def test_dtype_says_what_is_computed_in(isa):
     random = np.random.default_rng(3)
     cost, x, y = random.random((6, 5)), random.random((6, 2)), random.random((5, 2))
     a = random.dirichlet(np.ones(6))
-    for given in ({"cost": cost}, {"x": x, "y": y}):
+    for ground in ({"cost": cost}, {"x": x, "y": y}):
         for dtype in REALS:
-            got = sinkhorn(a, None, **given, epsilon=0.2, dtype=dtype, history=True)
+            got = sinkhorn(a, None, **ground, epsilon=0.2, dtype=dtype, history=True)
             assert got.plan.dtype == dtype and got.potentials[0].dtype == np.float64
-            cast = {name: array.astype(dtype) for name, array in given.items()}
+            cast = {name: array.astype(dtype) for name, array in ground.items()}
             assert bits(got) == bits(sinkhorn(a, None, **cast, epsilon=0.2, history=True))
 
 
@@ -382,8 +382,12 @@ def test_extremes_give_no_nan(isa, problem, exponent, denormal, data):
     if got.status != "infeasible":
         assert np.isfinite(got.value) and np.isfinite(got.entropic_value) and np.isfinite(got.marginal_error)
     if problem.unbalanced is None and got.status != "infeasible":
-        for masses, potentials in ((problem.a, f), (problem.b, g)):  # of a total of 1, some have no mass any more
-            assert np.isfinite(potentials[masses / masses.sum() > 0]).all()
+        a, b = (
+            problem.a / problem.a.sum() > 0,
+            problem.b / problem.b.sum() > 0,
+        )  # of a total of 1, some have no mass any more
+        reach = np.isfinite(problem.cost) & a[:, None] & b
+        assert np.isfinite(f[reach.any(axis=1)]).all() and np.isfinite(g[reach.any(axis=0)]).all()
 
 
 @given(problem=problems(sizes=[2, 5, 17], reals=[np.float64], taus=[None], forbidden=(0,)))
@@ -430,6 +434,7 @@ def test_says_what_is_infeasible(isa, dtype, scaling):
     got = sinkhorn(None, None, cost, epsilon=0.1, epsilon_scaling=scaling)
     assert got.status.tolist() == ["converged", "infeasible", "infeasible", "infeasible"]
     assert got.converged.tolist() == [True, False, False, False]
+    assert (got.value == np.inf).tolist() == (got.entropic_value == np.inf).tolist() == [False, True, True, True]
     for array in (got.value, got.entropic_value, got.marginal_error, got.plan, *got.potentials):
         assert not np.isnan(array).any()
     alone = sinkhorn(None, None, cost[0].copy(), epsilon=0.1, epsilon_scaling=scaling)
@@ -442,6 +447,36 @@ def test_says_what_is_infeasible(isa, dtype, scaling):
     # One side held: what it holds must have somewhere to go, and needs no room there.
     held = sinkhorn(None, None, cost, epsilon=0.1, unbalanced=(np.inf, 1.0))
     assert held.status.tolist() == ["converged", "infeasible", "converged", "converged"]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_mass_within_the_tolerance_may_go_nowhere(isa, side):
+    """It counts as error, and its potential is +inf; all else is as without it."""
+    random = np.random.default_rng(6)
+    cost = random.random((4, 4))
+    cost[1] = np.inf
+    a, b = np.array([0.3, 1e-7, 0.3, 0.4]), random.dirichlet(np.ones(4))
+    given = (a, b, cost) if side == 0 else (b, a, cost.T.copy())
+    a[3] -= 1e-7
+    got, want = (solve(*given, epsilon=0.2, history=True) for solve in (sinkhorn, reference_sinkhorn))
+    assert got.status == want.status == "converged" and 1e-7 <= got.marginal_error <= 1e-6
+    assert got.iterations == want.iterations and got.potentials[side][1] == np.inf
+    for ours, meant in zip(got.potentials, want.potentials, strict=True):
+        np.testing.assert_allclose(ours, meant, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        [got.value, got.entropic_value, got.marginal_error],
+        [want.value, want.entropic_value, want.marginal_error],
+        atol=1e-12,
+    )
+    stuck, meant = (solve(*given, epsilon=0.2, tolerance=1e-8) for solve in (sinkhorn, reference_sinkhorn))
+    assert stuck.status == meant.status == "infeasible" and stuck.value == meant.value == np.inf
+    assert stuck.iterations == meant.iterations == side  # columns are looked at after rows
+
+
+def test_one_price_for_both_sides(isa):
+    cost = np.random.default_rng(0).random((4, 3))
+    number, pair = (sinkhorn(None, None, cost, epsilon=0.1, unbalanced=tau, history=True) for tau in (0.4, (0.4, 0.4)))
+    assert bits(number) == bits(pair) and number.plan.sum() < 1
 
 
 def test_nothing_allowed_and_nothing_held_destroys_everything(isa):
@@ -629,6 +664,25 @@ def test_a_warm_start_where_nothing_was(isa):
     cost[1] = 1
     after = sinkhorn(None, np.array([1.0, 0.0]), cost, epsilon=1.0, warm_start=before)
     assert after.converged and after.value == 1
+
+
+@settings(max_examples=20)
+@given(problem=problems(sizes=[2, 9, 17], reals=[np.float64]), scaling=st.sampled_from([None, 0.5]))
+def test_warm_starts_and_schedules_match_the_reference(isa, problem, scaling):
+    random = np.random.default_rng(0)
+    start = tuple(problem.range * random.standard_normal(masses.shape) for masses in (problem.a, problem.b))
+    epsilon = 0.1 * problem.range
+    arguments = {
+        "epsilon": epsilon, "unbalanced": problem.unbalanced, "warm_start": start, "epsilon_scaling": scaling, "history": True,
+        "max_iterations": 30, "tolerance": 1e-30,
+    }  # fmt: skip
+    got, want = (solve(problem.a, problem.b, problem.cost, **arguments) for solve in (sinkhorn, reference_sinkhorn))
+    slack = problem.potential_slack((*want.potentials, *start), epsilon if scaling is None else problem.range, 30)
+    for ours, meant in zip(got.potentials, want.potentials, strict=True):
+        np.testing.assert_allclose(ours, meant, rtol=0, atol=slack)
+    if got.iterations == want.iterations:  # else an error of 0 is met a step apart
+        near = problem.relative(slack, epsilon)  # of what is moved, which an error may be far below
+        np.testing.assert_allclose(got.errors, want.errors, rtol=100 * near, atol=near * want.errors.max())
 
 
 def test_epsilon_scaling_reaches_the_same(isa):
