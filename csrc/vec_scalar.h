@@ -77,16 +77,16 @@ static inline vd vd_scale(vd p, vd t)
     return r;
 }
 /* A positive normal number is 2^e m with m in [1 / sqrt 2, sqrt 2). */
-#define FD_HALF_ROOT 0x3fe6a09e667f3bcdLL                               /* bits of 1 / sqrt 2 */
+#define FD_HALF_ROOT 0x3fe6a09e667f3bcdULL                               /* bits of 1 / sqrt 2 */
 static inline vd vd_split(vd x, vd *e)
 {
     vd m;
     FD_EACH {
-        int64_t bits;
+        uint64_t bits;
         memcpy(&bits, &x.v[i], 8);
-        bits += 0x3ff0000000000000LL - FD_HALF_ROOT;
+        bits += 0x3ff0000000000000ULL - FD_HALF_ROOT;
         e->v[i] = (double)(bits >> 52) - 1023.0;
-        bits = (bits & 0xfffffffffffffLL) + FD_HALF_ROOT;
+        bits = (bits & 0xfffffffffffffULL) + FD_HALF_ROOT;
         memcpy(&m.v[i], &bits, 8);
     }
     return m;

@@ -1,8 +1,8 @@
 /* distance_gradient.c - sum over j of weights[i][j] times the gradient of the distance of x_i and y_j by x_i; floats and doubles.
  *
- * A term is w (x - y), twice in the end, or for l1 w added where y < x and taken away where x < y.  Many coordinates: 16 of them stand
- * in the lanes, points y follow in sequence, 64 at a time, and these sums are merged in order, in doubles.  Few: y is transposed, 16 of
- * its points stand in the lanes, 256 at a time, which are folded and merged likewise.
+ * A term is w (x - y), twice in the end, or for l1 w added where y < x and taken away where x < y.  Many coordinates: 16 of them
+ * stand in the lanes, points y follow in sequence, 64 at a time, and these sums are merged in order, in doubles.  Few: y is put in
+ * groups of 16 points, which stand in the lanes, 256 points at a time, which are folded and merged likewise.
  *
  * Cosine, of points of length 1: the same of half their squared distance, less its part along x, over x's length.
  */

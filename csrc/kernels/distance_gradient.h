@@ -89,15 +89,16 @@ static void NAME(gradient_many)(struct gradient *g, int64_t task)
 }
 
 /* ---- few coordinates ---- */
-/* weights (rows, m), x (rows, d), y in groups of 16 of d coordinates, of which `count` points -> total (rows, FD_FEW_SLOPES), to which they are added */
+/* weights (rows, m), x (rows, d), y in groups of 16 of d coordinates, of which `count` points -> total (rows, FD_FEW_SLOPES), to which
+ * they are added */
 static inline __attribute__((always_inline)) void NAME(gradient_sums)(int metric, int rows, int columns, int64_t count, int64_t m, int64_t d,
                                                                       const real *weights, const real *x, const real *y, double *total)
 {
     vr sum[REAL_ROWS / 2][2], here[REAL_ROWS / 2][2];
     FD_ROWS FD_COLUMNS_OF_TILE {
-            sum[r][c] = VR(zero)();
-            here[r][c] = VR(set1)(x[r * d + c]);
-        }
+        sum[r][c] = VR(zero)();
+        here[r][c] = VR(set1)(x[r * d + c]);
+    }
     for (int64_t j = 0; j < count; j += 16) {
         vr there[2];
         FD_COLUMNS_OF_TILE there[c] = VR(load)(y + j * d + 16 * c);
@@ -169,7 +170,8 @@ static void NAME(gradient)(void *context, int64_t stage, int64_t task)
         int64_t pieces = d < FD_FEW_SLOPES ? 1 : fd_ceil(d, FD_COORDINATES), blocks = fd_ceil(n, FD_POINTS);
         int64_t i = task % blocks * FD_POINTS, batch = task / blocks / pieces;
         if (task / blocks % pieces == 0
-            && !NAME(finite_rows)(1, fd_min(FD_POINTS, n - i) * m, 0, (const real *)g->weights + (batch * n + i) * m)) atomic_store(&g->bad, 1);
+            && !NAME(finite_rows)(1, fd_min(FD_POINTS, n - i) * m, 0, (const real *)g->weights + (batch * n + i) * m))
+            atomic_store(&g->bad, 1);
         if (d < FD_FEW_SLOPES) NAME(gradient_few)(g, task);
         else NAME(gradient_many)(g, task);
     }

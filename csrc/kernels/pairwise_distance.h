@@ -6,7 +6,7 @@ struct pairwise {
     int64_t batch, n, m, d;
     const void *x, *y;                      /* (batch, n, d), (batch, m, d) */
     void *distances;                        /* (batch, n, m) */
-    void *workspace;                        /* few coordinates: y in groups, (batch, stride / 16, d, 16); many: sums, (batch, pieces, n, m) */
+    void *workspace;                        /* few: y in groups, (batch, stride / 16, d, 16); many: sums, (batch, pieces, n, m) */
     _Atomic int bad;
 };
 enum { MERGED_ROWS = 16 };
@@ -121,7 +121,8 @@ static void NAME(pairwise_many)(void *context, int64_t stage, int64_t task)
         int64_t row_blocks = fd_ceil(n, FD_POINTS), column_blocks = fd_ceil(m, FD_POINTS);
         int64_t i = task % row_blocks * FD_POINTS, j = task / row_blocks % column_blocks * FD_POINTS;
         int64_t piece = task / row_blocks / column_blocks, k = piece % pieces * FD_COORDINATES;
-        int64_t batch = piece / pieces, rows = fd_min(FD_POINTS, n - i), columns = fd_min(FD_POINTS, m - j), width = fd_min(FD_COORDINATES, d - k);
+        int64_t rows = fd_min(FD_POINTS, n - i), columns = fd_min(FD_POINTS, m - j), width = fd_min(FD_COORDINATES, d - k);
+        int64_t batch = piece / pieces;
         const real *x = (const real *)p->x + (batch * n + i) * d + k, *y = (const real *)p->y + (batch * m + j) * d + k;
         real *out = sums + (piece * n + i) * m + j;
         if (!NAME(finite_rows)(rows, width, d, x) || !NAME(finite_rows)(columns, width, d, y)) atomic_store(&p->bad, 1);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import aligned_bytes, check_array, lib, pointer
+from fastdistill.kernels.boundary import check_array, lib, pointer
 from fastdistill.kernels.pairwise_distance import pairwise_distance
 from fastdistill.kernels.points import METRICS, bits, check_finite, check_points, pieces, unit_points
 from fastdistill.kernels.threads import check_threads
@@ -23,10 +23,11 @@ def distance_gradient(
     batch, n, m, d = check_points(metric, x, y)
     check_array("weights", weights, x.dtype.type, (*x.shape[:-1], m))
     threads = check_threads(threads)
-    left, right, factors, lengths = x, y, weights, np.empty(0)
+    left, right, factors = x, y, weights
+    lengths: np.ndarray | None = None
     if metric == "cosine":
-        (left, lengths), (right, _) = unit_points("x", x, threads), unit_points("y", y, threads)
-        lengths = lengths.reshape(batch, n)
+        left, lengths = unit_points("x", x, threads)
+        right, lengths = unit_points("y", y, threads)[0], lengths.reshape(batch, n)
     if metric == "euclidean":
         distances = pairwise_distance(x, y, metric, threads=threads)
         check_finite(weights=weights)
@@ -40,10 +41,10 @@ def distance_gradient(
             factors[problems, rows],
             out[problems, rows],
         )
-        workspace = aligned_bytes(lib.fd_distance_gradient_workspace(bits(x), len(here), m, d))
+        workspace = np.empty(lib.fd_distance_gradient_workspace(bits(x), len(here), m, d), np.uint8)
         status = lib.fd_distance_gradient(
             bits(x), METRICS[metric], len(here), here.shape[1], m, d, pointer(mine), pointer(here), pointer(there),
-            pointer(lengths[problems, rows] if metric == "cosine" else None), pointer(gradient), pointer(workspace), threads,
+            pointer(None if lengths is None else lengths[problems, rows]), pointer(gradient), pointer(workspace), threads,
         )  # fmt: skip
         if status != lib.FD_OK:
             check_finite(weights=weights, x=x, y=y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import aligned_bytes, lib, pointer
+from fastdistill.kernels.boundary import lib, pointer
 from fastdistill.kernels.points import METRICS, bits, check_finite, check_points, pieces, unit_points
 from fastdistill.kernels.threads import check_threads
 
@@ -29,7 +29,7 @@ def pairwise_distance(
     for problems, rows in pieces(batch, n, m * (d + 16)):  # a distance costs about 16 terms besides its own
         here, there, distances = left[problems, rows], right[problems], out[problems, rows]
         sizes = bits(x), len(here), here.shape[1], m, d
-        workspace = aligned_bytes(lib.fd_pairwise_distance_workspace(*sizes))
+        workspace = np.empty(lib.fd_pairwise_distance_workspace(*sizes), np.uint8)
         status = lib.fd_pairwise_distance(
             sizes[0], METRICS[metric], *sizes[1:], pointer(here), pointer(there), pointer(distances), pointer(workspace), threads
         )  # fmt: skip

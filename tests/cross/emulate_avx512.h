@@ -40,12 +40,14 @@ static inline __m512d emulated_join_pd(__m256d low, __m256d high)
     r.m256d[1] = high;
     return simde__m512d_from_private(r);
 }
+static inline __m256d emulated_pd(__m512d x, int half) { return simde__m512d_to_private(x).m256d[half]; }
 static inline __m128i emulated_words(__m256i x, int half) { return half ? _mm256_extracti128_si256(x, 1) : _mm256_castsi256_si128(x); }
 
 #define _mm512_extractf32x8_ps(x, half) emulated_ps(x, half)
 #define _mm512_cvtepi32_ps(x) emulated_join_ps(_mm256_cvtepi32_ps(emulated_epi32(x, 0)), _mm256_cvtepi32_ps(emulated_epi32(x, 1)))
 #define _mm512_cvtps_epi32(x) emulated_join_epi32(_mm256_cvtps_epi32(emulated_ps(x, 0)), _mm256_cvtps_epi32(emulated_ps(x, 1)))
 #define _mm512_cvtps_pd(x) emulated_join_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)))
+#define _mm512_cvtpd_ps(x) _mm256_set_m128(_mm256_cvtpd_ps(emulated_pd(x, 1)), _mm256_cvtpd_ps(emulated_pd(x, 0)))
 #define _mm512_cvtph_ps(x) emulated_join_ps(_mm256_cvtph_ps(emulated_words(x, 0)), _mm256_cvtph_ps(emulated_words(x, 1)))
 #define _mm512_cvtps_ph(x, rounding) \
     _mm256_set_m128i(_mm256_cvtps_ph(emulated_ps(x, 1), rounding), _mm256_cvtps_ph(emulated_ps(x, 0), rounding))
