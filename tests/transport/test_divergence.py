@@ -37,6 +37,17 @@ def test_is_nothing_between_equals(n, dtype, metric, tau, epsilon, seed):
     assert found.value == 0
 
 
+def test_what_rounding_takes_below_zero_is_zero():
+    below = 0
+    for seed in range(20):
+        x, _ = points(seed, 10, 1)
+        found = sinkhorn_divergence(None, None, x, x + 1e-9, epsilon=0.5)
+        ab, aa, bb = (transport.entropic_value for transport in found.transports)
+        below += ab - aa / 2 - bb / 2 < 0
+        assert found.value >= 0
+    assert below
+
+
 @settings(max_examples=30)
 @given(
     n=st.integers(1, 8), m=st.integers(1, 8), metric=st.sampled_from(METRICS), tau=st.sampled_from(TAUS),

@@ -66,6 +66,14 @@ def test_known_distances():
     assert got == 1 and isinstance(got, np.float64)
 
 
+def test_totals_that_nearly_agree_are_taken_as_one():
+    random = np.random.default_rng(2)
+    x, y = random.standard_normal(6), random.standard_normal(5) + 1e3
+    a, b = random.dirichlet(np.ones(6)), random.dirichlet(np.ones(5))
+    for factor in (1 - 5e-9, 1 + 5e-9):
+        np.testing.assert_allclose(wasserstein_1d(x, y, a, factor * b), wasserstein_1d(x, y, a, b), rtol=1e-14)
+
+
 @given(leading=st.sampled_from([(0,), (1,), (3,), (2, 3)]), seed=st.integers(0, 2**32), p=st.sampled_from(POWERS))
 def test_a_batch_is_its_items(leading, seed, p):
     random = np.random.default_rng(seed)
