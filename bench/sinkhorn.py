@@ -28,6 +28,7 @@ from bench.processes import no_peak_memory
 from bench.report import Report
 from bench.timing import Samples, Timer, interleave, measure
 from fastdistill.distill import sinkhorn_loss
+from fastdistill.errors import ArgumentError
 from fastdistill.kernels import Transport, default_threads, isa, set_isa, sinkhorn
 from fastdistill.reference.sinkhorn import sinkhorn as reference_sinkhorn
 
@@ -41,11 +42,14 @@ SINKD_ROWS, SINKD_VOCAB = 64, 32_000
 SLOW = 3  # most turns of what takes seconds
 MOST_MEGABYTES = 100  # of a solver over points, beyond what the process held before
 
+CASES = ("dense", "small_epsilon", "batch", "points", "sinkd")
 Call = Callable[[], Any]
 
 
 def add_arguments(parser: Any) -> None:
     parser.set_defaults(threads=[default_threads()], levels=[isa()])
+    cases = ",".join(CASES)
+    parser.add_argument("--cases", default=cases, metavar="NAME,...", help=f"of {cases} (default: all)")
 
 
 def run(options: Namespace) -> Report:
@@ -58,11 +62,10 @@ def run(options: Namespace) -> Report:
             limits = Limits(threads)
             limits.measure({(level, "f32")})
             bench = Bench(report, options, level, limits)
-            bench.dense()
-            bench.small_epsilon()
-            bench.batch()
-            bench.points()
-            bench.sinkd()
+            for case in options.cases.split(","):
+                if case not in CASES:
+                    raise ArgumentError(f"--cases must be of {', '.join(CASES)}, got {case}")
+                getattr(bench, case)()
     finally:
         set_isa(before)
     return report
