@@ -74,11 +74,11 @@ def run(options: Namespace) -> Report:
 def add_levels(report: Report, options: Namespace) -> None:
     """The kernel beside its reference."""
     a, cost, epsilon = problem(SIZES[0])
-    settings = {"epsilon": epsilon, "max_iterations": 10, "tolerance": 0.0}
+    settings: dict[str, Any] = {"epsilon": epsilon, "max_iterations": 10, "tolerance": 0.0}
     expected = reference_sinkhorn(a, None, cost, **settings).plan
 
     def check(found: object) -> None:
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-9, atol=1e-15)
 
     compare(
         report, options, f"{SIZES[0]} x {SIZES[0]}, 10 iterations",
