@@ -28,6 +28,7 @@ from bench.processes import no_peak_memory
 from bench.report import Report
 from bench.timing import Samples, Timer, interleave, measure
 from fastdistill.distill import sinkhorn_loss
+from fastdistill.errors import ArgumentError
 from fastdistill.kernels import Transport, default_threads, isa, set_isa, sinkhorn
 from fastdistill.reference.sinkhorn import sinkhorn as reference_sinkhorn
 
@@ -41,11 +42,14 @@ SINKD_ROWS, SINKD_VOCAB = 64, 32_000
 SLOW = 3  # most turns of what takes seconds
 MOST_MEGABYTES = 100  # of a solver over points, beyond what the process held before
 
+CASES = ("dense", "small_epsilon", "batch", "points", "sinkd")
 Call = Callable[[], Any]
 
 
 def add_arguments(parser: Any) -> None:
     parser.set_defaults(threads=[default_threads()], levels=[isa()])
+    cases = ",".join(CASES)
+    parser.add_argument("--cases", default=cases, metavar="NAME,...", help=f"of {cases} (default: all)")
 
 
 def run(options: Namespace) -> Report:
@@ -58,11 +62,10 @@ def run(options: Namespace) -> Report:
             limits = Limits(threads)
             limits.measure({(level, "f32")})
             bench = Bench(report, options, level, limits)
-            bench.dense()
-            bench.small_epsilon()
-            bench.batch()
-            bench.points()
-            bench.sinkd()
+            for case in options.cases.split(","):
+                if case not in CASES:
+                    raise ArgumentError(f"--cases must be of {', '.join(CASES)}, got {case}")
+                getattr(bench, case)()
     finally:
         set_isa(before)
     return report
@@ -71,11 +74,11 @@ def run(options: Namespace) -> Report:
 def add_levels(report: Report, options: Namespace) -> None:
     """The kernel beside its reference."""
     a, cost, epsilon = problem(SIZES[0])
-    settings = {"epsilon": epsilon, "max_iterations": 10, "tolerance": 0.0}
+    settings: dict[str, Any] = {"epsilon": epsilon, "max_iterations": 10, "tolerance": 0.0}
     expected = reference_sinkhorn(a, None, cost, **settings).plan
 
     def check(found: object) -> None:
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-9, atol=1e-15)
 
     compare(
         report, options, f"{SIZES[0]} x {SIZES[0]}, 10 iterations",

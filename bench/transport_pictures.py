@@ -59,8 +59,8 @@ def mixtures() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     places = np.linspace(0, 1, GRID)
 
     def mixture(*parts: tuple[float, float, float]) -> np.ndarray:
-        density = sum(weight * np.exp(-0.5 * ((places - mean) / width) ** 2) / width for weight, mean, width in parts)
-        return density / density.sum()
+        density = [weight * np.exp(-0.5 * ((places - mean) / width) ** 2) / width for weight, mean, width in parts]
+        return np.sum(density, axis=0) / np.sum(density)
 
     return places[:, None], mixture((0.6, 0.25, 0.06), (0.4, 0.7, 0.08)), mixture((0.5, 0.5, 0.05), (0.5, 0.82, 0.05))
 

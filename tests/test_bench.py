@@ -559,7 +559,7 @@ def test_transport_is_timed_in_every_case(monkeypatch, capsys):
     assert [title.split(",")[0] for title in titles[:2]] == ["dense", "clouds apart"] and len(titles) >= 4
     (dense,) = found[titles[0]]
     assert dense["by"] == "ours" and 0 < dense["error"] < 1 and dense["of bandwidth"].endswith("%")
-    points = [rows for title, rows in found.items() if title.startswith("points")][0]
+    points = next(rows for title, rows in found.items() if title.startswith("points"))
     assert not points or {row["met"] for row in points} == {"yes"}
     assert any("left out" in reason for reason in found["skipped"])
 
