@@ -79,7 +79,9 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 
 /* ---- transport ---- */
 enum fd_metric { FD_SQEUCLIDEAN, FD_EUCLIDEAN, FD_L1, FD_COSINE, FD_GIVEN };   /* given: costs, not points */
-enum fd_transport_status { FD_NOT_BEGUN, FD_RUNNING, FD_CONVERGED, FD_MAX_ITERATIONS, FD_INFEASIBLE, FD_COST_NOT_FINITE, FD_EPSILON_TOO_SMALL };
+enum fd_transport_status {
+    FD_NOT_BEGUN, FD_RUNNING, FD_CONVERGED, FD_MAX_ITERATIONS, FD_INFEASIBLE, FD_COST_NOT_FINITE, FD_EPSILON_TOO_SMALL
+};
 struct fd_transport {                       /* problems of one shape or smaller; a real is a float or a double */
     int32_t bits, metric;                   /* of a real: 32 or 64; enum fd_metric */
     int64_t problems, n, m, d;
@@ -99,8 +101,8 @@ struct fd_transport {                       /* problems of one shape or smaller;
     int32_t *status;                        /* (problems,) enum fd_transport_status; FD_NOT_BEGUN at first, or settled */
 };
 int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads);    /* bytes */
-/* Goes on with problems first .. first + count for so long, with the workspace of these.  Returns how many are left to go on with.  problem:
- * its rows are shared between the threads; several: they are. */
+/* Goes on with problems first .. first + count for so long, in the workspace of these.  Returns how many are left to go on with.
+ * Threads share the rows of one problem, or several problems. */
 int64_t fd_sinkhorn(const struct fd_transport *transport, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads);
 /* Rows first .. first + count of one problem's plan times scale.  FD_PLAN -> out (count, m).  FD_PRODUCT: values (width, m padded to 16)
  * -> out (count, width), the sums over columns of plan times value.  FD_GRADIENT -> out (count, d): the plan's sums of the derivatives

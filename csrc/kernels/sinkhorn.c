@@ -12,16 +12,17 @@
  * a scale passes SOFT, the next pass builds K anew around the potentials reached; where a sum passes HARD, it is not used: the pass is
  * done again in the log domain.  Costs from points are computed in a few rows at a time and never stored, so every pass is a BUILD.
  *
- * Rows are cut into at most 32 tiles, fixed by shape.  Each has column sums of its own, merged in order: any number of threads gives the
- * same bits.  A pass over many rows is cut again, into rows begin..end of each tile, so that a call ends in time; all that it needs to go on
- * is in the workspace.
+ * Rows are cut into at most 32 tiles, fixed by shape.  Each has column sums of its own, merged in order: any number of threads gives
+ * the same bits.  A pass over many rows is cut again, into rows begin..end of each tile, so that a call ends in time; all that it needs
+ * to go on is in the workspace.
  *
  * Unbalanced: phi = -lambda log sum (lambda = tau / (tau + epsilon)), and the plan's marginal is a exp(-kappa phi), kappa = epsilon / tau.
  * Masses have total 1 here: the kernel has b's true total as a factor, and is a plan's over a's total.  Potentials of rows and columns
  * that reach no mass are -inf here: they carry nothing.
  */
 #include <time.h>
-enum { SINKHORN_TILE = 32, SINKHORN_TILES = 32, SINKHORN_STEP = 8 };    /* least rows of a tile; most tiles; a multiple of REAL_ROWS */
+enum { SINKHORN_TILE = 64, SINKHORN_TILES = 32, SINKHORN_STEP = 8 };    /* least rows of a tile; most tiles; a multiple of REAL_ROWS */
+enum { SINKHORN_SHARED = 1 << 18 };     /* pairs of a FAST pass of some 30 us: a shorter one does not pay for waiting on a thread */
 enum { SINKHORN_SCAN, SINKHORN_BUILD, SINKHORN_FAST, SINKHORN_COLUMN_MAX, SINKHORN_COLUMN_SUM, SINKHORN_EVALUATE, SINKHORN_DONE };
 enum { SINKHORN_NOT_FINITE = 1, SINKHORN_FAILED = 2, SINKHORN_DRIFTED = 4, SINKHORN_CAPPED = 8 };
 /* With the smallest number kept 10^-e (307, 37): SOFT^2 HARD 10^-e is far below the rounding of a sum above 1 / HARD; CAP, MOST and HARD
@@ -117,7 +118,7 @@ static double sinkhorn_dual(int64_t n, const double *mass, const double *log_mas
     for (int64_t i = 0; i < n; i++) {
         if (!(mass[i] > 0.0)) continue;
         double f = potential[i], z = kappa * f;
-        if (f == -INFINITY) sum += kappa == 0.0 ? 0.0 : mass[i] / kappa;       /* it reaches nothing: +inf; balanced, it is within tolerance */
+        if (f == -INFINITY) sum += kappa == 0.0 ? 0.0 : mass[i] / kappa;       /* it reaches nothing; balanced, within tolerance */
         else if (fabs(z) < 0x1p-10) sum += mass[i] * f * (1.0 - z * (0.5 - z * (1.0 / 6.0 - z * (1.0 / 24.0))));
         else sum += (mass[i] - fd_exp_double(log_mass[i] - z)) / kappa;
     }
@@ -266,7 +267,9 @@ static int64_t sinkhorn_clock(void)                                     /* nanos
 static void sinkhorn_advance(struct sinkhorn *p, int threads)
 {
     struct sinkhorn_state *state = p->state;
-    double *budget = &state->pairs[state->phase != SINKHORN_FAST], pairs = (double)p->costs.n * (double)p->padded;
+    int fast = state->phase == SINKHORN_FAST;
+    double *budget = &state->pairs[!fast], pairs = (double)p->costs.n * (double)p->padded;
+    if (pairs * (fast ? 1.0 : 8.0 + (double)p->costs.d) < SINKHORN_SHARED) threads = 1;
     int64_t start = sinkhorn_clock(), passes = (int64_t)fmin(64.0, *budget / pairs), stages = 2 * passes;
     p->stop = 0;
     p->begin = state->row;
@@ -284,7 +287,13 @@ static void sinkhorn_advance(struct sinkhorn *p, int threads)
     if (took > 6e6) *budget /= 2;
 }
 
-struct sinkhorn_run { const struct fd_transport *t; int64_t first, deadline, bytes; char *problems; int threads; struct sinkhorn_slots slots; };
+struct sinkhorn_run {
+    const struct fd_transport *t;
+    int64_t first, deadline, bytes;         /* bytes: of a problem's part of the workspace */
+    char *problems;
+    int threads;
+    struct sinkhorn_slots slots;
+};
 static void sinkhorn_run(void *context, int64_t begin, int64_t end)
 {
     struct sinkhorn_run *run = context;
@@ -293,7 +302,8 @@ static void sinkhorn_run(void *context, int64_t begin, int64_t end)
         int64_t index = run->first + i;
         if (t->status[index] > FD_RUNNING) continue;
         const double *constants = t->constants + 4 * index;
-        struct sinkhorn p = {.t = t, .index = index, .costs = sinkhorn_costs(t, index), .slots = &run->slots, .inverse = 1.0 / constants[0]};
+        struct sinkhorn p = {.t = t, .index = index, .costs = sinkhorn_costs(t, index), .slots = &run->slots,
+                             .inverse = 1.0 / constants[0]};
         sinkhorn_layout(t, &p, run->problems + i * run->bytes);
         p.padded = p.costs.padded;
         p.tile_rows = fd_pad(fd_ceil(p.costs.n, SINKHORN_TILES), SINKHORN_STEP);

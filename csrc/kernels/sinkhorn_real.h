@@ -285,15 +285,14 @@ static void NAME(end_iteration)(struct sinkhorn *p, int flags)
             target = vd_where_less(none, gamma, vd_exp(vd_fnma(vd_set1(kappa), now, wanted)), vd_zero());
         }
         error = vd_add(error, vd_abs(vd_sub(vd_mul(vd_mul(b, v), total), target)));
-        total = vd_where_less(none, gamma, vd_where_less(vd_zero(), b, total, vd_set1(p->ratio)), vd_set1(p->ratio));   /* dead, massless: v = 1 */
+        vd still = vd_set1(p->ratio);                                                      /* dead and massless columns: v stays 1 */
+        total = vd_where_less(none, gamma, vd_where_less(vd_zero(), b, total, still), still);
         low = vd_min(total, low);
         high = vd_max(total, high);
         vd_store(p->peak + j, total);
     }
-    if (flags & SINKHORN_CAPPED || fd_min_lane_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_lane_double(high) <= SINKHORN_HARD(real))) {
-        NAME(start_columns)(p);
-        return;
-    }
+    int failed = fd_min_lane_double(low) < 1.0 / SINKHORN_HARD(real) || !(fd_max_lane_double(high) <= SINKHORN_HARD(real));
+    if (failed || flags & SINKHORN_CAPPED) { NAME(start_columns)(p); return; }
     sinkhorn_count(p, vd_sum(error));
     if (state->last && state->massless) { NAME(start_columns)(p); return; }
     if (state->last) { NAME(start_evaluation)(p); return; }

@@ -29,8 +29,9 @@ static int64_t transport_rows_workspace(const struct fd_transport *t, int thread
 static void transport_rows(const struct fd_transport *t, int64_t index, int64_t first, int64_t count, int kind, double scale,
                            int64_t width, const void *values, void *out, char *workspace, int threads)
 {
-    struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, 1.0 / t->constants[4 * index], t->constants[4 * index + 2], t->a + index * t->n, t->phi + index * t->n,
-                               NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
+    const double *constants = t->constants + 4 * index;
+    struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, 1.0 / constants[0], constants[2],
+                               t->a + index * t->n, t->phi + index * t->n, NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
     double *gamma = (double *)(workspace + threads * sinkhorn_slot_bytes(t));
     sinkhorn_logs(p.costs.m, t->b + index * t->m, gamma);
     for (int64_t j = 0; j < p.costs.m; j++) gamma[j] += t->gamma[index * t->m + j];

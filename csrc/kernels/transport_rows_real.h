@@ -54,14 +54,13 @@ static void NAME(transport_rows_range)(void *context, int64_t begin, int64_t end
 {
     struct transport_rows *p = context;
     const struct sinkhorn_costs *c = &p->costs;
-    int slot = sinkhorn_take(&p->slots);
+    int slot = sinkhorn_take(&p->slots), over_distance = p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN;
     real *buffer = (real *)(p->slots.base + slot * p->slots.bytes);                        /* (REAL_ROWS, padded) */
     for (int64_t i = begin; i < end; i += REAL_ROWS) {
         int64_t rows = fd_min(REAL_ROWS, end - i), row = p->first + i;
         NAME(cost_rows)(c, row, rows, buffer);
         for (int64_t r = 0; r < rows; r++)
-            NAME(plan_row)(p, p->phi[row + r] + p->log_b + fd_log_double(p->a[row + r]), p->kind == FD_GRADIENT && c->metric == FD_EUCLIDEAN,
-                           buffer + r * c->padded);
+            NAME(plan_row)(p, p->phi[row + r] + p->log_b + fd_log_double(p->a[row + r]), over_distance, buffer + r * c->padded);
         if (p->kind == FD_PLAN)
             for (int64_t r = 0; r < rows; r++)
                 memcpy((real *)p->out + (i + r) * p->t->m, buffer + r * c->padded, (size_t)c->m * sizeof(real));

@@ -350,11 +350,10 @@ class TransportBatch:
         if self.taus != (np.inf, np.inf):
             return
         (cost,) = self.places.values()
-        for problem in np.flatnonzero(self.status == lib.FD_MAX_ITERATIONS):
+        forbids = (cost == np.inf).any((1, 2))
+        for problem in np.flatnonzero((self.status == lib.FD_MAX_ITERATIONS) & forbids):
             n, m = self.sizes[problem]
             allowed = cost[problem % len(cost), :n, :m] < np.inf
-            if allowed.all():
-                continue
             a, b = self.a[problem, :n], self.b[problem, :m]
             order = np.argsort(-np.where(a > 0, self.phi[problem, :n], -np.inf), kind="stable")
             reached = np.where(
