@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels import set_isa
+from fastdistill.kernels import set_isa, transport_batch
+from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.sinkhorn import sinkhorn
 from fastdistill.reference.sinkhorn import sinkhorn as reference_sinkhorn
 
@@ -497,6 +498,115 @@ def test_only_a_permutation_is_allowed(isa, dtype):
     want = np.zeros((20, 20))
     want[range(20), order] = 1 / 20
     np.testing.assert_allclose(got.plan, want, rtol=64 * np.finfo(dtype).eps * 100)
+
+
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("unbalanced", [None, (1.0, 1.0), (np.inf, 1.0), (1.0, np.inf)])
+@pytest.mark.parametrize("iterations", [1, 3, 50])
+def test_light_masses_that_only_meet_light_masses(isa, dtype, unbalanced, iterations):
+    """Their kernel is beyond any scale; they do not count in an error, and have potentials all the same."""
+    for light in (1e-30,) if dtype == np.float32 else (1e-30, 1e-160, 1e-250, 1e-310):
+        masses = np.array([1, light], dtype)
+        cost = np.array([[0.1, np.inf], [np.inf, 0.3]], dtype)
+        settings = {"epsilon": 0.01, "unbalanced": unbalanced, "max_iterations": iterations, "tolerance": 0.0}
+        got, want = (solve(masses, masses, cost, **settings) for solve in (sinkhorn, reference_sinkhorn))
+        unit = np.finfo(dtype).eps
+        for ours, meant in zip(got.potentials, want.potentials, strict=True):
+            np.testing.assert_allclose(ours, meant, rtol=2.0**-46, atol=0.01 * 64 * unit)
+        # Of an exponent near 700, what is left of these.
+        np.testing.assert_allclose(
+            got.plan, want.plan, rtol=128 * unit + 700 * 2.0**-46, atol=float(np.finfo(dtype).tiny)
+        )
+
+
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("unbalanced", [None, (1e-3, 1e-3), (1e-3, 1.0), (1.0, 1e-3), (np.inf, 1e-3)])
+@pytest.mark.parametrize("iterations", [2, 3, 10])
+def test_scales_beyond_the_range_of_the_kernel(isa, dtype, sign, unbalanced, iterations):
+    """Costs of a thousand epsilon, and marginals that follow: e^500 from what is given in one iteration."""
+    cost = (sign * (0.3 + 0.4 * np.random.default_rng(0).random((33, 40)))).astype(dtype)
+    settings = {"epsilon": 1e-3, "unbalanced": unbalanced, "max_iterations": iterations, "tolerance": 0.0}
+    got, want = (solve(None, None, cost, **settings) for solve in (sinkhorn, reference_sinkhorn))
+    # Exponents are of doubles below 1 over epsilon; their exponentials and sums of the dtype (see potential_slack).
+    near = 2 * (2 * iterations + 2) * (8 * 2.0**-53 + 1e-3 * (sum(cost.shape) + 16) * np.finfo(dtype).eps / 2)
+    for ours, meant in zip(got.potentials, want.potentials, strict=True):
+        np.testing.assert_allclose(ours, meant, rtol=0, atol=near)
+
+
+def test_plans_down_to_the_smallest_numbers(isa):
+    """e^-650 is a normal number: it is in the plan."""
+    cost = np.array([[0.0, 650], [650, 0]])
+    got = sinkhorn(None, None, cost, epsilon=1.0)
+    np.testing.assert_allclose(got.plan, np.exp(-cost) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("tau", [1e3, 1e6, 1e10])
+def test_dual_of_a_dear_marginal(isa, tau):
+    """tau (1 - e^(-f / tau)) without its cancellation."""
+    random = np.random.default_rng(1)
+    a, b, cost = random.dirichlet(np.ones(7)), random.dirichlet(np.ones(6)), random.random((7, 6))
+    got = sinkhorn(a, b, cost, epsilon=0.5, unbalanced=tau, tolerance=1e-13)
+    f, g = got.potentials
+    want = -tau * (a @ np.expm1(-f / tau) + b @ np.expm1(-g / tau)) + 0.5 * (1 - got.plan.sum())
+    np.testing.assert_allclose(got.entropic_value, want, rtol=1e-13)
+
+
+def test_workspace_is_not_read_before_it_is_written(isa, monkeypatch):
+    """The same bits from memory full of NaN."""
+    random = np.random.default_rng(6)
+    x, y, cost = random.random((2, 33, 3)), random.random((2, 21, 3)), random.random((2, 33, 21))
+    lengths = np.array([33, 18]), np.array([5, 21])
+
+    def solve():
+        return [
+            bits(sinkhorn(None, None, **given, lengths=lengths, epsilon=0.05, unbalanced=tau, max_iterations=30, history=True))
+            for given in ({"cost": cost}, {"x": x, "y": y})
+            for tau in (None, 0.7)
+        ]  # fmt: skip
+
+    want = solve()
+
+    def poisoned(size):
+        memory = aligned_bytes(size)
+        memory[:] = 255
+        return memory
+
+    monkeypatch.setattr(transport_batch, "aligned_bytes", poisoned)
+    assert solve() == want
+
+
+def test_one_problem_at_a_time_or_all(isa, monkeypatch):
+    """A batch of more workspace than is given at once is solved in parts, and a call of C in slices: the same bits."""
+    cost = np.random.default_rng(6).random((5, 33, 21))
+    want = bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=2))
+    monkeypatch.setattr(transport_batch, "_TOGETHER", 1)
+    for threads in (1, 2):
+        assert bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=threads)) == want
+    monkeypatch.setattr(transport_batch, "_SLICE", 200_000)
+    assert bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=1)) == want
+
+
+@pytest.mark.parametrize("masses", [None, 64.0])
+def test_a_schedule_does_not_see_the_unit_of_mass_or_what_is_beyond(isa, masses):
+    cost = np.random.default_rng(2).random((7, 9))
+    settings = {"epsilon": 1e-3, "epsilon_scaling": 0.5, "max_iterations": 300}
+    want = sinkhorn(None, None, cost, tolerance=1e-4, **settings)
+    if masses is None:
+        wide = np.full((7, 12), 1e200)
+        wide[:, :9] = cost
+        got = sinkhorn(None, None, wide, lengths=(7, 9), tolerance=1e-4, **settings)
+    else:
+        got = sinkhorn(np.full(7, masses / 7), np.full(9, masses / 9), cost, tolerance=64e-4, **settings)
+    assert got.iterations == want.iterations
+
+
+def test_a_column_out_of_reach_counts_twice(isa):
+    """Mass that cannot arrive is missing there and too much elsewhere: half the tolerance of it is tolerated."""
+    cost = np.array([[1.0, np.inf], [0.5, np.inf]])
+    for lost, status in ((0.4, "converged"), (0.7, "infeasible")):
+        b = np.array([1 - lost * 1e-6, lost * 1e-6])
+        assert sinkhorn(None, b, cost, epsilon=0.1, tolerance=1e-6).status == status
 
 
 def test_known_transports(isa):
