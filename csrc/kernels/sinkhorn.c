@@ -43,7 +43,7 @@ struct sinkhorn_tile { double error, value, mass, low, high; int flags; };
 struct sinkhorn_state {
     int phase, last, massless;              /* last: no more iterations, unless the evaluation says so; massless: some columns are, ... */
                                             /* ... which get their potentials at the end */
-    int64_t iterations, row;                /* row: of each tile, where the pass goes on */
+    int64_t iterations, row, tile;          /* rows of each tile from which the pass goes on, and the first tile that has not come to them */
     double goal, error;
     double pairs[2];                        /* that a stretch of passes should have, to take a few milliseconds: of FAST, of others */
 };
@@ -52,7 +52,7 @@ struct sinkhorn {                           /* one problem, as the passes see it
     const struct fd_transport *t;
     struct sinkhorn_state *state;
     struct sinkhorn_costs costs;
-    int64_t index, padded, tile_rows, tiles, begin, end;
+    int64_t index, padded, tile_rows, tiles, begin, end, from, some;    /* rows and tiles of the stretch of a pass that is run */
     _Atomic int stop;                       /* leave the stages that are left */
     double inverse, lambda[2], kappa[2], log_b, ratio, log_ratio;       /* of b's total, and of it over a's */
     const double *a;                        /* (n,) */
@@ -241,14 +241,14 @@ static void sinkhorn_begin(struct sinkhorn *p)
 static int64_t sinkhorn_tasks(void *context, int64_t stage)
 {
     struct sinkhorn *p = context;
-    return atomic_load_explicit(&p->stop, memory_order_relaxed) ? 0 : stage % 2 ? 1 : p->tiles;
+    return atomic_load_explicit(&p->stop, memory_order_relaxed) ? 0 : stage % 2 ? 1 : p->some;
 }
 static void sinkhorn_stage(void *context, int64_t stage, int64_t task)
 {
     struct sinkhorn *p = context;
     if (stage % 2 == 0) {
-        if (p->t->bits == 64) sinkhorn_tile_f64(p, task);
-        else sinkhorn_tile_f32(p, task);
+        if (p->t->bits == 64) sinkhorn_tile_f64(p, p->from + task);
+        else sinkhorn_tile_f32(p, p->from + task);
         return;
     }
     int before = p->state->phase;
@@ -271,16 +271,21 @@ static void sinkhorn_advance(struct sinkhorn *p, int threads)
     double *budget = &state->pairs[!fast], pairs = (double)p->costs.n * (double)p->padded;
     if (pairs * (fast ? 1.0 : 8.0 + (double)p->costs.d) < SINKHORN_SHARED) threads = 1;
     int64_t start = sinkhorn_clock(), passes = (int64_t)fmin(64.0, *budget / pairs), stages = 2 * passes;
+    double done = pairs * (double)passes;
     p->stop = 0;
-    p->begin = state->row;
-    p->end = p->tile_rows;
-    if (passes == 0 || state->row) {
-        int64_t rows = SINKHORN_STEP * (1 + (int64_t)(*budget / pairs * (double)p->tile_rows / SINKHORN_STEP));
-        p->end = fd_min(p->tile_rows, p->begin + rows);
-        stages = p->end == p->tile_rows ? 2 : 1;
+    p->begin = 0, p->end = p->tile_rows, p->from = 0, p->some = p->tiles;
+    if (passes == 0 || state->row || state->tile) {                     /* part of a pass: some rows of all tiles, or the least of some */
+        double steps = *budget / pairs * (double)p->tile_rows / SINKHORN_STEP;
+        p->begin = state->row;
+        p->end = fd_min(p->tile_rows, p->begin + SINKHORN_STEP * (steps < 1.0 ? 1 : (int64_t)steps));
+        p->from = state->tile;
+        int64_t some = steps < 1.0 ? (int64_t)((double)p->tiles * steps) : p->tiles;
+        p->some = fd_min(p->tiles - p->from, some < threads ? threads : some);
+        state->tile = p->from + p->some < p->tiles ? p->from + p->some : 0;
+        if (state->tile == 0) state->row = p->end < p->tile_rows ? p->end : 0;
+        stages = state->tile || state->row ? 1 : 2;
+        done = pairs * (double)(p->end - p->begin) / (double)p->tile_rows * (double)p->some / (double)p->tiles;
     }
-    double done = stages == 2 * passes ? pairs * (double)passes : pairs * (double)(p->end - p->begin) / (double)p->tile_rows;
-    state->row = stages == 1 ? p->end : 0;
     fd_run_stages(threads, stages, sinkhorn_tasks, sinkhorn_stage, NULL, p);
     double took = (double)(sinkhorn_clock() - start);
     if (took < 2e6 && done >= *budget / 2 && *budget < 1e12) *budget *= 2;

@@ -139,6 +139,8 @@ def sinkhorn(
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress must be callable, got {type(progress).__name__}")
     batch = TransportBatch(a, b, cost, x, y, metric, dtype, lengths, unbalanced, threads)
+    if not epsilon <= 1e100 * min(batch.taus):
+        raise ArgumentError(f"unbalanced must be at least 1e-100 of epsilon, {epsilon:g}, got {min(batch.taus):g}")
     batch.start(warm_start.potentials if isinstance(warm_start, Transport) else warm_start, epsilon)
 
     iterations, active, errors = np.zeros(batch.count, np.int64), np.full(batch.count, True), []
@@ -161,13 +163,13 @@ def sinkhorn(
         now = np.maximum(now * (epsilon_scaling or 1.0), epsilon)
     if batch.metric is None:
         batch.look_for_infeasible()
-    return Transport(batch, epsilon, iterations, _joined(errors, iterations) if history else None)
+    return Transport(batch, epsilon, iterations, _joined(errors, iterations, batch.totals[0]) if history else None)
 
 
-def _joined(stages: list[Any], iterations: np.ndarray) -> np.ndarray:
+def _joined(stages: list[Any], iterations: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """The errors of all stages, one after the other: (problems, iterations), NaN after a problem's last."""
     errors = np.full((len(iterations), iterations.max(initial=0)), np.nan)
     for before, done, found in stages:
-        for row, start, count, new in zip(errors, before, done, found, strict=True):
-            row[start : start + count] = new[:count]
+        for row, start, count, new, total in zip(errors, before, done, found, totals, strict=True):
+            row[start : start + count] = total * new[:count]
     return errors

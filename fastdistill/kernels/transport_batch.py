@@ -61,14 +61,13 @@ class TransportBatch:
         self.count = math.prod(self.leading)
         self.sizes = _sizes(lengths, self.leading, self.n, self.m)
         masses = [self._masses("a", a, self.n, 0), self._masses("b", b, self.m, 1)]
-        # In sequence: zeros at the end do not change the rounding.
-        self.totals = np.stack([np.add.accumulate(mass, axis=-1)[:, -1] for mass in masses])
+        self.totals = np.stack([_sum(mass) for mass in masses])
         self._check_totals()
         self.a, self.b = (
             (mass / total[:, None]).astype(self.dtype).astype(np.float64)
             for mass, total in zip(masses, self.totals, strict=True)
         )
-        self.places = {name: self._batch(array) for name, array in places.items()}
+        self.places = {name: self._batch(name, array) for name, array in places.items()}
         self.lengths: dict[str, np.ndarray] = {}  # of points, for the cosine
         if self.metric is not None:
             self._check_points()
@@ -115,17 +114,28 @@ class TransportBatch:
         array = array.reshape((*self.leading, *array.shape[1:]))
         return array if array.ndim else array.item()
 
-    def _batch(self, array: np.ndarray) -> np.ndarray:
+    def _batch(self, name: str, array: np.ndarray) -> np.ndarray:
         """(problems or 1, size, size): what all share stays one."""
         leading, size = array.shape[:-2], array.shape[-2:]
         if math.prod(leading) > 1 and math.prod(leading) != self.count:
             array = np.broadcast_to(array, (*self.leading, *size))
-        return np.ascontiguousarray(array, self.dtype).reshape(-1, *size)
+        with np.errstate(over="ignore"):
+            cast = np.ascontiguousarray(array, self.dtype)
+        if cast.dtype != array.dtype and (np.isinf(cast) & np.isfinite(array)).any():
+            raise ArgumentError(
+                f"{name} holds numbers beyond {self.dtype.name}: up to {np.abs(array[np.isfinite(array)]).max():g}"
+            )
+        return cast.reshape(math.prod(cast.shape[:-2]), *size)
 
     def _check_totals(self) -> None:
+        most = min(1e150, float(np.finfo(self.dtype).max) / 4)  # its square is a number, and the plan one of the dtype
         for name, total in zip("ab", self.totals, strict=True):
             if not (total > 0).all():
                 raise ArgumentError(f"{name} must have mass, got a total of 0{self._where(total <= 0)}")
+            if not (total <= most).all():
+                raise ArgumentError(f"{name} must have a total of {most:g} or less, got {total.max():g}")
+        if (wrong := self.totals.max(0) * 1e-150 > self.totals.min(0)).any():
+            raise ArgumentError(f"totals of a and b must lie within 1e150 of each other{self._where(wrong)}")
         if self.taus != (np.inf, np.inf):
             return
         slack = 1e-8 if self.dtype == np.float64 else 1e-5
@@ -197,7 +207,12 @@ class TransportBatch:
             ) from None
         if np.isnan(g).any() or np.isneginf(g).any():
             raise NotFiniteError("warm_start[1] holds a NaN or -inf")
-        self.gamma, self.epsilon = np.where(np.isposinf(g), -np.inf, g / epsilon), np.full(self.count, epsilon)
+        g = np.where(np.isposinf(g), 0.0, g)  # what reached nothing begins anew
+        if (np.abs(g) > _DIGITS * epsilon).any():
+            raise ArgumentError(
+                f"warm_start[1] must lie within 2^50 epsilon, got {np.abs(g).max():g}, epsilon {epsilon:g}"
+            )
+        self.gamma, self.epsilon = g / epsilon, np.full(self.count, epsilon)
 
     def solve(
         self,
@@ -218,7 +233,7 @@ class TransportBatch:
         self.epsilon = np.where(active, epsilon, self.epsilon)
         self.status[active] = lib.FD_NOT_BEGUN
         iterations, longest = np.zeros(self.count, np.int64), int(most.max(initial=1))
-        errors = np.full((self.count, longest), np.nan) if history else None
+        errors = np.empty((self.count, longest)) if history else None
         constants = self._constants(tolerance)
         native, keep = self.native(
             constants=constants, max_iterations=most, most_iterations=longest, iterations=iterations, errors=errors
@@ -228,7 +243,11 @@ class TransportBatch:
         workspace = aligned_bytes(lib.fd_sinkhorn_workspace(native, together, self.threads))
         for first in range(0, self.count, together):
             these = slice(first, min(first + together, self.count))
-            while lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, self.threads):
+            left = 1
+            while left:
+                left = lib.fd_sinkhorn(
+                    native, first, these.stop - first, pointer(workspace), _SLICE, self.threads
+                )
                 if progress is not None:
                     progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
         del keep
@@ -236,7 +255,7 @@ class TransportBatch:
             raise NotFiniteError(f"cost holds a NaN or -inf{self._where(wrong)}")
         if (wrong := self.status == lib.FD_EPSILON_TOO_SMALL).any():
             self._refuse_epsilon(epsilon, wrong)
-        return iterations, errors if errors is None else errors * self.totals[0][:, None]
+        return iterations, errors
 
     def _refuse_epsilon(self, epsilon: np.ndarray, wrong: np.ndarray) -> None:
         problem = int(np.argmax(wrong))
@@ -305,11 +324,12 @@ class TransportBatch:
             raise ArgumentError(
                 f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
             )
-        width = values.shape[-1]
+        width, leading = values.shape[-1], values.shape[:-2]
+        if not _broadcasts(leading, self.leading):
+            raise ArgumentError(f"values must have leading dimensions that broadcast to {self.leading}, got {leading}")
         turned = np.zeros((self.count, width, -(-self.m // 16) * 16), self.dtype)
-        turned[:, :, : self.m] = (
-            np.broadcast_to(values, (*self.leading, self.m, width)).reshape(-1, self.m, width).swapaxes(1, 2)
-        )
+        wide = np.broadcast_to(values, (*self.leading, self.m, width)).reshape(self.count, self.m, width)
+        turned[:, :, : self.m] = wide.swapaxes(1, 2)
         return self.rows(lib.FD_PRODUCT, (self.n, width), turned)
 
     def pull(self) -> np.ndarray:
@@ -364,12 +384,25 @@ class TransportBatch:
                 self.status[problem] = lib.FD_INFEASIBLE
 
 
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
+
+
+def _sum(masses: np.ndarray) -> np.ndarray:
+    """(problems, n) -> (problems,), in sequence: zeros at the end do not change the rounding."""
+    with np.errstate(over="ignore"):
+        return np.add.accumulate(masses, axis=-1)[:, -1]
+
+
 def _groups(points: np.ndarray) -> np.ndarray:
     """(problems, m, d) -> (problems, m / 16, d, 16), zeros at the end: coordinates in sequence, 16 points in the lanes."""
     count, m, d = points.shape
     padded = np.zeros((count, -(-m // 16) * 16, d), points.dtype)
     padded[:, :m] = points
-    return np.ascontiguousarray(padded.reshape(count, -1, 16, d).swapaxes(2, 3))
+    return np.ascontiguousarray(padded.reshape(count, padded.shape[1] // 16, 16, d).swapaxes(2, 3))
 
 
 def _taus(unbalanced: Any) -> tuple[float, float]:
