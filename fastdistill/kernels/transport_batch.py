@@ -287,7 +287,10 @@ class TransportBatch:
             turned = _groups(y)
             keep.append(turned)
             t.d, t.x, t.y = x.shape[2], pointer(x), pointer(turned)
-            t.x_step, t.y_step = 0 if len(x) == 1 else x[0].size, 0 if len(y) == 1 else turned[0].size
+            t.x_step, t.y_step = (
+                0 if len(x) == 1 else math.prod(x.shape[1:]),
+                0 if len(y) == 1 else math.prod(turned.shape[1:]),
+            )
         t.sizes, t.a, t.b = pointer(self.sizes), pointer(self.a), pointer(self.b)
         t.phi, t.gamma, t.results, t.status = (
             pointer(self.phi),

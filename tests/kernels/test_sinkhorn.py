@@ -286,6 +286,16 @@ def test_masses_and_costs_broadcast(isa, masses, costs, leading):
         np.testing.assert_array_equal(got.plan[item], alone.plan)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_batch_of_nothing(isa, metric):
+    x, y = np.empty((0, 5, 4)), np.empty((0, 3, 4))
+    got = sinkhorn(None, None, x=x, y=y, metric=metric, epsilon=0.1, history=True)
+    assert [part.shape for part in got.gradient] == [x.shape, y.shape] and got.plan.shape == (0, 5, 3)
+    assert got.apply(np.empty((0, 3, 2))).shape == (0, 5, 2)
+    one = sinkhorn(None, None, np.eye(3), epsilon=0.1)
+    assert one.apply(np.empty((3, 0))).shape == one.apply_transpose(np.empty((3, 0))).shape == (3, 0)
+
+
 def test_history_of_a_batch(isa):
     """As long as the slowest problem's; NaN after the end of each."""
     cost = np.random.default_rng(1).random((3, 5, 4)) * [[[0.1]], [[1]], [[3]]]
@@ -590,7 +600,7 @@ def test_one_problem_at_a_time_or_all(isa, monkeypatch):
 @pytest.mark.parametrize("masses", [None, 64.0])
 def test_a_schedule_does_not_see_the_unit_of_mass_or_what_is_beyond(isa, masses):
     cost = np.random.default_rng(2).random((7, 9))
-    settings = {"epsilon": 1e-3, "epsilon_scaling": 0.5, "max_iterations": 300}
+    settings = {"epsilon": 0.05, "epsilon_scaling": 0.5, "max_iterations": 400}
     want = sinkhorn(None, None, cost, tolerance=1e-4, **settings)
     if masses is None:
         wide = np.full((7, 12), 1e200)
@@ -598,7 +608,7 @@ def test_a_schedule_does_not_see_the_unit_of_mass_or_what_is_beyond(isa, masses)
         got = sinkhorn(None, None, wide, lengths=(7, 9), tolerance=1e-4, **settings)
     else:
         got = sinkhorn(np.full(7, masses / 7), np.full(9, masses / 9), cost, tolerance=64e-4, **settings)
-    assert got.iterations == want.iterations
+    assert got.iterations == want.iterations < 400
 
 
 def test_a_column_out_of_reach_counts_twice(isa):
