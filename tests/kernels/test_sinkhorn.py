@@ -835,7 +835,8 @@ def test_progress_is_told(isa):
         progress=lambda iterations, error: told.append((iterations, error)),
     )  # fmt: skip
     assert told and told == sorted(told, key=lambda each: each[0])
-    assert all(error == got.errors[iterations - 1] for iterations, error in told if iterations)
+    assert all(error == got.errors[iterations - 1] for iterations, error in told[:-1] if iterations)
+    assert told[-1] == (got.iterations, got.marginal_error)
 
 
 @pytest.mark.parametrize("name", ["a", "b", "cost", "x", "y"])
@@ -920,3 +921,61 @@ POINTS = {"cost": None, "x": np.ones((3, 4)), "y": np.ones((2, 4))}
 def test_refuses(change, text):
     with pytest.raises((ArgumentError, NotFiniteError), match=text):
         sinkhorn(**({"a": None, "b": None, "cost": COST, "epsilon": 1.0} | change))
+
+
+# Places that random problems seldom reach, each against the reference.
+def test_a_row_that_reaches_only_the_smallest_masses(isa):
+    """Its largest exponent belongs to a mass that the sum hardly sees: another column's mass weighs in from far below."""
+    a, b = np.array([0.5, 0.5]), np.array([1 - 2e-311, 1e-311, 1e-311])
+    cost = np.array([[1.0, 0.0, 0.1], [0.3, 0.6, 0.0]])
+    for iterations in (1, 2, 20):
+        found = sinkhorn(a, b, cost, epsilon=1.0 / 713, max_iterations=iterations, tolerance=0)
+        want = reference_sinkhorn(a, b, cost, epsilon=1.0 / 713, max_iterations=iterations, tolerance=0)
+        np.testing.assert_allclose(found.potentials[0], want.potentials[0], rtol=0, atol=1e-12)
+
+
+def test_large_kappa_does_not_magnify_rounding(isa):
+    """Where epsilon is 1e5 tau, a potential's last digit is 1e-11 of the marginal that it asks for."""
+    generator = np.random.default_rng(5)
+    a, b, cost = generator.random(20), generator.random(30), generator.random((20, 30))
+    found = sinkhorn(
+        a, b, cost, epsilon=1e5, unbalanced=(1.0, 1.0), max_iterations=50, tolerance=1e-12 * a.sum() * b.sum()
+    )
+    assert found.converged
+
+
+def test_a_sum_out_of_range_costs_no_progress(isa):
+    """Scales that jump by more than the kernel holds: potentials reached before the jump are where the log domain goes on."""
+    generator = np.random.default_rng(6)
+    a, b = generator.random(12) ** 30, generator.random(9) ** 30
+    a, b = a / a.sum(), b / b.sum()
+    cost = 40 * generator.random((12, 9)) ** 3
+    for epsilon in (0.05, 0.02):
+        for dtype, close in ((np.float64, 1e-11), (np.float32, 1e-4)):
+            settings = {"epsilon": epsilon, "max_iterations": 60, "tolerance": 0, "history": True}
+            found = sinkhorn(a, b, cost.astype(dtype), **settings)
+            want = reference_sinkhorn(a, b, cost.astype(dtype), **settings)
+            np.testing.assert_allclose(found.errors, want.errors, rtol=0, atol=close)
+
+
+def test_an_infinite_warm_start_begins_anew(isa):
+    cost = np.random.default_rng(7).random((4, 5))
+    found = sinkhorn(None, None, cost, epsilon=0.1, warm_start=(np.zeros(4), np.full(5, np.inf)))
+    assert found.converged
+    np.testing.assert_allclose(found.plan, sinkhorn(None, None, cost, epsilon=0.1).plan, rtol=0, atol=1e-12)
+    with pytest.raises(ArgumentError, match="warm_start"):
+        sinkhorn(None, None, cost, epsilon=0.1, warm_start=(np.zeros(4), np.full(5, 1e308)))
+
+
+def test_totals_and_numbers_beyond_the_dtype_are_refused(isa):
+    cost = np.ones((2, 2), np.float32)
+    with pytest.raises(ArgumentError, match="a must have a total of"):
+        sinkhorn(np.full(2, 1e100), np.full(2, 1e100), cost, epsilon=1.0)
+    with pytest.raises(ArgumentError, match="a must have a total of"):
+        sinkhorn(np.full(2, 1e308), np.full(2, 1e308), cost.astype(np.float64), epsilon=1.0)
+    with pytest.raises(ArgumentError, match="within 1e150"):
+        sinkhorn(np.full(2, 1e-290), np.full(2, 1.0), cost, epsilon=1.0, unbalanced=1.0)
+    with pytest.raises(ArgumentError, match="beyond float32"):
+        sinkhorn(None, None, np.full((2, 2), 1e100), epsilon=1.0, dtype=np.float32)
+    with pytest.raises(ArgumentError, match="unbalanced must be at least"):
+        sinkhorn(None, None, cost, epsilon=1.0, unbalanced=1e-200)
