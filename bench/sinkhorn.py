@@ -39,6 +39,7 @@ SMALL, SMALL_EPSILON, MANY = 512, 1e-3, 500  # size, epsilon / median cost, iter
 BATCH, SIDE = 1024, 32
 CLOUDS, DIMENSION, FEW = (5_000, 20_000), 16, 5  # points, and iterations over them
 SINKD_ROWS, SINKD_VOCAB = 64, 32_000
+PAUSE = 0.25  # seconds before a turn: the threads of OpenBLAS spin for some 2^28 cycles after a call
 SLOW = 3  # most turns of what takes seconds
 MOST_MEGABYTES = 100  # of a solver over points, beyond what the process held before
 
@@ -146,7 +147,9 @@ class Bench:
         cells    by name, what else stands in the line
         work     of the first: bytes that it has to read, multiply-adds that it has to do
         """
-        seconds = measure({name: Timer(call) for name, call in calls.items()}, repetitions)
+        seconds = measure(
+            {name: Timer(call) for name, call in calls.items()}, repetitions, PAUSE if len(calls) > 1 else 0.0
+        )
         first, *others = seconds
         for name, taken in seconds.items():
             row: dict[str, Any] = {"case": case, "by": name, "milliseconds": taken * 1e3, **(cells or {}).get(name, {})}

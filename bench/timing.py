@@ -113,6 +113,6 @@ class Timer:
         return max(time.perf_counter() - started, 1e-9) / calls
 
 
-def measure(timers: Mapping[str, Timer], repetitions: int) -> dict[str, Samples]:
-    """Seconds a call of each."""
-    return {name: Samples.of(seconds) for name, seconds in interleave(timers, repetitions).items()}
+def measure(timers: Mapping[str, Timer], repetitions: int, pause: float = 0.0) -> dict[str, Samples]:
+    """Seconds a call of each; pause as in `interleave`."""
+    return {name: Samples.of(seconds) for name, seconds in interleave(timers, repetitions, pause).items()}
