@@ -84,7 +84,7 @@ enum fd_transport_status {
 };
 struct fd_transport {                       /* problems of one shape or smaller; a real is a float or a double */
     int32_t bits, metric;                   /* of a real: 32 or 64; enum fd_metric */
-    int64_t problems, n, m, d;
+    int64_t n, m, d;
     const void *cost;                       /* (n, m) of reals, or NULL; this far from one problem to the next, 0: they share it: */
     const void *x, *y;                      /* (n, d), (m padded to 16 / 16, d, 16) of reals, or NULL */
     int64_t cost_step, x_step, y_step;

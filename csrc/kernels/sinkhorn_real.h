@@ -257,7 +257,7 @@ static void NAME(absorb_columns)(struct sinkhorn *p)
 static void NAME(start_evaluation)(struct sinkhorn *p)
 {
     sinkhorn_absorb(p->costs.n, p->kappa[0], p->phi, p->u, p->fresh_phi);
-    NAME(absorb_columns)(p);
+    sinkhorn_absorb(p->costs.m, p->kappa[1], p->gamma, p->v, p->fresh_gamma);
     if (p->kappa[0] == 0.0 && p->kappa[1] == 0.0) sinkhorn_set_gauge(p);
     NAME(set_weights)(p);
     p->state->phase = SINKHORN_EVALUATE;

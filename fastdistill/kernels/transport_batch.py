@@ -245,9 +245,7 @@ class TransportBatch:
             these = slice(first, min(first + together, self.count))
             left = 1
             while left:
-                left = lib.fd_sinkhorn(
-                    native, first, these.stop - first, pointer(workspace), _SLICE, self.threads
-                )
+                left = lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, self.threads)
                 if progress is not None:
                     progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
         del keep
@@ -277,7 +275,7 @@ class TransportBatch:
             8 * self.dtype.itemsize,
             lib.FD_GIVEN if self.metric is None else METRICS[self.metric],
         )
-        t.problems, t.n, t.m = self.count, self.n, self.m
+        t.n, t.m = self.n, self.m
         t.tau = self.taus
         if self.metric is None:
             (cost,) = self.places.values()
@@ -349,14 +347,9 @@ class TransportBatch:
         """The same with rows and columns exchanged, for what is asked of the transposed plan."""
         other = object.__new__(TransportBatch)
         other.__dict__.update(self.__dict__)
-        other.n, other.m, other.a, other.b, other.phi, other.gamma = (
-            self.m,
-            self.n,
-            self.b,
-            self.a,
-            self.gamma,
-            self.phi,
-        )
+        other.n, other.m = self.m, self.n
+        other.a, other.b = self.b, self.a
+        other.phi, other.gamma = self.gamma, self.phi
         other.sizes, other.taus = np.ascontiguousarray(self.sizes[:, ::-1]), self.taus[::-1]
         if self.metric is None:
             other.places = {"cost": np.ascontiguousarray(self.places["cost"].swapaxes(1, 2))}
@@ -379,9 +372,8 @@ class TransportBatch:
             allowed = cost[problem % len(cost), :n, :m] < np.inf
             a, b = self.a[problem, :n], self.b[problem, :m]
             order = np.argsort(-np.where(a > 0, self.phi[problem, :n], -np.inf), kind="stable")
-            reached = np.where(
-                allowed[order].any(0), allowed[order].argmax(0), n
-            )  # the first row that may reach a column
+            row = allowed[order].argmax(0)  # the first that may reach a column
+            reached = np.where(allowed[order].any(0), row, n)
             there = np.cumsum(np.bincount(reached, b, n + 1))[:n]
             if (np.cumsum(a[order]) > there + (1e-9 if self.dtype == np.float64 else 1e-5)).any():
                 self.status[problem] = lib.FD_INFEASIBLE

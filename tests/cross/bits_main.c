@@ -360,7 +360,7 @@ static uint32_t hash_sinkhorn(void)                      /* costs and points, ba
         for (int i = 0; i < N; i++) a[i] = i == 5 ? 0.0 : 1.0 / 64;      /* exact in floats */
         for (int j = 0; j < M; j++) b[j] = j < 5 ? 0.0 : 1.0 / 32;
         struct fd_transport t = {
-            .bits = bits, .metric = metric, .problems = 1, .n = N, .m = M, .d = D, .cost = random_reals(bits, N * M, 2.0f),
+            .bits = bits, .metric = metric, .n = N, .m = M, .d = D, .cost = random_reals(bits, N * M, 2.0f),
             .x = random_reals(bits, N * D, 1.0f), .y = random_reals(bits, PADDED * D, 1.0f), .sizes = sizes, .a = a, .b = b,
             .tau = {tau, tau}, .constants = constants, .max_iterations = &most, .most_iterations = most, .phi = phi, .gamma = gamma,
             .results = results, .iterations = &iterations, .status = &status};
