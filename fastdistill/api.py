@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill import __version__
+from fastdistill.arguments import check_array, check_integer, check_integers
 from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
@@ -28,7 +29,6 @@ from fastdistill.decode.unmask import FillsMasks, Unmask
 from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels import isa
-from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.models import Plan, plan_for
 from fastdistill.runtime.network import Network

@@ -18,6 +18,9 @@ PACKAGE = ROOT / "fastdistill"
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
     "errors",
+    "messages",
+    "files",
+    "arguments",
     "user_cache",
     "embedded",
     "reference",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fastdistill.errors import CheckpointError
-
-# Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
-MAX_JSON_BYTES = 100_000_000
+from fastdistill.files import read_json
+from fastdistill.messages import short
 
 
 class Section:
@@ -121,7 +119,7 @@ class Config(Section):
 
 def read_config(path: Path) -> Config:
     """The Config of a file. Raises CheckpointError."""
-    return Config(parse_json(read_file(path), str(path)), str(path))
+    return Config(read_json(path), str(path))
 
 
 def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> frozenset[int]:
@@ -133,55 +131,3 @@ def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> froze
         else:
             ids.add(source.integer("eos_token_id", default=None))
     return frozenset(ids - {None})
-
-
-def parse_json(data: bytes, source: str) -> dict[str, Any]:
-    """One JSON object, as RFC 8259 has it: UTF-8, no name twice in an object, every number finite.
-
-    Raises CheckpointError that names the source.
-    """
-    try:
-        value = json.loads(
-            data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
-        )
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{source}: is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{source}: must be a JSON object, found {short(value)}")
-    return value
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of a file, at most MAX_JSON_BYTES. Raises CheckpointError."""
-    if not path.is_file():  # opening a pipe would wait for its writer
-        raise CheckpointError(f"{path}: there is no such file")
-    try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: has {size} bytes; expected at most {MAX_JSON_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def short(value: object) -> str:
-    """A value from a file in a message: one line, whatever it is."""
-    if isinstance(value, (list, dict)):
-        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for name, item in pairs:
-        if name in value:
-            raise ValueError(f"{short(name)} comes twice in one object")
-        value[name] = item
-    return value
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{short(text)} is not a finite number")
-    return number

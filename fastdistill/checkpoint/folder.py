@@ -16,10 +16,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastdistill.checkpoint.config import Config, Section, parse_json, read_config, read_file, short
+from fastdistill.checkpoint.config import Config, Section, read_config
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.files import read_json
+from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
 
@@ -70,7 +72,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(f"{folder}: there is no such folder")
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
-        generation_config = parse_json(read_file(path), str(path)) if path.exists() else {}
+        generation_config = read_json(path) if path.exists() else {}
         return Checkpoint(folder, config, generation_config, _tensors(config, _read_arrays(folder)))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
@@ -162,7 +164,7 @@ def _read_arrays(folder: Path) -> dict[str, Stored]:
 
 def _read_shards(folder: Path) -> dict[str, Stored]:
     path = folder / INDEX
-    places = Section(parse_json(read_file(path), str(path)), str(path)).section("weight_map").raw
+    places = Section(read_json(path), str(path)).section("weight_map").raw
     for name, file in places.items():
         # A plain name: nothing outside the folder, nothing that the file system cannot spell.
         if (

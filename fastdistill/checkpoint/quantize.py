@@ -10,10 +10,10 @@ from types import EllipsisType
 
 import numpy as np
 
-from fastdistill.checkpoint.config import read_file
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.files import read_file
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.checkpoint.config import MAX_JSON_BYTES, parse_json, short
 from fastdistill.errors import CheckpointError
+from fastdistill.files import MAX_JSON_BYTES, parse_json
+from fastdistill.messages import short
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1", "C64": "<c8",

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_flag, check_integer, check_number
 from fastdistill.decode.blocks import Blocks
 from fastdistill.decode.chance import INITIAL, uniforms
 from fastdistill.decode.costs import Costs, check_costs
@@ -24,7 +25,6 @@ from fastdistill.decode.pace import Pace
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_flag, check_integer, check_number
 from fastdistill.kernels.jacobi_step import jacobi_step
 from fastdistill.kernels.ngram_pool import NgramPool
 from fastdistill.kernels.verify_tree import Verified

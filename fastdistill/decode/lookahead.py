@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_flag, check_integer
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.decode.jacobi import ASLEEP, AWAKE, INITS, check_choice, check_pool, continuations, initial
@@ -22,7 +23,6 @@ from fastdistill.decode.pace import FADING, MEMORY, Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_flag, check_integer
 from fastdistill.kernels.lookahead_layout import lookahead_layout
 from fastdistill.kernels.ngram_pool import NgramPool
 

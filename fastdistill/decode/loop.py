@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_integers
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
-from fastdistill.kernels.boundary import check_integer, check_integers
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastdistill.arguments import check_integer
 from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.tree_layout import tree_layout
 from fastdistill.kernels.verify_tree import RULES, Verified, verify_tree

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integer
 
 _SLACK = 1e-6  # by which a row's sum may exceed 1: roundings of measured rates
 

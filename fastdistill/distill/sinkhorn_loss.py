@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import (
     distance_gradient,
@@ -15,7 +16,6 @@ from fastdistill.kernels import (
     softmax_gradient,
     unrolled_sinkhorn,
 )
-from fastdistill.kernels.boundary import check_array, check_number
 from fastdistill.kernels.points import check_real
 from fastdistill.kernels.threads import check_threads
 

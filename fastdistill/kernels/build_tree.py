@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_array, check_integer, lib, pointer
+from fastdistill.kernels.boundary import lib, pointer
 
 
 class BuiltTree(NamedTuple):

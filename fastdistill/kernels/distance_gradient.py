@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, lib, pointer
+from fastdistill.arguments import check_array
+from fastdistill.kernels.boundary import lib, pointer
 from fastdistill.kernels.pairwise_distance import pairwise_distance
 from fastdistill.kernels.points import METRICS, bits, check_finite, check_points, pieces, unit_points
 from fastdistill.kernels.threads import check_threads

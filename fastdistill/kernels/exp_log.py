@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+from fastdistill.arguments import check_array
+from fastdistill.kernels.boundary import check_status, lib, pointer
 from fastdistill.kernels.points import bits, check_real
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, check_integer, lib, pointer
+from fastdistill.arguments import check_array, check_integer
+from fastdistill.kernels.boundary import lib, pointer
 
 MOST_MATCHES = 16
 

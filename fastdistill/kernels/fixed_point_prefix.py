@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, lib, pointer
+from fastdistill.arguments import check_array
+from fastdistill.kernels.boundary import lib, pointer
 
 
 def fixed_point_prefix(previous: np.ndarray, current: np.ndarray) -> np.ndarray | np.int32:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, check_integer, check_status, ffi, lib, pointer
+from fastdistill.arguments import check_array, check_integer
+from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
 
 
 def gumbel_noise(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import aligned_bytes, check_array, check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, check_status, ffi, lib, pointer
 from fastdistill.kernels.threads import check_threads
 
 FORMATS = {"f32": lib.FD_F32, "f16": lib.FD_F16, "bf16": lib.FD_BF16, "q8": lib.FD_Q8, "q4": lib.FD_Q4}

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import aligned_bytes, check_array, check_integer, check_integers, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
 
 _FIRST_TOKEN, _LAST_TOKEN = -(2**31), 2**31 - 1
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_array, lib, pointer
+from fastdistill.kernels.boundary import lib, pointer
 from fastdistill.kernels.isa import isa
 
 METRICS = {

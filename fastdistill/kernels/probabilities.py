@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+from fastdistill.arguments import check_array
+from fastdistill.kernels.boundary import check_status, lib, pointer
 from fastdistill.kernels.sample import Sampler, Sampling
 
 

@@ -6,8 +6,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_array, check_number, ffi, lib, pointer
+from fastdistill.kernels.boundary import ffi, lib, pointer
 
 _FLOAT = np.finfo(np.float32)
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_status, lib, pointer
+from fastdistill.kernels.boundary import check_status, lib, pointer
 from fastdistill.kernels.threads import check_threads
 
 

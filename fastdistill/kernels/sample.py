@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_array, check_integer, check_number, check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
 from fastdistill.kernels.threads import check_threads
 
 _FLOAT = np.finfo(np.float32)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_flag, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_flag, check_integer, check_number, lib
+from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.threads import check_threads
 from fastdistill.kernels.transport_batch import TransportBatch
 

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_number, check_status, lib, pointer
+from fastdistill.kernels.boundary import check_status, lib, pointer
 from fastdistill.kernels.points import bits, check_real
 from fastdistill.kernels.threads import check_threads
 

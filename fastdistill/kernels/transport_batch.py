@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import aligned_bytes, check_number, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
 from fastdistill.kernels.points import METRICS, check_real, unit_points
 
 _SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integer, check_number, ffi, lib, pointer
+from fastdistill.kernels.boundary import ffi, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.threads import check_threads
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer, check_number, ffi, lib, pointer
+from fastdistill.kernels.boundary import ffi, lib, pointer
 from fastdistill.kernels.points import check_finite, check_real, terms_of_a_call
 from fastdistill.kernels.threads import check_threads
 

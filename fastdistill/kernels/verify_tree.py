@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integer, check_number, check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
 from fastdistill.kernels.residual_distribution import refuse_entries
 
 RULES = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.row_statistics import row_statistics
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import DRAW, check_array
+from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.read import Read, Rows, check_read, draw, draws_in_head, needs_logits

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer, check_integers
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integers
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
-from fastdistill.kernels.boundary import check_array, check_integer, check_integers
 from fastdistill.kernels.sample import sample_workspace
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache

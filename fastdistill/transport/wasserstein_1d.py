@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_array, check_number
 
 
 def wasserstein_1d(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integers
 from fastdistill.kernels.sample import Sampler
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_integer
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.boundary import check_integer
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_integers, check_number
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.boundary import check_integers, check_number
 from fastdistill.kernels.build_tree import build_tree
 from fastdistill.kernels.expand_tree import expand_tree
 from fastdistill.runtime.read import Read, Rows

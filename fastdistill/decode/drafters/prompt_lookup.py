@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from fastdistill.arguments import check_integer
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest, merged
-from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.find_matches import MOST_MATCHES, find_matches
 
 MOST_MATCH = 1023

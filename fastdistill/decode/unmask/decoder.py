@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from fastdistill.arguments import check_flag, check_integer, check_number
 from fastdistill.decode.chance import ORDER, uniforms
 from fastdistill.decode.request import Request
 from fastdistill.decode.unmask.remasking import Block, Remask, Revise, RunningConfidence, check_remask
@@ -22,7 +23,6 @@ from fastdistill.decode.unmask.rules import Rule, Schedule, Step, Threshold
 from fastdistill.decode.unmask.trace import Trace, TraceStep
 from fastdistill.decode.unmask.views import View, block_view, full_view
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.boundary import check_flag, check_integer, check_number
 from fastdistill.kernels.draft_and_verify import draft_and_verify
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.unmask_select import unmask_select

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_array, check_integer, check_number
 from fastdistill.kernels.linear import PackedWeight
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer, check_number
 from fastdistill.kernels.unmask_select import UnmaskRule, unmask_select
 
 _LEAST_SURE = UnmaskRule("given")

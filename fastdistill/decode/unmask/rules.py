@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_integers, check_number
 from fastdistill.decode.unmask.learned_filter import LearnedFilter
 from fastdistill.decode.unmask.schedules import KINDS, quotas_of_blocks
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer, check_integers, check_number
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.unmask_select import UnmaskRule
 

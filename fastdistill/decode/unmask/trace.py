@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastdistill.arguments import check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_integer
 from fastdistill.kernels.lookahead_layout import printable
 
 SHADES = "░▒▓█"  # of a quarter of the probabilities each
