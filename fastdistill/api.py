@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
-from fastdistill.decode.loop import Generation, Text, prepare_session, write
+from fastdistill.decode.loop import Generation, Text, prepare_session, unless_failed, write, written
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.unmask import FillsMasks, Unmask
 from fastdistill.embedded import embedded_folder
@@ -149,6 +149,16 @@ class Model:
         """A new, empty sequence: see `Network.session`."""
         return self.network.session(capacity, max_rows, cache, taps)
 
+    def load_session(
+        self,
+        path: str | os.PathLike[str],
+        capacity: int | None = None,
+        max_rows: int = 256,
+        taps: Iterable[str] = (),
+    ) -> Session:
+        """The sequence that `Session.save` has written to a file: see `Network.load_session`."""
+        return self.network.load_session(path, capacity, max_rows, taps)
+
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does."""
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
@@ -189,19 +199,16 @@ class Model:
         decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a
                             masked diffusion model Unmask()
 
-        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
+        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError.  A text of a list fails alone: when the
+                others are finished, PartialError holds every Generation, with `error` where one failed; where all did, what the
+                first one raised
         """
         prompts = _prompts(prompt)
-        if prompts is None:
-            return _finished([self._text(prompt, *arguments, **options)])[0]
-        if options.get("session") is not None:
+        if prompts is not None and options.get("session") is not None:
             raise ArgumentError("session serves one prompt, got a list")
-        results: list[Generation] = []
-        for start in range(0, len(prompts), MOST_TOGETHER):
-            some = prompts[start : start + MOST_TOGETHER]
-            shared = options | {"_together": len(some)}
-            results += _finished([self._text(one, *arguments, **shared) for one in some])
-        return results
+        begin = [partial(self._text, one, *arguments, **options) for one in ([prompt] if prompts is None else prompts)]
+        generations = unless_failed(written(begin, MOST_TOGETHER))
+        return generations[0] if prompts is None else generations
 
     def stream(self, prompt: Prompt, *arguments: Any, **options: Any) -> Generator[str, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
@@ -215,7 +222,10 @@ class Model:
     def _stream(self, text: Text) -> Generator[str, None, Generation]:
         for _, piece in write([text]):
             yield piece
-        return text.result
+        try:
+            return unless_failed([text.result])[0]
+        finally:
+            del text  # an error holds this frame
 
     def _text(
         self,
@@ -235,7 +245,6 @@ class Model:
         logprobs: int = 0,
         session: Session | None = None,
         decoder: Decoder | str | None = None,
-        _together: int = 1,
     ) -> Text:
         if isinstance(prompt, str):
             prompt = self.tokenizer.encode(prompt)
@@ -294,13 +303,12 @@ class Model:
             max_tokens,
             ends,
             logprobs,
-            _together,
             lambda: self.costs,
         )
         return Text(session, request, decoder, stream)
 
     # The options have one home; help() shows them where they are given.
-    _options = tuple(option for name, option in inspect.signature(_text).parameters.items() if name != "_together")
+    _options = tuple(inspect.signature(_text).parameters.values())
     generate.__signature__ = inspect.Signature(_options, return_annotation=Generation)  # type: ignore[attr-defined]
     stream.__signature__ = inspect.Signature(_options, return_annotation=Generator)  # type: ignore[attr-defined]
 
@@ -361,12 +369,6 @@ def _processor() -> str:
             if line.startswith(("model name", "Model")):
                 return line
     return platform.processor()
-
-
-def _finished(texts: list[Text]) -> list[Generation]:
-    for _ in write(texts):
-        pass
-    return [text.result for text in texts]
 
 
 def _prompts(prompt: Any) -> list[Any] | None:

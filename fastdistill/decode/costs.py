@@ -97,6 +97,8 @@ def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
     with suppress(OSError, ValueError):
         return Costs.from_dict(json.loads(file.read_text("utf-8")))
     costs = measure()
+    if costs == UNKNOWN:
+        return costs
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(f".{file.name}.{os.getpid()}")
@@ -106,7 +108,7 @@ def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
 
 
 def measure_costs(make_session: Callable[[int, int], Any], most_positions: int = 1 << 20) -> Costs:
-    """Time forwards over a short and a longer context: the least of a few, in turns.
+    """Time forwards over a short and a longer context: the least of a few, in turns.  UNKNOWN where the clock stands still.
 
     make_session    (capacity, max_rows) -> an empty session
     most_positions  that its sessions can have
@@ -131,5 +133,7 @@ def measure_costs(make_session: Callable[[int, int], Any], most_positions: int =
                     session.truncate(context)
                     if repetition:  # the first one warms up
                         found[at] = min(found[at], taken)
+        if not ((found > 0) & (found < np.inf)).all():
+            return UNKNOWN
         seconds.append(tuple(found.tolist()))
     return Costs(tuple(rows), (near, far), (seconds[0], seconds[1]))

@@ -37,12 +37,17 @@ class KVCache:
             self.array = mapped_bytes(size).view(self.dtype)
         except MemoryError:
             raise CapacityError(
-                f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
+                f"no memory for a cache of {slots} tokens ({size / 1e6:,.0f} MB); give the session a smaller capacity"
             ) from None
         planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
         self.row_bytes = self.slot_bytes(plan, dtype) // plan.num_layers  # of a token in one layer
         self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
         self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
+
+    @property
+    def format(self) -> str:
+        """The name of its type: f16 or f32."""
+        return "f16" if self.dtype == np.float16 else "f32"
 
     @staticmethod
     def slot_bytes(plan: Plan, dtype: str) -> int:

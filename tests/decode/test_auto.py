@@ -201,7 +201,11 @@ def test_a_text_among_others_pays_for_its_part_of_shared_rows():
     """Where a forward of several texts costs what its rows cost, a guess of one text is as dear as a token of another."""
     draft = Draft(list(range(7)), kinds=np.full(7, 5, np.int32))
     assert len(Pace(REAL, PRIORS).choose(draft, 0)) == 7
-    assert len(Pace(REAL, PRIORS, together=16).choose(draft, 0)) <= 1
+    among = Pace(REAL, PRIORS)
+    among.shared_by(16)
+    assert len(among.choose(draft, 0)) <= 1
+    among.shared_by(1)  # the others have ended
+    assert len(among.choose(draft, 0)) == 7
 
 
 def test_guesses_that_cannot_be_left_out_are_refused():

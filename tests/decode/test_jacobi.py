@@ -488,8 +488,12 @@ def test_what_a_first_window_may_cost_leaves_enough_for_a_second_round():
 
 
 def test_texts_that_share_forwards_guess_less():
-    lengths = [JacobiPace(FEW, JACOBI_PRIORS, together).window(10, 64) for together in (1, 16)]
-    assert lengths[0] > lengths[1]
+    alone, among = JacobiPace(FEW, JACOBI_PRIORS), JacobiPace(FEW, JACOBI_PRIORS)
+    among.shared_by(16)
+    length = alone.window(10, 64)
+    assert length > among.window(10, 64)
+    among.shared_by(1)  # the others have ended
+    assert among.window(10, 64) == length
 
 
 FEW = Costs((1, 8, 16), (0, 100), 2 * ((1.0, 1.1, 8.0),))  # rows are free up to eight
