@@ -70,10 +70,11 @@ class KVCache:
         return keys, np.moveaxis(self._values[layers][..., slots, :], -2, 0)
 
     def write(self, layers: int | slice, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-        """Put there what `read` gives, or its first numbers of each head."""
-        width = keys.shape[-1]
-        self._keys[layers][..., slots // LANES, :width, slots % LANES] = keys
-        self._values[layers][..., slots, :width] = np.moveaxis(values, 0, -2)
+        """Put there what `read` gives, or its first numbers of each head; the others are zeros then, for C multiplies them too."""
+        width, (tile, lane) = keys.shape[-1], np.divmod(slots, LANES)
+        self._keys[layers][..., tile, :width, lane], self._keys[layers][..., tile, width:, lane] = keys, 0
+        values = np.moveaxis(values, 0, -2)
+        self._values[layers][..., slots, :width], self._values[layers][..., slots, width:] = values, 0
 
     def copy_from(self, other: KVCache, slots: int) -> None:
         """The first `slots` slots of another cache of the same model."""

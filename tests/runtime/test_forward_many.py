@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 import weakref
@@ -239,12 +240,10 @@ def test_errors_keep_no_session_alive(wrong):
         for others, give in ((1, True), (0, False), (1, False)):
             sessions = [setting.session() for _ in range(1 + others)]
             dead = [weakref.ref(session) for session in sessions]
-            try:
+            with contextlib.suppress(ArgumentError, CapacityError, NotFiniteError, PartialError):
                 kept += forward_many(
                     [(sessions[0], wrong), *((session, dict(tokens=[1])) for session in sessions[1:])], give
                 )
-            except (ArgumentError, CapacityError, NotFiniteError, PartialError):
-                pass
             del sessions
             assert [session() for session in dead] == [None] * (1 + others)
     finally:
