@@ -139,7 +139,7 @@ def _hides(replace: Any, length: int) -> tuple[int, int]:
 
 def check_pair(name: str, form: str, value: Any) -> tuple[Any, Any]:
     """The two of a tuple, a list or an array."""
-    if not isinstance(value, (tuple, list, np.ndarray)) or len(np.shape(value)) != 1 or len(value) != 2:
+    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
         raise ArgumentError(f"{name} must be {form}, got {short(value)}")
     return value[0], value[1]
 
