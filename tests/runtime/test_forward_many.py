@@ -221,6 +221,32 @@ def test_what_failed_is_raised_when_the_others_have_run(wrong, error):
         assert_rows(session.forward([2], read=LOGITS), setting.oracle.rows([2]))
 
 
+@pytest.mark.parametrize("where", range(3))
+@pytest.mark.parametrize("arguments", [dict(), dict(parents=[-1]), dict(layers=(0, 1))])
+def test_who_is_not_finite_in_a_shared_pass_fails_alone(isa, monkeypatch, where, arguments):
+    setting, passes, run = Setting("plain", "f32"), [], NativeExecutor.run
+    rows = [np.full((1, 64), number + 1, np.float32) for number in range(3)]
+    alone = [setting.session().forward(inputs={"embedding": one}, **arguments, read=LOGITS).copy() for one in rows]
+    rows[where] = rows[where] * np.nan
+    sessions = [setting.session() for _ in rows]
+    monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
+    results = forward_many(
+        [(s, dict(arguments, inputs={"embedding": one}, read=LOGITS)) for s, one in zip(sessions, rows, strict=True)],
+        return_errors=True,
+    )
+    assert passes == [3, 1, 1, 1]
+    for number, (result, session) in enumerate(zip(results, sessions, strict=True)):
+        if number == where:
+            assert (
+                type(result) is NotFiniteError
+                and "row 0" in str(result)
+                and (session.length, session.pending) == (0, 0)
+            )
+        else:
+            assert_same(result, alone[number])
+            assert session.length + session.pending == 1
+
+
 def test_a_session_that_is_busy_fails_alone():
     setting, busy = Setting("plain", "q8"), Setting("plain", "q8").session()
     with busy.entered():
