@@ -289,6 +289,15 @@ def test_a_clock_that_stands_still_changes_no_text(monkeypatch, tmp_path, clock,
     assert result.stats.tokens_per_second >= 0
 
 
+@pytest.mark.parametrize("took", [0.0, -1.0, float("nan"), float("inf")])
+def test_rounds_that_took_no_time_say_nothing_of_costs(took):
+    pace = Pace(REAL, PRIORS, live=True)
+    pace._seconds = [1.0, 1.0]
+    for guesses in (0, 1) * 9:
+        pace.timed(guesses, took)
+    assert pace.seconds(np.array([0, 3]), 0) == Pace(REAL, PRIORS).seconds(np.array([0, 3]), 0)
+
+
 def setting_sessions(setting):
     return lambda capacity, max_rows: setting.session(capacity, max_rows=max_rows)
 

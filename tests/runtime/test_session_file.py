@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,6 +149,7 @@ def test_the_file_holds_nothing_that_was_forgotten(tmp_path):
         lambda: changed(rope_theta=20000.0),
         lambda: changed(rms_norm_eps=1e-6),
         lambda: changed(touch=True),
+        lambda: changed(far=True),
     ],
 )
 def test_another_model_is_refused(tmp_path, other):
@@ -158,9 +160,18 @@ def test_another_model_is_refused(tmp_path, other):
         other().load_session(tmp_path / "s")
 
 
-def changed(touch=False, **changes) -> Network:
-    """The plain model with another setting, or one weight of its last layer one step away."""
+def changed(touch=False, far=False, **changes) -> Network:
+    """The plain model with another setting, or one weight of its last layer one step away, or a frequency that no near position shows."""
     plan = plan_for(config("plain", **changes))
+    if far:
+        ops = []
+        for op in plan.ops:
+            constants = dict(op.constants)
+            if op.kind == "rotary":
+                constants["inverse_frequencies"] = constants["inverse_frequencies"].copy()
+                constants["inverse_frequencies"][-1] *= 1 + 2**-20
+            ops.append(replace(op, constants=constants))
+        plan = replace(plan, ops=tuple(ops))
     made = tensors(plan, format="q8")
     if touch:
         made["model.layers.1.mlp.down_proj.weight"].data[-1, 3] ^= 1
