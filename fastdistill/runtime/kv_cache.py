@@ -37,7 +37,7 @@ class KVCache:
             self.array = mapped_bytes(size).view(self.dtype)
         except MemoryError:
             raise CapacityError(
-                f"no memory for a cache of {slots} tokens ({size / 1e6:,.0f} MB); give the session a smaller capacity"
+                f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
             ) from None
         planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
         self.row_bytes = self.slot_bytes(plan, dtype) // plan.num_layers  # of a token in one layer
