@@ -878,7 +878,9 @@ def test_ctrl_c_while_the_program_is_imported_ends_quietly(tmp_path):
 
 def test_an_ignored_interrupt_stays_ignored(model):
     """As of what a shell's script runs in the background."""
-    process = start("generate", model, "the", "--max-tokens", 300, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    process = start(
+        "generate", model, "the", "--max-tokens", 300, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)

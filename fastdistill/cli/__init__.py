@@ -84,10 +84,10 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _open_streams() -> None:
     """Let streams that the caller has closed lead nowhere: the next file that is opened would take their number, and what is printed."""
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-            setattr(sys, name, open(nowhere, mode, closefd=False))
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

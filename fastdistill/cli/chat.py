@@ -57,7 +57,9 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
     usual = "the model's, by its generation_config.json, else "
-    add_writing_options(parser, _MAX_TOKENS, temperature=f"{usual}{_TEMPERATURE}", top_k=f"{usual}0", top_p=f"{usual}1.0")
+    add_writing_options(
+        parser, _MAX_TOKENS, temperature=f"{usual}{_TEMPERATURE}", top_k=f"{usual}0", top_p=f"{usual}1.0"
+    )
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
@@ -148,7 +150,10 @@ class Conversation:
 
         prompt = self._model.chat_prompt(messages)
         answer = None
-        with _Stoppable(self._decoder, stoppable) as decoder, suppress(Stopped, *([KeyboardInterrupt] if stoppable else [])):
+        with (
+            _Stoppable(self._decoder, stoppable) as decoder,
+            suppress(Stopped, *([KeyboardInterrupt] if stoppable else [])),
+        ):
             answer = write_answer(self._model, prompt, keep, session=self._session, decoder=decoder, **self._options)
             if watcher is not None:
                 show(watcher.rest(answer.generation))

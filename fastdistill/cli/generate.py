@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdistill.cli.accepted import colours
-from fastdistill.cli.decoders import add_decoder_options, decoding, trace, watching
+from fastdistill.cli.decoders import add_decoder_options, decoding, spelling, trace, watching
 from fastdistill.cli.filling import replay
 from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.options import given
@@ -106,7 +106,9 @@ def add_commands(commands: Any) -> None:
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
     add_writing_options(parser, max_tokens=128)
     parser.add_argument(
-        "--trace-png", metavar="FILE", help="of unmask: a picture of who was filled when, a line a forward"
+        "--trace-png",
+        metavar="FILE.png",
+        help="of unmask: a picture of who was filled when, a line a position, a column a forward (extra `demo`)",
     )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
     parser.add_argument(
@@ -254,6 +256,10 @@ def run_generate(arguments: argparse.Namespace) -> None:
         raise ArgumentError("--show-accepted colours a text: it does not go with --json")
     if arguments.json and arguments.show_filling:
         raise ArgumentError("--show-filling draws a text: it does not go with --json")
+    if arguments.trace_png is not None:
+        from fastdistill.decode.unmask.trace_picture import check_picture
+
+        check_picture(arguments.trace_png)  # before the model runs
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
@@ -280,7 +286,8 @@ def run_generate(arguments: argparse.Namespace) -> None:
     if arguments.trace:
         say(trace(answer.generation, model.tokenizer))
     if arguments.trace_png is not None and answer.generation.trace is not None:
-        answer.generation.trace.save_png(arguments.trace_png)
+        title = f"{model.folder.name}: {filled(answer.generation)}"
+        answer.generation.trace.save_png(arguments.trace_png, spelling(model.tokenizer), title)
     if profile is not None and not arguments.json:
         say(str(profile))
 
@@ -296,7 +303,9 @@ def _prompt(arguments: argparse.Namespace) -> str:
     else:
         return str(arguments.prompt)
     if len(data) > _MOST_BYTES:
-        raise ArgumentError(f"the prompt in {short(name)} has more than {megabytes(_MOST_BYTES)}: no context holds that")
+        raise ArgumentError(
+            f"the prompt in {short(name)} has more than {megabytes(_MOST_BYTES)}: no context holds that"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
