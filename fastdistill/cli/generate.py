@@ -80,6 +80,10 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
 }
 _MOST_BYTES = 1 << 24  # of a prompt
 _EMBEDDED = "listops-mdlm"
+_EMBEDDED_ABOUT = """\
+listops-mdlm, a masked diffusion model that comes with the package, fills in the ten positions behind "->". A task has eight
+places and, behind "|", two more for its arguments; "_" is a place that it does not use.
+"""
 _EMBEDDED_PROMPTS = (
     "<|bos|> sort : dog ant yak cat bee _ _ _ | _ _ ->",
     "<|bos|> add : 3 5 9 + 9 5 9 _ | _ _ ->",
@@ -238,6 +242,7 @@ def _fill_masks(threads: int | None) -> None:
 
     model, loading = load_model(find_folder(_EMBEDDED), None, threads)
     decoder = Unmask(trace=True)
+    say(_EMBEDDED_ABOUT)
     model.generate(_EMBEDDED_PROMPTS[0], decoder=decoder)  # a process's first forward starts its threads
     for prompt in _EMBEDDED_PROMPTS:
         say(f"> {prompt}")
