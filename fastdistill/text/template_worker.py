@@ -28,13 +28,13 @@ LONGEST_REASON = 400
 def compiler() -> Any:
     """What compiles a template's text, in the environment that transformers gives it.  Raises ImportError."""
     import jinja2
+
+    if tuple(map(int, re.findall(r"\d+", jinja2.__version__)[:3])) < OLDEST:
+        raise ImportError(f"{'.'.join(map(str, OLDEST))} or newer, found {jinja2.__version__}")
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Namespace
-
-    if tuple(map(int, re.findall(r"\d+", jinja2.__version__)[:3])) < OLDEST:
-        raise ImportError(f"{'.'.join(map(str, OLDEST))} or newer, found {jinja2.__version__}")
 
     class Generation(Extension):
         """`{% generation %}`, which marks the assistant's words for training: what is inside, as it is."""

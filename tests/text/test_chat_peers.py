@@ -75,7 +75,9 @@ def test_published_templates_render_as_transformers_renders_them(tmp_path, path)
 SPELL = "{{ bos_token }},{{ eos_token }},{{ unk_token }},{{ pad_token }},{{ image_token }},{{ boi_token }},{{ sep_token is defined }}"
 
 
-@pytest.mark.parametrize("map", [None, {}, {"bos_token": "<b>", "eos_token": {"content": "<e2>", "lstrip": False}, "sep_token": "<s>"}])
+@pytest.mark.parametrize(
+    "map", [None, {}, {"bos_token": "<b>", "eos_token": {"content": "<e2>", "lstrip": False}, "sep_token": "<s>"}]
+)
 @pytest.mark.parametrize("config", [None, NAMES, {"bos_token": "<a>", "added_tokens_decoder": {}}, {"extra_special_tokens": {"boi_token": "<i>", "eos_token": "</s>"}}])  # fmt: skip
 def test_special_tokens_are_named_as_transformers_names_them(tmp_path, config, map):
     folder = write_folder(tmp_path, KINDS["byte_level"], **(config or {}))
