@@ -1,7 +1,7 @@
 """The program of the process in which `templates.render_template` runs a chat template.  It imports nothing of the package.
 
-A request is eight bytes of length and, marshalled: the template, its variables, seconds of processor time, bytes of memory.
-A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template refuses, E what failed,
+A request is a `REQUEST`: bytes of memory, seconds of processor time, and the lengths of what follows: the template, and its
+variables, marshalled.  A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template refuses, E what failed,
 M out of memory, I no jinja2.  Time beyond what the request grants ends the process, wherever it is, by the signal SIGPROF.
 """
 
@@ -18,9 +18,11 @@ import json
 import re
 import resource
 import signal
+import struct
 from functools import lru_cache
 from typing import Any
 
+REQUEST = struct.Struct("<QdQQ")
 OLDEST = (3, 1, 6)  # of jinja2: the sandboxes before it have known ways out
 LONGEST_REASON = 400
 
@@ -139,13 +141,14 @@ def serve() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
     before, most = used_memory(), resource.getrlimit(resource.RLIMIT_AS)
     bounded = most[0] != resource.RLIM_INFINITY
-    while size := int.from_bytes(sys.stdin.buffer.read(8), "little"):
-        template, variables, seconds, memory = marshal.loads(sys.stdin.buffer.read(size))
+    while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
+        memory, seconds, *sizes = REQUEST.unpack(request)
+        template, variables = (sys.stdin.buffer.read(size) for size in sizes)
         limit = min(before + memory, most[0]) if bounded else before + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, most[1]))
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            kind, text = b"T", compiled(template).render(variables)
+            kind, text = b"T", compiled(template.decode("utf-8", "surrogatepass")).render(marshal.loads(variables))
         except MemoryError:
             kind, text = b"M", ""
         except Exception as error:  # a template is a program: it may fail in any way

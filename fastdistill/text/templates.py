@@ -15,18 +15,32 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastdistill.errors import ArgumentError, TextError
+from fastdistill.text import template_worker
+from fastdistill.text.template_worker import REQUEST
 
-# The longest published templates take 2 ms of a desktop processor with a short conversation, 0.1 s with one of 1 MB.
+# For a conversation of no length.  A published template takes at most half a millisecond for three turns, 1 s for 4,000.
 SECONDS = 10.0
-# Beyond these: what the variables take, a few times, each character in up to four bytes.
 MEMORY = 256 << 20
 TEXT = 16 << 20
+# What more there is for each byte of the conversation.
+SECONDS_A_BYTE = 10 / 2**20
+MEMORY_A_BYTE = 32  # a few copies, each character in up to four bytes
+TEXT_A_BYTE = 16
 MOST_IDLE = 4  # processes kept for the next text; as many run as there are threads that ask
 
-_WORKER = str(Path(__file__).with_name("template_worker.py"))
+
+class Limits(NamedTuple):
+    """What one text may take."""
+
+    seconds: float  # of processor time
+    memory: int  # bytes
+    text: int  # bytes written
+
+
+_WORKER = str(Path(template_worker.__file__))
 
 
 def render_template(template: str, variables: dict[str, Any]) -> str:
@@ -34,17 +48,19 @@ def render_template(template: str, variables: dict[str, Any]) -> str:
 
     variables  plain data: None, booleans, numbers, text, and lists, tuples and dicts of them
 
-    raises     TextError: malformed, failed, refused, took more than `SECONDS` of processor time or `MEMORY` bytes beyond what
-               the variables need, wrote more than `TEXT` bytes beyond 16 times theirs; or there is no jinja2
+    raises     TextError where it is malformed, fails, refuses, takes more than `SECONDS` of processor time or `MEMORY` bytes, or
+               writes more than `TEXT` bytes, each with what the variables add; and where there is no jinja2
     """
     try:
-        size = len(marshal.dumps(variables, 2))
-        request = marshal.dumps((template, variables, SECONDS, MEMORY + 32 * size), 2)
+        data = marshal.dumps(variables, 2)
     except ValueError as error:
         raise ArgumentError(f"a template's variables must be plain data: {error}") from None
+    limits = Limits(
+        SECONDS + SECONDS_A_BYTE * len(data), MEMORY + MEMORY_A_BYTE * len(data), TEXT + TEXT_A_BYTE * len(data)
+    )
     worker = _take()
     try:
-        kind, text = worker.ask(request, TEXT + 16 * size)
+        kind, text = worker.ask(template.encode("utf-8", "surrogatepass"), data, limits)
     except BaseException:  # Ctrl-C among them
         worker.close()
         raise
@@ -60,7 +76,7 @@ def render_template(template: str, variables: dict[str, Any]) -> str:
     if kind == "E":
         raise TextError(f"the chat template failed: {line}")
     if kind == "M":
-        raise TextError(f"the chat template takes more than {MEMORY >> 20} MB beyond what its messages need")
+        raise TextError(f"the chat template takes more than {limits.memory >> 20} MB of memory")
     raise TextError(f'a chat template needs jinja2 ({line}): pip install "fastdistill[demo]"')
 
 
@@ -80,23 +96,24 @@ class _Worker:
         except (OSError, ValueError) as error:
             raise TextError(f"a chat template runs in a process of its own, which cannot start: {error}") from error
 
-    def ask(self, request: bytes, most: int) -> tuple[str, str]:
-        """The letter and the text of the reply.  Raises TextError where there is none, or one of more than `most` bytes."""
+    def ask(self, template: bytes, variables: bytes, limits: Limits) -> tuple[str, str]:
+        """The letter and the text of the reply.  Raises TextError where there is none, or a longer one than may be."""
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None and sink is not None
         with suppress(BrokenPipeError):  # it has ended, and may have said why
-            sink.write(len(request).to_bytes(8, "little") + request)
+            sink.write(REQUEST.pack(limits.memory, limits.seconds, len(template), len(variables)) + template)
+            sink.write(variables)
             sink.flush()
         head = source.read(9)
         size = int.from_bytes(head[1:], "little")
-        if size > most:
-            raise TextError(f"the chat template writes {size:,} bytes; expected at most {most:,}")
+        if size > limits.text:
+            raise TextError(f"the chat template writes {size:,} bytes; expected at most {limits.text:,}")
         data = source.read(size)
         if len(head) < 9 or len(data) < size:
             self.close()
             status = self._process.returncode
             if status == -signal.SIGPROF:
-                raise TextError(f"the chat template takes more than {SECONDS:g} s of processor time")
+                raise TextError(f"the chat template takes more than {limits.seconds:.3g} s of processor time")
             raise TextError(f"the chat template ended the process it ran in: status {status}")
         return chr(head[0]), data.decode("utf-8", "surrogatepass")
 

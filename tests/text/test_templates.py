@@ -141,7 +141,7 @@ def test_any_template_ends_as_text_or_as_a_text_error(narrow, data):
 def test_the_limit_that_was_met_is_named(narrow, monkeypatch):
     with pytest.raises(TextError, match=r"takes more than 0\.1 s of processor time"):
         render_template(HOSTILE["nested ranges"], {})
-    with pytest.raises(TextError, match="takes more than 64 MB"):
+    with pytest.raises(TextError, match="takes more than 64 MB of memory"):
         render_template("{{ ('a' * 10**8) | length }}", {})
     monkeypatch.setattr(templates, "MEMORY", 1 << 28)
     assert render_template("{{ ('a' * 10**8) | length }}", {}) == str(10**8)
