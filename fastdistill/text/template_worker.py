@@ -1,8 +1,8 @@
 """The program of the process in which `templates.render_template` runs a chat template.  It imports nothing of the package.
 
 A request is a `REQUEST`: bytes of memory, seconds of processor time, and the lengths of what follows: the template, and its
-variables, marshalled.  A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template refuses, E what failed,
-M out of memory, I no jinja2.  Time beyond what the request grants ends the process, wherever it is, by the signal SIGPROF.
+variables, marshalled.  A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template refuses,
+E what failed, M out of memory, I no jinja2.  Time beyond what the request grants ends the process, wherever it is, by SIGPROF.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastdistill.errors import ArgumentError, TextError
@@ -38,9 +37,6 @@ class Limits(NamedTuple):
     seconds: float  # of processor time
     memory: int  # bytes
     text: int  # bytes written
-
-
-_WORKER = str(Path(template_worker.__file__))
 
 
 def render_template(template: str, variables: dict[str, Any]) -> str:
@@ -84,7 +80,13 @@ class _Worker:
     """One process that runs `template_worker`."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-I", "-S", _WORKER, *(path for path in sys.path if isinstance(path, str))]
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            template_worker.__file__,
+            *(path for path in sys.path if isinstance(path, str)),
+        ]
         try:
             self._process = subprocess.Popen(
                 command,
