@@ -17,6 +17,6 @@ def plan(config: Config) -> Plan:
         qkv_bias=True,
         architecture="dream",
         causal=False,
-        mask_token=mask_token(config, c.vocab_size, default=151666),
+        mask_token=mask_token(config, c.vocab_size),
         logit_shift=1,
     )

@@ -225,9 +225,11 @@ def test_weights_are_what_the_config_says():
     assert not [name for name in untied.weights if name.endswith("bias")]
 
 
-def test_key_value_heads_default_to_the_heads_and_mistral_is_a_llama():
-    raw = {k: v for k, v in config().raw.items() if k != "num_key_value_heads"} | {"model_type": "mistral"}
-    assert plan_for(Config(raw)).num_kv_heads == 4
+def test_absent_key_value_heads_are_those_of_the_class_and_null_ones_the_heads():
+    raw = {k: v for k, v in config(num_attention_heads=16).raw.items() if k != "num_key_value_heads"}
+    for model_type, absent in (("llama", 16), ("mistral", 8)):
+        assert plan_for(Config(raw | {"model_type": model_type})).num_kv_heads == absent
+        assert plan_for(Config(raw | {"model_type": model_type, "num_key_value_heads": None})).num_kv_heads == 16
 
 
 @pytest.mark.parametrize(
