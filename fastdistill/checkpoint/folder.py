@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,7 +87,7 @@ class Shaped(Protocol):
 
 
 def check_tensors(
-    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Mapping[str, str]
+    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Collection[str]
 ) -> None:
     """Compare a checkpoint's tensors with those that a model needs.
 

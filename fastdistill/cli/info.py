@@ -73,8 +73,9 @@ def machine_facts() -> dict[str, Any]:
 
 def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     """What a model folder holds, and the bytes that it and one session of it take."""
+    from fastdistill.arguments import check_integer
     from fastdistill.checkpoint import open_checkpoint
-    from fastdistill.kernels.boundary import check_integer, lib
+    from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.linear import FORMATS
     from fastdistill.models import plan_of
     from fastdistill.runtime.kv_cache import KVCache, whole_tiles

@@ -141,7 +141,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "vision_config": (),
 }
 _COMPUTING = re.compile(
-    "^attn_|^attention_|softcap|soft_cap|multiplier|clip_qkv|alibi|expert|(^|_)moe(_|$)|rope_|rotary|lora_rank|window|sink"
+    "^attn_|^attention_|softcap|soft_cap|multiplier|clip_qkv|alibi|expert|(^|_)moe(_|$)|rope_|rotary|lora_rank|window|sink|mrope"
     "|scal(e|ing)(_|$)|(^|_)qk_|norm_(type|first|after|topk)|(^|_)(pre|post|sub|sandwich)_?(layer_?)?norm|(^|_)bias(_|$)"
     "|parallel_(attn|attention|residual|block)|layer_types|head_dim|residual|quantiz"
 )
@@ -167,7 +167,9 @@ def completed(config: Config, model_type: str) -> Config:
             )
         unknown.append(key)
     if unknown:
-        warn(f"{config.source}: model_type {model_type} does not know {listed(map(short, unknown))}, which are ignored")
+        warn(
+            f"{config.source}: model_type {model_type} does not know {listed(map(short, unknown))}; taken to change nothing"
+        )
     return config.narrowed(defaults, NULL_IS_A_VALUE)
 
 

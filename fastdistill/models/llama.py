@@ -62,7 +62,8 @@ class LlamaConfig:
         positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20)
         positions_end = "max_position_embeddings"
         window = config.integer("sliding_window", minimum=1, maximum=1 << 30, default=None)
-        if window is not None and window < positions and config.boolean("use_sliding_window", default=True):
+        used = config.boolean("use_sliding_window", default=True)
+        if used and window is not None and window < positions:
             # Within the window, sliding attention is plain attention.
             positions_end = f"sliding_window; of its {positions} positions, those beyond the window are not supported"
             positions = window
