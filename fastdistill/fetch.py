@@ -135,7 +135,8 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
             return path
         there = path.exists()
     except (OSError, ValueError) as error:  # a name that the file system cannot spell
-        raise CheckpointError(f"{short(name)}: cannot be a folder: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{short(name)}: cannot be a folder: {reason}") from None
     embedded = embedded_folder(name)
     if embedded is not None:
         return embedded
@@ -151,7 +152,7 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
     hint = suggestion(name, known)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         hint += f"; for one of the Hub's, run `hf download {name} --local-dir FOLDER` and give the folder"
-    shown = name if len(name) <= 200 and name.isprintable() else short(name)
+    shown = name if name.isprintable() else short(name)
     raise CheckpointError(
         f"{shown}: is neither a folder nor the name of a model; known names: {', '.join(known)}{hint}"
     )
