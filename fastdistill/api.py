@@ -330,7 +330,9 @@ class Model:
         """One field of every row of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
-            raise CapacityError(f"{len(ids)} tokens are more than the model's {self.plan.max_positions} positions")
+            raise CapacityError(
+                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_end}"
+            )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
             return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()

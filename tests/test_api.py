@@ -136,7 +136,7 @@ def test_a_model_that_is_not_supported_says_so(tmp_path, changes):
 
 
 def test_no_folder_and_no_config(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="neither a folder nor the name of a model"):
         fd.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         fd.load(tmp_path)

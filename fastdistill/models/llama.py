@@ -52,8 +52,6 @@ class LlamaConfig:
                     "hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it"
                 )
             head_dim = hidden // heads
-            if not 2 <= head_dim <= 512:
-                config.refuse("hidden_size", hidden, f"2 to 512 times num_attention_heads = {heads}")
         if head_dim % 2:
             config.refuse("head_dim", head_dim, "an even number")
         activation = config.string("hidden_act")
