@@ -53,7 +53,8 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         )
     header = parse_json(mapped[8:start], f"{path}: header")
     metadata = header.pop("__metadata__", None)
-    metadata = {} if metadata is None else metadata  # as the format's own reader has it
+    if metadata is None:  # null and absent are the same, as in the official library
+        metadata = {}
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must be an object of strings, found {short(metadata)}")
     entries = sorted((_entry(path, name, entry) for name, entry in header.items()), key=lambda entry: entry[-2:])

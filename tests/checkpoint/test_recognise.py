@@ -137,7 +137,8 @@ def test_a_model_is_loaded_by_its_name(monkeypatch, tmp_path, model, capsys):
     folder.parent.mkdir(parents=True)
     shutil.copytree(model, folder)
     monkeypatch.setattr("fastdistill.fetch._record", lambda source: {"made": "here"})
-    (folder / MARKER).write_text(json.dumps({"made": "here", "files": {}}))
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    (folder / MARKER).write_text(json.dumps({"made": "here", "files": sizes}))
     loaded = fd.load(name)
     assert loaded.folder == folder
     np.testing.assert_array_equal(loaded.logits([1, 2]), fd.load(model).logits([1, 2]))
