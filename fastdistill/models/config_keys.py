@@ -27,6 +27,7 @@ _LLAMA: dict[str, Any] = {
     "tie_word_embeddings": False,
     "attention_bias": False,
     "mlp_bias": False,
+    "is_causal": True,  # of every class in transformers
     # Not of the class, whose attention is always full: a file that names a window is held to it.
     "sliding_window": None,
     "use_sliding_window": True,
@@ -47,6 +48,7 @@ _DREAM |= {
     "max_position_embeddings": 32768,
     "sliding_window": 4096,
     "use_sliding_window": False,
+    "is_causal": False,
     "mask_token_id": 151666,
 }
 _LLADA: dict[str, Any] = {
@@ -135,13 +137,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "layer_types": ("full_attention",),
     "position_embedding_type": ("rope", "rotary", "absolute"),  # BertConfig's default, which old files carry along
     "hidden_activation": ("silu",),
-    "model_parallel": (),
+    "per_layer_config": (),
     "quantization": (),
     "text_config": (),
     "vision_config": (),
 }
 _COMPUTING = re.compile(
-    "^attn_|^attention_|softcap|soft_cap|multiplier|clip_qkv|alibi|expert|(^|_)moe(_|$)|rope_|rotary|lora_rank|window|sink|mrope"
+    "^attn_|^attention_|softcap|soft_cap|multiplier|clip_qkv|alibi|expert|(^|_)moe(_|$)|rope_|rotary|lora_rank|window|sink|mrope|causal|bidirectional"
     "|scal(e|ing)(_|$)|(^|_)qk_|norm_(type|first|after|topk)|(^|_)(pre|post|sub|sandwich)_?(layer_?)?norm|(^|_)bias(_|$)"
     "|parallel_(attn|attention|residual|block)|layer_types|head_dim|residual|quantiz"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
-from fastdistill.messages import short
+from fastdistill.messages import short, suggestion
 from fastdistill.models import dream, llada, llama
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
@@ -23,4 +23,6 @@ def plan_for(config: Config) -> Plan:
         if model_type in family.MODEL_TYPES:
             return family.plan(completed(config, model_type))
     known = sorted(name for family in FAMILIES for name in family.MODEL_TYPES)
-    raise UnsupportedError(f"model_type {short(model_type)} is not supported; known: {', '.join(known)}")
+    raise UnsupportedError(
+        f"model_type {short(model_type)} is not supported; known: {', '.join(known)}{suggestion(model_type, known)}"
+    )

@@ -34,6 +34,7 @@ class LlamaConfig:
     tie_word_embeddings: bool
     attention_bias: bool
     mlp_bias: bool
+    is_causal: bool
     rope_frequencies: np.ndarray
     plain_frequencies: np.ndarray  # of rope_theta alone, before any scaling
 
@@ -79,6 +80,7 @@ class LlamaConfig:
             tie_word_embeddings=config.boolean("tie_word_embeddings"),
             attention_bias=config.boolean("attention_bias", default=False),
             mlp_bias=config.boolean("mlp_bias", default=False),
+            is_causal=config.boolean("is_causal"),
             rope_frequencies=inverse_frequencies(config, head_dim),
             plain_frequencies=plain_frequencies(config, head_dim),
         )
@@ -111,6 +113,8 @@ class LlamaConfig:
 def plan(config: Config) -> Plan:
     """The forward pass of one Llama."""
     c = LlamaConfig.from_config(config)
+    if not c.is_causal:
+        raise UnsupportedError("is_causal False is not supported by the llama plan: its rows see what is before them")
     return c.decoder(
         qkv_bias=c.attention_bias, attention_out_bias=c.attention_bias, mlp_bias=c.mlp_bias, architecture="llama"
     )

@@ -62,7 +62,7 @@ COMPUTING = dict(
     num_experts_per_tok=2, moe_intermediate_size=1408, use_parallel_residual=True, parallel_attn=True, kv_lora_rank=512,
     attention_chunk_size=8192, sliding_window_pattern=6, layer_types=["full_attention", "sliding_attention"],
     rope_interleaved=True, position_embedding_type="alibi", no_rope_layer_bias=True, attention_sinks=4,
-    use_mrope={"sections": 3}, hidden_activation="gelu_pytorch_tanh", quantization={"bits": 4, "group_size": 64},
+    use_mrope={"sections": 3}, use_bidirectional_attention=True, per_layer_config={"0": {"head_dim": 8}}, hidden_activation="gelu_pytorch_tanh", quantization={"bits": 4, "group_size": 64},
 )  # fmt: skip
 
 
@@ -103,11 +103,17 @@ def test_the_tables_are_those_of_transformers(name):
     theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
     ours = DEFAULTS[name.lower()]
     fields = {key: theirs.__dataclass_fields__[key] for key in inspect.get_annotations(theirs)}
-    assert ours.keys() - fields.keys() == ({"sliding_window", "use_sliding_window"} if name == "Llama" else set())
+    assert ours.keys() - fields.keys() == (
+        {"is_causal", "sliding_window", "use_sliding_window"} if name == "Llama" else {"is_causal"}
+    )
     assert {key: fields[key].default for key in ours.keys() & fields.keys()} == {key: ours[key] for key in ours.keys() & fields.keys()}  # fmt: skip
     unread = fields.keys() - ours.keys() - HARMLESS - {"rope_parameters", "attention_dropout"}
     assert not unread, "the class has more that bears on the computation, or that is to be called harmless"
-    config = theirs(hidden_size=64, num_attention_heads=4)
+    config = theirs(hidden_size=64, num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for written in (config.to_dict(), config.to_diff_dict()):  # nothing that they write is unknown here
+            assert plan_for(Config(written | {"model_type": name.lower()})).ops
     theta, kind = config.rope_parameters["rope_theta"], config.rope_parameters["rope_type"]
     np.testing.assert_array_equal(
         inverse_frequencies(Config({}), 16),
@@ -149,6 +155,18 @@ def test_keys_that_other_families_compute_with_are_refused_by_name_and_value(mod
         plan_for(SMALL[model_type](**{key: COMPUTING[key]}))
     for neutral in (None, False, [], *NEUTRAL.get(key, ())):
         assert plan_for(SMALL[model_type](**{key: neutral})).ops
+
+
+def test_who_sees_whom_is_as_the_config_says_or_refused():
+    """transformers takes the causal mask away where a config says so."""
+    for made in (config(), SMALL["mistral"]()):
+        assert plan_for(Config(made.raw | {"is_causal": True})).causal
+        with pytest.raises(UnsupportedError, match="is_causal False"):
+            plan_for(Config(made.raw | {"is_causal": False}))
+    assert not plan_for(dream_config(is_causal=False)).causal
+    for made in (dream_config(), llada_config()):
+        with pytest.raises(UnsupportedError, match="is_causal"):
+            plan_for(Config(made.raw | {"is_causal": True}))
 
 
 @pytest.mark.parametrize("key", ["attention_bias", "mlp_bias"])
