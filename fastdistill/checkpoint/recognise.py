@@ -32,7 +32,7 @@ def what_file(path: Path) -> str:
         return f"a pickle of PyTorch's, which is not read: {_save(path.parent)}"
     if path.suffix in (".safetensors", ".json"):
         return f"one file of a model: give the folder that it lies in, {_shown(path.parent)}"
-    return "a file"
+    return "a file; expected the folder of a model"
 
 
 def what_folder(folder: Path) -> str:

@@ -69,7 +69,7 @@ def test_a_shard_or_an_index_that_was_not_downloaded(model, capsys):
         ("config.json", b"{}", ["one file of a model"]),
         ("pytorch_model.bin", b"PK\3\4", ["a pickle", "save_pretrained"]),
         ("consolidated.00.pth", b"\x80\2", ["a pickle"]),
-        ("notes", b"dear diary", ["is a file"]),
+        ("notes", b"dear diary", ["is a file; expected the folder of a model"]),
     ],
 )
 def test_a_file_in_place_of_a_folder(tmp_path, capsys, name, data, words):
