@@ -18,7 +18,7 @@ import numpy as np
 
 from fastdistill import __version__
 from fastdistill.arguments import check_array, check_flag, check_integer, check_integers
-from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
@@ -27,12 +27,12 @@ from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.unmask import FillsMasks, Unmask
-from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.sample import Sampler
 from fastdistill.messages import short
-from fastdistill.models import Plan, plan_for
+from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
@@ -56,24 +56,24 @@ def load(
     executor: str = "native",
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a model from a Hugging Face or fastdistill folder, or one that comes with the package.
+    """Load a model from a Hugging Face or fastdistill folder, or by its name.
 
-    folder    config.json, *.safetensors, and for text tokenizer.json; or a name of `embedded.EMBEDDED`
+    folder    config.json, *.safetensors, and for text tokenizer.json; or the name of a model that comes with the package
+              ("listops-mdlm") or that `fastdistill fetch` has fetched ("smollm2-135m-instruct")
     format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
     threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
     executor  "native", or "reference": NumPy, op by op, slow
     progress  called with (tensors packed, tensors in all)
     raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
     """
-    folder = embedded_folder(folder) or folder
+    folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
-        plan = plan_for(checkpoint.config)
-        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        plan = plan_of(checkpoint)
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
-        return Model(network, Path(folder), end_tokens, max_new_tokens)
+        return Model(network, folder, end_tokens, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -418,7 +418,9 @@ class Model:
         """One field of every row of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
-            raise CapacityError(f"{len(ids)} tokens are more than the model's {self.plan.max_positions} positions")
+            raise CapacityError(
+                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_end}"
+            )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
             return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()
