@@ -38,8 +38,8 @@ _FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
 class Checkpoint:
     """An open folder: config, generation_config (empty without the file), tensors by name.
 
-    The tensors are read-only views of mapped files: nothing is read before it is used, and a file must not be cut short
-    while it is mapped. `close` forgets the tensors; a file is unmapped when the last array that views it is gone.
+    A tensor is read from its file when it is used, and every time: what has become of the file since is a
+    CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.
     """
 
     def __init__(self, folder: Path, config: Config, generation_config: dict[str, Any], tensors: dict[str, Tensor]):
@@ -266,10 +266,10 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
 
 def _arrays(tensor: Tensor) -> dict[str, Stored]:
     if tensor.format not in ("q8", "q4"):
-        return {tensor.name: Stored(tensor.format.upper(), tensor.data)}
+        return {tensor.name: Stored(tensor.format.upper(), tensor.stored["data"])}
     return {
         f"{tensor.name}.{_FILE_PARTS[part]}": Stored(_FILE_DTYPES[array.dtype.name], array)
-        for part, array in tensor.parts.items()
+        for part, array in tensor.stored.items()
     }
 
 
