@@ -37,18 +37,21 @@ class RegularFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], error: type[FastDistillError] = CheckpointError) -> None:
-        self.path, self.error, self._descriptor = path, error, -1
+        text = os.fsdecode(path)
+        self.path = text if len(text) < 1000 and text.isprintable() else short(text)
+        self.error, self._descriptor = error, -1
         try:
             # A pipe without a writer would hold up an open that blocks; a device may give bytes without end.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             found = os.fstat(self._descriptor)
         except FileNotFoundError:
-            raise error(f"{path}: there is no such file") from None
-        except (OSError, ValueError) as problem:  # ValueError: a zero byte in its name
-            raise error(f"{short(str(path), 300)}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from problem
+            raise error(f"{self.path}: there is no such file") from None
+        except (OSError, ValueError) as problem:  # ValueError: its name holds a zero byte, or what has no bytes
+            raise error(f"{self.path}: cannot be read: {getattr(problem, 'strerror', problem)}") from problem
         if not stat.S_ISREG(found.st_mode):
             self.close()
-            raise error(f"{path}: cannot be read: it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no regular file'}")
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise error(f"{self.path}: cannot be read: it is {kind}")
         self.size = found.st_size
 
     def __enter__(self) -> RegularFile:
@@ -90,7 +93,7 @@ def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillErr
     """
     with RegularFile(path, error) as file:
         if file.size > most:
-            raise error(f"{path}: has {file.size} bytes; expected at most {most}")
+            raise error(f"{file.path}: has {file.size} bytes; expected at most {most}")
         return file.read(file.size, 0, "what it holds").tobytes()
 
 

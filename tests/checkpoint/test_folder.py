@@ -109,15 +109,20 @@ def test_reads_shards_symlinks_and_generation_config(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-def test_files_are_unmapped_with_the_last_view(tmp_path):
+def test_files_are_never_mapped_and_closed_with_the_last_tensor(tmp_path):
+    def open_files():
+        return [os.path.basename(os.readlink(path)) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+
     plain_folder(tmp_path / "model")
     checkpoint = open_checkpoint(tmp_path / "model")
-    view = checkpoint.tensors["a"].data
+    tensor = checkpoint.tensors["a"]
     checkpoint.close()
     gc.collect()
-    assert str(tmp_path) in Path("/proc/self/maps").read_text() and view.tolist() == [1, 1]
-    del view
+    view = tensor.data
+    assert "model.safetensors" in open_files() and view.tolist() == [1, 1]
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    del tensor
+    assert "model.safetensors" not in open_files() and view.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
