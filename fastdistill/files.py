@@ -151,14 +151,12 @@ def work_folder(target: Path) -> Iterator[Path]:
 
 def replace(target: Path, made: Path, work: Path) -> None:
     """Give what was made in a work folder its name; what has that name goes with the work folder."""
-    old = work / OLD
     try:
-        if target.exists():
-            os.rename(target, old)
+        if os.path.lexists(target) and (made.is_dir() or target.is_dir()):  # a file takes a file's place at once
+            os.rename(target, work / OLD)
         os.rename(made, target)
     except BaseException:
-        if old.exists() and not target.exists():
-            os.rename(old, target)
+        _restore(work, target)
         raise
 
 
@@ -182,11 +180,15 @@ def _lock(folder: Path, operation: int) -> Iterator[bool]:
 
 
 def _clear(work: Path, target: Path) -> None:
-    """Remove a work folder; what it was to replace returns to its name where nothing has taken that."""
-    old = work / OLD
-    if old.exists() and not target.exists():  # killed between the two renames
-        os.rename(old, target)
+    """Remove a work folder, of a process that may have been killed between the two renames."""
+    _restore(work, target)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _restore(work: Path, target: Path) -> None:
+    """Give what was to be replaced its name back where nothing has taken that."""
+    if os.path.lexists(work / OLD) and not os.path.lexists(target):
+        os.rename(work / OLD, target)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,39 @@ def not_files(folder: Path) -> list[Path]:
     return [made, *(made / name for name in names)]
 
 
+def hostile_contents() -> dict[str, Callable[[Path], object]]:
+    """What may stand where this package wrote a small JSON file, each a function that puts it there."""
+    texts = {
+        "nothing": "", "deep list": "[" * 100_000, "deep object": '{"a":' * 100_000, "long integer": "1" * 5000,
+        "list": "[1]", "null": "null", "no object": "{}", "NaN": '{"rows": NaN, "files": NaN}', "text": "hello",
+        "infinite": '{"rows": 1e999, "files": {"config.json": 1e999}}',
+    }  # fmt: skip
+
+    def unreadable(path: Path) -> None:
+        path.write_text("{}")
+        path.chmod(0)
+
+    return {
+        **{name: functools.partial(Path.write_text, data=text) for name, text in texts.items()},
+        "binary": lambda path: path.write_bytes(bytes(range(256)) * 10),
+        "hole": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+        "folder": lambda path: path.mkdir(),
+        "pipe": os.mkfifo,
+        "endless": lambda path: path.symlink_to("/dev/zero"),
+        "circle": lambda path: path.symlink_to(path),
+        "dangling": lambda path: path.symlink_to(path.with_name("nowhere")),
+        "unreadable": unreadable,
+    }
+
+
+def remove(path: Path) -> None:
+    """Whatever it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
 def litter(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -42,7 +78,7 @@ def litter(folder: Path) -> list[str]:
 def test_what_is_no_file_is_an_error_at_once_with_its_name(tmp_path):
     for path in not_files(tmp_path):
         for error in (CheckpointError, FetchError):
-            with pytest.raises(error, match=": (there is no such file|cannot be read: )") as caught:
+            with pytest.raises(error, match=r": (there is no such file|cannot be read: )") as caught:
                 read_file(path, error=error)
             assert len(str(caught.value)) < len(str(tmp_path)) + 400
 
@@ -55,7 +91,7 @@ def test_a_file_is_read_up_to_its_bound(tmp_path):
     os.truncate(tmp_path / "a", 1 << 40)  # a hole: nothing on the disk
     with pytest.raises(CheckpointError, match="has 1099511627776 bytes"):
         read_file(tmp_path / "a")
-    with RegularFile(tmp_path / "a") as file, pytest.raises(CheckpointError, match="'the whole' takes .* memory"):
+    with RegularFile(tmp_path / "a") as file, pytest.raises(CheckpointError, match=r"'the whole' takes .* memory"):
         file.read(1 << 62, 0, "the whole")
 
 

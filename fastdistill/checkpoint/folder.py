@@ -7,11 +7,9 @@ A quantised tensor X is stored as the arrays X.codes, X.scale and, in q4, X.mini
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +18,7 @@ from fastdistill.checkpoint.config import Config, Section, read_config
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.files import read_json
+from fastdistill.files import read_json, replace, work_folder
 from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
@@ -131,7 +129,8 @@ def write_checkpoint(
         _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(folder) as made:
+        with work_folder(folder) as work:
+            made = work / "model"
             made.mkdir()
             formats = _write_arrays(made, tensors)
             config = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -140,7 +139,7 @@ def write_checkpoint(
             _write_json(made / "config.json", config)
             for name, data in (files or {}).items():
                 (made / name).write_bytes(data)
-            _replace(folder, made)
+            replace(folder, made, work)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
 
@@ -235,11 +234,12 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     formats: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}
     shard: dict[str, Stored] = {}
-    shards = 0
+    shards, total = 0, 0
 
     def flush() -> None:
-        nonlocal shards
+        nonlocal shards, total
         write_safetensors(folder / f"{shards}.safetensors", shard)
+        total += sum(array.nbytes for _, array in shard.values())
         places.update(dict.fromkeys(shard, shards))
         shard.clear()
         shards += 1
@@ -260,7 +260,9 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
     for i, name in enumerate(names):
         (folder / f"{i}.safetensors").rename(folder / name)
-    _write_json(folder / INDEX, {"weight_map": {name: names[i] for name, i in places.items()}})
+    # transformers reads no index without metadata
+    weight_map = {name: names[i] for name, i in sorted(places.items())}
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return formats
 
 
@@ -281,16 +283,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_bytes(data)
 
 
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A name next to a folder, on its file system. Whatever lies there at the end is removed."""
-    path = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _check_replaceable(folder: Path) -> None:
     """Refuse to overwrite a folder that is no checkpoint, or that holds more than one."""
     if not (folder / "config.json").is_file():
@@ -300,18 +292,3 @@ def _check_replaceable(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: holds {path.name}, which is no part of a checkpoint, so it is not overwritten"
             )
-
-
-def _replace(folder: Path, made: Path) -> None:
-    """Rename the folder made to its name; what lies there goes only when the new one is in place."""
-    if not folder.exists():
-        os.rename(made, folder)
-        return
-    with _beside(folder) as old:
-        try:
-            os.rename(folder, old)
-            os.rename(made, folder)
-        except BaseException:
-            if not folder.exists():
-                os.rename(old, folder)
-            raise

@@ -46,7 +46,7 @@ def same(left, right):
 
 
 def test_every_type_is_the_library_s():
-    assert NUMPY | BITS == {dtype: code.lstrip("<") for dtype, code in _DTYPES.items()}
+    assert {dtype: code.lstrip("<") for dtype, code in _DTYPES.items()} == NUMPY | BITS
     assert NUMPY.keys() == safetensors.numpy._TYPES.keys()
 
 
@@ -122,7 +122,11 @@ def test_what_is_read_is_its_reader_s(tmp_path):
 def test_rows_are_read_as_numpy_takes_them(tmp_path, shape, data):
     array = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     write_safetensors(tmp_path / "a", {"x": Stored("I16", array)})
-    rows = st.slices(shape[0]) | st.lists(st.integers(0, shape[0] - 1)).map(np.array) if shape and shape[0] else st.just(...)
+    rows = (
+        st.slices(shape[0]) | st.lists(st.integers(0, shape[0] - 1)).map(np.array)
+        if shape and shape[0]
+        else st.just(...)
+    )
     index = data.draw(rows | st.just(...))
     if isinstance(index, np.ndarray):
         index = index.astype(np.int64)
@@ -188,12 +192,14 @@ def test_refuses(tmp_path, data, text):
 
 
 def test_null_metadata_are_none(tmp_path):
-    (tmp_path / "a").write_bytes(file_of(b'{"__metadata__": null, "x": {"dtype": "U8", "shape": [], "data_offsets": [0, 1]}}', b"7"))
+    (tmp_path / "a").write_bytes(
+        file_of(b'{"__metadata__": null, "x": {"dtype": "U8", "shape": [], "data_offsets": [0, 1]}}', b"7")
+    )
     assert safetensors.deserialize((tmp_path / "a").read_bytes())[0][0] == "x"
     assert read_safetensors(tmp_path / "a").keys() == {"x"}
 
 
 def test_refuses_what_is_not_a_file(tmp_path):
     for path in not_files(tmp_path):
-        with pytest.raises(CheckpointError, match="there is no such file|cannot be read"):
+        with pytest.raises(CheckpointError, match=r"there is no such file|cannot be read"):
             read_safetensors(path)
