@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,10 +35,12 @@ class RegularFile:
     error  what is raised, here and later, with the file's name and what is wrong
     """
 
+    _descriptor = -1
+
     def __init__(self, path: str | os.PathLike[str], error: type[FastDistillError] = CheckpointError) -> None:
         text = os.fsdecode(path)
         self.path = text if len(text) < 1000 and text.isprintable() else short(text)
-        self.error, self._descriptor = error, -1
+        self.error = error
         try:
             # A pipe without a writer would hold up an open that blocks; a device may give bytes without end.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -181,6 +182,8 @@ def _lock(folder: Path, operation: int) -> Iterator[bool]:
 
 def _clear(work: Path, target: Path) -> None:
     """Remove a work folder, of a process that may have been killed between the two renames."""
+    import shutil  # with its compressors, which a start has no use for
+
     _restore(work, target)
     shutil.rmtree(work, ignore_errors=True)
 
