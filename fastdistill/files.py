@@ -131,9 +131,11 @@ def work_folder(target: Path) -> Iterator[Path]:
     raises  OSError
     """
     pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.partial")
-    with os.scandir(target.parent) as entries:
-        found = [target.with_name(entry.name) for entry in entries if pattern.fullmatch(entry.name)]
-    for stale in found:
+    names = []
+    with suppress(OSError):  # a folder that may be written and not listed
+        names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
+    for name in names:
+        stale = target.with_name(name)
         with suppress(OSError), _lock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
             if there:
                 _clear(stale, target)
@@ -197,9 +199,11 @@ def _restore(work: Path, target: Path) -> None:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{short(twice)} comes twice in one object")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"{short(name)} comes twice in one object")
+            seen.add(name)
     return value
 
 

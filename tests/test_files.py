@@ -138,6 +138,12 @@ def test_json_that_is_none_is_an_error_of_one_line(tmp_path, text):
     assert len(str(caught.value)) < len(str(tmp_path)) + 300 and "\n" not in str(caught.value)
 
 
+def test_a_name_that_comes_twice_is_found_in_no_time():
+    text = json.dumps({str(i): 0 for i in range(200_000)})[:-1] + ', "199999": 0}'
+    with pytest.raises(CheckpointError, match="'199999' comes twice"):
+        parse_json(text.encode(), "it")
+
+
 @given(value=st.dictionaries(st.text(), st.integers() | st.text() | st.none() | st.lists(st.booleans())))
 def test_json_objects_are_read(value):
     assert parse_json(json.dumps(value).encode(), "it") == value
