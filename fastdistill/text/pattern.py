@@ -67,8 +67,9 @@ class _Parser:
         shortest, ways, until_fail, certain = 0, 1, 1, True
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
             piece = self._repeated(self._atom(depth))
-            if not piece.certain:  # all that came before may be tried again for it
-                until_fail, certain = max(until_fail, _most(ways * piece.until_fail)), False
+            # All that came before may be tried again for what fails; what cannot fail is only tried itself.
+            until_fail = max(until_fail, piece.until_fail if piece.certain else _most(ways * piece.until_fail))
+            certain = certain and piece.certain
             shortest, ways = shortest + piece.shortest, _most(ways * piece.ways)
         return _Piece(shortest, ways, until_fail, certain)
 
