@@ -24,9 +24,12 @@ from fastdistill.text.pattern import MOST_WAYS, shortest_and_ways
 MOST_STEPS = 256
 MOST_GROWTH = 256
 MOST_ADDED = 100_000
+MOST_ADDED_LENGTH = 1_000
 MOST_ADDED_CHARACTERS = 20_000_000  # of all added tokens, as long as normalizing may make them
 MOST_PATTERN = 20_000  # characters of a regular expression
-MOST_WORD = 1_000  # characters of a word that WordPiece looks at, and of what a BPE puts before or behind its pieces
+MOST_WORD = (
+    256  # characters of a word of WordPiece, of a piece of Unigram, of what BPE puts beside or in place of its own
+)
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _VALUE = re.compile(rb'\s*:\s*[{\["]')  # behind a key, of what is neither a number nor null
@@ -46,7 +49,7 @@ def check_tokenizer(data: bytes, source: str) -> None:
         if len(steps[name]) > MOST_STEPS:
             raise TextError(f"{source}: {name} has {len(steps[name])} steps; expected at most {MOST_STEPS}")
         for step in steps[name]:
-            _check_patterns(step, f"{source}: {name}")
+            _check_step(step, f"{source}: {name}")
     normalized = _longest(steps["normalizer"], _normalized, 1, f"{source}: normalizer")
     _longest(steps["pre_tokenizer"], _pre_tokenized, normalized, f"{source}: normalizer and pre_tokenizer")
     _longest(steps["post_processor"], _post_processed, 1, f"{source}: post_processor")
@@ -55,19 +58,28 @@ def check_tokenizer(data: bytes, source: str) -> None:
     if isinstance(added, list):
         if len(added) > MOST_ADDED:
             raise TextError(f"{source}: {len(added)} added tokens; expected at most {MOST_ADDED}")
-        characters = sum(_length(token.get("content")) for token in added if isinstance(token, dict))
-        if characters * normalized > MOST_ADDED_CHARACTERS:
-            raise TextError(f"{source}: added tokens of {characters} characters, which normalizing makes longer")
+        lengths = [_length(token.get("content")) for token in added if isinstance(token, dict)]
+        if max(lengths, default=0) > MOST_ADDED_LENGTH:
+            raise TextError(
+                f"{source}: an added token of {max(lengths)} characters; expected at most {MOST_ADDED_LENGTH}"
+            )
+        if sum(lengths) * normalized > MOST_ADDED_CHARACTERS:
+            raise TextError(f"{source}: added tokens of {sum(lengths)} characters, and normalizing makes them longer")
 
 
-def check_model(model: Any, source: str) -> None:
-    """The same of a model that `tokenizers` has read and not yet run."""
+def check_model(tokenizer: Any, source: str) -> None:
+    """The same of what `tokenizers` has read and not yet run."""
+    model = tokenizer.model
     word = getattr(model, "max_input_chars_per_word", None)
-    if word is not None and word > MOST_WORD:  # each piece of the word is looked up
+    if word is not None and word > MOST_WORD:  # WordPiece looks up each part of each of its parts
         raise TextError(f"{source}: max_input_chars_per_word is {word}; expected at most {MOST_WORD}")
-    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+    for name in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token"):  # may come once a character
         if _length(getattr(model, name, None)) > MOST_WORD:
             raise TextError(f"{source}: {name} has more than {MOST_WORD} characters")
+    if type(model).__name__ == "Unigram":  # copies, at each place of a text, all pieces that begin there
+        longest = max(map(len, tokenizer.get_vocab(with_added_tokens=False)), default=0)
+        if longest > MOST_WORD:
+            raise TextError(f"{source}: a piece of {longest} characters; expected at most {MOST_WORD}")
 
 
 # ---- the file ----
@@ -125,7 +137,10 @@ def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
             waiting += [item for key in _LISTS if isinstance(step.get(key), list) for item in reversed(step[key])]
 
 
-def _check_patterns(step: Mapping[str, Any], source: str) -> None:
+def _check_step(step: Mapping[str, Any], source: str) -> None:
+    table = step.get("precompiled_charsmap")
+    if isinstance(table, str) and _strings(table) is None:
+        raise TextError(f"{source}: precompiled_charsmap is no table")
     pattern = _regex(step)
     if pattern is None:
         return
@@ -213,13 +228,20 @@ def _replaced(step: Mapping[str, Any], length: int) -> int:
 
 
 def _longest_mapped(table: Any) -> int:
-    """The most characters that a SentencePiece table puts in the place of one: a trie, then strings that end in zeros."""
+    """The most characters that a table puts in the place of one."""
+    strings = _strings(table) if isinstance(table, str) else None
+    return max((len(string.decode("utf-8", "replace")) for string in strings or ()), default=0) or 1
+
+
+def _strings(table: str) -> list[bytes] | None:
+    """Those of a table of SentencePiece's: the size of a trie, the trie, for which `tokenizers` takes memory before it
+    looks for it, then strings that end in zeros.  None for what is no such table."""
     try:
-        data = base64.b64decode(table)
-    except (ValueError, TypeError, binascii.Error):
-        return 1  # `tokenizers` will refuse it
-    strings = data[4 + int.from_bytes(data[:4], "little") :].split(b"\0")
-    return max(1, max(len(string.decode("utf-8", "replace")) for string in strings))
+        data = base64.b64decode(table, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    start = 4 + int.from_bytes(data[:4], "little")
+    return data[start:].split(b"\0") if start <= len(data) else None
 
 
 def _length(value: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import os
 import subprocess
@@ -104,7 +103,8 @@ BOMBS = {
     "decoders": ("decoder may", {"decoder": sequence("decoders", *DOUBLED)}),
     "suffixes": ("decoder may", {"decoder": sequence("decoders", *[{"type": "BPEDecoder", "suffix": ""}] * 30)}),
     "added": ("100001 added tokens", {"added_tokens": [added(i, f"t{i}", False) for i in range(100001)]}),
-    "long added": ("added tokens of 2000000", {"added_tokens": [added(0, "a" * 2000000, False)], "normalizer": replace("a", "b" * 20)}),
+    "a long one": ("an added token of 2000 characters", {"added_tokens": [added(0, "a" * 2000, False)]}),
+    "long ones": ("added tokens of 2000000", {"added_tokens": [added(i, "a" * 1000, False) for i in range(2000)], "normalizer": replace("a", "b" * 20)}),
     "a long pattern": ("a pattern of 30000 characters", {"pre_tokenizer": split("a" * 30000)}),
     "ways": ("too many ways", {"pre_tokenizer": split("(a+)+$")}),
     "ways of a normalizer": ("too many ways", {"normalizer": replace(".*.*.*[xy]z", "", "Regex")}),
@@ -141,14 +141,27 @@ def test_what_comes_twice_is_refused():
         check_tokenizer(text.encode(), "x")
 
 
-def test_a_model_that_looks_at_endless_words_is_refused(tmp_path):
-    tokenizer = copy.deepcopy(KINDS["word_piece"])
-    tokenizer["model"]["max_input_chars_per_word"] = 10**6
-    with pytest.raises(TextError, match="max_input_chars_per_word is 1000000; expected at most 1000"):
-        Tokenizer(write_folder(tmp_path / "words", tokenizer))
-    model = bpe(["a"], end_of_word_suffix="a" * 2000)
-    with pytest.raises(TextError, match="end_of_word_suffix has more than 1000 characters"):
-        Tokenizer(write_folder(tmp_path / "suffix", tokenizer_json(model, None)))
+def models():
+    vocab = [["<unk>", 0.0], *(["a" * n, -float(n)] for n in range(1, 300))]
+    yield "a piece of 299 characters", {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": False}
+    yield "max_input_chars_per_word is 1000000", KINDS["word_piece"]["model"] | {"max_input_chars_per_word": 10**6}
+    yield "end_of_word_suffix has more than 256", bpe(["a"], end_of_word_suffix="a" * 2000)
+    yield "continuing_subword_prefix has more than 256", bpe(["a"], continuing_subword_prefix="a" * 2000)
+    yield "unk_token has more than 256", bpe(["a" * 2000], unk_token="a" * 2000)
+
+
+@pytest.mark.parametrize(("words", "model"), list(models()))
+def test_a_model_that_takes_too_long_for_a_word_is_refused(tmp_path, words, model):
+    with pytest.raises(TextError, match=rf"tokenizer\.json: {words}"):
+        Tokenizer(write_folder(tmp_path, tokenizer_json(model, None)))
+
+
+@pytest.mark.parametrize("table", ["/////w==", "AAAA", "CAAAAAAAAA==", "not base64"])
+def test_a_table_that_is_none_is_refused(tmp_path, table):
+    """Memory for a trie of four gigabytes would be taken before any of it is looked for."""
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": table}
+    with pytest.raises(TextError, match="precompiled_charsmap is no table"):
+        Tokenizer(write_folder(tmp_path, PLAIN | {"normalizer": normalizer}))
 
 
 # ---- what public tokenizers have ----
