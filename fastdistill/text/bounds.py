@@ -1,9 +1,9 @@
 """What a tokenizer.json may ask for: told from the file, before anything of it is built or run.
 
-`tokenizers` does what a file says: a normalizer that doubles the text, forty times in a row; a pattern that tries every
-way; a template that repeats the text a thousand times.  Here the parts of the file are walked by their shapes, as the
-library reads them, whatever type they name.  The model, nearly all of the file, is not parsed a second time unless there
-is a reason.
+`tokenizers` does what a file says: a normalizer that doubles the text, forty times in a row; a pattern that tries
+every way; a template that repeats the text a thousand times.  Here the parts of the file are walked by their shapes, as
+the library reads them, whatever type they name.  The model, nearly all of the file, is not parsed a second time unless
+there is a reason.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from fastdistill.messages import short
 from fastdistill.text.pattern import MOST_WAYS, shortest_and_ways
 
 # Public tokenizers have up to a dozen steps in a part; their normalizers and pre-tokenizers together make up to 36
-# characters of one (a Unicode table and a mark before each word); they add thousands of tokens, of some characters each.
+# characters of one (a Unicode table and a mark before each word); they add thousands of tokens of some characters.
 MOST_STEPS = 256
 MOST_GROWTH = 256
 MOST_ADDED = 100_000
 MOST_ADDED_LENGTH = 1_000
 MOST_ADDED_CHARACTERS = 20_000_000  # of all added tokens, as long as normalizing may make them
 MOST_PATTERN = 20_000  # characters of a regular expression
-MOST_WORD = (
-    256  # characters of a word of WordPiece, of a piece of Unigram, of what BPE puts beside or in place of its own
-)
+MOST_WORD = 256  # characters of a word of WordPiece, a piece of Unigram, what BPE puts beside or in place of its own
 
 _PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _VALUE = re.compile(rb'\s*:\s*[{\["]')  # behind a key, of what is neither a number nor null
@@ -86,8 +84,7 @@ def check_model(tokenizer: Any, source: str) -> None:
 
 
 def _parsed(data: bytes, source: str) -> dict[str, Any]:
-    """The file without its model where that comes last, holds none of the other parts, and nothing of it is to be checked;
-    else all of it."""
+    """The file without its model, where that comes last and nothing of it is to be checked; else all of it."""
     found = re.search(rb'"model"\s*:\s*\{', data)
     if found and not _suspicious(data, found.end()):
         head = data[: found.start()].rstrip()

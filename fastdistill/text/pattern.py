@@ -1,9 +1,10 @@
 """How much a regular expression of a tokenizer can cost: told from the expression, before anything is matched.
 
-The engine of `tokenizers` tries ways of matching until one fits and gives up a place after ten million of them.  Patterns
-of public tokenizers decide as they go: behind something that may repeat at will, little has to follow that may fail.  So
-their ways at one place grow with the text behind it and no faster; a pattern such as `.*.*.*[xy]z` takes minutes for a
-page.  What is counted here is a bound on the ways, with a text of a thousand characters in mind.
+The engine of `tokenizers` tries ways of matching until one fits and gives up a place after ten million of them.
+Patterns of public tokenizers decide as they go: behind something that may repeat at will, little has to follow that may
+fail.  So their ways at one place grow with the text behind it and no faster; a pattern such as `\\w*\\w*[xy]$` takes a
+second for a thousand letters in a row, and a minute for four thousand.  What is counted here is a bound on the ways,
+with a text of a thousand characters in mind.
 """
 
 from __future__ import annotations
@@ -127,11 +128,14 @@ class _Parser:
     def _repeated(self, piece: _Piece) -> _Piece:
         while (times := self._times()) is not None:
             least, most = times
+            if most is not None and most < least:  # the engine takes them in either order
+                least, most = most, least
             spread = MANY if most is None else min(most - least + 1, MANY)
             rounds = min(MANY if most is None else most, 20)
             ways = _most(spread * piece.ways**rounds)
             shortest = min(least * piece.shortest, 1 << 20)
-            piece = _Piece(shortest, ways, _most(max(piece.until_fail, ways if least > 1 else 1)), piece.certain or least == 0)  # fmt: skip
+            until_fail = max(piece.until_fail, ways if least > 1 else 1)
+            piece = _Piece(shortest, ways, until_fail, piece.certain or least == 0)
         return piece
 
     def _times(self) -> tuple[int, int | None] | None:

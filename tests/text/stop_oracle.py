@@ -38,7 +38,7 @@ def first_stop(text, stops):
 
 
 def oracle(tokenizer, ids, stops):
-    """The text, whether a stop string ends it, and how many tokens it takes: each beginning of the tokens as a whole."""
+    """The text, whether a stop string ends it, and after how many tokens: each beginning of them as a whole."""
     for n in range(len(ids) + 2):
         characters = spelt_out(tokenizer, ids[:n], ended=n > len(ids))
         at = first_stop("".join(char for char, _ in characters), stops)
@@ -49,7 +49,7 @@ def oracle(tokenizer, ids, stops):
 
 @st.composite
 def stops_for(draw, text):
-    """Stop strings likely to occur: pieces of the text and pieces of those, some with another end, a few that never do."""
+    """Stop strings likely to occur: pieces of the text and pieces of those, some with another end."""
     found = []
     for _ in range(draw(st.integers(0, 3))):
         source = draw(st.sampled_from([text, *found]))

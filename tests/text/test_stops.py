@@ -26,7 +26,7 @@ def tokenizer(request, tmp_path_factory):
 
 
 def foretold(tokens, vocab_size, masked):
-    """A model whose text is known, whatever it is shown: row i is for token i + 1, where masks are filled for token i."""
+    """A model whose text is known, whatever it is shown.  Row i is for token i + 1; where masks are filled, for i."""
     whole = [*PROMPT, *tokens]
 
     def logits(text):
