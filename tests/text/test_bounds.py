@@ -69,9 +69,9 @@ def test_what_is_no_file_of_a_size_is_refused_at_once(tmp_path, kind):
         path.symlink_to("/dev/zero")
     else:
         with path.open("wb") as file:
-            file.truncate(1 << 40)
+            file.truncate(1 << 34)
     with pytest.raises(
-        TextError, match=r"tokenizer\.json: (is no regular file|cannot be read|has 1099511627776 bytes)"
+        TextError, match=r"tokenizer\.json: (is no regular file|cannot be read|has 17179869184 bytes)"
     ):
         Tokenizer(tmp_path)
 
