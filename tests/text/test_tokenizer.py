@@ -230,11 +230,11 @@ def test_added_tokens_may_be_spelt_in_the_byte_alphabet(tmp_path):
 def test_words_that_would_become_padding_are_named():
     """The embedded model's tokenizer has a word for every token, and pads what it lacks."""
     tokenizer = Tokenizer(embedded_folder("listops-mdlm"))
-    with pytest.raises(ArgumentError, match="no token for 'zebu', 'Ant', 'foo'$"):
+    with pytest.raises(ArgumentError, match=r"no token for 'zebu', 'Ant', 'foo'$"):
         tokenizer.encode("<|bos|> copy : zebu ant Ant foo zebu _ _ _ | _ _ ->")
     assert tokenizer.encode("<|pad|> ant <|pad|>")[::2] == [0, 0]  # asked for
     many = " ".join(f"w{i}" for i in range(1000))
-    with pytest.raises(ArgumentError, match="and 990 more$"):
+    with pytest.raises(ArgumentError, match=r"and 990 more$"):
         tokenizer.encode(many)
 
 
