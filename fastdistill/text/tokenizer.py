@@ -85,10 +85,11 @@ class Tokenizer:
     @cached_property
     def _unknown(self) -> tuple[int, str] | None:
         """The token that words it lacks become, where that is no token for such words: one that has another name alone."""
-        token = getattr(self._tokenizer.model, "unk_token", None)
+        token: str | None = getattr(self._tokenizer.model, "unk_token", None)
         names = {name for name, spelt in self.config.special_tokens.items() if spelt == token}
-        id = None if token is None else self._tokenizer.token_to_id(token)
-        return None if id is None or not names or "unk_token" in names else (id, token)
+        if token is None or not names or "unk_token" in names or (id := self._tokenizer.token_to_id(token)) is None:
+            return None
+        return id, token
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
