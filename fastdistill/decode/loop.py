@@ -174,7 +174,10 @@ class Text:
             stats.recycled += round.recycled
         if result.finish_reason:
             self._end()
-            piece += "" if self.stream is None else self.stream.finish()
+            if self.stream is not None:
+                piece += self.stream.finish()
+                if self.stream.stopped:  # by what only the end has made certain
+                    result.finish_reason = "stop"
         result.text += piece
         return piece
 
@@ -256,6 +259,7 @@ def prepare_session(session: Any, prompt: np.ndarray) -> int:
     if len(prompt) > session.capacity:
         raise CapacityError(
             f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}"
+            + getattr(session, "limit", "")  # a session of another model's may not say
         )
     common = min(session.common_prefix(prompt), len(prompt) - 1)
     session.truncate(common)
