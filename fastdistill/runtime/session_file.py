@@ -84,22 +84,27 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     if set(arrays) != {"tokens", "positions", "keys", "values", "session", "model", "digest"}:
         raise CheckpointError(f"{path}: is no session: it holds the arrays {listed(map(short, arrays))}")
     _check_array(path, arrays, "session", (2,), "I64")
-    version, text_length = arrays["session"].array.tolist()
+    version, text_length = np.asarray(arrays["session"].array).tolist()
     if version != VERSION:
         raise CheckpointError(f"{path}: is a session of version {version}; expected {VERSION}")
     _check_array(path, arrays, "model", (32,), "U8")
-    if arrays["model"].array.tobytes() != fingerprint:
+    if np.asarray(arrays["model"].array).tobytes() != fingerprint:
         raise CheckpointError(f"{path}: is a session of another model, or of this one in other formats")
-    n = min(arrays["tokens"].array.size, plan.max_positions)
+    n = min(*(arrays["tokens"].array.shape or (0,))[:1], plan.max_positions, POSITION_LIMIT)
     _check_array(path, arrays, "tokens", (n,), "I32")
     _check_array(path, arrays, "positions", (n,), "I32")
     for name in ("keys", "values"):
         _check_array(path, arrays, name, (n, plan.num_layers, plan.num_kv_heads, plan.head_dim), *_CACHES)
     _check_array(path, arrays, "values", arrays["keys"].array.shape, arrays["keys"].dtype)
     _check_array(path, arrays, "digest", (32,), "U8")
-    if arrays["digest"].array.tobytes() != _digest(arrays):
+    arrays = {
+        name: Stored(dtype, np.asarray(array)) for name, (dtype, array) in arrays.items()
+    }  # now that all sizes are right
+    if np.asarray(arrays["digest"].array).tobytes() != _digest(arrays):
         raise CheckpointError(f"{path}: is damaged: its digest is not that of what it holds")
-    tokens, positions, keys, values = (arrays[name].array for name in ("tokens", "positions", "keys", "values"))
+    tokens, positions, keys, values = (
+        np.asarray(arrays[name].array) for name in ("tokens", "positions", "keys", "values")
+    )
     for name, found, least, most in (
         ("tokens", tokens, -1, plan.vocab_size - 1),
         ("positions", positions, 0, POSITION_LIMIT - 1),
@@ -130,7 +135,7 @@ def _check_array(path: Path, arrays: Mapping[str, Stored], name: str, shape: tup
 def _digest(arrays: Mapping[str, Stored]) -> bytes:
     digest = sha256()
     for name in sorted(arrays.keys() - {"digest"}):
-        dtype, array = arrays[name]
+        dtype, array = arrays[name].dtype, np.asarray(arrays[name].array)
         digest.update(f"{name} {dtype} {array.shape}\n".encode())
         plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
         digest.update(plain.view(np.uint8).data)

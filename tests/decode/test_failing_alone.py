@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 import weakref
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fastdistill.checkpoint import Tensor
 from fastdistill.decode import (
     Auto,
     Autoregressive,
@@ -46,9 +46,10 @@ def network(masks=False) -> Network:
     plan = plan_for(config)
     tensors = small_models.tensors(plan)
     name = "model.transformer.wte.weight" if masks else "model.embed_tokens.weight"
-    data = tensors[name].data.copy()
+    tensor = tensors[name]
+    data = tensor.data.copy()
     data[POISON] = np.nan
-    return Network(plan, {**tensors, name: replace(tensors[name], data=data)}, threads=1)
+    return Network(plan, {**tensors, name: Tensor(name, tensor.format, tensor.shape, data)}, threads=1)
 
 
 def successor(tokens):

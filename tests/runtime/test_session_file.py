@@ -192,7 +192,10 @@ def saved_arrays(tmp_path):
     session = PLAIN.session()
     session.prefill([1, 2, 3])
     session.save(tmp_path / "s")
-    return {name: Stored(dtype, array.copy()) for name, (dtype, array) in read_safetensors(tmp_path / "s").items()}
+    return {
+        name: Stored(dtype, np.asarray(array).copy())
+        for name, (dtype, array) in read_safetensors(tmp_path / "s").items()
+    }
 
 
 def put(name, value=None, dtype=None, **to):
