@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.files import work_folder
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
@@ -63,13 +63,10 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
         "model": Stored("U8", np.frombuffer(fingerprint, np.uint8)),
     }
     arrays["digest"] = Stored("U8", np.frombuffer(_digest(arrays), np.uint8))
-    fresh = path.with_name(f".{path.name[:200]}.{uuid4().hex}.partial")
     try:
-        try:
-            write_safetensors(fresh, arrays)
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with work_folder(path) as work:
+            write_safetensors(work / "session", arrays)
+            os.replace(work / "session", path)  # takes a file's place, never a folder's
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
