@@ -17,6 +17,7 @@ from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.sample import Sampler
+from fastdistill.messages import short
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session import Session
@@ -61,7 +62,7 @@ class TokenLogProbs:
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass
+@dataclass(repr=False)
 class Generation:
     """A text and how it came about.
 
@@ -80,6 +81,14 @@ class Generation:
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
     trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        """<Generation 'Paris is the capital of...', 128 tokens, length, 231 tokens/s>"""
+        shown = [short(self.text), f"{len(self.tokens):,} token{'s' * (len(self.tokens) != 1)}"]
+        shown += [self.finish_reason or "unfinished"]
+        if self.stats.tokens_per_second:
+            shown.append(f"{self.stats.tokens_per_second:.0f} tokens/s")
+        return f"<Generation {', '.join(shown)}>"
 
     @property
     def tokens_of_rounds(self) -> dict[int, int]:
