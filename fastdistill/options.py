@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
@@ -16,10 +16,18 @@ from fastdistill.messages import short
 F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fastdistill.decode.request import Decoder
     from fastdistill.runtime.session import Session
+
+
+class Array(Protocol):
+    """A NumPy array.  (Its own type holds an Any, which would make an Any of what an overloaded function returns.)"""
+
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def ndim(self) -> int: ...
+    def __array__(self) -> Any: ...
 
 
 class Options(TypedDict, total=False):
@@ -36,10 +44,10 @@ class Options(TypedDict, total=False):
     min_p: float | None
     repetition_penalty: float | None
     logit_bias: Mapping[int, float] | None
-    allowed: Sequence[int] | set[int] | frozenset[int] | np.ndarray | None
+    allowed: Sequence[int] | set[int] | frozenset[int] | Array | None
     seed: int | None
     stop: str | Sequence[str] | set[str] | frozenset[str] | None
-    stop_token_ids: Sequence[int] | set[int] | frozenset[int] | np.ndarray | None
+    stop_token_ids: Sequence[int] | set[int] | frozenset[int] | Array | None
     logprobs: int | None
     session: Session | None
     decoder: Decoder | str | None
