@@ -6,12 +6,17 @@ All raise ArgumentError: what must hold, and what was found (`messages.short`).
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdistill.errors import ArgumentError
-from fastdistill.messages import short
+from fastdistill.messages import short, suggestion
+
+MOST_PATH_BYTES = 4095  # PATH_MAX without its zero
 
 
 def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:
@@ -59,7 +64,7 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
     try:
         array = np.asarray(sorted(values) if isinstance(values, (set, frozenset)) else values)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         array = np.empty((0, 0))
     if (
         isinstance(values, (list, tuple, range, set, frozenset, np.ndarray))
@@ -89,3 +94,47 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     if not minimum <= number <= maximum:
         raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number:g}")
     return number
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """The value, which is one of these words."""
+    if not isinstance(value, str) or value not in choices:
+        meant = suggestion(value, choices) if isinstance(value, str) else ""
+        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {short(value)}{meant}")
+    return value
+
+
+def check_text(name: str, value: Any) -> str:
+    """The value, which is a str that UTF-8 can spell: without lone surrogates."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name} must be a str, got {short(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"{name} must be Unicode without lone surrogates; there is one at {error.start}") from None
+    return value
+
+
+def check_callable(name: str, value: Any, what: str = "callable") -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise ArgumentError(f"{name} must be {what}, got {short(value)}")
+
+
+def check_path(name: str, value: Any) -> Path:
+    """The value as a Path: a str or a PathLike of one, of a length and of characters that a file system knows."""
+    try:
+        path = os.fspath(value)
+        encoded = os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        path = None
+    if not isinstance(path, str) or b"\0" in encoded or len(encoded) > MOST_PATH_BYTES:
+        raise ArgumentError(f"{name} must be a path, got {short(value)}")
+    return Path(path)
+
+
+def check_mapping(name: str, value: Any, what: str) -> Mapping[Any, Any]:
+    """The value, which is a mapping of `what`."""
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{name} must map {what}, got {short(value)}")
+    return value

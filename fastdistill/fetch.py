@@ -26,6 +26,7 @@ from pathlib import Path
 
 from fastdistill.embedded import EMBEDDED, embedded_folder
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
+from fastdistill.messages import short
 from fastdistill.user_cache import user_cache
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
@@ -77,6 +78,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
     raises    ArgumentError for an unknown name; FetchError, saying what to do, for everything else
     """
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be callable, got {short(progress)}")
     progress = progress or (lambda what, done, total: None)
     source, folder = _source(name), cached_folder(name)
     if is_fetched(name):
@@ -99,6 +102,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 def is_fetched(name: str) -> bool:
     """Whether the cache holds the model, whole and converted as today."""
+    if not isinstance(name, str) or name not in MODELS:
+        return False
     folder = cached_folder(name)
     try:
         record = json.loads((folder / MARKER).read_text("utf-8"))
@@ -112,6 +117,7 @@ def is_fetched(name: str) -> bool:
 
 def cached_folder(name: str) -> Path:
     """Where a model lies, or will lie: in `models` of the user's cache."""
+    _source(name)
     cache = user_cache()
     if cache is None:
         raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME")
@@ -123,6 +129,8 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
 
     raises  CheckpointError that says what is there instead, and how to fetch
     """
+    if not isinstance(model, (str, os.PathLike)) or not isinstance(os.fspath(model), str):
+        raise ArgumentError(f"a model must be a path or a name, got {short(model)}")
     if os.path.isdir(model):
         return Path(model)
     name, embedded = os.fspath(model), embedded_folder(model)
@@ -135,12 +143,12 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
     known = f"known names: {', '.join((*MODELS, *EMBEDDED))}"
     if name.endswith(".gguf") and os.path.isfile(model):
         raise CheckpointError(f"{name}: is a GGUF file: run `fastdistill convert {name} FOLDER` and give the folder")
-    raise CheckpointError(f"{name}: is neither a folder nor the name of a model; {known}")
+    raise CheckpointError(f"{short(name, 200)[1:-1]}: is neither a folder nor the name of a model; {known}")
 
 
 def _source(name: str) -> Source:
-    if name not in MODELS:
-        raise ArgumentError(f"there is no model named {name!r}; known: {', '.join(MODELS)}")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ArgumentError(f"there is no model named {short(name)}; known: {', '.join(MODELS)}")
     return MODELS[name]
 
 

@@ -16,10 +16,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastdistill.arguments import check_path
 from fastdistill.checkpoint.config import Config, Section, read_config
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
-from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.files import read_json
 from fastdistill.messages import short
 
@@ -63,10 +64,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
 
     Raises CheckpointError, or UnsupportedError for a folder quantised by another method.
     """
-    try:
-        folder = Path(folder)
-    except TypeError:
-        raise ArgumentError(f"folder must be a path, got {folder!r:.60}") from None
+    folder = check_path("folder", folder)
     try:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
@@ -124,7 +122,7 @@ def write_checkpoint(
 
     Raises CheckpointError where the folder is there already or cannot be written.
     """
-    folder = Path(os.path.realpath(folder))
+    folder = Path(os.path.realpath(check_path("folder", folder)))
     if folder.exists() and not overwrite:
         raise CheckpointError(f"{folder}: is there already; choose another name or say that it is to be overwritten")
     if folder.exists():

@@ -10,6 +10,7 @@ from types import EllipsisType
 
 import numpy as np
 
+from fastdistill.arguments import check_choice
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
@@ -26,8 +27,7 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     Raises CheckpointError where a value is not finite or the format cannot hold it, ArgumentError for an unknown format
     and for q8 or q4 of what is not a matrix.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_choice("format", format, FORMATS)
     if format in ("q8", "q4") and len(tensor.shape) != 2:
         raise ArgumentError(f"{tensor.name}: {format} is for matrices, got the shape {tensor.shape}")
     if tensor.format == format:
@@ -65,8 +65,7 @@ def quantize_folder(
     Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
     format, UnsupportedError for a source quantised by another method.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_choice("format", format, FORMATS)
     with open_checkpoint(source) as checkpoint:
         tensors = _converted(checkpoint, format, progress)
         write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)

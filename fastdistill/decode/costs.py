@@ -15,6 +15,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sample import Sampler
+from fastdistill.messages import short
 from fastdistill.runtime.read import Read
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -41,7 +42,7 @@ class Costs:
         good = good and len(self.contexts) == 2 and 0 <= self.contexts[0] < self.contexts[1]
         if not good or table.shape != (2, len(self.rows)) or not (np.isfinite(table).all() and (table > 0).all()):
             raise ArgumentError(
-                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got {self!r:.200}"
+                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got {short(self.seconds, 200)}"
             )
         near, far = np.maximum.accumulate(
             table, axis=1
@@ -72,7 +73,7 @@ class Costs:
             first, second = map(int, given["contexts"])
             return cls(tuple(map(int, given["rows"])), (first, second), (near, far))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ArgumentError(f"no costs: {error!r:.200}") from None
+            raise ArgumentError(f"no costs: {short(error, 200)}") from None
 
     def __str__(self) -> str:
         lines = ["rows     " + " ".join(f"{rows:6d}" for rows in self.rows)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_integer
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 _SLACK = 1e-6  # by which a row's sum may exceed 1: roundings of measured rates
 
@@ -129,10 +130,10 @@ def _table(acceptance: np.ndarray, depth: int | None) -> np.ndarray:
     """acceptance as float64 (depth, ranks), checked; without a depth, the rows that it has."""
     try:
         table = np.asarray(acceptance, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         table = np.empty(())
     if table.ndim not in (1, 2) or table.shape[-1] == 0:
-        raise ArgumentError(f"acceptance must be numbers of shape (ranks,) or (depth, ranks), got {acceptance!r:.80}")
+        raise ArgumentError(f"acceptance must be numbers of shape (ranks,) or (depth, ranks), got {short(acceptance)}")
     if table.ndim == 1:
         table = np.tile(table, (1 if depth is None else depth, 1))
     if depth is not None and len(table) != depth:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
+from fastdistill.messages import short
 from fastdistill.models import dream, llada, llama
 from fastdistill.models.plan import Plan
 
@@ -20,7 +21,7 @@ def plan_for(config: Config) -> Plan:
         if model_type in family.MODEL_TYPES:
             return family.plan(config)
     known = sorted(name for family in FAMILIES for name in family.MODEL_TYPES)
-    raise UnsupportedError(f"model_type {model_type!r} is not supported; known: {', '.join(known)}")
+    raise UnsupportedError(f"model_type {short(model_type)} is not supported; known: {', '.join(known)}")
 
 
 __all__ = ["Plan", "plan_for"]

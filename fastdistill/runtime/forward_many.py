@@ -14,6 +14,7 @@ from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.messages import short
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.read import Read, Rows, check_read, draw, draws_in_head, needs_logits
 
@@ -33,8 +34,10 @@ def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[
     returns   one Rows a request; with more than one request they are copies
     raises    as Session.forward, before anything has run; NotFiniteError leaves the sessions of the failed pass as they were
     """
-    if not all(isinstance(request, tuple) and len(request) == 2 for request in requests):
-        raise ArgumentError("forward_many takes (session, arguments) pairs")
+    if not isinstance(requests, (list, tuple)) or not all(
+        isinstance(request, tuple) and len(request) == 2 for request in requests
+    ):
+        raise ArgumentError(f"forward_many takes a list of (session, arguments) pairs, got {short(requests)}")
     sessions = [session for session, _ in requests]
     if len({id(session) for session in sessions}) != len(sessions):
         raise ArgumentError("each session may appear once in forward_many")
@@ -42,7 +45,7 @@ def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[
         if not hasattr(session, "network"):
             raise ArgumentError(f"forward_many takes sessions of a model, got {type(session).__name__}")
         if not isinstance(arguments, Mapping) or not set(arguments) <= _ARGUMENTS:
-            raise ArgumentError(f"forward_many takes arguments of Session.forward by name, got {arguments!r:.80}")
+            raise ArgumentError(f"forward_many takes arguments of Session.forward by name, got {short(arguments)}")
     if any(session.network is not sessions[0].network for session in sessions):
         raise ArgumentError("all sessions of forward_many must belong to one model")
     results: list[Rows] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from fastdistill.arguments import check_callable, check_choice
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError
 from fastdistill.kernels.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
 from fastdistill.models.plan import Plan
@@ -35,10 +35,11 @@ class Network:
         threads   of every forward; default: what this process may use
         executor  "native", or "reference": NumPy, op by op, slow
         """
-        if format is not None and format not in FORMATS:
-            raise ArgumentError(f"format must be None or one of {', '.join(FORMATS)}, got {format!r}")
-        if executor not in EXECUTORS:
-            raise ArgumentError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+        if format is not None:
+            check_choice("format", format, FORMATS)
+        check_choice("executor", executor, EXECUTORS)
+        if progress is not None:
+            check_callable("progress", progress)
         self.plan = plan
         self.threads = check_threads(threads)
         weights = PackedWeights if executor == "native" else ReferenceWeights

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integers
+from fastdistill.arguments import check_array, check_flag, check_integers
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
+from fastdistill.messages import short
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
     """Refuse a Read that is none, or whose arrays do not fit so many rows (None: any)."""
     if not isinstance(read, Read):
         raise ArgumentError(f"read must be a Read, got {type(read).__name__}")
+    check_flag("read.logits", read.logits)
+    check_flag("read.hidden", read.hidden)
     if read.sampler is not None and not isinstance(read.sampler, Sampler):
         raise ArgumentError(f"read.sampler must be a Sampler, got {type(read.sampler).__name__}")
     if read.allowed is not None:
@@ -130,7 +133,7 @@ def read_rows(rows: Any, m: int) -> np.ndarray:
     """The rows to read of m, int32 (reads,), from "all", "last" or indices."""
     if isinstance(rows, str):
         if rows not in ("all", "last"):
-            raise ArgumentError(f"rows must be 'all', 'last' or indices, got {rows!r}")
+            raise ArgumentError(f"rows must be 'all', 'last' or indices, got {short(rows)}")
         return np.arange(m, dtype=np.int32) if rows == "all" else np.array([m - 1], np.int32)
     indices = check_integers("rows", rows, 0, m - 1, empty=True)
     if len(indices) > m:
@@ -140,6 +143,7 @@ def read_rows(rows: Any, m: int) -> np.ndarray:
 
 def common_prefix(held: np.ndarray, tokens: np.ndarray) -> int:
     """The length of the longest common prefix of two int arrays."""
+    tokens = check_integers("tokens", tokens, -1, (1 << 31) - 1, empty=True)
     n = min(len(held), len(tokens))
     agree = held[:n] == tokens[:n]
     return n if agree.all() else int(np.argmin(agree))

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_integers
+from fastdistill.arguments import check_array, check_choice, check_integer, check_integers
 from fastdistill.errors import ArgumentError, BusyError, CapacityError
 from fastdistill.kernels.sample import sample_workspace
+from fastdistill.messages import listed, short
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
@@ -60,14 +61,14 @@ class Session:
         except ArgumentError as error:
             raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
-        if cache not in (None, "f16", "f32"):
-            raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {cache!r}")
+        if cache is not None:
+            check_choice("cache", cache, ("f16", "f32"))
         if isinstance(taps, str) or not isinstance(taps, Iterable):
-            raise ArgumentError(f"taps must be names of values, got {taps!r}")
+            raise ArgumentError(f"taps must be names of values, got {short(taps)}")
         self.taps = tuple(taps)
-        unknown = [name for name in self.taps if name not in plan.taps]
+        unknown = [name for name in self.taps if not isinstance(name, str) or name not in plan.taps]
         if unknown:
-            raise ArgumentError(f"taps {unknown} are unknown; this model has: {', '.join(plan.taps)}")
+            raise ArgumentError(f"taps {short(unknown)} are unknown; this model has: {listed(plan.taps)}")
         self.vocab_size = plan.vocab_size
         self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
         self.length = 0
@@ -366,7 +367,7 @@ class Session:
         if given is None:
             return 0, count
         if not isinstance(given, (tuple, list)) or len(given) != 2:
-            raise ArgumentError(f"layers must be (first, end), got {given!r}")
+            raise ArgumentError(f"layers must be (first, end), got {short(given)}")
         first = check_integer("layers' first", given[0], 0, count - 1)
         return first, check_integer("layers' end", given[1], first + 1, count)
 
@@ -376,7 +377,7 @@ class Session:
         if inputs is None:
             return self._token_array(tokens), None
         if not isinstance(inputs, Mapping) or set(inputs) != {"embedding"}:
-            raise ArgumentError(f"inputs must be {{'embedding': array}}, got {inputs!r:.80}")
+            raise ArgumentError(f"inputs must be {{'embedding': array}}, got {short(inputs)}")
         m, _ = check_array(
             "inputs['embedding']", inputs["embedding"], np.float32, (None, self.network.plan.hidden_size)
         )

@@ -11,6 +11,7 @@ import codecs
 from collections.abc import Sequence
 
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 from fastdistill.text.tokenizer import Tokenizer, check_token
 
 
@@ -167,9 +168,9 @@ class _WindowDecoder:
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
     """One stop string or several, as a tuple. Raises ArgumentError for what is no string, or empty."""
     if not isinstance(stop, (str, list, tuple, set, frozenset)):
-        raise ArgumentError(f"stop must be a string or several, got {stop!r:.60}")
+        raise ArgumentError(f"stop must be a string or several, got {short(stop)}")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
-            raise ArgumentError(f"stop must hold strings of at least one character, got {text!r:.60}")
+            raise ArgumentError(f"stop must hold strings of at least one character, got {short(text)}")
     return stops

@@ -8,7 +8,6 @@ chat template) come from tokenizer_config.json and chat_template.jinja.
 from __future__ import annotations
 
 import json
-import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastdistill.arguments import check_flag, check_integer, check_path, check_text
 from fastdistill.errors import ArgumentError, TextError
+from fastdistill.messages import short
 
 
 class Tokenizer:
@@ -34,7 +35,7 @@ class Tokenizer:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         import tokenizers
 
-        self.folder = Path(folder)
+        self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         with _reading(self._path):
             data = self._path.read_bytes()
@@ -54,18 +55,17 @@ class Tokenizer:
 
         special      whether the post-processor adds its own (a begin-of-text token, say); a rendered chat has them
         """
-        if not isinstance(text, str):
-            raise ArgumentError(f"text must be a str, got {type(text).__name__}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ArgumentError(f"text must be Unicode without lone surrogates: {error}") from None
+        check_text("text", text)
+        check_flag("special", special)
         with self._guarded("cannot encode this text"):
             return self._tokenizer.encode(text, add_special_tokens=special).ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) != 1:
+            raise ArgumentError(f"ids must be a sequence of token ids, got {short(ids)}")
         checked = [check_token(token) for token in ids]
+        check_flag("skip_special", skip_special)
         with self._guarded("cannot decode these ids"):
             return self._tokenizer.decode(checked, skip_special_tokens=skip_special)
 
@@ -75,7 +75,7 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of a token spelt as in the vocabulary, or None."""
-        return self._tokenizer.token_to_id(token)
+        return self._tokenizer.token_to_id(check_text("token", token))
 
     def token_bytes(self, id: int) -> bytes | None:
         """The bytes that a token stands for, where every token stands for bytes: byte-level BPE. None elsewhere."""
@@ -148,13 +148,7 @@ class Tokenizer:
 
 def check_token(token: int) -> int:
     """A token id as an int of 32 bits. Raises ArgumentError."""
-    try:
-        value = operator.index(token)
-    except TypeError:
-        raise ArgumentError(f"a token id must be an integer, got {type(token).__name__}") from None
-    if not 0 <= value < 1 << 32:
-        raise ArgumentError(f"a token id must be in [0, 2^32), got {value}")
-    return value
+    return check_integer("a token id", token, 0, (1 << 32) - 1)
 
 
 @contextmanager
@@ -192,7 +186,7 @@ def _check_merges(path: Path, data: bytes) -> None:
     for merge in merges:
         halves = merge.split(" ") if isinstance(merge, str) else merge
         if not (isinstance(halves, list) and halves and str(halves[-1]).startswith(str(prefix))):
-            raise TextError(f"{path}: merge {merge!r:.60} does not continue with {prefix!r:.60}")
+            raise TextError(f"{path}: merge {short(merge)} does not continue with {short(prefix)}")
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastdistill.arguments import check_integer
+from fastdistill.arguments import check_integer, check_path
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.lookahead_layout import printable
 
@@ -90,6 +90,7 @@ class Trace:
         cell  pixels of a square
         raises  ArgumentError, OSError
         """
+        path = check_path("path", path)
         check_integer("cell", cell, 1, 256)
         if not self.steps:
             raise ArgumentError("the trace has no steps: there is nothing to draw")
