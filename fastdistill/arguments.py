@@ -17,6 +17,7 @@ from fastdistill.errors import ArgumentError
 from fastdistill.messages import short, suggestion
 
 MOST_PATH_BYTES = 4095  # PATH_MAX without its zero
+MOST_ENTRIES = 1 << 28  # of a range that becomes an array: more than any text or vocabulary has, 2 GB
 
 
 def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:
@@ -62,10 +63,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
-    try:
-        array = np.asarray(sorted(values) if isinstance(values, (set, frozenset)) else values)
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        array = np.empty((0, 0))
+    array = _as_array(list(values) if isinstance(values, (set, frozenset)) else values)
     if (
         isinstance(values, (list, tuple, range, set, frozenset, np.ndarray))
         and array.ndim == 1
@@ -80,7 +78,8 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty:
     if array.min() < minimum or array.max() > maximum:
         index = int(np.argmax((array < minimum) | (array > maximum)))
         raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
-    return np.ascontiguousarray(array, np.int32)
+    array = np.ascontiguousarray(array, np.int32)
+    return np.sort(array) if isinstance(values, (set, frozenset)) else array
 
 
 def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
@@ -94,6 +93,39 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     if not minimum <= number <= maximum:
         raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number:g}")
     return number
+
+
+def _as_array(values: Any, dtype: type | None = None) -> np.ndarray:
+    """np.asarray of what is no bomb; shape (0, 0) where that fails."""
+    try:
+        if isinstance(values, range) and len(values) > MOST_ENTRIES:
+            return np.empty((0, 0))
+        return np.asarray(values, dtype)
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
+        return np.empty((0, 0))
+
+
+def check_numbers(name: str, values: Any, what: str = "numbers") -> np.ndarray:
+    """Numbers of any shape as float64; complex ones, text and ragged lists are refused.  A single one has the shape ()."""
+    array = _as_array(values)
+    if array.size == 0 or array.dtype.kind not in "biuf":
+        raise ArgumentError(f"{name} must be {what}, got {short(values)}")
+    return array.astype(np.float64)
+
+
+def check_has(name: str, value: Any, attributes: Sequence[str], what: str) -> None:
+    """Refuse what lacks one of these attributes, and a class that only its objects have them of."""
+    missing = [attribute for attribute in attributes if not hasattr(value, attribute)]
+    if missing or isinstance(value, type):
+        raise ArgumentError(f"{name} must be {what}, got {short(value)}")
+
+
+def check_instance(name: str, value: Any, kind: type) -> None:
+    """Refuse what is no object of this class."""
+    if not isinstance(value, kind):
+        raise ArgumentError(
+            f"{name} must be a{'n' * (kind.__name__[0] in 'AEIOU')} {kind.__name__}, got {short(value)}"
+        )
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from types import EllipsisType
 
 import numpy as np
 
-from fastdistill.arguments import check_choice
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_instance, check_path
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
@@ -27,6 +27,7 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     Raises CheckpointError where a value is not finite or the format cannot hold it, ArgumentError for an unknown format
     and for q8 or q4 of what is not a matrix.
     """
+    check_instance("tensor", tensor, Tensor)
     check_choice("format", format, FORMATS)
     if format in ("q8", "q4") and len(tensor.shape) != 2:
         raise ArgumentError(f"{tensor.name}: {format} is for matrices, got the shape {tensor.shape}")
@@ -66,6 +67,10 @@ def quantize_folder(
     format, UnsupportedError for a source quantised by another method.
     """
     check_choice("format", format, FORMATS)
+    check_path("destination", destination)
+    check_flag("overwrite", overwrite)
+    if progress is not None:
+        check_callable("progress", progress)
     with open_checkpoint(source) as checkpoint:
         tensors = _converted(checkpoint, format, progress)
         write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_integers
+from fastdistill.arguments import check_has, check_instance, check_integer, check_integers
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
@@ -222,16 +223,19 @@ def generate(
     decoder  None: Autoregressive(), of a masked diffusion model Unmask()
     costs    of the session's forwards, for decoders that weigh their guesses and have none of their own
     """
+    check_has("session", session, ("forward", "truncate", "common_prefix", "capacity", "vocab_size"), "a session")
     ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
     max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
     check_costs(costs)
     measured = None if costs is None else lambda: costs
     cached = prepare_session(session, ids)
-    request = Request(
-        ids, cached, sampler or Sampler(), max_tokens=max_tokens, end_tokens=end_tokens, measured_costs=measured
-    )
+    sampler = Sampler() if sampler is None else sampler
+    check_instance("sampler", sampler, Sampler)
+    ends = frozenset(check_integers("end_tokens", end_tokens, 0, (1 << 31) - 1, empty=True).tolist())
+    request = Request(ids, cached, sampler, max_tokens=max_tokens, end_tokens=ends, measured_costs=measured)
     if decoder is None:
         decoder = Autoregressive() if getattr(session, "causal", True) else Unmask()
+    check_decoder(decoder)
     text = Text(session, request, decoder, None)
     for _ in write([text]):
         pass

@@ -172,7 +172,7 @@ class CallableSession:
         given = self._function(tokens.copy())
         try:
             logits = np.ascontiguousarray(given, np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):
             raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {short(given)}") from None
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits

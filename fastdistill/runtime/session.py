@@ -6,7 +6,7 @@ their place and forgets the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ class Session:
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache is not None:
             check_choice("cache", cache, ("f16", "f32"))
-        if isinstance(taps, str) or not isinstance(taps, Iterable):
+        if isinstance(taps, (str, range)) or not isinstance(taps, (Sequence, Set)):
             raise ArgumentError(f"taps must be names of values, got {short(taps)}")
         self.taps = tuple(taps)
         unknown = [name for name in self.taps if not isinstance(name, str) or name not in plan.taps]

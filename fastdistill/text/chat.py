@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from fastdistill.arguments import check_instance
 from fastdistill.errors import TextError
 from fastdistill.text.tokenizer import Tokenizer
 
@@ -32,6 +33,7 @@ def render_chat(
 
     Raises TextError where there is no template, where it is malformed or refuses the messages, or without jinja2.
     """
+    check_instance("tokenizer", tokenizer, Tokenizer)
     template = tokenizer.chat_template
     if template is None:
         raise TextError(

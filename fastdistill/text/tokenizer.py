@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastdistill.arguments import check_flag, check_integer, check_path, check_text
-from fastdistill.errors import ArgumentError, TextError
+from fastdistill.arguments import check_flag, check_integer, check_integers, check_path, check_text
+from fastdistill.errors import TextError
 from fastdistill.messages import short
 
 
@@ -62,9 +62,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
-        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) != 1:
-            raise ArgumentError(f"ids must be a sequence of token ids, got {short(ids)}")
-        checked = [check_token(token) for token in ids]
+        given = list(ids) if isinstance(ids, Iterator) else ids
+        checked = check_integers("ids", given, 0, (1 << 31) - 1, empty=True).tolist()
         check_flag("skip_special", skip_special)
         with self._guarded("cannot decode these ids"):
             return self._tokenizer.decode(checked, skip_special_tokens=skip_special)

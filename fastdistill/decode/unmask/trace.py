@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_path
+from fastdistill.arguments import check_callable, check_integer, check_path
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.lookahead_layout import printable
 
@@ -65,6 +65,8 @@ class Trace:
 
         label  the text of a token; by default its number
         """
+        if label is not None:
+            check_callable("label", label, "a function from a token to its text")
         lines = [
             f"{SHADES[0]} < 25 %  {SHADES[1]} < 50 %  {SHADES[2]} < 75 %  {SHADES[3]} up to 100 %  {FILLED} filled  {MASKED} masked  {AGAIN} masked again"
         ]
