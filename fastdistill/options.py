@@ -137,10 +137,9 @@ def signed(function: F) -> F:
     """Give a function that takes `**options` the signature with each option by name, for `help()` and editors."""
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    types = {name: getattr(each, "__forward_arg__", each) for name, each in Options.__annotations__.items()}
     named = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Options.__annotations__[name]
-        )
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
         for name, default in DEFAULTS.items()
     ]
     function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]

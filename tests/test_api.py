@@ -574,6 +574,7 @@ def test_the_options_have_one_home():
     shown = list(inspect.signature(fd.Model.generate).parameters.values())
     assert [each.name for each in shown] == ["self", "prompt", "n", *DEFAULTS]
     assert all(each.kind is each.KEYWORD_ONLY and each.default == DEFAULTS[each.name] for each in shown[3:])
+    assert "temperature: 'float | None' = 0.0" in str(inspect.signature(fd.Model.stream))
     text = inspect.getdoc(fd.Model.generate)
     for name, default in DEFAULTS.items():
         assert re.search(rf"\b{name}={re.escape(repr(default))}[ ,\n]", text), name

@@ -286,18 +286,14 @@ def test_one_odd_argument(values, name):
                 ) from error
 
 
-def nested() -> st.SearchStrategy[Any]:
-    """Odd objects, and such within lists, tuples and dicts."""
-    keys = st.one_of(st.text(max_size=3), st.integers())
-    return st.recursive(
-        st.integers(0, len(ODD) - 1).map(lambda number: ODD[number]()),
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=3),
-            st.lists(inner, max_size=3).map(tuple),
-            st.dictionaries(keys, inner, max_size=3),
-        ),
-        max_leaves=4,
-    )
+KEYS = st.one_of(st.text(max_size=3), st.integers())
+NESTED = st.recursive(  # odd objects, and such within lists, tuples and dicts
+    st.integers(0, len(ODD) - 1).map(lambda number: ODD[number]()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple), st.dictionaries(KEYS, inner, max_size=3)
+    ),
+    max_leaves=4,
+)
 
 
 @settings(max_examples=200)
@@ -307,7 +303,7 @@ def test_several_odd_arguments(values, name, data):
     names = [each.name for each in parameters(function)]
     if names:
         some = data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
-        called(name, function, arguments | {parameter: data.draw(nested()) for parameter in some})
+        called(name, function, arguments | {parameter: data.draw(NESTED) for parameter in some})
 
 
 READS = [field.name for field in dataclasses.fields(fd.Read)]
