@@ -105,10 +105,10 @@ def _as_array(values: Any, dtype: type | None = None) -> np.ndarray:
         return np.empty((0, 0))
 
 
-def check_numbers(name: str, values: Any, what: str = "numbers") -> np.ndarray:
-    """Numbers of any shape as float64; complex ones, text and ragged lists are refused.  A single one has the shape ()."""
+def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
+    """Numbers of any shape, () for a single one, as float64; complex ones, text and ragged lists are refused."""
     array = _as_array(values)
-    if array.size == 0 or array.dtype.kind not in "biuf":
+    if (array.size == 0 and (array.ndim != 1 or not empty)) or array.dtype.kind not in "biuf":
         raise ArgumentError(f"{name} must be {what}, got {short(values)}")
     return array.astype(np.float64)
 

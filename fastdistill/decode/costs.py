@@ -38,7 +38,7 @@ class Costs:
     seconds: tuple[tuple[float, ...], tuple[float, ...]]
 
     def __post_init__(self) -> None:
-        table = check_numbers("seconds", self.seconds, "a table of seconds")
+        table = check_numbers("costs", self.seconds, "a table of seconds")
         rows = check_integers("rows", self.rows, 1, 1 << 30).tolist()
         contexts = check_integers("contexts", self.contexts, 0, 1 << 30).tolist()
         good = rows[0] == 1 and rows == sorted(set(rows)) and len(contexts) == 2 and contexts[0] < contexts[1]
@@ -57,7 +57,7 @@ class Costs:
 
     def __call__(self, rows: np.ndarray, context: int) -> np.ndarray:
         """Seconds of forwards of so many rows, int (n,), over so many cached tokens: float64 (n,)."""
-        rows = check_integers("rows", rows, 0, 1 << 30, empty=True)
+        rows = check_numbers("rows", rows, "numbers of rows", empty=True)
         context = check_integer("context", context, 0, 1 << 30)
         known: np.ndarray = self._near + self._per_token * max(context - self.contexts[0], 0)  # type: ignore[attr-defined]
         seconds: np.ndarray = np.interp(rows, self.rows, known)
@@ -120,7 +120,7 @@ def measure_costs(make_session: Callable[[int, int], Any], most_positions: int =
     most_positions  that its sessions can have
     """
     check_callable("make_session", make_session)
-    check_integer("most_positions", most_positions, 2, 1 << 30)
+    check_integer("most_positions", most_positions, 1, 1 << 30)
     rows = [count for count in ROWS if count <= max(most_positions // 2, 1)]
     far = max(min(CONTEXTS[1], most_positions - rows[-1]), 1)
     near = min(CONTEXTS[0], far - 1)

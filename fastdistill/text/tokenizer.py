@@ -8,6 +8,7 @@ chat template) come from tokenizer_config.json and chat_template.jinja.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastdistill.arguments import check_flag, check_integer, check_integers, check_path, check_text
-from fastdistill.errors import TextError
+from fastdistill.arguments import check_flag, check_path, check_text
+from fastdistill.errors import ArgumentError, TextError
 from fastdistill.messages import short
 
 
@@ -62,8 +63,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
-        given = list(ids) if isinstance(ids, Iterator) else ids
-        checked = check_integers("ids", given, 0, (1 << 31) - 1, empty=True).tolist()
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) != 1:
+            raise ArgumentError(f"ids must be a sequence of token ids, got {short(ids)}")
+        if isinstance(ids, range) and ids:
+            check_token(ids[-1])  # before a walk through as many as there may be
+        checked = [check_token(token) for token in ids]
         check_flag("skip_special", skip_special)
         with self._guarded("cannot decode these ids"):
             return self._tokenizer.decode(checked, skip_special_tokens=skip_special)
@@ -147,7 +151,13 @@ class Tokenizer:
 
 def check_token(token: int) -> int:
     """A token id as an int of 32 bits. Raises ArgumentError."""
-    return check_integer("a token id", token, 0, (1 << 32) - 1)
+    try:
+        value = operator.index(token)
+    except TypeError:
+        raise ArgumentError(f"a token id must be an integer, got {short(token)}") from None
+    if not 0 <= value < 1 << 32:
+        raise ArgumentError(f"a token id must be in [0, 2^32), got {short(value)}")
+    return value
 
 
 @contextmanager
