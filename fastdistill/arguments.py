@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def check_instance(name: str, value: Any, kind: type) -> None:
         )
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """The value, which is one of these words."""
     if not isinstance(value, str) or value not in choices:
         meant = suggestion(value, choices) if isinstance(value, str) else ""
