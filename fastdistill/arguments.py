@@ -63,7 +63,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
-    array = _as_array(list(values) if isinstance(values, (set, frozenset)) else values)
+    array = _any_array(name, list(values) if isinstance(values, (set, frozenset)) else values)
     if (
         isinstance(values, (list, tuple, range, set, frozenset, np.ndarray))
         and array.ndim == 1
@@ -95,20 +95,22 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     return number
 
 
-def _as_array(values: Any, dtype: type | None = None) -> np.ndarray:
-    """np.asarray of what is no bomb; shape (0, 0) where that fails."""
+def _any_array(name: str, values: Any) -> np.ndarray:
+    """np.asarray of a sequence; an array of None where that fails, or would take all memory there is."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise ArgumentError(f"{name} must not be a masked array: its mask would be lost; pass {name}.filled(value)")
     try:
         if isinstance(values, range) and len(values) > MOST_ENTRIES:
-            return np.empty((0, 0))
-        return np.asarray(values, dtype)
+            return np.array([None])
+        return np.asarray(values)
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
-        return np.empty((0, 0))
+        return np.array([None])
 
 
 def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
-    """Numbers of any shape, () for a single one, as float64; complex ones, text and ragged lists are refused."""
-    array = _as_array(values)
-    if (array.size == 0 and (array.ndim != 1 or not empty)) or array.dtype.kind not in "biuf":
+    """Numbers of any shape, () for a single one, as float64; complex ones, text, ragged lists, and unless `empty` none are refused."""
+    array = _any_array(name, values)
+    if (array.size == 0 and not empty) or array.dtype.kind not in "biuf":
         raise ArgumentError(f"{name} must be {what}, got {short(values)}")
     return array.astype(np.float64)
 

@@ -117,7 +117,8 @@ def is_fetched(name: str) -> bool:
 
 def cached_folder(name: str) -> Path:
     """Where a model lies, or will lie: in `models` of the user's cache."""
-    _source(name)
+    if not isinstance(name, str):
+        raise ArgumentError(f"a model's name must be a str, got {short(name)}")
     cache = user_cache()
     if cache is None:
         raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME")

@@ -514,7 +514,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
         ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
         ([1], dict(logit_bias={300: 1.0})), ([1], dict(logit_bias={1: "a"})), ([1], dict(logit_bias=[1])),
         ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.ones(299, bool))), ([1], dict(allowed=np.ones((1, 300), bool))), ([1], dict(allowed=5)),
-        ([1], dict(allowed=np.zeros(300, bool))), ([1], dict(allowed=[True] * 300)), ([1], dict(allowed=np.ones(300))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
+        ([1], dict(allowed=np.zeros(300, bool))), ([1], dict(allowed=np.ma.array([1, 2], mask=[True, False]))), ([1], dict(allowed=[True] * 300)), ([1], dict(allowed=np.ones(300))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
         ([1], dict(stop_token_ids=[300])), ([1], dict(stop_token_ids=5)), ([1], dict(stop_token_ids="x")), ([1], dict(logprobs=-1)),
         ([1], dict(logprobs=5000)), ([1], dict(session=5)), ([1], dict(decoder=5)), (["a", "b"], dict(session=5)),
     ],

@@ -129,8 +129,8 @@ def expected_tokens(parents: np.ndarray, ranks: np.ndarray, acceptance: np.ndarr
 def _table(acceptance: np.ndarray, depth: int | None) -> np.ndarray:
     """acceptance as float64 (depth, ranks), checked; without a depth, the rows that it has."""
     what = "numbers of shape (ranks,) or (depth, ranks)"
-    table = check_numbers("acceptance", acceptance, what)
-    if table.ndim not in (1, 2):
+    table = check_numbers("acceptance", acceptance, what, empty=True)
+    if table.ndim not in (1, 2) or table.shape[-1] == 0:
         raise ArgumentError(f"acceptance must be {what}, got {short(acceptance)}")
     if table.ndim == 1:
         table = np.tile(table, (1 if depth is None else depth, 1))
