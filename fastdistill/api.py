@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
 from fastdistill import __version__
-from fastdistill.arguments import check_integer, check_integers, check_number
-from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
+from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
@@ -28,17 +28,17 @@ from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.loop import Generation, Text, prepare_session, write
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.unmask import FillsMasks, Unmask
-from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.sample import Sampler
 from fastdistill.messages import short
-from fastdistill.models import Plan, plan_for
+from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
-from fastdistill.text.chat import render_chat
+from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.user_cache import user_cache
@@ -70,24 +70,24 @@ def load(
     executor: str = "native",
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a model from a Hugging Face or fastdistill folder, or one that comes with the package.
+    """Load a model from a Hugging Face or fastdistill folder, or by its name.
 
-    folder    config.json, *.safetensors, and for text tokenizer.json; or a name of `embedded.EMBEDDED`
+    folder    config.json, *.safetensors, and for text tokenizer.json; or the name of a model that comes with the package
+              ("listops-mdlm") or that `fastdistill fetch` has fetched ("smollm2-135m-instruct")
     format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
     threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
     executor  "native", or "reference": NumPy, op by op, slow
     progress  called with (tensors packed, tensors in all)
     raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
     """
-    folder = embedded_folder(folder) or folder
+    folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
-        plan = plan_for(checkpoint.config)
-        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        plan = plan_of(checkpoint)
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
-        return Model(network, Path(folder), end_tokens, max_new_tokens)
+        return Model(network, folder, end_tokens, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,84 @@ class Model:
             raise ArgumentError(f"texts must be a str or a list of them, got {short(texts)}")
         return [self._score(text) for text in texts]
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`)."""
-        return self.tokenizer.encode(render_chat(self.tokenizer, messages), special=False)
+    def chat_prompt(
+        self,
+        messages: Sequence[Any],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`).
+
+        messages                [{"role": "user", "content": "..."}, ...]; a key that is None counts as absent
+        add_generation_prompt   end with what opens the assistant's turn
+        continue_final_message  end within the last message, for the model to write it on
+        tools, documents        JSON schemas of functions, and dicts, for a template that has a place for them
+        chat_template           the name of one of the model's templates, or one's own text; default: the model says
+        variables               what else the template reads, `enable_thinking=False` say
+
+        raises  ArgumentError for what is no conversation; TextError where the template refuses or fails, or there is none
+        """
+        text = render_chat(
+            self.tokenizer, messages, add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message, tools=tools, documents=documents, chat_template=chat_template,
+            **variables,
+        )  # fmt: skip
+        return self.tokenizer.encode(text, special=False)
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: Literal[False] = False,
+        template: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Generation: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: Literal[True],
+        template: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Generator[str, None, Generation]: ...
+
+    @signed
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: bool = False,
+        template: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Generation | Generator[str, None, Generation]:
+        """Write the next turn of a conversation.
+
+            model.chat(messages).text
+            for piece in model.chat(messages, stream=True): ...
+
+        messages  [{"role": "user", "content": "..."}, ...]
+        stream    give pieces as `Model.stream` does, in place of the Generation
+        template  options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
+        options   those of `generate`
+        """
+        template = {} if template is None else template
+        if not isinstance(template, Mapping) or not all(isinstance(name, str) for name in template):
+            raise ArgumentError(f"template must be a dict of chat_prompt's options, got {short(template)}")
+        if not template.keys().isdisjoint(("self", "messages")):
+            raise ArgumentError("template cannot hold the messages: they are chat's own argument")
+        prompt = self.chat_prompt(messages, **template)
+        answer: Any = (
+            self.stream(prompt, **options) if check_flag("stream", stream) else self.generate(prompt, **options)
+        )
+        return answer  # type: ignore[no-any-return]
 
     @overload
     def generate(  # type: ignore[overload-overlap]  # a str is a sequence of prompts, but is this
@@ -297,7 +372,7 @@ class Model:
         sequence  number of the text among those of one prompt and seed
         """
         if isinstance(prompt, str):
-            prompt = self.tokenizer.encode(prompt)
+            prompt = self._encode(prompt)
         ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
         if len(ids) == 0:
             raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
@@ -361,6 +436,18 @@ class Model:
             )
         return decoder
 
+    def _encode(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(text)
+        if len(ids) > 1 and ids[0] == ids[1]:
+            begin = self.tokenizer.token(ids[0])
+            if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
+                warnings.warn(
+                    f"the prompt begins with {begin} twice: its text has it and the tokenizer adds it; give messages to "
+                    "chat(), or tokens: tokenizer.encode(text, special=False)",
+                    stacklevel=4,
+                )
+        return ids
+
     @cached_property
     def _has_text(self) -> bool:
         return (self.folder / "tokenizer.json").exists()
@@ -379,7 +466,7 @@ class Model:
         return np.packbits(chosen, bitorder="little").view("<u4").astype(np.uint32)
 
     def _score(self, text: str) -> Score:
-        ids = self.tokenizer.encode(text)
+        ids = self._encode(text)
         if len(ids) < 2:
             return Score(ids, np.empty(0, np.float32))
         after = np.array(ids[1:], np.int32)
@@ -390,7 +477,9 @@ class Model:
         """One field of every row of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
-            raise CapacityError(f"{len(ids)} tokens are more than the model's {self.plan.max_positions} positions")
+            raise CapacityError(
+                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_end}"
+            )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
             return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()
@@ -431,6 +520,11 @@ def _finished(texts: list[Text]) -> list[Generation]:
 
 def _prompts(prompt: Any) -> list[Any] | None:
     """The prompts of a list of prompts (an empty list: of none), None for a single one."""
-    if isinstance(prompt, (str, bytes, bytearray, memoryview, range)) or not isinstance(prompt, Sequence):
-        return None
-    return None if prompt and isinstance(prompt[0], (int, np.integer)) else list(prompt)
+    single = isinstance(prompt, (str, bytes, bytearray, memoryview, range)) or not isinstance(prompt, Sequence)
+    single = single or (len(prompt) > 0 and isinstance(prompt[0], (int, np.integer)))
+    if any(map(is_conversation, (prompt,) if single else prompt)):
+        raise ArgumentError(
+            "prompt must be text or token ids, got messages: chat(messages) answers them, chat_prompt(messages) gives "
+            "their tokens"
+        )
+    return None if single else list(prompt)

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from fastdistill.embedded import EMBEDDED, embedded_folder
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
-from fastdistill.messages import short
+from fastdistill.messages import short, suggestion
 from fastdistill.user_cache import user_cache
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
@@ -130,21 +131,37 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
 
     raises  CheckpointError that says what is there instead, and how to fetch
     """
-    if not isinstance(model, (str, os.PathLike)) or not isinstance(os.fspath(model), str):
-        raise ArgumentError(f"a model must be a path or a name, got {short(model)}")
-    if os.path.isdir(model):
-        return Path(model)
-    name, embedded = os.fspath(model), embedded_folder(model)
+    try:
+        name = os.fsdecode(model)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"a model must be a path or a name, got {short(model)}") from None
+    try:
+        path = Path(name)
+        if path.is_dir():
+            return path
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that the file system cannot spell
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{short(name)}: cannot be a folder: {reason}") from None
+    embedded = embedded_folder(name)
     if embedded is not None:
         return embedded
+    if there:
+        from fastdistill.checkpoint.recognise import what_file
+
+        raise CheckpointError(f"{name}: is {what_file(path)}" if path.is_file() else f"{name}: is no folder")
     if name in MODELS:
         if is_fetched(name):
             return cached_folder(name)
         raise CheckpointError(f"{name} has not been fetched yet: run `fastdistill fetch {name}`")
-    known = f"known names: {', '.join((*MODELS, *EMBEDDED))}"
-    if name.endswith(".gguf") and os.path.isfile(model):
-        raise CheckpointError(f"{name}: is a GGUF file: run `fastdistill convert {name} FOLDER` and give the folder")
-    raise CheckpointError(f"{short(name, 200)[1:-1]}: is neither a folder nor the name of a model; {known}")
+    known = (*MODELS, *EMBEDDED)
+    hint = suggestion(name, known)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        hint += f"; for one of the Hub's, run `hf download {name} --local-dir FOLDER` and give the folder"
+    shown = name if name.isprintable() else short(name)
+    raise CheckpointError(
+        f"{shown}: is neither a folder nor the name of a model; known names: {', '.join(known)}{hint}"
+    )
 
 
 def _source(name: str) -> Source:

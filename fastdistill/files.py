@@ -46,6 +46,8 @@ def parse_json(data: bytes, source: str, error: type[FastDistillError] = Checkpo
 
     raises  `error`, naming the source
     """
+    if text := foreign_text(data):
+        raise error(f"{source}: is {text}")
     try:
         value = json.loads(
             data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
@@ -62,6 +64,15 @@ def read_json(
 ) -> dict[str, Any]:
     """The JSON object of a file: `read_file`, then `parse_json`."""
     return parse_json(read_file(path, most, error), str(path), error)
+
+
+def foreign_text(start: bytes) -> str | None:
+    """What lies in a file's place where its download went wrong, from its first bytes; None: nothing known."""
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the file: run `git lfs install && git lfs pull` in its repository"
+    if start[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file: a model's page or a login; download the file itself"
+    return None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

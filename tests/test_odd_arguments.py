@@ -36,7 +36,7 @@ NUMBERS = itertools.count()
 LONGEST = 300  # characters of a message about an argument
 MODULES = (
     "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.decode.trajectory", "fastdistill.decode.unmask",
-    "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch",
+    "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
     "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
 )  # fmt: skip
 OTHERS = (
@@ -130,6 +130,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "CallableSession": lambda: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, 64), "Tokenizer": lambda: tokenizer,
         "Config": lambda: read_config(folder / "config.json"), "Rows": lambda: model.session(8).prefill([1]), "Trace": lambda: Trace(2, 0, [step()]),
         "Request": lambda: Request(np.array([1], np.int32), 0, fd.Sampler()), "TextStream": lambda: TextStream(tokenizer), "Tensor": lambda: weights["lm_head.weight"],
+        "value": lambda: 1, "checkpoint": lambda: fd.checkpoint.open_checkpoint(folder),
         "prompt": lambda: [1, 2], "generate.max_tokens": lambda: 2, "stream.max_tokens": lambda: 2, "ids": lambda: [1, 2], "texts": lambda: "ab",
         "messages": lambda: [{"role": "user", "content": "hi"}], "tokens": lambda: [1, 2], "indices": lambda: [], "length": lambda: 0,
         "model": lambda: model, "find_folder.model": lambda: folder, "embedded_folder.model": lambda: "x", "folder": lambda: folder,
@@ -236,11 +237,13 @@ def required(values: dict[str, Callable[[], Any]], name: str, function: Any) -> 
 
 def called(name: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
     """Call, and look at the error; a generator is run."""
+    arguments = dict(arguments)
     documented = (OSError,) if "OSError" in (inspect.getdoc(function) or "") else ()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = function(**arguments)
+            first = [arguments.pop(each.name) for each in parameters(function) if each.kind is each.POSITIONAL_ONLY]
+            result = function(*first, **arguments)
             if inspect.isgenerator(result):
                 list(result)
     except FastDistillError as error:

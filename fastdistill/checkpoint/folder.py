@@ -11,17 +11,18 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastdistill.arguments import check_flag, check_instance, check_mapping, check_path
 from fastdistill.checkpoint.config import Config, Section, read_config
+from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.files import read_json
+from fastdistill.files import foreign_text, read_json
 from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
@@ -68,6 +69,8 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     try:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
+        if not os.path.lexists(folder / "config.json"):
+            raise CheckpointError(f"{folder / 'config.json'}: there is no such file{what_folder(folder)}")
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
         generation_config = read_json(path) if path.exists() else {}
@@ -82,28 +85,41 @@ class Shaped(Protocol):
 
 
 def check_tensors(
-    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Mapping[str, str]
+    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Collection[str]
 ) -> None:
     """Compare a checkpoint's tensors with those that a model needs.
 
     tensors     by name, each with a shape
     expected    name -> shape
-    ignored     name, or pattern with * and ?, of a tensor that may be there -> why it is not needed
+    ignored     name, or pattern with * and ?, of a tensor that may be there and is not needed
 
-    Raises one CheckpointError that lists every tensor that is missing, unexpected, misshapen or not a number that a
-    model can compute with.
+    Raises one CheckpointError that lists the tensors that are missing, unexpected, misshapen or not a number that a
+    model can compute with; of each kind the first ten, and how many more there are.
     """
-    problems = [f"missing: {name} {_size(shape)}" for name, shape in expected.items() if name not in tensors]
+    problems: dict[str, list[str]] = {}
+    for name, shape in expected.items():
+        if name not in tensors:
+            problems.setdefault("missing", []).append(f"{name} {_size(shape)}")
     for name, tensor in tensors.items():
+        plain = short(name, 200)[1:-1]
         if name not in expected:
             if not any(fnmatchcase(name, pattern) for pattern in ignored):
-                problems.append(f"unexpected: {name} {_size(tensor.shape)}")
+                problems.setdefault("unexpected", []).append(f"{plain} {_size(tensor.shape)}")
         elif tuple(tensor.shape) != tuple(expected[name]):
-            problems.append(f"misshapen: {name} {_size(tensor.shape)}, expected {_size(expected[name])}")
+            problems.setdefault("misshapen", []).append(
+                f"{plain} {_size(tensor.shape)}, expected {_size(expected[name])}"
+            )
         elif isinstance(tensor, Tensor) and tensor.format not in FORMATS:
-            problems.append(f"of another type: {name} {tensor.format}, expected one of {', '.join(FORMATS)}")
+            problems.setdefault("of another type", []).append(
+                f"{plain} {tensor.format}, expected one of {', '.join(FORMATS)}"
+            )
     if problems:
-        raise CheckpointError("the tensors do not agree with the config:\n  " + "\n  ".join(problems))
+        lines = [f"{kind}: {problem}" for kind, found in problems.items() for problem in _cut(found)]
+        raise CheckpointError("the tensors do not agree with the config:\n  " + "\n  ".join(lines))
+
+
+def _cut(lines: list[str], most: int = 10) -> list[str]:
+    return lines[:most] + ([f"{len(lines) - most} more"] if len(lines) > most else [])
 
 
 def write_checkpoint(
@@ -166,8 +182,15 @@ def _read_arrays(folder: Path) -> dict[str, Stored]:
     if len(paths) != 1:
         raise CheckpointError(
             f"{folder}: has {len(paths)} safetensors files and no {INDEX}; expected model.safetensors, or an index"
+            + ("" if paths else what_folder(folder))
         )
-    return read_safetensors(paths[0])
+    return _read_file(paths[0])
+
+
+def _read_file(path: Path) -> dict[str, Stored]:
+    if text := foreign_text(start_of(path)):
+        raise CheckpointError(f"{path}: is {text}")
+    return read_safetensors(path)
 
 
 def _read_shards(folder: Path) -> dict[str, Stored]:
@@ -184,7 +207,7 @@ def _read_shards(folder: Path) -> dict[str, Stored]:
             raise CheckpointError(f"{path}: {short(name)} must lie in a *.safetensors beside it, found {short(file)}")
     arrays: dict[str, Stored] = {}
     for file in sorted(set(places.values())):
-        for name, stored in read_safetensors(folder / file).items():
+        for name, stored in _read_file(folder / file).items():
             if places.get(name) != file:
                 raise CheckpointError(
                     f"{folder / file}: holds the tensor {short(name)}, which {INDEX} "

@@ -1,4 +1,4 @@
-"""Tensors and folders from one format to another."""
+"""Tensors and checkpoints from one format to another."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import EllipsisType
 
 import numpy as np
 
-from fastdistill.arguments import check_callable, check_choice, check_flag, check_instance, check_path
-from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_instance
+from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import read_file
@@ -49,31 +49,30 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     return Tensor(tensor.name, format, tensor.shape, **parts)
 
 
-def quantize_folder(
-    source: str | os.PathLike[str],
+def quantize_checkpoint(
+    checkpoint: Checkpoint,
     destination: str | os.PathLike[str],
     format: str,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the model of a folder with its matrices (embedding, linears, head) in another format.
+    """Write an open folder with its matrices (embedding, linears, head) in another format.
 
     Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
     the source where it is to be overwritten.
 
     progress    called with (bytes done, bytes in all) of the source after each tensor
 
-    Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
-    format, UnsupportedError for a source quantised by another method.
+    Raises CheckpointError for values that the format cannot hold and a destination that is there, ArgumentError for an
+    unknown format.  Whether a model can be made of the folder is not looked at: see `fastdistill.models.quantize_folder`.
     """
+    check_instance("checkpoint", checkpoint, Checkpoint)
     check_choice("format", format, FORMATS)
-    check_path("destination", destination)
     check_flag("overwrite", overwrite)
     if progress is not None:
         check_callable("progress", progress)
-    with open_checkpoint(source) as checkpoint:
-        tensors = _converted(checkpoint, format, progress)
-        write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
+    tensors = _converted(checkpoint, format, progress)
+    write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 
 
 def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:

@@ -52,7 +52,9 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
             f"{path}: its header takes {start - 8} bytes; expected at most {min(len(mapped) - 8, MAX_JSON_BYTES)}"
         )
     header = parse_json(mapped[8:start], f"{path}: header")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # null and absent are the same, as in the official library
+        metadata = {}
     if type(metadata) is not dict or not all(type(value) is str for value in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must be an object of strings, found {short(metadata)}")
     entries = sorted((_entry(path, name, entry) for name, entry in header.items()), key=lambda entry: entry[-2:])

@@ -203,6 +203,7 @@ def prepare_session(session: Any, prompt: np.ndarray) -> int:
     if len(prompt) > session.capacity:
         raise CapacityError(
             f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}"
+            + getattr(session, "limit", "")  # a session of another model's may not say
         )
     common = min(session.common_prefix(prompt), len(prompt) - 1)
     session.truncate(common)

@@ -60,6 +60,8 @@ class Session:
             self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
         except ArgumentError as error:
             raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
+        # What errors add where the model itself has no more room.
+        self.limit = f" ({most} is the model's {plan.positions_end})" if self.capacity == most else ""
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache is not None:
             check_choice("cache", cache, ("f16", "f32"))
@@ -142,7 +144,9 @@ class Session:
         ids = self._token_array(tokens)
         check_read(read, 1, self.vocab_size)
         if self.length + len(ids) > self.capacity:
-            raise CapacityError(f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}")
+            raise CapacityError(
+                f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}{self.limit}"
+            )
         last = (len(ids) - 1) // self.max_rows * self.max_rows
         for start in range(0, last, self.max_rows):
             self.forward(ids[start : start + self.max_rows], rows=())
@@ -166,7 +170,7 @@ class Session:
             length = self.length - (end - start) + len(kept)
             if length > self.capacity:
                 raise CapacityError(
-                    f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}"
+                    f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}{self.limit}"
                 )
             old, text_length = self.length, min(self._text_length, start)
             if end == old and start <= self._text_length and pending.is_text(kept):
@@ -320,7 +324,7 @@ class Session:
         if self._pending is not None:
             raise ArgumentError(f"{self.pending} rows are pending: keep some (or none) of them first, or name parents")
         if self.length + m > self.capacity:
-            raise CapacityError(f"{m} rows after {self.length} do not fit a capacity of {self.capacity}")
+            raise CapacityError(f"{m} rows after {self.length} do not fit a capacity of {self.capacity}{self.limit}")
         base = int(self._positions[self.length - 1]) + 1 if self.length else 0
         if positions is None:
             positions = np.arange(base, base + m, dtype=np.int32)

@@ -1,8 +1,7 @@
 """The tokenizer of a model folder.
 
 tokenizer.json is run by the package `tokenizers`, which is imported when a Tokenizer is made and not before: it brings
-sixteen packages along, and a model works on token ids without it. The strings around it (which token ends a text, the
-chat template) come from tokenizer_config.json and chat_template.jinja.
+sixteen packages along, and a model works on token ids without it.
 """
 
 from __future__ import annotations
@@ -20,12 +19,13 @@ from typing import Any
 from fastdistill.arguments import check_flag, check_path, check_text
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.messages import short
+from fastdistill.text.tokenizer_config import TokenizerConfig
 
 
 class Tokenizer:
     """Text to token ids and back, as the folder's tokenizer.json says.
 
-    folder       holds tokenizer.json; tokenizer_config.json and chat_template.jinja where the model has them
+    folder       holds tokenizer.json, and where the model has them what `TokenizerConfig` reads
 
     vocab_size   tokens, added ones included
     special_ids  the tokens that mark something and are no text
@@ -96,47 +96,23 @@ class Tokenizer:
         return self._byte_level
 
     @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """tokenizer_config.json, empty where there is none."""
-        path = self.folder / "tokenizer_config.json"
-        if not path.exists():
-            return {}
-        with _reading(path):
-            data = path.read_bytes()
-        return _parse(path, data)
+    def config(self) -> TokenizerConfig:
+        """The names of special tokens, and the chat templates."""
+        return TokenizerConfig(self.folder)
 
     @property
     def bos_token(self) -> str | None:
+        """The token that begins a text, as it is spelt; None where the folder names none."""
         return self._named("bos_token")
 
     @property
     def eos_token(self) -> str | None:
+        """The token that ends a text."""
         return self._named("eos_token")
 
-    @cached_property
-    def chat_template(self) -> str | None:
-        """chat_template.jinja, else tokenizer_config.json's chat_template (of several, "default"), else None."""
-        path = self.folder / "chat_template.jinja"
-        if path.exists():
-            with _reading(path):
-                return path.read_text("utf-8")
-        found = self.config.get("chat_template")
-        if isinstance(found, list):
-            named = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
-            found = named[0].get("template") if named else None
-        return self._string("chat_template", found)
-
-    def _named(self, key: str) -> str | None:
-        found = self.config.get(key)
-        if isinstance(found, dict):  # a token with its settings
-            found = found.get("content")
-        return self._string(key, found)
-
-    def _string(self, key: str, found: Any) -> str | None:
-        if found is not None and not isinstance(found, str):
-            path = self.folder / "tokenizer_config.json"
-            raise TextError(f"{path}: {key} must be a string, got {type(found).__name__}")
-        return found
+    def _named(self, name: str) -> str | None:
+        token = self.config.special_tokens.get(name)
+        return token if isinstance(token, str) else None
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

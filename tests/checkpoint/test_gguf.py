@@ -515,7 +515,7 @@ def test_control_tokens_are_special_and_user_tokens_are_text(tokenizer):
     assert ids[1] == 1 and ids[-1] == len(TOKENS) - 1 and tokenizer.special_ids == {0, 1}
     assert tokenizer.decode(ids) == "athe<|user|>"
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|start|>", "<|end|>")
-    assert tokenizer.chat_template == "{{ messages }}"
+    assert tokenizer.config.chat_template() == "{{ messages }}"
 
 
 @pytest.mark.parametrize(

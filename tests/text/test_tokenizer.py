@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
 
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from tokenizers_made_here import BYTE_LEVEL, KINDS, added, bpe, byte_spelling, spelt, tokenizer_json, write_folder
 
 from fastdistill.errors import ArgumentError, FastDistillError, TextError
-from fastdistill.text.chat import render_chat
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 
@@ -163,85 +161,6 @@ def test_importing_text_does_not_import_tokenizers_or_jinja2():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# --- chat -------------------------------------------------------------------------------------------------------------
-
-MESSAGES = [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Hello"}]
-
-
-def chat(tmp_path, template, **variables):
-    folder = write_folder(tmp_path, KINDS["byte_level"], bos_token="<|special|>", eos_token={"content": "END"})
-    (folder / "chat_template.jinja").write_text(template, "utf-8")
-    return render_chat(Tokenizer(folder), MESSAGES, **variables)
-
-
-@pytest.mark.parametrize(
-    ("template", "text"),
-    [
-        (
-            "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m['content'] }}\n  {% endif %}\n{% endfor %}",
-            "Hi <b>\n",
-        ),
-        ("{{ bos_token }}{{ eos_token }}{% if add_generation_prompt %}>{% endif %}", "<|special|>END>"),
-        ("{{ messages[0] | tojson }}", '{"role": "user", "content": "Hi <b>"}'),
-        ("{{ tools is none }}{{ documents is none }}{{ flag }}", "TrueTrueyes"),
-        ("{% for m in messages %}{{ m.role }}{% break %}{% endfor %}", "user"),
-        ("{% generation %}{{ messages[1].content }}{% endgeneration %}", "Hello"),
-        ("{{ strftime_now('%Y') | length }}", "4"),
-    ],
-)
-def test_a_template_renders_as_transformers_renders_it(tmp_path, template, text):
-    assert chat(tmp_path, template, flag="yes") == text
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{% for", "chat template failed"),
-        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
-        ("{{ messages.append(1) }}", "SecurityError"),
-        ("{% for i in range(10**12) %}{% endfor %}", "OverflowError"),
-        ("{{ nothing.there }}", "UndefinedError"),
-        ("{{ 1 // 0 }}", "ZeroDivisionError"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
-    ],
-)
-def test_a_hostile_or_broken_template_is_a_text_error(tmp_path, template, words):
-    with pytest.raises(TextError, match=words):
-        chat(tmp_path, template)
-
-
-def test_the_template_of_tokenizer_config(tmp_path):
-    def text(name, template):
-        tokenizer = Tokenizer(write_folder(tmp_path / name, KINDS["byte_level"], chat_template=template))
-        return render_chat(tokenizer, MESSAGES)
-
-    assert text("one", "T{{ messages | length }}") == "T2"
-    assert text("several", [{"name": "tools", "template": "x"}, {"name": "default", "template": "y"}]) == "y"
-    for name, template in {"number": 3, "nested": [{"name": "default", "template": []}]}.items():
-        with pytest.raises(TextError, match="chat_template must be a string"):
-            text(name, template)
-    for name, template in {"none": None, "unnamed": [{"name": "tools", "template": "x"}]}.items():
-        with pytest.raises(TextError, match="has no chat template"):
-            text(name, template)
-
-
-def test_without_jinja2_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setitem(sys.modules, "jinja2.ext", None)
-    with pytest.raises(TextError, match=r'pip install "fastdistill\[demo\]"'):
-        chat(tmp_path, "never compiled before")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"bos_token": 3})])
-def test_a_malformed_tokenizer_config_is_named(tmp_path, content):
-    folder = write_folder(tmp_path, KINDS["byte_level"])
-    (folder / "tokenizer_config.json").write_text(content)
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}")
-    with pytest.raises(TextError, match=r"tokenizer_config\.json"):
-        render_chat(Tokenizer(folder), MESSAGES)
 
 
 def test_added_tokens_may_be_spelt_in_the_byte_alphabet(tmp_path):
