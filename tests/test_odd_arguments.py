@@ -44,7 +44,6 @@ OTHERS = (
     "fastdistill.transport",
     "fastdistill.distill",
     "fastdistill.errors",
-    "fastdistill.models",
 )
 
 # Not for users to call: made or called by the loop, a session or `load`, with objects of their own.
