@@ -277,6 +277,7 @@ class Model:
         template  options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
         options   those of `generate`
         """
+        resolved("chat", options)  # checks their names
         template = {} if template is None else template
         if not isinstance(template, Mapping) or not all(isinstance(name, str) for name in template):
             raise ArgumentError(f"template must be a dict of chat_prompt's options, got {short(template)}")

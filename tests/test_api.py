@@ -539,8 +539,9 @@ def test_a_session_of_another_model_or_in_use_is_refused(model, folder):
 def test_a_wrong_option_is_told_what_was_meant(model, name, meant):
     with pytest.raises(ArgumentError, match=rf"^generate\(\) has no option '{name}': did you mean {meant}"):
         model.generate([1], **{name: 1})
-    with pytest.raises(ArgumentError, match=rf"^stream\(\) has no option '{name}'"):
-        model.stream([1], **{name: 1})
+    for call, argument in ((model.stream, [1]), (model.chat, [{"role": "user", "content": "a"}])):
+        with pytest.raises(ArgumentError, match=rf"^{call.__name__}\(\) has no option '{name}'"):
+            call(argument, **{name: 1})
 
 
 def test_an_option_far_from_all_is_told_which_there_are(model):

@@ -40,6 +40,8 @@ reveal_type(model.generate(["a", [3]]))  # list[Generation]
 reveal_type(model.score("a"))  # Score
 reveal_type(model.score(words))  # list[Score]
 reveal_type(model.stream("a", decoder="auto"))  # Generator[str, None, Generation]
+reveal_type(model.chat([{"role": "user", "content": "a"}], max_tokens=3))  # Generation
+reveal_type(model.chat([], stream=True))  # Generator[str, None, Generation]
 reveal_type(model.generate("a").text)  # str
 reveal_type(model.generate("a").tokens)  # list[int]
 reveal_type(model.session(capacity=8))  # Session
@@ -60,6 +62,7 @@ def pieces(prompt: str) -> Generator[str, None, fd.Generation]:
 ask("a", temperature=0.5)
 ask("a", temprature=0.5)  # did you mean "temperature"
 model.generate("a", max_new_tokens=3)  # did you mean "max_tokens"
+model.chat([], max_new_tokens=3)  # did you mean "max_tokens"
 model.stream("a", temprature=1.0)  # did you mean "temperature"
 model.generate("a", temperature="hot")  # No overload variant
 model.stream("a", temperature="hot")  # expected "float | None"
