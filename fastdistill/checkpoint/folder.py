@@ -7,11 +7,9 @@ A quantised tensor X is stored as the arrays X.codes, X.scale and, in q4, X.mini
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +20,7 @@ from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.files import foreign_text, read_json
+from fastdistill.files import foreign_text, read_json, replace, work_folder
 from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
@@ -40,8 +38,8 @@ _FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
 class Checkpoint:
     """An open folder: config, generation_config (empty without the file), tensors by name.
 
-    The tensors are read-only views of mapped files: nothing is read before it is used, and a file must not be cut short
-    while it is mapped. `close` forgets the tensors; a file is unmapped when the last array that views it is gone.
+    A tensor is read from its file when it is used, and every time: what has become of the file since is a
+    CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.
     """
 
     def __init__(self, folder: Path, config: Config, generation_config: dict[str, Any], tensors: dict[str, Tensor]):
@@ -150,12 +148,13 @@ def write_checkpoint(
             raise ArgumentError(f"files must map plain names to bytes, got {short({name: data})}")
     check_flag("overwrite", overwrite)
     if folder.exists() and not overwrite:
-        raise CheckpointError(f"{folder}: is there already; choose another name or say that it is to be overwritten")
+        raise CheckpointError(f"{folder}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if folder.exists():
         _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(folder) as made:
+        with work_folder(folder) as work:
+            made = work / "model"
             made.mkdir()
             formats = _write_arrays(made, tensors)
             config = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -164,7 +163,7 @@ def write_checkpoint(
             _write_json(made / "config.json", config)
             for name, data in files.items():
                 (made / name).write_bytes(data)
-            _replace(folder, made)
+            replace(folder, made, work)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
 
@@ -266,11 +265,12 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     formats: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}
     shard: dict[str, Stored] = {}
-    shards = 0
+    shards, total = 0, 0
 
     def flush() -> None:
-        nonlocal shards
+        nonlocal shards, total
         write_safetensors(folder / f"{shards}.safetensors", shard)
+        total += sum(array.nbytes for _, array in shard.values())
         places.update(dict.fromkeys(shard, shards))
         shard.clear()
         shards += 1
@@ -292,16 +292,18 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
     for i, name in enumerate(names):
         (folder / f"{i}.safetensors").rename(folder / name)
-    _write_json(folder / INDEX, {"weight_map": {name: names[i] for name, i in places.items()}})
+    # transformers reads no index without metadata
+    weight_map = {name: names[i] for name, i in sorted(places.items())}
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return formats
 
 
 def _arrays(tensor: Tensor) -> dict[str, Stored]:
     if tensor.format not in ("q8", "q4"):
-        return {tensor.name: Stored(tensor.format.upper(), tensor.data)}
+        return {tensor.name: Stored(tensor.format.upper(), tensor.stored["data"])}
     return {
         f"{tensor.name}.{_FILE_PARTS[part]}": Stored(_FILE_DTYPES[array.dtype.name], array)
-        for part, array in tensor.parts.items()
+        for part, array in tensor.stored.items()
     }
 
 
@@ -313,16 +315,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_bytes(data)
 
 
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A name next to a folder, on its file system. Whatever lies there at the end is removed."""
-    path = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _check_replaceable(folder: Path) -> None:
     """Refuse to overwrite a folder that is no checkpoint, or that holds more than one."""
     if not (folder / "config.json").is_file():
@@ -332,18 +324,3 @@ def _check_replaceable(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: holds {path.name}, which is no part of a checkpoint, so it is not overwritten"
             )
-
-
-def _replace(folder: Path, made: Path) -> None:
-    """Rename the folder made to its name; what lies there goes only when the new one is in place."""
-    if not folder.exists():
-        os.rename(made, folder)
-        return
-    with _beside(folder) as old:
-        try:
-            os.rename(folder, old)
-            os.rename(made, folder)
-        except BaseException:
-            if not folder.exists():
-                os.rename(old, folder)
-            raise

@@ -45,7 +45,6 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
             raise CheckpointError(f"{tensor.name}: holds {np.abs(values).max():g}, more than {format} can")
         for part, array in piece.parts.items():
             parts[part][rows] = array
-        tensor.release()  # each row is read once
     return Tensor(tensor.name, format, tensor.shape, **parts)
 
 

@@ -24,7 +24,7 @@ _INFO = """\
 "weights are multiplied by" names what runs each format: a level, its instruction, outputs x rows of a register tile.
 Of a model only the config and the headers of its files are read.
 """
-_PACKAGES = ("numpy", "cffi", "safetensors", "tokenizers")
+_PACKAGES = ("numpy", "cffi", "tokenizers")
 _MAX_ROWS = 256  # of a session, where nothing else is asked for
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_has, check_integer, check_integers, check_numbers
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.files import read_json, replace, work_folder
 from fastdistill.kernels.sample import Sampler
 from fastdistill.messages import short
 from fastdistill.runtime.read import Read
@@ -22,6 +23,7 @@ from fastdistill.runtime.read import Read
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (32, 512)
 REPETITIONS, FEW = 4, 8
+MOST_ROWS, MOST_SECONDS = 1 << 16, 1e6  # in a table: more is a mistake, and would take its reader's memory
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Costs:
 
     def __post_init__(self) -> None:
         table = check_numbers("costs", self.seconds, "a table of seconds")
-        rows = check_integers("rows", self.rows, 1, 1 << 30).tolist()
-        contexts = check_integers("contexts", self.contexts, 0, 1 << 30).tolist()
+        rows = check_integers("rows", self.rows, 1, MOST_ROWS).tolist()
+        contexts = check_integers("contexts", self.contexts, 0, (1 << 31) - 1).tolist()
         good = rows[0] == 1 and rows == sorted(set(rows)) and len(contexts) == 2 and contexts[0] < contexts[1]
-        if not good or table.shape != (2, len(self.rows)) or not (np.isfinite(table).all() and (table > 0).all()):
+        if not good or table.shape != (2, len(rows)) or not ((table > 0) & (table <= MOST_SECONDS)).all():
             raise ArgumentError(
-                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got {short(self.seconds, 200)}"
+                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got rows {short(self.rows)}, "
+                f"contexts {short(self.contexts)}, seconds {short(self.seconds)}"
             )
         object.__setattr__(self, "rows", tuple(rows))
         object.__setattr__(self, "contexts", tuple(contexts))
@@ -76,11 +79,11 @@ class Costs:
     def from_dict(cls, given: Mapping[str, Any]) -> Costs:
         """Raises ArgumentError for anything that `as_dict` has not made."""
         try:
-            near, far = (tuple(map(float, some)) for some in given["seconds"])
-            first, second = map(int, given["contexts"])
-            return cls(tuple(map(int, given["rows"])), (first, second), (near, far))
+            near, far = (tuple(seconds + 0.0 for seconds in some) for some in given["seconds"])
+            first, second = map(index, given["contexts"])
+            return cls(tuple(map(index, given["rows"])), (first, second), (near, far))
         except (LookupError, OverflowError, TypeError, ValueError) as error:
-            raise ArgumentError(f"no costs: {short(error, 200)}") from None
+            raise ArgumentError(f"no costs: {short(error)}") from None
 
     def __str__(self) -> str:
         lines = ["rows     " + " ".join(f"{rows:6d}" for rows in self.rows)]
@@ -102,14 +105,15 @@ def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
     """The costs that a file holds, or, where it holds none, measured ones, which it holds from then on if it can."""
     if file is None:
         return measure()
-    with suppress(OSError, ValueError):
-        return Costs.from_dict(json.loads(file.read_text("utf-8")))
+    with suppress(CheckpointError, ArgumentError):
+        return Costs.from_dict(read_json(file))
     costs = measure()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(costs.as_dict()), "utf-8")
-        fresh.replace(file)  # whole or not at all, whoever reads meanwhile
+        with work_folder(file) as work:
+            fresh = work / "costs"
+            fresh.write_text(json.dumps(costs.as_dict()), "utf-8")
+            replace(file, fresh, work)
     return costs
 
 

@@ -153,7 +153,10 @@ class Text:
             stats.recycled += round.recycled
         if result.finish_reason:
             self._end()
-            piece += "" if self.stream is None else self.stream.finish()
+            if self.stream is not None:
+                piece += self.stream.finish()
+                if self.stream.stopped:  # by what only the end has made certain
+                    result.finish_reason = "stop"
         result.text += piece
         return piece
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +18,7 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
+from tests.test_files import hostile_contents
 
 FLAT = Costs((1, 16), (0, 100), ((1.0, 1.0), (1.0, 1.0)))  # every forward costs the same
 STEEP = Costs((1, 16), (0, 100), ((1.0, 16.0), (1.0, 16.0)))  # rows cost what forwards cost
@@ -164,6 +166,31 @@ def test_costs_are_measured_once_and_kept(tmp_path):
     (tmp_path / "file").write_text("")
     assert kept_costs(tmp_path / "file" / "costs.json", measure) == REAL  # cannot be written: measured, no error
     assert kept_costs(None, measure) == REAL
+
+
+HOSTILE_COSTS = [
+    {"rows": [1, 1 << 40], "contexts": [0, 1], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1 << 70], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1, 1e308], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1, 10**400], [1, 2]]},
+    {"rows": ["1", "2"], "contexts": [0, 1], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [["1", 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1], [1, 2]]},
+    {"rows": 7, "contexts": "01", "seconds": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("content", [*hostile_contents(), *HOSTILE_COSTS], ids=lambda content: str(content)[:40])
+def test_a_file_of_costs_that_are_none_is_as_none(tmp_path, content):
+    file = tmp_path / "costs.json"
+    if isinstance(content, dict):
+        file.write_text(json.dumps(content))
+    else:
+        hostile_contents()[content](file)
+    calls = []
+    for _ in range(2):
+        assert kept_costs(file, lambda: calls.append(1) or REAL) == REAL
+    assert len(calls) == 1 and file.is_file()  # and what is measured then takes its place
 
 
 @pytest.mark.parametrize("most_positions", [1, 2, 20, 300])
