@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         static_tree,
     )
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
+    from fastdistill.options import Options
     from fastdistill.runtime import Profile, Read, forward_many, from_callable  # type: ignore[no-redef]
 
 __version__ = "0.1.0"
@@ -84,6 +85,7 @@ _HOMES = {
         "static_tree",
     ),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
+    "options": ("Options",),
     "runtime": ("Profile", "Read", "forward_many", "from_callable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -106,6 +108,7 @@ __all__ = [
     "Lookahead",
     "Model",
     "ModelDrafter",
+    "Options",
     "Profile",
     "PromptLookup",
     "Read",
@@ -134,16 +137,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # there a wrong name is an error at once
 
-    if name in ("distill", "errors", "kernels", "transport"):
-        return import_module(f"fastdistill.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'fastdistill' has no attribute {name!r}")
-    value = getattr(import_module(f"fastdistill.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in ("distill", "errors", "kernels", "transport"):
+            return import_module(f"fastdistill.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'fastdistill' has no attribute {name[:100]!r}")
+        value = getattr(import_module(f"fastdistill.{_HOME_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

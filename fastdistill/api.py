@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 import os
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
 from fastdistill import __version__
-from fastdistill.arguments import check_array, check_flag, check_integer, check_integers
+from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
 from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
-from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.loop import Generation, Text, prepare_session, unless_failed, write, written
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.unmask import FillsMasks, Unmask
@@ -33,16 +34,29 @@ from fastdistill.kernels import isa
 from fastdistill.kernels.sample import Sampler
 from fastdistill.messages import short
 from fastdistill.models import Plan, plan_of
+from fastdistill.options import Options, resolved, signed
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.text.chat import is_conversation, render_chat
-from fastdistill.text.stream import TextStream
+from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.user_cache import user_cache
 
-Prompt = str | Sequence[int]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Prompt = str | Sequence[int] | np.ndarray
+PROCESSORS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+)  # those a Sampler has by the same name
 MOST_TOGETHER = 32  # texts of one list that share a pass
+MOST_TEXTS = 1 << 16  # of one prompt
 MOST_LOGPROBS = 1000
 MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
 MAX_ROWS = 256  # of a forward, where no decoder needs more
@@ -106,6 +120,29 @@ class Model:
         self.end_tokens = end_tokens
         self.max_new_tokens = max_new_tokens
 
+    def __repr__(self) -> str:
+        """<Model 'smollm2-135m-instruct': llama, 134,515,008 parameters, q4 and f32, 8,192 positions, 2 threads>"""
+        parameters = sum(math.prod(weight.shape) for weight in self.plan.weights.values())
+        formats = Counter(
+            self.network.weights.formats[name] for name, weight in self.plan.weights.items() if weight.linear
+        )
+        return (
+            f"<Model {short(self.folder.absolute().name)}: {self.plan.architecture}, {parameters:,} parameters, "
+            f"{' and '.join(format for format, _ in formats.most_common())}, {self.plan.max_positions:,} positions, "
+            f"{self.threads} thread{'s' * (self.threads > 1)}>"
+        )
+
+    def __copy__(self) -> Model:
+        return self  # nothing of it changes
+
+    def __deepcopy__(self, memo: object) -> Model:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedError(
+            f"a Model is not pickled: its weights are packed for this machine.  In the other process, load {short(str(self.folder))} again"
+        )
+
     @property
     def plan(self) -> Plan:
         """What is computed."""
@@ -165,6 +202,10 @@ class Model:
         """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does."""
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
 
+    @overload
+    def score(self, texts: str) -> Score: ...  # type: ignore[overload-overlap]  # a str is a sequence of str, but is this
+    @overload
+    def score(self, texts: Sequence[str]) -> list[Score]: ...
     def score(self, texts: str | Sequence[str]) -> Score | list[Score]:
         """How likely the model finds each text, as its tokenizer encodes it.
 
@@ -174,8 +215,8 @@ class Model:
             raise UnsupportedError("score needs a causal model: this one predicts a token from both sides of it")
         if isinstance(texts, str):
             return self._score(texts)
-        if not isinstance(texts, (list, tuple)):
-            raise ArgumentError(f"texts must be a str or a list of them, got {type(texts).__name__}")
+        if isinstance(texts, (bytes, bytearray, memoryview)) or not isinstance(texts, Sequence):
+            raise ArgumentError(f"texts must be a str or a list of them, got {short(texts)}")
         return [self._score(text) for text in texts]
 
     def chat_prompt(
@@ -214,7 +255,7 @@ class Model:
         *,
         stream: Literal[False] = False,
         template: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Generation: ...
 
     @overload
@@ -224,16 +265,17 @@ class Model:
         *,
         stream: Literal[True],
         template: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Generator[str, None, Generation]: ...
 
+    @signed
     def chat(
         self,
         messages: Sequence[Any],
         *,
         stream: bool = False,
         template: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Generation | Generator[str, None, Generation]:
         """Write the next turn of a conversation.
 
@@ -245,6 +287,7 @@ class Model:
         template  options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
         options   those of `generate`
         """
+        resolved("chat", options)  # checks their names
         template = {} if template is None else template
         if not isinstance(template, Mapping) or not all(isinstance(name, str) for name in template):
             raise ArgumentError(f"template must be a dict of chat_prompt's options, got {short(template)}")
@@ -256,18 +299,33 @@ class Model:
         )
         return answer  # type: ignore[no-any-return]
 
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a str is a sequence of prompts, but is this
+        self, prompt: Prompt, *, n: None = None, **options: Unpack[Options]
+    ) -> Generation: ...
+    @overload
+    def generate(self, prompt: Prompt, *, n: int, **options: Unpack[Options]) -> list[Generation]: ...
+    @overload
+    def generate(self, prompt: Sequence[Prompt], **options: Unpack[Options]) -> list[Generation]: ...
+    @signed
     def generate(
-        self, prompt: Prompt | Sequence[Prompt], *arguments: Any, **options: Any
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *surplus: NoReturn,
+        n: int | None = None,
+        **options: Unpack[Options],
     ) -> Generation | list[Generation]:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
         prompt              text or token ids, or a list of those
+        n=None              write so many texts of one prompt, each by a chance of its own, and give a list: text i is the same
+                            whatever n is, text 0 that of n=None; at temperature 0 they are all equal
         max_tokens=None     most new tokens; 0 gives an empty Generation; default: the model's own, else 128
         min_tokens=0        tokens before which end-of-text cannot be drawn
         temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, logit_bias=None
                             how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
-        allowed=None        tokens that may be drawn: ids, or uint32 (ceil(vocab_size / 32),), bit t % 32 of word t // 32
-        seed=0              same seed, same text, whatever else runs
+        allowed=None        tokens that may be drawn: ids, or a bool array (vocab_size,) that is True at them
+        seed=0              same seed, same text, whatever else runs; None is 0 too: nothing is drawn from the clock
         stop=()             strings that end the text, itself without them
         stop_token_ids=()   tokens that end it, beside those of config and generation_config
         logprobs=0          give the log probability of each token and of so many likeliest ones
@@ -275,25 +333,41 @@ class Model:
         decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a
                             masked diffusion model Unmask()
 
+        An option that is None has its default.
+
         raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError.  A text of a list fails alone: when the
                 others are finished, PartialError holds every Generation, with `error` where one failed; where all did, what the
                 first one raised
         """
+        asked = resolved("generate", options, surplus, ["n"])
         prompts = _prompts(prompt)
-        if prompts is not None and options.get("session") is not None:
-            raise ArgumentError("session serves one prompt, got a list")
-        begin = [partial(self._text, one, *arguments, **options) for one in ([prompt] if prompts is None else prompts)]
+        if asked["session"] is not None and (prompts is not None or n is not None):
+            raise ArgumentError(f"session serves one text, got {'a list of prompts' if n is None else f'n={short(n)}'}")
+        if n is not None:
+            if prompts is not None:
+                raise ArgumentError("n is for one prompt, got a list: ask for each of them")
+            each = [(prompt, sequence) for sequence in range(check_integer("n", n, 1, MOST_TEXTS))]
+            greedy = check_number("temperature", asked["temperature"], 0, math.inf) == 0
+            if len(each) > 1 and self.plan.causal and greedy:
+                warnings.warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0", stacklevel=2)
+        else:
+            each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
+        begin = [partial(self._text, one, asked, sequence) for one, sequence in each]
         generations = unless_failed(written(begin, MOST_TOGETHER))
-        return generations[0] if prompts is None else generations
+        return generations[0] if prompts is None and n is None else generations
 
-    def stream(self, prompt: Prompt, *arguments: Any, **options: Any) -> Generator[str, None, Generation]:
+    @signed
+    def stream(
+        self, prompt: Prompt, *surplus: NoReturn, **options: Unpack[Options]
+    ) -> Generator[str, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
 
         A `for` loop sees the pieces; the generator's return value is the Generation.
         """
+        asked = resolved("stream", options, surplus)
         if _prompts(prompt) is not None:
             raise ArgumentError("stream takes one prompt, got a list")
-        return self._stream(self._text(prompt, *arguments, **options))
+        return self._stream(self._text(prompt, asked))
 
     def _stream(self, text: Text) -> Generator[str, None, Generation]:
         for _, piece in write([text]):
@@ -303,63 +377,39 @@ class Model:
         finally:
             del text  # an error holds this frame
 
-    def _text(
-        self,
-        prompt: Any,
-        max_tokens: int | None = None,
-        min_tokens: int = 0,
-        temperature: float = 0.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        logit_bias: Mapping[int, float] | None = None,
-        allowed: np.ndarray | Sequence[int] | None = None,
-        seed: int = 0,
-        stop: str | Sequence[str] = (),
-        stop_token_ids: Sequence[int] = (),
-        logprobs: int = 0,
-        session: Session | None = None,
-        decoder: Decoder | str | None = None,
-    ) -> Text:
+    def _text(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Text:
+        """A text to be written, as `resolved` options ask.
+
+        sequence  number of the text among those of one prompt and seed
+        """
         if isinstance(prompt, str):
             prompt = self._encode(prompt)
         ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
         if len(ids) == 0:
             raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
+        max_tokens = asked["max_tokens"]
         if max_tokens is None:
             max_tokens = MAX_TOKENS if self.max_new_tokens is None else self.max_new_tokens
         max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
-        min_tokens = check_integer("min_tokens", min_tokens, 0, 1 << 30)
+        min_tokens = check_integer("min_tokens", asked["min_tokens"], 0, 1 << 30)
         ends = self.end_tokens.union(
-            check_integers("stop_token_ids", stop_token_ids, 0, self.vocab_size - 1, empty=True).tolist()
+            check_integers("stop_token_ids", asked["stop_token_ids"], 0, self.vocab_size - 1, empty=True).tolist()
         )
-        sampler = Sampler(
-            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
-            logit_bias=logit_bias or {}, seed=seed,
-        )  # fmt: skip
-        mask = None if allowed is None else self._mask(allowed)
+        logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
+        sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+        mask = None if asked["allowed"] is None else self._mask(asked["allowed"])
         early = None
         if min_tokens:
             early = np.full(-(-self.vocab_size // 32), 0xFFFFFFFF, np.uint32) if mask is None else mask.copy()
             for token in ends:
                 if token < self.vocab_size:
                     early[token // 32] &= ~np.uint32(1 << token % 32)
-        if decoder is None:
-            decoder = Autoregressive() if self.plan.causal else Unmask()
-        elif decoder == "auto":
-            decoder = Auto()
-        elif isinstance(decoder, (type, str)) or not hasattr(decoder, "start"):
-            raise ArgumentError(f'decoder must be "auto" or a decoder such as Autoregressive(), got {decoder!r:.80}')
-        elif isinstance(decoder, DRAFTERS):
-            raise ArgumentError(f"a drafter is not a decoder: pass Speculative({decoder!r:.60})")
-        if not self.plan.causal and not isinstance(decoder, FillsMasks):
-            raise ArgumentError(
-                f"this model fills in masks, in any order: its decoder must be an Unmask, got {decoder!r:.80}"
-            )
-        logprobs = check_integer("logprobs", logprobs, 0, MOST_LOGPROBS)
+        decoder = self._decoder(asked["decoder"])
+        logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
+        stop = check_stop(asked["stop"])
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
+        session = asked["session"]
         if session is None:
             length = min(self.plan.max_positions, len(ids) + max_tokens)
             rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
@@ -383,10 +433,18 @@ class Model:
         )
         return Text(session, request, decoder, stream)
 
-    # The options have one home; help() shows them where they are given.
-    _options = tuple(inspect.signature(_text).parameters.values())
-    generate.__signature__ = inspect.Signature(_options, return_annotation=Generation)  # type: ignore[attr-defined]
-    stream.__signature__ = inspect.Signature(_options, return_annotation=Generator)  # type: ignore[attr-defined]
+    def _decoder(self, decoder: Any) -> Decoder:
+        """The decoder that was asked for, or an error that says how to make one of what was given."""
+        if decoder is None:
+            return Autoregressive() if self.plan.causal else Unmask()
+        if isinstance(decoder, str) and decoder == "auto":
+            decoder = Auto()
+        check_decoder(decoder)
+        if not self.plan.causal and not isinstance(decoder, FillsMasks):
+            raise ArgumentError(
+                f"this model fills in masks, in any order: its decoder must be an Unmask, got {short(decoder)}"
+            )
+        return decoder
 
     def _encode(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text)
@@ -404,15 +462,18 @@ class Model:
     def _has_text(self) -> bool:
         return (self.folder / "tokenizer.json").exists()
 
-    def _mask(self, allowed: np.ndarray | Sequence[int]) -> np.ndarray:
-        words = -(-self.vocab_size // 32)
-        if isinstance(allowed, np.ndarray) and allowed.dtype == np.uint32:
-            check_array("allowed", allowed, np.uint32, (words,))
-            return allowed
-        mask = np.zeros(words, np.uint32)
-        ids = check_integers("allowed", allowed, 0, self.vocab_size - 1)
-        np.bitwise_or.at(mask, ids // 32, np.uint32(1) << (ids % 32).astype(np.uint32))
-        return mask
+    def _mask(self, allowed: Any) -> np.ndarray:
+        """Tokens that may be drawn, ids or one bool a token, as bits: uint32 (ceil(vocab_size / 32),)."""
+        chosen = np.zeros(-(-self.vocab_size // 32) * 32, bool)
+        if isinstance(allowed, np.ndarray) and allowed.dtype == bool:
+            if allowed.shape != (self.vocab_size,):
+                raise ArgumentError(
+                    f"allowed as a bool array must have shape ({self.vocab_size},), a token each, got {allowed.shape}"
+                )
+            chosen[: self.vocab_size] = allowed
+        else:
+            chosen[check_integers("allowed", allowed, 0, self.vocab_size - 1)] = True
+        return np.packbits(chosen, bitorder="little").view("<u4").astype(np.uint32)
 
     def _score(self, text: str) -> Score:
         ids = self._encode(text)
@@ -463,7 +524,8 @@ def _processor() -> str:
 
 def _prompts(prompt: Any) -> list[Any] | None:
     """The prompts of a list of prompts (an empty list: of none), None for a single one."""
-    single = not isinstance(prompt, (list, tuple)) or (prompt and isinstance(prompt[0], (int, np.integer)))
+    single = isinstance(prompt, (str, bytes, bytearray, memoryview, range)) or not isinstance(prompt, Sequence)
+    single = single or (len(prompt) > 0 and isinstance(prompt[0], (int, np.integer)))
     if any(map(is_conversation, (prompt,) if single else prompt)):
         raise ArgumentError(
             "prompt must be text or token ids, got messages: chat(messages) answers them, chat_prompt(messages) gives "

@@ -87,6 +87,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
     raises    ArgumentError for an unknown name; FetchError, saying what to do, for everything else
     """
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be callable, got {short(progress)}")
     progress = progress or (lambda what, done, total: None)
     source, folder = _source(name), cached_folder(name)
     if is_fetched(name):
@@ -108,6 +110,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 def is_fetched(name: str) -> bool:
     """Whether the cache holds the model, whole and converted as today."""
+    if not isinstance(name, str) or name not in MODELS:
+        return False
     folder = cached_folder(name)
     try:
         record = read_json(folder / MARKER)
@@ -121,6 +125,8 @@ def is_fetched(name: str) -> bool:
 
 def cached_folder(name: str) -> Path:
     """Where a model lies, or will lie: in `models` of the user's cache."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"a model's name must be a str, got {short(name)}")
     cache = user_cache()
     if cache is None:
         raise FetchError("there is no home directory to keep models in: set XDG_CACHE_HOME")
@@ -134,7 +140,7 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
     """
     try:
         name = os.fsdecode(model)
-    except TypeError:
+    except (TypeError, ValueError):
         raise ArgumentError(f"a model must be a path or a name, got {short(model)}") from None
     try:
         path = Path(name)
@@ -166,8 +172,8 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
 
 
 def _source(name: str) -> Source:
-    if name not in MODELS:
-        raise ArgumentError(f"there is no model named {name!r}; known: {', '.join(MODELS)}")
+    if not isinstance(name, str) or name not in MODELS:
+        raise ArgumentError(f"there is no model named {short(name)}; known: {', '.join(MODELS)}")
     return MODELS[name]
 
 

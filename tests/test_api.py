@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
+import pickle
+import re
+import warnings
+from collections import deque
 
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.checkpoint import Tensor, quantize_tensor, write_checkpoint
+from fastdistill.decode.loop import write as write_texts
 from fastdistill.errors import (
     ArgumentError,
     BusyError,
@@ -22,6 +29,7 @@ from fastdistill.errors import (
 )
 from fastdistill.kernels.boundary import lib
 from fastdistill.models import plan_for
+from fastdistill.options import DEFAULTS, SYNONYMS, Options, resolved
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import bits
 from tests.text.tokenizers_made_here import byte_level
@@ -275,8 +283,8 @@ def test_allowed_and_bias_choose_the_tokens(model):
     allowed = [40, 41, 42]
     result = model.generate("the ", max_tokens=20, allowed=allowed)
     assert set(result.tokens) <= set(allowed)
-    mask = np.zeros(-(-300 // 32), np.uint32)
-    np.bitwise_or.at(mask, np.array(allowed) // 32, np.uint32(1) << (np.array(allowed) % 32).astype(np.uint32))
+    mask = np.zeros(300, bool)
+    mask[allowed] = True
     assert model.generate("the ", max_tokens=20, allowed=mask).tokens == result.tokens
     assert (
         model.generate("the ", max_tokens=20, allowed=list(range(300))).tokens
@@ -285,6 +293,40 @@ def test_allowed_and_bias_choose_the_tokens(model):
     assert set(model.generate("the ", max_tokens=20, allowed=allowed, temperature=2.0).tokens) <= set(allowed)
     banned = {token: -float("inf") for token in set(model.generate("the ", max_tokens=20).tokens)}
     assert not set(model.generate("the ", max_tokens=20, logit_bias=banned).tokens) & set(banned)
+
+
+@pytest.mark.parametrize("name", ["plain", "odd"])  # 300 and 77 tokens: neither fills its last word
+@settings(max_examples=6)
+@given(data=st.data())
+def test_ids_and_masks_are_never_taken_for_one_another(tmp_path_factory, name, data):
+    """As many ids as a mask has words, or as there are tokens, in any type of integers, are ids."""
+    loaded = _of(name, tmp_path_factory)
+    vocab = loaded.vocab_size
+    count = data.draw(st.sampled_from([1, -(-vocab // 32), vocab]))
+    ids = data.draw(st.lists(st.integers(0, vocab - 1), min_size=count, max_size=count))
+    if count == vocab:
+        ids = sorted(ids)
+    mask = np.zeros(vocab, bool)
+    mask[ids] = True
+    options = dict(max_tokens=3, temperature=5.0, seed=data.draw(st.integers(0, 9)))
+    want = loaded.generate([1, 2], allowed=mask, **options).tokens
+    assert set(want) <= set(ids)
+    for given_ids in (
+        ids,
+        tuple(ids),
+        set(ids),
+        *(np.array(ids, dtype) for dtype in (np.uint32, np.int32, np.int64, np.uint16, ">u4")),
+    ):
+        assert loaded.generate([1, 2], allowed=given_ids, **options).tokens == want
+
+
+_LOADED: dict[str, fd.Model] = {}
+
+
+def _of(name, tmp_path_factory):
+    if name not in _LOADED:
+        _LOADED[name] = fd.load(write(tmp_path_factory.mktemp("models") / name, name))
+    return _LOADED[name]
 
 
 @pytest.fixture
@@ -327,9 +369,20 @@ def test_every_option_means_the_same_to_every_decoder(model, written, decoders, 
     assert "".join(model.stream("the ", decoder=decoders[name], **options)) == plain.text
 
 
+class Drafter:
+    def start(self, request):
+        raise AssertionError("never called")
+
+
 @pytest.mark.parametrize(
-    "decoder, text", [(fd.PromptLookup(), "pass Speculative"), ("fast", '"auto" or a decoder'), (fd.Auto, "decoder")]
-)
+    "decoder, text",
+    [
+        (fd.PromptLookup(), r"a drafter is not a decoder: pass Speculative\(PromptLookup\("), (Drafter(), r"goes into Speculative\("),
+        (fd.Threshold(0.9), r"a rule for unmasking is not a decoder: pass Unmask\(Threshold\(threshold=0\.9"), (fd.Auto, r"pass Auto\("),
+        (fd.Revise(), r"pass Unmask\(remask=Revise\("), (fd.EndOfText(), r"pass Unmask\(end=EndOfText\("), ("fast", '"auto" or a decoder'),
+        (fd.Tree(), r"pass Speculative\(drafter, tree=Tree\("), (fd.Sampler(), "settings by name"), (np.zeros(3), '"auto" or a decoder'),
+    ],
+)  # fmt: skip
 def test_what_is_no_decoder_is_refused(model, decoder, text):
     with pytest.raises(ArgumentError, match=text):
         model.generate("the ", decoder=decoder)
@@ -460,8 +513,8 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
         ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
         ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
         ([1], dict(logit_bias={300: 1.0})), ([1], dict(logit_bias={1: "a"})), ([1], dict(logit_bias=[1])),
-        ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.zeros(3, np.uint32))), ([1], dict(allowed=5)),
-        ([1], dict(allowed=np.zeros(10, np.uint32))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
+        ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.ones(299, bool))), ([1], dict(allowed=np.ones((1, 300), bool))), ([1], dict(allowed=5)),
+        ([1], dict(allowed=np.zeros(300, bool))), ([1], dict(allowed=np.ma.array([1, 2], mask=[True, False]))), ([1], dict(allowed=[True] * 300)), ([1], dict(allowed=np.ones(300))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
         ([1], dict(stop_token_ids=[300])), ([1], dict(stop_token_ids=5)), ([1], dict(stop_token_ids="x")), ([1], dict(logprobs=-1)),
         ([1], dict(logprobs=5000)), ([1], dict(session=5)), ([1], dict(decoder=5)), (["a", "b"], dict(session=5)),
     ],
@@ -481,12 +534,141 @@ def test_a_session_of_another_model_or_in_use_is_refused(model, folder):
         model.generate([1], session=session)
     with pytest.raises(ArgumentError, match="one prompt"):
         model.stream(["a", "b"])
-    with pytest.raises(TypeError):
-        model.generate([1], temprature=1.0)
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        ("max_new_tokens", "max_tokens"), ("max_length", "max_tokens"), ("n_predict", "max_tokens"), ("maxtokens", "max_tokens"), ("temp", "temperature"),
+        ("temprature", "temperature"), ("do_sample", "temperature: 0 takes"), ("repeat_penalty", "repetition_penalty"), ("num_return_sequences", "n"),
+        ("stop-sequences", "stop"), ("Top_K", "top_k"), ("eos_token_id", "stop_token_ids"), ("draft_model", r"decoder=Speculative\(ModelDrafter\("),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_told_what_was_meant(model, name, meant):
+    with pytest.raises(ArgumentError, match=rf"^generate\(\) has no option '{name}': did you mean {meant}"):
+        model.generate([1], **{name: 1})
+    for call, argument in ((model.stream, [1]), (model.chat, [{"role": "user", "content": "a"}])):
+        with pytest.raises(ArgumentError, match=rf"^{call.__name__}\(\) has no option '{name}'"):
+            call(argument, **{name: 1})
+
+
+def test_an_option_far_from_all_is_told_which_there_are(model):
+    with pytest.raises(ArgumentError, match=r"no option 'zzz'; there are max_tokens, min_tokens, .*, decoder, n$"):
+        model.generate([1], zzz=1)
+    with pytest.raises(ArgumentError) as caught:
+        model.generate([1], **{"x" * 10**6: 1})
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", [8, "b", [2], None])
+def test_only_the_prompt_is_given_by_position(model, value):
+    for call in (model.generate, model.stream):
+        with pytest.raises(
+            ArgumentError, match=rf"{call.__name__}\(\) takes one prompt by position and options by name"
+        ):
+            call("a", value)
+
+
+def test_the_options_have_one_home():
+    """Types for checkers, defaults, help() and the docstring name the same options."""
+    assert list(Options.__annotations__) == list(DEFAULTS)
+    shown = list(inspect.signature(fd.Model.generate).parameters.values())
+    assert [each.name for each in shown] == ["self", "prompt", "n", *DEFAULTS]
+    assert all(each.kind is each.KEYWORD_ONLY and each.default == DEFAULTS[each.name] for each in shown[3:])
+    assert "temperature: 'float | None' = 0.0" in str(inspect.signature(fd.Model.stream))
+    text = inspect.getdoc(fd.Model.generate)
+    for name, default in DEFAULTS.items():
+        assert re.search(rf"\b{name}={re.escape(repr(default))}[ ,\n]", text), name
+    names = {*DEFAULTS, "n"}
+    assert not names & set(SYNONYMS)
+    first_words = {re.match(r"\w+", meant)[0] for meant in SYNONYMS.values()}
+    assert first_words <= names | {"model", "load", "its", "the"}
+
+
+def test_None_is_the_default_of_every_option(model):
+    want = model.generate("the ", max_tokens=9)
+    nothing = dict.fromkeys(DEFAULTS) | {"max_tokens": 9}
+    assert model.generate("the ", **nothing).tokens == want.tokens
+    assert model.generate("the ", temperature=1.0, seed=None).tokens == model.generate("the ", temperature=1.0).tokens
+
+
+# ---- several texts of one prompt ----
+
+
+@settings(max_examples=6)
+@given(n=st.sampled_from([1, 2, 5, 33]), more=st.integers(0, 3), seed=st.integers(0, 2**64 - 1))
+def test_texts_of_one_prompt_are_the_same_however_many(model, n, more, seed):
+    chance = dict(max_tokens=3, temperature=1.5, seed=seed)
+    texts = model.generate("the ", n=n, **chance)
+    assert [one.tokens for one in model.generate("the ", n=n + more, **chance)][:n] == [one.tokens for one in texts]
+    assert texts[0].tokens == model.generate("the ", **chance).tokens
+    last = model._text("the ", resolved("generate", chance), sequence=n - 1)  # alone in its pass
+    assert list(write_texts([last])) is not None and last.result.tokens == texts[-1].tokens
+    if n > 4:
+        assert len({tuple(one.tokens) for one in texts}) > 1
+
+
+def test_texts_of_one_prompt_without_chance_are_equal_and_warned_of(model):
+    with pytest.warns(UserWarning, match="n=3 texts at temperature 0 are all equal") as caught:
+        texts = model.generate("the ", n=3, max_tokens=4)
+    assert caught[0].filename == __file__
+    assert [one.tokens for one in texts] == [model.generate("the ", max_tokens=4).tokens] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(model.generate("the ", n=1, max_tokens=4)) == 1
+
+
+@pytest.mark.parametrize(
+    "prompt, changes, text",
+    [
+        ("a", dict(n=0), r"n must lie in 1\.\."), ("a", dict(n=True), "n must be an integer"), ("a", dict(n="2"), "n must be an integer"),
+        (["a"], dict(n=2), "n is for one prompt"), ("a", dict(n=2, session=5), "session serves one text"),
+    ],
+)  # fmt: skip
+def test_n_is_checked(model, prompt, changes, text):
+    with pytest.raises(ArgumentError, match=text):
+        model.generate(prompt, temperature=1.0, **changes)
+    with pytest.raises(ArgumentError, match="no option 'n'"):
+        model.stream("a", n=2)
+
+
+# ---- what they look like, and how they travel ----
+
+
+def test_a_model_tells_what_it_is(model, tmp_path):
+    assert repr(model) == "<Model 'plain': llama, 100,160 parameters, f32, 512 positions, 2 threads>"
+    weights = made("plain", "q8")
+    weights["lm_head.weight"] = quantize_tensor(made()["lm_head.weight"], "q4")
+    mixed = fd.load(write(tmp_path / "mixed", weights=weights), threads=1)
+    assert "q8 and q4, 512 positions, 1 thread>" in repr(mixed)
+
+
+def test_a_generation_tells_how_it_begins_and_ended(model):
+    text = model.generate("the ", max_tokens=40)
+    assert re.fullmatch(r"<Generation '.*', 40 tokens, length, \d+ tokens/s>", repr(text)), repr(text)
+    assert repr(fd.Generation("Hi", [5], "stop")) == "<Generation 'Hi', 1 token, stop>"
+    assert len(repr(fd.Generation("x" * 10**6))) < 150
+
+
+def test_a_model_is_not_pickled_and_a_text_is(model):
+    with pytest.raises(UnsupportedError, match=r"a Model is not pickled: .* load '.*plain' again"):
+        pickle.dumps(model)
+    assert copy.copy(model) is model and copy.deepcopy([model])[0] is model
+    for options_given in (dict(logprobs=2), dict(decoder=fd.Jacobi(trace=True, adaptive=False))):
+        text = model.generate("the ", max_tokens=5, **options_given)
+        assert pickle.loads(pickle.dumps(text)) == text
 
 
 def test_no_prompts_give_no_texts(model):
     assert model.generate([]) == []
+
+
+def test_prompts_come_in_any_sequence(model):
+    want = [one.tokens for one in model.generate(PROMPTS, max_tokens=3)]
+    for prompts in (tuple(PROMPTS), deque(PROMPTS)):
+        assert [one.tokens for one in model.generate(prompts, max_tokens=3)] == want
+    for single in (range(5, 8), (5, 6, 7), np.array([5, 6, 7])):
+        assert model.generate(single, max_tokens=3).tokens == want[3]
 
 
 def test_a_second_text_in_a_session_ends_the_first_one(model):

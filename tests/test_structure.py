@@ -32,6 +32,7 @@ FLOW = [
     "runtime",
     "decode",
     "text",
+    "options",
     "fetch",
     "api",
     "cli",
@@ -43,7 +44,7 @@ BESIDE = {
     "distill": {"user_cache", "embedded", "reference", "transport"},
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
-    "fetch": {"models", "runtime", "decode", "text"},
+    "fetch": {"models", "runtime", "decode", "text", "options"},
     "api": {"reference"},
 }
 DOORS = {"boundary", "isa", "points", "threads", "transport_batch", "__init__"}  # of kernels/: not kernels

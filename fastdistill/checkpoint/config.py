@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastdistill.arguments import check_path
 from fastdistill.errors import CheckpointError
 from fastdistill.files import read_json
 from fastdistill.messages import short
@@ -136,6 +137,7 @@ class Config(Section):
 
 def read_config(path: Path) -> Config:
     """The Config of a file. Raises CheckpointError."""
+    path = check_path("path", path)
     return Config(read_json(path), str(path))
 
 

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastdistill.arguments import check_flag, check_instance, check_mapping, check_path
 from fastdistill.checkpoint.config import Config, Section, read_config
 from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
@@ -62,10 +63,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
 
     Raises CheckpointError, or UnsupportedError for a folder quantised by another method.
     """
-    try:
-        folder = Path(folder)
-    except TypeError:
-        raise ArgumentError(f"folder must be a path, got {short(folder)}") from None
+    folder = check_path("folder", folder)
     try:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
@@ -138,7 +136,17 @@ def write_checkpoint(
 
     Raises CheckpointError where the folder is there already or cannot be written.
     """
-    folder = Path(os.path.realpath(folder))
+    folder = Path(os.path.realpath(check_path("folder", folder)))
+    check_mapping("config", config, "keys of config.json to values")
+    try:
+        tensors = iter(tensors)
+    except TypeError:
+        raise ArgumentError(f"tensors must be an iterable of Tensor, got {short(tensors)}") from None
+    files = {} if files is None else check_mapping("files", files, "names to bytes")
+    for name, data in files.items():
+        if not isinstance(name, str) or "/" in name or not isinstance(data, bytes):
+            raise ArgumentError(f"files must map plain names to bytes, got {short({name: data})}")
+    check_flag("overwrite", overwrite)
     if folder.exists() and not overwrite:
         raise CheckpointError(f"{folder}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if folder.exists():
@@ -153,7 +161,7 @@ def write_checkpoint(
             if formats:
                 config["quantization_config"] = {"quant_method": "fastdistill", "tensors": formats}
             _write_json(made / "config.json", config)
-            for name, data in (files or {}).items():
+            for name, data in files.items():
                 (made / name).write_bytes(data)
             replace(folder, made, work)
     except OSError as error:
@@ -268,6 +276,7 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
         shards += 1
 
     for tensor in tensors:
+        check_instance("each of tensors", tensor, Tensor)
         arrays = _arrays(tensor)
         if twice := [name for name in arrays if name in places or name in shard]:
             raise CheckpointError(f"{folder}: {twice[0]} is to be written twice")

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_path
 from fastdistill.checkpoint.folder import check_tensors, write_checkpoint
 from fastdistill.checkpoint.quantize import quantize_tensor
-from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.checkpoint.tensor import FORMATS, Tensor
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.files import RegularFile
 from fastdistill.messages import short
@@ -51,6 +52,12 @@ def convert_gguf(
     Raises CheckpointError for a file that is not what its header says, UnsupportedError for a model, tensor type or
     tokenizer that has no equal here, ArgumentError for an unknown format.
     """
+    source, destination = check_path("source", source), check_path("destination", destination)
+    if format is not None:
+        check_choice("format", format, FORMATS)
+    check_flag("overwrite", overwrite)
+    if progress is not None:
+        check_callable("progress", progress)
     with GgufFile(source) as file:
         parts = file.get("split.count", int, 1)
         if parts > 1:
@@ -71,8 +78,8 @@ def convert_gguf(
             "NOTICE": _notice(file).encode(),
         }
         tensors = _tensors(file, config, format, progress)
-        write_checkpoint(Path(destination), config, tensors, files, overwrite=overwrite)
-    return Path(destination)
+        write_checkpoint(destination, config, tensors, files, overwrite=overwrite)
+    return destination
 
 
 # --- the file: header and tensors -------------------------------------------------------------------------------------

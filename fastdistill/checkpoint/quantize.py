@@ -10,11 +10,11 @@ from types import EllipsisType
 
 import numpy as np
 
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_instance
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import read_file
-from fastdistill.messages import short
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
@@ -27,8 +27,8 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     Raises CheckpointError where a value is not finite or the format cannot hold it, ArgumentError for an unknown format
     and for q8 or q4 of what is not a matrix.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
+    check_instance("tensor", tensor, Tensor)
+    check_choice("format", format, FORMATS)
     if format in ("q8", "q4") and len(tensor.shape) != 2:
         raise ArgumentError(f"{tensor.name}: {format} is for matrices, got the shape {tensor.shape}")
     if tensor.format == format:
@@ -65,8 +65,11 @@ def quantize_checkpoint(
     Raises CheckpointError for values that the format cannot hold and a destination that is there, ArgumentError for an
     unknown format.  Whether a model can be made of the folder is not looked at: see `fastdistill.models.quantize_folder`.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
+    check_instance("checkpoint", checkpoint, Checkpoint)
+    check_choice("format", format, FORMATS)
+    check_flag("overwrite", overwrite)
+    if progress is not None:
+        check_callable("progress", progress)
     tensors = _converted(checkpoint, format, progress)
     write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 

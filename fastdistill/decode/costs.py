@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_callable, check_has, check_integer, check_integers, check_numbers
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import read_json, replace, work_folder
 from fastdistill.kernels.sample import Sampler
@@ -39,15 +40,18 @@ class Costs:
     seconds: tuple[tuple[float, ...], tuple[float, ...]]
 
     def __post_init__(self) -> None:
-        table = np.array(self.seconds, np.float64)
-        good = len(self.rows) > 0 and self.rows[0] == 1 and list(self.rows) == sorted(set(self.rows))
-        good = good and self.rows[-1] <= MOST_ROWS
-        good = good and len(self.contexts) == 2 and 0 <= self.contexts[0] < self.contexts[1] < 1 << 31
-        if not good or table.shape != (2, len(self.rows)) or not ((table > 0) & (table <= MOST_SECONDS)).all():
+        table = check_numbers("costs", self.seconds, "a table of seconds")
+        rows = check_integers("rows", self.rows, 1, MOST_ROWS).tolist()
+        contexts = check_integers("contexts", self.contexts, 0, (1 << 31) - 1).tolist()
+        good = rows[0] == 1 and rows == sorted(set(rows)) and len(contexts) == 2 and contexts[0] < contexts[1]
+        if not good or table.shape != (2, len(rows)) or not ((table > 0) & (table <= MOST_SECONDS)).all():
             raise ArgumentError(
                 f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got rows {short(self.rows)}, "
                 f"contexts {short(self.contexts)}, seconds {short(self.seconds)}"
             )
+        object.__setattr__(self, "rows", tuple(rows))
+        object.__setattr__(self, "contexts", tuple(contexts))
+        object.__setattr__(self, "seconds", tuple(map(tuple, table.tolist())))
         near, far = np.maximum.accumulate(
             table, axis=1
         )  # more rows do not cost less: where they seem to, that is noise
@@ -56,6 +60,8 @@ class Costs:
 
     def __call__(self, rows: np.ndarray, context: int) -> np.ndarray:
         """Seconds of forwards of so many rows, int (n,), over so many cached tokens: float64 (n,)."""
+        rows = check_numbers("rows", rows, "numbers of rows", empty=True)
+        context = check_integer("context", context, 0, 1 << 30)
         known: np.ndarray = self._near + self._per_token * max(context - self.contexts[0], 0)  # type: ignore[attr-defined]
         seconds: np.ndarray = np.interp(rows, self.rows, known)
         slope = known[-1] - known[-2] if len(self.rows) > 1 else known[-1]
@@ -76,7 +82,7 @@ class Costs:
             near, far = (tuple(seconds + 0.0 for seconds in some) for some in given["seconds"])
             first, second = map(index, given["contexts"])
             return cls(tuple(map(index, given["rows"])), (first, second), (near, far))
-        except (KeyError, OverflowError, TypeError, ValueError) as error:
+        except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise ArgumentError(f"no costs: {short(error)}") from None
 
     def __str__(self) -> str:
@@ -119,10 +125,13 @@ def measure_costs(make_session: Callable[[int, int], Any], most_positions: int =
     make_session    (capacity, max_rows) -> an empty session
     most_positions  that its sessions can have
     """
+    check_callable("make_session", make_session)
+    check_integer("most_positions", most_positions, 1, 1 << 30)
     rows = [count for count in ROWS if count <= max(most_positions // 2, 1)]
     far = max(min(CONTEXTS[1], most_positions - rows[-1]), 1)
     near = min(CONTEXTS[0], far - 1)
     session = make_session(far + rows[-1], 256)
+    check_has("what make_session returns", session, ("forward", "prefill", "truncate", "vocab_size"), "a session")
     tokens = np.arange(far + rows[-1], dtype=np.int32) % session.vocab_size
     read, seconds = Read(sampler=Sampler()), []
     for context in (near, far):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_flag, check_integer, check_number
+from fastdistill.arguments import check_choice, check_flag, check_integer, check_number
 from fastdistill.decode.blocks import Blocks
 from fastdistill.decode.chance import INITIAL, uniforms
 from fastdistill.decode.costs import Costs, check_costs
@@ -89,11 +89,6 @@ class Jacobi:
 
     def start(self, session: Any, request: Request) -> JacobiRun:
         return JacobiRun(self, session, request)
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r:.80}")
 
 
 def check_pool(pool: Any, ngram: int | None) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_flag, check_integer
+from fastdistill.arguments import check_choice, check_flag, check_integer
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
-from fastdistill.decode.jacobi import ASLEEP, AWAKE, INITS, check_choice, check_pool, continuations, initial
+from fastdistill.decode.jacobi import ASLEEP, AWAKE, INITS, check_pool, continuations, initial
 from fastdistill.decode.pace import FADING, MEMORY, Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_integers
+from fastdistill.arguments import check_has, check_instance, check_integer, check_integers
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, all_given, attempt
 from fastdistill.kernels.sample import Sampler
+from fastdistill.messages import short
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session import Session
@@ -62,7 +64,7 @@ class TokenLogProbs:
     top: tuple[tuple[int, float], ...]
 
 
-@dataclass
+@dataclass(repr=False)
 class Generation:
     """A text and how it came about.
 
@@ -83,6 +85,14 @@ class Generation:
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
     trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        """<Generation 'Paris is the capital of...', 128 tokens, length, 231 tokens/s>"""
+        shown = [short(self.text), f"{len(self.tokens):,} token{'s' * (len(self.tokens) != 1)}"]
+        shown += [self.finish_reason or "unfinished"]
+        if self.stats.tokens_per_second:
+            shown.append(f"{self.stats.tokens_per_second:.0f} tokens/s")
+        return f"<Generation {', '.join(shown)}>"
 
     @property
     def tokens_of_rounds(self) -> dict[int, int]:
@@ -280,16 +290,19 @@ def generate(
     decoder  None: Autoregressive(), of a masked diffusion model Unmask()
     costs    of the session's forwards, for decoders that weigh their guesses and have none of their own
     """
+    check_has("session", session, ("forward", "truncate", "common_prefix", "capacity", "vocab_size"), "a session")
     ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
     max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
     check_costs(costs)
     measured = None if costs is None else lambda: costs
     cached = prepare_session(session, ids)
-    request = Request(
-        ids, cached, sampler or Sampler(), max_tokens=max_tokens, end_tokens=end_tokens, measured_costs=measured
-    )
+    sampler = Sampler() if sampler is None else sampler
+    check_instance("sampler", sampler, Sampler)
+    ends = frozenset(check_integers("end_tokens", end_tokens, 0, (1 << 31) - 1, empty=True).tolist())
+    request = Request(ids, cached, sampler, max_tokens=max_tokens, end_tokens=ends, measured_costs=measured)
     if decoder is None:
         decoder = Autoregressive() if getattr(session, "causal", True) else Unmask()
+    check_decoder(decoder)
     return unless_failed(written([partial(Text, session, request, decoder, None)], 1))[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastdistill.arguments import check_integer
+from fastdistill.arguments import check_choice, check_integer
 from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
@@ -19,6 +19,7 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.probabilities import probabilities
 from fastdistill.kernels.tree_layout import tree_layout
 from fastdistill.kernels.verify_tree import RULES, Verified, verify_tree
+from fastdistill.messages import short
 from fastdistill.runtime.read import Read, Rows
 
 
@@ -48,15 +49,14 @@ class Speculative:
 
     def __post_init__(self) -> None:
         if isinstance(self.drafter, type) or not hasattr(self.drafter, "start"):
-            raise ArgumentError(f"drafter must be a drafter such as PromptLookup(), got {self.drafter!r:.80}")
-        if self.rule not in RULES:
-            raise ArgumentError(f"rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+            raise ArgumentError(f"drafter must be a drafter such as PromptLookup(), got {short(self.drafter)}")
+        check_choice("rule", self.rule, RULES)
         if self.tree is not None and not isinstance(self.tree, (Tree, StaticTree)):
-            raise ArgumentError(f"tree must be a Tree or a StaticTree, got {self.tree!r:.80}")
+            raise ArgumentError(f"tree must be a Tree or a StaticTree, got {short(self.tree)}")
         if self.tree is not None and (self.rule == "block" or self.lenience is not None):
             raise ArgumentError("rule 'block' and lenience are for chains: give no tree")
         if self.lenience is not None and self.rule != "rejection":
-            raise ArgumentError(f"lenience belongs to rule 'rejection', got {self.rule!r}")
+            raise ArgumentError(f"lenience belongs to rule 'rejection', got {short(self.rule)}")
         if self.rule != "coupled":  # verify_tree knows what it takes
             verify_tree(
                 np.array([-1], np.int32), np.array([0], np.int32), np.ones((1, 1), np.float32), rule=self.rule,
@@ -206,7 +206,7 @@ class SpeculativeRun:
 
     def _checked(self, draft: Any, budget: int) -> Draft:
         if not isinstance(draft, Draft):
-            raise ArgumentError(f"the drafter must propose a Draft, got {draft!r:.80}")
+            raise ArgumentError(f"the drafter must propose a Draft, got {short(draft)}")
         vocab = self._session.vocab_size
         if len(draft) and draft.tokens.max() >= vocab:
             raise ArgumentError(f"the drafter guessed token {draft.tokens.max()}, the model has {vocab}")

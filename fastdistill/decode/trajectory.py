@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastdistill.arguments import check_callable
 from fastdistill.decode.loop import Generation
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.lookahead_layout import printable
+from fastdistill.messages import short
 
 # What a round knew of a token, and the character that stands for it.
 NO_GUESS, WRONG, RIGHT, FINAL, DRAWN, GUESSED, RECYCLED = range(7)
@@ -75,8 +77,8 @@ def show_trajectory(
     raises      ArgumentError; also where there is no trace
     """
     cells = trajectory(generation)
-    if label is not None and not callable(label):
-        raise ArgumentError(f"label must be a function from a token to its text, got {label!r:.80}")
+    if label is not None:
+        check_callable("label", label, "a function from a token to its text")
     lines = [number + 1 for number in _numbers("rounds", rounds, len(cells) - 1)]
     if lines[:1] in ([], [1]):
         lines.insert(0, 0)
@@ -100,11 +102,11 @@ def _numbers(name: str, part: slice | None, count: int) -> range:
     if part is None:
         return range(count)
     if not isinstance(part, slice):
-        raise ArgumentError(f"{name} must be a slice, got {part!r:.80}")
+        raise ArgumentError(f"{name} must be a slice, got {short(part)}")
     try:
         return range(count)[part]
     except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{name} must be a slice of integers, got {part!r:.80}") from error
+        raise ArgumentError(f"{name} must be a slice of integers, got {short(part)}") from error
 
 
 def _ruler(columns: range) -> str:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
+from fastdistill.arguments import check_array, check_integer, check_numbers
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 _SLACK = 1e-6  # by which a row's sum may exceed 1: roundings of measured rates
 
@@ -127,12 +128,10 @@ def expected_tokens(parents: np.ndarray, ranks: np.ndarray, acceptance: np.ndarr
 
 def _table(acceptance: np.ndarray, depth: int | None) -> np.ndarray:
     """acceptance as float64 (depth, ranks), checked; without a depth, the rows that it has."""
-    try:
-        table = np.asarray(acceptance, np.float64)
-    except (TypeError, ValueError):
-        table = np.empty(())
+    what = "numbers of shape (ranks,) or (depth, ranks)"
+    table = check_numbers("acceptance", acceptance, what, empty=True)
     if table.ndim not in (1, 2) or table.shape[-1] == 0:
-        raise ArgumentError(f"acceptance must be numbers of shape (ranks,) or (depth, ranks), got {acceptance!r:.80}")
+        raise ArgumentError(f"acceptance must be {what}, got {short(acceptance)}")
     if table.ndim == 1:
         table = np.tile(table, (1 if depth is None else depth, 1))
     if depth is not None and len(table) != depth:

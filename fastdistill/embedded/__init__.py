@@ -11,4 +11,5 @@ EMBEDDED = ("listops-mdlm",)
 
 def embedded_folder(model: str | os.PathLike[str]) -> Path | None:
     """The folder of an embedded model by its name; None for anything else, a folder of that name included."""
-    return _HERE / model if str(model) in EMBEDDED and not os.path.isdir(model) else None
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+    return _HERE / name if name in EMBEDDED and not os.path.isdir(name) else None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_path
 from fastdistill.checkpoint import FORMATS, open_checkpoint, quantize_checkpoint
-from fastdistill.errors import ArgumentError
-from fastdistill.messages import short
 from fastdistill.models.agreement import plan_of
 
 
@@ -28,8 +27,11 @@ def quantize_folder(
     Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
     format, UnsupportedError for a model that cannot be loaded; nothing is written then.
     """
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
+    check_choice("format", format, FORMATS)
+    check_path("destination", destination)
+    check_flag("overwrite", overwrite)
+    if progress is not None:
+        check_callable("progress", progress)
     with open_checkpoint(source) as checkpoint:
         plan_of(checkpoint)
         quantize_checkpoint(checkpoint, destination, format, progress, overwrite)

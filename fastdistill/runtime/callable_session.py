@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_integers
+from fastdistill.arguments import check_array, check_callable, check_integer, check_integers
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.row_statistics import row_statistics
-from fastdistill.messages import short
+from fastdistill.messages import listed, short
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
 
@@ -46,8 +46,7 @@ class CallableSession:
         mask_token: int | None,
         logit_shift: int,
     ) -> None:
-        if not callable(function):
-            raise ArgumentError(f"function must be callable, got {short(function)}")
+        check_callable("function", function)
         self._function = function
         self.vocab_size = check_integer("vocab_size", vocab_size, 1, 1 << 30)
         self.capacity = check_integer("capacity", capacity, 1, 1 << 30)
@@ -89,9 +88,9 @@ class CallableSession:
         raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, hidden)
         """
         check_read(read, None, self.vocab_size)
-        refused = [name for name, value in others.items() if value is not None]
+        refused = [name[:40] for name, value in others.items() if value is not None]
         if refused or read.hidden:
-            raise UnsupportedError(f"a session over a function cannot give or take {', '.join(refused or ['hidden'])}")
+            raise UnsupportedError(f"a session over a function cannot give or take {listed(refused or ['hidden'])}")
         ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
         if len(ids) > self.max_rows:
             raise CapacityError(f"{len(ids)} rows are more than max_rows = {self.max_rows}")
@@ -177,7 +176,7 @@ class CallableSession:
         given = self._function(tokens.copy())
         try:
             logits = np.ascontiguousarray(given, np.float32)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):
             raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {short(given)}") from None
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits

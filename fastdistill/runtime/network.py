@@ -10,11 +10,11 @@ from hashlib import sha256
 
 import numpy as np
 
+from fastdistill.arguments import check_callable, check_choice
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.errors import NotFiniteError
 from fastdistill.kernels.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
-from fastdistill.messages import short
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
@@ -45,10 +45,11 @@ class Network:
         threads   of every forward; default: what this process may use
         executor  "native", or "reference": NumPy, op by op, slow
         """
-        if format is not None and not (isinstance(format, str) and format in FORMATS):
-            raise ArgumentError(f"format must be None or one of {', '.join(FORMATS)}, got {short(format)}")
-        if not isinstance(executor, str) or executor not in EXECUTORS:
-            raise ArgumentError(f"executor must be one of {', '.join(EXECUTORS)}, got {short(executor)}")
+        if format is not None:
+            check_choice("format", format, FORMATS)
+        check_choice("executor", executor, EXECUTORS)
+        if progress is not None:
+            check_callable("progress", progress)
         self.plan = plan
         self.threads = check_threads(threads)
         weights = PackedWeights if executor == "native" else ReferenceWeights

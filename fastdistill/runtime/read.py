@@ -180,6 +180,7 @@ def read_rows(rows: Any, m: int) -> np.ndarray:
 
 def common_prefix(held: np.ndarray, tokens: np.ndarray) -> int:
     """The length of the longest common prefix of two int arrays."""
+    tokens = check_integers("tokens", tokens, -1, (1 << 31) - 1, empty=True)
     n = min(len(held), len(tokens))
     agree = held[:n] == tokens[:n]
     return n if agree.all() else int(np.argmin(agree))

@@ -7,14 +7,14 @@ their place and forgets the rest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_integers
+from fastdistill.arguments import check_array, check_choice, check_integer, check_integers
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample import sample_workspace
 from fastdistill.messages import listed, short
@@ -66,9 +66,9 @@ class Session:
         # What errors add where the model itself has no more room.
         self.limit = f" ({most} is the model's {plan.positions_end})" if self.capacity == most else ""
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
-        if cache is not None and not (isinstance(cache, str) and cache in CACHES):
-            raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {short(cache)}")
-        if isinstance(taps, str) or not isinstance(taps, Iterable):
+        if cache is not None:
+            check_choice("cache", cache, CACHES)
+        if isinstance(taps, (str, range)) or not isinstance(taps, (Sequence, Set)):
             raise ArgumentError(f"taps must be names of values, got {short(taps)}")
         self.taps = tuple(taps)
         for name in self.taps:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_flag
+from fastdistill.arguments import check_flag, check_instance
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.messages import short
 from fastdistill.text.templates import render_template
@@ -50,6 +50,7 @@ def render_chat(
     Raises ArgumentError for messages that are none; TextError where there is no template, where it is malformed, refuses the
     messages or takes more time or memory than `render_template` grants, or without jinja2.
     """
+    check_instance("tokenizer", tokenizer, Tokenizer)
     given = {
         "messages": _conversation(messages),
         "tools": _dicts("tools", tools, f"a JSON schema such as {TOOL}"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from fastdistill.arguments import check_instance
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
 from fastdistill.text.tokenizer import Tokenizer, check_token
@@ -30,6 +31,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
+        check_instance("tokenizer", tokenizer, Tokenizer)
         self._tokenizer = tokenizer
         self._decoder = _ByteDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer)
         self._stops = [_StopString(text) for text in check_stop(stop)]

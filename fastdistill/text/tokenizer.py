@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fastdistill.arguments import check_flag, check_integer
+from fastdistill.arguments import check_flag, check_integer, check_path, check_text
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.files import read_file
 from fastdistill.messages import listed, short
@@ -39,7 +39,7 @@ class Tokenizer:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         import tokenizers
 
-        self.folder = Path(folder)
+        self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         if not self._path.exists():
             raise TextError(f"{self._path} is missing: text needs it, token ids do not")
@@ -66,13 +66,8 @@ class Tokenizer:
 
         Raises ArgumentError for words that would silently become another token, such as the one that pads.
         """
-        if not isinstance(text, str):
-            raise ArgumentError(f"text must be a str, got {short(text)}")
+        check_text("text", text)
         check_flag("special", special)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ArgumentError(f"text must be Unicode without lone surrogates: {error}") from None
         with self._guarded("cannot encode this text"):
             encoding = self._tokenizer.encode(text, add_special_tokens=special)
         if self._unknown is not None:
@@ -93,11 +88,11 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
-        try:
-            given = iter(ids)
-        except TypeError:
-            raise ArgumentError(f"ids must be token ids in a row, got {short(ids)}") from None
-        checked = [check_token(token) for token in given]
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) != 1:
+            raise ArgumentError(f"ids must be token ids in a row, got {short(ids)}")
+        if isinstance(ids, range) and ids:
+            check_token(ids[-1])  # before a walk through as many as there may be
+        checked = [check_token(token) for token in ids]
         check_flag("skip_special", skip_special)
         with self._guarded("cannot decode these ids"):
             return self._tokenizer.decode(checked, skip_special_tokens=skip_special)
@@ -108,9 +103,7 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of a token spelt as in the vocabulary, or None."""
-        if not isinstance(token, str):
-            raise ArgumentError(f"token must be a str, got {short(token)}")
-        return self._tokenizer.token_to_id(token)
+        return self._tokenizer.token_to_id(check_text("token", token))
 
     def token_bytes(self, id: int) -> bytes | None:
         """The bytes that a token stands for, where every token stands for bytes: byte-level BPE. None elsewhere."""

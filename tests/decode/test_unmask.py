@@ -497,11 +497,11 @@ def test_tokens_that_end_the_text_are_banned_by_place_and_by_progress_to_the_let
     first = []
     for seed in range(8):
         ids, options = prompt(4, seed=seed), dict(early_exit=False, trace=True)
-        text = model.generate(ids, 8, min_tokens=4, decoder=fd.Unmask(fd.Schedule(), **options))
+        text = model.generate(ids, max_tokens=8, min_tokens=4, decoder=fd.Unmask(fd.Schedule(), **options))
         assert all(token >= 60 for token in text.trace.states()[-1][:4].tolist())
         first.append(int(text.trace.states()[-1][4]))
         end = fd.EndOfText(banned_until=0.5)
-        steps = model.generate(ids, 8, decoder=fd.Unmask(fd.Schedule(), end=end, **options)).trace.steps
+        steps = model.generate(ids, max_tokens=8, decoder=fd.Unmask(fd.Schedule(), end=end, **options)).trace.steps
         assert all(step.tokens[0] >= 60 for step in steps[:4])
         first.append(int(steps[4].tokens[0]))
     assert min(first[::2]) < 60 and min(first[1::2]) < 60

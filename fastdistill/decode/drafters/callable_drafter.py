@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_callable
 from fastdistill.decode.drafters.draft import Draft, DraftRequest
-from fastdistill.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,7 @@ class CallableDrafter:
     function: Callable[[np.ndarray, int], Any]
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise ArgumentError(f"function must be callable, got {type(self.function).__name__}")
+        check_callable("function", self.function)
 
     def start(self, request: DraftRequest) -> CallableDraftRun:
         return CallableDraftRun(self.function, request)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from fastdistill.arguments import check_flag, check_integer, check_number
+from fastdistill.arguments import check_choice, check_flag, check_integer, check_number
 from fastdistill.decode.chance import ORDER, uniforms
 from fastdistill.decode.request import Request
 from fastdistill.decode.unmask.remasking import Block, Remask, Revise, RunningConfidence, check_remask
@@ -26,6 +26,7 @@ from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.draft_and_verify import draft_and_verify
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.unmask_select import unmask_select
+from fastdistill.messages import short
 from fastdistill.runtime.read import Read, Rows
 
 CACHES, ATTENTIONS = ("none", "prefix", "dual"), ("full", "block_causal")
@@ -110,13 +111,12 @@ class Unmask:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rule, Rule):
-            raise ArgumentError(f"rule must be one of those for unmasking, such as Threshold(), got {self.rule!r:.80}")
+            raise ArgumentError(f"rule must be one of those for unmasking, such as Threshold(), got {short(self.rule)}")
         for name, least in (("block_length", 1), ("max_steps", 1), ("refresh_every", 1), ("mask_token", 0)):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), least, 1 << 30)
         for name, choices in (("cache", CACHES), ("attention", ATTENTIONS)):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r:.80}")
+            check_choice(name, getattr(self, name), choices)
         for name in ("early_exit", "trace"):
             check_flag(name, getattr(self, name))
         if self.temperature is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_integers, check_number
+from fastdistill.arguments import check_choice, check_integer, check_integers, check_number
 from fastdistill.decode.unmask.learned_filter import LearnedFilter
 from fastdistill.decode.unmask.schedules import KINDS, quotas_of_blocks
 from fastdistill.errors import ArgumentError
@@ -80,8 +80,8 @@ class Schedule(Rule):
     def __post_init__(self) -> None:
         if self.steps is not None:
             check_integer("steps", self.steps, 1, 1 << 30)
-        _check_choice("score", self.score, SCORES)
-        _check_choice("kind", self.kind, KINDS)
+        check_choice("score", self.score, SCORES)
+        check_choice("kind", self.kind, KINDS)
 
     @property
     def selection(self) -> UnmaskRule:
@@ -289,11 +289,6 @@ def block_confidence(step: Step, width: int) -> np.ndarray:
 
 def _within(step: Step) -> np.ndarray:
     return (step.places >= step.block.start) & (step.places < step.block.stop)
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r:.80}")
 
 
 def _check_schedule(schedule: object) -> None:

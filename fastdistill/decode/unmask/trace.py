@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastdistill.arguments import check_callable
 from fastdistill.decode.unmask.trace_picture import check_picture, save_picture
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.lookahead_layout import printable
+from fastdistill.messages import short
 
 SHADES = "░▒▓█"  # of a quarter of the probabilities each
 FILLED, MASKED, AGAIN = "-", "·", "x"
@@ -76,6 +78,8 @@ class Trace:
 
         label  the text of a token; by default its number
         """
+        if label is not None:
+            check_callable("label", label, "a function from a token to its text")
         lines = [
             f"{SHADES[0]} < 25 %  {SHADES[1]} < 50 %  {SHADES[2]} < 75 %  {SHADES[3]} up to 100 %  {FILLED} filled  {MASKED} masked  {AGAIN} masked again"
         ]
@@ -100,6 +104,10 @@ class Trace:
         raises  ArgumentError; UnsupportedError without Pillow (extra `demo`); OSError
         """
         path = check_picture(path)
+        if label is not None:
+            check_callable("label", label, "a function from a token to its text")
+        if not isinstance(title, str):
+            raise ArgumentError(f"title must be a str, got {short(title)}")
         if not self.steps:
             raise ArgumentError("the trace has no steps: there is nothing to draw")
         save_picture(self, path, label, title)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.arguments import check_path
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.lookahead_layout import printable
 from fastdistill.messages import short
@@ -26,10 +27,7 @@ def check_picture(path: str | os.PathLike[str]) -> Path:
 
     raises  ArgumentError for another suffix or a folder that is not there; UnsupportedError without Pillow
     """
-    try:
-        path = Path(path)
-    except TypeError:
-        raise ArgumentError(f"path must be that of a picture, got {short(path)}") from None
+    path = check_path("path", path)
     if path.suffix.lower() != ".png":
         raise ArgumentError(f"a picture is a .png file, got {short(str(path))}")
     if not path.parent.is_dir():
