@@ -63,14 +63,14 @@ def check_array(
 def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.ndarray:
     """A small array as C takes it: the value itself where it is one, else a conversion in which every element stays what it is.
 
-    value  a NumPy array of any memory layout, or a list, tuple or range
+    value  a NumPy array of any memory layout, a list, tuple or range, or a number, which has no axes
     """
     wanted = np.dtype(dtype)
     if type(value) is np.ndarray:
         found = value
     else:
         refusal = f"{name} must be a NumPy array or list of {wanted.name}, got {short(value)}"
-        if not isinstance(value, (list, tuple, range)) and not hasattr(type(value), "__array__"):
+        if not isinstance(value, (list, tuple, range, int, float)) and not hasattr(type(value), "__array__"):
             raise ArgumentError(refusal)
         found = _read(name, value, wanted, refusal)
     if not _fits(found.shape, shape):

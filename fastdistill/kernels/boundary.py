@@ -58,7 +58,7 @@ def pointer(array: np.ndarray | None, writable: bool = True) -> Any:
         return ffi.NULL
     try:
         held = ffi.from_buffer(_C_TYPES[array.dtype], array, writable)
-    except (KeyError, ValueError, BufferError, TypeError):
+    except (AttributeError, KeyError, ValueError, BufferError, TypeError):
         _refuse_memory(array)
     if not array.flags.aligned:
         _refuse_memory(array)
@@ -71,8 +71,9 @@ def const(array: np.ndarray | None) -> Any:
 
 
 def _refuse_memory(array: Any) -> NoReturn:
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(f"memory for C must be a NumPy array, got {type(array).__name__}")
     for fits, what in (
-        (isinstance(array, np.ndarray), "be a NumPy array"),
         (array.dtype in _C_TYPES, "have a dtype that C knows, in this machine's byte order"),
         (array.flags.c_contiguous, "be C-contiguous"),
         (array.flags.aligned, "be aligned"),

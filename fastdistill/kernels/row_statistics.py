@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import check_array, check_integer
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import check_status, const, lib, pointer, refuse_rows
 from fastdistill.kernels.threads import check_threads
@@ -31,6 +31,8 @@ class RowStatistics(NamedTuple):
     @classmethod
     def empty(cls, shape: int | tuple[int, ...]) -> RowStatistics:
         """Uninitialised statistics of so many rows."""
+        sizes = shape if isinstance(shape, tuple) else (shape,)
+        shape = tuple(check_integer("shape", size, 0, 2**31 - 1) for size in sizes)
         return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(4)))
 
 

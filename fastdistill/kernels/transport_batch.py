@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_number
+from fastdistill.arguments import as_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.points import METRICS, check_real, unit_points
+from fastdistill.messages import short
 
 _SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step
 _TOGETHER = 1 << 26  # bytes of workspace of problems that are solved together
@@ -81,8 +82,8 @@ class TransportBatch:
         if (cost is None) == (x is None and y is None):
             both = "both came" if cost is not None else "neither came"
             raise ArgumentError(f"give either cost or the points x and y, {both}")
-        if cost is None and (not isinstance(metric, str) or metric not in METRICS):
-            raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r:.80}")
+        if cost is None:
+            check_choice("metric", metric, METRICS)
         self.metric = metric if cost is None else None
         places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
         for name, array in places.items():
@@ -415,10 +416,10 @@ def _taus(unbalanced: Any) -> tuple[float, float]:
 def _dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # TypeError, or what the object raises
         found = None
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ArgumentError(f"dtype must be float32 or float64, got {dtype!r}")
+        raise ArgumentError(f"dtype must be float32 or float64, got {short(dtype)}")
     return found
 
 
@@ -429,11 +430,11 @@ def _sizes(lengths: Any, leading: tuple[int, ...], n: int, m: int) -> np.ndarray
     if lengths is None:
         return sizes
     if not isinstance(lengths, (tuple, list)) or len(lengths) != 2:
-        raise ArgumentError(f"lengths must be two arrays, of rows and of columns, got {lengths!r:.80}")
+        raise ArgumentError(f"lengths must be two arrays, of rows and of columns, got {short(lengths)}")
     for side, most in enumerate((n, m)):
-        counts = np.asarray(lengths[side])
-        if counts.dtype.kind not in "iu" or counts.shape not in (leading, ()):
-            raise ArgumentError(f"lengths[{side}] must be integers of shape {leading}, got {lengths[side]!r:.80}")
+        counts = as_array(f"lengths[{side}]", lengths[side], np.int64, (...,))
+        if counts.shape not in (leading, ()):
+            raise ArgumentError(f"lengths[{side}] must have shape {leading}, got {counts.shape}")
         if counts.size and not (counts.min() >= 1 and counts.max() <= most):
             raise ArgumentError(f"lengths[{side}] must lie in 1..{most}, got {counts.min()}..{counts.max()}")
         sizes[:, side] = counts.ravel()

@@ -154,8 +154,9 @@ def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, sha
         )
     pointers = []
     for name in ("top", "second", "log_sum_exp", "entropy"):
-        field = getattr(statistics, name) if name in read else None
-        if field is not None:
+        field = None
+        if name in read:
+            field = getattr(statistics, name)
             check_array(f"statistics.{name}", field, np.float32, shape)
         pointers.append(const(field))
     return pointers

