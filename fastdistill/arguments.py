@@ -79,6 +79,8 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
         return np.require(found, wanted, _LAYOUT)
     kinds = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}[wanted.kind]
     if found.size and found.dtype.kind not in kinds:
+        if isinstance(value, np.ndarray):
+            _refuse_dtype(name, value, (dtype,), "")
         noun = {"iu": "integers", "iuf": "numbers", "b": "True or False"}[kinds]
         raise ArgumentError(f"{name} must hold {noun}, got {short(value)}")
     with np.errstate(all="ignore"):

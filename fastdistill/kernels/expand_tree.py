@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastdistill.arguments import as_array, check_array, check_integer
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import check_status, const, ffi, lib, pointer, refuse_rows
-from fastdistill.kernels.points import check_finite
 from fastdistill.kernels.threads import check_threads
 
 
@@ -53,7 +52,9 @@ def expand_tree(logits: np.ndarray, scores: np.ndarray, count: int, threads: int
         pointer(workspace), check_threads(threads),
     )  # fmt: skip
     if status == lib.FD_NOT_FINITE:
-        check_finite(scores=scores)
+        if not (finite := np.isfinite(scores)).all():
+            row = int(finite.argmin())
+            raise NotFiniteError(f"expand_tree: scores[{row}] must be finite, got {scores[row]}")
         refuse_rows("expand_tree", logits)
     check_status("expand_tree", status)
     return Expansion(tokens[: found[0]], rows[: found[0]], expanded[: found[0]])

@@ -62,9 +62,9 @@ class PackedWeight:
         most = blocks * 32 if blocks else columns
         if 0 in data.shape:
             raise ArgumentError(f"data must have outputs and columns, got shape {data.shape}")
-        inputs = (
-            most if inputs is None else check_integer("inputs", inputs, max(1, most - 31 if blocks else most), most)
-        )
+        inputs = most if inputs is None else check_integer("inputs", inputs, 1, 2**31 - 1)
+        if not (most - 31 if blocks else most) <= inputs <= most:
+            raise ArgumentError(f"inputs = {inputs} does not fit data of shape {data.shape}")
         for name, part, wanted in (("scale", scale, blocks > 0), ("minimum", minimum, format == "q4")):
             if (part is not None) != wanted:
                 raise ArgumentError(f"{name} must {'be given' if wanted else 'be None'} for format {format}")

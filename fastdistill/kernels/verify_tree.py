@@ -156,7 +156,9 @@ def _offsets(offsets: np.ndarray | None, nodes: int) -> tuple[np.ndarray, int]:
     offsets = as_array("offsets", np.zeros(2, np.int64) if offsets is None else offsets, np.int64, ("trees + 1",))
     ascend = (offsets[1:] > offsets[:-1]).all()  # differences could overflow
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != nodes or not ascend:
-        raise ArgumentError(f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {short(offsets)}")
+        raise ArgumentError(
+            f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {short(offsets.tolist())}"
+        )
     return offsets, int((offsets[1:] - offsets[:-1]).max(initial=1))
 
 

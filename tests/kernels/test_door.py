@@ -124,7 +124,7 @@ def test_no_pointer_to_what_c_would_misread(door, array, text):
 def test_a_read_only_map_as_an_output_is_refused(tmp_path):
     np.save(tmp_path / "o.npy", np.full(1, 7, np.int32))
     out = np.load(tmp_path / "o.npy", mmap_mode="r")
-    with pytest.raises(ArgumentError, match="^out must be writable, since it is written; got a read-only array$"):
+    with pytest.raises(ArgumentError, match=r"^out must be writable, since it is written; got a read-only array$"):
         sample(np.zeros((1, 8), np.float32), Sampler(), [0], out=out)
     assert np.load(tmp_path / "o.npy") == 7
 
@@ -144,7 +144,7 @@ def test_probabilities_may_take_the_place_of_their_logits():
     with pytest.raises(ArgumentError, match="out must not overlap logits"):
         probabilities(logits[:4], sampler, out=logits[1:])
     memory = np.zeros(1 << 20, np.uint8)
-    with pytest.raises(ArgumentError, match="workspace must not overlap logits|out must not overlap workspace"):
+    with pytest.raises(ArgumentError, match=r"workspace must not overlap logits|out must not overlap workspace"):
         logits = memory[: 5 * 280].view(np.float32).reshape(5, 70)
         probabilities(logits, sampler, out=logits, workspace=memory)
 
@@ -155,7 +155,7 @@ def test_what_one_call_writes_another_may_not():
     half = len(workspace) // 2
     with written({"workspace": workspace[:half]}, {}):
         with pytest.raises(
-            BusyError, match="^workspace is being written by another call: give each thread memory of its own$"
+            BusyError, match=r"^workspace is being written by another call: give each thread memory of its own$"
         ):
             sample(logits, Sampler(), [0, 1], workspace=workspace)
         assert sample(logits, Sampler(), [0, 1], workspace=workspace[half:], out=out) is out
@@ -285,7 +285,7 @@ def test_numpys_own_integers_and_lists_draw_the_same_tokens():
 
 def test_a_weight_that_is_no_number_is_refused():
     for weight in (np.nan, np.inf, "1", None, np.ones(3)):
-        with pytest.raises(ArgumentError, match="^weight must"):
+        with pytest.raises(ArgumentError, match=r"^weight must"):
             softmax_gradient(np.full((1, 2), 0.5), np.zeros((1, 2)), weight=weight)
 
 
