@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastdistill import kernels
 from fastdistill.arguments import REAL, as_array, check_array, check_integers
-from fastdistill.errors import ArgumentError, BusyError
+from fastdistill.errors import ArgumentError, BusyError, NotFiniteError
 from fastdistill.kernels import Sampler, probabilities, sample, sample_workspace, softmax, softmax_gradient
 from fastdistill.kernels.boundary import const, pointer, written
-from tests.kernels.calls import CALLS, leaves, public_callables
+from tests.kernels.calls import CALLS, Subclass, leaves, public_callables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -214,7 +216,7 @@ def test_a_fork_does_not_inherit_what_other_threads_were_writing():
         ([[1.0]], np.float32, ("rows", "vocab"), "z must be a NumPy array of float32, got list: pass np.asarray(z, np.float32)"),
         ("abc", np.float32, ("n",), "z must be a NumPy array of float32, got str"),
         (np.ma.zeros(3), np.float64, ("n",), "z must not be a masked array: its mask would be lost: pass z.filled(value)"),
-        (np.asmatrix([[1.0]]), np.float64, ("n", "m"), "z must be a NumPy array of float64, got matrix: pass np.asarray(z)"),
+        (np.zeros(3).view(Subclass), np.float64, ("n",), "z must be a NumPy array of float64, got Subclass: pass np.asarray(z)"),
         (np.zeros(3), np.float64, ("rows", "vocab"), "z must have shape (rows, vocab), got (3,)"),
         (np.zeros((2, 3)), np.float64, ("rows", 4), "z must have shape (rows, 4), got (2, 3)"),
         (np.zeros(3), np.float64, (..., "n", "d"), "z must have shape (..., n, d), got (3,)"),
@@ -287,6 +289,54 @@ def test_a_weight_that_is_no_number_is_refused():
     for weight in (np.nan, np.inf, "1", None, np.ones(3)):
         with pytest.raises(ArgumentError, match=r"^weight must"):
             softmax_gradient(np.full((1, 2), 0.5), np.zeros((1, 2)), weight=weight)
+
+
+# ---- a row at fault is named, and why ----
+def _linear(x):
+    return kernels.linear(x, "q8", np.ones((2, 64), np.int8), np.ones((2, 2), np.float16))
+
+
+def _expand(x):
+    return kernels.expand_tree(x, np.zeros(len(x), np.float32), 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "name", "bans"),
+    [
+        (kernels.row_statistics, np.float32, "row_statistics", True),
+        (softmax, np.float32, "softmax", True),
+        (softmax, np.float64, "softmax", True),
+        (_expand, np.float32, "expand_tree", True),
+        (kernels.quantize_rows, np.float32, "quantize_rows", False),
+        (_linear, np.float32, "linear", False),
+    ],
+)
+@given(rows=st.integers(1, 5), data=st.data())
+@settings(max_examples=15)
+def test_the_row_is_named_and_why(kernel, dtype, name, bans, bad, rows, data):
+    """The first of them; one -inf alone is a ban where bans are."""
+    row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, 63))
+    x = np.zeros((rows, 64), dtype)
+    x[row:, column] = bad
+    if bad == -np.inf and bans:
+        kernel(x)
+        x[row:] = bad
+        why = "every token is banned: it holds nothing but -inf"
+    else:
+        why = rf"a row holds a NaN or an infinity: {bad} in column {column}"
+    with pytest.raises(NotFiniteError, match=rf"^{name}: row {row}: {why}$"):
+        kernel(x)
+
+
+def test_rows_of_several_axes_are_named_by_all_of_them():
+    z = np.zeros((2, 3, 8), np.float32)
+    z[1, 2] = -np.inf
+    for kernel in (kernels.row_statistics, softmax):
+        with pytest.raises(NotFiniteError, match=rf"^{kernel.__name__}: row \(1, 2\): every token is banned"):
+            kernel(z)
+        with pytest.raises(NotFiniteError, match=rf"^{kernel.__name__}: every token is banned"):
+            kernel(z[1, 2])
 
 
 # ---- result types: help() says what each field is ----
