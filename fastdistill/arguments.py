@@ -41,7 +41,7 @@ def check_array(
     like     the argument whose dtype it is, for the message
     written  it must be writable
     """
-    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
+    dtypes = dtype if type(dtype) is tuple else (dtype,)
     if type(array) is not np.ndarray:
         _check_type(name, array, dtypes)
     if array.dtype not in dtypes:
@@ -76,7 +76,8 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     if not _fits(found.shape, shape):
         _refuse_shape(name, found.shape, shape)
     if found.dtype == wanted:
-        return np.require(found, wanted, _LAYOUT)
+        flags = found.flags
+        return found if flags.c_contiguous and flags.aligned else np.require(found, wanted, _LAYOUT)
     kinds = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}[wanted.kind]
     if found.size and found.dtype.kind not in kinds:
         if isinstance(value, np.ndarray):
@@ -147,7 +148,10 @@ def _fits(found: tuple[int, ...], wanted: tuple[Axis, ...]) -> bool:
         found = found[len(found) - len(wanted) :] if len(found) >= len(wanted) else found
     if len(found) != len(wanted):
         return False
-    return all(got == want or want is None or type(want) is str for got, want in zip(found, wanted, strict=True))
+    for got, want in zip(found, wanted, strict=True):  # a loop: this is on the way of every call
+        if got != want and want is not None and type(want) is not str:
+            return False
+    return True
 
 
 def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[Axis, ...]) -> None:

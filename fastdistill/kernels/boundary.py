@@ -83,8 +83,15 @@ def _refuse_memory(array: Any) -> NoReturn:
     raise ArgumentError("memory that C writes must be writable, got a read-only array")
 
 
-_BEING_WRITTEN: dict[int, tuple[np.ndarray, ...]] = {}  # what calls that have not ended write, by who entered it
+Span = tuple[int, int]  # where memory begins, and where it has ended
+_ADDRESS = ffi.typeof("uintptr_t")
+_BEING_WRITTEN: dict[int, list[Span]] = {}  # by calls that have not ended, by who entered it
 _ENTERING = threading.RLock()  # a signal's handler may call a kernel too
+
+
+def _span(array: np.ndarray) -> Span:
+    begin = int(ffi.cast(_ADDRESS, ffi.from_buffer(array)))
+    return begin, begin + array.nbytes
 
 
 def _forget_other_threads() -> None:
@@ -101,32 +108,35 @@ class written:
     """A block in which C writes memory of a caller's: apart from all else that the call is given, and its own while it lasts.
 
     writes  by name, None where the caller gave none
-    reads   by name, the arrays that C reads meanwhile; one of them that is the very memory written may be left out
+    reads   by name, the arrays that C reads meanwhile, contiguous; one that is the very memory written may be left out
     raises  ArgumentError where two of them overlap, of which one is written; BusyError where another call is writing there
     """
 
-    __slots__ = ("_arrays",)
+    __slots__ = ("_spans",)
 
     def __init__(self, writes: Mapping[str, np.ndarray | None], reads: Mapping[str, np.ndarray | None]) -> None:
-        given = [(name, array) for name, array in writes.items() if array is not None]
-        for place, (name, array) in enumerate(given):
-            for other, beside in (*given[place + 1 :], *reads.items()):
-                if beside is not None and np.may_share_memory(array, beside):
+        self._spans = [(name, *_span(array)) for name, array in writes.items() if array is not None]
+        if not self._spans:
+            return
+        spans = self._spans + [(name, *_span(array)) for name, array in reads.items() if array is not None]
+        for place, (name, begin, end) in enumerate(self._spans):
+            for other, first, last in spans[place + 1 :]:
+                if begin < last and first < end:
                     raise ArgumentError(f"{name} must not overlap {other}: pass memory of its own")
-        self._arrays = dict(given)
 
     def __enter__(self) -> None:
-        if not self._arrays:
+        if not self._spans:
             return
         with _ENTERING:
             for others in _BEING_WRITTEN.values():
-                for name, array in self._arrays.items():
-                    if any(np.may_share_memory(array, other) for other in others):
+                for name, begin, end in self._spans:
+                    if any(begin < last and first < end for first, last in others):
                         raise BusyError(f"{name} is being written by another call: give each thread memory of its own")
-            _BEING_WRITTEN[id(self)] = tuple(self._arrays.values())
+            _BEING_WRITTEN[id(self)] = [(begin, end) for _, begin, end in self._spans]
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _BEING_WRITTEN.pop(id(self), None)
+        if self._spans:
+            _BEING_WRITTEN.pop(id(self), None)
 
 
 def same_memory(one: np.ndarray, other: np.ndarray) -> bool:

@@ -32,7 +32,7 @@ class RowStatistics(NamedTuple):
     def empty(cls, shape: int | tuple[int, ...]) -> RowStatistics:
         """Uninitialised statistics of so many rows."""
         sizes = shape if isinstance(shape, tuple) else (shape,)
-        shape = tuple(check_integer("shape", size, 0, 2**31 - 1) for size in sizes)
+        shape = tuple([check_integer("shape", size, 0, 2**31 - 1) for size in sizes])
         return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(4)))
 
 

@@ -145,7 +145,8 @@ class Sampling(NamedTuple):
         threads = check_threads(threads)
         if workspace is None:
             workspace = sample_workspace(rows, vocab, threads)
-        check_workspace(workspace, min(threads, rows) * lib.fd_sample_workspace(vocab))
+        else:
+            check_workspace(workspace, min(threads, rows) * lib.fd_sample_workspace(vocab))
         native, biases = _native(sampler, vocab)
         return cls(rows, vocab, native, biases, joined, offsets, workspace, threads)
 
@@ -182,8 +183,9 @@ def sample(
         check_array("noise", noise, np.float32, (rows, vocab))
         if not np.isfinite(noise).all():
             raise NotFiniteError("sample: noise holds a NaN or an infinity")
+    if out is not None:
+        check_array("out", out, np.int32, (rows,), written=True)
     tokens = np.empty(rows, np.int32) if out is None else out
-    check_array("out", tokens, np.int32, (rows,), written=True)
     reads = {"logits": logits, "positions": positions, "allowed": allowed, "noise": noise}
     with written({"out": out, "workspace": workspace}, reads):
         status = lib.fd_sample(

@@ -126,12 +126,11 @@ def verify_tree(
         raise ArgumentError("drafts needs draft_rows: the row that each token was drawn from")
     if lenience is not None:
         _lenient(settings, rule, lenience)
-    given = workspace
-    if rule != "coupled":
-        workspace = verify_tree_workspace(rule, most_nodes, vocab) if given is None else given
-        check_workspace(workspace, lib.fd_verify_tree_workspace(RULES[rule], most_nodes, vocab))
-    elif given is not None:
-        check_workspace(given, 0)
+    if workspace is not None:
+        needed = 0 if rule == "coupled" else lib.fd_verify_tree_workspace(RULES[rule], most_nodes, vocab)
+        room: np.ndarray | None = check_workspace(workspace, needed)
+    else:
+        room = None if rule == "coupled" else verify_tree_workspace(rule, most_nodes, vocab)
     found = Verified(
         np.empty(nodes, np.int32), np.empty(nodes, np.int32), np.empty(trees, np.int32), np.empty(trees, np.int32),
         np.empty(nodes, np.int8),
@@ -139,10 +138,10 @@ def verify_tree(
     drawn, laws = (target, None) if rule == "coupled" else (None, target)
     where = ffi.new("int64_t[2]")
     reads = {"target": target, "drafts": drafts, "parents": parents, "tokens": tokens, "offsets": offsets}
-    with written({"workspace": given}, reads | {"draft_rows": draft_rows, "uniforms": uniforms}):
+    with written({"workspace": workspace}, reads | {"draft_rows": draft_rows, "uniforms": uniforms}):
         status = lib.fd_verify_tree(
             trees, vocab, rows, const(offsets), const(parents), const(tokens), const(drawn), const(laws), const(drafts),
-            const(draft_rows), const(uniforms), settings, *map(pointer, found), pointer(workspace), where,
+            const(draft_rows), const(uniforms), settings, *map(pointer, found), pointer(room), where,
         )  # fmt: skip
     if status != lib.FD_OK:
         _refuse(status, where[0], where[1], parents, tokens, target, offsets, drafts, draft_rows, rows, uniforms)

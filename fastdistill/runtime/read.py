@@ -20,7 +20,7 @@ class Read:
 
     logits       the logits themselves, float32 (reads, vocab_size)
     hidden       what the head reads, float32 (reads, hidden_size)
-    sampler      draw a token a row (law 2); chance is keyed by the row's own position and the sampler's round
+    sampler      draw a token a row, a function of its logits, the sampler and its position; chance is keyed by the row's own position and the sampler's round
     allowed      uint32 (reads, ceil(vocab_size / 32)): bit t % 32 of word t // 32 allows token t to be drawn
     log_prob_of  int32 (reads,): tokens whose log probability is wanted
     banned       int32 (k,): tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws

@@ -123,12 +123,11 @@ def test_no_pointer_to_what_c_would_misread(door, array, text):
         door(array)
 
 
-def test_a_read_only_map_as_an_output_is_refused(tmp_path):
-    np.save(tmp_path / "o.npy", np.full(1, 7, np.int32))
-    out = np.load(tmp_path / "o.npy", mmap_mode="r")
+def test_a_read_only_output_is_refused():
+    out = np.frombuffer(bytes(4), np.int32)
     with pytest.raises(ArgumentError, match=r"^out must be writable, since it is written; got a read-only array$"):
         sample(np.zeros((1, 8), np.float32), Sampler(), [0], out=out)
-    assert np.load(tmp_path / "o.npy") == 7
+    assert out == 0
 
 
 def test_a_bytes_object_is_not_changed():
