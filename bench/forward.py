@@ -21,7 +21,7 @@ from bench.limits import Cost, Limits, cost_of
 from bench.machine import GRANTED, STOLEN, Watch, cores_granted
 from bench.models import add_model_arguments, no_llama_cpp, passage
 from bench.peers import missing, requantised
-from bench.plot import draw, no_plot
+from bench.plot import draw, picture
 from bench.processes import memory_beside_weights_and_cache, no_peak_memory, seconds_to_first_output
 from bench.progress import Progress
 from bench.report import Report
@@ -64,7 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--formats", default=",".join(FORMATS), metavar="F,...", help="of the weights (default: %(default)s)"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help=f"a picture of what forwards of 1 to {POINTS[-1]} cost"
+        "--plot", type=picture, metavar="FILE.png", help=f"a picture of what forwards of 1 to {POINTS[-1]} cost"
     )
 
 
@@ -329,9 +329,6 @@ class Bench:
     def picture(self) -> None:
         """cost(rows) of ours and llama.cpp, and the limits."""
         path, ours, cached = self.options.plot, self.best[0], CONTEXTS[0]
-        if reason := no_plot():
-            self.report.skip(str(path), reason)
-            return
         if not self.limits.bandwidth or (ours, Work(cached, 1)) not in self.seconds:
             self.report.skip(str(path), "interrupted before its forwards were measured")
             return

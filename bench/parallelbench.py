@@ -12,7 +12,6 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import fastdistill as fd
 from bench.list_tasks import END, POSITIONS, TASKS, WORDS, ListPrompt, judge, prompts
 from bench.parallelbench_tables import Measured, Setting, tables
 from bench.parallelbench_verdicts import verdicts
-from bench.plot import no_plot
+from bench.plot import picture
 from bench.progress import Progress
 from bench.report import Report
 from fastdistill.decode import (
@@ -92,7 +91,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--same", type=int, default=1000, metavar="N", help="prompts that FreeDave is checked on (default: %(default)s)"
     )
     parser.add_argument("--all", action="store_true", help="a column for every task")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="accuracy against tokens a forward, as a picture")
+    parser.add_argument(
+        "--plot", type=picture, metavar="FILE.png", help="accuracy against tokens a forward, as a picture"
+    )
 
 
 def measure(model: fd.Model, setting: Setting, some: Sequence[ListPrompt]) -> Measured:
@@ -151,9 +152,7 @@ def run(options: Namespace) -> Report:
     tables(report, found, options.all)
     for verdict in verdicts(found, checked):
         report.note(str(verdict))
-    if options.plot and (reason := no_plot()):
-        report.skip(str(options.plot), reason)
-    elif options.plot:
+    if options.plot:
         from bench.parallelbench_plot import draw
 
         draw(options.plot, list(found.values()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +17,42 @@ FAMILIES = {
     "remask": (THEIRS[2], "^"),
     "FreeDave": (THEIRS[0], "D"),
 }  # blocks are a table's
-# Settings with a label of their own, and where it stands, in points.
-OF_ONE_ANSWER = {"5 steps, revised": (8, -3)}
-OF_SHUFFLES = {
-    "1 a step, confidence": (-6, 8),
-    "2 a step, confidence": (-6, 8),
-    "4 a step, confidence": (-6, 8),
-    "all at once, confidence": (-30, 8),
-    "2 a step, random": (8, -3),
-    "threshold 0.5": (8, -3),
-    "threshold 0.9": (-22, -15),
-    "entropy budget 0.1": (-28, 8),
-    "learned filter, 0.96": (8, -3),
-    "5 steps, ReMDM": (-36, 8),
-    "FreeDave, 4 drafts": (-34, -15),
-}
+NEAR = 0.045  # of an axis: points as near as this share a label, which would overlap otherwise
 
 
 def draw(path: Path, found: Sequence[Measured]) -> None:
-    """Tasks with one answer beside shuffles: what one kind loses, and the other does not."""
+    """Tasks with one answer beside shuffles: what one kind loses, and the other does not; every point by its number."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, both = pyplot.subplots(1, 2, figsize=(9, 4.4), dpi=160, sharey=True)
-    _panel(both[0], "tasks with one answer", found, [one.one_answer for one in found], OF_ONE_ANSWER)
-    _panel(both[1], "shuffle: any permutation", found, [one.right["shuffle"] for one in found], OF_SHUFFLES)
-    for height, (family, (color, marker)) in enumerate(FAMILIES.items()):  # where there is room
-        both[0].text(0.06, 0.5 - 0.08 * height, family, color=color, transform=both[0].transAxes, weight="bold")
-        both[0].plot(0.03, 0.515 - 0.08 * height, color=color, marker=marker, transform=both[0].transAxes)
-    both[0].set_ylabel("right answers, %", color=INK)
+    shown = [one for one in found if one.setting.family in FAMILIES]
+    shown.sort(key=lambda one: list(FAMILIES).index(one.setting.family))
+    figure, panels = pyplot.subplots(1, 3, figsize=(12, 5.2), dpi=160, width_ratios=(4, 4, 2.6))
+    panels[1].sharey(panels[0])
+    _panel(panels[0], "tasks with one answer", shown, [one.one_answer for one in shown])
+    _panel(panels[1], "shuffle: any permutation", shown, [one.right["shuffle"] for one in shown])
+    panels[0].set_ylabel("right answers, %", color=INK)
+    _key(panels[2], shown)
     figure.tight_layout()
     figure.savefig(path, transparent=True)
     pyplot.close(figure)
 
 
-def _panel(
-    axes: Any, title: str, found: Sequence[Measured], shares: Sequence[float], labels: Mapping[str, tuple[int, int]]
-) -> None:
-    for one, share in zip(found, shares, strict=True):
-        if one.setting.family not in FAMILIES:
-            continue
+def _panel(axes: Any, title: str, shown: Sequence[Measured], shares: Sequence[float]) -> None:
+    points = [(one.tokens_per_forward, 100 * share) for one, share in zip(shown, shares, strict=True)]
+    for one, at in zip(shown, points, strict=True):
         color, marker = FAMILIES[one.setting.family]
-        at = (one.tokens_per_forward, share * 100)
         axes.scatter(*at, color=color, marker=marker, s=34, alpha=0.85, linewidth=0, zorder=2)
-        if one.setting.name in labels:
-            name, offset = one.setting.name.removesuffix(", confidence"), labels[one.setting.name]
-            axes.annotate(name, at, xytext=offset, textcoords="offset points", color=color, fontsize=8)
+    for number, members in enumerate(_clusters(points)):
+        x, y = points[members[0]]
+        words = ranges([member + 1 for member in members])
+        above = y < 6 or number % 2  # neighbours on one height keep out of each other's way
+        axes.annotate(
+            words, (x, y), xytext=(0, 7 if above else -8), textcoords="offset points", fontsize=7, color=INK,
+            ha="center", va="bottom" if above else "top",
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
     axes.set_xlim(0.85, 14)
@@ -76,3 +65,47 @@ def _panel(
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(INK)
+
+
+def _key(axes: Any, shown: Sequence[Measured]) -> None:
+    """What the numbers stand for, family by family."""
+    axes.set_axis_off()
+    lines, height = len(shown) + 1.5 * len({one.setting.family for one in shown}), 1.0
+    step, family = 1 / lines, ""
+    for number, one in enumerate(shown, 1):
+        color, marker = FAMILIES[one.setting.family]
+        if one.setting.family != family:
+            family, height = one.setting.family, height - 1.5 * step
+            axes.plot(0.04, height + 0.3 * step, color=color, marker=marker, transform=axes.transAxes)
+            axes.text(0.13, height, family, color=color, weight="bold", fontsize=9, transform=axes.transAxes)
+        height -= step
+        axes.text(0.09, height, str(number), color=INK, ha="right", fontsize=7.5, transform=axes.transAxes)
+        axes.text(0.13, height, one.setting.name, color=color, fontsize=7.5, transform=axes.transAxes)
+
+
+def _clusters(points: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """Points in groups that one label serves, from left to right."""
+    clusters: list[list[int]] = []
+    for index in sorted(range(len(points)), key=lambda index: points[index]):
+        x, y = points[index]
+        for members in clusters:
+            if all(
+                abs(math.log(x / points[member][0], 14 / 0.85)) < NEAR and abs(y - points[member][1]) / 112 < NEAR
+                for member in members
+            ):
+                members.append(index)
+                break
+        else:
+            clusters.append([index])
+    return [sorted(members) for members in clusters]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """1, 2, 3, 5 as "1-3, 5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

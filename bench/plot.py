@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,25 @@ INK = "#7a8490"  # text and axes: on white and on black alike
 OURS, THEIRS, LIMIT = "#e8743b", ("#3f8fd6", "#2aa198", "#a06fd0"), "#8a8a8a"
 
 
-def no_plot() -> str | None:
-    """Why nothing can be drawn; None where it can."""
-    return missing("matplotlib")
+def picture(path: str) -> Path:
+    """What an option that names a picture holds: a path that can be drawn at, whose folder is there or is made now."""
+    if reason := missing("matplotlib"):
+        raise ArgumentTypeError(f"{path} cannot be drawn: {reason}")
+    if Path(path).suffix != ".png":
+        raise ArgumentTypeError(f"a picture is a .png file, got {path}")
+    pictures(Path(path).parent)
+    return Path(path)
+
+
+def pictures(folder: str | Path) -> Path:
+    """The same for a folder of pictures."""
+    if reason := missing("matplotlib"):
+        raise ArgumentTypeError(f"nothing can be drawn in {folder}: {reason}")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentTypeError(f"{folder} cannot be made: {error.strerror}") from None
+    return Path(folder)
 
 
 def draw(
@@ -59,7 +76,9 @@ def draw(
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("rows of one forward", color=INK)
-    axes.set_title("milliseconds of a forward", loc="left", color=INK, fontsize=11)
+    axes.set_title(
+        "milliseconds of a forward: medians; in the bands, half of all turns", loc="left", color=INK, fontsize=11
+    )
     axes.tick_params(colors=INK, length=0)
     axes.grid(axis="y", color=INK, alpha=0.22, linewidth=0.6)
     for side, spine in axes.spines.items():

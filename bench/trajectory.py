@@ -9,7 +9,7 @@ import numpy as np
 
 import fastdistill as fd
 from bench.models import add_model_arguments
-from bench.plot import INK, LIMIT, OURS, THEIRS, no_plot
+from bench.plot import INK, LIMIT, OURS, THEIRS, picture
 from bench.prompts import KINDS, load
 from bench.report import Report
 from fastdistill.decode.trajectory import DRAWN, FINAL, GUESSED, MEANINGS, RECYCLED, RIGHT, WRONG, trajectory
@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=96, metavar="N", help="most new tokens (default: %(default)s)")
     parser.add_argument("--block", type=int, default=16, metavar="N", help="tokens of a block (default: %(default)s)")
     parser.add_argument("--max-blocks", type=int, default=1, metavar="N", help="most blocks (default: %(default)s)")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="the picture")
+    parser.add_argument("--png", type=picture, metavar="FILE.png", help="the picture")
 
 
 def run(options: Namespace) -> Report:
@@ -53,9 +53,7 @@ def run(options: Namespace) -> Report:
         from_the_pool=stats.recycled,
     )  # fmt: skip
     report.note(fd.show_trajectory(answer, label=lambda token: model.tokenizer.decode([token])))
-    if options.png and (reason := no_plot()):
-        report.skip(str(options.png), reason)
-    elif options.png:
+    if options.png:
         draw(options.png, answer)
         report.note(f"picture in {options.png}")
     return report

@@ -9,10 +9,11 @@ Names are imported on first use: `fastdistill --help` needs no NumPy, and a wron
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # without `typing`, whose import takes longer than all else here
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from fastdistill import distill, errors, kernels, transport
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
@@ -134,6 +135,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     if name in ("distill", "errors", "kernels", "transport"):
         return import_module(f"fastdistill.{name}")
     if name not in _HOME_OF:

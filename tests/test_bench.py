@@ -16,6 +16,7 @@ from bench import (
     jacobi,
     jacobi_tables,
     machine,
+    plot,
     sinkhorn,
     speculative,
     trajectory,
@@ -26,6 +27,7 @@ from bench.answers import Answer, Guesses
 from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
 from bench.lookup_peers import Comparison, Written, compare
+from bench.parallelbench_plot import ranges
 from bench.progress import Progress
 from bench.prompts import Prompt
 from bench.report import Report
@@ -231,7 +233,8 @@ def test_an_interrupt_leaves_what_was_finished(folder, alone, monkeypatch, capsy
 
 def test_a_trajectory_is_drawn(folder, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(trajectory, "load", lambda kind: [Prompt("owls", "To whit, to whoo.", False)])
-    picture = tmp_path / "owls.png"
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "folder made for it" / "owls.png"
     command = ["trajectory", "--model", str(folder), "--tokens", "20", "--json", "-", "--png", str(picture)]
     assert bench.main([*command, "--prompt", "owls"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -239,7 +242,7 @@ def test_a_trajectory_is_drawn(folder, monkeypatch, tmp_path, capsys):
     assert (
         found["notes"][0].count("\n") == 2 + found["rows"][0]["forwards"]
     )  # legend, header, the prompt's line, rounds
-    assert picture.exists() != any("owls.png" in reason for reason in found["skipped"])
+    assert picture.exists() and not found["skipped"]
     assert bench.main([*command, "--prompt", "bees"]) == 1
     assert "--prompt must be one of owls, got bees" in capsys.readouterr().err
 
@@ -572,9 +575,35 @@ def test_solvers_that_disagree_stop_the_bench():
 
 
 def test_the_pictures_of_transport_are_drawn(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     for name, size in {"WIDTH": 12, "HEIGHT": 8, "GRID": 20, "MOST_ITERATIONS": 20}.items():
         monkeypatch.setattr(transport_pictures, name, size)
     assert bench.main(["transport_pictures", "--folder", str(tmp_path), "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     drawn = {row["file"] for row in found["rows"]}
-    assert {file.name for file in tmp_path.iterdir()} == drawn and bool(drawn) != bool(found["skipped"])
+    assert {file.name for file in tmp_path.iterdir()} == drawn != set()
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["forward", "--plot", "a.jpg"], "a picture is a .png file, got a.jpg"),
+        (["forward", "--plot", "/dev/null/a.png"], "/dev/null cannot be made"),
+        (["transport_pictures", "--folder", "/dev/null/a"], "/dev/null/a cannot be made"),
+        (["trajectory", "--png", "a.png"], "a.png cannot be drawn: matplotlib"),
+        (["parallelbench", "--plot", "a.png"], "a.png cannot be drawn: matplotlib"),
+    ],
+    ids=str,
+)
+def test_a_picture_that_cannot_be_drawn_is_said_before_anything_runs(monkeypatch, capsys, command, text):
+    if "matplotlib" in text:
+        monkeypatch.setattr(plot, "missing", lambda module: f"{module} is not installed")
+    else:
+        monkeypatch.setattr(plot, "missing", lambda module: None)
+    with pytest.raises(SystemExit) as end:
+        bench.main(command)
+    assert end.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_numbers_of_points_are_joined():
+    assert ranges([1, 2, 3, 5, 7, 8]) == "1-3, 5, 7-8" and ranges([4]) == "4"

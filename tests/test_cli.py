@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -665,14 +666,15 @@ def test_colours_at_a_terminal_and_nowhere_else(run, model, options):
 # --- chat -------------------------------------------------------------------------------------------------------------
 
 
-def conversation(model, *messages: str, system: str | None = None, max_tokens: int = 6) -> list[str]:
+def conversation(model, *messages: str, system: str | None = None, max_tokens: int = 6, **sampling) -> list[str]:
     """What the model answers to each, every prompt read from its beginning."""
+    sampling = {"temperature": 0.7} | sampling  # of `chat`, where nobody says
     loaded, turns, answers = fd.load(model), [], []
     if system is not None:
         turns.append({"role": "system", "content": system})
     for message in messages:
         turns.append({"role": "user", "content": message})
-        answers.append(loaded.generate(loaded.chat_prompt(turns), max_tokens=max_tokens).text)
+        answers.append(loaded.generate(loaded.chat_prompt(turns), max_tokens=max_tokens, **sampling).text)
         turns.append({"role": "assistant", "content": answers[-1]})
     return answers
 
@@ -686,6 +688,30 @@ def test_chat_answers_each_line_and_remembers(run, model):
     assert [bool(reused) for _, reused in prompts] == [False, True]
     assert int(prompts[1][1]) >= int(prompts[0][0])  # the cache held the first prompt at least
     assert err.count("(cut after --max-tokens)") == 2 and ">" not in out
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "sampling"),
+    [
+        (None, [], {"temperature": 0.7}),
+        ({}, [], {"temperature": 0.7}),
+        ({"do_sample": False, "temperature": 0.3}, [], {"temperature": 0.0}),
+        ({"temperature": 1.5, "top_k": 7, "top_p": 0.5}, [], {"temperature": 1.5, "top_k": 7, "top_p": 0.5}),
+        ({"do_sample": True, "temperature": 1.5, "top_k": 7}, ["--temperature", 0.4], {"temperature": 0.4, "top_k": 7}),
+        ({"temperature": 1.5}, ["--temperature", 0], {"temperature": 0.0}),
+    ],
+    ids=str,
+)
+def test_chat_draws_as_the_models_makers_do(run, model, tmp_path, config, options, sampling):
+    """A greedy answer of a small model ends in a loop."""
+    folder = shutil.copytree(model, tmp_path / "model")
+    if config is None:
+        (folder / "generation_config.json").unlink(missing_ok=True)
+    else:
+        (folder / "generation_config.json").write_text(json.dumps(config))
+    code, out, err = run("chat", folder, "--max-tokens", 20, *options, stdin=b"the")
+    assert (code, err) == (0, "(cut after --max-tokens)\n")
+    assert out == conversation(folder, "the", max_tokens=20, **sampling)[0] + "\n"
 
 
 def test_chat_guesses_too(run, model, no_cache):
@@ -708,6 +734,11 @@ def test_chat_takes_commands_and_a_system_message(run, model):
     assert code == 0 and out == f"{first}\n{first}\n{second}\n"
     assert first != conversation(model, "the")[0]
     assert "(a new conversation)" in err and "Ctrl-D" in err and "(there is no command /dance; /help" in err
+
+
+def test_generate_says_that_the_context_is_full(run, short_model):
+    code, out, err = run("generate", short_model, "the", "--max-tokens", 1000)
+    assert code == 0 and out and err == "(cut: the context of 64 tokens is full)\n"
 
 
 def test_chat_says_that_the_context_is_full(run, short_model):
@@ -835,6 +866,73 @@ def test_ctrl_c_ends_quietly(model, command):
     assert (process.returncode, err) == (130, b"")
 
 
+def test_ctrl_c_while_the_program_is_imported_ends_quietly(tmp_path):
+    (tmp_path / "argparse.py").write_text("import os, time\nos.write(1, b'now')\ntime.sleep(60)\n")
+    path = f"{tmp_path}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"
+    process = start("info", env=ENVIRONMENT | {"PYTHONPATH": path})
+    assert process.stdout.read(3) == b"now"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (-signal.SIGINT, b"")
+
+
+def test_an_ignored_interrupt_stays_ignored(model):
+    """As of what a shell's script runs in the background."""
+    process = start(
+        "generate", model, "the", "--max-tokens", 300, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("command", ["info", "generate", "chat", "--help"])
+def test_closed_streams_lead_nowhere(model, closed, command):
+    """What is opened later does not take their numbers: the model would be written to."""
+    arguments = {"generate": (model, "the"), "chat": (model,)}.get(command, ())
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    process = start(command, *arguments, preexec_fn=lambda: [os.close(number) for number in closed])
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"Traceback" not in err
+    assert bool(out) == (1 not in closed and command != "chat")
+    assert before == {path.name: path.read_bytes() for path in model.iterdir()}
+
+
+def test_the_prompt_may_come_through_a_pipe(model, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = start("generate", model, pipe, "--prompt-file")
+    assert b"waiting for somebody to write into" in process.stderr.readline()
+    pipe.write_text("the\n")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, b"") and out.decode() == fd.load(model).generate("the").text + "\n"
+
+
+def test_a_pipe_that_nobody_writes_into_can_be_left(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    process = start("generate", model, tmp_path / "pipe", "--prompt-file")
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == (b"", b"") and process.returncode == 130
+
+
+@pytest.mark.parametrize("prompt", ["/dev/zero", "-"])
+def test_a_prompt_without_an_end_is_refused(model, prompt):
+    with open("/dev/zero", "rb") as zeros:
+        process = start("generate", model, prompt, *(["--prompt-file"] if prompt != "-" else []), stdin=zeros)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and b"has more than 16.8 MB: no context holds that" in err
+
+
+@pytest.mark.parametrize("threads", ["9" * 5000, "0", "-1", "two", "1e3"])
+def test_threads_that_are_none(threads):
+    process = start("info", env=ENVIRONMENT | {"FASTDISTILL_THREADS": threads})
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2 and err.count(b"\n") == 1 and len(err) < 300 and b"FASTDISTILL_THREADS must" in err
+
+
 def test_nobody_reading_ends_quietly(model):
     process = start("generate", model, "the", "--max-tokens", 100_000)
     assert process.stdout.read(1)
@@ -870,17 +968,16 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(model, options):
     terminal.interrupt()
     terminal.expect("(stopped)")
     terminal.expect("> ")
-    terminal.interrupt()
-    terminal.expect("(Ctrl-C again or Ctrl-D leaves)")
-    terminal.expect("> ")
+    for typed in ("", "", "half a line"):  # the prompt takes any number of them, and what is typed goes
+        terminal.type(typed)
+        terminal.interrupt()
+        terminal.expect("(Ctrl-D or /exit leaves)")
+        terminal.expect("> ")
     terminal.type("/reset\n")
     terminal.expect("(a new conversation)")
     terminal.expect("> ")
-    terminal.interrupt()
-    terminal.expect("(Ctrl-C again or Ctrl-D leaves)")
-    terminal.expect("> ")
-    terminal.interrupt()
-    assert terminal.end() == 130 and "Traceback" not in terminal.seen
+    terminal.type("/exit\n")
+    assert terminal.end() == 0 and "Traceback" not in terminal.seen
 
 
 def test_ctrl_d_and_a_full_context_at_a_terminal(short_model):
@@ -913,8 +1010,8 @@ def test_the_real_model_answers(run, smollm2):
     code, out, err = run("generate", smollm2, "The capital of France is", "--max-tokens", 3)
     assert code == 0 and err == "" and "Paris" in out
     messages = "What is gravity?", "Say that in five words."
-    code, out, _ = run("chat", smollm2, "--max-tokens", 80, stdin="\n".join(messages).encode())
-    answers = conversation(smollm2, *messages, max_tokens=80)
+    code, out, _ = run("chat", smollm2, "--max-tokens", 80, "--temperature", 0, stdin="\n".join(messages).encode())
+    answers = conversation(smollm2, *messages, max_tokens=80, temperature=0.0)
     assert code == 0 and out == "".join(answer + "\n" for answer in answers) and "mass" in answers[0]
 
 

@@ -296,22 +296,33 @@ static void NAME(end_iteration)(struct sinkhorn *p, int flags)
     sinkhorn_count(p, vd_sum(error));
     if (state->last && state->massless) { NAME(start_columns)(p); return; }
     if (state->last) { NAME(start_evaluation)(p); return; }
-    low = vd_set1(1.0), high = vd_set1(1.0);
-    for (int64_t j = 0; j < p->padded; j += 16) {
-        vd gamma = vd_load(p->gamma + j), total = vd_load(p->peak + j), v = vd_div(vd_set1(p->ratio), total);
-        if (kappa != 0.0) {
+    if (kappa != 0.0)
+        for (int64_t j = 0; j < p->padded; j += 16) {
+            vd gamma = vd_load(p->gamma + j), total = vd_load(p->peak + j);
             vd fresh = vd_mul(vd_set1(-p->lambda[1]), vd_sub(vd_sub(vd_log(total), gamma), vd_set1(p->log_ratio)));
             fresh = vd_where_less(none, gamma, vd_where_less(vd_zero(), vd_load(p->b + j), fresh, gamma), gamma);
             vd_store(p->fresh_gamma + j, fresh);
-            v = vd_where_less(none, gamma, vd_exp(vd_sub(fresh, gamma)), vd_set1(1.0));
         }
+    const double shift = sinkhorn_shift(p), far = kappa == 0.0 && fabs(shift) > SINKHORN_CAP(real) / 4.0 ? shift : 0.0;  /* for a scale */
+    low = vd_set1(1.0), high = vd_set1(1.0);
+    for (int64_t j = 0; j < p->padded; j += 16) {
+        vd gamma = vd_load(p->gamma + j), v = vd_div(vd_set1(p->ratio), vd_load(p->peak + j));
+        if (kappa != 0.0) {
+            vd fresh = vd_sub(vd_load(p->fresh_gamma + j), vd_set1(shift));
+            vd_store(p->fresh_gamma + j, fresh);
+            v = vd_where_less(none, gamma, vd_exp(vd_sub(fresh, gamma)), vd_set1(1.0));
+        } else if (shift != far) v = vd_where_less(none, gamma, vd_mul(v, vd_exp(vd_set1(-shift))), vd_set1(1.0));
         low = vd_min(v, low);
         high = vd_max(v, high);
         vd_store(p->v + j, v);
     }
     int drifted = fd_min_lane_double(low) < 1.0 / SINKHORN_SOFT(real) || !(fd_max_lane_double(high) <= SINKHORN_SOFT(real));
-    if (drifted || flags & SINKHORN_DRIFTED || !p->kernel) {
+    if (drifted || flags & SINKHORN_DRIFTED || !p->kernel || far != 0.0) {
         NAME(absorb_columns)(p);
+        if (far != 0.0) {
+            for (int64_t j = 0; j < p->padded; j++) p->gamma[j] -= far;
+            NAME(set_weights)(p);
+        }
         state->phase = SINKHORN_BUILD;
     } else {
         NAME(set_weights)(p);
@@ -374,6 +385,9 @@ static void NAME(sinkhorn_columns)(struct sinkhorn *p)
                 p->gamma[i] = p->peak[i] == -INFINITY ? -INFINITY : -p->lambda[1] * (p->peak[i] - p->log_ratio);
             p->fresh_gamma[i] = p->gamma[i];
         }
+        const double shift = state->last ? 0.0 : sinkhorn_shift(p);
+        if (shift != 0.0)
+            for (int64_t i = 0; i < p->padded; i++) p->fresh_gamma[i] = p->gamma[i] -= shift;
         NAME(set_weights)(p);
         if (2.0 * stuck > state->goal && p->kappa[1] == 0.0) sinkhorn_stop(p, FD_INFEASIBLE);
         else if (state->last) NAME(start_evaluation)(p);

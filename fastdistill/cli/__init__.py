@@ -42,12 +42,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv  without the program's name; default: sys.argv[1:]
     """
+    _open_streams()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.SIG_DFL:  # of __main__: from here on, an interrupt ends by way of every `finally`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return _main(argv)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # the shell's prompt begins a line
+            return 128 + signal.SIGINT
+        finally:
+            signal.signal(signal.SIGINT, before)
+    return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     # NumPy's own threads have nothing to do here, and spin while it is imported: a third of its time on two cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a model may write what a terminal's encoding lacks
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
@@ -57,10 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
         sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # the shell's prompt begins a line
-        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         return 128 + signal.SIGPIPE
@@ -68,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = str(error) or "out of memory"
         print(f"fastdistill: error: {said}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _open_streams() -> None:
+    """Let streams that the caller has closed lead nowhere: the next file that is opened would take their number, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,9 +21,11 @@ from fastdistill.cli.generate import (
     statistics,
     write_answer,
 )
+from fastdistill.cli.options import given
 from fastdistill.cli.terminal import add_command, say, show
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
+from fastdistill.files import read_json
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -39,11 +41,12 @@ _CHAT = """\
 Piped in, each line is a message.
 """
 _MAX_TOKENS = 1024  # of an answer, where neither the user nor the model says
+_TEMPERATURE = 0.7  # where neither says: the likeliest token, always, ends in loops
 _HELP = """\
 /reset   forget the conversation and begin anew
 /help    this
 /exit    leave (so does Ctrl-D)
-Ctrl-C stops an answer; the conversation goes on. A message may begin with / after a space."""
+Ctrl-C stops an answer, or takes back a line; the conversation goes on. A message may begin with / after a space."""
 
 
 def add_commands(commands: Any) -> None:
@@ -53,7 +56,10 @@ def add_commands(commands: Any) -> None:
         "--capacity", type=int, metavar="N", help="tokens that the conversation may have (default: the model's context)"
     )
     parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
-    add_writing_options(parser, _MAX_TOKENS)
+    usual = "the model's, by its generation_config.json, else "
+    add_writing_options(
+        parser, _MAX_TOKENS, temperature=f"{usual}{_TEMPERATURE}", top_k=f"{usual}0", top_p=f"{usual}1.0"
+    )
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
@@ -63,7 +69,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
-    options = sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
+    options = _usual_sampling(model) | sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
     watcher = watching(arguments, decoder, model.tokenizer)
     conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity)
     for line in _typed() if interactive else _piped():
@@ -85,6 +91,22 @@ def run_chat(arguments: argparse.Namespace) -> None:
                 if not interactive:
                     raise full from error
                 say(f"({full}; /reset begins a new conversation)")
+
+
+def _usual_sampling(model: Model) -> dict[str, Any]:
+    """How the model's makers draw from it; a masked diffusion model takes the likeliest tokens."""
+    from fastdistill.checkpoint.config import Section
+
+    path = model.folder / "generation_config.json"
+    section = Section(read_json(path) if path.exists() else {}, str(path))
+    drawn = section.boolean("do_sample", default=model.plan.causal)
+    if not drawn:
+        return {}
+    return given(
+        temperature=section.number("temperature", minimum=0.0, default=_TEMPERATURE),
+        top_k=section.integer("top_k", default=None),
+        top_p=section.number("top_p", minimum=0.0, maximum=1.0, default=None),
+    )
 
 
 def _max_tokens(asked: int | None, model: Model) -> int:
@@ -128,7 +150,10 @@ class Conversation:
 
         prompt = self._model.chat_prompt(messages)
         answer = None
-        with _Stoppable(self._decoder, stoppable) as decoder, suppress(Stopped):
+        with (
+            _Stoppable(self._decoder, stoppable) as decoder,
+            suppress(Stopped, *([KeyboardInterrupt] if stoppable else [])),
+        ):
             answer = write_answer(self._model, prompt, keep, session=self._session, decoder=decoder, **self._options)
             if watcher is not None:
                 show(watcher.rest(answer.generation))
@@ -154,7 +179,7 @@ class Stopped(Exception):
 
 
 class _Stoppable:
-    """A decoder that Ctrl-C stops between two forwards, where the session is sound; a second Ctrl-C does not wait."""
+    """A decoder that Ctrl-C stops between two forwards; a second Ctrl-C does not wait for that."""
 
     def __init__(self, decoder: Decoder, enabled: bool) -> None:
         self._decoder, self._enabled = decoder, enabled
@@ -193,23 +218,18 @@ class _StoppableRun(WatchedRun):
 
 
 def _typed() -> Iterator[str]:
-    """Lines typed at a terminal, until Ctrl-D, or Ctrl-C twice."""
+    """Lines typed at a terminal, until Ctrl-D.  Ctrl-C takes back the line: no conversation is lost to one too many."""
     with suppress(ImportError):
         import readline  # noqa: F401  (gives `input` editing and a history)
 
-    interrupted = False
     while True:
         try:
             yield input("> ")
-            interrupted = False
         except EOFError:
             print()
             return
         except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            say("\n(Ctrl-C again or Ctrl-D leaves)")
+            say("\n(Ctrl-D or /exit leaves)")
 
 
 def _piped() -> Iterator[str]:

@@ -102,4 +102,9 @@ def trace(generation: Generation, tokenizer: Tokenizer) -> str:
     """What --trace says of a text."""
     if generation.trace is None:
         return guessing.trajectory(generation, tokenizer)
-    return generation.trace.heat_map(lambda token: tokenizer.decode([token], skip_special=False))
+    return generation.trace.heat_map(spelling(tokenizer))
+
+
+def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """How a trace calls tokens, special ones too."""
+    return lambda token: tokenizer.decode([token], skip_special=False)

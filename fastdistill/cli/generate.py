@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import select
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -14,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastdistill.cli.accepted import colours
-from fastdistill.cli.decoders import add_decoder_options, decoding, trace, watching
+from fastdistill.cli.decoders import add_decoder_options, decoding, spelling, trace, watching
 from fastdistill.cli.filling import replay
 from fastdistill.cli.guessing import by_depth, guess_statistics
+from fastdistill.cli.options import given
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
 from fastdistill.cli.unmasking import fill_statistics, filled
 from fastdistill.errors import ArgumentError, FetchError
 from fastdistill.fetch import fetch, find_folder
+from fastdistill.messages import short
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -39,7 +44,7 @@ _GENERATE = """\
   fastdistill generate smollm2-135m-instruct --chat "What is gravity?" --temperature 0.7 --top-p 0.9 --seed 1
   fastdistill generate ./model --prompt-file story.txt --stop "THE END" --stats
   fastdistill generate ./model "Once upon a time" --profile
-  echo "def fibonacci(n):" | fastdistill generate ./model --prompt-file - --json
+  echo "def fibonacci(n):" | fastdistill generate ./model - --json
   fastdistill generate ./model --chat --prompt-file edit.txt --decoder auto --stats
   fastdistill generate ./model "1, 2, 3, 4," --decoder speculative --show-accepted
   fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8 --trace
@@ -64,7 +69,7 @@ context once a layer; activations are left out. A stage's time includes waiting 
 outside the model: Python, drawing tokens, making text. The bandwidth is measured afterwards, on 128 MB.
 """
 
-# Sampling options, as `Model.generate` calls them: default, placeholder, help.
+# Sampling options, as `Model.generate` calls them: its default, placeholder, help.
 _SAMPLING: dict[str, tuple[float, str, str]] = {
     "temperature": (0.0, "T", "0 takes the likeliest token, 1 draws as the model says"),
     "top_k": (0, "K", "only the K likeliest; 0: all"),
@@ -73,7 +78,12 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "repetition_penalty": (1.0, "R", "above 1 discourages tokens that are there already"),
     "seed": (0, "N", "of the draw"),
 }
+_MOST_BYTES = 1 << 24  # of a prompt
 _EMBEDDED = "listops-mdlm"
+_EMBEDDED_ABOUT = """\
+listops-mdlm, a masked diffusion model that comes with the package, fills in the ten positions behind "->". A task has eight
+places and, behind "|", two more for its arguments; "_" is a place that it does not use.
+"""
 _EMBEDDED_PROMPTS = (
     "<|bos|> sort : dog ant yak cat bee _ _ _ | _ _ ->",
     "<|bos|> add : 3 5 9 + 9 5 9 _ | _ _ ->",
@@ -93,14 +103,16 @@ def add_commands(commands: Any) -> None:
 
     parser = add_command(commands, "generate", run_generate, "write on from a prompt", _GENERATE)
     add_model_options(parser)
-    parser.add_argument("prompt", metavar="PROMPT", help="what to write on from")
-    parser.add_argument("--prompt-file", action="store_true", help="PROMPT is a file that holds it; - is stdin")
+    parser.add_argument("prompt", metavar="PROMPT", help="what to write on from; -: what stdin holds")
+    parser.add_argument("--prompt-file", action="store_true", help="PROMPT is a file that holds it")
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--chat", action="store_true", help="PROMPT is a message, put into the model's chat template")
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
     add_writing_options(parser, max_tokens=128)
     parser.add_argument(
-        "--trace-png", metavar="FILE", help="of unmask: a picture of who was filled when, a line a forward"
+        "--trace-png",
+        metavar="FILE.png",
+        help="of unmask: a picture of who was filled when, a line a position, a column a forward (extra `demo`)",
     )
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
     parser.add_argument(
@@ -117,7 +129,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     _add_threads(parser)
 
 
-def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int, **defaults: str) -> None:
+    """defaults  what is said of sampling options whose default is not that of `Model.generate`"""
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -128,9 +141,8 @@ def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int) -> Non
     group = parser.add_argument_group("how tokens are chosen")
     for name, (default, placeholder, help) in _SAMPLING.items():
         flag = "--" + name.replace("_", "-")
-        group.add_argument(
-            flag, type=type(default), default=default, metavar=placeholder, help=f"{help} (default: %(default)s)"
-        )
+        said = defaults.get(name, default)
+        group.add_argument(flag, type=type(default), metavar=placeholder, help=f"{help} (default: {said})")
     add_decoder_options(parser)
 
 
@@ -139,8 +151,8 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The sampling options, as `Model.generate` takes them."""
-    return {name: getattr(arguments, name) for name in _SAMPLING}
+    """The sampling options that were given, as `Model.generate` takes them."""
+    return given(**{name: getattr(arguments, name) for name in _SAMPLING})
 
 
 def load_model(folder: Path, format: str | None, threads: int | None) -> tuple[Model, float]:
@@ -230,6 +242,7 @@ def _fill_masks(threads: int | None) -> None:
 
     model, loading = load_model(find_folder(_EMBEDDED), None, threads)
     decoder = Unmask(trace=True)
+    say(_EMBEDDED_ABOUT)
     model.generate(_EMBEDDED_PROMPTS[0], decoder=decoder)  # a process's first forward starts its threads
     for prompt in _EMBEDDED_PROMPTS:
         say(f"> {prompt}")
@@ -248,6 +261,10 @@ def run_generate(arguments: argparse.Namespace) -> None:
         raise ArgumentError("--show-accepted colours a text: it does not go with --json")
     if arguments.json and arguments.show_filling:
         raise ArgumentError("--show-filling draws a text: it does not go with --json")
+    if arguments.trace_png is not None:
+        from fastdistill.decode.unmask.trace_picture import check_picture
+
+        check_picture(arguments.trace_png)  # before the model runs
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
@@ -267,26 +284,54 @@ def run_generate(arguments: argparse.Namespace) -> None:
             shown = (lambda piece: None) if arguments.json else show
             answer = write_answer(model, prompt, shown, decoder=decoder, **options)
     print(_json(model, answer, loading, profile) if arguments.json else "")
+    if answer.generation.finish_reason == "capacity":
+        say(f"(cut: the context of {model.plan.max_positions} tokens is full)")
     if arguments.stats:
         say(f"{statistics(model, answer)}\n{machine(model, loading)}")
     if arguments.trace:
         say(trace(answer.generation, model.tokenizer))
     if arguments.trace_png is not None and answer.generation.trace is not None:
-        answer.generation.trace.save_png(arguments.trace_png)
+        title = f"{model.folder.name}: {filled(answer.generation)}"
+        answer.generation.trace.save_png(arguments.trace_png, spelling(model.tokenizer), title)
     if profile is not None and not arguments.json:
         say(str(profile))
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
-    """The prompt as given, or a file's without its last line end."""
-    if not arguments.prompt_file:
-        return arguments.prompt
-    data = sys.stdin.buffer.read() if arguments.prompt == "-" else Path(arguments.prompt).read_bytes()
+    """The prompt as given, or stdin's or a file's without its last line end."""
+    if arguments.prompt == "-":
+        if sys.stdin.isatty():
+            say("(the prompt, as typed here; Ctrl-D ends it)")
+        name, data = "stdin", sys.stdin.buffer.read(_MOST_BYTES + 1)
+    elif arguments.prompt_file:
+        name, data = arguments.prompt, _read(arguments.prompt)
+    else:
+        return str(arguments.prompt)
+    if len(data) > _MOST_BYTES:
+        raise ArgumentError(
+            f"the prompt in {short(name)} has more than {megabytes(_MOST_BYTES)}: no context holds that"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"the prompt in {arguments.prompt} is not UTF-8: {error}") from None
+        raise ArgumentError(f"the prompt in {short(name)} is not UTF-8: {error}") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _read(path: str) -> bytes:
+    """The beginning of a file, of a pipe too: what is in it, even where that never ends."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                writer = select.poll()
+                writer.register(file, select.POLLIN)
+                if not writer.poll(500):
+                    say(f"(waiting for somebody to write into {path}; Ctrl-C ends that)")
+                    writer.poll()
+            os.set_blocking(file.fileno(), True)
+            return file.read(_MOST_BYTES + 1)
+    except ValueError as error:  # a name that no file can have
+        raise ArgumentError(f"--prompt-file {short(path)}: {error}") from None
 
 
 def _guesses(generation: Generation) -> dict[str, Any]:

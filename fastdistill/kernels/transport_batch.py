@@ -64,6 +64,12 @@ class TransportBatch:
         self.sizes = _sizes(lengths, self.leading, self.n, self.m)
         masses = [self._masses("a", a, self.n, 0), self._masses("b", b, self.m, 1)]
         self.totals = np.stack([_sum(mass) for mass in masses])
+        narrow = np.float32 in (
+            self.dtype,
+            *(array.dtype for _, array, _ in given),
+            *(array.dtype for array in places.values()),
+        )
+        self.agreement = 1e-5 if narrow else 1e-8  # of totals: what the coarsest dtype leaves of equal ones
         self._check_totals()
         self.a, self.b = (
             (mass / total[:, None]).astype(self.dtype).astype(np.float64)
@@ -140,12 +146,11 @@ class TransportBatch:
             raise ArgumentError(f"totals of a and b must lie within 1e150 of each other{self._where(wrong)}")
         if self.taus != (np.inf, np.inf):
             return
-        slack = 1e-8 if self.dtype == np.float64 else 1e-5
-        apart = np.abs(self.totals[0] - self.totals[1]) > slack * self.totals.max(0)
+        apart = np.abs(self.totals[0] - self.totals[1]) > self.agreement * self.totals.max(0)
         if apart.any():
             one, other = self.totals[:, np.argmax(apart)]
             raise ArgumentError(
-                f"a and b must have the same total, got {one:.10g} and {other:.10g}{self._where(apart)}; "
+                f"a and b must have the same total, within {self.agreement:g} of it, got {one:.10g} and {other:.10g}{self._where(apart)}; "
                 "scale them, or let masses differ with unbalanced=(tau_a, tau_b)"
             )
         self.totals[1] = self.totals[0]
@@ -194,7 +199,8 @@ class TransportBatch:
         return np.arange(shared.shape[axis]) < np.reshape(sizes, (-1, 1))
 
     def start(self, potentials: Any, epsilon: float) -> None:
-        """Begin from (f, g), or from nothing."""
+        """Begin from (f, g), or from nothing; epsilon is the last one of all stages."""
+        self.wanted_epsilon = epsilon
         if potentials is None:
             return
         if not isinstance(potentials, (tuple, list)) or len(potentials) != 2:
@@ -231,7 +237,7 @@ class TransportBatch:
         All arguments (problems,) -> iterations (problems,), errors (problems, iterations) if there is a history.
         """
         if self.metric is not None and (wrong := active & (self.largest_costs() > _DIGITS * epsilon)).any():
-            self._refuse_epsilon(epsilon, wrong)
+            self._refuse_epsilon(wrong)
         self.gamma *= np.where(active, self.epsilon / epsilon, 1.0)[:, None]
         self.epsilon = np.where(active, epsilon, self.epsilon)
         self.status[active] = lib.FD_NOT_BEGUN
@@ -255,13 +261,13 @@ class TransportBatch:
         if (wrong := self.status == lib.FD_COST_NOT_FINITE).any():
             raise NotFiniteError(f"cost holds a NaN or -inf{self._where(wrong)}")
         if (wrong := self.status == lib.FD_EPSILON_TOO_SMALL).any():
-            self._refuse_epsilon(epsilon, wrong)
+            self._refuse_epsilon(wrong)
         return iterations, errors
 
-    def _refuse_epsilon(self, epsilon: np.ndarray, wrong: np.ndarray) -> None:
-        problem = int(np.argmax(wrong))
+    def _refuse_epsilon(self, wrong: np.ndarray) -> None:
+        largest = self.largest_costs()[int(np.argmax(wrong))]
         raise ArgumentError(
-            f"epsilon must be at least 2^-50 of the largest cost, {self.largest_costs()[problem]:g}, got {epsilon[problem]:g}"
+            f"epsilon must be at least 2^-50 of the largest cost, {largest:g}, got {self.wanted_epsilon:g}"
             + self._where(wrong)
         )
 

@@ -135,7 +135,16 @@ class _Problem:
             if len(errors) >= max_iterations:
                 return f, g, "max_iterations"
             g = self._columns(f, epsilon)
+            g = g - self._shift(f, g, epsilon)
             f = self._rows(g, epsilon)
+
+    def _shift(self, f, g, epsilon):
+        """f + shift, g - shift: the same plan, and the largest dual value, as both sides then ask for the same total."""
+        if self.balanced:
+            return 0.0
+        apart = _log_total(self.a, f, self.tau_a) - _log_total(self.b, g, self.tau_b)
+        shift = apart / (1 / self.tau_a + 1 / self.tau_b)
+        return shift if abs(apart) > 2**-45 and abs(shift) < 2**40 * epsilon else 0.0  # rounding; no digits left
 
     def _scaled(self, epsilon, factor):
         if factor is None:
@@ -206,6 +215,14 @@ def _wanted(masses, potentials, tau):
     """What an optimal plan moves of each point."""
     with np.errstate(over="ignore"):
         return masses if np.isinf(tau) else np.where(masses > 0, masses * np.exp(-potentials / tau), 0)
+
+
+def _log_total(masses, potentials, tau):
+    """log sum masses exp(-potentials / tau), of those that reach something."""
+    there = (masses > 0) & np.isfinite(potentials)
+    exponent = np.log(masses[there]) - potentials[there] / tau
+    top = exponent.max(initial=-np.inf)
+    return top + np.log(np.exp(exponent - top).sum()) if there.any() else -np.inf
 
 
 def _mean(masses, potentials):

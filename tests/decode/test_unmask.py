@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +16,10 @@ import fastdistill as fd
 from fastdistill.api import Model
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
 from fastdistill.decode.loop import Statistics, Text, write
-from fastdistill.decode.unmask import EndOfText
+from fastdistill.decode.unmask import EndOfText, trace_picture
 from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
+from fastdistill.decode.unmask.trace import Trace, TraceStep
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.row_statistics import row_statistics
 from fastdistill.kernels.sample import Sampler
@@ -669,18 +668,55 @@ def test_a_trace_is_drawn(tmp_path):
         assert line[6:18].count("x") == len(step.remasked)
         assert line.split("  ")[-1].split() == [str(token) for token in step.tokens]
     assert result.trace.heat_map(label=lambda token: "a").splitlines()[1].endswith("a")
-    result.trace.save_png(tmp_path / "trace.png", cell=3)
-    data = (tmp_path / "trace.png").read_bytes()
-    width, height = struct.unpack(">II", data[16:24])
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and (width, height) == (36, 3 * len(result.trace.steps))
-    size = struct.unpack(">I", data[33:37])[0]
-    assert len(zlib.decompress(data[41 : 41 + size])) == height * (1 + 3 * width)
     filled = result.trace.filled_at()
     assert (filled >= 0).all() and filled.max() == len(result.trace.steps) - 1
-    with pytest.raises(ArgumentError, match="cell"):
-        result.trace.save_png(tmp_path / "no.png", cell=0)
+
+
+def test_a_picture_of_a_trace_shows_every_cell(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    decoder = fd.Unmask(fd.Threshold(0.4), remask=fd.Remdm(0.5, 1, 2), trace=True, early_exit=False)
+    trace = unmask(decoder, prompt(4), 12).trace
+    asked = []
+    trace.save_png(tmp_path / "trace.png", lambda token: asked.append(token) or "", "a title")
+    assert asked == trace.states()[-1].tolist()
+    pixels = np.asarray(image.open(tmp_path / "trace.png")).astype(int)
+    trace.save_png(tmp_path / "other.png", lambda token: "", "another")
+    assert (pixels[:40] != np.asarray(image.open(tmp_path / "other.png"))[:40]).any()  # the title is there
+    top = 76
+    left = 60 + int((pixels[top + 1, 60:] != trace_picture.PAPER).any(-1).argmax())  # right of the positions' numbers
+    for step, (kinds, confidence) in enumerate(trace.cells()):
+        for place, (kind, share) in enumerate(zip(kinds, confidence.tolist(), strict=True)):
+            want = {"masked": trace_picture.MASKED, "filled": trace_picture.FILLED, "again": trace_picture.AGAIN}.get(
+                kind
+            )
+            want = trace_picture._shade(share) if want is None else want
+            assert tuple(pixels[top + 18 * place + 1, left + 44 * step + 1]) == want, (step, place, kind)
+
+
+@pytest.mark.parametrize("steps", [1, 400])
+def test_long_traces_have_pictures_of_bounded_size(tmp_path, steps):
+    image = pytest.importorskip("PIL.Image")
+    length = 3000
+    step = TraceStep(
+        np.arange(2, dtype=np.int32), np.zeros(2, np.int32), np.ones(2, np.float32), np.empty(0, np.int32), length
+    )
+    Trace(length, 1, [step] * steps).save_png(tmp_path / "trace.png")
+    width, height = image.open(tmp_path / "trace.png").size
+    assert width < 1700 and height < 6200
+
+
+def test_pictures_that_cannot_be_made(tmp_path):
+    pytest.importorskip("PIL")
+    trace = Trace(1, 1, [])
+    for path, text in (
+        ("t.jpg", "a .png file, got 't.jpg'"),
+        (tmp_path / "no" / "t.png", "no folder"),
+        (3, "path must be"),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            trace.save_png(path)
     with pytest.raises(ArgumentError, match="no steps"):
-        unmask(decoder, prompt(4), 0).trace.save_png(tmp_path / "no.png")
+        trace.save_png(tmp_path / "no.png")
 
 
 # ---- chance ----

@@ -979,3 +979,58 @@ def test_totals_and_numbers_beyond_the_dtype_are_refused(isa):
         sinkhorn(None, None, np.full((2, 2), 1e100), epsilon=1.0, dtype=np.float32)
     with pytest.raises(ArgumentError, match="unbalanced must be at least"):
         sinkhorn(None, None, cost, epsilon=1.0, unbalanced=1e-200)
+
+
+@given(
+    n=st.integers(2, 300), m=st.integers(2, 300), seed=st.integers(0, 2**32), which=st.sampled_from(["a", "b", "both"])
+)
+def test_totals_agree_as_far_as_the_coarsest_masses_were_rounded(n, m, seed, which):
+    """Histograms normalised in float32, beside costs in float64."""
+    random = np.random.default_rng(seed)
+    a, b = random.random(n), random.random(m)
+    a, b = (
+        masses.astype(dtype) / masses.astype(dtype).sum()
+        for masses, dtype in (
+            (a, np.float32 if which != "b" else np.float64),
+            (b, np.float32 if which != "a" else np.float64),
+        )
+    )
+    cost = random.random((n, m))
+    assert np.isfinite(sinkhorn(a, b, cost, epsilon=1.0, max_iterations=2).value)
+    with pytest.raises(ArgumentError, match="same total, within 1e-05 of it"):
+        sinkhorn(a, b * b.dtype.type(1.0001), cost, epsilon=1.0)
+    with pytest.raises(ArgumentError, match="same total, within 1e-08 of it"):
+        sinkhorn(a.astype(np.float64), b.astype(np.float64) * (1 + 1e-4), cost, epsilon=1.0)
+
+
+@pytest.mark.parametrize("from_points", [False, True])
+def test_a_refused_epsilon_is_the_one_that_was_given(from_points):
+    given = (
+        {"x": np.array([[0.0], [1e9]]), "y": np.array([[0.0], [1e9]])}
+        if from_points
+        else {"cost": np.array([[0.0, 1e18]])}
+    )
+    for scaling in (None, 0.5):
+        with pytest.raises(
+            ArgumentError, match=r"epsilon must be at least 2\^-50 of the largest cost, 1e\+18, got 3e-07$"
+        ):
+            sinkhorn(None, None, **given, epsilon=3e-7, epsilon_scaling=scaling)
+
+
+@pytest.mark.parametrize("dtype", REALS)
+@pytest.mark.parametrize("unbalanced", [(1.0, 1.0), (1e2, 1e2), (1e4, 1e4), (1e4, np.inf), (np.inf, 1e4)])
+def test_a_dear_marginal_takes_no_more_iterations_than_a_fixed_one(isa, dtype, unbalanced):
+    """Totals that differ: agreeing on one takes scaling alone tau / epsilon iterations, here up to a million."""
+    random = np.random.default_rng(0)
+    cost = random.random((20, 30)).astype(dtype)
+    a, b = random.dirichlet(np.ones(20)).astype(dtype), random.dirichlet(np.ones(30)).astype(dtype)
+    settings = {"epsilon": 0.02, "tolerance": 1e-5, "max_iterations": 20_000}
+    fixed = sinkhorn(a, b, cost, **settings)
+    dear = sinkhorn(a, 2 * b, cost, unbalanced=unbalanced, **settings)
+    assert fixed.converged and dear.converged and dear.iterations <= 2 * fixed.iterations
+    f, g = dear.potentials
+    asked = [
+        np.sum(masses * np.exp(-potential / tau))
+        for masses, potential, tau in zip((a, 2 * b), (f, g), unbalanced, strict=True)
+    ]
+    np.testing.assert_allclose(asked, dear.plan.sum(dtype=np.float64), rtol=0, atol=2e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.peers import REASON
-from fastdistill.transport import pairwise_distance, sinkhorn, sinkhorn_divergence
+from fastdistill.transport import pairwise_distance, sinkhorn, sinkhorn_divergence, wasserstein_1d
 
 pytestmark = pytest.mark.peers
 
@@ -110,6 +110,27 @@ def test_unbalanced_plans_of_pot_and_what_its_total_leaves_out(taus):
     close(sinkhorn(a, b, COST + EPSILON * np.log(np.outer(a, b)), epsilon=EPSILON, unbalanced=taus, **EXACT).plan, plan)
 
 
+def test_the_shift_is_that_of_pots_translation_invariant_solver():
+    a, b = masses(1.3, 1.0)
+    found = sinkhorn(a, b, COST, epsilon=EPSILON, unbalanced=50.0, tolerance=1e-12, max_iterations=2000)
+    plan = ot.unbalanced.sinkhorn_unbalanced_translation_invariant(
+        a, b, COST, EPSILON, 50.0, stopThr=1e-15, numItermax=100_000
+    )
+    assert found.converged
+    close(found.plan, plan, atol=1e-8)
+
+
+def test_lines_of_pot_have_their_samples_first():
+    random = np.random.default_rng(3)
+    x, y = random.random((7, 3)), random.random((5, 3))
+    a, b = random.dirichlet(np.ones(7), 3).T, random.dirichlet(np.ones(5), 3).T
+    for p in (1, 2):
+        close(
+            wasserstein_1d(*(np.ascontiguousarray(array.T) for array in (x, y, a, b)), p=p),
+            ot.wasserstein_1d(x, y, a, b, p=p),
+        )
+
+
 def test_the_divergence_of_pot_is_one_of_values():
     a, b = masses()
     settings = {"numIterMax": 100_000, "stopThr": 1e-14}
@@ -146,3 +167,14 @@ def test_losses_of_geomloss(p, metric, reach):
     (gradient,) = torch.autograd.grad(theirs, x)
     scale = 1.0 if reach is None else (tau + epsilon / 2) / (tau + epsilon)
     close(divergence.gradient[0] * scale, p * gradient.numpy(), atol=1e-3)
+
+
+def test_losses_of_geomloss_count_entropy_from_masses_of_total_1():
+    geomloss, torch = pytest.importorskip("geomloss"), pytest.importorskip("torch")
+    (a, b), epsilon = masses(1.3, 1.3), 0.3
+    clouds = (torch.from_numpy(array) for array in (a, X, b, Y))
+    theirs = geomloss.SamplesLoss(p=1, blur=epsilon, diameter=2.0, scaling=0.999, backend="tensorized", debias=False)(
+        *clouds
+    )
+    found = sinkhorn(a, b, x=X, y=Y, metric="euclidean", epsilon=epsilon, **EXACT)
+    close(found.entropic_value, theirs.item() + epsilon * (1.3**2 - 1.3), atol=1e-5)

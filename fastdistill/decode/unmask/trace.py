@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastdistill.arguments import check_integer
+from fastdistill.decode.unmask.trace_picture import check_picture, save_picture
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.lookahead_layout import printable
 
@@ -57,6 +55,19 @@ class Trace:
             number[step.length :] = -1
         return number
 
+    def cells(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Each step: what every place is, "new", "filled" before, "masked" or masked "again"; and how probable new tokens were, float32 (length,)."""
+        filled = np.zeros(self.length, bool)
+        for step in self.steps:
+            kinds = np.where(filled, "filled", "masked")
+            kinds[step.places], kinds[step.remasked] = "new", "again"
+            confidence = np.zeros(self.length, np.float32)
+            confidence[step.places] = step.confidence
+            yield kinds.tolist(), confidence
+            filled[step.places] = True
+            filled[step.remasked] = False
+            filled[step.length :] = False
+
     def __str__(self) -> str:
         return self.heat_map()
 
@@ -68,61 +79,27 @@ class Trace:
         lines = [
             f"{SHADES[0]} < 25 %  {SHADES[1]} < 50 %  {SHADES[2]} < 75 %  {SHADES[3]} up to 100 %  {FILLED} filled  {MASKED} masked  {AGAIN} masked again"
         ]
-        filled = np.zeros(self.length, bool)
-        for number, step in enumerate(self.steps):
-            row = [FILLED if here else MASKED for here in filled]
-            for place, confidence in zip(step.places.tolist(), step.confidence.tolist(), strict=True):
-                row[place] = SHADES[min(int(confidence * len(SHADES)), len(SHADES) - 1)]
-            for place in step.remasked.tolist():
-                row[place] = AGAIN
-            filled[step.places] = True
-            filled[step.remasked] = False
-            filled[step.length :] = False
+        signs = {"filled": FILLED, "masked": MASKED, "again": AGAIN}
+        for number, (step, (kinds, confidence)) in enumerate(zip(self.steps, self.cells(), strict=True)):
+            shades = [SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)] for share in confidence.tolist()]
+            row = [signs.get(kind, shade) for kind, shade in zip(kinds, shades, strict=True)]
             texts = [
                 str(token) if label is None else printable(str(label(token))).strip() for token in step.tokens.tolist()
             ]
             lines.append(f"{number:>4}  {''.join(row[: step.length]):<{self.length}}  {' '.join(texts)}".rstrip())
         return "\n".join(lines)
 
-    def save_png(self, path: str | os.PathLike[str], cell: int = 16) -> None:
-        """The same as a picture: dark where a token was certain, red where it was masked again, white where nothing is yet.
+    def save_png(
+        self, path: str | os.PathLike[str], label: Callable[[int], str] | None = None, title: str = ""
+    ) -> None:
+        """The same as a picture: a line a place with its token, a column a forward, dark where a token was probable.
 
-        cell  pixels of a square
-        raises  ArgumentError, OSError
+        path    of a .png file in a folder that is there
+        label   the text of a token; by default its number
+        title   what stands above
+        raises  ArgumentError; UnsupportedError without Pillow (extra `demo`); OSError
         """
-        check_integer("cell", cell, 1, 256)
+        path = check_picture(path)
         if not self.steps:
             raise ArgumentError("the trace has no steps: there is nothing to draw")
-        colours = np.full((len(self.steps), self.length, 3), 255, np.uint8)
-        filled = np.zeros(self.length, bool)
-        for number, step in enumerate(self.steps):
-            colours[number, filled] = (222, 226, 230)
-            pale, dark = np.array([198, 219, 239]), np.array([8, 48, 107])
-            share = step.confidence.astype(np.float64)[:, None]
-            colours[number, step.places] = np.rint(pale + (dark - pale) * share).astype(np.uint8)
-            colours[number, step.remasked] = (214, 39, 40)
-            filled[step.places] = True
-            filled[step.remasked] = False
-            filled[step.length :] = False
-        pixels = colours.repeat(cell, axis=0).repeat(cell, axis=1)
-        if cell > 2:  # lines between the squares
-            pixels[::cell] = pixels[:, ::cell] = 255
-        with open(path, "wb") as file:
-            file.write(_png(pixels))
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """uint8 (height, width, 3) as a PNG file (ISO/IEC 15948): one IDAT chunk, no filters."""
-    height, width, _ = pixels.shape
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines.tobytes()))
-        + chunk(b"IEND", b"")
-    )
+        save_picture(self, path, label, title)
