@@ -44,6 +44,8 @@ def verify_tree_workspace(rule: str, nodes: int, vocab: int) -> np.ndarray:
     """Memory for `verify_tree` over trees of up to so many nodes, to use again and again; taken as it is written."""
     code = RULES[check_choice("rule", rule, RULES)]
     nodes, vocab = check_integer("nodes", nodes, 1, _MOST), check_integer("vocab", vocab, 1, _MOST)
+    if nodes * vocab > 1 << 44:  # 64 TB; the count of bytes stays far below 2^63
+        raise ArgumentError(f"nodes times vocab must be at most 2^44, got {nodes} x {vocab}")
     return np.empty(lib.fd_verify_tree_workspace(code, nodes, vocab), np.uint8)
 
 

@@ -39,14 +39,22 @@ STATISTICS_ONLY = Read()
 
 @dataclass(frozen=True)
 class Rows:
-    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call."""
+    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call.
+
+    statistics  RowStatistics of (reads,) rows
+    tokens      int32 (reads,)                drawn by the sampler; None without one
+    log_probs   float32 (reads,)              of `log_prob_of`, in nats; None where it was not given
+    logits      float32 (reads, vocab_size)   None where they were not asked for
+    hidden      float32 (reads, hidden_size)  what the head reads; None where it was not asked for
+    taps        by name, float32 (rows, width): hidden states of all rows of the forward, at the session's taps
+    """
 
     statistics: RowStatistics
-    tokens: np.ndarray | None = None  # int32 (reads,): drawn by the sampler
-    log_probs: np.ndarray | None = None  # float32 (reads,): of `log_prob_of`
-    logits: np.ndarray | None = None  # float32 (reads, vocab_size)
-    hidden: np.ndarray | None = None  # float32 (reads, hidden_size)
-    taps: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (rows, width): of all rows of the forward
+    tokens: np.ndarray | None = None
+    log_probs: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    hidden: np.ndarray | None = None
+    taps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def copy(self) -> Rows:
         """The same in arrays of its own."""

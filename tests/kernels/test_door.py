@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 from fastdistill import kernels
 from fastdistill.arguments import REAL, as_array, check_array, check_integers
+from fastdistill.distill.sinkhorn_loss import Loss
 from fastdistill.errors import ArgumentError, BusyError, NotFiniteError
 from fastdistill.kernels import Sampler, probabilities, sample, sample_workspace, softmax, softmax_gradient
 from fastdistill.kernels.boundary import const, pointer, written
+from fastdistill.runtime.read import Read, Rows
+from fastdistill.transport import Divergence
 from tests.kernels.calls import CALLS, Subclass, leaves, public_callables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,6 +278,11 @@ def test_lists_of_integers_hold_no_masks(values):
         check_integers("tokens", values, 0, 9)
 
 
+def test_a_workspace_that_no_machine_has_is_refused():
+    with pytest.raises(ArgumentError, match="nodes times vocab"):
+        kernels.verify_tree_workspace("traversal", 2**31 - 1, 2**31 - 1)
+
+
 def test_numpys_own_integers_and_lists_draw_the_same_tokens():
     logits, sampler = (
         np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32),
@@ -340,6 +348,7 @@ def test_rows_of_several_axes_are_named_by_all_of_them():
 
 # ---- result types: help() says what each field is ----
 RESULTS = {name: thing for name in kernels.__all__ if inspect.isclass(thing := getattr(kernels, name))}
+RESULTS |= {"Loss": Loss, "Divergence": Divergence, "Rows": Rows, "Read": Read}
 
 
 def _fields(thing: type) -> list[str]:
