@@ -10,6 +10,7 @@ import numpy as np
 from fastdistill.arguments import check_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.row_statistics import row_statistics
+from fastdistill.messages import short
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
 
@@ -170,10 +171,12 @@ class CallableSession:
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())
+        if isinstance(given, np.ma.MaskedArray):
+            raise ArgumentError("the function must return plain logits, got a masked array: its mask would be lost")
         try:
             logits = np.ascontiguousarray(given, np.float32)
         except (TypeError, ValueError):
-            raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {given!r:.80}") from None
+            raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {short(given)}") from None
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits
 

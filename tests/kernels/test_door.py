@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastdistill
 from fastdistill import kernels
 from fastdistill.arguments import REAL, as_array, check_array, check_integers
 from fastdistill.distill.sinkhorn_loss import Loss
@@ -281,6 +282,12 @@ def test_lists_of_integers_hold_no_masks(values):
 def test_a_workspace_that_no_machine_has_is_refused():
     with pytest.raises(ArgumentError, match="nodes times vocab"):
         kernels.verify_tree_workspace("traversal", 2**31 - 1, 2**31 - 1)
+
+
+def test_a_function_of_logits_may_not_return_a_masked_array():
+    session = fastdistill.from_callable(lambda tokens: np.ma.zeros((len(tokens), 5)), 5)
+    with pytest.raises(ArgumentError, match="masked array: its mask would be lost"):
+        session.forward([1, 2])
 
 
 def test_numpys_own_integers_and_lists_draw_the_same_tokens():
