@@ -100,10 +100,10 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
 
 def _read(name: str, value: Any, dtype: Any, refusal: str) -> np.ndarray:
     """The value as an array of whatever dtype it has."""
-    items = value if isinstance(value, (list, tuple)) else ()
-    for array in (value, *(item for item in items if isinstance(item, np.ma.MaskedArray))):
-        if isinstance(array, np.ndarray) and type(array) is not np.ndarray:
-            _check_type(name, array, (dtype,))
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+        _check_type(name, value, (dtype,))
+    if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
+        _check_type(name, np.ma.masked, (dtype,))
     try:
         return np.asarray(value)
     except Exception:  # ragged, or what an element raises: it is somebody's program

@@ -515,7 +515,7 @@ ODD: list[Any] = [
     float("nan"), float("inf"), -float("inf"), 1j, np.float32(np.nan), np.int64(-1), np.uint64(2**64 - 1), np.longdouble(1), "", "q4",
     "x" * 10**6, "\ud800\n", "0", b"x", b"x" * 10**6, bytearray(4), memoryview(b"abcd"), [], (), {}, set(), frozenset({1}), [1, 2, 3],
     [[1]], [[1], [1, 2]], [None], ["a"], [10**5000], [2**63, -1], (0.5, float("nan")), ("linear", "x"), {1: 2}, {"a": "b"},
-    {10**5000: 1.0}, {0: float("nan")}, range(3), range(10**9), object(), int, lambda *_, **__: "x", iter([1]), Ellipsis, slice(3),
+    {10**5000: 1.0}, {0: float("nan")}, range(3), range(10**6), object(), int, lambda *_, **__: "x", iter([1]), Ellipsis, slice(3),
     NotImplemented, Raises(), [Raises()], {0: Raises()}, np.array(1), np.array(np.nan), np.zeros(0), np.zeros((0, 0), np.float32),
     np.zeros((2, 2)), np.full(3, np.nan), np.full((3, 40), np.nan, np.float32), np.full((3, 40), -np.inf, np.float32),
     np.full((3, 40), np.inf), np.full(4, 10**6), np.full(3, -(2**31), np.int32), np.array(["a", "b"]), np.array([None, 10**5000], object),
