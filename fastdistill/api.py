@@ -5,36 +5,38 @@ from __future__ import annotations
 import inspect
 import os
 import platform
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from fastdistill import __version__
-from fastdistill.arguments import check_array, check_integer, check_integers
-from fastdistill.checkpoint import check_tensors, eos_token_ids, open_checkpoint
+from fastdistill.arguments import check_array, check_flag, check_integer, check_integers
+from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
 from fastdistill.decode.drafters import DRAFTERS
-from fastdistill.decode.loop import Generation, Text, prepare_session, write
+from fastdistill.decode.loop import Generation, Text, prepare_session, unless_failed, write, written
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.unmask import FillsMasks, Unmask
-from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.sample import Sampler
-from fastdistill.models import Plan, plan_for
+from fastdistill.messages import short
+from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
-from fastdistill.text.chat import render_chat
+from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.user_cache import user_cache
@@ -54,24 +56,24 @@ def load(
     executor: str = "native",
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a model from a Hugging Face or fastdistill folder, or one that comes with the package.
+    """Load a model from a Hugging Face or fastdistill folder, or by its name.
 
-    folder    config.json, *.safetensors, and for text tokenizer.json; or a name of `embedded.EMBEDDED`
+    folder    config.json, *.safetensors, and for text tokenizer.json; or the name of a model that comes with the package
+              ("listops-mdlm") or that `fastdistill fetch` has fetched ("smollm2-135m-instruct")
     format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
     threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
     executor  "native", or "reference": NumPy, op by op, slow
     progress  called with (tensors packed, tensors in all)
     raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
     """
-    folder = embedded_folder(folder) or folder
+    folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
-        plan = plan_for(checkpoint.config)
-        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        plan = plan_of(checkpoint)
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
-        return Model(network, Path(folder), end_tokens, max_new_tokens)
+        return Model(network, folder, end_tokens, max_new_tokens)
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,16 @@ class Model:
         """A new, empty sequence: see `Network.session`."""
         return self.network.session(capacity, max_rows, cache, taps)
 
+    def load_session(
+        self,
+        path: str | os.PathLike[str],
+        capacity: int | None = None,
+        max_rows: int = 256,
+        taps: Iterable[str] = (),
+    ) -> Session:
+        """The sequence that `Session.save` has written to a file: see `Network.load_session`."""
+        return self.network.load_session(path, capacity, max_rows, taps)
+
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does."""
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
@@ -166,9 +178,83 @@ class Model:
             raise ArgumentError(f"texts must be a str or a list of them, got {type(texts).__name__}")
         return [self._score(text) for text in texts]
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`)."""
-        return self.tokenizer.encode(render_chat(self.tokenizer, messages), special=False)
+    def chat_prompt(
+        self,
+        messages: Sequence[Any],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Any] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`).
+
+        messages                [{"role": "user", "content": "..."}, ...]; a key that is None counts as absent
+        add_generation_prompt   end with what opens the assistant's turn
+        continue_final_message  end within the last message, for the model to write it on
+        tools, documents        JSON schemas of functions, and dicts, for a template that has a place for them
+        chat_template           the name of one of the model's templates, or one's own text; default: the model says
+        variables               what else the template reads, `enable_thinking=False` say
+
+        raises  ArgumentError for what is no conversation; TextError where the template refuses or fails, or there is none
+        """
+        text = render_chat(
+            self.tokenizer, messages, add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message, tools=tools, documents=documents, chat_template=chat_template,
+            **variables,
+        )  # fmt: skip
+        return self.tokenizer.encode(text, special=False)
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: Literal[False] = False,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Generation: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: Literal[True],
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Generator[str, None, Generation]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: bool = False,
+        template: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Generation | Generator[str, None, Generation]:
+        """Write the next turn of a conversation.
+
+            model.chat(messages).text
+            for piece in model.chat(messages, stream=True): ...
+
+        messages  [{"role": "user", "content": "..."}, ...]
+        stream    give pieces as `Model.stream` does, in place of the Generation
+        template  options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
+        options   those of `generate`
+        """
+        template = {} if template is None else template
+        if not isinstance(template, Mapping) or not all(isinstance(name, str) for name in template):
+            raise ArgumentError(f"template must be a dict of chat_prompt's options, got {short(template)}")
+        if not template.keys().isdisjoint(("self", "messages")):
+            raise ArgumentError("template cannot hold the messages: they are chat's own argument")
+        prompt = self.chat_prompt(messages, **template)
+        answer: Any = (
+            self.stream(prompt, **options) if check_flag("stream", stream) else self.generate(prompt, **options)
+        )
+        return answer  # type: ignore[no-any-return]
 
     def generate(
         self, prompt: Prompt | Sequence[Prompt], *arguments: Any, **options: Any
@@ -189,19 +275,16 @@ class Model:
         decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a
                             masked diffusion model Unmask()
 
-        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError
+        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError.  A text of a list fails alone: when the
+                others are finished, PartialError holds every Generation, with `error` where one failed; where all did, what the
+                first one raised
         """
         prompts = _prompts(prompt)
-        if prompts is None:
-            return _finished([self._text(prompt, *arguments, **options)])[0]
-        if options.get("session") is not None:
+        if prompts is not None and options.get("session") is not None:
             raise ArgumentError("session serves one prompt, got a list")
-        results: list[Generation] = []
-        for start in range(0, len(prompts), MOST_TOGETHER):
-            some = prompts[start : start + MOST_TOGETHER]
-            shared = options | {"_together": len(some)}
-            results += _finished([self._text(one, *arguments, **shared) for one in some])
-        return results
+        begin = [partial(self._text, one, *arguments, **options) for one in ([prompt] if prompts is None else prompts)]
+        generations = unless_failed(written(begin, MOST_TOGETHER))
+        return generations[0] if prompts is None else generations
 
     def stream(self, prompt: Prompt, *arguments: Any, **options: Any) -> Generator[str, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
@@ -215,7 +298,10 @@ class Model:
     def _stream(self, text: Text) -> Generator[str, None, Generation]:
         for _, piece in write([text]):
             yield piece
-        return text.result
+        try:
+            return unless_failed([text.result])[0]
+        finally:
+            del text  # an error holds this frame
 
     def _text(
         self,
@@ -235,10 +321,9 @@ class Model:
         logprobs: int = 0,
         session: Session | None = None,
         decoder: Decoder | str | None = None,
-        _together: int = 1,
     ) -> Text:
         if isinstance(prompt, str):
-            prompt = self.tokenizer.encode(prompt)
+            prompt = self._encode(prompt)
         ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
         if len(ids) == 0:
             raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
@@ -294,15 +379,26 @@ class Model:
             max_tokens,
             ends,
             logprobs,
-            _together,
             lambda: self.costs,
         )
         return Text(session, request, decoder, stream)
 
     # The options have one home; help() shows them where they are given.
-    _options = tuple(option for name, option in inspect.signature(_text).parameters.items() if name != "_together")
+    _options = tuple(inspect.signature(_text).parameters.values())
     generate.__signature__ = inspect.Signature(_options, return_annotation=Generation)  # type: ignore[attr-defined]
     stream.__signature__ = inspect.Signature(_options, return_annotation=Generator)  # type: ignore[attr-defined]
+
+    def _encode(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(text)
+        if len(ids) > 1 and ids[0] == ids[1]:
+            begin = self.tokenizer.token(ids[0])
+            if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
+                warnings.warn(
+                    f"the prompt begins with {begin} twice: its text has it and the tokenizer adds it; give messages to "
+                    "chat(), or tokens: tokenizer.encode(text, special=False)",
+                    stacklevel=4,
+                )
+        return ids
 
     @cached_property
     def _has_text(self) -> bool:
@@ -319,7 +415,7 @@ class Model:
         return mask
 
     def _score(self, text: str) -> Score:
-        ids = self.tokenizer.encode(text)
+        ids = self._encode(text)
         if len(ids) < 2:
             return Score(ids, np.empty(0, np.float32))
         after = np.array(ids[1:], np.int32)
@@ -330,7 +426,9 @@ class Model:
         """One field of every row of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
-            raise CapacityError(f"{len(ids)} tokens are more than the model's {self.plan.max_positions} positions")
+            raise CapacityError(
+                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_end}"
+            )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
             return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()
@@ -363,14 +461,12 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _finished(texts: list[Text]) -> list[Generation]:
-    for _ in write(texts):
-        pass
-    return [text.result for text in texts]
-
-
 def _prompts(prompt: Any) -> list[Any] | None:
     """The prompts of a list of prompts (an empty list: of none), None for a single one."""
-    if isinstance(prompt, (list, tuple)) and not (prompt and isinstance(prompt[0], (int, np.integer))):
-        return list(prompt)
-    return None
+    single = not isinstance(prompt, (list, tuple)) or (prompt and isinstance(prompt[0], (int, np.integer)))
+    if any(map(is_conversation, (prompt,) if single else prompt)):
+        raise ArgumentError(
+            "prompt must be text or token ids, got messages: chat(messages) answers them, chat_prompt(messages) gives "
+            "their tokens"
+        )
+    return None if single else list(prompt)

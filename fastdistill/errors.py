@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
 
 class FastDistillError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -41,3 +47,56 @@ class TextError(FastDistillError, ValueError):
 
 class FetchError(FastDistillError, OSError):
     """A model that could not be fetched or verified."""
+
+
+class PartialError(FastDistillError, RuntimeError):
+    """Some of several requests have failed, each alone; the others have run as if these had not been there.
+
+    results  what each request gave, in order; of one that failed its error, of a text what it was until then
+    errors   {number: error} of those that failed
+    """
+
+    def __init__(self, results: Sequence[Any], errors: Mapping[int, Exception]) -> None:
+        super().__init__(results, errors)
+        self.results, self.errors = list(results), dict(errors)
+
+    def __str__(self) -> str:
+        number, error = next(iter(self.errors.items()))
+        return (
+            f"{len(self.errors)} of {len(self.results)} requests failed (what the others gave is in `results`); "
+            f"number {number}: {type(error).__name__}: {error}"
+        )
+
+
+def all_given(results: list[Any], errors: Mapping[int, Exception]) -> list[Any]:
+    """The results of several requests, where none has failed.
+
+    raises  the first error where all have; PartialError where some have
+    """
+    if not errors:
+        return results
+    try:
+        if len(errors) == len(results):
+            raise next(iter(errors.values()))
+        raise PartialError(results, errors) from next(iter(errors.values()))
+    finally:
+        del results, errors  # an error holds this frame
+
+
+def attempt(function: Callable[..., _T], *arguments: Any) -> _T | Exception:
+    """What a function returns, or the error that it raises: of one request among several.
+
+    Such an error may be kept for long, and a traceback holds all that was at work.  Of errors that are not this package's own, which
+    a user's function has raised, a note says where they came from.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:
+        if not isinstance(error, FastDistillError):
+            came_from = "".join(traceback.format_tb(error.__traceback__))
+            error.__notes__ = [*getattr(error, "__notes__", ()), came_from]  # type: ignore[attr-defined]  # Python 3.11 shows them
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.__traceback__ = None
+            cause = cause.__cause__ or cause.__context__
+        return error

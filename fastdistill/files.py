@@ -1,13 +1,23 @@
-"""Files that somebody else wrote: read whole, never more than is honest, never waiting for a pipe's writer."""
+"""Files: those of others are read whole or at places, never more than is honest; ours appear whole or not at all.
+
+Nothing is mapped: a mapped file that somebody cuts short ends the process that looks at it.  Opening never waits for a
+pipe's writer, and what is no regular file is not read.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastdistill.errors import CheckpointError, FastDistillError
 from fastdistill.messages import short
@@ -15,30 +25,77 @@ from fastdistill.messages import short
 # Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
 MAX_JSON_BYTES = 100_000_000
 
+OLD = "old"  # what a work folder calls that which is being replaced
+
+
+class RegularFile:
+    """An open file, read at places, by any number of threads.
+
+    size   bytes, when it was opened
+    error  what is raised, here and later, with the file's name and what is wrong
+    """
+
+    _descriptor = -1
+
+    def __init__(self, path: str | os.PathLike[str], error: type[FastDistillError] = CheckpointError) -> None:
+        text = os.fsdecode(path)
+        self.path = text if len(text) < 1000 and text.isprintable() else short(text)
+        self.error = error
+        try:
+            # A pipe without a writer would hold up an open that blocks; a device may give bytes without end.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            found = os.fstat(self._descriptor)
+        except FileNotFoundError:
+            raise error(f"{self.path}: there is no such file") from None
+        except (OSError, ValueError) as problem:  # ValueError: its name holds a zero byte, or what has no bytes
+            raise error(f"{self.path}: cannot be read: {getattr(problem, 'strerror', problem)}") from problem
+        if not stat.S_ISREG(found.st_mode):
+            self.close()
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise error(f"{self.path}: cannot be read: it is {kind}")
+        self.size = found.st_size
+
+    def __enter__(self) -> RegularFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def read(self, size: int, offset: int, what: str) -> np.ndarray:
+        """Fresh memory, uint8 (size,), with the bytes from an offset; errors say `what` they are."""
+        try:
+            data = np.empty(size, np.uint8)
+        except MemoryError as problem:
+            raise self.error(f"{self.path}: {short(what)} takes {size} bytes, more than there is memory") from problem
+        done = 0
+        while done < size:
+            try:
+                count = os.preadv(self._descriptor, [data.data[done:]], offset + done)
+            except OSError as problem:
+                raise self.error(f"{self.path}: {short(what)} cannot be read: {problem.strerror}") from problem
+            if count == 0:
+                raise self.error(f"{self.path}: ends inside {short(what)}: the file was cut meanwhile")
+            done += count
+        return data
+
 
 def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillError] = CheckpointError) -> bytes:
-    """The bytes of a regular file of at most `most`, which takes no more memory than them.
+    """The bytes of a regular file of at most `most`, which takes no more memory than twice them.
 
     raises  `error`, naming the file and what is wrong with it
     """
-    try:
-        # A pipe without a writer would hold up an open that blocks; a device may give bytes without end.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise error(f"{path}: is no regular file")
-            if found.st_size > most:
-                raise error(f"{path}: has {found.st_size} bytes; expected at most {most}")
-            data = file.read(found.st_size)
-            if file.read(1):
-                raise error(f"{path}: grows while it is read")
-    except FileNotFoundError:
-        raise error(f"{path}: there is no such file") from None
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from problem
-    except ValueError as problem:  # a zero byte in its name
-        raise error(f"{short(str(path))}: cannot be read: {problem}") from problem
-    return data
+    with RegularFile(path, error) as file:
+        if file.size > most:
+            raise error(f"{file.path}: has {file.size} bytes; expected at most {most}")
+        return file.read(file.size, 0, "what it holds").tobytes()
 
 
 def parse_json(data: bytes, source: str, error: type[FastDistillError] = CheckpointError) -> dict[str, Any]:
@@ -46,6 +103,8 @@ def parse_json(data: bytes, source: str, error: type[FastDistillError] = Checkpo
 
     raises  `error`, naming the source
     """
+    if text := foreign_text(data):
+        raise error(f"{source}: is {text}")
     try:
         value = json.loads(
             data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
@@ -64,12 +123,96 @@ def read_json(
     return parse_json(read_file(path, most, error), str(path), error)
 
 
+def foreign_text(start: bytes) -> str | None:
+    """What lies in a file's place where its download went wrong, from its first bytes; None: nothing known."""
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git LFS pointer, not the file: run `git lfs install && git lfs pull` in its repository"
+    if start[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file: a model's page or a login; download the file itself"
+    return None
+@contextmanager
+def work_folder(target: Path) -> Iterator[Path]:
+    """A new, empty folder beside a name, on its file system, in which is made what will have that name.
+
+    It goes at the end, whatever happens.  A process that is killed leaves its own: the next one at work on that name
+    removes it.  Whether somebody is still at work says the folder's lock, which the system takes from those who die.
+
+    raises  OSError
+    """
+    pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.partial")
+    names = []
+    with suppress(OSError):  # a folder that may be written and not listed
+        names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
+    for name in names:
+        stale = target.with_name(name)
+        with suppress(OSError), _lock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
+            if there:
+                _clear(stale, target)
+    while True:
+        work = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
+        work.mkdir()
+        with _lock(work, fcntl.LOCK_EX) as there:
+            if not there:  # taken for a dead one's between the two lines above
+                continue
+            try:
+                yield work
+            finally:
+                _clear(work, target)
+            return
+
+
+def replace(target: Path, made: Path, work: Path) -> None:
+    """Give what was made in a work folder its name; what has that name goes with the work folder."""
+    try:
+        if os.path.lexists(target) and (made.is_dir() or target.is_dir()):  # a file takes a file's place at once
+            os.rename(target, work / OLD)
+        os.rename(made, target)
+    except BaseException:
+        _restore(work, target)
+        raise
+
+
+@contextmanager
+def _lock(folder: Path, operation: int) -> Iterator[bool]:
+    """Hold a folder's lock; whether the folder is there.  Raises OSError where another has it, if told not to wait."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, operation)
+        except OSError:  # held by another; or a file system without locks, where dead folders stay
+            if operation & fcntl.LOCK_NB:
+                raise
+        yield os.path.isdir(folder) and os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _clear(work: Path, target: Path) -> None:
+    """Remove a work folder, of a process that may have been killed between the two renames."""
+    import shutil  # with its compressors, which a start has no use for
+
+    _restore(work, target)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _restore(work: Path, target: Path) -> None:
+    """Give what was to be replaced its name back where nothing has taken that."""
+    if os.path.lexists(work / OLD) and not os.path.lexists(target):
+        os.rename(work / OLD, target)
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for name, item in pairs:
-        if name in value:
-            raise ValueError(f"{short(name)} comes twice in one object")
-        value[name] = item
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"{short(name)} comes twice in one object")
+            seen.add(name)
     return value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,3 +68,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no known name is near."""
     near = difflib.get_close_matches(name[:100], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def warn(message: str) -> None:
+    """A warning that points at the caller's line, the first outside this package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastdistill":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

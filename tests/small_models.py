@@ -43,6 +43,7 @@ def llada_config(**changes) -> Config:
         dict(
             model_type="llada", d_model=48, n_heads=6, n_layers=2, mlp_hidden_size=56, vocab_size=90,
             max_sequence_length=128, rope=True, rope_theta=10000.0, block_type="llama", activation_type="silu",
+            embedding_size=None,
             layer_norm_type="rms", weight_tying=False, mask_token_id=89,
         ) | changes
     )  # fmt: skip

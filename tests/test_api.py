@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.checkpoint import Tensor, quantize_tensor, write_checkpoint
-from fastdistill.errors import ArgumentError, BusyError, CapacityError, CheckpointError, TextError, UnsupportedError
+from fastdistill.errors import (
+    ArgumentError,
+    BusyError,
+    CapacityError,
+    CheckpointError,
+    PartialError,
+    TextError,
+    UnsupportedError,
+)
 from fastdistill.kernels.boundary import lib
 from fastdistill.models import plan_for
 from tests.small_models import FORMATS, config, tensors
@@ -119,15 +127,7 @@ def test_what_is_missing_unexpected_and_misshapen_comes_in_one_error(tmp_path):
         assert part in text
 
 
-def test_a_head_beside_a_tied_embedding_is_ignored_and_biases_are_not(tmp_path):
-    weights = made("odd")
-    want = fd.load(write(tmp_path / "a", "odd", weights=weights)).logits([1, 2])
-    head = np.ones((77, 42), np.float32)
-    more = weights | {"lm_head.weight": Tensor("lm_head.weight", "f32", head.shape, head)}
-    more["model.layers.0.self_attn.rotary_emb.inv_freq"] = Tensor(
-        "model.layers.0.self_attn.rotary_emb.inv_freq", "f32", (3,), np.ones(3, np.float32)
-    )
-    np.testing.assert_array_equal(bits(fd.load(write(tmp_path / "b", "odd", weights=more)).logits([1, 2])), bits(want))
+def test_biases_beside_a_config_without_them_are_refused(tmp_path):
     bias = made("biased")
     with pytest.raises(CheckpointError, match=r"unexpected: model\.layers\.0\.mlp\.gate_proj\.bias"):
         fd.load(write(tmp_path / "c", "biased", weights=bias, attention_bias=False, mlp_bias=False))
@@ -144,7 +144,7 @@ def test_a_model_that_is_not_supported_says_so(tmp_path, changes):
 
 
 def test_no_folder_and_no_config(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="neither a folder nor the name of a model"):
         fd.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         fd.load(tmp_path)
@@ -455,7 +455,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
 @pytest.mark.parametrize(
     "prompt, options",
     [
-        ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[1], 5], {}), ([[1], []], {}), ([None], {}),
+        ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[], 5], {}), ([[300], []], {}), ([None], {}),
         ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(min_tokens=-1)),
         ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
         ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
@@ -498,3 +498,66 @@ def test_a_second_text_in_a_session_ends_the_first_one(model):
     assert model.generate([3, 4], max_tokens=5, session=session).tokens == want
     with pytest.raises(BusyError, match="another text"):
         list(first)
+
+
+# ---- one text of several fails alone ----
+
+
+def test_a_text_of_a_list_fails_alone(model):
+    """What cannot begin and what fails on the way, among more than share a pass; the rest is what it is without them."""
+
+    def guesses(text, budget):
+        if len(text) > 5 and text[0] == 9:
+            raise LookupError("a drafter that fails")
+        return [1] * budget
+
+    prompts = [[1 + n % 7, n % 5] for n in range(40)]
+    options = dict(max_tokens=9, decoder=fd.Speculative(fd.CallableDrafter(guesses)))
+    want = [one.tokens for one in model.generate(prompts, **options)]
+    wrong = {3: [], 7: [1] * 600, 20: [300], 33: [9, 1], 39: 5}
+    with pytest.raises(
+        PartialError, match=r"5 of 40 requests failed .* number 3: ArgumentError: the prompt is empty"
+    ) as raised:
+        model.generate([wrong.get(n, prompt) for n, prompt in enumerate(prompts)], **options)
+    results, errors = raised.value.results, raised.value.errors
+    assert {n: type(error) for n, error in errors.items()} == {
+        3: ArgumentError, 7: CapacityError, 20: ArgumentError, 33: LookupError, 39: ArgumentError,
+    }  # fmt: skip
+    for n, result in enumerate(results):
+        assert result.error is errors.get(n) and (result.finish_reason == "error") == (n in wrong)
+        if n not in wrong:
+            assert result.tokens == want[n]
+    assert results[33].tokens == model.generate([9, 1], max_tokens=len(results[33].tokens)).tokens != []
+    assert results[33].text == decoded(model, results[33].tokens)
+
+
+def test_what_is_wrong_with_every_text_is_raised_as_it_is(model):
+    for wrong, error in ((dict(max_tokens=-1), ArgumentError), (dict(decoder="no"), ArgumentError)):
+        with pytest.raises(error):
+            model.generate(["the ", "abc"], **wrong)
+    with pytest.raises(ArgumentError, match="the prompt is empty"):
+        model.generate([[]])
+
+
+def test_a_stream_raises_the_error_that_ended_it(model):
+    def guesses(text, budget):
+        if len(text) > 6:
+            raise LookupError("a drafter that fails")
+        return [1] * budget
+
+    pieces = []
+    with pytest.raises(LookupError, match="a drafter that fails"):
+        for piece in model.stream([65, 66], max_tokens=20, decoder=fd.Speculative(fd.CallableDrafter(guesses))):
+            pieces.append(piece)
+    assert pieces
+
+
+def test_a_session_is_kept_in_a_file(model, tmp_path):
+    session = model.session()
+    first = model.generate("the ", max_tokens=5, session=session)
+    session.save(tmp_path / "conversation")
+    text = "the " + first.text + "and "
+    again = model.load_session(tmp_path / "conversation")
+    results = [model.generate(text, max_tokens=9, session=one, logprobs=1) for one in (session, again)]
+    assert results[0].tokens == results[1].tokens and results[0].logprobs == results[1].logprobs
+    assert results[1].stats.reused_tokens == results[0].stats.reused_tokens > 0

@@ -320,7 +320,7 @@ def test_ctrl_c_at_a_terminal_leaves_no_colours(masked):
     seen.expect(filling.NEW)
     seen.interrupt()
     assert seen.end() == 130 and "Traceback" not in seen.seen
-    assert seen.seen.rindex(PLAIN) > max(seen.seen.rindex(colour) for colour in (filling.NEW, filling.DIM))
+    assert seen.seen.rindex(PLAIN) > max(seen.seen.rfind(colour) for colour in (filling.NEW, filling.DIM))
 
 
 @pytest.mark.parametrize("name", ["listops", "bytes"])

@@ -5,6 +5,7 @@ A pip made here takes the registry's place: it copies a wheel made here, or fail
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -24,9 +25,10 @@ from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
 from fastdistill.fetch import MARKER, Source, cached_folder, fetch, find_folder, is_fetched
 from tests.checkpoint.test_gguf import write_gguf
+from tests.test_files import hostile_contents
 
 FAKE_PIP = """
-import os, pathlib, shutil, sys, time
+import fcntl, os, pathlib, shutil, sys, time
 with open(os.environ["FAKE_PIP_CALLS"], "a") as calls:
     calls.write(f"{os.getpid()} {' '.join(sys.argv[1:])}\\n")
 wheel, mode = pathlib.Path(os.environ["FAKE_PIP_WHEEL"]), os.environ.get("FAKE_PIP", "")
@@ -35,8 +37,10 @@ if mode == "fail":
     sys.exit(1)
 if mode == "hang":
     pathlib.Path(os.environ["TMPDIR"], "part.whl").write_bytes(wheel.read_bytes()[:1000])
-    pathlib.Path(os.environ["FAKE_PIP_CALLS"] + ".hangs").touch()
-    time.sleep(60)
+    with open(os.environ["FAKE_PIP_CALLS"] + ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.rename(file.name, os.environ["FAKE_PIP_CALLS"] + ".hangs")
+        time.sleep(60)
 if mode == "slow":
     time.sleep(1)
 target = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
@@ -172,6 +176,46 @@ def test_what_is_damaged_or_of_an_older_conversion_is_made_anew(registry, change
     assert not is_fetched("tiny")
     assert fetch("tiny") == folder and is_fetched("tiny")
     assert registry.cached == {"tiny"} and len(registry.calls) == 2
+
+
+@pytest.mark.parametrize("content", hostile_contents())
+def test_a_marker_that_is_none_is_as_none(registry, content):
+    folder = cached_folder("tiny")
+    folder.mkdir(parents=True)
+    hostile_contents()[content](folder / MARKER)
+    assert not is_fetched("tiny")
+    if content in ("deep list", "pipe", "folder"):
+        assert fetch("tiny") == folder and is_fetched("tiny") and registry.cached == {"tiny"}
+
+
+def _no_files(record):
+    return record | {"files": {}}
+
+
+def _sizes_of_no_file(record):
+    return record | {"files": record["files"] | {"a\0b": 1, "c" * 5000: 1}}
+
+
+def _sizes_that_are_none(record):
+    return record | {"files": dict.fromkeys(record["files"], "1")}
+
+
+@pytest.mark.parametrize("change", [_no_files, _sizes_of_no_file, _sizes_that_are_none])
+def test_a_marker_changed_is_as_none(registry, change):
+    folder = fetch("tiny")
+    (folder / MARKER).write_text(json.dumps(change(json.loads((folder / MARKER).read_text()))))
+    assert not is_fetched("tiny")
+
+
+@pytest.mark.parametrize("content", ["pipe", "deep list", "folder", "circle"])
+def test_a_lock_that_is_no_file_does_not_hold_up(registry, content):
+    cached_folder("tiny").parent.mkdir(parents=True)
+    hostile_contents()[content](cached_folder("tiny").with_name(".tiny.lock"))
+    if content in ("folder", "circle"):
+        with pytest.raises(FetchError, match="cannot be written"):
+            fetch("tiny")
+    else:
+        assert is_fetched(fetch("tiny").name)
 
 
 def _refused(registry: Registry, words: str) -> str:
@@ -311,7 +355,15 @@ def test_an_interrupted_fetch_leaves_nothing(registry, number):
 
 def test_what_a_killed_fetch_leaves_is_no_model_and_goes_with_the_next(registry, monkeypatch):
     code, _ = _interrupted(registry, signal.SIGKILL)
-    os.kill(int(registry.calls[0].split()[0]), signal.SIGKILL)
+    with open(f"{registry.calls_file}.hangs") as file:  # its pip held this lock, and has ended too
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "pip outlives the process that started it"
+                time.sleep(0.02)
     assert code == -signal.SIGKILL and not is_fetched("tiny") and "tiny" not in registry.cached
     monkeypatch.setenv("FAKE_PIP", "")
     assert is_fetched(fetch("tiny").name) and registry.cached == {"tiny"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config, eos_token_ids, read_config
 from fastdistill.checkpoint.folder import Checkpoint, check_tensors, open_checkpoint, write_checkpoint
-from fastdistill.checkpoint.quantize import quantize_folder, quantize_tensor
+from fastdistill.checkpoint.quantize import quantize_checkpoint, quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "check_tensors",
     "eos_token_ids",
     "open_checkpoint",
-    "quantize_folder",
+    "quantize_checkpoint",
     "quantize_tensor",
     "read_config",
     "write_checkpoint",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,6 +115,23 @@ class Config(Section):
                     raise CheckpointError(f"{source}: {name} is {short(rope[name])}, and {short(value)} in {key}")
         values.pop("rope_scaling", None)
         self._values = values | {"rope_parameters": {"rope_type": "default"} | rope}
+
+    def narrowed(self, defaults: Mapping[str, Any], null_is_a_value: Collection[str] = ()) -> Config:
+        """This config as a class sees it that knows the keys of `defaults` and rope_parameters, and no others.
+
+        An absent key has its default; so has one that is null, unless the class takes null for a value.
+        """
+        config = Config(self.raw, self.source)
+        absent = {
+            name: value for name, value in defaults.items() if name not in self.raw or name not in null_is_a_value
+        }
+        known = {name: value for name, value in self._values.items() if name in defaults or name == "rope_parameters"}
+        config._values = absent | known
+        return config
+
+    def changed(self, changes: Mapping[str, Any]) -> Config:
+        """This config, were the file to say something else."""
+        return Config(dict(self.raw) | dict(changes), self.source)
 
 
 def read_config(path: Path) -> Config:

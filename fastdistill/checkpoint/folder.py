@@ -7,20 +7,19 @@ A quantised tensor X is stored as the arrays X.codes, X.scale and, in q4, X.mini
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastdistill.checkpoint.config import Config, Section, read_config
+from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.files import read_json
+from fastdistill.files import foreign_text, read_json, replace, work_folder
 from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
@@ -38,8 +37,8 @@ _FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
 class Checkpoint:
     """An open folder: config, generation_config (empty without the file), tensors by name.
 
-    The tensors are read-only views of mapped files: nothing is read before it is used, and a file must not be cut short
-    while it is mapped. `close` forgets the tensors; a file is unmapped when the last array that views it is gone.
+    A tensor is read from its file when it is used, and every time: what has become of the file since is a
+    CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.
     """
 
     def __init__(self, folder: Path, config: Config, generation_config: dict[str, Any], tensors: dict[str, Tensor]):
@@ -66,10 +65,12 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     try:
         folder = Path(folder)
     except TypeError:
-        raise ArgumentError(f"folder must be a path, got {folder!r:.60}") from None
+        raise ArgumentError(f"folder must be a path, got {short(folder)}") from None
     try:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
+        if not os.path.lexists(folder / "config.json"):
+            raise CheckpointError(f"{folder / 'config.json'}: there is no such file{what_folder(folder)}")
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
         generation_config = read_json(path) if path.exists() else {}
@@ -84,28 +85,41 @@ class Shaped(Protocol):
 
 
 def check_tensors(
-    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Mapping[str, str]
+    tensors: Mapping[str, Shaped], expected: Mapping[str, tuple[int, ...]], ignored: Collection[str]
 ) -> None:
     """Compare a checkpoint's tensors with those that a model needs.
 
     tensors     by name, each with a shape
     expected    name -> shape
-    ignored     name, or pattern with * and ?, of a tensor that may be there -> why it is not needed
+    ignored     name, or pattern with * and ?, of a tensor that may be there and is not needed
 
-    Raises one CheckpointError that lists every tensor that is missing, unexpected, misshapen or not a number that a
-    model can compute with.
+    Raises one CheckpointError that lists the tensors that are missing, unexpected, misshapen or not a number that a
+    model can compute with; of each kind the first ten, and how many more there are.
     """
-    problems = [f"missing: {name} {_size(shape)}" for name, shape in expected.items() if name not in tensors]
+    problems: dict[str, list[str]] = {}
+    for name, shape in expected.items():
+        if name not in tensors:
+            problems.setdefault("missing", []).append(f"{name} {_size(shape)}")
     for name, tensor in tensors.items():
+        plain = short(name, 200)[1:-1]
         if name not in expected:
             if not any(fnmatchcase(name, pattern) for pattern in ignored):
-                problems.append(f"unexpected: {name} {_size(tensor.shape)}")
+                problems.setdefault("unexpected", []).append(f"{plain} {_size(tensor.shape)}")
         elif tuple(tensor.shape) != tuple(expected[name]):
-            problems.append(f"misshapen: {name} {_size(tensor.shape)}, expected {_size(expected[name])}")
+            problems.setdefault("misshapen", []).append(
+                f"{plain} {_size(tensor.shape)}, expected {_size(expected[name])}"
+            )
         elif isinstance(tensor, Tensor) and tensor.format not in FORMATS:
-            problems.append(f"of another type: {name} {tensor.format}, expected one of {', '.join(FORMATS)}")
+            problems.setdefault("of another type", []).append(
+                f"{plain} {tensor.format}, expected one of {', '.join(FORMATS)}"
+            )
     if problems:
-        raise CheckpointError("the tensors do not agree with the config:\n  " + "\n  ".join(problems))
+        lines = [f"{kind}: {problem}" for kind, found in problems.items() for problem in _cut(found)]
+        raise CheckpointError("the tensors do not agree with the config:\n  " + "\n  ".join(lines))
+
+
+def _cut(lines: list[str], most: int = 10) -> list[str]:
+    return lines[:most] + ([f"{len(lines) - most} more"] if len(lines) > most else [])
 
 
 def write_checkpoint(
@@ -126,12 +140,13 @@ def write_checkpoint(
     """
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not overwrite:
-        raise CheckpointError(f"{folder}: is there already; choose another name or say that it is to be overwritten")
+        raise CheckpointError(f"{folder}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)")
     if folder.exists():
         _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(folder) as made:
+        with work_folder(folder) as work:
+            made = work / "model"
             made.mkdir()
             formats = _write_arrays(made, tensors)
             config = {name: value for name, value in config.items() if name != "quantization_config"}
@@ -140,7 +155,7 @@ def write_checkpoint(
             _write_json(made / "config.json", config)
             for name, data in (files or {}).items():
                 (made / name).write_bytes(data)
-            _replace(folder, made)
+            replace(folder, made, work)
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from error
 
@@ -158,8 +173,15 @@ def _read_arrays(folder: Path) -> dict[str, Stored]:
     if len(paths) != 1:
         raise CheckpointError(
             f"{folder}: has {len(paths)} safetensors files and no {INDEX}; expected model.safetensors, or an index"
+            + ("" if paths else what_folder(folder))
         )
-    return read_safetensors(paths[0])
+    return _read_file(paths[0])
+
+
+def _read_file(path: Path) -> dict[str, Stored]:
+    if text := foreign_text(start_of(path)):
+        raise CheckpointError(f"{path}: is {text}")
+    return read_safetensors(path)
 
 
 def _read_shards(folder: Path) -> dict[str, Stored]:
@@ -176,7 +198,7 @@ def _read_shards(folder: Path) -> dict[str, Stored]:
             raise CheckpointError(f"{path}: {short(name)} must lie in a *.safetensors beside it, found {short(file)}")
     arrays: dict[str, Stored] = {}
     for file in sorted(set(places.values())):
-        for name, stored in read_safetensors(folder / file).items():
+        for name, stored in _read_file(folder / file).items():
             if places.get(name) != file:
                 raise CheckpointError(
                     f"{folder / file}: holds the tensor {short(name)}, which {INDEX} "
@@ -235,11 +257,12 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     formats: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}
     shard: dict[str, Stored] = {}
-    shards = 0
+    shards, total = 0, 0
 
     def flush() -> None:
-        nonlocal shards
+        nonlocal shards, total
         write_safetensors(folder / f"{shards}.safetensors", shard)
+        total += sum(array.nbytes for _, array in shard.values())
         places.update(dict.fromkeys(shard, shards))
         shard.clear()
         shards += 1
@@ -260,16 +283,18 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
     for i, name in enumerate(names):
         (folder / f"{i}.safetensors").rename(folder / name)
-    _write_json(folder / INDEX, {"weight_map": {name: names[i] for name, i in places.items()}})
+    # transformers reads no index without metadata
+    weight_map = {name: names[i] for name, i in sorted(places.items())}
+    _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return formats
 
 
 def _arrays(tensor: Tensor) -> dict[str, Stored]:
     if tensor.format not in ("q8", "q4"):
-        return {tensor.name: Stored(tensor.format.upper(), tensor.data)}
+        return {tensor.name: Stored(tensor.format.upper(), tensor.stored["data"])}
     return {
         f"{tensor.name}.{_FILE_PARTS[part]}": Stored(_FILE_DTYPES[array.dtype.name], array)
-        for part, array in tensor.parts.items()
+        for part, array in tensor.stored.items()
     }
 
 
@@ -281,16 +306,6 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_bytes(data)
 
 
-@contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A name next to a folder, on its file system. Whatever lies there at the end is removed."""
-    path = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _check_replaceable(folder: Path) -> None:
     """Refuse to overwrite a folder that is no checkpoint, or that holds more than one."""
     if not (folder / "config.json").is_file():
@@ -300,18 +315,3 @@ def _check_replaceable(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: holds {path.name}, which is no part of a checkpoint, so it is not overwritten"
             )
-
-
-def _replace(folder: Path, made: Path) -> None:
-    """Rename the folder made to its name; what lies there goes only when the new one is in place."""
-    if not folder.exists():
-        os.rename(made, folder)
-        return
-    with _beside(folder) as old:
-        try:
-            os.rename(folder, old)
-            os.rename(made, folder)
-        except BaseException:
-            if not folder.exists():
-                os.rename(old, folder)
-            raise

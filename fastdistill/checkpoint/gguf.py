@@ -2,8 +2,8 @@
 
 A GGUF file is a header (metadata, then each tensor's name, type, shape and offset) and the tensors' bytes. The header
 is read here and checked against the file's size before any of it is believed: nothing is allocated that the file is
-too short to fill. Tensors are then read one at a time, with plain reads: a file cut short meanwhile is an error, where
-a mapped one would end the process.
+too short to fill, and what a header may hold has a bound. Tensors are then read one at a time; a file cut short
+meanwhile is an error.
 
 Q4_0, Q4_1 and Q8_0 keep their codes and scales, F32, F16 and BF16 their bits. The package `gguf` is needed only for
 the other types, which are dequantised.
@@ -11,7 +11,6 @@ the other types, which are dequantised.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -27,6 +26,8 @@ from fastdistill.checkpoint.folder import check_tensors, write_checkpoint
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.files import RegularFile
+from fastdistill.messages import short
 
 
 def convert_gguf(
@@ -51,14 +52,22 @@ def convert_gguf(
     tokenizer that has no equal here, ArgumentError for an unknown format.
     """
     with GgufFile(source) as file:
+        parts = file.get("split.count", int, 1)
+        if parts > 1:
+            raise UnsupportedError(
+                f"{file.name}: is one of the {parts} parts of a model: join them first, "
+                "`llama-gguf-split --merge FIRST_PART WHOLE`, and convert WHOLE"
+            )
         architecture = file.get("general.architecture", str)
         if architecture != "llama":
-            raise UnsupportedError(f"{file.name}: architecture {architecture!r} cannot be converted; llama can")
+            raise UnsupportedError(f"{file.name}: architecture {short(architecture)} cannot be converted; llama can")
         config = _config(file)
+        _pre_tokenizer(file)  # which says more than what its vocabulary lacks
+        tokens, types, merges = _vocabulary(file)
         files = {
-            "tokenizer.json": _json(_tokenizer(file), indent=None),
+            "tokenizer.json": _json(_tokenizer(file, tokens, types, merges), indent=None),
             "tokenizer_config.json": _json(_tokenizer_config(file)),
-            "generation_config.json": _json(_generation_config(file)),
+            "generation_config.json": _json(_generation_config(file, tokens, types)),
             "NOTICE": _notice(file).encode(),
         }
         tensors = _tensors(file, config, format, progress)
@@ -70,6 +79,11 @@ def convert_gguf(
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+
+# A header of 262,144 tokens and 514,906 merges, the largest one known, takes 20 MB; a string of Python takes some ten
+# times the least that it takes in a file, a tensor's description more.
+_MAX_HEADER, _MAX_STRINGS, _MAX_ENTRIES = 1 << 26, 1 << 21, 1 << 16
+_WINDOW = 1 << 20  # bytes of the header read at a time
 
 F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
 # Type -> (values in a block, bytes of a block).
@@ -94,20 +108,13 @@ class GgufFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(path)
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, GgufTensor] = {}
-        try:
-            self._file: io.BufferedReader = open(path, "rb")  # noqa: SIM115
-        except OSError as error:
-            raise CheckpointError(f"{self.name}: cannot be read: {error.strerror or error}") from error
-        try:
-            self._size = os.fstat(self._file.fileno()).st_size
-            self._position = 0
-            self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
+        self._file = RegularFile(path)
+        self.name = self._file.path
+        self._position, self._window, self._window_start, self._strings = 0, b"", 0, 0
+        self._read_header()
+        self._window = b""
 
     def __enter__(self) -> GgufFile:
         return self
@@ -125,27 +132,29 @@ class GgufFile:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            raise CheckpointError(f"{self.name}: metadata {key} must be {kind.__name__}, got {_short(value)}")
+            raise CheckpointError(f"{self.name}: metadata {key} must be {kind.__name__}, got {short(value)}")
         return value
 
     def read(self, tensor: GgufTensor) -> np.ndarray:
         """The bytes of a tensor, uint8 (..., bytes of a row)."""
-        out = np.empty(tensor.size, np.uint8)
-        self._file.seek(tensor.offset)
-        if self._file.readinto(out.data) != tensor.size:
-            raise CheckpointError(f"{self.name}: ends inside tensor {tensor.name}: the file was cut meanwhile")
-        return out.reshape(*tensor.shape[:-1], -1)
+        return self._file.read(tensor.size, tensor.offset, tensor.name).reshape(*tensor.shape[:-1], -1)
 
     def _take(self, size: int, what: str) -> bytes:
-        if size > self._size - self._position:
+        """The next bytes of the header."""
+        begin, end = self._position, self._position + size
+        if end > self._file.size:
             raise CheckpointError(
-                f"{self.name}: {what} takes {size} bytes at offset {self._position}, but the file has {self._size}"
+                f"{self.name}: {what} takes {size} bytes at offset {begin}, but the file has {self._file.size}"
             )
-        data = self._file.read(size)
-        if len(data) != size:
-            raise CheckpointError(f"{self.name}: ends inside {what}: the file was cut meanwhile")
-        self._position += size
-        return data
+        if end > _MAX_HEADER:
+            raise CheckpointError(
+                f"{self.name}: {what} takes {size} bytes at offset {begin}; a header has at most {_MAX_HEADER}"
+            )
+        if end > self._window_start + len(self._window):
+            length = min(max(size, _WINDOW), self._file.size - begin)
+            self._window, self._window_start = self._file.read(length, begin, what).tobytes(), begin
+        self._position = end
+        return self._window[begin - self._window_start : end - self._window_start]
 
     def _number(self, code: str, what: str) -> Any:
         return struct.unpack("<" + code, self._take(struct.calcsize("<" + code), what))[0]
@@ -165,6 +174,9 @@ class GgufFile:
             raise CheckpointError(f"{self.name}: {what} has the unknown value type {kind}")
         kind, count = self._number("I", what), self._number("Q", what)
         if kind == _STRING:
+            self._strings += count
+            if self._strings > _MAX_STRINGS:
+                raise CheckpointError(f"{self.name}: {what} has {count} strings; all have at most {_MAX_STRINGS}")
             return [self._string(what) for _ in range(count)]
         if kind not in _SCALARS:
             raise CheckpointError(f"{self.name}: {what} is an array of the unknown value type {kind}")
@@ -177,22 +189,26 @@ class GgufFile:
         if (version := self._number("I", "the version")) not in (2, 3):
             raise UnsupportedError(f"{self.name}: GGUF version {version:#x}; 2 and 3 (little-endian) can be read")
         tensors, pairs = self._number("Q", "the tensor count"), self._number("Q", "the metadata count")
+        if tensors > _MAX_ENTRIES or pairs > _MAX_ENTRIES:
+            raise CheckpointError(
+                f"{self.name}: says that it has {tensors} tensors and {pairs} metadata; expected at most {_MAX_ENTRIES}"
+            )
         for _ in range(pairs):
             key = self._string("a metadata key")
             if key in self.metadata:
-                raise CheckpointError(f"{self.name}: metadata {_short(key)} comes twice")
-            kind = self._number("I", f"metadata {_short(key)}")
-            self.metadata[key] = self._value(kind, f"metadata {_short(key)}")
+                raise CheckpointError(f"{self.name}: metadata {short(key)} comes twice")
+            kind = self._number("I", f"metadata {short(key)}")
+            self.metadata[key] = self._value(kind, f"metadata {short(key)}")
         for _ in range(tensors):
             tensor = self._read_tensor()
             if tensor.name in self.tensors:
-                raise CheckpointError(f"{self.name}: tensor {_short(tensor.name)} comes twice")
+                raise CheckpointError(f"{self.name}: tensor {short(tensor.name)} comes twice")
             self.tensors[tensor.name] = tensor
         self._place_tensors()
 
     def _read_tensor(self) -> GgufTensor:
         name = self._string("a tensor name")
-        what = f"tensor {_short(name)}"
+        what = f"tensor {short(name)}"
         rank = self._number("I", what)
         if not 1 <= rank <= 4:
             raise CheckpointError(f"{self.name}: {what} must have 1 to 4 dimensions, got {rank}")
@@ -213,19 +229,13 @@ class GgufFile:
         start = end = -(-self._position // alignment) * alignment
         for tensor in sorted(self.tensors.values(), key=lambda tensor: (tensor.offset, tensor.size)):
             placed = replace(tensor, offset=start + tensor.offset)
-            if tensor.offset % alignment or placed.offset < end or placed.offset + tensor.size > self._size:
+            if tensor.offset % alignment or placed.offset < end or placed.offset + tensor.size > self._file.size:
                 raise CheckpointError(
-                    f"{self.name}: tensor {_short(tensor.name)} has {tensor.size} bytes at offset {placed.offset}; "
-                    f"expected a multiple of {alignment} after {start}, from {end} to {self._size}"
+                    f"{self.name}: tensor {short(tensor.name)} has {tensor.size} bytes at offset {placed.offset}; "
+                    f"expected a multiple of {alignment} after {start}, from {end} to {self._file.size}"
                 )
             end = placed.offset + tensor.size
             self.tensors[tensor.name] = placed
-
-
-def _short(value: object) -> str:
-    """A value of the file in a message: whatever its length, a line."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _gguf() -> Any:
@@ -404,7 +414,7 @@ def _config(file: GgufFile) -> dict[str, Any]:
 
     for key in file.metadata:
         if key.startswith("llama.") and key.removeprefix("llama.") not in _KEYS:
-            refuse(f"metadata {_short(key)}")
+            refuse(f"metadata {short(key)}")
     if file.get("llama.expert_count", int, 0) or file.get("llama.expert_used_count", int, 0):
         refuse("a mixture of experts")
 
@@ -452,7 +462,7 @@ def _config(file: GgufFile) -> dict[str, Any]:
         factor = positive("rope.scaling.factor", positive("rope.scale_linear", 1.0))
         config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
     elif scaling != "none":
-        refuse(f"rope scaling {_short(scaling)}")
+        refuse(f"rope scaling {short(scaling)}")
     if "rope_freqs.weight" in file.tensors:
         if scaling != "none":
             refuse(f"rope_freqs.weight beside rope scaling {scaling}")
@@ -498,10 +508,31 @@ def _special_ids(file: GgufFile) -> dict[str, Any]:
     return {name: index for name, key in ids.items() if (index := _token_id(file, key)) is not None}
 
 
-def _generation_config(file: GgufFile) -> dict[str, Any]:
-    """The special tokens; what ends a turn ends a text too."""
-    ends = [index for key in ("eos", "eot") if (index := _token_id(file, key)) is not None]
-    return _special_ids(file) | ({"eos_token_id": sorted(set(ends))} if ends else {})
+# What llama.cpp takes as the end of a text: by metadata, and where a control token has one of these names.
+_ENDS_BY_KEY = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+_ENDS_BY_NAME = {
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+    "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>",
+    "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>",
+    # the next file of a text of code, and its padding
+    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
+    "<reponame>", "<|file_sep|>",
+}  # fmt: skip
+# Beside all of those on the right, the one on the left ends a part of a message, or nothing.
+_NO_ENDS = [
+    ("<|end|>", {"<|return|>", "<|call|>"}),
+    ("<|end|>", {"<|calls|>", "<|flush|>"}),
+    ("</s>", {"<|tool_response>"}),
+]
+
+
+def _generation_config(file: GgufFile, tokens: list[str], types: list[int]) -> dict[str, Any]:
+    """The special tokens; what ends a turn, a message or a file ends a text too."""
+    named = {token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL and token in _ENDS_BY_NAME}
+    named -= {name for name, beside in _NO_ENDS if beside <= named}
+    ends = {index for index, token in enumerate(tokens) if token in named}
+    ends |= {index for key in _ENDS_BY_KEY if (index := _token_id(file, key)) is not None}
+    return _special_ids(file) | ({"eos_token_id": sorted(ends)} if ends else {})
 
 
 def _notice(file: GgufFile) -> str:
@@ -510,7 +541,7 @@ def _notice(file: GgufFile) -> str:
     for key in ("name", "organization", "author", "url", "source.url", "license", "license.name", "license.link"):
         value = file.metadata.get("general." + key)
         if isinstance(value, str):
-            lines.append(f"    {key}: {value}")
+            lines.append(f"    {key}: {value[:1000]}")
     return "\n".join(lines) + "\n"
 
 
@@ -544,18 +575,36 @@ _PRE_TOKENIZERS = {
     "llama-bpe": _split(r"\p{N}{1,3}"),
     "qwen2": _split(r"\p{N}"),
 }
+# Other names that llama.cpp gives to the same: splitting, adding of bos, taking of whole words.
+_ALIASES = {
+    "gpt-2": ("phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0", "mellum", "modern-bert",
+              "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling"),
+    "smollm": ("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"),
+    "llama-bpe": ("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
+    "qwen2": ("deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan"),
+}  # fmt: skip
+_SAME = {name: same for same, names in _ALIASES.items() for name in (same, *names)}
 
 
-def _tokenizer(file: GgufFile) -> dict[str, Any]:
-    """tokenizer.json: the byte-level BPE that the file's tokens, merges and pre-tokenizer describe."""
-    model = file.get("tokenizer.ggml.model", str)
+def _pre_tokenizer(file: GgufFile) -> str:
+    """Which of _PRE_TOKENIZERS the file's tokenizer has."""
+    model, name = file.get("tokenizer.ggml.model", str), file.get("tokenizer.ggml.pre", str, "default")
     if model != "gpt2":
-        raise UnsupportedError(f"{file.name}: tokenizer {_short(model)} cannot be converted; gpt2 (byte-level BPE) can")
-    pre = file.get("tokenizer.ggml.pre", str, "default")
-    if pre not in _PRE_TOKENIZERS:
-        known = ", ".join(_PRE_TOKENIZERS)
-        raise UnsupportedError(f"{file.name}: pre-tokenizer {_short(pre)} cannot be converted; {known} can")
-    tokens, types, merges = _vocabulary(file)
+        raise UnsupportedError(f"{file.name}: tokenizer {short(model)} cannot be converted; gpt2 (byte-level BPE) can")
+    if name not in _SAME:
+        known = ", ".join(sorted(_SAME))
+        raise UnsupportedError(f"{file.name}: pre-tokenizer {short(name)} cannot be converted; {known} can")
+    return _SAME[name]
+
+
+def _tokenizer(file: GgufFile, tokens: list[str], types: list[int], merges: list[tuple[str, str]]) -> dict[str, Any]:
+    """tokenizer.json: the byte-level BPE that the file's tokens, merges and pre-tokenizer describe.
+
+    Qwen2's own tokenizer puts text into NFC before all else, which its GGUF files do not say: so does this one, and a
+    model has the same tokens whichever kind of file it came in. The other names of its splitting stand for tokenizers
+    of several models: as in llama.cpp, nothing is normalised for them.
+    """
+    pre, nfc = _pre_tokenizer(file), file.metadata["tokenizer.ggml.pre"] == "qwen2"
     added = [
         {
             "id": index,
@@ -574,7 +623,7 @@ def _tokenizer(file: GgufFile) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
+        "normalizer": {"type": "NFC"} if nfc else None,
         "pre_tokenizer": _PRE_TOKENIZERS[pre],
         "post_processor": _post_processor(file, tokens),
         "decoder": _byte_level(use_regex=True),
@@ -596,16 +645,16 @@ def _tokenizer(file: GgufFile) -> dict[str, Any]:
 def _vocabulary(file: GgufFile) -> tuple[list[str], list[int], list[tuple[str, str]]]:
     """Tokens, their types, and the merges, each checked against the others."""
 
-    def listed(key: str) -> list[Any]:
+    def listed(key: str, kind: type, items: str) -> Any:
         value = file.metadata.get("tokenizer.ggml." + key)
-        if not isinstance(value, list | np.ndarray):
-            raise CheckpointError(f"{file.name}: metadata tokenizer.ggml.{key} must be an array, got {_short(value)}")
-        return list(value)
+        if not isinstance(value, kind) or (isinstance(value, np.ndarray) and value.dtype.kind not in "iu"):
+            raise CheckpointError(
+                f"{file.name}: metadata tokenizer.ggml.{key} must be an array of {items}, got {short(value)}"
+            )
+        return value
 
-    tokens, types, merges = listed("tokens"), listed("token_type"), listed("merges")
-    if not all(isinstance(text, str) for text in tokens + merges):
-        raise CheckpointError(f"{file.name}: tokenizer.ggml.tokens and .merges must hold strings")
-    rows = file.tensors["token_embd.weight"].shape[0]
+    tokens, merges = listed("tokens", list, "strings"), listed("merges", list, "strings")
+    types, rows = listed("token_type", np.ndarray, "integers"), file.tensors["token_embd.weight"].shape[0]
     if not len(tokens) == len(types) == rows:
         raise CheckpointError(
             f"{file.name}: {len(tokens)} tokens and {len(types)} token types for an embedding of {rows} rows"
@@ -617,14 +666,14 @@ def _vocabulary(file: GgufFile) -> tuple[list[str], list[int], list[tuple[str, s
     for merge in merges:
         left, _, right = merge.partition(" ")
         if not {left, right, left + right} <= vocabulary:
-            raise CheckpointError(f"{file.name}: merge {_short(merge)} must be two tokens that make a third")
+            raise CheckpointError(f"{file.name}: merge {short(merge)} must be two tokens that make a third")
         pairs.append((left, right))
-    return tokens, types, pairs
+    return tokens, types.tolist(), pairs
 
 
 def _adds(file: GgufFile, key: str) -> bool:
     """Whether texts begin with bos, end with eos. Llama 3's files may leave the former out, and mean yes."""
-    default = key == "bos" and file.metadata.get("tokenizer.ggml.pre") == "llama-bpe"
+    default = key == "bos" and _pre_tokenizer(file) == "llama-bpe"
     return file.get(f"tokenizer.ggml.add_{key}_token", bool, default)
 
 

@@ -1,4 +1,4 @@
-"""Tensors and folders from one format to another."""
+"""Tensors and checkpoints from one format to another."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from types import EllipsisType
 
 import numpy as np
 
-from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, open_checkpoint, write_checkpoint
+from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import read_file
+from fastdistill.messages import short
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
@@ -27,7 +28,7 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     and for q8 or q4 of what is not a matrix.
     """
     if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
     if format in ("q8", "q4") and len(tensor.shape) != 2:
         raise ArgumentError(f"{tensor.name}: {format} is for matrices, got the shape {tensor.shape}")
     if tensor.format == format:
@@ -44,32 +45,30 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
             raise CheckpointError(f"{tensor.name}: holds {np.abs(values).max():g}, more than {format} can")
         for part, array in piece.parts.items():
             parts[part][rows] = array
-        tensor.release()  # each row is read once
     return Tensor(tensor.name, format, tensor.shape, **parts)
 
 
-def quantize_folder(
-    source: str | os.PathLike[str],
+def quantize_checkpoint(
+    checkpoint: Checkpoint,
     destination: str | os.PathLike[str],
     format: str,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the model of a folder with its matrices (embedding, linears, head) in another format.
+    """Write an open folder with its matrices (embedding, linears, head) in another format.
 
     Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
     the source where it is to be overwritten.
 
     progress    called with (bytes done, bytes in all) of the source after each tensor
 
-    Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
-    format, UnsupportedError for a source quantised by another method.
+    Raises CheckpointError for values that the format cannot hold and a destination that is there, ArgumentError for an
+    unknown format.  Whether a model can be made of the folder is not looked at: see `fastdistill.models.quantize_folder`.
     """
     if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    with open_checkpoint(source) as checkpoint:
-        tensors = _converted(checkpoint, format, progress)
-        write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
+    tensors = _converted(checkpoint, format, progress)
+    write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 
 
 def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
-from dataclasses import dataclass
 from types import EllipsisType
 
 import numpy as np
 
+from fastdistill.checkpoint.safetensors_file import StoredArray
 from fastdistill.errors import CheckpointError
 from fastdistill.reference.quantize_weights import BLOCK, dequantize_q4, dequantize_q8
 
@@ -15,44 +14,56 @@ from fastdistill.reference.quantize_weights import BLOCK, dequantize_q4, dequant
 FORMATS = ("f32", "f16", "bf16", "q8", "q4")
 
 
-@dataclass(frozen=True, eq=False)
 class Tensor:
-    """A weight: f32, f16, bf16, q8 or q4 as in `layout`.
+    """A weight: f32, f16, bf16, q8 or q4 as in `layout`; immutable.
 
     shape is the logical one, (out, in) for linears, whatever the format. A tensor that a folder holds but no model
     computes with keeps its safetensors type as its format ("i64", "bool", "f8_e4m3", ...).
+
+    Its arrays lie in memory, or in a file: then they are read anew whenever they are asked for, and that is what raises
+    CheckpointError where the file has been cut short. Whoever needs one twice keeps it.
     """
 
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    data: np.ndarray
-    scale: np.ndarray | None = None
-    minimum: np.ndarray | None = None
+    def __init__(
+        self,
+        name: str,
+        format: str,
+        shape: tuple[int, ...],
+        data: np.ndarray | StoredArray,
+        scale: np.ndarray | StoredArray | None = None,
+        minimum: np.ndarray | StoredArray | None = None,
+    ) -> None:
+        self.name, self.format, self.shape = name, format, shape
+        parts = {"data": data, "scale": scale, "minimum": minimum}
+        self.stored = {name: part for name, part in parts.items() if part is not None}
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, {self.format!r}, {self.shape})"
 
     @property
     def parts(self) -> dict[str, np.ndarray]:
         """The arrays that the format has, by field."""
-        parts = {"data": self.data, "scale": self.scale, "minimum": self.minimum}
-        return {name: part for name, part in parts.items() if part is not None}
+        return {name: np.asarray(part) for name, part in self.stored.items()}
+
+    @property
+    def data(self) -> np.ndarray:
+        return np.asarray(self.stored["data"])
+
+    @property
+    def scale(self) -> np.ndarray | None:
+        return np.asarray(self.stored["scale"]) if "scale" in self.stored else None
+
+    @property
+    def minimum(self) -> np.ndarray | None:
+        return np.asarray(self.stored["minimum"]) if "minimum" in self.stored else None
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts.values())
-
-    def release(self) -> None:
-        """Let the pages of a mapped file go that reading has brought into memory; reading on brings them back."""
-        for part in self.parts.values():
-            base = part.base
-            while isinstance(base, np.ndarray):
-                base = base.base
-            mapped = base.obj if isinstance(base, memoryview) else base
-            if isinstance(mapped, mmap.mmap) and memoryview(mapped).readonly:  # what was written might be lost
-                mapped.madvise(mmap.MADV_DONTNEED)
+        return sum(part.nbytes for part in self.stored.values())
 
     def rows(self, index: np.ndarray | slice | EllipsisType) -> Tensor:
-        """The tensor of some rows (of everything, where the index is `...`), in the same format."""
-        parts = {name: part[index] for name, part in self.parts.items()}
+        """The tensor of some rows (of everything, where the index is `...`), in the same format, in memory."""
+        parts = {name: part[index] for name, part in self.stored.items()}
         return Tensor(self.name, self.format, (*parts["data"].shape[:1], *self.shape[1:]), **parts)
 
     def to_float32(self) -> np.ndarray:
@@ -60,18 +71,18 @@ class Tensor:
 
         Raises CheckpointError for a type that is not in FORMATS.
         """
+        if self.format not in FORMATS:
+            raise CheckpointError(f"{self.name}: has the type {self.format}; weights are {', '.join(FORMATS)}")
         parts = self.parts
-        if self.format in ("f32", "f16"):
-            return self.data.astype(np.float32)
+        if self.format == "q8":
+            return dequantize_q8(parts["data"], parts["scale"], self.shape[1])
+        if self.format == "q4":
+            return dequantize_q4(parts["data"], parts["scale"], parts["minimum"], self.shape[1])
         if self.format == "bf16":
-            bits = self.data.astype(np.uint32)
+            bits = parts["data"].astype(np.uint32)
             bits <<= 16
             return bits.view(np.float32)
-        if self.format == "q8":
-            return dequantize_q8(self.data, parts["scale"], self.shape[1])
-        if self.format == "q4":
-            return dequantize_q4(self.data, parts["scale"], parts["minimum"], self.shape[1])
-        raise CheckpointError(f"{self.name}: has the type {self.format}; weights are {', '.join(FORMATS)}")
+        return parts["data"].astype(np.float32)
 
 
 def layout(format: str, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -63,7 +63,7 @@ def run_fetch(arguments: argparse.Namespace) -> None:
 
 
 def run_quantize(arguments: argparse.Namespace) -> None:
-    from fastdistill.checkpoint import quantize_folder
+    from fastdistill.models import quantize_folder
 
     source = find_folder(arguments.source)
     before = folder_bytes(source)

@@ -24,7 +24,7 @@ _INFO = """\
 "weights are multiplied by" names what runs each format: a level, its instruction, outputs x rows of a register tile.
 Of a model only the config and the headers of its files are read.
 """
-_PACKAGES = ("numpy", "cffi", "safetensors", "tokenizers")
+_PACKAGES = ("numpy", "cffi", "tokenizers")
 _MAX_ROWS = 256  # of a session, where nothing else is asked for
 
 
@@ -73,17 +73,17 @@ def machine_facts() -> dict[str, Any]:
 
 def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     """What a model folder holds, and the bytes that it and one session of it take."""
-    from fastdistill.checkpoint import check_tensors, open_checkpoint
-    from fastdistill.kernels.boundary import check_integer, lib
+    from fastdistill.arguments import check_integer
+    from fastdistill.checkpoint import open_checkpoint
+    from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.linear import FORMATS
-    from fastdistill.models import plan_for
+    from fastdistill.models import plan_of
     from fastdistill.runtime.kv_cache import KVCache, whole_tiles
     from fastdistill.runtime.native import NativeExecutor
     from fastdistill.runtime.session import POSITION_LIMIT
 
     with open_checkpoint(folder) as checkpoint:
-        plan = plan_for(checkpoint.config)
-        check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+        plan = plan_of(checkpoint)
         used = {name: checkpoint.tensors[name] for name in plan.weights}
         formats = {name: tensor.format if len(tensor.shape) > 1 else "f32" for name, tensor in used.items()}
         counts: Counter[str] = Counter()

@@ -54,8 +54,9 @@ class ProgressBar:
     """
 
     def __init__(self) -> None:
-        self._what, self._shown, self._bar = "", -1, None
-        self._tqdm = None
+        self._what, self._shown = "", -1
+        self._tqdm: Any = None
+        self._bar: Any = None
         if sys.stderr.isatty():
             try:
                 from tqdm import tqdm

@@ -38,5 +38,5 @@ class Auto:
 
     def start(self, session: Any, request: Request) -> SpeculativeRun:
         priors = getattr(self.drafter, "priors", ())
-        pace = Pace(self.costs or request.costs, priors, request.together, live=self.costs is None)
+        pace = Pace(self.costs or request.costs, priors, live=self.costs is None)
         return SpeculativeRun(Speculative(self.drafter, max_draft=self.max_draft), session, request, pace)

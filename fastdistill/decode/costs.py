@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.files import read_json, replace, work_folder
 from fastdistill.kernels.sample import Sampler
+from fastdistill.messages import short
 from fastdistill.runtime.read import Read
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (32, 512)
 REPETITIONS, FEW = 4, 8
+MOST_ROWS, MOST_SECONDS = 1 << 16, 1e6  # in a table: more is a mistake, and would take its reader's memory
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,12 @@ class Costs:
     def __post_init__(self) -> None:
         table = np.array(self.seconds, np.float64)
         good = len(self.rows) > 0 and self.rows[0] == 1 and list(self.rows) == sorted(set(self.rows))
-        good = good and len(self.contexts) == 2 and 0 <= self.contexts[0] < self.contexts[1]
-        if not good or table.shape != (2, len(self.rows)) or not (np.isfinite(table).all() and (table > 0).all()):
+        good = good and self.rows[-1] <= MOST_ROWS
+        good = good and len(self.contexts) == 2 and 0 <= self.contexts[0] < self.contexts[1] < 1 << 31
+        if not good or table.shape != (2, len(self.rows)) or not ((table > 0) & (table <= MOST_SECONDS)).all():
             raise ArgumentError(
-                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got {self!r:.200}"
+                f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got rows {short(self.rows)}, "
+                f"contexts {short(self.contexts)}, seconds {short(self.seconds)}"
             )
         near, far = np.maximum.accumulate(
             table, axis=1
@@ -68,11 +73,11 @@ class Costs:
     def from_dict(cls, given: Mapping[str, Any]) -> Costs:
         """Raises ArgumentError for anything that `as_dict` has not made."""
         try:
-            near, far = (tuple(map(float, some)) for some in given["seconds"])
-            first, second = map(int, given["contexts"])
-            return cls(tuple(map(int, given["rows"])), (first, second), (near, far))
+            near, far = (tuple(seconds + 0.0 for seconds in some) for some in given["seconds"])
+            first, second = map(index, given["contexts"])
+            return cls(tuple(map(index, given["rows"])), (first, second), (near, far))
         except (KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ArgumentError(f"no costs: {error!r:.200}") from None
+            raise ArgumentError(f"no costs: {short(error)}") from None
 
     def __str__(self) -> str:
         lines = ["rows     " + " ".join(f"{rows:6d}" for rows in self.rows)]
@@ -94,19 +99,22 @@ def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
     """The costs that a file holds, or, where it holds none, measured ones, which it holds from then on if it can."""
     if file is None:
         return measure()
-    with suppress(OSError, ValueError):
-        return Costs.from_dict(json.loads(file.read_text("utf-8")))
+    with suppress(CheckpointError, ArgumentError):
+        return Costs.from_dict(read_json(file))
     costs = measure()
+    if costs == UNKNOWN:
+        return costs
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f".{file.name}.{os.getpid()}")
-        fresh.write_text(json.dumps(costs.as_dict()), "utf-8")
-        fresh.replace(file)  # whole or not at all, whoever reads meanwhile
+        with work_folder(file) as work:
+            fresh = work / "costs"
+            fresh.write_text(json.dumps(costs.as_dict()), "utf-8")
+            replace(file, fresh, work)
     return costs
 
 
 def measure_costs(make_session: Callable[[int, int], Any], most_positions: int = 1 << 20) -> Costs:
-    """Time forwards over a short and a longer context: the least of a few, in turns.
+    """Time forwards over a short and a longer context: the least of a few, in turns.  UNKNOWN where the clock stands still.
 
     make_session    (capacity, max_rows) -> an empty session
     most_positions  that its sessions can have
@@ -131,5 +139,7 @@ def measure_costs(make_session: Callable[[int, int], Any], most_positions: int =
                     session.truncate(context)
                     if repetition:  # the first one warms up
                         found[at] = min(found[at], taken)
+        if not ((found > 0) & (found < np.inf)).all():
+            return UNKNOWN
         seconds.append(tuple(found.tolist()))
     return Costs(tuple(rows), (near, far), (seconds[0], seconds[1]))

@@ -111,7 +111,7 @@ class JacobiRun(SpeculativeRun):
     def __init__(self, settings: Jacobi, session: Any, request: Request) -> None:
         pace = None
         if settings.adaptive:
-            pace = JacobiPace(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
+            pace = JacobiPace(settings.costs or request.costs, PRIORS, live=settings.costs is None)
         ngram = NGRAM if settings.pool is None else settings.pool.ngram
         most = settings.block * settings.max_blocks + settings.recycle * settings.candidates * (ngram - 1)
         super().__init__(Speculative(_Drafter(settings, pace), max_draft=most), session, request, pace)
@@ -241,6 +241,11 @@ class JacobiPace(Pace):
     rests_first = True
 
     _length, _wait, _pause = 0, 0, ASLEEP  # rounds until lengths are weighed again; those rested where none pays
+
+    def shared_by(self, texts: int) -> None:
+        if texts != self._together:
+            self._wait, self._pause = 0, ASLEEP  # weighed anew
+        super().shared_by(texts)
 
     def window(self, context: int, most: int) -> int:
         """How many guesses to draw anew, at most so many: the length with the best rate, if it is within what may be lost."""

@@ -175,22 +175,25 @@ class LookaheadPace(Pace):
     rests_first = True
 
     def __init__(self, settings: Lookahead, request: Request) -> None:
-        super().__init__(settings.costs or request.costs, PRIORS, request.together, live=settings.costs is None)
+        super().__init__(settings.costs or request.costs, PRIORS, live=settings.costs is None)
         self._levels, most = settings.ngram - 1, settings.window
         self._widths = sorted({0, -(-most // 4), -(-most // 2), most})
         # Of each width: tokens and seconds of a round.  Before any was seen: half of what the whole window could give, less of a part.
         self._tokens = [1.0 + self._levels / 2 * (width / max(most, 1)) ** 0.5 for width in self._widths]
         self._spent: list[float] = []
-        self._first = list(self._tokens), list[float]()
+        self._first, self._priced_for = (list(self._tokens), list[float]()), 0  # for so many texts in a forward
         self._arm = self._ran = 0  # the width that is tried, and that of the last round
         self._wait = 0  # rounds until widths are weighed again
 
     def window(self, context: int, most: int) -> int:
         """How many columns to draw, at most so many."""
-        if not self._spent:
+        if self._priced_for != self._together:
             rows = [(width + bool(width)) * self._levels for width in self._widths]  # with one n-gram to check
-            self._spent = self.seconds(np.array(rows), context)
-            self._first = self._first[0], list(self._spent)
+            before, now = self._first[1], self.seconds(np.array(rows), context)
+            self._spent = [
+                spent * new / old for spent, new, old in zip(self._spent or now, now, before or now, strict=True)
+            ]
+            self._first, self._priced_for, self._wait = (self._first[0], now), self._together, 0
         if self._wait == 0:
             rates = [tokens / spent for tokens, spent in zip(self._tokens, self._spent, strict=True)]
             self._arm = rates.index(max(rates))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
-from fastdistill.errors import ArgumentError, BusyError, CapacityError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, all_given, attempt
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows
@@ -67,7 +68,8 @@ class Generation:
 
     tokens         every token emitted, the end-of-text or the one that completes a stop string included
     text           without special tokens and without the stop string
-    finish_reason  "stop" (end of text or a stop string), "length" (max_tokens) or "capacity"
+    finish_reason  "stop" (end of text or a stop string), "length" (max_tokens), "capacity", or "error"
+    error          what ended the text, where it failed: one of several texts, which fail alone
     logprobs       one entry a token, where asked for
     rounds         of a decoder that guesses: what became of its guesses, forward by forward
     trace          of unmasking, where asked for: which positions each forward filled
@@ -76,6 +78,7 @@ class Generation:
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     finish_reason: str = ""
+    error: Exception | None = None
     stats: Statistics = field(default_factory=Statistics)
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
@@ -105,6 +108,34 @@ class Text:
     @property
     def finished(self) -> bool:
         return bool(self.result.finish_reason)
+
+    def ask(self, together: int) -> Mapping[str, Any]:
+        """What to run next, in a forward that so many texts share."""
+        if self.session.writer is not self:
+            raise BusyError("another text has been started in this session; the first one cannot go on")
+        if hasattr(self.run, "together"):
+            self.run.together = together
+        return self.run.forward()
+
+    def answer(self, rows: Rows | Exception, seconds: float) -> str:
+        """Account for one forward, or for what went wrong in it; the text that has become certain."""
+        piece = rows if isinstance(rows, Exception) else attempt(self.take, rows, seconds)
+        return self.fail(piece) if isinstance(piece, Exception) else piece
+
+    def fail(self, error: Exception) -> str:
+        """End with an error: what is certain stays, in the session too; the last of the text."""
+        self.result.finish_reason, self.result.error = "error", error
+        piece = "" if self.stream is None else attempt(self.stream.finish)
+        if self.session.writer is self:
+            attempt(self._keep_what_is_sure)
+        if isinstance(piece, Exception):
+            return ""
+        self.result.text += piece
+        return piece
+
+    def _keep_what_is_sure(self) -> None:
+        text = np.concatenate([self.request.prompt, np.array(self.result.tokens, np.int32)])
+        self.session.truncate(self.session.common_prefix(text))
 
     def take(self, rows: Rows, seconds: float) -> str:
         """Account for one forward; the text that has become certain."""
@@ -143,7 +174,10 @@ class Text:
             stats.recycled += round.recycled
         if result.finish_reason:
             self._end()
-            piece += "" if self.stream is None else self.stream.finish()
+            if self.stream is not None:
+                piece += self.stream.finish()
+                if self.stream.stopped:  # by what only the end has made certain
+                    result.finish_reason = "stop"
         result.text += piece
         return piece
 
@@ -164,23 +198,55 @@ class Text:
 
 
 def write(texts: Sequence[Text]) -> Iterator[tuple[int, str]]:
-    """Run the texts to their ends, all in the same passes; yields (number, piece of text) as pieces become certain."""
+    """Run the texts to their ends, all in the same passes; yields (number, piece of text) as pieces become certain.
+
+    A text that fails ends with its error (`Generation.error`), and the others go on as if it had ended: bit for bit the same.
+    """
     active = [number for number, text in enumerate(texts) if not text.finished]
     while active:
         started = time.perf_counter()
-        if any(texts[number].session.writer is not texts[number] for number in active):
-            raise BusyError("another text has been started in this session; the first one cannot go on")
-        requests = [(texts[number].session, texts[number].run.forward()) for number in active]
-        if all(isinstance(session, Session) for session, _ in requests):
-            results = forward_many(requests)
-        else:
-            results = [session.forward(**arguments) for session, arguments in requests]
+        asked = [attempt(texts[number].ask, len(active)) for number in active]
+        results = _forwards([texts[number].session for number in active], asked)
         seconds = time.perf_counter() - started
-        for number, rows in zip(active, results, strict=True):
-            piece = texts[number].take(rows, seconds)
+        for number, result in zip(active, results, strict=True):
+            piece = texts[number].answer(result, seconds)
             if piece:
                 yield number, piece
         active = [number for number in active if not texts[number].finished]
+
+
+def _forwards(sessions: Sequence[Any], asked: Sequence[Mapping[str, Any] | Exception]) -> list[Rows | Exception]:
+    """What each session gives, or the error that it ends in; an error in the place of arguments stays what it is."""
+    requests = [
+        (session, what) for session, what in zip(sessions, asked, strict=True) if not isinstance(what, Exception)
+    ]
+    if all(isinstance(session, Session) for session in sessions):
+        given = iter(forward_many(requests, return_errors=True))
+    else:
+        given = iter([attempt(_forward, *request) for request in requests])
+    return [what if isinstance(what, Exception) else next(given) for what in asked]
+
+
+def _forward(session: Any, arguments: Mapping[str, Any]) -> Rows:
+    return session.forward(**arguments)
+
+
+def written(begin: Sequence[Callable[[], Text]], together: int) -> list[Generation]:
+    """Texts in the same passes, so many at a time, each begun when its turn comes; an empty result for one that cannot begin."""
+    results: list[Generation] = []
+    for start in range(0, len(begin), together):
+        texts = [attempt(one) for one in begin[start : start + together]]
+        for _ in write([text for text in texts if isinstance(text, Text)]):
+            pass
+        results += [
+            text.result if isinstance(text, Text) else Generation(finish_reason="error", error=text) for text in texts
+        ]
+    return results
+
+
+def unless_failed(results: list[Generation]) -> list[Generation]:
+    """The results of texts that have not failed; raises as `all_given`."""
+    return all_given(results, {n: result.error for n, result in enumerate(results) if result.error is not None})
 
 
 def prepare_session(session: Any, prompt: np.ndarray) -> int:
@@ -193,6 +259,7 @@ def prepare_session(session: Any, prompt: np.ndarray) -> int:
     if len(prompt) > session.capacity:
         raise CapacityError(
             f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}"
+            + getattr(session, "limit", "")  # a session of another model's may not say
         )
     common = min(session.common_prefix(prompt), len(prompt) - 1)
     session.truncate(common)
@@ -223,10 +290,7 @@ def generate(
     )
     if decoder is None:
         decoder = Autoregressive() if getattr(session, "causal", True) else Unmask()
-    text = Text(session, request, decoder, None)
-    for _ in write([text]):
-        pass
-    return text.result
+    return unless_failed(written([partial(Text, session, request, decoder, None)], 1))[0]
 
 
 def _log_probs(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from statistics import median
 
 import numpy as np
@@ -28,7 +29,6 @@ class Pace:
 
     costs     of forwards
     priors    of each kind of guesses: see `Drafter`
-    together  texts that share forwards
     live      costs are corrected by what rounds take: guessing costs more than its rows, and the machine may have been busier, or less,
               when costs were measured
     invested  leading guesses of the next draft that are checked whatever they are worth in that round
@@ -40,10 +40,9 @@ class Pace:
     rests_first = False
     invested = 0
 
-    def __init__(
-        self, costs: Costs, priors: Sequence[tuple[float, float]] = (), together: int = 1, live: bool = False
-    ) -> None:
-        self._costs, self._together, self._live = costs, together, live
+    def __init__(self, costs: Costs, priors: Sequence[tuple[float, float]] = (), live: bool = False) -> None:
+        self._costs, self._live = costs, live
+        self._together = 1  # texts that share the next forward
         self._plain_took = deque[float](maxlen=SAMPLES)  # in what the costs say
         self._guessing_took = deque[tuple[float, float]](maxlen=SAMPLES)  # seconds, and what the costs say
         self._extra = self._extra_then = (
@@ -59,6 +58,12 @@ class Pace:
         self._plain_seconds: dict[int, float] = {}
         self._kinds: list[int] = []  # of the guesses that were chosen last
         self._seconds = [0.0]  # of a forward with 0, 1, ... of them
+
+    def shared_by(self, texts: int) -> None:
+        """So many texts share the next forward, and its cost: what is known of that is of another number of them now."""
+        if texts != self._together:
+            self._together, self._plain_seconds = texts, {}
+            self._resting = min(self._resting, ENOUGH)  # among others it did not pay
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
         """The guesses with the most expected tokens a second, if their rows' cost is within what may be lost."""
@@ -142,7 +147,7 @@ class Pace:
 
     def timed(self, guesses: int, seconds: float) -> None:
         """What the last round took, with so many guesses."""
-        if not self._live or seconds <= 0:
+        if not (self._live and 0 < seconds < inf):  # a clock that stands still says nothing
             return
         seconds /= self._together
         if guesses:

@@ -26,7 +26,6 @@ class Request:
     max_tokens: int = 1 << 30
     end_tokens: frozenset[int] = frozenset()
     logprobs: int = 0  # give the log probability of each token, and of so many likeliest ones
-    together: int = 1  # texts that are written in the same passes
     measured_costs: Callable[[], Costs] | None = (
         None  # of forwards of this session's model; they may have to be measured first
     )
@@ -73,7 +72,8 @@ class Run(Protocol):
     """One text being written.  The loop asks for a forward, runs it, and hands the rows back.
 
     A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.  One that has `seconds` is told there, before
-    `take`, what `forward` and the forward itself took, of all texts that shared it.  One that fills places in any order has
+    `take`, what `forward` and the forward itself took, of all texts that shared it; one that has `together`, before `forward`, how many
+    texts share it.  One that fills places in any order has
     `needs_place` (a token takes a place before it is certain), `decoding` (the next forward is not just the prompt's), `committed`
     (positions filled) and `trace`.
     """

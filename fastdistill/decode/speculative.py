@@ -80,6 +80,9 @@ class Chooser(Protocol):
     def timed(self, guesses: int, seconds: float) -> None:
         """What a round with so many guesses took."""
 
+    def shared_by(self, texts: int) -> None:
+        """How many texts share the next forward."""
+
     def rests(self, context: int) -> bool:
         """Whether the next round is one of plain decoding, whatever could be guessed."""
 
@@ -88,6 +91,7 @@ class SpeculativeRun:
     """Reads the prompt as plain decoding does, then round after round."""
 
     seconds = 0.0
+    together = 1
 
     def __init__(self, settings: Speculative, session: Any, request: Request, chooser: Chooser | None = None) -> None:
         self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
@@ -110,6 +114,8 @@ class SpeculativeRun:
         if not self._emitted:
             return self._prompt.forward()
         self._base = self._session.length
+        if self._chooser is not None:
+            self._chooser.shared_by(self.together)
         self._resting = self._chooser is not None and self._chooser.rests(self._base)
         self._draft = draft = NO_GUESSES if self._resting else self._propose()
         if self._guesses_nothing:

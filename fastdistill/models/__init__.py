@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from fastdistill.checkpoint.config import Config
-from fastdistill.errors import UnsupportedError
-from fastdistill.models import dream, llada, llama
+from fastdistill.models.agreement import plan_of
+from fastdistill.models.families import plan_for
 from fastdistill.models.plan import Plan
+from fastdistill.models.quantize_folder import quantize_folder
 
-FAMILIES = (llama, llada, dream)
-
-
-def plan_for(config: Config) -> Plan:
-    """The plan of the model that a config describes.
-
-    raises  UnsupportedError for an unknown model_type, CheckpointError for a config that cannot be
-    """
-    model_type = config.string("model_type")
-    for family in FAMILIES:
-        if model_type in family.MODEL_TYPES:
-            return family.plan(config)
-    known = sorted(name for family in FAMILIES for name in family.MODEL_TYPES)
-    raise UnsupportedError(f"model_type {model_type!r} is not supported; known: {', '.join(known)}")
-
-
-__all__ = ["Plan", "plan_for"]
+__all__ = ["Plan", "plan_for", "plan_of", "quantize_folder"]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fastdistill.models.plan import Op, Plan, Weight
+from fastdistill.models.plan import Ignored, Op, Plan, Weight
 
 
 class Builder:
@@ -73,7 +73,7 @@ class Builder:
         """Let sessions expose x as `name`."""
         self._taps[name] = x
 
-    def plan(self, leaving: int, hidden: int, ignored: Mapping[str, str], **facts) -> Plan:
+    def plan(self, leaving: int, hidden: int, ignored: Mapping[str, Ignored], **facts) -> Plan:
         """The finished plan: `leaving` leaves the last layer, `hidden` is what the head reads."""
         return Plan(
             ops=tuple(self._ops),

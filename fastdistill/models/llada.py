@@ -8,6 +8,7 @@ import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
+from fastdistill.messages import short
 from fastdistill.models.plan import Plan
 from fastdistill.models.pre_norm_decoder import Names, mask_token, pre_norm_decoder
 from fastdistill.models.rope import inverse_frequencies
@@ -29,17 +30,17 @@ NAMES = Names(
     head="model.transformer.ff_out",
 )
 
-# Of what the config class lets one choose: key -> what LLaDA is made of, and what an absent key means.
-CHOICES: dict[str, tuple[str | bool, str | bool]] = {
-    "block_type": ("llama", "sequential"),
-    "activation_type": ("silu", "swiglu"),
-    "layer_norm_type": ("rms", "default"),
-    "layer_norm_with_affine": (True, True),
-    "attention_layer_norm": (False, False),
-    "rope": (True, False),
-    "alibi": (False, False),
-    "input_emb_norm": (False, False),
-    "scale_logits": (False, False),
+# Of what the config class lets one choose: what LLaDA is made of.
+CHOICES: dict[str, str | bool] = {
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "attention_layer_norm": False,
+    "rope": True,
+    "alibi": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
 }
 
 
@@ -64,10 +65,11 @@ class LladaConfig:
     @classmethod
     def from_config(cls, config: Config) -> LladaConfig:
         """Read and check; raises CheckpointError or UnsupportedError naming the key."""
-        for key, (supported, absent) in CHOICES.items():
+        for key, supported in CHOICES.items():
             read = config.boolean if type(supported) is bool else config.string
-            _check(key, read(key, default=absent), supported)
-        include_bias = config.boolean("include_bias", default=False)
+            _check(key, read(key), supported)
+        _check("rope_type", config.section("rope_parameters").string("rope_type"), "default")  # its code scales none
+        include_bias = config.boolean("include_bias")
         _check("bias_for_layer_norm", config.boolean("bias_for_layer_norm", default=include_bias), False)
         width = config.integer("d_model", minimum=1, maximum=1 << 16)
         heads = config.integer("n_heads", minimum=1, maximum=1 << 10)
@@ -79,7 +81,7 @@ class LladaConfig:
             config.refuse("n_kv_heads", kv_heads, f"a divisor of n_heads = {heads}")
         if shared and kv_heads > 1:
             config.refuse("n_kv_heads", kv_heads, "1 with multi_query_attention")
-        ratio = config.integer("mlp_ratio", minimum=1, maximum=1 << 10, default=4)
+        ratio = config.integer("mlp_ratio", minimum=1, maximum=1 << 10)
         vocab_size = config.integer("vocab_size", minimum=1, maximum=1 << 22)
         embedding_size = config.integer("embedding_size", minimum=vocab_size, maximum=1 << 22, default=vocab_size)
         return cls(
@@ -89,12 +91,12 @@ class LladaConfig:
             n_layers=config.integer("n_layers", minimum=1, maximum=1 << 10),
             mlp_hidden_size=config.integer("mlp_hidden_size", minimum=1, maximum=1 << 18, default=ratio * width),
             embedding_size=embedding_size,
-            max_sequence_length=config.integer("max_sequence_length", minimum=1, maximum=1 << 20, default=1024),
-            rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0, default=1e-5),
-            weight_tying=config.boolean("weight_tying", default=True),
+            max_sequence_length=config.integer("max_sequence_length", minimum=1, maximum=1 << 20),
+            rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0),
+            weight_tying=config.boolean("weight_tying"),
             include_bias=include_bias,
-            include_qkv_bias=config.boolean("include_qkv_bias", default=False),
-            mask_token_id=mask_token(config, embedding_size, default=126336),
+            include_qkv_bias=config.boolean("include_qkv_bias"),
+            mask_token_id=mask_token(config, embedding_size),
             rope_frequencies=inverse_frequencies(config, width // heads),
         )
 
@@ -128,4 +130,4 @@ def plan(config: Config) -> Plan:
 
 def _check(key: str, found: str | bool, supported: str | bool) -> None:
     if found != supported:
-        raise UnsupportedError(f"{key} {found!r} is not supported by the llada plan, only {supported!r}")
+        raise UnsupportedError(f"{key} {short(found)} is not supported by the llada plan, only {supported!r}")

@@ -9,12 +9,12 @@ import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
-from fastdistill.models.plan import Plan
+from fastdistill.messages import short
+from fastdistill.models.plan import Ignored, Plan
 from fastdistill.models.pre_norm_decoder import Names, pre_norm_decoder
-from fastdistill.models.rope import inverse_frequencies
+from fastdistill.models.rope import inverse_frequencies, plain_frequencies
 
 MODEL_TYPES = ("llama", "mistral")
-IGNORED = {"model.layers.*.self_attn.rotary_emb.inv_freq": "derived from the config"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class LlamaConfig:
     tie_word_embeddings: bool
     attention_bias: bool
     mlp_bias: bool
+    is_causal: bool
     rope_frequencies: np.ndarray
+    plain_frequencies: np.ndarray  # of rope_theta alone, before any scaling
 
     @classmethod
     def from_config(cls, config: Config) -> LlamaConfig:
@@ -44,22 +46,26 @@ class LlamaConfig:
         kv_heads = config.integer("num_key_value_heads", minimum=1, maximum=heads, default=heads)
         if heads % kv_heads:
             config.refuse("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads = {heads}")
-        if hidden % heads and config.raw.get("head_dim") is None:
-            config.refuse(
-                "hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it"
-            )
-        head_dim = config.integer("head_dim", minimum=2, maximum=512, default=hidden // heads)
+        head_dim = config.integer("head_dim", minimum=2, maximum=512, default=None)
+        if head_dim is None:
+            if hidden % heads:
+                config.refuse(
+                    "hidden_size", hidden, f"a multiple of num_attention_heads = {heads}, or a head_dim beside it"
+                )
+            head_dim = hidden // heads
         if head_dim % 2:
             config.refuse("head_dim", head_dim, "an even number")
-        activation = config.string("hidden_act", default="silu")
+        activation = config.string("hidden_act")
         if activation not in ("silu", "swish"):
-            raise UnsupportedError(f"hidden_act {activation!r} is not supported by the llama plan, only silu")
-        positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20, default=2048)
+            raise UnsupportedError(f"hidden_act {short(activation)} is not supported by the llama plan, only silu")
+        positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20)
         positions_end = "max_position_embeddings"
-        if config.raw.get("sliding_window") is not None and config.boolean("use_sliding_window", default=True):
-            window = config.integer("sliding_window", minimum=1, maximum=1 << 30)
-            if window < positions:  # within the window, sliding attention is plain attention
-                positions, positions_end = window, "sliding_window"
+        window = config.integer("sliding_window", minimum=1, maximum=1 << 30, default=None)
+        used = config.boolean("use_sliding_window", default=True)
+        if used and window is not None and window < positions:
+            # Within the window, sliding attention is plain attention.
+            positions_end = f"sliding_window; of its {positions} positions, those beyond the window are not supported"
+            positions = window
         return cls(
             vocab_size=config.integer("vocab_size", minimum=1, maximum=1 << 22),
             hidden_size=hidden,
@@ -68,17 +74,22 @@ class LlamaConfig:
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
             head_dim=head_dim,
-            rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0, default=1e-6),
+            rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0),
             max_position_embeddings=positions,
             positions_end=positions_end,
-            tie_word_embeddings=config.boolean("tie_word_embeddings", default=False),
+            tie_word_embeddings=config.boolean("tie_word_embeddings"),
             attention_bias=config.boolean("attention_bias", default=False),
             mlp_bias=config.boolean("mlp_bias", default=False),
+            is_causal=config.boolean("is_causal"),
             rope_frequencies=inverse_frequencies(config, head_dim),
+            plain_frequencies=plain_frequencies(config, head_dim),
         )
 
     def decoder(self, **rest: Any) -> Plan:
         """The plan of these sizes; `rest` as in `pre_norm_decoder`: biases, and the facts that this config does not say."""
+        # Files of transformers before 4.31 hold the frequencies, those of a scaled kind as they are before scaling.
+        given = (self.rope_frequencies, self.plain_frequencies)
+        stored = Ignored("config.json gives the rotary frequencies", given, {})
         return pre_norm_decoder(
             Names(),
             vocab_size=self.vocab_size,
@@ -91,7 +102,8 @@ class LlamaConfig:
             epsilon=self.rms_norm_eps,
             frequencies=self.rope_frequencies,
             tied=self.tie_word_embeddings,
-            ignored=IGNORED,
+            untie={"tie_word_embeddings": False},
+            ignored={"model.*rotary_emb.inv_freq": stored},
             max_positions=self.max_position_embeddings,
             positions_end=self.positions_end,
             **rest,
@@ -101,6 +113,8 @@ class LlamaConfig:
 def plan(config: Config) -> Plan:
     """The forward pass of one Llama."""
     c = LlamaConfig.from_config(config)
+    if not c.is_causal:
+        raise UnsupportedError("is_causal False is not supported by the llama plan: its rows see what is before them")
     return c.decoder(
         qkv_bias=c.attention_bias, attention_out_bias=c.attention_bias, mlp_bias=c.mlp_bias, architecture="llama"
     )

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 # What an op computes, row by row.  `position`, `slot` and who sees whom belong to the rows, not to the plan.
 OP_KINDS = {
     "embedding": "weights[0][token], or the row of the named input",
@@ -44,6 +46,20 @@ class Weight:
     linear: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Ignored:
+    """A tensor that a checkpoint may hold and the plan does not use, since something else says the same.
+
+    reason   why it is not used: what the config says
+    equals   what it has to equal: a tensor of the plan, by name, or values (shape as stored, any one of them)
+    instead  where it equals none: changes of the config, {} where the config is right as it is; None: an error
+    """
+
+    reason: str
+    equals: str | tuple[np.ndarray, ...]
+    instead: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class Plan:
     """A model's computation and the tensors it needs; immutable."""
@@ -51,7 +67,7 @@ class Plan:
     ops: tuple[Op, ...]
     widths: tuple[int, ...]  # floats a row, of each value
     weights: Mapping[str, Weight]
-    ignored: Mapping[str, str]  # tensors a checkpoint may hold that are not used: pattern -> reason
+    ignored: Mapping[str, Ignored]  # tensors a checkpoint may hold that are not used, by name or pattern
     taps: Mapping[str, int]  # values that a session may expose, by name
     boundaries: tuple[int, ...]  # the value entering layer i; the last one leaves the last layer
     hidden: int  # the value the head reads

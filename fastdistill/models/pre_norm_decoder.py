@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.models.builder import Builder
-from fastdistill.models.plan import Plan
+from fastdistill.models.plan import Ignored, Plan
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ def pre_norm_decoder(
     attention_out_bias: bool = False,
     mlp_bias: bool = False,
     head_bias: bool = False,
-    ignored: Mapping[str, str] | None = None,
+    untie: Mapping[str, Any] | None = None,
+    ignored: Mapping[str, Ignored] | None = None,
     **facts: Any,
 ) -> Plan:
     """Per layer: x + attention(norm x), then x + down(silu(gate) * up) of its norm; at the end a norm and the head.
 
-    tied     the head is the embedding; a head of its own is ignored, and so is its bias
+    tied     the head is the embedding, without a bias
+    untie    what the config says of a head that is not; None: such a head beside a tied embedding is an error
     ignored  tensors a checkpoint may hold beside those
     facts    of the plan: max_positions, architecture, causal, ...
     """
@@ -79,11 +81,16 @@ def pre_norm_decoder(
         b.tap(x, f"layers.{i}")
     hidden = b.rms_norm(b.read(x), f"{names.norm}.weight", epsilon)
     b.head(hidden, names.embedding if tied else names.head, vocab_size, bias=head_bias and not tied)
-    unused = {f"{names.head}.weight": "tied to the embedding", f"{names.head}.bias": "tied to the embedding"}
+    tie = "config.json ties the head to the embedding"
+    none = np.broadcast_to(np.float32(0), (vocab_size,))
+    tied_head = {
+        f"{names.head}.weight": Ignored(tie, f"{names.embedding}.weight", untie),
+        f"{names.head}.bias": Ignored(f"{tie}, without a bias", (none,)),
+    }
     return b.plan(
         leaving=x,
         hidden=hidden,
-        ignored=dict(ignored or {}) | (unused if tied else {}),
+        ignored=dict(ignored or {}) | (tied_head if tied else {}),
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_heads=num_heads,
@@ -93,9 +100,9 @@ def pre_norm_decoder(
     )
 
 
-def mask_token(config: Config, vocab_size: int, default: int) -> int:
+def mask_token(config: Config, vocab_size: int) -> int:
     """`mask_token_id` of a masked diffusion model; raises CheckpointError where it is no token."""
-    token = config.integer("mask_token_id", minimum=0, default=default)
+    token = config.integer("mask_token_id", minimum=0)
     if token >= vocab_size:
         config.refuse("mask_token_id", token, f"a token, below {vocab_size}")
     return token

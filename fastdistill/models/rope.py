@@ -8,25 +8,31 @@ import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
+from fastdistill.messages import short
+
+# Why a kind is not supported.
+REFUSED = {
+    "dynamic": "its frequencies depend on the text's length, so each token would change the logits of those before it",
+    "longrope": "its frequencies depend on the text's length, so each token would change the logits of those before it",
+    "yarn": "it scales queries and keys beside their frequencies, which no plan here does",
+    "mrope": "its positions have several coordinates",
+}
+REFUSED["su"] = REFUSED["longrope"]  # its name in Phi-3's first files
 
 
 def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
     """float32 (head_dim / 2,): theta^(-2 i / head_dim), scaled as `rope_type` says.
 
     `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two wavelengths
-    that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code).  Kinds whose frequencies depend on the
-    length of the text would make a token's logits depend on later tokens.
+    that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code).
 
     raises  UnsupportedError for any other kind, CheckpointError for impossible numbers
     """
     rope = config.section("rope_parameters")
-    theta = rope.number("rope_theta", minimum=1.0, maximum=1e12, default=10000.0)
-    if config.boolean("rope_interleaved", default=False):
-        raise UnsupportedError("rope_interleaved: only the split-half form of rotary positions is supported")
     if rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=1.0) != 1.0:
         raise UnsupportedError("partial_rotary_factor: only rotary positions over the whole head are supported")
     kind = rope.string("rope_type", default="default")
-    frequencies = np.array([theta ** (-2 * i / head_dim) for i in range(head_dim // 2)])
+    frequencies = _plain(config, head_dim)
     if kind == "linear":
         frequencies /= rope.number("factor", minimum=1.0, maximum=1e6)
     elif kind == "llama3":
@@ -40,7 +46,18 @@ def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
         share = np.clip((turns - low) / (high - low), 0.0, 1.0)
         frequencies = share * frequencies + (1 - share) * frequencies / factor
     elif kind != "default":
-        raise UnsupportedError(
-            f"rope_type {kind!r} is not supported: only default, linear and llama3 keep a token's logits independent of the text's length"
-        )
+        reason = REFUSED.get(kind, "it is not known here")
+        raise UnsupportedError(f"rope_type {short(kind)} is not supported, only default, linear and llama3: {reason}")
+    elif (factor := rope.number("factor", default=1.0)) != 1.0:
+        raise UnsupportedError(f"{rope.source}: factor is {factor:g}, but no rope_type says what it scales")
     return frequencies.astype(np.float32)
+
+
+def plain_frequencies(config: Config, head_dim: int) -> np.ndarray:
+    """float32 (head_dim / 2,): theta^(-2 i / head_dim), whatever the `rope_type`."""
+    return _plain(config, head_dim).astype(np.float32)
+
+
+def _plain(config: Config, head_dim: int) -> np.ndarray:
+    theta = config.section("rope_parameters").number("rope_theta", minimum=1.0, maximum=1e12, default=10000.0)
+    return np.array([theta ** (-2 * i / head_dim) for i in range(head_dim // 2)])

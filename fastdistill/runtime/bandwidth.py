@@ -28,9 +28,10 @@ def bandwidth(most_threads: int, size: int = BANDWIDTH_BYTES) -> float:
 
 
 def rate(work: Callable[[Any], object], parts: Sequence[Any]) -> float:
-    """Runs a second of `work` over all parts, one a thread."""
+    """Runs a second of `work` over all parts, one a thread; 0 where the clock stands still."""
     with ThreadPoolExecutor(len(parts)) as pool:
         list(pool.map(id, parts))  # start the threads
         started = time.perf_counter()
         list(pool.map(work, parts))
-        return 1 / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+    return 1 / seconds if seconds > 0 else 0.0

@@ -47,7 +47,7 @@ class CallableSession:
         logit_shift: int,
     ) -> None:
         if not callable(function):
-            raise ArgumentError(f"function must be callable, got {type(function).__name__}")
+            raise ArgumentError(f"function must be callable, got {short(function)}")
         self._function = function
         self.vocab_size = check_integer("vocab_size", vocab_size, 1, 1 << 30)
         self.capacity = check_integer("capacity", capacity, 1, 1 << 30)
@@ -96,7 +96,7 @@ class CallableSession:
         if len(ids) > self.max_rows:
             raise CapacityError(f"{len(ids)} rows are more than max_rows = {self.max_rows}")
         reads = read_rows(rows, len(ids))
-        check_read(read, len(reads), self.vocab_size)
+        read = check_read(read, len(reads), self.vocab_size)
         if parents is None and nodes is None and replace is None:
             return self._chain(ids, reads, read)
         before = pending_over(self._pending, replace, self.length, 0)
@@ -136,7 +136,7 @@ class CallableSession:
 
     def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
         """Commit a chain of any length; reads the last row."""
-        check_read(read, 1, self.vocab_size)
+        read = check_read(read, 1, self.vocab_size)
         ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
         return self._chain(ids, read_rows("last", len(ids)), read)
 
@@ -168,6 +168,10 @@ class CallableSession:
         )
         other.tokens = self.tokens
         return other
+
+    def __repr__(self) -> str:
+        waiting = f", {self.pending} rows pending" if self.pending else ""
+        return f"<session over a function: {self.length} of {self.capacity} tokens{waiting}>"
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())

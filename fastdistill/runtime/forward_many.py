@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from fastdistill.arguments import check_array
-from fastdistill.errors import ArgumentError
+from fastdistill.arguments import check_array, check_flag
+from fastdistill.errors import ArgumentError, all_given, attempt
 from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.messages import short
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.read import Read, Rows, check_read, draw, draws_in_head, needs_logits
 
@@ -26,40 +27,82 @@ _ARGUMENTS = {
 }  # fmt: skip
 
 
-def forward_many(requests: Sequence[tuple[Session, Mapping[str, Any]]]) -> list[Rows]:
+Request = tuple["Session", Mapping[str, Any]]
+
+
+@overload
+def forward_many(requests: Sequence[Request], return_errors: Literal[False] = False) -> list[Rows]: ...
+@overload
+def forward_many(requests: Sequence[Request], return_errors: bool) -> list[Rows | Exception]: ...
+def forward_many(requests: Sequence[Request], return_errors: bool = False) -> list[Rows] | list[Rows | Exception]:
     """`session.forward(**arguments)` for several sessions of one model, in as few passes as their rows fit.
 
-    requests  (session, arguments of Session.forward) pairs, each session once
-    returns   one Rows a request; with more than one request they are copies
-    raises    as Session.forward, before anything has run; NotFiniteError leaves the sessions of the failed pass as they were
+    requests       (session, arguments of Session.forward) pairs, each session once
+    return_errors  give the error of a request in the place of its Rows, and raise none of them
+    returns        one Rows a request; with more than one request they are copies
+
+    A request fails alone: its session is as it was, the others give the bits that they give without it.
+
+    raises  ArgumentError for requests that are none, before anything has run.  Afterwards what Session.forward raises, where every
+            request has failed; PartialError with all results, where some have
     """
-    if not all(isinstance(request, tuple) and len(request) == 2 for request in requests):
-        raise ArgumentError("forward_many takes (session, arguments) pairs")
+    check_flag("return_errors", return_errors)
+    _check_requests(requests)
+    return _attempted(requests) if return_errors else all_given(*_with_errors(_attempted(requests)))
+
+
+def _attempted(requests: Sequence[Request]) -> list[Rows | Exception]:
+    results: list[Any] = [None] * len(requests)
+    laid: list[tuple[int, Share, np.ndarray | None]] = []
+    with ExitStack() as held:
+        for number, (session, arguments) in enumerate(requests):
+            made = attempt(_laid_out, held, session, arguments)
+            if isinstance(made, Exception):
+                results[number] = made
+            else:
+                laid.append((number, *made))
+        for group in _groups([share for _, share, _ in laid]):
+            ran = _run(group, copies=len(requests) > 1)
+            for (number, _, out), result in zip(laid, ran, strict=False):
+                results[number] = result if out is None or isinstance(result, Exception) else _into(result, out)
+            laid = laid[len(group) :]
+    return results
+
+
+def _with_errors(results: list[Rows | Exception]) -> tuple[list[Rows | Exception], dict[int, Exception]]:
+    return results, {number: result for number, result in enumerate(results) if isinstance(result, Exception)}
+
+
+def _check_requests(requests: Any) -> None:
+    """Refuse what is no list of requests."""
+    if not isinstance(requests, (list, tuple)):
+        raise ArgumentError(f"forward_many takes a list of (session, arguments) pairs, got {short(requests)}")
+    for request in requests:
+        if not isinstance(request, tuple) or len(request) != 2:
+            raise ArgumentError(f"forward_many takes (session, arguments) pairs, got {short(request)}")
+        if not hasattr(request[0], "prepare"):
+            raise ArgumentError(f"forward_many takes sessions of a model, got {short(request[0])}")
     sessions = [session for session, _ in requests]
     if len({id(session) for session in sessions}) != len(sessions):
         raise ArgumentError("each session may appear once in forward_many")
-    for session, arguments in requests:
-        if not hasattr(session, "network"):
-            raise ArgumentError(f"forward_many takes sessions of a model, got {type(session).__name__}")
-        if not isinstance(arguments, Mapping) or not set(arguments) <= _ARGUMENTS:
-            raise ArgumentError(f"forward_many takes arguments of Session.forward by name, got {arguments!r:.80}")
     if any(session.network is not sessions[0].network for session in sessions):
         raise ArgumentError("all sessions of forward_many must belong to one model")
-    results: list[Rows] = []
-    with ExitStack() as held:
-        for session in sessions:
-            held.enter_context(session.entered())
-        shares, outs = [], []
-        for session, arguments in requests:
-            given = dict(arguments)
-            outs.append(given.pop("out", None))
-            shares.append(session.prepare(**given))
-            check_read(shares[-1].read, len(shares[-1].reads), session.vocab_size)
-            if outs[-1] is not None:
-                _check_out(outs[-1], shares[-1])
-        for group in _groups(shares):
-            results.extend(_run(group, len(shares) > 1))
-    return [result if out is None else _into(result, out) for result, out in zip(results, outs, strict=True)]
+
+
+def _laid_out(held: ExitStack, session: Session, arguments: Any) -> tuple[Share, np.ndarray | None]:
+    """A request's rows, and where its logits are to go; the session is held from here on."""
+    held.enter_context(session.entered())
+    if not isinstance(arguments, Mapping) or not set(arguments) <= _ARGUMENTS:
+        raise ArgumentError(f"forward_many takes arguments of Session.forward by name, got {short(arguments)}")
+    given = dict(arguments)
+    out = given.pop("out", None)
+    share = session.prepare(**given)
+    read = check_read(share.read, len(share.reads), session.vocab_size)
+    if read is not share.read:
+        share = replace(share, read=read)
+    if out is not None:
+        _check_out(out, share)
+    return share, out
 
 
 def _groups(shares: list[Share]) -> list[list[Share]]:
@@ -81,19 +124,19 @@ def _groups(shares: list[Share]) -> list[list[Share]]:
     return groups
 
 
-def _run(shares: list[Share], copies: bool) -> list[Rows]:
+def _run(shares: list[Share], copies: bool) -> list[Rows | Exception]:
+    """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""
     executor = max((share.session for share in shares), key=lambda session: session.max_rows).executor
-    outcome = executor.run(_joined(shares))
+    outcome = attempt(executor.run, _joined(shares))
+    if isinstance(outcome, Exception):
+        return [outcome] if len(shares) == 1 else [_run([share], copies)[0] for share in shares]
     results, row, reads = [], 0, 0
     for share in shares:
-        rows = slice(row, row + len(share.tokens))
-        result = _result(share, outcome, rows, slice(reads, reads + len(share.reads)))
-        results.append(result.copy() if copies else result)
-        row, reads = rows.stop, reads + len(share.reads)
-    row = 0
-    for share in shares:
-        share.session.finish(share, outcome.stream[row : row + len(share.tokens)])
-        row += len(share.tokens)
+        rows, read = slice(row, row + len(share.tokens)), slice(reads, reads + len(share.reads))
+        results.append(attempt(_result, share, outcome, rows, read, copies))  # a draw may fail
+        if not isinstance(results[-1], Exception):
+            share.session.finish(share, outcome.stream[rows])
+        row, reads = rows.stop, read.stop
     return results
 
 
@@ -148,7 +191,7 @@ def _joined(shares: list[Share]) -> ForwardPass:
     )
 
 
-def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
+def _result(share: Share, outcome: Outcome, rows: slice, reads: slice, copies: bool) -> Rows:
     read = share.read
     statistics = RowStatistics(*(field[reads] for field in outcome.statistics))
 
@@ -172,7 +215,7 @@ def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
         workspace,
         part(outcome.drawn),
     )
-    return Rows(
+    result = Rows(
         statistics,
         tokens=tokens,
         log_probs=None if read.log_prob_of is None else part(outcome.log_probs),
@@ -180,6 +223,7 @@ def _result(share: Share, outcome: Outcome, rows: slice, reads: slice) -> Rows:
         hidden=part(outcome.hidden) if read.hidden else None,
         taps={name: array[rows] for name, array in outcome.taps.items()},
     )
+    return result.copy() if copies else result
 
 
 def _check_out(out: np.ndarray, share: Share) -> None:

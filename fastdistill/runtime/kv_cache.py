@@ -44,6 +44,11 @@ class KVCache:
         self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
         self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
 
+    @property
+    def format(self) -> str:
+        """The name of its type: f16 or f32."""
+        return "f16" if self.dtype == np.float16 else "f32"
+
     @staticmethod
     def slot_bytes(plan: Plan, dtype: str) -> int:
         """Bytes that one token takes."""
@@ -65,10 +70,11 @@ class KVCache:
         return keys, np.moveaxis(self._values[layers][..., slots, :], -2, 0)
 
     def write(self, layers: int | slice, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-        """Put there what `read` gives, or its first numbers of each head."""
-        width = keys.shape[-1]
-        self._keys[layers][..., slots // LANES, :width, slots % LANES] = keys
-        self._values[layers][..., slots, :width] = np.moveaxis(values, 0, -2)
+        """Put there what `read` gives, or its first numbers of each head; the others are zeros then, for C multiplies them too."""
+        width, (tile, lane) = keys.shape[-1], np.divmod(slots, LANES)
+        self._keys[layers][..., tile, :width, lane], self._keys[layers][..., tile, width:, lane] = keys, 0
+        values = np.moveaxis(values, 0, -2)
+        self._values[layers][..., slots, :width], self._values[layers][..., slots, width:] = values, 0
 
     def copy_from(self, other: KVCache, slots: int) -> None:
         """The first `slots` slots of another cache of the same model."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.errors import NotFiniteError
+from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.models.plan import Plan
@@ -21,7 +21,7 @@ _EPILOGUES = {"store": lib.FD_STORE_ONLY, "residual": lib.FD_RESIDUAL, "gated": 
 
 
 class NativeExecutor:
-    """Runs passes of at most `max_rows` rows; everything it needs is allocated here."""
+    """Runs passes of at most `max_rows` rows; everything it needs is allocated here.  Raises CapacityError where memory lacks."""
 
     def __init__(
         self,
@@ -39,11 +39,23 @@ class NativeExecutor:
         self._weights = weights
         quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
         self.program: Program = lower(plan, quantised, taps, fuse=fuse, keep=keep)
-        self._arena = aligned_bytes(4 * max_rows * self.program.arena_width).view(np.float32)
         tiles = lib.fd_attention_tiles(most_keys)
-        self._partial_attention = np.empty(lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles), np.float32)
-        self._partial_statistics = np.empty(max_rows * lib.fd_statistics_floats(plan.vocab_size), np.float32)
-        self._logits = np.empty((max_rows, plan.vocab_size), np.float32)
+        floats = {
+            "values": max_rows * self.program.arena_width,
+            "attention": lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles),
+            "statistics": max_rows * lib.fd_statistics_floats(plan.vocab_size),
+            "logits": max_rows * plan.vocab_size,
+        }
+        try:
+            self._arena = aligned_bytes(4 * floats["values"]).view(np.float32)
+            self._partial_attention = np.empty(floats["attention"], np.float32)
+            self._partial_statistics = np.empty(floats["statistics"], np.float32)
+            self._logits = np.empty(floats["logits"], np.float32).reshape(max_rows, plan.vocab_size)
+        except MemoryError:
+            sizes = ", ".join(f"{name} {4e-6 * size:,.0f} MB" for name, size in floats.items())
+            raise CapacityError(
+                f"no memory for forwards of {max_rows} rows ({sizes}); give the session a smaller max_rows"
+            ) from None
         self._statistics = RowStatistics.empty(max_rows)
         self._log_probs = np.empty(max_rows, np.float32)
         self._drawn = np.empty(max_rows, np.int32)

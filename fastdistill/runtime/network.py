@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cached_property
+from hashlib import sha256
+
+import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
+from fastdistill.messages import short
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
+from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference import ReferenceExecutor, ReferenceWeights
 from fastdistill.runtime.session import Session
+from fastdistill.runtime.session_file import read_session
 
 EXECUTORS = ("native", "reference")
+FINGERPRINT_TOKENS = 8
 
 
 class Network:
@@ -35,10 +45,10 @@ class Network:
         threads   of every forward; default: what this process may use
         executor  "native", or "reference": NumPy, op by op, slow
         """
-        if format is not None and format not in FORMATS:
-            raise ArgumentError(f"format must be None or one of {', '.join(FORMATS)}, got {format!r}")
-        if executor not in EXECUTORS:
-            raise ArgumentError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+        if format is not None and not (isinstance(format, str) and format in FORMATS):
+            raise ArgumentError(f"format must be None or one of {', '.join(FORMATS)}, got {short(format)}")
+        if not isinstance(executor, str) or executor not in EXECUTORS:
+            raise ArgumentError(f"executor must be one of {', '.join(EXECUTORS)}, got {short(executor)}")
         self.plan = plan
         self.threads = check_threads(threads)
         weights = PackedWeights if executor == "native" else ReferenceWeights
@@ -62,6 +72,43 @@ class Network:
         taps      names of values to expose with every forward: "embedding", "layers.0", ...
         """
         return Session(self, capacity, max_rows, cache, taps)
+
+    def load_session(
+        self,
+        path: str | os.PathLike[str],
+        capacity: int | None = None,
+        max_rows: int = 256,
+        taps: Iterable[str] = (),
+    ) -> Session:
+        """The sequence that `Session.save` has written: it goes on with the bits that it would have had.
+
+        raises  CheckpointError where the file is another model's, damaged, or no session; CapacityError where it holds more than
+                `capacity`; ArgumentError
+        """
+        saved = read_session(path, self.plan, self.fingerprint)
+        session = self.session(capacity, max_rows, saved.cache, taps)
+        session.restore(saved)
+        return session
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """What tells this network from others, 32 bytes: its ops, and its logits after a few fixed tokens.
+
+        They have the same bits on every machine, and any other weight, but for the embeddings of other tokens, gives other bits.
+        """
+        plan = self.plan
+        constants = [
+            sorted((name, np.array(value).tolist()) for name, value in op.constants.items()) for op in plan.ops
+        ]
+        facts = [(op.kind, op.inputs, op.segment, some) for op, some in zip(plan.ops, constants, strict=True)]
+        digest = sha256(repr(facts).encode())
+        tokens = np.arange(FINGERPRINT_TOKENS) * plan.vocab_size // FINGERPRINT_TOKENS
+        tokens = tokens[: plan.max_positions]
+        with suppress(NotFiniteError):  # such weights are told apart by the rest
+            rows = self.session(len(tokens), len(tokens), "f32").forward(tokens, read=Read(logits=True))
+            assert rows.logits is not None
+            digest.update(rows.logits.astype("<f4").tobytes())
+        return digest.digest()
 
     def executor(self, max_rows: int, most_keys: int, taps: Iterable[str]) -> NativeExecutor | ReferenceExecutor:
         """What runs a session's passes."""

@@ -13,7 +13,6 @@ from fastdistill.kernels.linear import PackedWeight, packed_bytes
 from fastdistill.models.plan import Plan
 
 QUANTISED = ("q8", "q4")
-RELEASE_BYTES = 1 << 23  # read between two releases, each of which interrupts every thread
 
 
 def held_format(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: str | None) -> str:
@@ -25,8 +24,8 @@ class PackedWeights:
     """The weights of one plan, ready for C; immutable.
 
     All matrices lie in one array: NumPy asks for huge pages for a large one, which fill several times faster than small
-    ones.  Pages of the checkpoint are released as they have been read, large tensors come first: stored and packed
-    weights together never take much more than the packed ones.
+    ones.  One stored tensor at a time is in memory, and large ones come first: stored and packed weights together never
+    take much more than the packed ones.
     """
 
     def __init__(
@@ -48,8 +47,8 @@ class PackedWeights:
             for name, weight in plan.weights.items()
             if len(weight.shape) == 2
         }
-        room, unreleased = aligned_bytes(sum(sizes.values())), 0
-        for done, name in enumerate(sorted(plan.weights, key=lambda name: -(tensors[name].nbytes // RELEASE_BYTES)), 1):
+        room = aligned_bytes(sum(sizes.values()))
+        for done, name in enumerate(sorted(plan.weights, key=lambda name: -tensors[name].nbytes), 1):
             shape = plan.weights[name].shape
             tensor = quantize_tensor(tensors[name], self.formats[name])
             if name in sizes:
@@ -61,10 +60,6 @@ class PackedWeights:
             elif name not in biases.values():  # a bias is held by its matrix
                 self._vectors[name] = np.zeros(-(-shape[0] // 32) * 32, np.float32)
                 self._vectors[name][: shape[0]] = tensor.to_float32()
-            unreleased += tensors[name].nbytes
-            if unreleased > RELEASE_BYTES:
-                tensors[name].release()
-                unreleased = 0
             if progress is not None:
                 progress(done, len(plan.weights))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer, check_integers
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Pending:
             count = int(new_nodes.max()) + 1 - old
             if len(np.unique(new_nodes)) != count:
                 raise ArgumentError(
-                    f"nodes must use every number from {old} to {old + count - 1}, got {new_nodes.tolist()}"
+                    f"nodes must use every number from {old} to {old + count - 1}, got {short(new_nodes)}"
                 )
         if parents is None:
             if self.rows:
@@ -124,17 +125,23 @@ def pending_over(pending: Pending | None, replace: Any, length: int, layers: int
     if pending is None:
         return nothing_pending(_hides(replace, length), layers)
     if replace is not None and _hides(replace, length) != pending.hides:
-        raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {replace}")
+        raise ArgumentError(f"replace must be {pending.hides}, as of the rows that are pending, got {short(replace)}")
     return pending
 
 
 def _hides(replace: Any, length: int) -> tuple[int, int]:
     if replace is None:
         return length, length
-    if not isinstance(replace, (tuple, list)) or len(replace) != 2:
-        raise ArgumentError(f"replace must be (start, end), got {replace!r}")
-    start = check_integer("replace's start", replace[0], 0, length)
-    return start, check_integer("replace's end", replace[1], start, length)
+    begin, end = check_pair("replace", "(start, end)", replace)
+    start = check_integer("replace's start", begin, 0, length)
+    return start, check_integer("replace's end", end, start, length)
+
+
+def check_pair(name: str, form: str, value: Any) -> tuple[Any, Any]:
+    """The two of a tuple, a list or an array."""
+    if not isinstance(value, (tuple, list, np.ndarray)) or getattr(value, "ndim", 1) != 1 or len(value) != 2:
+        raise ArgumentError(f"{name} must be {form}, got {short(value)}")
+    return value[0], value[1]
 
 
 def nothing_pending(hides: tuple[int, int], layers: int) -> Pending:

@@ -203,12 +203,13 @@ def _table(phase: Phase, memory: float) -> list[str]:
     for name, stages in [*rows, ("all stages", total), ("rest", Stages(seconds=phase.rest_seconds))]:
         speed = stages.bytes / stages.seconds if stages.seconds else 0.0
         moved = (
-            (f"{stages.bytes * 1e-6:.1f}", f"{speed * 1e-9:.1f}", f"{speed / memory:.0%}")
+            (f"{stages.bytes * 1e-6:.1f}", f"{speed * 1e-9:.1f}", f"{speed / memory:.0%}" if memory else "")
             if stages.bytes
             else ("",) * 3
         )
         calls = str(stages.calls) if stages.calls else ""
-        lines.append((name, calls, f"{stages.seconds * 1e3:.1f}", f"{stages.seconds / phase.seconds:.1%}", *moved))
+        share = f"{stages.seconds / phase.seconds:.1%}" if phase.seconds else ""
+        lines.append((name, calls, f"{stages.seconds * 1e3:.1f}", share, *moved))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integers
+from fastdistill.arguments import as_array, check_array, check_flag, check_integers
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
+from fastdistill.messages import short
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,19 @@ class Read:
 
     logits       the logits themselves, float32 (reads, vocab_size)
     hidden       what the head reads, float32 (reads, hidden_size)
-    sampler      draw a token a row, a function of its logits, the sampler and its position; chance is keyed by the row's own position and the sampler's round
-    allowed      uint32 (reads, ceil(vocab_size / 32)): bit t % 32 of word t // 32 allows token t to be drawn
-    log_prob_of  int32 (reads,): tokens whose log probability is wanted
-    banned       int32 (k,): tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
+    sampler      draw a token a row, a function of its logits, the sampler and its position
+    allowed      which tokens may be drawn: bool (reads, vocab_size), or uint32 (reads, ceil(vocab_size / 32)), where bit t % 32 of
+                 word t // 32 allows token t
+    log_prob_of  (reads,) tokens whose log probability is wanted
+    banned       (k,) tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
     """
 
     logits: bool = False
     hidden: bool = False
     sampler: Sampler | None = None
     allowed: np.ndarray | None = None
-    log_prob_of: np.ndarray | None = None
-    banned: np.ndarray | None = None
+    log_prob_of: Any = None  # a forward sees int32
+    banned: Any = None
 
 
 STATISTICS_ONLY = Read()
@@ -72,24 +74,45 @@ class Rows:
         )
 
 
-def check_read(read: Read, reads: int | None, vocab_size: int) -> None:
-    """Refuse a Read that is none, or whose arrays do not fit so many rows (None: any)."""
+def check_read(read: Read, reads: int | None, vocab_size: int) -> Read:
+    """The Read with its arrays as a pass takes them; refuses one that is none, or whose arrays do not fit so many rows (None: any)."""
     if not isinstance(read, Read):
-        raise ArgumentError(f"read must be a Read, got {type(read).__name__}")
+        raise ArgumentError(f"read must be a Read, got {short(read)}")
+    for name in ("logits", "hidden"):
+        check_flag(f"read.{name}", getattr(read, name))
     if read.sampler is not None and not isinstance(read.sampler, Sampler):
-        raise ArgumentError(f"read.sampler must be a Sampler, got {type(read.sampler).__name__}")
+        raise ArgumentError(f"read.sampler must be a Sampler, got {short(read.sampler)}")
+    changed: dict[str, Any] = {}
     if read.allowed is not None:
-        check_array("read.allowed", read.allowed, np.uint32, (reads, -(-vocab_size // 32)))
-    if read.log_prob_of is not None:
-        check_array("read.log_prob_of", read.log_prob_of, np.int32, (reads,))
-        if read.log_prob_of.size and not (read.log_prob_of.min() >= 0 and read.log_prob_of.max() < vocab_size):
-            raise ArgumentError(f"read.log_prob_of must hold tokens in 0..{vocab_size - 1}")
-    if read.banned is not None:
-        check_array("read.banned", read.banned, np.int32, (None,))
-        if read.banned.size and not (read.banned.min() >= 0 and read.banned.max() < vocab_size):
-            raise ArgumentError(f"read.banned must hold tokens in 0..{vocab_size - 1}")
-        if read.banned.size >= vocab_size and len(np.unique(read.banned)) == vocab_size:
-            raise ArgumentError(f"read.banned must leave a token: it bans all {vocab_size}")
+        changed["allowed"] = _bit_masks(read.allowed, reads, vocab_size)
+    for name in ("log_prob_of", "banned"):
+        given = getattr(read, name)
+        if given is not None:
+            changed[name] = check_integers(f"read.{name}", given, 0, vocab_size - 1, empty=True)
+    if "log_prob_of" in changed and reads not in (None, len(changed["log_prob_of"])):
+        raise ArgumentError(
+            f"read.log_prob_of must name one token a row read, {reads}, got {len(changed['log_prob_of'])}"
+        )
+    if "banned" in changed and len(changed["banned"]) >= vocab_size and len(np.unique(changed["banned"])) == vocab_size:
+        raise ArgumentError(f"read.banned must leave a token: it bans all {vocab_size}")
+    return replace(read, **changed) if any(getattr(read, name) is not made for name, made in changed.items()) else read
+
+
+def _bit_masks(allowed: Any, reads: int | None, vocab_size: int) -> np.ndarray:
+    """uint32 (reads, ceil(vocab_size / 32)), also of bool (reads, vocab_size)."""
+    words = -(-vocab_size // 32)
+    if isinstance(allowed, np.ndarray) and allowed.dtype == bool:
+        rows = len(as_array("read.allowed", allowed, np.bool_, (reads, vocab_size)))
+        padded = np.zeros((rows, 32 * words), bool)
+        padded[:, :vocab_size] = allowed
+        return np.packbits(padded, axis=1, bitorder="little").view("<u4").astype(np.uint32, copy=False)
+    if not isinstance(allowed, np.ndarray) or allowed.dtype != np.uint32:
+        raise ArgumentError(
+            f"read.allowed must say of each row read which tokens it allows: bool (rows, {vocab_size}), or bits in "
+            f"uint32 (rows, {words}); got {short(allowed)}"
+        )
+    check_array("read.allowed", allowed, np.uint32, (reads, words))
+    return allowed
 
 
 def draws_in_head(read: Read) -> bool:
@@ -134,11 +157,28 @@ def draw(
     )
 
 
+def exact_floats(name: str, values: Any) -> np.ndarray:
+    """Numbers as C-contiguous float32, where these hold them exactly."""
+    if isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous:
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of several lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fiu":
+        raise ArgumentError(f"{name} must be an array of float32, got {short(values)}")
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+    if not np.array_equal(floats, array, equal_nan=array.dtype.kind == "f"):
+        raise ArgumentError(f"{name} holds numbers that float32 does not; round them: {name}.astype(np.float32)")
+    return floats
+
+
 def read_rows(rows: Any, m: int) -> np.ndarray:
     """The rows to read of m, int32 (reads,), from "all", "last" or indices."""
     if isinstance(rows, str):
         if rows not in ("all", "last"):
-            raise ArgumentError(f"rows must be 'all', 'last' or indices, got {rows!r}")
+            raise ArgumentError(f"rows must be 'all', 'last' or indices, got {short(rows)}")
         return np.arange(m, dtype=np.int32) if rows == "all" else np.array([m - 1], np.int32)
     indices = check_integers("rows", rows, 0, m - 1, empty=True)
     if len(indices) > m:

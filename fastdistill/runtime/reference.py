@@ -34,7 +34,7 @@ class ReferenceWeights:
         progress: Callable[[int, int], None] | None = None,
     ):
         self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
-        self.tensors = {name: quantize_tensor(tensors[name], held) for name, held in self.formats.items()}
+        self.tensors = {name: quantize_tensor(tensors[name], held).rows(...) for name, held in self.formats.items()}
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors.values())
 
 

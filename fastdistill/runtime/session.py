@@ -6,6 +6,7 @@ their place and forgets the rest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,18 +15,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastdistill.arguments import check_array, check_integer, check_integers
-from fastdistill.errors import ArgumentError, BusyError, CapacityError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample import sample_workspace
+from fastdistill.messages import listed, short
 from fastdistill.runtime.forward_many import forward_many
+from fastdistill.runtime.forward_pass import POSITION_LIMIT
 from fastdistill.runtime.kv_cache import KVCache
-from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, read_rows
+from fastdistill.runtime.pending import Pending, check_pair, nothing_pending, pending_over
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, exact_floats, read_rows
+from fastdistill.runtime.session_file import SavedSession, write_session
 from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 
 if TYPE_CHECKING:
     from fastdistill.runtime.network import Network
 
-POSITION_LIMIT = 1 << 20  # csrc/kernels/rotary.c reduces angles exactly up to here
+CACHES = ("f16", "f32")  # types of keys and values
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,17 @@ class Session:
             self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
         except ArgumentError as error:
             raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
+        # What errors add where the model itself has no more room.
+        self.limit = f" ({most} is the model's {plan.positions_end})" if self.capacity == most else ""
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
-        if cache not in (None, "f16", "f32"):
-            raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {cache!r}")
+        if cache is not None and not (isinstance(cache, str) and cache in CACHES):
+            raise ArgumentError(f"cache must be None, 'f16' or 'f32', got {short(cache)}")
         if isinstance(taps, str) or not isinstance(taps, Iterable):
-            raise ArgumentError(f"taps must be names of values, got {taps!r}")
+            raise ArgumentError(f"taps must be names of values, got {short(taps)}")
         self.taps = tuple(taps)
-        unknown = [name for name in self.taps if name not in plan.taps]
-        if unknown:
-            raise ArgumentError(f"taps {unknown} are unknown; this model has: {', '.join(plan.taps)}")
+        for name in self.taps:
+            if not isinstance(name, str) or name not in plan.taps:
+                raise ArgumentError(f"tap {short(name)} is unknown; this model has: {listed(plan.taps)}")
         self.vocab_size = plan.vocab_size
         self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
         self.length = 0
@@ -83,6 +89,24 @@ class Session:
         self._workspace: np.ndarray | None = None
         self.writer: object = None  # whoever writes a text here: the decode loop asks whether it still is the one
         self._holder: dict[str, object] = {}
+
+    def __repr__(self) -> str:
+        waiting = f", {self.pending} rows pending" if self.pending else ""
+        return (
+            f"<session of {self.network.plan.architecture}: {self.length} of {self.capacity} tokens{waiting}, "
+            f"{self.cache.format} cache, forwards of at most {self.max_rows} rows>"
+        )
+
+    def __copy__(self) -> Session:
+        raise UnsupportedError("a copy would share this session's cache: session.fork() makes one of its own")
+
+    def __deepcopy__(self, _: Any) -> Session:
+        return self.__copy__()
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        raise UnsupportedError(
+            "a session is not pickled: session.save(path) keeps it in a file, model.load_session(path) reads it"
+        )
 
     @property
     def tokens(self) -> np.ndarray:
@@ -141,7 +165,9 @@ class Session:
         ids = self._token_array(tokens)
         check_read(read, 1, self.vocab_size)
         if self.length + len(ids) > self.capacity:
-            raise CapacityError(f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}")
+            raise CapacityError(
+                f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}{self.limit}"
+            )
         last = (len(ids) - 1) // self.max_rows * self.max_rows
         for start in range(0, last, self.max_rows):
             self.forward(ids[start : start + self.max_rows], rows=())
@@ -165,7 +191,7 @@ class Session:
             length = self.length - (end - start) + len(kept)
             if length > self.capacity:
                 raise CapacityError(
-                    f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}"
+                    f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}{self.limit}"
                 )
             old, text_length = self.length, min(self._text_length, start)
             if end == old and start <= self._text_length and pending.is_text(kept):
@@ -193,13 +219,43 @@ class Session:
     def fork(self) -> Session:
         """A session of its own with the same committed rows; pending rows stay behind."""
         with self.entered():
-            dtype = "f16" if self.cache.dtype == np.float16 else "f32"
-            other = Session(self.network, self.capacity, self.max_rows, dtype, self.taps)
+            other = Session(self.network, self.capacity, self.max_rows, self.cache.format, self.taps)
             other.cache.copy_from(self.cache, self.length)
             other._tokens[:] = self._tokens
             other._positions[:] = self._positions
             other.length, other._text_length = self.length, self._text_length
             return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep the committed rows in a file, for `Model.load_session`; pending rows stay behind.
+
+        The file is there whole or not at all; one that was there is replaced.
+
+        raises  BusyError; ArgumentError for what is no path; CheckpointError where it cannot be written
+        """
+        with self.entered():
+            keys, values = self.cache.read(slice(None), np.arange(self.length))
+            head_dim = self.network.plan.head_dim
+            saved = SavedSession(
+                self.tokens,
+                self._positions[: self.length],
+                self._text_length,
+                keys[..., :head_dim],
+                values[..., :head_dim],
+            )
+            write_session(path, saved, self.network.fingerprint)
+
+    def restore(self, saved: SavedSession) -> None:
+        """Begin with the rows of a file.  Raises CapacityError."""
+        with self.entered():
+            n = len(saved.tokens)
+            if n > self.capacity:
+                raise CapacityError(
+                    f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"
+                )
+            self.cache.write(slice(None), np.arange(n), saved.keys, saved.values)
+            self._tokens[:n], self._positions[:n] = saved.tokens, saved.positions
+            self.length, self._text_length, self._pending = n, saved.text_length, None
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -218,7 +274,12 @@ class Session:
     def workspace(self) -> np.ndarray:
         """What `sample` works in; made at the first draw."""
         if self._workspace is None:
-            self._workspace = sample_workspace(self.max_rows, self.vocab_size, self.network.threads)
+            try:
+                self._workspace = sample_workspace(self.max_rows, self.vocab_size, self.network.threads)
+            except MemoryError:
+                raise CapacityError(
+                    f"no memory to draw one of {self.vocab_size} tokens on {self.network.threads} threads"
+                ) from None
         return self._workspace
 
     def prepare(
@@ -319,7 +380,7 @@ class Session:
         if self._pending is not None:
             raise ArgumentError(f"{self.pending} rows are pending: keep some (or none) of them first, or name parents")
         if self.length + m > self.capacity:
-            raise CapacityError(f"{m} rows after {self.length} do not fit a capacity of {self.capacity}")
+            raise CapacityError(f"{m} rows after {self.length} do not fit a capacity of {self.capacity}{self.limit}")
         base = int(self._positions[self.length - 1]) + 1 if self.length else 0
         if positions is None:
             positions = np.arange(base, base + m, dtype=np.int32)
@@ -365,10 +426,9 @@ class Session:
         count = self.network.plan.num_layers
         if given is None:
             return 0, count
-        if not isinstance(given, (tuple, list)) or len(given) != 2:
-            raise ArgumentError(f"layers must be (first, end), got {given!r}")
-        first = check_integer("layers' first", given[0], 0, count - 1)
-        return first, check_integer("layers' end", given[1], first + 1, count)
+        begin, end = check_pair("layers", "(first, end)", given)
+        first = check_integer("layers' first", begin, 0, count - 1)
+        return first, check_integer("layers' end", end, first + 1, count)
 
     def _rows_given(self, tokens: Any, inputs: Any) -> tuple[np.ndarray, np.ndarray | None]:
         if (tokens is None) == (inputs is None):
@@ -376,13 +436,12 @@ class Session:
         if inputs is None:
             return self._token_array(tokens), None
         if not isinstance(inputs, Mapping) or set(inputs) != {"embedding"}:
-            raise ArgumentError(f"inputs must be {{'embedding': array}}, got {inputs!r:.80}")
-        m, _ = check_array(
-            "inputs['embedding']", inputs["embedding"], np.float32, (None, self.network.plan.hidden_size)
-        )
+            raise ArgumentError(f"inputs must be {{'embedding': array}}, got {short(inputs)}")
+        rows = exact_floats("inputs['embedding']", inputs["embedding"])
+        m, _ = check_array("inputs['embedding']", rows, np.float32, (None, self.network.plan.hidden_size))
         if m == 0:
             raise ArgumentError("inputs['embedding'] must have at least one row")
-        return np.full(m, -1, np.int32), inputs["embedding"]
+        return np.full(m, -1, np.int32), rows
 
     def _token_array(self, tokens: Any) -> np.ndarray:
         return check_integers("tokens", tokens, 0, self.vocab_size - 1)

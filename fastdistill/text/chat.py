@@ -1,86 +1,166 @@
 """A conversation as the text a model was trained to continue, by the folder's chat template.
 
-Templates come with models, so they run in jinja2's sandbox: they can read what they are given and change nothing.
+What a template sees is what transformers' `apply_chat_template` shows it, so that published templates write the same text.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
+import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from fastdistill.errors import TextError
+import numpy as np
+
+from fastdistill.arguments import check_flag
+from fastdistill.errors import ArgumentError, TextError
+from fastdistill.messages import short
+from fastdistill.text.templates import render_template
 from fastdistill.text.tokenizer import Tokenizer
+
+MESSAGE = '{"role": "user", "content": "Hello"}'
+TOOL = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}'
+_REASONING = ("reasoning_content", "thinking", "reasoning")  # one thing under its names, the usual one first
+# Written behind the message to continue, found again in the text.  A template may strip the space, which then says so.
+_MARK = "THE_ANSWER_GOES_ON_FROM_HERE "
 
 
 def render_chat(
     tokenizer: Tokenizer,
-    messages: Sequence[Mapping[str, Any]],
+    messages: Sequence[Any],
+    /,
     *,
     add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
+    chat_template: str | None = None,
     **variables: Any,
 ) -> str:
     """The text of a conversation; encode it with special=False, since a template writes bos itself.
 
-    messages               [{"role": "user", "content": "..."}, ...]
-    add_generation_prompt  end with what opens the assistant's turn
-    variables              whatever else the template reads
+    messages                [{"role": "user", "content": "..."}, ...]; dataclasses and pydantic models do as well; a key that is
+                            None counts as absent
+    add_generation_prompt   end with what opens the assistant's turn
+    continue_final_message  end within the last message, which the model writes on; then nothing opens a turn
+    tools                   JSON schemas of functions; a model's template "tool_use" is for them
+    documents               dicts, usually of "title" and "text"
+    chat_template           the name of a template of the folder, or one's own text
+    variables               whatever else the template reads; also in place of a special token
 
-    Raises TextError where there is no template, where it is malformed or refuses the messages, or without jinja2.
+    Raises ArgumentError for messages that are none; TextError where there is no template, where it is malformed, refuses the
+    messages or takes more time or memory than `render_template` grants, or without jinja2.
     """
-    template = tokenizer.chat_template
-    if template is None:
-        raise TextError(
-            f"{tokenizer.folder} has no chat template: add chat_template.jinja, or give the prompt as plain text"
-        )
-    names = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token or ""}
+    given = {
+        "messages": _conversation(messages),
+        "tools": _dicts("tools", tools, f"a JSON schema such as {TOOL}"),
+        "documents": _dicts("documents", documents, 'a dict such as {"title": ..., "text": ...}'),
+        "add_generation_prompt": check_flag("add_generation_prompt", add_generation_prompt),
+        **{name: _plain(name, value) for name, value in variables.items()},
+    }
+    template = tokenizer.config.chat_template(chat_template, tools=tools is not None)
+    final = None
+    if check_flag("continue_final_message", continue_final_message):
+        given["add_generation_prompt"] = False
+        final = _mark(given["messages"][-1])
     try:
-        return _compiled(template).render(
-            messages=messages,
-            tools=tools,
-            documents=documents,
-            add_generation_prompt=add_generation_prompt,
-            **names | variables,
-        )
-    except TextError:
-        raise
-    except Exception as error:  # a template is a program: it may fail in any way
-        raise TextError(f"{tokenizer.folder}: the chat template failed: {type(error).__name__}: {error}") from error
+        text = render_template(template, {**tokenizer.config.special_tokens, **given})
+    except TextError as error:
+        raise TextError(f"{tokenizer.folder}: {error}") from error
+    return text if final is None else _cut(text, final)
 
 
-@lru_cache(maxsize=8)
-def _compiled(template: str) -> Any:
+def is_conversation(value: object) -> bool:
+    """Whether this is messages or one of them, and so neither text nor token ids."""
+    one = value[0] if isinstance(value, (list, tuple)) and value else value
+    return isinstance(one, Mapping) or callable(getattr(one, "model_dump", None))
+
+
+def _conversation(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, (list, tuple)):
+        raise ArgumentError(f"messages must be a list of dicts such as {MESSAGE}, got {short(messages)}")
+    if not messages:
+        raise ArgumentError(f"messages must hold at least one dict such as {MESSAGE}, got none")
+    return [_message(f"messages[{i}]", message) for i, message in enumerate(messages)]
+
+
+def _message(name: str, value: Any) -> dict[str, Any]:
+    message = _plain(name, value)
+    if not isinstance(message, dict):
+        raise ArgumentError(f"{name} must be a dict such as {MESSAGE}, got {short(value)}")
+    message = {key: item for key, item in message.items() if item is not None}
+    if not isinstance(message.get("role"), str):
+        raise ArgumentError(f"{name} must name its role, as {MESSAGE} does, got {short(value)}")
+    reasoning = next((message[key] for key in _REASONING if key in message), None)
+    if reasoning is not None:
+        message = {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    return message
+
+
+def _dicts(name: str, values: Any, expected: str) -> list[dict[str, Any]] | None:
+    if values is None:
+        return None
+    if not isinstance(values, (list, tuple)):
+        raise ArgumentError(f"{name} must be a list, each {expected}, got {short(values)}")
+    found = []
+    for i, value in enumerate(values):
+        item = None if callable(value) else _plain(f"{name}[{i}]", value)
+        if not isinstance(item, dict):
+            raise ArgumentError(f"{name}[{i}] must be {expected}, got {short(value)}")
+        found.append(item)
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value made of None, booleans, numbers, text, and lists, tuples and dicts of them: a template calls no method else."""
     try:
-        import jinja2.ext
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise TextError(f'a chat template needs jinja2 ({error}): pip install "fastdistill[demo]"') from error
+        return _copied(name, value)
+    except RecursionError:
+        raise ArgumentError(f"{name} must not hold itself, nor be nested so deeply") from None
 
-    class Generation(jinja2.ext.Extension):
-        """`{% generation %}`, which marks the assistant's words for training: what is inside, as it is."""
 
-        tags = {"generation"}  # noqa: RUF012
+def _copied(name: str, value: Any) -> Any:
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, str):  # an enum's member, say
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, np.generic):
+        return _copied(name, value.item())
+    if isinstance(value, Mapping):
+        return {_copied(f"a key of {name}", key): _copied(f"{name}[{short(key)}]", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copied(f"{name}[{i}]", item) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _copied(f"{name}.{field.name}", getattr(value, field.name))
+            for field in dataclasses.fields(value)
+        }
+    if callable(getattr(value, "model_dump", None)) and not isinstance(value, type):
+        return _copied(name, value.model_dump())
+    raise ArgumentError(f"{name} must be text, numbers, lists and dicts, got {short(value)}")
 
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
+def _mark(message: dict[str, Any]) -> str:
+    """Mark the end of a message's text, and give the text."""
+    content = message.get("content")
+    if isinstance(content, str):
+        message["content"] = content + _MARK
+        return content
+    for part in reversed(content if isinstance(content, (list, tuple)) else ()):
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            text: str = part["text"]
+            part["text"] = text + _MARK
+            return text
+    raise ArgumentError("continue_final_message needs a last message with text to write on, which this one has not")
 
-    def strftime_now(format: str) -> str:
-        return datetime.datetime.now().strftime(format)
 
-    def tojson(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **settings)  # jinja2's own escapes what HTML would misread
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
-    return environment.from_string(template)
+def _cut(text: str, final: str) -> str:
+    """The rendered text up to the mark behind its last message."""
+    end = text.rfind(_MARK.strip())
+    if end < 0 or final.strip() not in text[:end]:
+        raise TextError("the chat template leaves out or changes the last message, so that nothing can be written on")
+    return text[:end] if text.startswith(_MARK, end) else text[:end].rstrip()

@@ -1,8 +1,8 @@
 """Text from tokens as they come: never half a character, never past a stop string.
 
 What the pieces make together is the tokenizer's own decoding of all tokens, special ones left out, cut before the
-first stop string. Two things hold text back: a character whose bytes are not all there, and what may yet become a
-stop string.
+first stop string.  Stop strings are looked for in that same text with the special tokens spelt where they came.  Two
+things hold text back: a character whose bytes are not all there, and what may yet become a stop string.
 """
 
 from __future__ import annotations
@@ -11,23 +11,32 @@ import codecs
 from collections.abc import Sequence
 
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 from fastdistill.text.tokenizer import Tokenizer, check_token
+
+# A character that is looked at, and what of it is shown.  A special token's are looked at and not shown; an unfinished
+# one is shown as U+FFFD where the text ends there, but what it will be is not known, so it is looked at as "".
+_Character = tuple[str, str]
 
 
 class TextStream:
     """Turns tokens into pieces of text, one call a token.
 
-    stop         a string or several; the text ends before the first place where one occurs
+    stop         a string or several; the text ends before the one that is complete first, and of those that are
+                 complete at the same character before the one that begins first.  A special token's text is one too.
 
     text         the pieces so far, in one
     stopped      a stop string has come; later tokens add nothing
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
         self._decoder = _ByteDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer)
-        self._special_ids = tokenizer.special_ids
         self._stops = [_StopString(text) for text in check_stop(stop)]
-        self._held = ""
+        self._specials: list[
+            tuple[int, str]
+        ] = []  # those behind the certain text: after how many characters, spelt how
+        self._held: list[str] = []  # of each character looked at and not yet passed on: what of it is shown
         self._pieces: list[str] = []
         self._finished = False
         self.stopped = False
@@ -44,38 +53,60 @@ class TextStream:
         token = check_token(token)
         if self._finished:
             raise ArgumentError("push after finish: a TextStream serves one text")
-        if self.stopped or token in self._special_ids:
+        if self.stopped:
             return ""
-        certain, likely = self._decoder.push(token)
-        return self._emit(certain, likely)
+        if token not in self._tokenizer.special_ids:
+            certain = self._decoder.push(token)
+            return self._emit(certain, self._decoder.likely() if self._stops else "")
+        if not self._stops:
+            return ""
+        rest = self._decoder.rest()
+        self._specials.append((len(rest), self._tokenizer.token(token) or ""))
+        return self._emit("", rest)
 
     def finish(self) -> str:
         """End the text and return what was held back; an unfinished character becomes U+FFFD."""
         if self.stopped or self._finished:
             return ""
         self._finished = True
-        piece = self._emit(self._decoder.finish())
+        piece = self._emit(self._decoder.rest(), "")
         if not self.stopped:
             piece += self._release(len(self._held))
         return piece
 
-    def _emit(self, certain: str, likely: str = "") -> str:
+    def _emit(self, certain: str, rest: str | None) -> str:
         """Pass text on up to the first stop string, or to what may begin one.
 
-        likely       follows `certain` in the text as it stands, but the next token may change it
+        rest         follows `certain` in the text as it stands, but the next token may change it; None: not looked at
         """
-        ends = [stop.push(certain, likely) for stop in self._stops]
-        starts = [end - len(stop.text) for end, stop in zip(ends, self._stops, strict=True) if end is not None]
+        fixed: list[_Character] = []
+        if certain or rest == "":
+            fixed = self._spelt([(char, char) for char in certain])
+            self._specials.clear()
+        loose: list[_Character] = []
+        if rest is not None:
+            known = len(rest.rstrip("\ufffd"))
+            loose = self._spelt([(char if i < known else "", char) for i, char in enumerate(rest)])
+        ends = [(end, end - len(stop.text)) for stop in self._stops if (end := stop.push(fixed, loose)) is not None]
         before = len(self._held)
-        self._held += certain
-        if starts:
+        self._held += [shown for _, shown in fixed]
+        if ends:
             self.stopped = True
-            self._held += likely
-            return self._release(before + min(starts))
+            self._held += [shown for _, shown in loose]
+            return self._release(before + min(ends)[1])
         return self._release(len(self._held) - max((stop.matched for stop in self._stops), default=0))
 
+    def _spelt(self, characters: list[_Character]) -> list[_Character]:
+        """The characters with the special tokens among them."""
+        length = len(characters)
+        for at, spelling in reversed(self._specials):
+            at = min(at, length)  # bytes that made several U+FFFD may have become one character
+            characters[at:at] = [(char, "") for char in spelling]
+        return characters
+
     def _release(self, length: int) -> str:
-        piece, self._held = self._held[:length], self._held[length:]
+        piece = "".join(self._held[:length])
+        del self._held[:length]
         self._pieces.append(piece)
         return piece
 
@@ -93,14 +124,14 @@ class _StopString:
         for char in text[1:]:
             self._fallback.append(self._step(self._fallback[-1], char))
 
-    def push(self, certain: str, likely: str) -> int | None:
-        """Where the string first ends, counted from the start of `certain`, if it does; else `certain` has passed."""
+    def push(self, fixed: list[_Character], loose: list[_Character]) -> int | None:
+        """Where the string first ends, counted from the start of `fixed`, if it does; else `fixed` has passed."""
         matched = self.matched
-        for i, char in enumerate(certain + likely, 1):
+        for i, (char, _) in enumerate(fixed + loose, 1):
             matched = self._step(matched, char)
             if matched == len(self.text):
                 return i
-            if i == len(certain):
+            if i == len(fixed):
                 self.matched = matched
         return None
 
@@ -117,11 +148,15 @@ class _ByteDecoder:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def push(self, token: int) -> tuple[str, str]:
-        return self._utf8.decode(self._tokenizer.token_bytes(token) or b""), ""
+    def push(self, token: int) -> str:
+        """The text that the token has made certain."""
+        return self._utf8.decode(self._tokenizer.token_bytes(token) or b"")
 
-    def finish(self) -> str:
-        return self._utf8.decode(b"", final=True)
+    def rest(self) -> str:
+        """The text behind the certain one, as it stands."""
+        return self._utf8.getstate()[0].decode("utf-8", "replace")
+
+    likely = rest
 
 
 class _WindowDecoder:
@@ -141,35 +176,42 @@ class _WindowDecoder:
         self._known = ""  # the text of the window's first `_certain` tokens
         self._certain = 0
 
-    def push(self, token: int) -> tuple[str, str]:
+    def push(self, token: int) -> str:
+        """The text that the token has made certain."""
         spelling = self._tokenizer.token(token)
         if spelling is None:
-            return "", ""
+            return ""
         self._window.append(token)
-        lone_byte = len(spelling) == 6 and spelling.startswith("<0x")
-        run = len(self._window) - self._certain
-        if lone_byte and run > self._EVERY_TOKEN and run & (run - 1):
-            return "", ""
+        if len(spelling) == 6 and spelling.startswith("<0x"):
+            return ""
         now = self._tokenizer.decode(self._window)
         fresh = now[len(self._known) :]
-        if lone_byte or fresh.endswith("\ufffd"):
-            return "", fresh.rstrip("\ufffd")
+        if fresh.endswith("\ufffd"):
+            return ""
         if len(self._window) > 2 * self._CONTEXT:
             self._window = self._window[-self._CONTEXT :]
             now = self._tokenizer.decode(self._window)
         self._known, self._certain = now, len(self._window)
-        return fresh, ""
+        return fresh
 
-    def finish(self) -> str:
+    def rest(self) -> str:
+        """The text behind the certain one, as it stands."""
+        if len(self._window) == self._certain:
+            return ""
         return self._tokenizer.decode(self._window)[len(self._known) :]
+
+    def likely(self) -> str | None:
+        """The rest; of a long run of bytes not at every token, else None."""
+        run = len(self._window) - self._certain
+        return None if run > self._EVERY_TOKEN and run & (run - 1) else self.rest()
 
 
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
     """One stop string or several, as a tuple. Raises ArgumentError for what is no string, or empty."""
     if not isinstance(stop, (str, list, tuple, set, frozenset)):
-        raise ArgumentError(f"stop must be a string or several, got {stop!r:.60}")
+        raise ArgumentError(f"stop must be a string or several, got {short(stop)}")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     for text in stops:
         if not isinstance(text, str) or not text:
-            raise ArgumentError(f"stop must hold strings of at least one character, got {text!r:.60}")
+            raise ArgumentError(f"stop must hold strings of at least one character, got {short(text)}")
     return stops

@@ -1,29 +1,34 @@
 """The tokenizer of a model folder.
 
 tokenizer.json is run by the package `tokenizers`, which is imported when a Tokenizer is made and not before: it brings
-sixteen packages along, and a model works on token ids without it. The strings around it (which token ends a text, the
-chat template) come from tokenizer_config.json and chat_template.jinja.
+sixteen packages along, and a model works on token ids without it.
 """
 
 from __future__ import annotations
 
 import json
-import operator
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastdistill.arguments import check_flag, check_integer
 from fastdistill.errors import ArgumentError, TextError
+from fastdistill.files import read_file
+from fastdistill.messages import listed, short
+from fastdistill.text.bounds import check_model, check_tokenizer
+from fastdistill.text.tokenizer_config import TokenizerConfig
+
+# Settings of a model that make it cut words by chance: BPE's dropout, Unigram's sampling.
+_CHANCES = ("dropout", "alpha", "nbest_size")
 
 
 class Tokenizer:
     """Text to token ids and back, as the folder's tokenizer.json says.
 
-    folder       holds tokenizer.json; tokenizer_config.json and chat_template.jinja where the model has them
+    folder       holds tokenizer.json, and where the model has them what `TokenizerConfig` reads
 
     vocab_size   tokens, added ones included
     special_ids  the tokens that mark something and are no text
@@ -36,13 +41,18 @@ class Tokenizer:
 
         self.folder = Path(folder)
         self._path = self.folder / "tokenizer.json"
-        with _reading(self._path):
-            data = self._path.read_bytes()
-        _check_merges(self._path, data)
+        if not self._path.exists():
+            raise TextError(f"{self._path} is missing: text needs it, token ids do not")
+        data = read_file(self._path, error=TextError)
+        check_tokenizer(data, str(self._path))
         with self._guarded("is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
+            check_model(self._tokenizer, str(self._path))
             self._tokenizer.no_truncation()  # what a training run cut or padded to is no part of the text
             self._tokenizer.no_padding()
+            for chance in _CHANCES:  # nor is what it drew
+                if hasattr(self._tokenizer.model, chance):
+                    setattr(self._tokenizer.model, chance, None)
             self._tokenizer.encode("")  # a post-processor that names a token it lacks fails here, not later
             added = self._tokenizer.get_added_tokens_decoder()
             self.vocab_size: int = self._tokenizer.get_vocab_size()
@@ -53,19 +63,42 @@ class Tokenizer:
         """The ids of a text; a special token's name in it becomes that token.
 
         special      whether the post-processor adds its own (a begin-of-text token, say); a rendered chat has them
+
+        Raises ArgumentError for words that would silently become another token, such as the one that pads.
         """
         if not isinstance(text, str):
-            raise ArgumentError(f"text must be a str, got {type(text).__name__}")
+            raise ArgumentError(f"text must be a str, got {short(text)}")
+        check_flag("special", special)
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ArgumentError(f"text must be Unicode without lone surrogates: {error}") from None
         with self._guarded("cannot encode this text"):
-            return self._tokenizer.encode(text, add_special_tokens=special).ids
+            encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        if self._unknown is not None:
+            at = [place for place, id in zip(encoding.offsets, encoding.ids, strict=True) if id == self._unknown[0]]
+            words = dict.fromkeys(text[begin:end] for begin, end in at if text[begin:end] not in ("", self._unknown[1]))
+            if words:
+                raise ArgumentError(f"the tokenizer has no token for {listed(map(short, words))}")
+        return encoding.ids
+
+    @cached_property
+    def _unknown(self) -> tuple[int, str] | None:
+        """The token that words it lacks become, where that is no token for such words: one that has another name alone."""
+        token: str | None = getattr(self._tokenizer.model, "unk_token", None)
+        names = {name for name, spelt in self.config.special_tokens.items() if spelt == token}
+        if token is None or not names or "unk_token" in names or (id := self._tokenizer.token_to_id(token)) is None:
+            return None
+        return id, token
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, ids without a token nothing."""
-        checked = [check_token(token) for token in ids]
+        try:
+            given = iter(ids)
+        except TypeError:
+            raise ArgumentError(f"ids must be token ids in a row, got {short(ids)}") from None
+        checked = [check_token(token) for token in given]
+        check_flag("skip_special", skip_special)
         with self._guarded("cannot decode these ids"):
             return self._tokenizer.decode(checked, skip_special_tokens=skip_special)
 
@@ -75,6 +108,8 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of a token spelt as in the vocabulary, or None."""
+        if not isinstance(token, str):
+            raise ArgumentError(f"token must be a str, got {short(token)}")
         return self._tokenizer.token_to_id(token)
 
     def token_bytes(self, id: int) -> bytes | None:
@@ -93,68 +128,40 @@ class Tokenizer:
         return self._byte_level
 
     @cached_property
-    def config(self) -> Mapping[str, Any]:
-        """tokenizer_config.json, empty where there is none."""
-        path = self.folder / "tokenizer_config.json"
-        if not path.exists():
-            return {}
-        with _reading(path):
-            data = path.read_bytes()
-        return _parse(path, data)
+    def config(self) -> TokenizerConfig:
+        """The names of special tokens, and the chat templates."""
+        return TokenizerConfig(self.folder)
 
     @property
     def bos_token(self) -> str | None:
+        """The token that begins a text, as it is spelt; None where the folder names none."""
         return self._named("bos_token")
 
     @property
     def eos_token(self) -> str | None:
+        """The token that ends a text."""
         return self._named("eos_token")
 
-    @cached_property
-    def chat_template(self) -> str | None:
-        """chat_template.jinja, else tokenizer_config.json's chat_template (of several, "default"), else None."""
-        path = self.folder / "chat_template.jinja"
-        if path.exists():
-            with _reading(path):
-                return path.read_text("utf-8")
-        found = self.config.get("chat_template")
-        if isinstance(found, list):
-            named = [entry for entry in found if isinstance(entry, dict) and entry.get("name") == "default"]
-            found = named[0].get("template") if named else None
-        return self._string("chat_template", found)
-
-    def _named(self, key: str) -> str | None:
-        found = self.config.get(key)
-        if isinstance(found, dict):  # a token with its settings
-            found = found.get("content")
-        return self._string(key, found)
-
-    def _string(self, key: str, found: Any) -> str | None:
-        if found is not None and not isinstance(found, str):
-            path = self.folder / "tokenizer_config.json"
-            raise TextError(f"{path}: {key} must be a string, got {type(found).__name__}")
-        return found
+    def _named(self, name: str) -> str | None:
+        token = self.config.special_tokens.get(name)
+        return token if isinstance(token, str) else None
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
         """Whatever `tokenizers` raises, its panics included (no Exception, so nothing else catches them)."""
         try:
             yield
+        except TextError:
+            raise
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise TextError(f"{self._path}: {what}: {error}") from error
+            raise TextError(f"{self._path}: {what}: {' '.join(str(error).split())[:300]}") from error
 
 
 def check_token(token: int) -> int:
     """A token id as an int of 32 bits. Raises ArgumentError."""
-    try:
-        value = operator.index(token)
-    except TypeError:
-        raise ArgumentError(f"a token id must be an integer, got {type(token).__name__}") from None
-    if not 0 <= value < 1 << 32:
-        raise ArgumentError(f"a token id must be in [0, 2^32), got {value}")
-    return value
+    return check_integer("a token id", token, 0, (1 << 32) - 1)
 
 
 @contextmanager
@@ -175,24 +182,6 @@ def _parse(path: Path, data: bytes) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise TextError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
-
-
-def _check_merges(path: Path, data: bytes) -> None:
-    """A BPE's continuing_subword_prefix must start every merge's second half: `tokenizers` cuts it off unseen, and a
-    shorter half ends the process."""
-    # Nearly always the prefix is null and its key spelt without escapes: then the file is not parsed a second time.  Two
-    # searches, since each looks for how its pattern begins: as one they take five times as long.
-    if not (re.search(rb'"continuing_subword_prefix"\s*:\s*"', data) or re.search(rb"\\u00[4-7]", data)):
-        return
-    model = _parse(path, data).get("model")
-    model = model if isinstance(model, dict) else {}
-    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
-    if not prefix or not isinstance(merges, list):
-        return  # nothing to cut off, or nothing that `tokenizers` would read
-    for merge in merges:
-        halves = merge.split(" ") if isinstance(merge, str) else merge
-        if not (isinstance(halves, list) and halves and str(halves[-1]).startswith(str(prefix))):
-            raise TextError(f"{path}: merge {merge!r:.60} does not continue with {prefix!r:.60}")
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -17,6 +17,8 @@ from fastdistill.checkpoint import folder as folder_module
 from fastdistill.checkpoint.folder import INDEX, check_tensors, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.models import plan_for
+from tests.small_models import config, tensors
 
 
 @st.composite
@@ -45,6 +47,11 @@ def same(left, right):
         left.parts[part].dtype == right.parts[part].dtype and left.parts[part].tobytes() == right.parts[part].tobytes()
         for part in left.parts | right.parts
     )
+
+
+def bits(tensors):
+    """Whether some are of a type that NumPy has not."""
+    return any(tensor.format == "bf16" for tensor in tensors)
 
 
 def litter(folder):
@@ -81,9 +88,30 @@ def test_what_is_written_is_read_back(tmp_path_factory, tensors, shard):
     assert (folder / "tokenizer.json").read_bytes() == b"{}"
     assert litter(folder.parent) == ["model"]
     files = list(folder.glob("*.safetensors"))
-    assert len(files) == 1 or (
-        (folder / INDEX).exists() and all(path.name.endswith(f"-of-{len(files):05}.safetensors") for path in files)
-    )
+    if len(files) > 1:
+        assert all(path.name.endswith(f"-of-{len(files):05}.safetensors") for path in files)
+        index = json.loads((folder / INDEX).read_text())
+        stored = [name for path in files for name in safetensors.numpy.load_file(path)] if not bits(tensors) else None
+        assert index.keys() == {"metadata", "weight_map"}
+        assert index["metadata"] == {"total_size": sum(tensor.nbytes for tensor in tensors)}
+        assert stored is None or index["weight_map"].keys() == set(stored)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("shard", [1, 20_000, 1 << 28])
+def test_transformers_reads_what_is_written(tmp_path, monkeypatch, shard):
+    """From one file and from several."""
+    transformers = pytest.importorskip("transformers")
+    made = config(tie_word_embeddings=False)
+    written = tensors(plan_for(made))
+    monkeypatch.setattr(folder_module, "SHARD_BYTES", shard)
+    raw = {"architectures": ["LlamaForCausalLM"], **made.raw}
+    write_checkpoint(tmp_path / "model", raw, written.values())
+    assert (tmp_path / "model" / INDEX).exists() == (shard < 1 << 28)
+    state = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
+    assert state.keys() == written.keys()
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(state[name].numpy(), tensor.data)
 
 
 def test_dequantises_exactly():
@@ -109,15 +137,20 @@ def test_reads_shards_symlinks_and_generation_config(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-def test_files_are_unmapped_with_the_last_view(tmp_path):
+def test_files_are_never_mapped_and_closed_with_the_last_tensor(tmp_path):
+    def open_files():
+        return [os.path.basename(os.readlink(path)) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+
     plain_folder(tmp_path / "model")
     checkpoint = open_checkpoint(tmp_path / "model")
-    view = checkpoint.tensors["a"].data
+    tensor = checkpoint.tensors["a"]
     checkpoint.close()
     gc.collect()
-    assert str(tmp_path) in Path("/proc/self/maps").read_text() and view.tolist() == [1, 1]
-    del view
+    view = tensor.data
+    assert "model.safetensors" in open_files() and view.tolist() == [1, 1]
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    del tensor
+    assert "model.safetensors" not in open_files() and view.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(

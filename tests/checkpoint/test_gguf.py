@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import struct
 import tracemalloc
 import unicodedata
@@ -14,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastdistill.checkpoint.config import eos_token_ids
 from fastdistill.checkpoint.folder import open_checkpoint
 from fastdistill.checkpoint.gguf import GgufFile, convert_gguf, rotary_rows
 from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.text.tokenizer import Tokenizer
+from tests.test_files import not_files
 
 gguf = pytest.importorskip("gguf", reason="the tests write GGUF files with the package gguf (extra: test)")
 T = gguf.GGMLQuantizationType
@@ -177,6 +181,42 @@ def test_k_quants_are_dequantised(tmp_path):
         tensor = checkpoint.tensors["model.layers.0.mlp.down_proj.weight"]
         assert tensor.format == "f32"
         assert np.array_equal(tensor.to_float32(), gguf.quants.dequantize(*written["blk.0.ffn_down.weight"]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in T if kind in gguf.GGML_QUANT_SIZES], ids=lambda kind: kind.name)
+def test_every_type_that_the_package_reads_is_exact(tmp_path, kind):
+    """Any bits but scales that are not finite, which no file has."""
+    values, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(kind).integers(0, 256, (WIDTH, INNER // values, size), np.uint8)
+    try:
+        with np.errstate(all="ignore"):
+            gguf.quants.dequantize(raw.reshape(WIDTH, -1), kind)
+    except NotImplementedError:
+        refused(
+            tmp_path,
+            UnsupportedError,
+            "blk.0.ffn_down.weight",
+            tensors={"blk.0.ffn_down.weight": (raw.reshape(WIDTH, -1), kind)},
+        )
+        return
+    for _ in range(100):  # scales lie here and there in a block
+        with np.errstate(all="ignore"):
+            found = gguf.quants.dequantize(raw.reshape(WIDTH, -1), kind).reshape(WIDTH, INNER // values, values)
+        wrong = ~np.isfinite(found).all(axis=2) | (np.abs(found) > 6e4).any(axis=2)
+        if kind in (T.Q4_0, T.Q4_1, T.Q8_0):  # which are kept as they are: their scales in f16 must be finite
+            scales = raw[:, :, : 4 if kind == T.Q4_1 else 2].copy().view("<f2")
+            wrong |= ~np.isfinite(scales).all(axis=2)
+        if not wrong.any():
+            break
+        raw[wrong] = np.random.default_rng(wrong.sum()).integers(0, 256, (wrong.sum(), size), np.uint8)
+    data = np.ascontiguousarray(raw.reshape(WIDTH, -1))
+    stored = {T.F32: np.float32, T.F16: np.float16}.get(kind)
+    name = "blk.0.ffn_down.weight"
+    _, folder = converted(tmp_path, kinds={}, tensors={name: (data.view(stored) if stored else data, kind)})
+    with open_checkpoint(folder) as checkpoint:
+        tensor = checkpoint.tensors[NAMES[name]]
+        assert tensor.format == {"F16": "f16", "BF16": "bf16", "Q4_1": "q4", "Q8_0": "q8"}.get(kind.name, tensor.format)
+        np.testing.assert_array_equal(tensor.to_float32(), gguf.quants.dequantize(data, kind))
 
 
 @pytest.mark.parametrize("kind", [T.Q4_0, T.Q4_1, T.Q8_0])
@@ -411,7 +451,7 @@ def test_other_rope_quotients_are_refused(tmp_path, quotients):
          CheckpointError, "without a bos_token_id"),
         ({"metadata": {"tokenizer.ggml.tokens": TOKENS[:-1]}}, CheckpointError, "token types"),
         ({"metadata": {"tokenizer.ggml.tokens": [*TOKENS[:-1], TOKENS[0]]}}, CheckpointError, "come twice"),
-        ({"metadata": {"tokenizer.ggml.tokens": TYPES}}, CheckpointError, "must hold strings"),
+        ({"metadata": {"tokenizer.ggml.tokens": TYPES}}, CheckpointError, "must be an array of strings"),
         ({"metadata": {"tokenizer.ggml.merges": ["t h", "q q"]}}, CheckpointError, "merge 'q q'"),
         ({"metadata": {"tokenizer.ggml.merges": ["th"]}}, CheckpointError, "merge 'th'"),
         ({"without": ["tokenizer.ggml.tokens"]}, CheckpointError, "tokens must be an array"),
@@ -515,7 +555,7 @@ def test_control_tokens_are_special_and_user_tokens_are_text(tokenizer):
     assert ids[1] == 1 and ids[-1] == len(TOKENS) - 1 and tokenizer.special_ids == {0, 1}
     assert tokenizer.decode(ids) == "athe<|user|>"
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|start|>", "<|end|>")
-    assert tokenizer.chat_template == "{{ messages }}"
+    assert tokenizer.config.chat_template() == "{{ messages }}"
 
 
 @pytest.mark.parametrize(
@@ -564,9 +604,90 @@ def test_llama3_takes_whole_tokens_before_it_merges(tmp_path):
         assert len(tokenizer.encode("inthe", special=False)) == count
 
 
-def test_what_ends_a_turn_ends_a_text(tmp_path):
-    _, folder = converted(tmp_path, metadata={"tokenizer.ggml.eot_token_id": 1})
-    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == [0, 1]
+ALIASES = {
+    "gpt-2": ["phi-2", "gigachat", "modern-bert", "exaone4", "mpt", "olmo", "a.x-4.0"],
+    "smollm": ["starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
+    "llama-bpe": ["llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+    "qwen2": ["deepseek-r1-qwen", "megrez", "kormo", "stablelm2"],
+}
+
+
+@pytest.mark.parametrize(("known", "alias"), [(known, alias) for known, names in ALIASES.items() for alias in names])
+def test_other_names_mean_the_same_tokenizer(tmp_path, known, alias):
+    """But for qwen2's own NFC: of the others nobody says that they normalise."""
+    made = []
+    for name in (known, alias):
+        (tmp_path / name).mkdir()
+        folder = converted(tmp_path / name, metadata={"tokenizer.ggml.pre": name})[1]
+        tokenizer, config = (
+            json.loads((folder / file).read_text()) for file in ("tokenizer.json", "tokenizer_config.json")
+        )
+        assert tokenizer.pop("normalizer") == ({"type": "NFC"} if name == "qwen2" else None)
+        made.append((tokenizer, config))
+    assert made[0] == made[1]
+
+
+def ends_of(tmp_path, controls=(), others=(), **metadata):
+    """The tokens that end a text, of a file with these control tokens and these other ones."""
+    added = [*controls, *others]
+    tokens, types = [*TOKENS[: len(TOKENS) - len(added)], *added], TYPES[: len(TYPES) - len(added)]
+    merges = [merge for merge in MERGES if merge.replace(" ", "") in tokens]
+    settings = {
+        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types + [3] * len(controls) + [4] * len(others),
+        "tokenizer.ggml.merges": merges, **{f"tokenizer.ggml.{key}_token_id": index for key, index in metadata.items()},
+    }  # fmt: skip
+    folder = converted(tmp_path, metadata=settings)[1]
+    assert config_of(folder)["eos_token_id"] == 0
+    with open_checkpoint(folder) as checkpoint:
+        ends = eos_token_ids(checkpoint.config, checkpoint.generation_config)
+    found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert found == sorted(ends)
+    return [tokens[index] for index in found]
+
+
+@pytest.mark.parametrize("key", ["eot", "eom", "fim_pad", "fim_rep", "fim_sep"])
+def test_what_ends_a_turn_a_message_or_a_file_ends_a_text(tmp_path, key):
+    assert ends_of(tmp_path, **{key: 1}) == ["<|end|>", "<|start|>"]
+
+
+@pytest.mark.parametrize(
+    ("controls", "others", "ends"),
+    [
+        (["<|eot_id|>", "<|eom_id|>", "<|im_end|>"], [], ["<|eot_id|>", "<|eom_id|>", "<|im_end|>"]),
+        (["<|im_start|>", "<end_of_turn>", "</s>"], ["<|endoftext|>"], ["<end_of_turn>", "</s>"]),
+        (["<|return|>", "<|call|>"], [], ["<|return|>", "<|call|>"]),
+        (["</s>", "<|tool_response>"], [], ["<|tool_response>"]),
+        (["</s>"], ["<|tool_response>"], ["</s>"]),
+        (["<|file_sep|>", "<reponame>", "<file_sep>"], [], ["<|file_sep|>", "<reponame>"]),
+    ],
+)
+def test_control_tokens_end_a_text_by_their_names(tmp_path, controls, others, ends):
+    """The file's own <|end|> is its eos."""
+    assert ends_of(tmp_path, controls, others) == ["<|end|>", *ends]
+
+
+def test_the_end_of_a_part_is_no_end(tmp_path):
+    assert ends_of(tmp_path, ["<|return|>", "<|call|>", "<|flush|>"], eos=0) == [
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+    ]
+    (tmp_path / "harmony").mkdir()
+    tokens = [*TOKENS[:-2], "<|return|>", "<|call|>"]
+    settings = {
+        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [3, 3] + [1] * (len(tokens) - 4) + [3, 3],
+        "tokenizer.ggml.merges": MERGES[:-1], "tokenizer.ggml.eos_token_id": len(tokens) - 2,
+    }  # fmt: skip
+    folder = converted(tmp_path / "harmony", metadata=settings)[1]
+    found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert [tokens[index] for index in found] == ["<|return|>", "<|call|>"]  # and not <|end|>
+
+
+def test_a_part_of_a_split_model_says_how_to_join_it(tmp_path):
+    settings = {"split.count": 3, "split.no": 0, "split.tensors.count": 20}
+    refused(tmp_path, UnsupportedError, r"one of the 3 parts .*`llama-gguf-split --merge", metadata=settings)
+    assert converted(tmp_path, metadata={"split.count": 1})
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------
@@ -685,18 +806,82 @@ def info(name: bytes, *shape: int, kind: int = 0, offset: int = 0, rank: int | N
 
 
 HUGE = 2**62
+FULL = {
+    # What no honest header holds, each file a hole of the size that it says: nothing on the disk.
+    "'k' takes 1073741824 bytes": header(pairs=1, body=string(b"k") + struct.pack("<IQ", 8, 1 << 30)),
+    "takes 4294967296 bytes": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 10, 1 << 29)),
+    "'k' has 1099511627776 strings": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 8, 1 << 40)),
+    "'l' has 2097151 strings": header(
+        pairs=2, body=string(b"k") + struct.pack("<IIQQQ", 9, 8, 2, 0, 0) + string(b"l") + struct.pack("<IIQ", 9, 8, (1 << 21) - 1)
+    ),
+    "a metadata key takes 1073741824 bytes": header(pairs=1, body=struct.pack("<Q", 1 << 30)),
+    "a tensor name takes 1073741824 bytes": header(tensors=1, body=struct.pack("<Q", 1 << 30)),
+    "has 16777216 tensors": header(tensors=1 << 24),
+    "and 16777216 metadata": header(pairs=1 << 24),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", FULL)
+def test_what_a_header_holds_is_bounded(tmp_path, words):
+    """In what it takes as in time: most of these would take gigabytes."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(FULL[words])
+    os.truncate(path, 1 << 36)
+    tracemalloc.start()
+    try:
+        with pytest.raises((CheckpointError, UnsupportedError), match=words):
+            convert_gguf(path, tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+
+
+COUNTS = st.sampled_from([0, 1, 2, 3, 7, 1 << 16, 1 << 31, 1 << 40, HUGE, 2**64 - 1])
+WORDS = st.sampled_from([b"", b"k", b"general.alignment", b"a" * 99, b"\xff", "日".encode()])
+PIECES = st.one_of(
+    st.builds(string, WORDS, st.none() | COUNTS),
+    st.builds(lambda kind, code, value: struct.pack("<I" + code, kind, value), st.integers(0, 13), st.just("Q"), COUNTS),
+    st.builds(lambda kind, item, count: struct.pack("<IIQ", kind, item, count), st.just(9), st.integers(0, 13), COUNTS),
+    st.builds(lambda name, shape, kind, offset: info(name, *shape, kind=kind, offset=offset), WORDS,
+              st.lists(COUNTS, max_size=5), st.integers(0, 45), COUNTS),
+    st.binary(max_size=9),
+)  # fmt: skip
+
+
+@given(
+    tensors=COUNTS, pairs=COUNTS, body=st.lists(PIECES, max_size=9).map(b"".join), size=st.sampled_from([0, 1 << 36])
+)
+@settings(max_examples=150)
+def test_any_header_is_read_or_refused_in_little_memory(tmp_path, tensors, pairs, body, size):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header(tensors=tensors, pairs=pairs, body=body))
+    if size:
+        os.truncate(path, size)  # zeros, which are empty strings and small numbers
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(CheckpointError, UnsupportedError), GgufFile(path) as file:
+            assert all(
+                tensor.offset + tensor.size <= max(size, path.stat().st_size) for tensor in file.tensors.values()
+            )
+        assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    finally:
+        tracemalloc.stop()
+
+
 LIES = {
     "not a GGUF file": header(magic=b"GGML"),
     "version 0x1;": header(version=1),
     "version 0x3000000": header(version=0x03000000),  # big-endian
-    "the file has": header(pairs=HUGE),
-    "tensor name": header(tensors=HUGE),
+    "has 0 tensors and 4611686018427387904 metadata": header(pairs=HUGE),
+    "has 4611686018427387904 tensors": header(tensors=HUGE),
+    "a tensor name takes 8 bytes at offset 24, but the file has 24": header(tensors=9),
+    "a metadata key takes 8 bytes at offset 24, but the file has 24": header(pairs=9),
     "a metadata key": header(pairs=1, body=string(b"k", HUGE)),
     "not UTF-8": header(pairs=1, body=string(b"\xff") + struct.pack("<IB", 0, 1)),
     "unknown value type 13": header(pairs=1, body=string(b"k") + struct.pack("<I", 13)),
     "array of the unknown value type 9": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 9, 1)),
     "takes 4611686018427387904 bytes": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 0, HUGE)),
-    "metadata 'k' takes 8 bytes": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 8, HUGE)),
+    "metadata 'k' takes 8 bytes": header(pairs=1, body=string(b"k") + struct.pack("<IIQ", 9, 8, 1 << 20)),
     "metadata 'k' comes twice": header(pairs=2, body=2 * (string(b"k") + struct.pack("<IB", 0, 1))),
     "1 to 4 dimensions, got 0": header(tensors=1, body=info(b"t")),
     "1 to 4 dimensions, got 5": header(tensors=1, body=info(b"t", 1, 1, 1, 1, 1)),
@@ -731,10 +916,10 @@ def test_a_lie_is_named_and_allocates_nothing(tmp_path, words):
     assert [found.name for found in tmp_path.iterdir()] == ["model.gguf"]
 
 
-@pytest.mark.parametrize("name", ["nothing.gguf", "."])
-def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path, name):
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        convert_gguf(tmp_path / name, tmp_path / "out")
+def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path):
+    for path in not_files(tmp_path):
+        with pytest.raises(CheckpointError, match=r"cannot be read|there is no such file"):
+            convert_gguf(path, tmp_path / "out")
 
 
 def test_without_the_package_the_error_names_the_extra(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastdistill.checkpoint import quantize as quantize_module
 from fastdistill.checkpoint.folder import open_checkpoint, write_checkpoint
-from fastdistill.checkpoint.quantize import quantize_folder, quantize_tensor
+from fastdistill.checkpoint.quantize import quantize_checkpoint, quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.reference.quantize_weights import dequantize_q4, dequantize_q8, quantize_q4, quantize_q8
@@ -209,6 +209,11 @@ def test_arguments_are_refused():
         quantize_tensor(tensor, "q4")
     with pytest.raises(CheckpointError, match="counts: has the type i64"):
         quantize_tensor(Tensor("counts", "i64", (1, 1), np.ones((1, 1), np.int64)), "q8")
+
+
+def quantize_folder(source, *arguments, **options):
+    with open_checkpoint(source) as checkpoint:
+        quantize_checkpoint(checkpoint, *arguments, **options)
 
 
 @pytest.fixture

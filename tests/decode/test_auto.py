@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -9,14 +12,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Auto, CallableDrafter, Costs, Draft, LayerSkip, PromptLookup, generate, measure_costs
-from fastdistill.decode.costs import kept_costs
+from fastdistill.decode import (
+    Auto,
+    Autoregressive,
+    CallableDrafter,
+    Costs,
+    Draft,
+    Jacobi,
+    LayerSkip,
+    Lookahead,
+    PromptLookup,
+    Request,
+    generate,
+    measure_costs,
+)
+from fastdistill.decode.costs import UNKNOWN, kept_costs
 from fastdistill.decode.drafters.prompt_lookup import PRIORS
+from fastdistill.decode.loop import Text, written
 from fastdistill.decode.pace import Pace
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
+from tests.test_files import hostile_contents
 
 FLAT = Costs((1, 16), (0, 100), ((1.0, 1.0), (1.0, 1.0)))  # every forward costs the same
 STEEP = Costs((1, 16), (0, 100), ((1.0, 16.0), (1.0, 16.0)))  # rows cost what forwards cost
@@ -166,6 +184,31 @@ def test_costs_are_measured_once_and_kept(tmp_path):
     assert kept_costs(None, measure) == REAL
 
 
+HOSTILE_COSTS = [
+    {"rows": [1, 1 << 40], "contexts": [0, 1], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1 << 70], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1, 1e308], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1, 10**400], [1, 2]]},
+    {"rows": ["1", "2"], "contexts": [0, 1], "seconds": [[1, 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [["1", 2], [1, 2]]},
+    {"rows": [1, 2], "contexts": [0, 1], "seconds": [[1], [1, 2]]},
+    {"rows": 7, "contexts": "01", "seconds": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("content", [*hostile_contents(), *HOSTILE_COSTS], ids=lambda content: str(content)[:40])
+def test_a_file_of_costs_that_are_none_is_as_none(tmp_path, content):
+    file = tmp_path / "costs.json"
+    if isinstance(content, dict):
+        file.write_text(json.dumps(content))
+    else:
+        hostile_contents()[content](file)
+    calls = []
+    for _ in range(2):
+        assert kept_costs(file, lambda: calls.append(1) or REAL) == REAL
+    assert len(calls) == 1 and file.is_file()  # and what is measured then takes its place
+
+
 @pytest.mark.parametrize("most_positions", [1, 2, 20, 300])
 def test_costs_of_a_session_are_measured_whatever_its_size(most_positions):
     costs = measure_costs(
@@ -201,7 +244,89 @@ def test_a_text_among_others_pays_for_its_part_of_shared_rows():
     """Where a forward of several texts costs what its rows cost, a guess of one text is as dear as a token of another."""
     draft = Draft(list(range(7)), kinds=np.full(7, 5, np.int32))
     assert len(Pace(REAL, PRIORS).choose(draft, 0)) == 7
-    assert len(Pace(REAL, PRIORS, together=16).choose(draft, 0)) <= 1
+    among = Pace(REAL, PRIORS)
+    among.shared_by(16)
+    assert len(among.choose(draft, 0)) <= 1
+    among.shared_by(1)  # the others have ended
+    assert len(among.choose(draft, 0)) == 7
+
+
+def shared(decoder, counts, prompt=(7,)):
+    """Texts of these lengths in the same passes; a model whose likeliest token is always the same one."""
+    session = [Setting("plain", "q8").session(256) for _ in counts]
+    sampler = Sampler(logit_bias={5: np.float32(1e4)})
+    requests = [Request(np.array(prompt, np.int32), 0, sampler, max_tokens=count) for count in counts]
+    return written([partial(Text, *pair, decoder, None) for pair in zip(session, requests, strict=True)], len(counts))
+
+
+STEPS = Costs((1, 3, 4, 32), (0, 100), 2 * ((1.0, 1.01, 30.0, 300.0),))  # three rows cost what one does
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        Auto(STEPS, CallableDrafter(lambda text, budget: [5] * min(budget, 2))),
+        Jacobi(2, "copy", costs=STEPS),
+        Lookahead(1, 3, 2, costs=STEPS),
+    ],
+)
+def test_texts_that_have_ended_share_no_cost(decoder):
+    """Among three no guess pays; the last one guesses as soon as it is alone."""
+    *short, long = shared(decoder, (30, 30, 200))
+    assert all(result.tokens == [5] * len(result.tokens) for result in (*short, long))
+    assert all(result.stats.drafted == 0 for result in short)
+    drafted = [round.drafted for round in long.rounds]
+    assert sum(drafted[:29]) == 0 and sum(drafted[29:]) > 20
+    alone = shared(decoder, (170,))[0]
+    assert sum(drafted[29:]) > 0.5 * alone.stats.drafted
+
+
+def test_a_text_is_told_how_many_share_each_forward():
+    told = []
+
+    class Listening:
+        def start(self, session, request):
+            run = Autoregressive().start(session, request)
+            run.together, forward = 0, run.forward
+            run.forward = lambda: told.append((request.max_tokens, run.together)) or forward()
+            return run
+
+    shared(Listening(), (1, 3, 2))
+    assert told == [(1, 3), (3, 3), (2, 3), (3, 2), (2, 2), (3, 1)]
+
+
+# ---- a clock that says nothing ----
+
+
+@pytest.mark.parametrize(
+    "clock", [lambda: 12.5, itertools.count(0, -1).__next__, lambda: float("nan"), lambda: float("inf")]
+)
+@pytest.mark.parametrize("decoder", [Auto(), Jacobi(4), Lookahead(3, 3, 3)])
+def test_a_clock_that_stands_still_changes_no_text(monkeypatch, tmp_path, clock, decoder):
+    """Costs that nobody could measure are those of a model that nobody has timed, and are not kept."""
+    setting = Setting("plain", "q8")
+    plain = generate(setting.session(), [1, 2, 1, 2], 30)
+    monkeypatch.setattr("time.perf_counter", clock)
+    costs = kept_costs(tmp_path / "costs.json", lambda: measure_costs(setting_sessions(setting), 64))
+    assert costs is UNKNOWN and not list(tmp_path.iterdir())
+    session = setting.session()
+    request = Request(np.array([1, 2, 1, 2], np.int32), 0, Sampler(), max_tokens=30, measured_costs=lambda: costs)
+    result = written([partial(Text, session, request, decoder, None)], 1)[0]
+    assert (result.tokens, result.error) == (plain.tokens, None)
+    assert result.stats.tokens_per_second >= 0
+
+
+@pytest.mark.parametrize("took", [0.0, -1.0, float("nan"), float("inf")])
+def test_rounds_that_took_no_time_say_nothing_of_costs(took):
+    pace = Pace(REAL, PRIORS, live=True)
+    pace._seconds = [1.0, 1.0]
+    for guesses in (0, 1) * 9:
+        pace.timed(guesses, took)
+    assert pace.seconds(np.array([0, 3]), 0) == Pace(REAL, PRIORS).seconds(np.array([0, 3]), 0)
+
+
+def setting_sessions(setting):
+    return lambda capacity, max_rows: setting.session(capacity, max_rows=max_rows)
 
 
 def test_guesses_that_cannot_be_left_out_are_refused():

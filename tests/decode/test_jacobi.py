@@ -488,8 +488,37 @@ def test_what_a_first_window_may_cost_leaves_enough_for_a_second_round():
 
 
 def test_texts_that_share_forwards_guess_less():
-    lengths = [JacobiPace(FEW, JACOBI_PRIORS, together).window(10, 64) for together in (1, 16)]
-    assert lengths[0] > lengths[1]
+    alone, among = JacobiPace(FEW, JACOBI_PRIORS), JacobiPace(FEW, JACOBI_PRIORS)
+    among.shared_by(16)
+    length = alone.window(10, 64)
+    assert length > among.window(10, 64)
+    among.shared_by(1)  # the others have ended
+    assert among.window(10, 64) == length
+
+
+def test_what_does_not_pay_among_others_is_weighed_anew_when_they_have_ended():
+    """Rests have become long by then; none of them is sat out, and they begin short again."""
+    pace, weighed = JacobiPace(STEEP, JACOBI_PRIORS), []
+    pace.shared_by(8)
+    best = pace._best
+    pace._best = lambda context: weighed.append(number) or best(context)
+    for number in range(150):
+        pace.shared_by(8 if number < 120 else 1)
+        if not pace.rests(10):
+            pace.window(10, 16)
+    assert weighed == [0, 17, 50, 115, 123, 140]
+
+
+def test_a_window_is_priced_for_those_who_share_its_forward():
+    request = Request(np.array([1], np.int32), 0, Sampler())
+    among, alone = (LookaheadPace(Lookahead(costs=REAL), request) for _ in range(2))
+    among.shared_by(16)
+    for pace in (among, alone):
+        pace.window(10, 7)
+    assert among._spent != pytest.approx(alone._spent)
+    among.shared_by(1)
+    among.window(10, 7)
+    assert among._spent == pytest.approx(alone._spent) and among._first == alone._first
 
 
 FEW = Costs((1, 8, 16), (0, 100), 2 * ((1.0, 1.1, 8.0),))  # rows are free up to eight

@@ -148,7 +148,7 @@ def test_what_the_plan_cannot_do_is_refused_by_its_key(changes, key):
     "changes, key",
     [
         (dict(d_model=50), "d_model"),
-        (dict(d_model=None), "d_model"),
+        (dict(d_model="48"), "d_model"),
         (dict(n_heads=0), "n_heads"),
         (dict(n_kv_heads=4), "n_kv_heads"),
         (dict(n_kv_heads=2, multi_query_attention=True), "n_kv_heads"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastdistill.api import Model
 from fastdistill.checkpoint import Config
-from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError, UnsupportedError
+from fastdistill.decode.loop import prepare_session
+from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.rope import inverse_frequencies
 from fastdistill.runtime.network import Network
@@ -225,9 +228,11 @@ def test_weights_are_what_the_config_says():
     assert not [name for name in untied.weights if name.endswith("bias")]
 
 
-def test_key_value_heads_default_to_the_heads_and_mistral_is_a_llama():
-    raw = {k: v for k, v in config().raw.items() if k != "num_key_value_heads"} | {"model_type": "mistral"}
-    assert plan_for(Config(raw)).num_kv_heads == 4
+def test_absent_key_value_heads_are_those_of_the_class_and_null_ones_the_heads():
+    raw = {k: v for k, v in config(num_attention_heads=16).raw.items() if k != "num_key_value_heads"}
+    for model_type, absent in (("llama", 16), ("mistral", 8)):
+        assert plan_for(Config(raw | {"model_type": model_type})).num_kv_heads == absent
+        assert plan_for(Config(raw | {"model_type": model_type, "num_key_value_heads": None})).num_kv_heads == 16
 
 
 @pytest.mark.parametrize(
@@ -311,5 +316,21 @@ def test_any_config_is_a_plan_or_an_error_of_ours(name, changes):
 
 def test_a_capacity_beyond_the_sliding_window_is_refused_by_its_name():
     plan = plan_for(config(model_type="mistral", sliding_window=16))
-    with pytest.raises(ArgumentError, match=r"capacity must lie in 1..16, got 32 .16 is the model's sliding_window"):
-        Network(plan, tensors(plan)).session(capacity=32)
+    network, window = Network(plan, tensors(plan)), r"16 is the model's sliding_window; of its 512 positions"
+    with pytest.raises(ArgumentError, match=rf"capacity must lie in 1..16, got 32 \({window}"):
+        network.session(capacity=32)
+    session = network.session()
+    with pytest.raises(CapacityError, match=window):
+        session.prefill([1] * 17)
+    with pytest.raises(CapacityError, match=window):
+        session.forward([1] * 17)
+    with pytest.raises(CapacityError, match=window):
+        prepare_session(session, np.ones(17, np.int32))
+    model = Model(network, Path("."), frozenset())
+    with pytest.raises(
+        CapacityError, match="17 tokens are more than 16, the model's sliding_window; of its 512 positions"
+    ):
+        model.logits([1] * 17)
+    with pytest.raises(CapacityError) as smaller:
+        network.session(8).prefill([1] * 9)
+    assert "sliding_window" not in str(smaller.value)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import pickle
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFiniteError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFiniteError, PartialError
 from fastdistill.kernels.sample import Sampler
 from fastdistill.runtime import forward_many, from_callable
 from fastdistill.runtime.native import NativeExecutor
@@ -141,36 +146,140 @@ def test_a_wide_session_carries_the_others(isa):
         assert_rows(result, setting.oracle.rows([1, 2, 3]))
 
 
-@pytest.mark.parametrize(
-    "wrong, error",
-    [
-        (dict(tokens=[300]), ArgumentError),
-        (dict(tokens=[1] * 17), CapacityError),
-        (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError),
-        (dict(tokens=[1], read=LOGITS, out=np.zeros(1)), ArgumentError),
-        (dict(layers=(1, 2)), ArgumentError),
-        (dict(tokens=[1], rows=7), ArgumentError),
-    ],
-)
-def test_one_wrong_request_is_refused_before_any_has_run(wrong, error):
-    setting = Setting("plain", "q8")
-    sessions = [setting.session() for _ in range(3)]
-    with pytest.raises(error):
-        forward_many([(sessions[0], dict(tokens=[1])), (sessions[1], wrong), (sessions[2], dict(tokens=[1]))])
-    assert [session.length for session in sessions] == [0, 0, 0]
-    for session in sessions:  # none of them is left busy
-        assert_rows(session.forward([2], read=LOGITS), setting.oracle.rows([2]))
+# ---- one request fails alone ----
+
+BARRED = np.zeros((1, 10), np.uint32)  # of 300 tokens: none may be drawn
+DRAWN = Sampler(temperature=1.0)
+NOT_FINITE = dict(inputs={"embedding": np.full((1, 64), np.nan, np.float32)})
+WRONG = [
+    (dict(tokens=[300]), ArgumentError),
+    (dict(tokens=[1] * 17), CapacityError),
+    (dict(tokens=[1] * 97), CapacityError),
+    (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError),
+    (dict(tokens=[1], read=LOGITS, out=np.zeros(1)), ArgumentError),
+    (dict(layers=(1, 2)), ArgumentError),
+    (dict(tokens=[1], rows=7), ArgumentError),
+    (dict(token=[1]), ArgumentError),
+    (7, ArgumentError),
+    (dict(tokens=[1], read=Read(sampler=Sampler(), allowed=BARRED)), ArgumentError),
+    (dict(tokens=[1], read=Read(sampler=DRAWN, allowed=BARRED, logits=True)), ArgumentError),
+    (dict(tokens=[1], read=Read(sampler=Sampler(logit_bias={999: 1.0}))), ArgumentError),
+    (NOT_FINITE, NotFiniteError),
+    (dict(NOT_FINITE, parents=[-1]), NotFiniteError),
+    (dict(NOT_FINITE, layers=(0, 1)), NotFiniteError),
+]
 
 
-def test_a_pass_that_is_not_finite_leaves_all_its_sequences_as_they_were(isa):
+@settings(max_examples=40)
+@given(data=st.data(), format=st.sampled_from(["f32", "q8"]))
+def test_each_request_fails_alone(data, format):
+    """Whatever is wrong with some of them, and wherever they stand: the others give what they give without these."""
+    setting = Setting("plain", format)
+    made = data.draw(st.lists(requests_of(setting), min_size=1, max_size=4))
+    wrong = data.draw(st.lists(st.sampled_from(WRONG), min_size=1, max_size=3))
+    order = data.draw(st.permutations(range(len(made) + len(wrong))))
+    good = [make() for make, _ in made]
+    bad = [setting.session() for _ in wrong]
+    for session in bad:
+        session.prefill([1, 2])
+    requests = [
+        *((session, arguments) for session, (_, arguments) in zip(good, made, strict=True)),
+        *((session, arguments) for session, (arguments, _) in zip(bad, wrong, strict=True)),
+    ]
+    results = dict(zip(order, forward_many([requests[n] for n in order], return_errors=True), strict=True))
+    for number, (make, arguments) in enumerate(made):
+        twin, session = make(), good[number]
+        assert_same(results[number], twin.forward(**arguments))
+        assert (session.length, session.pending, session.tokens.tolist()) == (
+            twin.length,
+            twin.pending,
+            twin.tokens.tolist(),
+        )
+    for number, (session, (_, error)) in enumerate(zip(bad, wrong, strict=True), len(made)):
+        assert type(results[number]) is error
+        assert (session.length, session.pending) == (2, 0)
+        assert_rows(session.forward([5], read=LOGITS), setting.oracle.rows([1, 2, 5])[2:])
+
+
+@pytest.mark.parametrize("wrong, error", WRONG)
+def test_what_failed_is_raised_when_the_others_have_run(wrong, error):
     setting = Setting("plain", "f32")
-    sessions = [setting.session() for _ in range(2)]
-    good, bad = np.ones((1, 64), np.float32), np.full((1, 64), np.nan, np.float32)
-    with pytest.raises(NotFiniteError):
-        forward_many([(s, dict(inputs={"embedding": rows})) for s, rows in zip(sessions, (good, bad), strict=True)])
-    assert [session.length for session in sessions] == [0, 0]
-    for session in sessions:
+    sessions = [setting.session() for _ in range(3)]
+    fine = dict(tokens=[1], read=LOGITS)
+    with pytest.raises(PartialError) as raised:
+        forward_many([(sessions[0], fine), (sessions[1], wrong), (sessions[2], fine)])
+    first, failed, last = raised.value.results
+    for rows in (first, last):
+        assert_rows(rows, setting.oracle.rows([1]))
+    assert type(failed) is error and raised.value.errors == {1: failed} and raised.value.__cause__ is failed
+    assert str(raised.value).startswith("1 of 3 requests failed (") and str(failed) in str(raised.value)
+    assert [session.length for session in sessions] == [1, 0, 1]
+    with pytest.raises(error):  # where nobody gave anything
+        forward_many([(session, wrong) for session in sessions])
+    for session in sessions:  # none of them is left busy
+        session.truncate(0)
         assert_rows(session.forward([2], read=LOGITS), setting.oracle.rows([2]))
+
+
+@pytest.mark.parametrize("where", range(3))
+@pytest.mark.parametrize("arguments", [dict(), dict(parents=[-1]), dict(layers=(0, 1))])
+def test_who_is_not_finite_in_a_shared_pass_fails_alone(isa, monkeypatch, where, arguments):
+    setting, passes, run = Setting("plain", "f32"), [], NativeExecutor.run
+    rows = [np.full((1, 64), number + 1, np.float32) for number in range(3)]
+    alone = [setting.session().forward(inputs={"embedding": one}, **arguments, read=LOGITS).copy() for one in rows]
+    rows[where] = rows[where] * np.nan
+    sessions = [setting.session() for _ in rows]
+    monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
+    results = forward_many(
+        [(s, dict(arguments, inputs={"embedding": one}, read=LOGITS)) for s, one in zip(sessions, rows, strict=True)],
+        return_errors=True,
+    )
+    assert passes == [3, 1, 1, 1]
+    for number, (result, session) in enumerate(zip(results, sessions, strict=True)):
+        if number == where:
+            assert (
+                type(result) is NotFiniteError
+                and "row 0" in str(result)
+                and (session.length, session.pending) == (0, 0)
+            )
+        else:
+            assert_same(result, alone[number])
+            assert session.length + session.pending == 1
+
+
+def test_a_session_that_is_busy_fails_alone():
+    setting, busy = Setting("plain", "q8"), Setting("plain", "q8").session()
+    with busy.entered():
+        rows, error = forward_many(
+            [(setting.session(), dict(tokens=[1], read=LOGITS)), (busy, dict(tokens=[2]))], return_errors=True
+        )
+    assert_rows(rows, setting.oracle.rows([1]))
+    assert type(error) is BusyError and busy.length == 0
+
+
+@pytest.mark.parametrize("wrong", [case for case, _ in WRONG])
+def test_errors_keep_no_session_alive(wrong):
+    """Those that are given, while they are kept; those that are raised, once they have been handled."""
+    setting, kept = Setting("plain", "f32"), []
+    gc.disable()
+    try:
+        for others, give in ((1, True), (0, False), (1, False)):
+            sessions = [setting.session() for _ in range(1 + others)]
+            dead = [weakref.ref(session) for session in sessions]
+            with contextlib.suppress(ArgumentError, CapacityError, NotFiniteError, PartialError):
+                kept += forward_many(
+                    [(sessions[0], wrong), *((session, dict(tokens=[1])) for session in sessions[1:])], give
+                )
+            del sessions
+            assert [session() for session in dead] == [None] * (1 + others)
+    finally:
+        gc.enable()
+    assert len(kept) == 2
+
+
+def test_errors_of_several_requests_can_be_pickled():
+    error = pickle.loads(pickle.dumps(PartialError([1, ArgumentError("no")], {1: ArgumentError("no")})))
+    assert error.results[0] == 1 and "number 1: ArgumentError: no" in str(error)
 
 
 def test_refuses_what_does_not_belong_together():
@@ -180,8 +289,11 @@ def test_refuses_what_does_not_belong_together():
         forward_many([(session, dict(tokens=[1])), (session, dict(tokens=[2]))])
     with pytest.raises(ArgumentError, match="one model"):
         forward_many([(session, dict(tokens=[1])), (Setting("plain", "q4").session(), dict(tokens=[2]))])
-    with session.entered(), pytest.raises(BusyError):
-        forward_many([(setting.session(), dict(tokens=[1])), (session, dict(tokens=[2]))])
+    for wrong in (3, None, "ab", [3], [(1, 2, 3)], [(session,)], {session: {}}, np.zeros(3)):
+        with pytest.raises(ArgumentError, match="forward_many takes"):
+            forward_many(wrong)
+    with pytest.raises(ArgumentError, match="return_errors"):
+        forward_many([], return_errors=1)
     with pytest.raises(ArgumentError):
         forward_many([(from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9), dict(tokens=[1]))])
     assert forward_many([]) == []

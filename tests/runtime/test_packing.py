@@ -1,4 +1,4 @@
-"""Packing: what loading takes at its peak, and that stored tensors outlive their release."""
+"""Packing: what loading takes at its peak."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from fastdistill.checkpoint import Tensor, open_checkpoint, quantize_tensor, write_checkpoint
+from fastdistill.checkpoint import write_checkpoint
 from fastdistill.models import plan_for
-from fastdistill.runtime.packing import RELEASE_BYTES
 from tests.small_models import config, tensors
 
 STATUS = Path("/proc/self/status")
@@ -49,23 +47,6 @@ def test_loading_takes_little_more_than_what_stays(folder, format):
     done = subprocess.run([sys.executable, "-c", MEASURE, folder, *format], capture_output=True, text=True, check=True)
     peak, held, text = json.loads(done.stdout)
     assert not text
-    # What is read between two releases, and as much again for Python and the allocator; what a large tensor takes while it
-    # is converted has gone before the small ones are packed.  Half the file, or a second copy of the weights, is more.
-    assert peak - held < 2 * RELEASE_BYTES
-
-
-def test_a_released_tensor_reads_as_before(folder):
-    with open_checkpoint(folder) as checkpoint:
-        for tensor in checkpoint.tensors.values():
-            before = tensor.to_float32()
-            tensor.release()
-            np.testing.assert_array_equal(tensor.to_float32(), before)
-
-
-def test_what_was_written_to_a_private_mapping_outlives_its_release(tmp_path):
-    """Its pages are nowhere else: letting them go would bring the file's numbers back."""
-    (tmp_path / "zeros").write_bytes(bytes(4 * 64 * 64))
-    data = np.memmap(tmp_path / "zeros", np.float32, "c", shape=(64, 64))
-    data[:] = 7
-    quantize_tensor(Tensor("w", "f32", data.shape, data), "f16")
-    assert (data == 7).all()
+    # For Python, the allocator and a small tensor; what a large one takes while it is read and converted has gone before
+    # the small ones are packed.  Half the file, or a second copy of the weights, is more.
+    assert peak - held < 16 << 20

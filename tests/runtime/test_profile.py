@@ -189,3 +189,13 @@ def test_bandwidth_is_the_best_of_all_thread_counts(monkeypatch):
     first_of_two = 5.0 - (measured.REPETITIONS + 1) / 64
     assert measured.bandwidth(3, 1 << 10) == first_of_two * (1 << 10)
     assert {len(parts) for parts in asked} == {1, 2, 3} and {sum(parts) for parts in asked} == {1 << 10}
+
+
+def test_a_clock_that_stands_still_gives_a_table_without_shares(monkeypatch):
+    session = network("plain", "q8").session(8)
+    monkeypatch.setattr("time.perf_counter", lambda: 3.0)
+    with fd.Profile() as profile:
+        session.forward([1, 2, 3], rows="last")
+    assert "all stages" in str(profile) and profile.seconds == 0
+    profile.bandwidth = bandwidth(2, 1 << 12)
+    assert profile.bandwidth == 0 and "all stages" in str(profile)

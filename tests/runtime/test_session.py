@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -539,10 +541,12 @@ def read_only(array: np.ndarray) -> np.ndarray:
         (dict(tokens=7), ArgumentError, "tokens"),
         (dict(inputs={"other": np.zeros((1, 64), np.float32)}), ArgumentError, "inputs must be"),
         (dict(inputs=np.zeros((1, 64), np.float32)), ArgumentError, "inputs must be"),
-        (dict(inputs={"embedding": np.zeros((1, 64))}), ArgumentError, "dtype float32, got float64"),
+        (dict(inputs={"embedding": np.full((1, 64), 0.1)}), ArgumentError, r"round them: inputs\['embedding'\].astype\(np.float32\)"),
+        (dict(inputs={"embedding": np.full((1, 64), 1e300)}), ArgumentError, "round them"),
+        (dict(inputs={"embedding": np.zeros((1, 64), complex)}), ArgumentError, "must be an array of float32, got a complex128 array"),
+        (dict(inputs={"embedding": "text"}), ArgumentError, "must be an array of float32, got 'text'"),
         (dict(inputs={"embedding": np.zeros((1, 63), np.float32)}), ArgumentError, r"shape \(any, 64\)"),
         (dict(inputs={"embedding": np.zeros((0, 64), np.float32)}), ArgumentError, "at least one row"),
-        (dict(inputs={"embedding": np.zeros((2, 128), np.float32)[:, ::2]}), ArgumentError, "contiguous"),
         (dict(tokens=[1], parents=[0]), ArgumentError, "parents"),
         (dict(tokens=[1], parents=[]), ArgumentError, "parents"),
         (dict(tokens=[1], parents=[-1, -1]), ArgumentError, "parents must have one entry a new node, 1, got 2"),
@@ -568,9 +572,12 @@ def read_only(array: np.ndarray) -> np.ndarray:
         (dict(tokens=[1], layers=1), ArgumentError, "layers must be"),
         (dict(tokens=[1], read="logits"), ArgumentError, "read must be a Read"),
         (dict(tokens=[1], read=Read(sampler=3)), ArgumentError, "sampler"),
-        (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError, "log_prob_of must have shape"),
+        (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError, "log_prob_of must name one token a row read, 1, got 2"),
         (dict(tokens=[1], read=Read(log_prob_of=np.full(1, 300, np.int32))), ArgumentError, "0..299"),
         (dict(tokens=[1], read=Read(allowed=np.zeros(10, np.uint32))), ArgumentError, "allowed must have shape"),
+        (dict(tokens=[1], read=Read(allowed=np.ones(300, bool))), ArgumentError, r"allowed must have shape \(1, 300\)"),
+        (dict(tokens=[1], read=Read(allowed=[1, 2])), ArgumentError, r"bool \(rows, 300\), or bits in uint32 \(rows, 10\); got \[1, 2\]"),
+        (dict(tokens=[1], read=Read(logits=1)), ArgumentError, "read.logits must be True or False, got 1"),
         (dict(tokens=[1], out=np.zeros((1, 300), np.float32)), ArgumentError, "out receives logits"),
         (dict(tokens=[1], read=LOGITS, out=np.zeros((1, 299), np.float32)), ArgumentError, "out must have shape"),
         (dict(tokens=[1], read=LOGITS, out=read_only(np.zeros((1, 300), np.float32))), ArgumentError, "out"),
@@ -595,11 +602,96 @@ def test_refuses(arguments, error, text):
         (dict(cache="bf16"), "cache must be"),
         (dict(taps=["layers.2"]), "this model has: embedding, layers.0, layers.1"),
         (dict(taps=5), "taps"),
+        (dict(taps=[[1]]), r"tap \[1\] is unknown"),
+        (dict(taps=["x" * 10**6]), "tap 'xxx.* is unknown"),
+        (dict(cache=np.zeros(3)), "cache must be None, 'f16' or 'f32', got array"),
+        (dict(cache=10**5000), "got an integer of 16610 bits"),
+        (dict(max_rows=10**5000), "got an integer of 16610 bits"),
+        (dict(capacity=-(10**5000)), "got an integer of 16610 bits"),
     ],
 )
 def test_a_session_refuses(options, text):
-    with pytest.raises(ArgumentError, match=text):
+    with pytest.raises(ArgumentError, match=text) as raised:
         network().session(**options)
+    assert len(str(raised.value)) < 300
+
+
+# ---- what people have is taken where it converts exactly ----
+
+
+def forms(values, *others):
+    """The same integers as lists, tuples, and arrays of every kind."""
+    kinds = (np.int8, np.int16, np.int32, np.int64, np.dtype(">i8"), *others)
+    return [values, tuple(values), *(np.array(values, kind) for kind in kinds), np.repeat(np.array(values), 2)[::2]]
+
+
+def test_integers_of_any_type_are_taken():
+    def ran(**arguments):
+        session = PLAIN.session()
+        session.prefill([1, 2, 3])
+        rows = session.forward(**({"tokens": [4, 5]} | arguments), read=Read(logits=True, log_prob_of=[7, 8]))
+        return bits(rows.logits).tolist(), rows.log_probs.tolist(), session.pending
+
+    for name, values in (
+        ("tokens", [4, 5]), ("positions", [6, 9]), ("parents", [-1, 0]), ("nodes", [0, 1]), ("rows", [1, 0]),
+        ("replace", [1, 2]), ("layers", [0, 2]),
+    ):  # fmt: skip
+        want = ran(**{name: values})
+        for form in forms(values):
+            assert ran(**{name: form}) == want, (name, form)
+    for form in forms([0, 1]):
+        session = PLAIN.session()
+        session.forward(forms([1, 2])[3], parents=[-1, 0])
+        session.keep(form)
+        assert session.tokens.tolist() == [1, 2]
+    for form in forms([4, 5], np.uint64):
+        session = PLAIN.session()
+        session.prefill(form)
+        assert session.tokens.tolist() == [4, 5] and session.common_prefix(form) == 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: PLAIN.session(), lambda: from_callable(lambda t: np.zeros((len(t), 300)), 300)]
+)
+def test_what_is_read_may_be_named_in_any_type(make):
+    mask = np.zeros((1, 300), bool)
+    mask[0, [31, 32, 299]] = True
+    words = np.zeros((1, 10), np.uint32)
+    words[0, [0, 1, 9]] = 1 << 31, 1, 1 << 299 % 32
+    for banned in forms([31, 32]):
+        for allowed in (mask, words, np.asfortranarray(mask)):
+            read = Read(sampler=Sampler(), allowed=allowed, banned=banned, log_prob_of=np.array([299]))
+            assert make().forward([1], read=read).tokens.tolist() == [299]
+    assert make().forward([1], rows=(), read=Read(banned=[], log_prob_of=[])).log_probs.tolist() == []
+
+
+def test_float_rows_of_any_type_are_taken_where_float32_holds_them():
+    rows = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float16)
+    want = PLAIN.session().forward(inputs={"embedding": rows.astype(np.float32)}, read=LOGITS).logits
+    for form in (rows, rows.astype(np.float64), rows.tolist(), rows.astype(">f4"), np.repeat(rows, 2, axis=1)[:, ::2]):
+        got = PLAIN.session().forward(inputs={"embedding": form}, read=LOGITS).logits
+        np.testing.assert_array_equal(bits(got), bits(want))
+
+
+# ---- what a session is not ----
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps, lambda session: copy.copy([session][0])])
+def test_a_session_is_not_copied_or_pickled(how):
+    """A copy would write in the same cache."""
+    session = PLAIN.session()
+    session.prefill([1, 2])
+    with pytest.raises(UnsupportedError, match="save" if how is pickle.dumps else r"session.fork\(\)"):
+        how(session)
+    assert hides_nothing(session)
+
+
+def test_a_session_tells_what_it_is():
+    session = PLAIN.session()
+    session.prefill([1, 2])
+    session.forward([3], parents=[-1])
+    assert repr(session) == "<session of llama: 2 of 96 tokens, 1 rows pending, f16 cache, forwards of at most 16 rows>"
+    assert repr(from_callable(lambda tokens: None, 9)) == "<session over a function: 0 of 1048576 tokens>"
 
 
 @pytest.mark.parametrize("wrong", [-1, 2, 1.0, True, "1", None])

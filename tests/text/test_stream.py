@@ -1,11 +1,12 @@
-"""TextStream: its pieces are the tokenizer's own decoding, cut at the first stop string."""
+"""TextStream: its pieces are the tokenizer's own decoding, cut at the stop string that is complete first."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_made_here import KINDS, write_folder
+from stop_oracle import first_stop, oracle, spelt_out, stops_for
+from tokenizers_made_here import KINDS, byte_spelling, spelt, write_folder
 
 from fastdistill.errors import ArgumentError
 from fastdistill.text.stream import TextStream
@@ -17,23 +18,15 @@ def tokenizer(request, tmp_path_factory):
     return Tokenizer(write_folder(tmp_path_factory.mktemp(request.param), KINDS[request.param]))
 
 
+@pytest.fixture(scope="module", params=["byte_level", "llama2"])
+def cuttable(request, tmp_path_factory):
+    """Those that can spell any text, byte by byte."""
+    return Tokenizer(write_folder(tmp_path_factory.mktemp(request.param), KINDS[request.param]))
+
+
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory):
     return Tokenizer(write_folder(tmp_path_factory.mktemp("byte_level"), KINDS["byte_level"]))
-
-
-def cut(text: str, stops: list[str]) -> str:
-    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
-
-
-@st.composite
-def stops_for(draw, text):
-    """Stop strings likely to occur: pieces of the text, some with another end, and a few that never do."""
-    found = []
-    for _ in range(draw(st.integers(0, 3))):
-        start = draw(st.integers(0, len(text)))
-        found.append(text[start : start + draw(st.integers(1, 5))] + draw(st.sampled_from(["", "", "z", "日"])))
-    return [stop for stop in found if stop]
 
 
 def ids_of(tokenizer):
@@ -41,12 +34,16 @@ def ids_of(tokenizer):
     return st.lists(st.integers(0, tokenizer.vocab_size + 2), max_size=40)
 
 
+def ids_of_bytes(tokenizer):
+    """The token of each byte; some token where the vocabulary has none."""
+    spelling = byte_spelling() if tokenizer.byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
+    found = [tokenizer.token_id(byte) for byte in spelling]
+    return [byte % tokenizer.vocab_size if id is None else id for byte, id in enumerate(found)]
+
+
 def runs_of_bytes(tokenizer):
     """Text in several scripts and broken UTF-8, a token a byte where the tokenizer has such tokens."""
-    spelling = "{}" if tokenizer.byte_level else "<0x{:02X}>"
-    ids = [tokenizer.token_id(spelling.format(byte)) for byte in range(256)]
-    if None in ids:
-        ids = [byte % tokenizer.vocab_size for byte in range(256)]
+    ids = ids_of_bytes(tokenizer)
     data = st.one_of(st.text("aé日🙂\n", max_size=8).map(str.encode), st.binary(max_size=6))
     return st.lists(data, max_size=4).map(lambda parts: [ids[byte] for byte in b"".join(parts)])
 
@@ -54,33 +51,57 @@ def runs_of_bytes(tokenizer):
 @given(data=st.data())
 @settings(max_examples=150)
 def test_pieces_are_the_decoded_text_cut_at_the_first_stop(tokenizer, data):
+    """And the stream stops at the very token that completes it."""
     ids = data.draw(st.one_of(ids_of(tokenizer), runs_of_bytes(tokenizer)))
-    stops = data.draw(stops_for(tokenizer.decode(ids)))
+    specials = st.tuples(st.integers(0, len(ids)), st.sampled_from(sorted(tokenizer.special_ids)))
+    for at, token in data.draw(st.lists(specials, max_size=3)):
+        ids.insert(at, token)
+    stops = data.draw(stops_for("".join(char for char, _ in spelt_out(tokenizer, ids, ended=True))))
+    text, stopped, needed = oracle(tokenizer, ids, stops)
     stream = TextStream(tokenizer, stops)
     pieces, pushed = [], 0
-    for token in ids:
-        pieces.append(stream.push(token))
+    while pushed < len(ids) and not stream.stopped:
+        pieces.append(stream.push(ids[pushed]))
         pushed += 1
         assert stream.text == "".join(pieces)
-        if stream.stopped:
-            break
     pieces.append(stream.finish())
-    decoded = tokenizer.decode(ids[:pushed])
-    assert "".join(pieces) == stream.text == cut(decoded, stops)
-    assert stream.stopped == any(stop in decoded for stop in stops)
+    assert ("".join(pieces), stream.stopped, pushed) == (text, stopped, needed)
+    assert stream.text == text
 
 
 @given(data=st.data())
 @settings(max_examples=100)
-def test_stops_at_the_token_that_completes_a_stop_string(byte_level, data):
-    ids = data.draw(ids_of(byte_level))
-    stops = [stop for stop in data.draw(stops_for(byte_level.decode(ids))) if "\ufffd" not in stop]
-    stream = TextStream(byte_level, stops)
-    for n, token in enumerate(ids, 1):
-        stream.push(token)
-        assert stream.stopped == any(stop in byte_level.decode(ids[:n]) for stop in stops)
-        if stream.stopped:
-            break
+def test_where_a_text_is_cut_into_tokens_does_not_matter(cuttable, data):
+    """The stop string that is complete first in the tokenizer's own spelling of all tokens ends the text."""
+    tokenizer = cuttable
+    in_vocabulary = spelt if tokenizer.byte_level else lambda text: text.replace(" ", "▁")
+    byte_ids = ids_of_bytes(tokenizer)
+    special = min(tokenizer.special_ids)
+    name = tokenizer.token(special)
+    ids, characters = [tokenizer.token_id("x")], [("x", "x")]
+    words = st.sampled_from([" the", "the", "ab", "abc", "END", "é", "日本", "🙂", "x", "\n", name, name])
+    for word in data.draw(st.lists(words, max_size=12)):
+        characters += [(char, "" if word == name else char) for char in word]
+        if word == name:
+            ids.append(special)
+            continue
+        while word:
+            pieces = [word[:n] for n in range(1, len(word) + 1)]
+            piece = data.draw(st.sampled_from([p for p in pieces if tokenizer.token_id(in_vocabulary(p))] or [""]))
+            if piece and data.draw(st.booleans()):
+                ids.append(tokenizer.token_id(in_vocabulary(piece)))
+            else:
+                piece = word[0]
+                ids += [byte_ids[byte] for byte in piece.encode()]
+            word = word[len(piece) :]
+    spelling = tokenizer.decode(ids, skip_special=False)
+    assert spelling == "".join(char for char, _ in characters)
+    stops = data.draw(stops_for(spelling))
+    at = first_stop(spelling, stops)
+    stream = TextStream(tokenizer, stops)
+    text = "".join([stream.push(token) for token in ids]) + stream.finish()
+    assert text == stream.text == "".join(shown for _, shown in characters[:at])
+    assert stream.stopped == (at is not None)
 
 
 @given(data=st.data())
@@ -117,6 +138,13 @@ def pushed(tokenizer, stop, *words):
         ("END", ["a", "E", "N"], ["a", "", ""], "EN", False),
         ("aab", ["a", "a", "a", "b"], ["", "", "a", ""], "", True),
         (["b", "abc"], ["a", "b", "c"], ["", "a"], "", True),  # b completes first
+        (["c", "abc"], ["a", "b", "c"], ["", "", ""], "", True),  # both at once: the one that begins first
+        (["hello", "e"], ["hello"], ["", "h"], "", True),
+        ("<|special|>", ["a", "<|special|>"], ["a", ""], "", True),
+        ("b<|special|>user", ["a", "b<|special|>", "user"], ["a", "", "", "", "", "", ""], "", True),
+        ("b<|special|>x", ["ab", "<|special|>", "a"], ["a", "", "", "ba"], "", False),
+        ("ab", ["a", "<|special|>", "b"], ["", "a", "b"], "", False),  # there is something between them
+        ("|", ["ab", "<|special|>"], ["a", "b", ""], "", True),
         (["日本"], ["x", "日", "本"], ["x", "", "", "", "", "", ""], "", True),
         (["é"], ["é"], ["", ""], "", True),
     ],
@@ -128,11 +156,27 @@ def test_holds_back_what_may_become_a_stop(byte_level, stop, words, pieces, last
     assert stream.text == "".join(pieces) + last
 
 
-def test_the_earliest_of_several_stops_wins(byte_level):
-    token = byte_level.token_id("abc")
-    for stops in (["c", "b"], ["b", "c"], ["bc", "abcd", "c"]):
-        stream = TextStream(byte_level, stops)
-        assert stream.push(token) == "a" and stream.stopped
+@pytest.mark.parametrize("words", [["abc"], ["a", "b", "c"], ["a", "bc"]])
+@pytest.mark.parametrize(
+    ("stops", "text"), [(["c", "b"], "a"), (["bc", "abcd", "c"], "a"), (["abc", "b"], "a"), (["c", "bc", "abc"], "")]
+)
+def test_the_stop_that_is_complete_first_wins(byte_level, stops, text, words):
+    for order in (stops, stops[::-1]):
+        stream = TextStream(byte_level, order)
+        for word in words:
+            stream.push(byte_level.token_id(word))
+        assert stream.stopped and stream.text == text
+
+
+def test_half_a_character_before_a_special_token_is_shown_as_where_a_text_ends(cuttable):
+    tokenizer = cuttable
+    special = min(tokenizer.special_ids)
+    half, rest = ids_of_bytes(tokenizer)[0xC3], ids_of_bytes(tokenizer)[0xA9]
+    stream = TextStream(tokenizer, tokenizer.token(special))
+    assert [stream.push(token) for token in (half, special)] == ["", "\ufffd"] and stream.stopped
+    stream = TextStream(tokenizer, "é" + tokenizer.token(special) + "z")  # which may be half the way to a stop string
+    stream.push(half), stream.push(special), stream.push(rest)
+    assert stream.text + stream.finish() == "é" and not stream.stopped
 
 
 def test_a_stopped_stream_takes_tokens_and_gives_nothing(byte_level):
@@ -178,7 +222,7 @@ def test_refuses_stop_strings_that_are_none(byte_level, stop):
 
 @pytest.mark.parametrize("token", [-1, 1 << 32, 1.0, "a", None])
 def test_refuses_what_is_no_token_id(byte_level, token):
-    with pytest.raises(ArgumentError, match="a token id must be"):
+    with pytest.raises(ArgumentError, match="a token id must"):
         TextStream(byte_level).push(token)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
 
@@ -12,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_made_here import BYTE_LEVEL, KINDS, added, bpe, byte_spelling, spelt, tokenizer_json, write_folder
 
+from fastdistill.embedded import embedded_folder
 from fastdistill.errors import ArgumentError, FastDistillError, TextError
-from fastdistill.text.chat import render_chat
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 
@@ -21,6 +20,12 @@ from fastdistill.text.tokenizer import Tokenizer
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory):
     return Tokenizer(write_folder(tmp_path_factory.mktemp("tokenizer"), KINDS["byte_level"]))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def every_kind(request, tmp_path_factory):
+    folder = write_folder(tmp_path_factory.mktemp(request.param), KINDS[request.param])
+    return Tokenizer(folder), Tokenizer(folder)
 
 
 @given(text=st.text(max_size=40))
@@ -48,12 +53,45 @@ def test_the_post_processor_runs_when_asked(tmp_path):
     assert tokenizer.encode("a") == [0, *tokenizer.encode("a", special=False)]
 
 
-def test_truncation_and_padding_of_a_training_run_are_left_out(tmp_path):
-    cut = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
-    pad = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
-           "pad_token": "<|special|>"}  # fmt: skip
-    folder = write_folder(tmp_path, KINDS["byte_level"] | {"truncation": cut, "padding": pad})
-    assert len(Tokenizer(folder).encode("xyz")) == 3
+TRAINING = {
+    "dropout": {"model": {"dropout": 0.5}},
+    "every merge dropped": {"model": {"dropout": 1.0}},
+    "sampling": {"model": {"alpha": 0.1, "nbest_size": -1}},
+    "truncation": {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}},
+    "padding": {"padding": {"strategy": {"Fixed": 90}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                            "pad_type_id": 0, "pad_token": "<|special|>"}},
+    "a cache": {"model": {"cache_capacity": 1}},
+}  # fmt: skip
+UNTRAINED = {
+    "bpe": KINDS["byte_level"] | {"model": bpe(["<|special|>", *byte_spelling(), "ab", "bc", "abc"], ["a b", "ab c", "b c"]),
+                                  "added_tokens": [added(0, "<|special|>", True)]},
+    "unigram": KINDS["metaspace_always"],
+    "word_piece": KINDS["word_piece"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", TRAINING)
+@pytest.mark.parametrize("kind", UNTRAINED)
+def test_what_a_training_run_left_in_the_file_changes_no_ids(tmp_path, kind, setting):
+    """What it drew by chance, cut and padded is no part of the text."""
+    plain, trained = UNTRAINED[kind], dict(UNTRAINED[kind])
+    for key, value in TRAINING[setting].items():
+        trained[key] = plain[key] | value if key == "model" else value
+    text = "abc the abcabc bcab END " * 3
+    want = Tokenizer(write_folder(tmp_path / "plain", plain)).encode(text)
+    tokenizer = Tokenizer(write_folder(tmp_path / "trained", trained))
+    assert [tokenizer.encode(text) for _ in range(20)] == [want] * 20
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_ids_depend_on_the_text_alone(every_kind, data):
+    """Not on what was encoded before, by this tokenizer or another of the same file."""
+    one, other = every_kind
+    texts = data.draw(st.lists(st.text("abc theEND.,日é ", max_size=12), min_size=1, max_size=8))
+    want = {text: one.encode(text) for text in texts}
+    for text in data.draw(st.permutations(texts)):
+        assert one.encode(text) == other.encode(text) == want[text]
 
 
 def test_ids_without_a_token_are_no_text(byte_level):
@@ -63,10 +101,24 @@ def test_ids_without_a_token_are_no_text(byte_level):
     assert TextStream(byte_level).push(beyond) == ""
 
 
-@pytest.mark.parametrize("ids", [[-1], [1 << 32], ["a"], [0.5], [None]])
+@pytest.mark.parametrize("ids", [[-1], [1 << 32], [10**5000], ["a"], [0.5], [None], [True], 3, None, "a"])
 def test_refuses_what_is_no_token_id(byte_level, ids):
-    with pytest.raises(ArgumentError, match="a token id must be"):
+    with pytest.raises(ArgumentError, match=r"a token id must|ids must be token ids"):
         byte_level.decode(ids)
+
+
+@pytest.mark.parametrize("token", [3, None, b"a", ["a"]])
+def test_refuses_what_is_no_spelling(byte_level, token):
+    with pytest.raises(ArgumentError, match="token must be a str"):
+        byte_level.token_id(token)
+
+
+@pytest.mark.parametrize("flag", [1, None, "yes", [True]])
+def test_refuses_what_is_no_flag(byte_level, flag):
+    with pytest.raises(ArgumentError, match="skip_special must be True or False"):
+        byte_level.decode([], flag)
+    with pytest.raises(ArgumentError, match="special must be True or False"):
+        byte_level.encode("", flag)
 
 
 @pytest.mark.parametrize("text", [b"a", None, 3, "\ud800"])
@@ -79,10 +131,10 @@ def test_refuses_what_is_no_text(byte_level, text):
     ("content", "words"),
     [
         (None, "tokenizer.json is missing"),
-        (b"\xff", "is not a tokenizer"),
-        (b"{", "is not a tokenizer"),
-        (b"[]", "is not a tokenizer"),
-        (b"[" * 100000, "is not a tokenizer"),
+        (b"\xff", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b"[" * 100000, "is not valid JSON"),
         (b"{}", "is not a tokenizer"),
         (b'{"model": 3}', "is not a tokenizer"),
     ],
@@ -165,85 +217,6 @@ def test_importing_text_does_not_import_tokenizers_or_jinja2():
     assert done.stdout.strip() == "[]"
 
 
-# --- chat -------------------------------------------------------------------------------------------------------------
-
-MESSAGES = [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Hello"}]
-
-
-def chat(tmp_path, template, **variables):
-    folder = write_folder(tmp_path, KINDS["byte_level"], bos_token="<|special|>", eos_token={"content": "END"})
-    (folder / "chat_template.jinja").write_text(template, "utf-8")
-    return render_chat(Tokenizer(folder), MESSAGES, **variables)
-
-
-@pytest.mark.parametrize(
-    ("template", "text"),
-    [
-        (
-            "{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m['content'] }}\n  {% endif %}\n{% endfor %}",
-            "Hi <b>\n",
-        ),
-        ("{{ bos_token }}{{ eos_token }}{% if add_generation_prompt %}>{% endif %}", "<|special|>END>"),
-        ("{{ messages[0] | tojson }}", '{"role": "user", "content": "Hi <b>"}'),
-        ("{{ tools is none }}{{ documents is none }}{{ flag }}", "TrueTrueyes"),
-        ("{% for m in messages %}{{ m.role }}{% break %}{% endfor %}", "user"),
-        ("{% generation %}{{ messages[1].content }}{% endgeneration %}", "Hello"),
-        ("{{ strftime_now('%Y') | length }}", "4"),
-    ],
-)
-def test_a_template_renders_as_transformers_renders_it(tmp_path, template, text):
-    assert chat(tmp_path, template, flag="yes") == text
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{% for", "chat template failed"),
-        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "SecurityError"),
-        ("{{ messages.append(1) }}", "SecurityError"),
-        ("{% for i in range(10**12) %}{% endfor %}", "OverflowError"),
-        ("{{ nothing.there }}", "UndefinedError"),
-        ("{{ 1 // 0 }}", "ZeroDivisionError"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
-    ],
-)
-def test_a_hostile_or_broken_template_is_a_text_error(tmp_path, template, words):
-    with pytest.raises(TextError, match=words):
-        chat(tmp_path, template)
-
-
-def test_the_template_of_tokenizer_config(tmp_path):
-    def text(name, template):
-        tokenizer = Tokenizer(write_folder(tmp_path / name, KINDS["byte_level"], chat_template=template))
-        return render_chat(tokenizer, MESSAGES)
-
-    assert text("one", "T{{ messages | length }}") == "T2"
-    assert text("several", [{"name": "tools", "template": "x"}, {"name": "default", "template": "y"}]) == "y"
-    for name, template in {"number": 3, "nested": [{"name": "default", "template": []}]}.items():
-        with pytest.raises(TextError, match="chat_template must be a string"):
-            text(name, template)
-    for name, template in {"none": None, "unnamed": [{"name": "tools", "template": "x"}]}.items():
-        with pytest.raises(TextError, match="has no chat template"):
-            text(name, template)
-
-
-def test_without_jinja2_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setitem(sys.modules, "jinja2.ext", None)
-    with pytest.raises(TextError, match=r'pip install "fastdistill\[demo\]"'):
-        chat(tmp_path, "never compiled before")
-
-
-@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"bos_token": 3})])
-def test_a_malformed_tokenizer_config_is_named(tmp_path, content):
-    folder = write_folder(tmp_path, KINDS["byte_level"])
-    (folder / "tokenizer_config.json").write_text(content)
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}")
-    with pytest.raises(TextError, match=r"tokenizer_config\.json"):
-        render_chat(Tokenizer(folder), MESSAGES)
-
-
 def test_added_tokens_may_be_spelt_in_the_byte_alphabet(tmp_path):
     # `tokenizers` reads such a token's characters as bytes; so must the stream.
     tokens = ["<|special|>", *byte_spelling(), "é"]
@@ -252,3 +225,22 @@ def test_added_tokens_may_be_spelt_in_the_byte_alphabet(tmp_path):
     tokenizer = Tokenizer(write_folder(tmp_path, made))
     stream = TextStream(tokenizer)
     assert stream.push(tokens.index("é")) + stream.finish() == tokenizer.decode([tokens.index("é")])
+
+
+def test_words_that_would_become_padding_are_named():
+    """The embedded model's tokenizer has a word for every token, and pads what it lacks."""
+    tokenizer = Tokenizer(embedded_folder("listops-mdlm"))
+    with pytest.raises(ArgumentError, match=r"no token for 'zebu', 'Ant', 'foo'$"):
+        tokenizer.encode("<|bos|> copy : zebu ant Ant foo zebu _ _ _ | _ _ ->")
+    assert tokenizer.encode("<|pad|> ant <|pad|>")[::2] == [0, 0]  # asked for
+    many = " ".join(f"w{i}" for i in range(1000))
+    with pytest.raises(ArgumentError, match=r"and 990 more$"):
+        tokenizer.encode(many)
+
+
+@pytest.mark.parametrize("named", [{}, {"unk_token": "<unk>"}, {"unk_token": "<unk>", "pad_token": "<unk>"}], ids=str)
+def test_words_become_unknown_where_there_is_a_token_for_them(tmp_path, named):
+    model = {"type": "WordLevel", "vocab": {"<unk>": 0, "a": 1}, "unk_token": "<unk>"}
+    words = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": model}
+    tokenizer = Tokenizer(write_folder(tmp_path, words, **named))
+    assert tokenizer.encode("a zebu", special=False) == [1, 0]

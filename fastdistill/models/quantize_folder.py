@@ -1,0 +1,35 @@
+"""A model's folder in another format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from fastdistill.checkpoint import FORMATS, open_checkpoint, quantize_checkpoint
+from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
+from fastdistill.models.agreement import plan_of
+
+
+def quantize_folder(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    format: str,
+    progress: Callable[[int, int], None] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the model of a folder with its matrices (embedding, linears, head) in another format.
+
+    Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
+    the source where it is to be overwritten.
+
+    progress    called with (bytes done, bytes in all) of the source after each tensor
+
+    Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
+    format, UnsupportedError for a model that cannot be loaded; nothing is written then.
+    """
+    if format not in FORMATS:
+        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {short(format)}")
+    with open_checkpoint(source) as checkpoint:
+        plan_of(checkpoint)
+        quantize_checkpoint(checkpoint, destination, format, progress, overwrite)

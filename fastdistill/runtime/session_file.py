@@ -1,0 +1,142 @@
+"""A session in a file: what its committed rows are, and whose they are.
+
+A safetensors file of these arrays, n rows each:
+
+    tokens, positions  int32 (n,)
+    keys, values       float16 or float32 (n, layers, kv_heads, head_dim)
+    session            int64 (2,): the format's version, and how many leading rows have been read as a text is
+    model              uint8 (32,): the network's fingerprint
+    digest             uint8 (32,): SHA-256 of all the others
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.messages import listed, short
+from fastdistill.models.plan import Plan
+from fastdistill.runtime.forward_pass import POSITION_LIMIT
+
+VERSION = 1
+_CACHES = {"F16": "f16", "F32": "f32"}
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """The committed rows of a session."""
+
+    tokens: np.ndarray  # int32 (n,), -1 where a row was given as `inputs`
+    positions: np.ndarray  # int32 (n,)
+    text_length: int  # leading rows that have seen the rows before them and no others
+    keys: np.ndarray  # float16 or float32 (n, layers, kv_heads, head_dim)
+    values: np.ndarray  # the same
+
+    @property
+    def cache(self) -> str:
+        """The type of keys and values: "f16" or "f32"."""
+        return "f16" if self.keys.dtype == np.float16 else "f32"
+
+
+def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
+    """Write a session's file, whole or not at all.
+
+    raises  ArgumentError for what is no path; CheckpointError where it cannot be written
+    """
+    path = _path(path)
+    kind = saved.cache.upper()
+    arrays = {
+        "tokens": Stored("I32", saved.tokens),
+        "positions": Stored("I32", saved.positions),
+        "keys": Stored(kind, np.ascontiguousarray(saved.keys)),
+        "values": Stored(kind, np.ascontiguousarray(saved.values)),
+        "session": Stored("I64", np.array([VERSION, saved.text_length], np.int64)),
+        "model": Stored("U8", np.frombuffer(fingerprint, np.uint8)),
+    }
+    arrays["digest"] = Stored("U8", np.frombuffer(_digest(arrays), np.uint8))
+    fresh = path.with_name(f".{path.name[:200]}.{uuid4().hex}.partial")
+    try:
+        try:
+            write_safetensors(fresh, arrays)
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
+    """The session that a file holds, if it is one of this network, and whole.
+
+    raises  ArgumentError for what is no path; CheckpointError naming what is wrong with the file
+    """
+    path = _path(path)
+    arrays = read_safetensors(path)
+    if set(arrays) != {"tokens", "positions", "keys", "values", "session", "model", "digest"}:
+        raise CheckpointError(f"{path}: is no session: it holds the arrays {listed(map(short, arrays))}")
+    _check_array(path, arrays, "session", (2,), "I64")
+    version, text_length = np.asarray(arrays["session"].array).tolist()
+    if version != VERSION:
+        raise CheckpointError(f"{path}: is a session of version {version}; expected {VERSION}")
+    _check_array(path, arrays, "model", (32,), "U8")
+    if np.asarray(arrays["model"].array).tobytes() != fingerprint:
+        raise CheckpointError(f"{path}: is a session of another model, or of this one in other formats")
+    n = min(*(arrays["tokens"].array.shape or (0,))[:1], plan.max_positions, POSITION_LIMIT)
+    _check_array(path, arrays, "tokens", (n,), "I32")
+    _check_array(path, arrays, "positions", (n,), "I32")
+    for name in ("keys", "values"):
+        _check_array(path, arrays, name, (n, plan.num_layers, plan.num_kv_heads, plan.head_dim), *_CACHES)
+    _check_array(path, arrays, "values", arrays["keys"].array.shape, arrays["keys"].dtype)
+    _check_array(path, arrays, "digest", (32,), "U8")
+    arrays = {
+        name: Stored(dtype, np.asarray(array)) for name, (dtype, array) in arrays.items()
+    }  # now that all sizes are right
+    if np.asarray(arrays["digest"].array).tobytes() != _digest(arrays):
+        raise CheckpointError(f"{path}: is damaged: its digest is not that of what it holds")
+    tokens, positions, keys, values = (
+        np.asarray(arrays[name].array) for name in ("tokens", "positions", "keys", "values")
+    )
+    for name, found, least, most in (
+        ("tokens", tokens, -1, plan.vocab_size - 1),
+        ("positions", positions, 0, POSITION_LIMIT - 1),
+        ("the text's length", np.array([text_length]), 0, n),
+    ):
+        if found.size and not (found.min() >= least and found.max() <= most):
+            raise CheckpointError(f"{path}: {name} must lie in {least}..{most}, found {found.min()}..{found.max()}")
+    if not (np.isfinite(keys).all() and np.isfinite(values).all()):
+        raise CheckpointError(f"{path}: its keys and values hold a NaN or an infinity")
+    return SavedSession(tokens, positions, text_length, keys, values)
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"path must be a str or a path, got {short(path)}")
+    path = Path(path)
+    if not path.name:
+        raise ArgumentError(f"path must name a file, got {short(str(path))}")
+    return path
+
+
+def _check_array(path: Path, arrays: Mapping[str, Stored], name: str, shape: tuple[int, ...], *dtypes: str) -> None:
+    dtype, array = arrays[name]
+    if dtype not in dtypes or array.shape != shape:
+        raise CheckpointError(f"{path}: {name} must be {' or '.join(dtypes)} {shape}, found {dtype} {array.shape}")
+
+
+def _digest(arrays: Mapping[str, Stored]) -> bytes:
+    digest = sha256()
+    for name in sorted(arrays.keys() - {"digest"}):
+        dtype, array = arrays[name].dtype, np.asarray(arrays[name].array)
+        digest.update(f"{name} {dtype} {array.shape}\n".encode())
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+        digest.update(plain.view(np.uint8).data)
+    return digest.digest()

@@ -1,0 +1,224 @@
+"""Keys of config.json: absent ones mean what the class says, harmless ones pass in silence, others are refused or named."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.checkpoint import Config
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.models import plan_for
+from fastdistill.models.config_keys import DEFAULTS, HARMLESS, NEUTRAL, completed
+from fastdistill.models.families import FAMILIES
+from fastdistill.models.rope import inverse_frequencies
+from fastdistill.runtime.network import Network
+from tests.small_models import config, dream_config, llada_config, tensors
+
+SMALL = {"llama": config, "mistral": lambda **changes: config(model_type="mistral", **changes), "Dream": dream_config, "llada": llada_config}  # fmt: skip
+model_types = st.sampled_from(list(SMALL))
+
+# What public models' files say beside sizes: of each, the keys that the classes' tables do not know, as they stand there.
+LLAMA = dict(
+    architectures=["LlamaForCausalLM"], bos_token_id=1, eos_token_id=2, initializer_range=0.02, pretraining_tp=1,
+    torch_dtype="bfloat16", transformers_version="4.40.1", use_cache=True, rope_scaling=None, hidden_act="silu",
+)  # fmt: skip
+LLADA = dict(
+    alibi_bias_max=8.0, architectures=["LLaDAModelLM"], attention_dropout=0.0, attention_layer_norm_with_affine=True,
+    auto_map={"AutoModel": "modeling_llada.LLaDAModelLM"}, block_group_size=1, embedding_dropout=0.0, eos_token_id=126081,
+    flash_attention=False, init_cutoff_factor=None, init_device="meta", init_fn="mitchell", init_std=0.02,
+    multi_query_attention=None, pad_token_id=126081, precision="amp_bf16", residual_dropout=0.0, rope_full_precision=True,
+    transformers_version="4.46.3", use_cache=False,
+)  # fmt: skip
+PUBLISHED = {
+    "Llama 2": ("llama", LLAMA | dict(max_length=4096, pad_token_id=0, temperature=0.9, top_p=0.6, _name_or_path="x")),
+    "Llama 3.2": ("llama", LLAMA | dict(eos_token_id=[1, 2], attention_dropout=0.0, _commit_hash="4e20de36")),
+    "SmolLM2": ("llama", LLAMA | dict(is_llama_config=True, rope_interleaved=False, pad_token_id=2, attention_dropout=0.0,
+                                      **{"transformers.js_config": {"dtype": "q4f16"}})),
+    "TinyLlama": ("llama", LLAMA | dict(_name_or_path="TinyLlama", attention_bias=False)),
+    "Vicuna": ("llama", LLAMA | dict(max_sequence_length=2048, pad_token_id=0)),
+    "fine-tuned": ("llama", LLAMA | dict(unsloth_version="2024.9", unsloth_fixed=True, _attn_implementation_autoset=True)),
+    "newer": ("llama", dict(architectures=["LlamaForCausalLM"], dtype="bfloat16", use_cache=False, transformers_version="5.0.0")),
+    "Mistral 0.1": ("mistral", LLAMA | dict(sliding_window=4096, architectures=["MistralForCausalLM"])),
+    "Mistral 0.3": ("mistral", LLAMA | dict(sliding_window=None, attention_dropout=0.0, head_dim=16)),
+    "Dream": ("Dream", dict(auto_map={"AutoModel": "modeling_dream.DreamModel"}, architectures=["DreamModel"], use_mrope=False,
+                            attention_dropout=0.0, max_window_layers=28, sliding_window=None,
+                            use_sliding_window=False, initializer_range=0.02, pad_token_id=2, bos_token_id=1, use_cache=False)),
+    "DiffuCoder": ("Dream", dict(attention_bias=False, mlp_bias=False, sliding_window=131072, layer_types=["full_attention"] * 2)),
+    "LLaDA": ("llada", LLADA | dict(mlp_ratio=4)),
+    "LLaDA 1.5": ("llada", LLADA | dict(eos_token_id=126348, torch_dtype="bfloat16")),
+}  # fmt: skip
+
+# Of other families, each at a value that they are published with.
+COMPUTING = dict(
+    attn_logit_softcapping=50.0, final_logit_softcapping=30.0, logit_scale=0.0625, logits_scaling=8.0,
+    attention_multiplier=0.015625, embedding_multiplier=12.0, residual_multiplier=0.22, query_pre_attn_scalar=256,
+    scale_emb=12, scale_depth=1.4, dim_model_base=256, rotary_pct=0.25, rotary_dim=64, clip_qkv=8, alibi=True,
+    use_qk_norm=True, qk_layernorm=True, qk_norm=True, num_experts=64, num_local_experts=8, n_routed_experts=64,
+    num_experts_per_tok=2, moe_intermediate_size=1408, use_parallel_residual=True, parallel_attn=True, kv_lora_rank=512,
+    attention_chunk_size=8192, sliding_window_pattern=6, layer_types=["full_attention", "sliding_attention"],
+    rope_interleaved=True, position_embedding_type="alibi", no_rope_layer_bias=True, attention_sinks=4,
+    use_mrope={"sections": 3}, use_bidirectional_attention=True, per_layer_config={"0": {"head_dim": 8}}, hidden_activation="gelu_pytorch_tanh", quantization={"bits": 4, "group_size": 64},
+)  # fmt: skip
+
+
+def test_every_model_type_has_its_table():
+    assert DEFAULTS.keys() == {model_type for family in FAMILIES for model_type in family.MODEL_TYPES}
+
+
+@pytest.mark.parametrize("model_type", DEFAULTS)
+def test_an_absent_key_has_the_default_of_its_class(model_type):
+    """Of Llama the published 7B, of LLaDA nothing that a plan is made of."""
+    read = completed(Config({"model_type": model_type}), model_type)
+    for key, value in DEFAULTS[model_type].items():
+        assert read._values[key] == value
+    if model_type == "llada":
+        with pytest.raises(UnsupportedError, match="block_type 'sequential'"):
+            plan_for(Config({"model_type": model_type}))
+        return
+    plan = plan_for(Config({"model_type": model_type, "num_hidden_layers": 1}))
+    assert (plan.hidden_size, plan.num_heads, plan.head_dim) == (4096, 32, 128)
+    wanted = {"llama": (32, 2048, 11008), "mistral": (8, 4096, 14336), "Dream": (32, 32768, 22016)}[model_type]
+    assert (
+        plan.num_kv_heads,
+        plan.max_positions,
+        plan.weights["model.layers.0.mlp.up_proj.weight"].shape[0],
+    ) == wanted
+
+
+@pytest.mark.parametrize("model_type", DEFAULTS)
+def test_every_key_of_a_table_is_read(model_type):
+    for key in DEFAULTS[model_type]:
+        with pytest.raises((CheckpointError, UnsupportedError), match=key):
+            plan_for(Config(SMALL[model_type]().raw | {key: {"no": "such value"}}))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["Llama", "Mistral"])
+def test_the_tables_are_those_of_transformers(name):
+    theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
+    ours = DEFAULTS[name.lower()]
+    fields = {key: theirs.__dataclass_fields__[key] for key in inspect.get_annotations(theirs)}
+    assert ours.keys() - fields.keys() == (
+        {"is_causal", "sliding_window", "use_sliding_window"} if name == "Llama" else {"is_causal"}
+    )
+    assert {key: fields[key].default for key in ours.keys() & fields.keys()} == {key: ours[key] for key in ours.keys() & fields.keys()}  # fmt: skip
+    unread = fields.keys() - ours.keys() - HARMLESS - {"rope_parameters", "attention_dropout"}
+    assert not unread, "the class has more that bears on the computation, or that is to be called harmless"
+    config = theirs(hidden_size=64, num_attention_heads=4, num_key_value_heads=4, num_hidden_layers=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for written in (config.to_dict(), config.to_diff_dict()):  # nothing that they write is unknown here
+            assert plan_for(Config(written | {"model_type": name.lower()})).ops
+    theta, kind = config.rope_parameters["rope_theta"], config.rope_parameters["rope_type"]
+    np.testing.assert_array_equal(
+        inverse_frequencies(Config({}), 16),
+        inverse_frequencies(Config({"rope_parameters": {"rope_theta": theta, "rope_type": kind}}), 16),
+    )
+
+
+def test_a_window_that_a_mistral_config_does_not_mention_is_there():
+    """4,300 tokens would see all of each other here, and 4,096 in transformers."""
+    raw = {key: value for key, value in config(model_type="mistral").raw.items() if key != "max_position_embeddings"}
+    plan = plan_for(Config(raw))
+    network = Network(plan, tensors(plan), threads=2)
+    assert network.session(max_rows=1).capacity == 4096
+    text = r"1\.\.4096, got 4300 \(4096 is the model's sliding_window; of its 131072 positions, .* not supported\)"
+    with pytest.raises(ArgumentError, match=text):
+        network.session(4300)
+    assert plan_for(Config(raw | {"sliding_window": None})).max_positions == 131072
+    assert plan_for(Config(raw | {"sliding_window": 8192})).max_positions == 8192
+    # Not a key of Mistral's: its window is there.
+    assert plan_for(Config(raw | {"use_sliding_window": False})).max_positions == 4096
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_public_models_say_passes_in_silence(name):
+    model_type, extra = PUBLISHED[name]
+    plain = SMALL[model_type]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan = plan_for(Config(plain.raw | extra))
+    assert plan.ops and plan.weights.keys() == plan_for(plain).weights.keys()
+
+
+@pytest.mark.parametrize("key", COMPUTING)
+@pytest.mark.parametrize("model_type", SMALL)
+def test_keys_that_other_families_compute_with_are_refused_by_name_and_value(model_type, key):
+    if key in DEFAULTS[model_type]:
+        pytest.skip("its own")
+    with pytest.raises(UnsupportedError, match=rf"{key}.* is .*the plan of model_type {model_type} does not compute"):
+        plan_for(SMALL[model_type](**{key: COMPUTING[key]}))
+    for neutral in (None, False, [], *NEUTRAL.get(key, ())):
+        assert plan_for(SMALL[model_type](**{key: neutral})).ops
+
+
+def test_who_sees_whom_is_as_the_config_says_or_refused():
+    """transformers takes the causal mask away where a config says so."""
+    for made in (config(), SMALL["mistral"]()):
+        assert plan_for(Config(made.raw | {"is_causal": True})).causal
+        with pytest.raises(UnsupportedError, match="is_causal False"):
+            plan_for(Config(made.raw | {"is_causal": False}))
+    assert not plan_for(dream_config(is_causal=False)).causal
+    for made in (dream_config(), llada_config()):
+        with pytest.raises(UnsupportedError, match="is_causal"):
+            plan_for(Config(made.raw | {"is_causal": True}))
+
+
+@pytest.mark.parametrize("key", ["attention_bias", "mlp_bias"])
+def test_biases_that_mistral_cannot_have_are_refused(key):
+    assert plan_for(SMALL["mistral"](**{key: False})).ops
+    with pytest.raises(UnsupportedError, match=key):
+        plan_for(SMALL["mistral"](**{key: True}))
+
+
+@given(
+    model_type=model_types,
+    value=st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2),
+)
+def test_other_unknown_keys_are_named_unless_they_say_nothing(model_type, value):
+    """A key of no known meaning: null, false and emptiness pass in silence, whatever else it says is told."""
+    silent = value is False or value == "" or value == []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        plan_for(SMALL[model_type](vibe=value, mood=None))
+    assert [("'vibe'" in str(w.message), "mood" in str(w.message)) for w in told] == [] if silent else [(True, False)]
+
+
+def test_messages_are_bounded_whatever_a_key_is():
+    for key in ("x" * 100_000, "attention_" + "x" * 100_000):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                plan_for(config(**{key: "y" * 100_000}))
+                message = str(told[0].message)
+            except UnsupportedError as error:
+                message = str(error)
+        assert len(message) < 400 and "\n" not in message
+    with pytest.raises(UnsupportedError, match="model_type") as refused:
+        plan_for(config(model_type="x" * 100_000))
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [("yarn", "scales queries and keys"), ("dynamic", "text's length"), ("longrope", "text's length"), ("new", "not known")],
+)  # fmt: skip
+def test_a_rope_type_is_refused_for_its_own_reason(kind, reason):
+    with pytest.raises(UnsupportedError, match=f"rope_type '{kind}' .*{reason}"):
+        plan_for(config(rope_scaling={"rope_type": kind, "factor": 2.0}))
+
+
+def test_a_factor_without_a_rope_type_is_refused():
+    with pytest.raises(UnsupportedError, match="factor is 4"):
+        plan_for(config(rope_scaling={"factor": 4.0}))
+    assert plan_for(config(rope_scaling={"type": "default", "factor": 1.0})).ops
+
+
+def test_llada_scales_no_rotary_positions():
+    with pytest.raises(UnsupportedError, match="rope_type 'linear'"):
+        plan_for(llada_config(rope_scaling={"rope_type": "linear", "factor": 2.0}))
