@@ -1,14 +1,27 @@
 """How every public argument is checked: each check takes the argument's name and gives the value as the code wants it.
 
-All raise ArgumentError: what must hold, and what was found (`messages.short`).
+All raise ArgumentError: what must hold, and what was found (`messages.short`).  Arrays come in by one of three doors:
+
+big      What has an entry for each token of a vocabulary, each coordinate or each weight (logits, laws, points, costs): taken as it
+         is, so it must have the dtype, in this machine's byte order, C-contiguous and aligned.  `check_array` refuses all else and
+         names the call that makes it so: nobody pays for a copy unasked.
+small    What has an entry a row, node, token or position (positions, parents, draws, scores of nodes): `as_array` takes any NumPy
+         array, list or tuple and converts it, where every element stays what it is; integers that do not fit, and fractions that
+         would be rounded, are refused by name.
+written  What a call writes (`out=`, `workspace=`): `check_array(..., written=True)`, the rules of big, and writable.
+
+Masked arrays and other subclasses are refused at each, since what they add would be lost; memory-mapped files are arrays.
 """
 
 from __future__ import annotations
 
 import operator
 import os
+import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -19,33 +32,154 @@ from fastdistill.messages import short, suggestion
 MOST_PATH_BYTES = 4095  # PATH_MAX without its zero
 MOST_ENTRIES = 1 << 28  # of a range that becomes an array: more than any text or vocabulary has, 2 GB
 
+REAL = (np.float32, np.float64)
+_LAYOUT: Any = ("C", "A")  # C-contiguous, aligned
+Axis = int | str | None | EllipsisType  # a size, or the name of an axis of any size; ... stands first, for any axes
 
-def check_array(name: str, array: Any, dtype: type, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    """Refuse anything but a C-contiguous array of exactly this dtype and shape (None: any size); its shape."""
-    if not isinstance(array, np.ndarray):
-        raise ArgumentError(f"{name} must be a NumPy array of {np.dtype(dtype).name}, got {type(array).__name__}")
-    if array.dtype != dtype:
-        raise ArgumentError(f"{name} must have dtype {np.dtype(dtype).name}, got {array.dtype.name}")
-    if array.ndim != len(shape) or any(
-        want is not None and want != got for want, got in zip(shape, array.shape, strict=True)
-    ):
-        wanted = (
-            "("
-            + ", ".join("any" if size is None else str(size) for size in shape)
-            + ("," if len(shape) == 1 else "")
-            + ")"
+
+def check_array(
+    name: str, array: Any, dtype: Any, shape: tuple[Axis, ...], *, like: str = "", written: bool = False
+) -> tuple[int, ...]:
+    """Refuse anything but an array that C can take as it is, of this dtype, or one of these, and this shape; its shape.
+
+    shape    sizes, or names of axes of any size: ("rows", "vocab"), (..., "vocab")
+    like     the argument whose dtype it is, for the message
+    written  it must be writable
+    """
+    dtypes = dtype if type(dtype) is tuple else (dtype,)
+    if type(array) is not np.ndarray:
+        _check_type(name, array, dtypes)
+    if array.dtype not in dtypes:
+        _refuse_dtype(name, array, dtypes, like)
+    if not _fits(array.shape, shape):
+        _refuse_shape(name, array.shape, shape)
+    flags = array.flags
+    if not flags.c_contiguous:
+        raise ArgumentError(f"{name} must be C-contiguous{_pass(name, 'np.ascontiguousarray({})')}")
+    if not flags.aligned:
+        raise ArgumentError(
+            f"{name} must begin on a multiple of {array.dtype.alignment} bytes{_pass(name, '{}.copy()')}"
         )
-        raise ArgumentError(f"{name} must have shape {wanted}, got {array.shape}")
-    if not array.flags.c_contiguous:
-        raise ArgumentError(f"{name} must be C-contiguous; pass np.ascontiguousarray({name})")
+    if written and not flags.writeable:
+        raise ArgumentError(f"{name} must be writable, since it is written; got a read-only array")
     return array.shape
+
+
+def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.ndarray:
+    """A small array as C takes it: the value itself where it is one, else a conversion in which every element stays what it is.
+
+    value  a NumPy array of any memory layout, a list, tuple or range, or a number, which has no axes
+    """
+    wanted = np.dtype(dtype)
+    if type(value) is np.ndarray:
+        found = value
+    else:
+        refusal = f"{name} must be a NumPy array or list of {wanted.name}, got {short(value)}"
+        if not isinstance(value, (list, tuple, range, int, float)) and not hasattr(type(value), "__array__"):
+            raise ArgumentError(refusal)
+        found = _read(name, value, wanted, refusal)
+    if not _fits(found.shape, shape):
+        _refuse_shape(name, found.shape, shape)
+    if found.dtype == wanted:
+        flags = found.flags
+        return found if flags.c_contiguous and flags.aligned else np.require(found, wanted, _LAYOUT)
+    kinds = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}[wanted.kind]
+    if found.size and found.dtype.kind not in kinds:
+        if isinstance(value, np.ndarray):
+            _refuse_dtype(name, value, (dtype,), "")
+        noun = {"iu": "integers", "iuf": "numbers", "b": "True or False"}[kinds]
+        raise ArgumentError(f"{name} must hold {noun}, got {short(value)}")
+    with np.errstate(all="ignore"):
+        converted = np.require(found, wanted, _LAYOUT)
+        same = (converted.astype(found.dtype) == found) & ((converted < 0) == (found < 0)) | (found != found)
+    if not same.all():
+        at = np.unravel_index(int(np.argmin(same)), same.shape)
+        where = f"[{', '.join(str(int(index)) for index in at)}]" if at else ""
+        if wanted.kind in "iu":
+            limits = np.iinfo(wanted)
+            raise ArgumentError(f"{name}{where} must lie in {limits.min}..{limits.max}, got {short(found[at])}")
+        rounding = f"{short(found[at])} would be rounded to {wanted.name}"
+        raise ArgumentError(f"{name}{where} = {rounding}{_pass(name, f'np.asarray({{}}, np.{wanted.name})')}")
+    return converted
+
+
+def _read(name: str, value: Any, dtype: Any, refusal: str) -> np.ndarray:
+    """The value as an array of whatever dtype it has."""
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+        _check_type(name, value, (dtype,))
+    if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
+        _check_type(name, np.ma.masked, (dtype,))
+    if isinstance(value, range) and len(value) > MOST_ENTRIES:
+        raise ArgumentError(refusal)
+    try:
+        return np.asarray(value)
+    except Exception:  # ragged, or what an element raises: it is somebody's program
+        raise ArgumentError(refusal) from None
+
+
+def _check_type(name: str, array: Any, dtypes: Collection[Any]) -> None:
+    """Refuse what is no array, and arrays that are more than their numbers."""
+    if isinstance(array, np.memmap):
+        return
+    if isinstance(array, np.ma.MaskedArray):
+        raise ArgumentError(
+            f"{name} must not be a masked array: its mask would be lost{_pass(name, '{}.filled(value)')}"
+        )
+    wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+    kind = f"{name} must be a NumPy array of {wanted}, got {type(array).__name__}"
+    if isinstance(array, np.ndarray):
+        raise ArgumentError(f"{kind}{_pass(name, 'np.asarray({})')}")
+    sequence = isinstance(array, (list, tuple, range)) or hasattr(type(array), "__array__")
+    raise ArgumentError(kind + (_pass(name, f"np.asarray({{}}, np.{_first(dtypes)})") if sequence else ""))
+
+
+def _first(dtypes: Collection[Any]) -> str:
+    return np.dtype(next(iter(dtypes))).name
+
+
+def _refuse_dtype(name: str, array: np.ndarray, dtypes: Collection[Any], like: str) -> None:
+    wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes) + (f" as {like} has" if like else "")
+    found = array.dtype.name[:60]
+    if not array.dtype.isnative and array.dtype.newbyteorder("=") in dtypes:
+        order = "big" if sys.byteorder == "little" else "little"
+        raise ArgumentError(
+            f"{name} must have this machine's byte order, got {order}-endian {found}{_pass(name, f'{{}}.astype(np.{found})')}"
+        )
+    fix = _pass(name, f"{{}}.astype(np.{_first(dtypes)})") if array.dtype.kind in "biuf" else ""
+    raise ArgumentError(f"{name} must have dtype {wanted}, got {found}{fix}")
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[Axis, ...]) -> bool:
+    if wanted and wanted[0] is ...:
+        wanted = wanted[1:]
+        found = found[len(found) - len(wanted) :] if len(found) >= len(wanted) else found
+    if len(found) != len(wanted):
+        return False
+    for got, want in zip(found, wanted, strict=True):  # a loop: this is on the way of every call
+        if got != want and want is not None and type(want) is not str:
+            return False
+    return True
+
+
+def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[Axis, ...]) -> None:
+    axes = ["..." if size is ... else "any" if size is None else str(size) for size in wanted]
+    if len(axes) > 5:
+        axes = [*axes[:5], "..."]
+    raise ArgumentError(
+        f"{name} must have shape ({', '.join(axes)}{',' if len(axes) == 1 else ''}), got {short(tuple(map(int, found)))}"
+    )
+
+
+def _pass(name: str, call: str) -> str:
+    """The fix, where the argument's name is one that a caller can write."""
+    return f": pass {call.format(name)}" if re.fullmatch(r"[\w.]+(\[\w+\])?", name) else ""
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
     """The value as an int within [minimum, maximum]; booleans and floats are refused."""
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # TypeError, or what an __index__ of somebody's raises
         number = None
     if number is None or isinstance(value, (bool, np.bool_)):
         raise ArgumentError(f"{name} must be an integer, got {short(value)}")
@@ -63,23 +197,18 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
-    array = _any_array(name, list(values) if isinstance(values, (set, frozenset)) else values)
-    if (
-        isinstance(values, (list, tuple, range, set, frozenset, np.ndarray))
-        and array.ndim == 1
-        and len(array) == 0
-        and empty
-    ):
+    refusal = f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {short(values)}"
+    unordered = isinstance(values, (set, frozenset))
+    array = _read(name, list(values) if unordered else values, np.int32, refusal)
+    if array.ndim == 1 and array.size == 0 and empty:
         return np.empty(0, np.int32)
-    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
-        raise ArgumentError(
-            f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {short(values)}"
-        )
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ArgumentError(refusal)
     if array.min() < minimum or array.max() > maximum:
         index = int(np.argmax((array < minimum) | (array > maximum)))
         raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
-    array = np.ascontiguousarray(array, np.int32)
-    return np.sort(array) if isinstance(values, (set, frozenset)) else array
+    array = np.require(array, np.int32, _LAYOUT)
+    return np.sort(array) if unordered else array
 
 
 def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
@@ -95,23 +224,12 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     return number
 
 
-def _any_array(name: str, values: Any) -> np.ndarray:
-    """np.asarray of a sequence; an array of None where that fails, or would take all memory there is."""
-    if isinstance(values, np.ma.MaskedArray):
-        raise ArgumentError(f"{name} must not be a masked array: its mask would be lost; pass {name}.filled(value)")
-    try:
-        if isinstance(values, range) and len(values) > MOST_ENTRIES:
-            return np.array([None])
-        return np.asarray(values)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError):
-        return np.array([None])
-
-
 def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
     """Numbers of any shape, () for a single one, as float64; complex ones, text, ragged lists, and unless `empty` none are refused."""
-    array = _any_array(name, values)
+    refusal = f"{name} must be {what}, got {short(values)}"
+    array = _read(name, values, np.float64, refusal)
     if (array.size == 0 and not empty) or array.dtype.kind not in "biuf":
-        raise ArgumentError(f"{name} must be {what}, got {short(values)}")
+        raise ArgumentError(refusal)
     return array.astype(np.float64)
 
 

@@ -30,7 +30,7 @@ class CapacityError(FastDistillError, ValueError):
 
 
 class BusyError(FastDistillError, RuntimeError):
-    """A session entered by a second caller while a first one is inside."""
+    """A session, or memory that a call writes, entered by a second caller while a first one is inside."""
 
 
 class NotFiniteError(FastDistillError, ArithmeticError):

@@ -33,7 +33,7 @@ class _Short(reprlib.Repr):
     repr_bytearray = repr_bytes
 
     def repr_ndarray(self, x: Any, level: int) -> str:
-        if x.size <= 8 and x.dtype.kind in "biuf":
+        if x.size <= 8 and x.dtype.kind in "biuf" and x.dtype.itemsize <= 8:
             return f"array({x.tolist()}, {x.dtype.name})"
         return f"a {x.dtype.name} array of shape {x.shape}"
 

@@ -53,7 +53,7 @@ MADE_INSIDE = {
 }  # fmt: skip
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
-    "prepare", "finish", "seen_tokens", "workspace", "entered", "executor", "add",  # of sessions, networks, profiles: by a pass
+    "prepare", "finish", "seen_tokens", "workspace", "entered", "executor", "restore", "add",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
     "get", "tensor", "data",  # of GGUF files: by convert

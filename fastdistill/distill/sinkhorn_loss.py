@@ -24,7 +24,12 @@ _TOLERANCE, _MOST_ITERATIONS = 1e-10, 10_000  # of the entropic mode: marginal e
 
 
 class Loss(NamedTuple):
-    """An objective, its gradient by the student's logits, and how far the plan's rows and columns are from summing to 1 (L1)."""
+    """An objective and its gradient.
+
+    value           float                         the loss: L1 distances between laws, 0 to 2, times mass and weight
+    gradient        (batch, vocab), as the logits  of value by the student's logits
+    marginal_error  float                         how far the plan's rows and columns are from summing to 1, in L1
+    """
 
     value: float
     gradient: np.ndarray

@@ -6,16 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
+from fastdistill.arguments import as_array, check_integer
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 
 
 class BuiltTree(NamedTuple):
-    """Nodes kept of a pool, each field int32 (m,)."""
+    """Nodes kept of a pool.
 
-    nodes: np.ndarray  # pool indices, ascending
-    parents: np.ndarray  # places in `nodes`, each before its child; -1: a child of the seed
+    nodes    int32 (m,)  pool indices, ascending
+    parents  int32 (m,)  places in `nodes`, each before its child; -1: a child of the seed
+    """
+
+    nodes: np.ndarray
+    parents: np.ndarray
 
 
 def build_tree(parents: np.ndarray, scores: np.ndarray, budget: int) -> BuiltTree:
@@ -30,14 +34,16 @@ def build_tree(parents: np.ndarray, scores: np.ndarray, budget: int) -> BuiltTre
     raises   ArgumentError, naming the first node whose parent is another; NotFiniteError when a score is NaN or +inf
     source   Li et al. 2024, EAGLE-2, section 4.2
     """
-    (n,) = check_array("parents", parents, np.int32, (None,))
-    check_array("scores", scores, np.float32, (n,))
+    parents = as_array("parents", parents, np.int32, ("n",))
+    n = len(parents)
+    scores = as_array("scores", scores, np.float32, (n,))
     kept = min(check_integer("budget", budget, 1, 2**31 - 1), n)
     if not (scores < np.inf).all():
-        raise NotFiniteError("build_tree: a score is NaN or +inf")
+        node = int(np.argmin(scores < np.inf))
+        raise NotFiniteError(f"build_tree: a score is NaN or +inf: scores[{node}] = {scores[node]}")
     nodes, kept_parents, workspace = np.empty(kept, np.int32), np.empty(kept, np.int32), np.empty(n + kept, np.uint64)
     found = lib.fd_build_tree(
-        n, pointer(parents), pointer(scores), kept, pointer(nodes), pointer(kept_parents), pointer(workspace)
+        n, const(parents), const(scores), kept, pointer(nodes), pointer(kept_parents), pointer(workspace)
     )
     if found < 0:
         node = -1 - found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.pairwise_distance import pairwise_distance
 from fastdistill.kernels.points import METRICS, bits, check_finite, check_points, pieces, unit_points
 from fastdistill.kernels.threads import check_threads
@@ -22,7 +22,7 @@ def distance_gradient(
     raises   ArgumentError; NotFiniteError naming the array
     """
     batch, n, m, d = check_points(metric, x, y)
-    check_array("weights", weights, x.dtype.type, (*x.shape[:-1], m))
+    check_array("weights", weights, x.dtype.type, (*x.shape[:-1], m), like="x")
     threads = check_threads(threads)
     left, right, factors = x, y, weights
     lengths: np.ndarray | None = None
@@ -44,8 +44,8 @@ def distance_gradient(
         )
         workspace = np.empty(lib.fd_distance_gradient_workspace(bits(x), len(here), m, d), np.uint8)
         status = lib.fd_distance_gradient(
-            bits(x), METRICS[metric], len(here), here.shape[1], m, d, pointer(mine), pointer(here), pointer(there),
-            pointer(None if lengths is None else lengths[problems, rows]), pointer(gradient), pointer(workspace), threads,
+            bits(x), METRICS[metric], len(here), here.shape[1], m, d, const(mine), const(here), const(there),
+            const(None if lengths is None else lengths[problems, rows]), pointer(gradient), pointer(workspace), threads,
         )  # fmt: skip
         if status != lib.FD_OK:
             check_finite(weights=weights, x=x, y=y)

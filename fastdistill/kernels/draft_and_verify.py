@@ -6,18 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
+from fastdistill.arguments import as_array, check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 
 
 class Drafted(NamedTuple):
-    """How far the schedule has come, and what comes next."""
+    """How far the schedule has come, and what comes next.
 
-    accepted: int  # how many guesses in a row are right: states[accepted] is the furthest state that is certain
-    drafts: (
-        np.ndarray
-    )  # int32 (k, n): that state after 1, 2, ... further steps.  The first is certain, the others are guesses
+    accepted  int           how many guesses in a row are right: states[accepted] is the furthest state that is certain
+    drafts    int32 (k, n)  that state after 1, 2, ... further steps; the first is certain, the others are guesses
+    """
+
+    accepted: int
+    drafts: np.ndarray
 
 
 def draft_and_verify(
@@ -40,17 +42,19 @@ def draft_and_verify(
     raises      ArgumentError, also where a step does not lie within n, and where one would commit the mask token
     source      Wu and Zhang 2025, FreeDave
     """
-    branches, n = check_array("states", states, np.int32, (None, None))
-    check_array("tokens", tokens, np.int32, (branches, n))
-    check_array("scores", scores, np.float32, (branches, n))
-    count, _ = check_array("steps", steps, np.int32, (None, 3))
+    states = as_array("states", states, np.int32, ("branches", "n"))
+    branches, n = states.shape
+    tokens = as_array("tokens", tokens, np.int32, (branches, n))
+    scores = as_array("scores", scores, np.float32, (branches, n))
+    steps = as_array("steps", steps, np.int32, ("steps", 3))
+    count = len(steps)
     if branches == 0 or branches > count + 1:
         raise ArgumentError(f"states must hold 1..{count + 1} states, one more than there are steps; got {branches}")
     mask_token = check_integer("mask_token", mask_token, -(2**31), 2**31 - 1)
     most = min(check_integer("drafts", drafts, 1, 2**31 - 1), count)
     drafted, workspace = np.empty((most, n), np.int32), np.empty(n, np.uint64)
     accepted = lib.fd_draft_and_verify(
-        branches, n, count, pointer(states), pointer(tokens), pointer(scores), pointer(steps), mask_token, most,
+        branches, n, count, const(states), const(tokens), const(scores), const(steps), mask_token, most,
         pointer(drafted), pointer(workspace),
     )  # fmt: skip
     if accepted < 0:

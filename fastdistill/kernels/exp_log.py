@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import check_status, lib, pointer
-from fastdistill.kernels.points import bits, check_real
+from fastdistill.arguments import REAL, check_array
+from fastdistill.kernels.boundary import check_status, const, lib, pointer
+from fastdistill.kernels.points import bits
 
 
 def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -16,8 +16,7 @@ def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     returns  (n,), (n,), of that dtype; e^x of float32 is 0 below -86.98, of float64 below -708, and above 708 it is that of 708;
              log is defined for positive normal numbers
     """
-    check_real("x", x, 1)
-    (n,) = check_array("x", x, x.dtype.type, (None,))
-    exp_out, log_out = np.empty_like(x), np.empty_like(x)
-    check_status("exp_log", lib.fd_exp_log(bits(x), n, pointer(x), pointer(exp_out), pointer(log_out)))
+    (n,) = check_array("x", x, REAL, ("n",))
+    exp_out, log_out = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    check_status("exp_log", lib.fd_exp_log(bits(x), n, const(x), pointer(exp_out), pointer(log_out)))
     return exp_out, log_out

@@ -6,18 +6,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
-from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
+from fastdistill.arguments import as_array, check_array, check_integer
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels.boundary import check_status, const, ffi, lib, pointer, refuse_rows
 from fastdistill.kernels.threads import check_threads
 
 
 class Expansion(NamedTuple):
-    """Continuations of frontier nodes, each field (found,), the best first."""
+    """Continuations of frontier nodes, the best first.
 
-    tokens: np.ndarray  # int32
-    rows: np.ndarray  # int32, the frontier node that each continues
-    scores: np.ndarray  # float32, cumulative log probabilities
+    tokens  int32 (found,)
+    rows    int32 (found,)    the frontier node that each continues
+    scores  float32 (found,)  cumulative log probabilities, in nats
+    """
+
+    tokens: np.ndarray
+    rows: np.ndarray
+    scores: np.ndarray
 
 
 def expand_tree(logits: np.ndarray, scores: np.ndarray, count: int, threads: int | None = 1) -> Expansion:
@@ -32,19 +37,24 @@ def expand_tree(logits: np.ndarray, scores: np.ndarray, count: int, threads: int
     raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf, or a score is not finite
     source   Li et al. 2024, EAGLE-2, section 4.1
     """
-    frontier, vocab = check_array("logits", logits, np.float32, (None, None))
+    frontier, vocab = check_array("logits", logits, np.float32, ("frontier", "vocab"))
     if vocab == 0 or frontier * vocab >= 2**32:
         raise ArgumentError(
             f"logits must have at least one column and fewer than 2^32 values, got shape {logits.shape}"
         )
-    check_array("scores", scores, np.float32, (frontier,))
+    scores = as_array("scores", scores, np.float32, (frontier,))
     count = min(check_integer("count", count, 1, 2**31 - 1), frontier * vocab)
     tokens, rows, expanded = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.float32)
     workspace = np.empty(frontier * min(count, vocab) + count, np.uint64)
     found = ffi.new("int64_t *")
     status = lib.fd_expand_tree(
-        frontier, vocab, pointer(logits), pointer(scores), count, pointer(tokens), pointer(rows), pointer(expanded), found,
+        frontier, vocab, const(logits), const(scores), count, pointer(tokens), pointer(rows), pointer(expanded), found,
         pointer(workspace), check_threads(threads),
     )  # fmt: skip
+    if status == lib.FD_NOT_FINITE:
+        if not (finite := np.isfinite(scores)).all():
+            row = int(finite.argmin())
+            raise NotFiniteError(f"expand_tree: scores[{row}] must be finite, got {scores[row]}")
+        refuse_rows("expand_tree", logits)
     check_status("expand_tree", status)
     return Expansion(tokens[: found[0]], rows[: found[0]], expanded[: found[0]])

@@ -6,17 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.arguments import as_array, check_integer
+from fastdistill.kernels.boundary import const, lib, pointer
 
 MOST_MATCHES = 16
 
 
 class Matches(NamedTuple):
-    """Earlier occurrences of the end of a text, each field int32 (found,), the best first."""
+    """Earlier occurrences of the end of a text, the best first.
 
-    starts: np.ndarray  # where the continuation begins
-    lengths: np.ndarray  # how many tokens before it are those at the end of the text
+    starts   int32 (found,)  where the continuation begins, counted in tokens
+    lengths  int32 (found,)  how many tokens before it are those at the end of the text
+    """
+
+    starts: np.ndarray
+    lengths: np.ndarray
 
 
 def find_matches(tokens: np.ndarray, max_match: int, min_match: int = 1, count: int = 1) -> Matches:
@@ -33,10 +37,12 @@ def find_matches(tokens: np.ndarray, max_match: int, min_match: int = 1, count: 
     raises     ArgumentError
     source     Saxena 2023, prompt lookup decoding
     """
-    (n,) = check_array("tokens", tokens, np.int32, (None,))
+    tokens = as_array("tokens", tokens, np.int32, ("n",))
     min_match = check_integer("min_match", min_match, 1, 2**31 - 1)
     max_match = check_integer("max_match", max_match, min_match, 2**31 - 1)
     count = check_integer("count", count, 1, MOST_MATCHES)
     starts, lengths = np.empty(count, np.int32), np.empty(count, np.int32)
-    found = lib.fd_find_matches(n, pointer(tokens), max_match, min_match, count, pointer(starts), pointer(lengths))
+    found = lib.fd_find_matches(
+        len(tokens), const(tokens), max_match, min_match, count, pointer(starts), pointer(lengths)
+    )
     return Matches(starts[:found], lengths[:found])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.arguments import as_array
+from fastdistill.kernels.boundary import const, lib, pointer
 
 
 def fixed_point_prefix(previous: np.ndarray, current: np.ndarray) -> np.ndarray | np.int32:
@@ -20,8 +20,9 @@ def fixed_point_prefix(previous: np.ndarray, current: np.ndarray) -> np.ndarray 
     raises    ArgumentError
     source    Song et al. 2021, Jacobi iteration of a triangular system
     """
-    *leading, n = check_array("previous", previous, np.int32, (None,) * max(1, getattr(previous, "ndim", 1)))
-    check_array("current", current, np.int32, previous.shape)
+    previous = as_array("previous", previous, np.int32, (..., "n"))
+    current = as_array("current", current, np.int32, previous.shape)
+    *leading, n = previous.shape
     prefix = np.empty(tuple(leading), np.int32)
-    lib.fd_fixed_point_prefix(prefix.size, n, pointer(previous), pointer(current), pointer(prefix))
+    lib.fd_fixed_point_prefix(prefix.size, n, const(previous), const(current), pointer(prefix))
     return prefix[()]

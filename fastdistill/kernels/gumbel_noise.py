@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
-from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
+from fastdistill.arguments import as_array, check_integer
+from fastdistill.kernels.boundary import check_status, const, ffi, lib, pointer
 
 
 def gumbel_noise(
@@ -27,7 +27,8 @@ def gumbel_noise(
     returns    float32 (rows, vocab), each in -3.2..22.9
     raises     ArgumentError
     """
-    (rows,) = check_array("positions", positions, np.int32, (None,))
+    positions = as_array("positions", positions, np.int32, ("rows",))
+    rows = len(positions)
     vocab = check_integer("vocab", vocab, 1, 2**31 - 1)
     chance = ffi.new("struct fd_chance *")
     chance.seed = check_integer("seed", seed, 0, 2**64 - 1)
@@ -36,5 +37,5 @@ def gumbel_noise(
     chance.round = check_integer("round", round, 0, 2**20 - 1)
     chance.index = check_integer("index", index, 0, 2**12 - 1)
     noise = np.empty((rows, vocab), np.float32)
-    check_status("gumbel_noise", lib.fd_gumbel_noise(rows, vocab, pointer(positions), chance, pointer(noise)))
+    check_status("gumbel_noise", lib.fd_gumbel_noise(rows, vocab, const(positions), chance, pointer(noise)))
     return noise

@@ -6,6 +6,7 @@ import os
 
 from fastdistill.errors import IsaError
 from fastdistill.kernels.boundary import ffi, lib
+from fastdistill.messages import short
 
 _NAMES = tuple(ffi.string(lib.fd_isa_name(level)).decode() for level in range(lib.fd_isa_count()))
 
@@ -25,9 +26,9 @@ def set_isa(name: str) -> None:
 
     raises  IsaError when the name is unknown or this CPU lacks the level
     """
-    if name not in isa_levels():
-        known = "is built in but this CPU lacks it" if name in _NAMES else "is unknown"
-        raise IsaError(f"instruction set {name!r} {known}; this machine runs: {', '.join(isa_levels())}")
+    if not isinstance(name, str) or name not in isa_levels():
+        known = "is built in but this CPU lacks it" if isinstance(name, str) and name in _NAMES else "is unknown"
+        raise IsaError(f"instruction set {short(name)} {known}; this machine runs: {', '.join(isa_levels())}")
     lib.fd_isa_select(_NAMES.index(name))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import as_array, check_array
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
+from fastdistill.messages import short
 
 
 class JacobiStep(NamedTuple):
@@ -53,7 +54,8 @@ def jacobi_step(
                Rows are counted over all dimensions before vocab
     source     Song et al. 2021; Santilli et al. 2023, parallel decoding; Kou et al. 2024, CLLM
     """
-    *leading, n = check_array("iterate", iterate, np.int32, (None,) * max(1, getattr(iterate, "ndim", 1)))
+    iterate = as_array("iterate", iterate, np.int32, (..., "n"))
+    *leading, n = iterate.shape
     if n == 0:
         raise ArgumentError(f"iterate must have at least one position, the seed; got shape {iterate.shape}")
     drawn = _drawn(iterate.shape, target, sampler, positions)
@@ -61,7 +63,7 @@ def jacobi_step(
     prefix, bonus = np.empty(tuple(leading), np.int32), np.empty(tuple(leading), np.int32)
     converged = np.empty(tuple(leading), np.int8)
     lib.fd_jacobi_step(
-        prefix.size, n, pointer(iterate), pointer(drawn), pointer(following), pointer(prefix), pointer(stationary), pointer(bonus),
+        prefix.size, n, const(iterate), const(drawn), pointer(following), pointer(prefix), pointer(stationary), pointer(bonus),
         pointer(converged),
     )  # fmt: skip
     return JacobiStep(following, prefix[()], stationary.view(np.bool_), bonus[()], converged.view(np.bool_)[()])
@@ -71,16 +73,16 @@ def _drawn(
     shape: tuple[int, ...], target: np.ndarray | RowStatistics, sampler: Sampler | None, positions: np.ndarray | None
 ) -> np.ndarray:
     """What the model says after each position, int32 of this shape."""
-    if isinstance(target, np.ndarray) and target.dtype == np.float32:
+    if isinstance(target, np.ndarray) and target.dtype.kind == "f":
         return _drawn_from_logits(shape, target, sampler, positions)
+    tokens: Any
     if isinstance(target, RowStatistics):
         name, tokens = "target.argmax", target.argmax
-    elif isinstance(target, np.ndarray) and target.dtype == np.int32:
+    elif isinstance(target, (np.ndarray, list, tuple)):
         name, tokens = "target", target
     else:
-        found = target.dtype.name if isinstance(target, np.ndarray) else type(target).__name__
-        raise ArgumentError(f"target must be int32 tokens, RowStatistics or float32 logits, got {found}")
-    check_array(name, tokens, np.int32, shape)
+        raise ArgumentError(f"target must be int32 tokens, RowStatistics or float32 logits, got {short(target)}")
+    tokens = as_array(name, tokens, np.int32, shape)
     for setting, value in (("sampler", sampler), ("positions", positions)):
         if value is not None:
             raise ArgumentError(f"{setting} must be None where {name} holds drawn tokens, got {type(value).__name__}")
@@ -90,7 +92,7 @@ def _drawn(
 def _drawn_from_logits(
     shape: tuple[int, ...], logits: np.ndarray, sampler: Sampler | None, positions: np.ndarray | None
 ) -> np.ndarray:
-    *_, vocab = check_array("target", logits, np.float32, (*shape, None))
+    *_, vocab = check_array("target", logits, np.float32, (*shape, "vocab"))
     if vocab == 0:
         raise ArgumentError(f"target must have at least one column, got shape {logits.shape}")
     sampler = Sampler() if sampler is None else sampler
@@ -102,7 +104,7 @@ def _drawn_from_logits(
             f"draw with `sample`, which is given what each row has seen, and pass the tokens"
         )
     if positions is not None:
-        check_array("positions", positions, np.int32, shape)
+        positions = as_array("positions", positions, np.int32, shape)
     elif sampler.temperature > 0:
         raise ArgumentError(f"positions must be int32 {shape} at temperature {sampler.temperature}, got None")
     else:

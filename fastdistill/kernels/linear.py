@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import as_array, check_array, check_choice, check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import aligned_bytes, check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, check_status, const, ffi, lib, pointer, refuse_rows, written
 from fastdistill.kernels.threads import check_threads
 
 FORMATS = {"f32": lib.FD_F32, "f16": lib.FD_F16, "bf16": lib.FD_BF16, "q8": lib.FD_Q8, "q4": lib.FD_Q4}
@@ -14,14 +14,9 @@ _DTYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "q8": np.int
 _CODES_PER_BLOCK = {"q8": 32, "q4": 16}  # array entries that hold the codes of 32 weights
 
 
-def _check_format(format: str) -> None:
-    if format not in FORMATS:
-        raise ArgumentError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-
-
 def kernel_name(format: str) -> str:
     """What multiplies rows by weights of a format at the selected level: its instruction and its register tile."""
-    _check_format(format)
+    check_choice("format", format, FORMATS)
     text = ffi.new("char[]", 128)
     lib.fd_kernel_name(FORMATS[format], text, len(text))
     return ffi.string(text).decode()
@@ -57,16 +52,18 @@ class PackedWeight:
         packed  where to: uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
         raises  ArgumentError
         """
-        _check_format(format)
-        outputs, columns = check_array("data", data, _DTYPES[format], (None, None))
+        check_choice("format", format, FORMATS)
+        outputs, columns = check_array("data", data, _DTYPES[format], ("outputs", "columns"))
         blocks = columns // _CODES_PER_BLOCK[format] if format in _CODES_PER_BLOCK else 0
         if format in _CODES_PER_BLOCK and columns % _CODES_PER_BLOCK[format]:
             raise ArgumentError(
                 f"data must have whole blocks of {_CODES_PER_BLOCK[format]} a row, got {columns} columns"
             )
         most = blocks * 32 if blocks else columns
-        inputs = most if inputs is None else inputs
-        if not max(1, most - 31 if blocks else most) <= inputs <= most or outputs == 0:
+        if 0 in data.shape:
+            raise ArgumentError(f"data must have outputs and columns, got shape {data.shape}")
+        inputs = most if inputs is None else check_integer("inputs", inputs, 1, 2**31 - 1)
+        if not (most - 31 if blocks else most) <= inputs <= most:
             raise ArgumentError(f"inputs = {inputs} does not fit data of shape {data.shape}")
         for name, part, wanted in (("scale", scale, blocks > 0), ("minimum", minimum, format == "q4")):
             if (part is not None) != wanted:
@@ -76,28 +73,23 @@ class PackedWeight:
         self.format, self.shape = format, (outputs, inputs)
         size = packed_bytes(format, outputs, inputs)
         self._packed = aligned_bytes(size) if packed is None else packed
-        check_array("packed", self._packed, np.uint8, (size,))
+        check_array("packed", self._packed, np.uint8, (size,), written=True)
         if self._packed.ctypes.data % 64:
             raise ArgumentError("packed must begin on a cache line, an address that is a multiple of 64")
         self._bias = None
         if bias is not None:
-            check_array("bias", bias, np.float32, (outputs,))
+            bias = as_array("bias", bias, np.float32, (outputs,))
             self._bias = np.zeros(-(-outputs // 32) * 32, np.float32)
             self._bias[:outputs] = bias
-        halves = [pointer(None if part is None else part.view(np.uint16)) for part in (scale, minimum)]
-        status = lib.fd_pack(
-            FORMATS[format],
-            outputs,
-            inputs,
-            ffi.from_buffer(data),
-            *halves,
-            ffi.from_buffer(self._packed),
-            check_threads(threads),
-        )
+        threads = check_threads(threads)
+        with written({"packed": packed}, {"data": data, "scale": scale, "minimum": minimum}):
+            status = lib.fd_pack(
+                FORMATS[format], outputs, inputs, const(data), const(scale), const(minimum), pointer(self._packed), threads
+            )  # fmt: skip
         check_status("pack", status)
         self.struct = ffi.new("struct fd_weight *")
         self.struct.format, self.struct.outputs, self.struct.inputs = FORMATS[format], outputs, inputs
-        self.struct.packed, self.struct.bias = ffi.from_buffer(self._packed), pointer(self._bias)
+        self.struct.packed, self.struct.bias = const(self._packed), const(self._bias)
 
     @property
     def nbytes(self) -> int:
@@ -109,9 +101,12 @@ class PackedWeight:
 
         raises  ArgumentError; NotFiniteError where x is to be quantised and is not finite
         """
-        rows, _ = check_array("x", x, np.float32, (None, self.shape[1]))
+        rows, _ = check_array("x", x, np.float32, ("rows", self.shape[1]))
         y = np.empty((rows, self.shape[0]), np.float32)
-        check_status("linear", lib.fd_linear(self.struct, rows, pointer(x), pointer(y), check_threads(threads)))
+        status = lib.fd_linear(self.struct, rows, const(x), pointer(y), check_threads(threads))
+        if status == lib.FD_NOT_FINITE:
+            refuse_rows("linear", x, bans=False)
+        check_status("linear", status)
         return y
 
 
@@ -129,5 +124,5 @@ def linear(
     returns  float32 (rows, outputs)
     raises   ArgumentError; NotFiniteError
     """
-    inputs = x.shape[1] if isinstance(x, np.ndarray) and x.ndim == 2 else None
+    _, inputs = check_array("x", x, np.float32, ("rows", "inputs"))
     return PackedWeight(format, data, scale, minimum, bias, inputs, threads).multiply(x, threads)

@@ -7,23 +7,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer
+from fastdistill.arguments import as_array, check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
+from fastdistill.messages import short
 
 MOST_ROWS = 1 << 16
 MOST_SHOWN = 1 << 12  # 16 MB of text
 
 
 class LookaheadLayout(NamedTuple):
-    """A lookahead step as one tree: the seed, then the window level by level, then the guesses one after another."""
+    """A lookahead step as one tree: the seed, then the window level by level, then the guesses one after another.
 
-    tokens: np.ndarray  # int32 (rows,), -1 where only counts were given
-    parents: np.ndarray  # int32 (rows,): -1 for the seed, else an earlier row
-    positions: np.ndarray  # int32 (rows,): depths, the seed's is 0
-    cells: np.ndarray  # int32 (levels, columns): the row of each cell of the window
-    branches: np.ndarray  # int32 (guesses, ngram - 1): the row of each token of a guess
+    tokens     int32 (rows,)                -1 where only counts were given
+    parents    int32 (rows,)                -1 for the seed, else an earlier row
+    positions  int32 (rows,)                depths, the seed's is 0
+    cells      int32 (levels, columns)      the row of each cell of the window
+    branches   int32 (guesses, ngram - 1)   the row of each token of a guess
+    """
+
+    tokens: np.ndarray
+    parents: np.ndarray
+    positions: np.ndarray
+    cells: np.ndarray
+    branches: np.ndarray
 
     @property
     def visible(self) -> np.ndarray:
@@ -52,13 +60,14 @@ def lookahead_layout(
     """
     length = check_integer("ngram", ngram, 2, 64) - 1
     seed = check_integer("seed", seed, -(2**31), 2**31 - 1)
-    given = {"window": window, "guesses": guesses}
-    counts = {name: check_integer(name, n, 0, MOST_ROWS) for name, n in given.items() if not isinstance(n, np.ndarray)}
+    given, arrays = {"window": window, "guesses": guesses}, (np.ndarray, list, tuple)
+    counts = {name: check_integer(name, n, 0, MOST_ROWS) for name, n in given.items() if not isinstance(n, arrays)}
     merged = len(counts) < 2
-    cell_tokens = window if isinstance(window, np.ndarray) else np.full((length, counts["window"]), -1, np.int32)
-    branch_tokens = guesses if isinstance(guesses, np.ndarray) else np.full((counts["guesses"], length), -1, np.int32)
-    levels, columns = check_array("window", cell_tokens, np.int32, (None, None))
-    branch_count, _ = check_array("guesses", branch_tokens, np.int32, (None, length))
+    cell_tokens = np.full((length, counts["window"]), -1, np.int32) if "window" in counts else window
+    branch_tokens = np.full((counts["guesses"], length), -1, np.int32) if "guesses" in counts else guesses
+    cell_tokens = as_array("window", cell_tokens, np.int32, ("levels", "columns"))
+    branch_tokens = as_array("guesses", branch_tokens, np.int32, ("guesses", length))
+    (levels, columns), branch_count = cell_tokens.shape, len(branch_tokens)
     for name, count in counts.items():
         if merged and count > 0:
             wanted = "window and guesses must be tokens both or counts both, or one a count of 0"
@@ -72,7 +81,7 @@ def lookahead_layout(
     cells, branches = np.empty((levels, columns), np.int32), np.empty((branch_count, length), np.int32)
     first_child, next_sibling = (np.empty(rows, np.int32) if merged else None for _ in range(2))
     found = lib.fd_lookahead_layout(
-        levels, columns, branch_count, length, pointer(cell_tokens), pointer(branch_tokens), seed, pointer(tokens), pointer(parents),
+        levels, columns, branch_count, length, const(cell_tokens), const(branch_tokens), seed, pointer(tokens), pointer(parents),
         pointer(positions), pointer(cells), pointer(branches), pointer(first_child), pointer(next_sibling),
     )  # fmt: skip
     return LookaheadLayout(tokens[:found], parents[:found], positions[:found], cells, branches)
@@ -88,16 +97,22 @@ def show_layout(layout: LookaheadLayout | np.ndarray, *, label: Callable[[int], 
     """
     if isinstance(layout, LookaheadLayout):
         tokens, parents, _, cells, branches = layout
-    elif isinstance(layout, np.ndarray):
-        tokens, parents = np.full(layout.shape, -1, np.int32), layout
-        cells = branches = np.empty((0, 0), np.int32)
     else:
-        wanted = "a LookaheadLayout or a NumPy array of parents"
-        raise ArgumentError(f"layout must be {wanted}, got {type(layout).__name__}")
+        parents = as_array("layout", layout, np.int32, ("rows",))
+        tokens = np.full(len(parents), -1, np.int32)
+        cells = branches = np.empty((0, 0), np.int32)
     if label is not None and not callable(label):
-        raise ArgumentError(f"label must be a function from a token to its text, got {label!r:.80}")
-    (count,) = check_array("layout", parents, np.int32, (None,))
-    check_array("layout.tokens", tokens, np.int32, (count,))
+        raise ArgumentError(f"label must be a function from a token to its text, got {short(label)}")
+    parents = as_array("layout.parents", parents, np.int32, ("rows",))
+    count = len(parents)
+    tokens = as_array("layout.tokens", tokens, np.int32, (count,))
+    cells, branches = (
+        as_array(f"layout.{name}", rows, np.int32, ("levels", "columns") if name == "cells" else ("guesses", "tokens"))
+        for name, rows in (("cells", cells), ("branches", branches))
+    )
+    for name, rows in (("cells", cells), ("branches", branches)):
+        if rows.size and not (rows.min() >= 0 and rows.max() < count):
+            raise ArgumentError(f"layout.{name} must hold rows in 0..{count - 1}, got {rows.min()}..{rows.max()}")
     if count > MOST_SHOWN:
         raise ArgumentError(f"layout must have at most {MOST_SHOWN} rows to be shown, got {count}")
     tree = tree_layout(parents)

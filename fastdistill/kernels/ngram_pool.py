@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_integers
+from fastdistill.arguments import as_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 
 _FIRST_TOKEN, _LAST_TOKEN = -(2**31), 2**31 - 1
 
@@ -64,9 +64,10 @@ class NgramPool:
         tokens  int32 (..., n), any values; rows shorter than `ngram` hold no n-gram
         raises  ArgumentError
         """
-        *_, n = check_array("tokens", tokens, np.int32, (None,) * max(1, getattr(tokens, "ndim", 1)))
+        tokens = as_array("tokens", tokens, np.int32, (..., "n"))
+        n = tokens.shape[-1]
         with self._lock:
-            lib.fd_ngram_pool_insert(self._native, tokens.size // max(1, n), n, pointer(tokens))
+            lib.fd_ngram_pool_insert(self._native, tokens.size // max(1, n), n, const(tokens))
 
     def lookup(self, key: int | Sequence[int] | np.ndarray, count: int | None = None) -> np.ndarray:
         """What has followed these tokens, the most recently inserted first; changes nothing.
@@ -87,7 +88,7 @@ class NgramPool:
         count = self.per_key if count is None else min(check_integer("count", count, 0, 2**31 - 1), self.per_key)
         continuations = np.empty((count, self.ngram - self.key), np.int32)
         with self._lock:
-            found = lib.fd_ngram_pool_lookup(self._native, pointer(tokens), count, pointer(continuations))
+            found = lib.fd_ngram_pool_lookup(self._native, const(tokens), count, pointer(continuations))
         return continuations[:found]
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.points import METRICS, bits, check_finite, check_points, pieces, unit_points
 from fastdistill.kernels.threads import check_threads
 
@@ -31,7 +31,7 @@ def pairwise_distance(
         sizes = bits(x), len(here), here.shape[1], m, d
         workspace = np.empty(lib.fd_pairwise_distance_workspace(*sizes), np.uint8)
         status = lib.fd_pairwise_distance(
-            sizes[0], METRICS[metric], *sizes[1:], pointer(here), pointer(there), pointer(distances), pointer(workspace), threads
+            sizes[0], METRICS[metric], *sizes[1:], const(here), const(there), pointer(distances), pointer(workspace), threads
         )  # fmt: skip
         if status != lib.FD_OK:
             check_finite(x=x, y=y)

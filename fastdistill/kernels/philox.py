@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import check_status, lib, pointer
+from fastdistill.arguments import as_array
+from fastdistill.kernels.boundary import check_status, const, lib, pointer
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -16,8 +16,8 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     returns  uint32 (n, 4)
     raises   ArgumentError
     """
-    n, _ = check_array("counter", counter, np.uint32, (None, 4))
-    check_array("key", key, np.uint32, (2,))
+    counter = as_array("counter", counter, np.uint32, ("n", 4))
+    key, n = as_array("key", key, np.uint32, (2,)), len(counter)
     words = np.empty((n, 4), np.uint32)
-    check_status("philox", lib.fd_philox(n, pointer(counter), pointer(key), pointer(words)))
+    check_status("philox", lib.fd_philox(n, const(counter), const(key), pointer(words)))
     return words

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import REAL, check_array, check_choice
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.isa import isa
 
 METRICS = {
@@ -42,18 +42,16 @@ def bits(array: np.ndarray) -> int:
     return array.dtype.itemsize * 8
 
 
-def check_real(name: str, array: Any, dimensions: int) -> tuple[int, ...]:
-    """Refuse anything but a C-contiguous array of float32 or float64 with at least so many dimensions; its shape."""
-    dtype = np.float64 if getattr(array, "dtype", None) == np.float64 else np.float32
-    return check_array(name, array, dtype, (None,) * max(dimensions, getattr(array, "ndim", 0)))
+def check_real(name: str, array: Any, axes: int | tuple[str, ...]) -> tuple[int, ...]:
+    """`check_array` of float32 or float64 with these last axes, or at least so many; its shape."""
+    return check_array(name, array, REAL, (..., *((None,) * axes if isinstance(axes, int) else axes)))
 
 
 def check_points(metric: Any, x: Any, y: Any) -> tuple[int, int, int, int]:
     """Refuse points that do not belong together; batch, n, m, d of x (..., n, d) and y (..., m, d)."""
-    if not isinstance(metric, str) or metric not in METRICS:
-        raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r:.80}")
-    *leading, n, d = check_real("x", x, 2)
-    *_, m, _ = check_array("y", y, x.dtype.type, (*leading, None, d))
+    check_choice("metric", metric, METRICS)
+    *leading, n, d = check_real("x", x, ("n", "d"))
+    *_, m, _ = check_array("y", y, x.dtype.type, (*leading, "m", d), like="x")
     if 0 in (n, m, d):
         raise ArgumentError(f"x and y must have points and coordinates, got shapes {x.shape} and {y.shape}")
     return math.prod(leading), n, m, d
@@ -63,13 +61,14 @@ def check_finite(**arrays: np.ndarray) -> None:
     """Raise for the first of the arrays that holds a NaN or an infinity."""
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} holds a NaN or an infinity")
+            at = ", ".join(str(int(index)) for index in np.unravel_index(int(np.isfinite(array).argmin()), array.shape))
+            raise NotFiniteError(f"{name} holds a NaN or an infinity: {name}[{at}]")
 
 
 def unit_points(name: str, x: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Points (..., d) scaled to length 1, and their lengths (...,), float64; a point of length 0 is refused."""
-    unit, lengths = np.empty_like(x), np.empty(x.shape[:-1])
-    lib.fd_unit_rows(bits(x), lengths.size, x.shape[-1], pointer(x), pointer(unit), pointer(lengths), threads)
+    unit, lengths = np.empty(x.shape, x.dtype), np.empty(x.shape[:-1])
+    lib.fd_unit_rows(bits(x), lengths.size, x.shape[-1], const(x), pointer(unit), pointer(lengths), threads)
     if not np.isfinite(lengths).all():
         check_finite(**{name: x})
     if not lengths.all():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import check_status, lib, pointer
+from fastdistill.kernels.boundary import check_status, const, lib, pointer, same_memory, written
 from fastdistill.kernels.sample import Sampler, Sampling
 
 
@@ -29,17 +29,20 @@ def probabilities(
     seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
     allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
     workspace  uint8, from `sample_workspace`; None: made here
-    out        float32 (rows, vocab), filled and returned; None: made here
+    out        float32 (rows, vocab), filled and returned; may be the very logits, must not overlap otherwise; None: made here
     returns    float32 (rows, vocab); each row sums to 1 but for rounding
     raises     as `sample`
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     law = np.empty(logits.shape, np.float32) if out is None else out
-    check_array("out", law, np.float32, logits.shape)
-    status = lib.fd_probabilities(
-        given.rows, given.vocab, pointer(logits), given.sampler, pointer(given.seen), pointer(given.seen_offsets),
-        pointer(allowed), pointer(law), pointer(given.workspace), given.threads,
-    )  # fmt: skip
-    if status != lib.FD_OK:
-        check_status(f"probabilities: row {int(np.argmax(law[:, 0] < 0))}", status)
+    check_array("out", law, np.float32, logits.shape, written=True)
+    in_place = out is not None and same_memory(out, logits)
+    reads = {"logits": None if in_place else logits, "allowed": allowed}
+    with written({"out": out, "workspace": workspace}, reads):
+        status = lib.fd_probabilities(
+            given.rows, given.vocab, const(logits), given.sampler, const(given.seen), const(given.seen_offsets),
+            const(allowed), pointer(law), pointer(given.workspace), given.threads,
+        )  # fmt: skip
+        if status != lib.FD_OK:
+            check_status(f"probabilities: row {int(np.argmax(law[:, 0] < 0))}", status)
     return law

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import check_status, lib, pointer
+from fastdistill.kernels.boundary import check_status, const, lib, pointer, refuse_rows
 
 
 def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -16,13 +16,13 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
              (rows, blocks), blocks = ceil(width / 32); a block whose scale would be subnormal is zero
     raises   ArgumentError; NotFiniteError
     """
-    rows, width = check_array("x", x, np.float32, (None, None))
+    rows, width = check_array("x", x, np.float32, ("rows", "width"))
     blocks = -(-width // 32)
     codes = np.empty((rows, blocks * 32), np.int8)
     scale, sums = np.empty((rows, blocks), np.float32), np.empty((rows, blocks), np.float32)
     total = np.empty((rows, blocks), np.int32)
-    status = lib.fd_quantize_rows(
-        rows, width, pointer(x), pointer(codes), pointer(scale), pointer(sums), pointer(total)
-    )
+    status = lib.fd_quantize_rows(rows, width, const(x), pointer(codes), pointer(scale), pointer(sums), pointer(total))
+    if status == lib.FD_NOT_FINITE:
+        refuse_rows("quantize_rows", x, bans=False)
     check_status("quantize_rows", status)
     return codes, scale, sums, total

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import ffi, lib, pointer
+from fastdistill.kernels.boundary import const, ffi, lib, pointer, written
 
 _FLOAT = np.finfo(np.float32)
 
@@ -37,16 +37,16 @@ def residual_distribution(
 
     Source: Leviathan et al. 2023 (a = 1); with a weight, Sun et al. 2024, "Block verification".
     """
-    (vocab,) = check_array("p", p, np.float32, (None,))
+    (vocab,) = check_array("p", p, np.float32, ("vocab",))
     if vocab == 0:
         raise ArgumentError("p must have at least one entry, got shape (0,)")
     check_array("q", q, np.float32, (vocab,))
     a = check_number("a", a, float(_FLOAT.tiny), float(_FLOAT.max))
     r = np.empty(vocab, np.float32) if out is None else out
-    check_array("out", r, np.float32, (vocab,))
-    if np.may_share_memory(r, p) or np.may_share_memory(r, q):
-        raise ArgumentError("out must not overlap p or q")
+    check_array("out", r, np.float32, (vocab,), written=True)
     mass = ffi.new("double[1]")
-    if lib.fd_residual_distribution(vocab, a, pointer(p), pointer(q), pointer(r), mass) != lib.FD_OK:
+    with written({"out": out}, {"p": p, "q": q}):
+        status = lib.fd_residual_distribution(vocab, a, const(p), const(q), pointer(r), mass)
+    if status != lib.FD_OK:
         refuse_entries("residual_distribution", p=p, q=q)
     return r, mass[0]

@@ -6,24 +6,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import check_array, check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_status, lib, pointer
+from fastdistill.kernels.boundary import check_status, const, lib, pointer, refuse_rows
 from fastdistill.kernels.threads import check_threads
 
 
 class RowStatistics(NamedTuple):
-    """Statistics of rows of logits, an entry a row: argmax int32, the rest float32; logarithms are natural."""
+    """Statistics of rows of logits (..., vocab).
+
+    argmax       int32 (...)    the token of the largest logit, the lowest of them on a tie
+    top          float32 (...)  the largest logit
+    second       float32 (...)  the second largest, equal to top on a tie; -inf where there is no other
+    log_sum_exp  float32 (...)  the natural logarithm of the sum of e^logit: a token's log probability is its logit minus this
+    entropy      float32 (...)  of the softmax, in nats
+    """
 
     argmax: np.ndarray
-    top: np.ndarray  # the largest logit
-    second: np.ndarray  # the second largest, equal to top on a tie; -inf where there is no other
+    top: np.ndarray
+    second: np.ndarray
     log_sum_exp: np.ndarray
     entropy: np.ndarray
 
     @classmethod
     def empty(cls, shape: int | tuple[int, ...]) -> RowStatistics:
         """Uninitialised statistics of so many rows."""
+        sizes = shape if isinstance(shape, tuple) else (shape,)
+        shape = tuple([check_integer("shape", size, 0, 2**31 - 1) for size in sizes])
         return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(4)))
 
 
@@ -34,12 +43,14 @@ def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics
     returns  RowStatistics, each field (...,)
     raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
     """
-    *leading, vocab = check_array("logits", logits, np.float32, (None,) * max(1, getattr(logits, "ndim", 1)))
+    *leading, vocab = check_array("logits", logits, np.float32, (..., "vocab"))
     if vocab == 0:
-        raise ArgumentError("logits must have at least one column, got shape " + str(logits.shape))
+        raise ArgumentError(f"logits must have at least one column, got shape {logits.shape}")
     out = RowStatistics.empty(tuple(leading))
     status = lib.fd_row_statistics(
-        out.argmax.size, vocab, pointer(logits), *(pointer(field) for field in out), check_threads(threads)
+        out.argmax.size, vocab, const(logits), *(pointer(field) for field in out), check_threads(threads)
     )
+    if status == lib.FD_NOT_FINITE:
+        refuse_rows("row_statistics", logits)
     check_status("row_statistics", status)
     return out

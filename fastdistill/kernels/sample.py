@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_number
+from fastdistill.arguments import as_array, check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import check_status, check_workspace, const, ffi, lib, pointer, written
 from fastdistill.kernels.threads import check_threads
+from fastdistill.messages import short
 
 _FLOAT = np.finfo(np.float32)
 _MOST_TOKENS = 2**23 - 1  # the masses of more tokens could overflow (csrc/kernels/sample.c)
@@ -85,18 +86,20 @@ def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
     native = ffi.new("struct fd_sampler *")
     for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "sequence", "round"):
         setattr(native, name, getattr(sampler, name))
-    native.biases, native.bias_tokens, native.bias_values = len(tokens), pointer(tokens), pointer(values)
+    native.biases, native.bias_tokens, native.bias_values = len(tokens), const(tokens), const(values)
     return native, (tokens, values)
 
 
 def _joined(seen: Sequence[np.ndarray], rows: int, vocab: int) -> tuple[np.ndarray, np.ndarray]:
     """Every row's seen tokens in one array, and where each row begins and the last one ends."""
+    if not isinstance(seen, (list, tuple, np.ndarray)) or getattr(seen, "ndim", 1) == 0:
+        raise ArgumentError(f"seen must be a list of one array a row, got {short(seen)}")
     if len(seen) != rows:
         raise ArgumentError(f"seen must hold one array a row: expected {rows}, got {len(seen)}")
+    parts = [as_array(f"seen[{row}]", tokens, np.int32, ("tokens",)) for row, tokens in enumerate(seen)]
     offsets = np.zeros(rows + 1, np.int64)
-    for row, tokens in enumerate(seen):
-        offsets[row + 1] = offsets[row] + check_array(f"seen[{row}]", tokens, np.int32, (None,))[0]
-    joined = np.concatenate([np.empty(0, np.int32), *seen])
+    np.cumsum([len(tokens) for tokens in parts], out=offsets[1:])
+    joined = np.concatenate([np.empty(0, np.int32), *parts])
     if joined.size and not (joined.min() >= 0 and joined.max() < vocab):
         raise ArgumentError(f"seen tokens must lie in 0..{vocab - 1}, got {joined.min()}..{joined.max()}")
     return joined, offsets
@@ -131,7 +134,7 @@ class Sampling(NamedTuple):
         workspace: np.ndarray | None,
     ) -> Sampling:
         """raises  ArgumentError"""
-        rows, vocab = check_array("logits", logits, np.float32, (None, None))
+        rows, vocab = check_array("logits", logits, np.float32, ("rows", "vocab"))
         if not 1 <= vocab <= _MOST_TOKENS:
             raise ArgumentError(f"logits must have 1..{_MOST_TOKENS} columns, got shape {logits.shape}")
         if not isinstance(sampler, Sampler):
@@ -142,10 +145,8 @@ class Sampling(NamedTuple):
         threads = check_threads(threads)
         if workspace is None:
             workspace = sample_workspace(rows, vocab, threads)
-        (size,) = check_array("workspace", workspace, np.uint8, (None,))
-        needed = min(threads, rows) * lib.fd_sample_workspace(vocab)
-        if size < needed:
-            raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
+        else:
+            check_workspace(workspace, min(threads, rows) * lib.fd_sample_workspace(vocab))
         native, biases = _native(sampler, vocab)
         return cls(rows, vocab, native, biases, joined, offsets, workspace, threads)
 
@@ -169,25 +170,28 @@ def sample(
     seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
     allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
     noise      float32 (rows, vocab), finite, instead of the Gumbel noise of (seed, sequence, round, position)
-    workspace  uint8, from `sample_workspace`; None: made here
-    out        int32 (rows,), filled and returned; None: made here
+    workspace  uint8, from `sample_workspace`, of one caller at a time; None: made here
+    out        int32 (rows,), apart from the other arrays, filled and returned; None: made here
     returns    int32 (rows,)
     raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row holds NaN or +inf,
-               banned or not, or when bias or penalty makes a logit +inf
+               banned or not, or when bias or penalty makes a logit +inf; BusyError where another call is writing workspace or out
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     rows, vocab = given.rows, given.vocab
-    check_array("positions", positions, np.int32, (rows,))
+    positions = as_array("positions", positions, np.int32, (rows,))
     if noise is not None:
         check_array("noise", noise, np.float32, (rows, vocab))
         if not np.isfinite(noise).all():
             raise NotFiniteError("sample: noise holds a NaN or an infinity")
+    if out is not None:
+        check_array("out", out, np.int32, (rows,), written=True)
     tokens = np.empty(rows, np.int32) if out is None else out
-    check_array("out", tokens, np.int32, (rows,))
-    status = lib.fd_sample(
-        rows, vocab, pointer(logits), pointer(positions), given.sampler, pointer(given.seen), pointer(given.seen_offsets),
-        pointer(allowed), pointer(noise), pointer(tokens), pointer(given.workspace), given.threads,
-    )  # fmt: skip
-    if status != lib.FD_OK:
-        check_status(f"sample: row {int(np.argmax(tokens < 0))}", status)
+    reads = {"logits": logits, "positions": positions, "allowed": allowed, "noise": noise}
+    with written({"out": out, "workspace": workspace}, reads):
+        status = lib.fd_sample(
+            rows, vocab, const(logits), const(positions), given.sampler, const(given.seen), const(given.seen_offsets),
+            const(allowed), const(noise), pointer(tokens), pointer(given.workspace), given.threads,
+        )  # fmt: skip
+        if status != lib.FD_OK:
+            check_status(f"sample: row {int(np.argmax(tokens < 0))}", status)
     return tokens

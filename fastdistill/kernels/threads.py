@@ -29,7 +29,9 @@ def default_threads() -> int:
     limit = lib.fd_threads_limit()
     asked = os.environ.get("FASTDISTILL_THREADS")
     if asked:
-        return check_integer("FASTDISTILL_THREADS", int(asked) if asked.isdecimal() and len(asked) < 20 else asked, 1, limit)
+        return check_integer(
+            "FASTDISTILL_THREADS", int(asked) if asked.isdecimal() and len(asked) < 20 else asked, 1, limit
+        )
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, int(_quota()) if _quota() < limit else limit, limit))
 

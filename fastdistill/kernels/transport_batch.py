@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_number
+from fastdistill.arguments import as_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.points import METRICS, check_real, unit_points
+from fastdistill.messages import short
 
 _SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step
 _TOGETHER = 1 << 26  # bytes of workspace of problems that are solved together
@@ -51,7 +52,7 @@ class TransportBatch:
             (name, array, count) for name, array, count in (("a", a, self.n), ("b", b, self.m)) if array is not None
         ]
         for name, array, count in given:
-            check_real(name, array, 1)
+            check_real(name, array, (name,))
             if array.shape[-1] != count:
                 raise ArgumentError(f"{name} must have {count} masses, as many as the costs, got {array.shape[-1]}")
         shapes = [array.shape[:-2] for array in places.values()] + [array.shape[:-1] for _, array, _ in given]
@@ -87,12 +88,12 @@ class TransportBatch:
         if (cost is None) == (x is None and y is None):
             both = "both came" if cost is not None else "neither came"
             raise ArgumentError(f"give either cost or the points x and y, {both}")
-        if cost is None and (not isinstance(metric, str) or metric not in METRICS):
-            raise ArgumentError(f"metric must be one of {', '.join(METRICS)}, got {metric!r:.80}")
+        if cost is None:
+            check_choice("metric", metric, METRICS)
         self.metric = metric if cost is None else None
         places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
         for name, array in places.items():
-            check_real(name, array, 2)
+            check_real(name, array, ("n", "m") if name == "cost" else ("m" if name == "y" else "n", "d"))
         first, *_ = places.values()
         if self.metric is not None:
             if dtype is None and x.dtype != y.dtype:
@@ -156,7 +157,8 @@ class TransportBatch:
 
     def _where(self, wrong: np.ndarray) -> str:
         """Which problem of a batch."""
-        return f" in problem {np.unravel_index(int(np.argmax(wrong)), self.leading)}" if self.leading else ""
+        at = tuple(map(int, np.unravel_index(int(np.argmax(wrong)), self.leading)))
+        return f" in problem {at}" if self.leading else ""
 
     def _check_points(self) -> None:
         for side, (name, points) in enumerate(self.places.items()):
@@ -205,7 +207,7 @@ class TransportBatch:
             raise ArgumentError(
                 f"warm_start must be a Transport or the potentials (f, g), got {type(potentials).__name__}"
             )
-        check_real("warm_start[1]", potentials[1], 1)
+        check_real("warm_start[1]", potentials[1], ("m",))
         try:
             g = np.broadcast_to(potentials[1], (*self.leading, self.m)).astype(np.float64).reshape(self.count, self.m)
         except ValueError:
@@ -286,12 +288,12 @@ class TransportBatch:
         t.tau = self.taus
         if self.metric is None:
             (cost,) = self.places.values()
-            t.cost, t.cost_step = pointer(cost), 0 if len(cost) == 1 else self.n * self.m
+            t.cost, t.cost_step = const(cost), 0 if len(cost) == 1 else self.n * self.m
         else:
             x, y = self.places.values()
             turned = _groups(y)
             keep.append(turned)
-            t.d, t.x, t.y = x.shape[2], pointer(x), pointer(turned)
+            t.d, t.x, t.y = x.shape[2], const(x), const(turned)
             t.x_step, t.y_step = (
                 0 if len(x) == 1 else math.prod(x.shape[1:]),
                 0 if len(y) == 1 else math.prod(turned.shape[1:]),
@@ -314,7 +316,7 @@ class TransportBatch:
         workspace = aligned_bytes(lib.fd_transport_rows_workspace(native, self.threads))
         for problem, (rows, _) in enumerate(self.sizes.tolist()):
             first, count = 0, 32
-            given = pointer(None if values is None else values[problem])
+            given = const(None if values is None else values[problem])
             while first < rows:
                 count, began = min(count, rows - first), time.perf_counter()
                 lib.fd_transport_rows(
@@ -327,7 +329,7 @@ class TransportBatch:
         return out.reshape(*self.leading, *shape)
 
     def apply(self, values: Any) -> np.ndarray:
-        check_real("values", values, 2)
+        check_real("values", values, ("m", "k"))
         if values.dtype != self.dtype or values.shape[-2] != self.m:
             raise ArgumentError(
                 f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
@@ -420,10 +422,10 @@ def _taus(unbalanced: Any) -> tuple[float, float]:
 def _dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except Exception:  # TypeError, or what the object raises
         found = None
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ArgumentError(f"dtype must be float32 or float64, got {dtype!r}")
+        raise ArgumentError(f"dtype must be float32 or float64, got {short(dtype)}")
     return found
 
 
@@ -434,11 +436,11 @@ def _sizes(lengths: Any, leading: tuple[int, ...], n: int, m: int) -> np.ndarray
     if lengths is None:
         return sizes
     if not isinstance(lengths, (tuple, list)) or len(lengths) != 2:
-        raise ArgumentError(f"lengths must be two arrays, of rows and of columns, got {lengths!r:.80}")
+        raise ArgumentError(f"lengths must be two arrays, of rows and of columns, got {short(lengths)}")
     for side, most in enumerate((n, m)):
-        counts = np.asarray(lengths[side])
-        if counts.dtype.kind not in "iu" or counts.shape not in (leading, ()):
-            raise ArgumentError(f"lengths[{side}] must be integers of shape {leading}, got {lengths[side]!r:.80}")
+        counts = as_array(f"lengths[{side}]", lengths[side], np.int64, (...,))
+        if counts.shape not in (leading, ()):
+            raise ArgumentError(f"lengths[{side}] must have shape {leading}, got {counts.shape}")
         if counts.size and not (counts.min() >= 1 and counts.max() <= most):
             raise ArgumentError(f"lengths[{side}] must lie in 1..{most}, got {counts.min()}..{counts.max()}")
         sizes[:, side] = counts.ravel()

@@ -6,19 +6,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array
+from fastdistill.arguments import as_array
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 
 
 class TreeLayout(NamedTuple):
-    """What follows from the parents of n nodes."""
+    """What follows from the parents of n nodes.
 
-    depths: np.ndarray  # int32 (n,), the root's is 0
-    ancestors: np.ndarray  # uint64 (n, ceil(n / 64)): node j is i or above it where bit j % 64 of word j // 64 is set
-    leaves: np.ndarray  # int32 (k,), ascending: nodes without children
-    children: np.ndarray  # int32 (n - 1,): of node i children[child_offsets[i] : child_offsets[i + 1]], ascending
-    child_offsets: np.ndarray  # int32 (n + 1,)
+    depths         int32 (n,)                   how many nodes stand above each; the root's is 0
+    ancestors      uint64 (n, ceil(n / 64))     node j is i or above it where bit j % 64 of word j // 64 of row i is set
+    leaves         int32 (leaves,)              nodes without children, ascending
+    children       int32 (n - 1,)               of node i children[child_offsets[i] : child_offsets[i + 1]], ascending
+    child_offsets  int32 (n + 1,)               where each node's children begin, and the last one's end
+    """
+
+    depths: np.ndarray
+    ancestors: np.ndarray
+    leaves: np.ndarray
+    children: np.ndarray
+    child_offsets: np.ndarray
 
 
 def tree_layout(parents: np.ndarray) -> TreeLayout:
@@ -28,13 +35,14 @@ def tree_layout(parents: np.ndarray) -> TreeLayout:
     returns  TreeLayout
     raises   ArgumentError, naming the first node whose parent is another (a second root, a node after it: so any cycle)
     """
-    (n,) = check_array("parents", parents, np.int32, (None,))
+    parents = as_array("parents", parents, np.int32, ("n",))
+    n = len(parents)
     if n == 0:
         raise ArgumentError("parents must have at least one node, the root; got none")
     depths, ancestors = np.empty(n, np.int32), np.empty((n, (n + 63) // 64), np.uint64)
     leaves, children, offsets = np.empty(n, np.int32), np.empty(n - 1, np.int32), np.empty(n + 1, np.int32)
     found = lib.fd_tree_layout(
-        n, pointer(parents), pointer(depths), pointer(ancestors), pointer(leaves), pointer(children), pointer(offsets)
+        n, const(parents), pointer(depths), pointer(ancestors), pointer(leaves), pointer(children), pointer(offsets)
     )
     if found < 0:
         node = -1 - found

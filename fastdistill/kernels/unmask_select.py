@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_number
+from fastdistill.arguments import as_array, check_array, check_choice, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import ffi, lib, pointer
+from fastdistill.kernels.boundary import const, ffi, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.threads import check_threads
 
@@ -56,8 +56,7 @@ class UnmaskRule:
     explore: int = 0
 
     def __post_init__(self) -> None:
-        if self.score not in list(_SCORES):
-            raise ArgumentError(f"score must be one of {', '.join(_SCORES)}, got {self.score!r}")
+        check_choice("score", self.score, _SCORES)
         for name, range in (("threshold", _THRESHOLDS[self.score]), ("factor", (0, np.inf)), ("budget", (0, np.inf))):
             value = getattr(self, name)
             if value is not None:
@@ -73,7 +72,7 @@ class UnmaskRule:
 class Unmasked(NamedTuple):
     """What a step commits; of a single row (n,) count is a NumPy scalar.
 
-    chosen      bool (..., n)
+    chosen      bool (..., n)     what is committed now
     count       int32 (...)       how many were chosen
     ranks       int32 (..., n)    0 the best; -1 where not eligible
     confidence  float32 (..., n)  the score that ranked, bias included; NaN where not eligible
@@ -113,19 +112,17 @@ def unmask_select(
     """
     if not isinstance(rule, UnmaskRule):
         raise ArgumentError(f"rule must be an UnmaskRule, got {type(rule).__name__}")
-    shape = check_array("masked", masked, np.bool_, (None,) * max(1, getattr(masked, "ndim", 1)))
-    leading, n = shape[:-1], shape[-1]
+    masked = as_array("masked", masked, np.bool_, (..., "n"))
+    shape, leading, n = masked.shape, masked.shape[:-1], masked.shape[-1]
     given = _given(rule, log_probs, scores, shape)
     fields = _fields(statistics, rule, given is not None, shape)
-    for name, array, dtype in (("bias", bias, np.float32), ("also", also, np.bool_)):
-        if array is not None:
-            check_array(name, array, dtype, shape)
+    bias = None if bias is None else as_array("bias", bias, np.float32, shape)
+    also = None if also is None else as_array("also", also, np.bool_, shape)
     chosen, ranks, confidence = np.empty(shape, np.bool_), np.empty(shape, np.int32), np.empty(shape, np.float32)
     count, workspace = np.empty(leading, np.int32), np.empty(masked.size, np.uint64)
     lib.fd_unmask_select(
-        count.size, n, pointer(masked.view(np.int8)), *fields, pointer(given), pointer(bias),
-        pointer(None if also is None else also.view(np.int8)), pointer(_quota(quota, leading)), pointer(_bounds(rule.factor, n)),
-        _native(rule), pointer(chosen.view(np.int8)), pointer(count), pointer(ranks), pointer(confidence), pointer(workspace),
+        count.size, n, const(masked), *fields, const(given), const(bias), const(also), const(_quota(quota, leading)),
+        const(_bounds(rule.factor, n)), _native(rule), pointer(chosen), pointer(count), pointer(ranks), pointer(confidence), pointer(workspace),
         check_threads(threads),
     )  # fmt: skip
     return Unmasked(chosen, count[()], ranks, confidence)
@@ -135,14 +132,15 @@ def _given(
     rule: UnmaskRule, log_probs: np.ndarray | None, scores: np.ndarray | None, shape: tuple[int, ...]
 ) -> np.ndarray | None:
     """What stands for the score of statistics, if anything does."""
+    given = None
     for name, array, score in (("log_probs", log_probs, "confidence"), ("scores", scores, "given")):
         if array is not None and rule.score != score:
             raise ArgumentError(f"{name} must be None with the score {rule.score}, got {type(array).__name__}")
         if array is not None:
-            check_array(name, array, np.float32, shape)
+            given = as_array(name, array, np.float32, shape)
     if rule.score == "given" and scores is None:
         raise ArgumentError(f"scores must be float32 {shape} with the score given, got None")
-    return scores if log_probs is None else log_probs
+    return given
 
 
 def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, shape: tuple[int, ...]) -> list[Any]:
@@ -156,10 +154,11 @@ def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, sha
         )
     pointers = []
     for name in ("top", "second", "log_sum_exp", "entropy"):
-        field = getattr(statistics, name) if name in read else None
-        if field is not None:
+        field = None
+        if name in read:
+            field = getattr(statistics, name)
             check_array(f"statistics.{name}", field, np.float32, shape)
-        pointers.append(pointer(field))
+        pointers.append(const(field))
     return pointers
 
 
@@ -167,9 +166,9 @@ def _quota(quota: np.ndarray | int | None, leading: tuple[int, ...]) -> np.ndarr
     """One for each row, if there is any."""
     if quota is None:
         return None
-    if not isinstance(quota, np.ndarray):
+    if not isinstance(quota, (np.ndarray, list, tuple)):
         return np.full(leading, check_integer("quota", quota, 0, _MOST), np.int32)
-    check_array("quota", quota, np.int32, leading)
+    quota = as_array("quota", quota, np.int32, leading)
     if quota.size and quota.min() < 0:
         raise ArgumentError(f"quota must be 0 or more, got {quota.min()}")
     return quota

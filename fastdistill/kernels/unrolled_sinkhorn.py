@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import ffi, lib, pointer
+from fastdistill.kernels.boundary import const, ffi, lib, pointer
 from fastdistill.kernels.points import check_finite, check_real, terms_of_a_call
 from fastdistill.kernels.threads import check_threads
 
@@ -18,11 +18,16 @@ _TERMS_OF_AN_EXPONENTIAL = 64
 
 
 class Unrolled(NamedTuple):
-    """A plan (..., n, m), what it costs, and the gradient of that by each cost."""
+    """A plan, what it costs, and the gradient of that by each cost.
 
-    value: np.ndarray  # (...,) float64
-    plan: np.ndarray  # (..., n, m), in the dtype of the costs
-    gradient: np.ndarray  # (..., n, m), likewise
+    value     float64 (...)  the sum of plan times cost, in the unit of the costs
+    plan      (..., n, m)    in the dtype of the costs: columns sum to 1, rows as nearly as the iterations got
+    gradient  (..., n, m)    of value by each cost, in their dtype
+    """
+
+    value: np.ndarray
+    plan: np.ndarray
+    gradient: np.ndarray
 
 
 def unrolled_sinkhorn(cost: np.ndarray, epsilon: float, iterations: int, *, threads: int | None = 1) -> Unrolled:
@@ -37,7 +42,7 @@ def unrolled_sinkhorn(cost: np.ndarray, epsilon: float, iterations: int, *, thre
                 plan * cost, and gradient its derivative by the costs, through all iterations
     raises      ArgumentError; NotFiniteError
     """
-    *leading, n, m = check_real("cost", cost, 2)
+    *leading, n, m = check_real("cost", cost, ("n", "m"))
     if 0 in (n, m):
         raise ArgumentError(f"cost must have rows and columns, got shape {cost.shape}")
     epsilon = check_number("epsilon", epsilon, math.ulp(0.0), np.finfo(np.float64).max)
@@ -53,7 +58,7 @@ def unrolled_sinkhorn(cost: np.ndarray, epsilon: float, iterations: int, *, thre
     steps = lib.fd_unrolled_sinkhorn_steps(iterations)
     for first in range(0, batch, at_once):
         part = slice(first, first + at_once)
-        held = [pointer(array) for array in (given[part], value[part], plan[part], gradient[part], workspace)]
+        held = [const(given[part]), *(pointer(array) for array in (value[part], plan[part], gradient[part], workspace))]
         problem = ffi.new("struct fd_unrolled *", (len(value[part]), n, m, iterations, epsilon, *held))
         at_a_time = max(1, terms_of_a_call() // (_TERMS_OF_AN_EXPONENTIAL * len(value[part]) * n * m))
         for step in range(0, steps, at_a_time):

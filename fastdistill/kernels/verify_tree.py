@@ -6,10 +6,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_integer, check_number
+from fastdistill.arguments import as_array, check_array, check_choice, check_flag, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_status, ffi, lib, pointer
+from fastdistill.kernels.boundary import check_status, check_workspace, const, ffi, lib, pointer, written
 from fastdistill.kernels.residual_distribution import refuse_entries
+from fastdistill.messages import short
 
 RULES = {
     "coupled": lib.FD_COUPLED,
@@ -39,16 +40,12 @@ class Verified(NamedTuple):
     verdicts: np.ndarray
 
 
-def _choice(name: str, value: Any, choices: Any) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value
-
-
 def verify_tree_workspace(rule: str, nodes: int, vocab: int) -> np.ndarray:
     """Memory for `verify_tree` over trees of up to so many nodes, to use again and again; taken as it is written."""
-    code = RULES[_choice("rule", rule, RULES)]
+    code = RULES[check_choice("rule", rule, RULES)]
     nodes, vocab = check_integer("nodes", nodes, 1, _MOST), check_integer("vocab", vocab, 1, _MOST)
+    if nodes * vocab > 1 << 44:  # 64 TB; the count of bytes stays far below 2^63
+        raise ArgumentError(f"nodes times vocab must be at most 2^44, got {nodes} x {vocab}")
     return np.empty(lib.fd_verify_tree_workspace(code, nodes, vocab), np.uint8)
 
 
@@ -88,64 +85,66 @@ def verify_tree(
     lenience     "rejection" of chains: (name, e), e in [1e-6, 1]; f(p) stands for p, "linear" p / e, "square" p / e^2,
                  "exponential" p^e (DistillSpec, Zhou et al. 2024)
     epsilon, delta  of "typical", at least 0
-    workspace    uint8, from `verify_tree_workspace`; None: made here
+    workspace    uint8, from `verify_tree_workspace`, of one caller at a time; None: made here
     raises       ArgumentError: a malformed tree, a token or row that is not there, a uniform outside [0, 1), a token that its row
-                 does not hold, a law without mass or with a negative entry; NotFiniteError for NaN or infinity in a law
+                 does not hold, a law without mass or with a negative entry; NotFiniteError for NaN or infinity in a law; BusyError where another call
+                 is writing the workspace
 
     Of a refused child drawn from q the law p leaves max(p - q, 0), normalised; if that is nothing, by rounding, p stays.
     """
-    (nodes,) = check_array("parents", parents, np.int32, (None,))
-    check_array("tokens", tokens, np.int32, (nodes,))
-    _choice("rule", rule, RULES)
+    parents = as_array("parents", parents, np.int32, ("nodes",))
+    nodes = len(parents)
+    tokens = as_array("tokens", tokens, np.int32, (nodes,))
+    check_choice("rule", rule, RULES)
     offsets, most_nodes = _offsets(offsets, nodes)
     trees = len(offsets) - 1
     settings = ffi.new("struct fd_verifier *")
     settings.rule, settings.chain = RULES[rule], rule == "block"
-    settings.replacement, settings.scale, settings.exponent = bool(replacement), 1, 1
+    settings.replacement, settings.scale, settings.exponent = check_flag("replacement", replacement), 1, 1
     settings.epsilon = check_number("epsilon", epsilon, 0, np.inf)
     settings.delta = check_number("delta", delta, 0, np.inf)
     rows = vocab = 0
     if rule == "coupled":
-        check_array("target", target, np.int32, (nodes,))
+        target = as_array("target", target, np.int32, (nodes,))
         if uniforms is not None:
             raise ArgumentError('uniforms do not belong to rule "coupled": its draws are `target`')
     else:
-        vocab = check_array("target", target, np.float32, (nodes, None))[1]
+        vocab = check_array("target", target, np.float32, (nodes, "vocab"))[1]
         if vocab == 0:
             raise ArgumentError(f"target must have at least one column, got shape {target.shape}")
         if uniforms is None:
             raise ArgumentError(f'rule "{rule}" needs uniforms, float64 ({nodes},)')
-        check_array("uniforms", uniforms, np.float64, (nodes,))
+        uniforms = as_array("uniforms", uniforms, np.float64, (nodes,))
     if rule in ("coupled", "typical"):
         if drafts is not None or draft_rows is not None:
             raise ArgumentError(
                 f'drafts and draft_rows do not belong to rule "{rule}": it does not ask how tokens were drafted'
             )
     elif draft_rows is not None:
-        check_array("draft_rows", draft_rows, np.int32, (nodes,))
+        draft_rows = as_array("draft_rows", draft_rows, np.int32, (nodes,))
         if drafts is not None:
-            rows = check_array("drafts", drafts, np.float32, (None, vocab))[0]
+            rows = check_array("drafts", drafts, np.float32, ("rows", vocab))[0]
     elif drafts is not None:
         raise ArgumentError("drafts needs draft_rows: the row that each token was drawn from")
     if lenience is not None:
         _lenient(settings, rule, lenience)
-    if rule != "coupled":
-        if workspace is None:
-            workspace = verify_tree_workspace(rule, most_nodes, vocab)
-        (size,) = check_array("workspace", workspace, np.uint8, (None,))
-        needed = lib.fd_verify_tree_workspace(RULES[rule], most_nodes, vocab)
-        if size < needed:
-            raise ArgumentError(f"workspace must have at least {needed} bytes, got {size}")
+    if workspace is not None:
+        needed = 0 if rule == "coupled" else lib.fd_verify_tree_workspace(RULES[rule], most_nodes, vocab)
+        room: np.ndarray | None = check_workspace(workspace, needed)
+    else:
+        room = None if rule == "coupled" else verify_tree_workspace(rule, most_nodes, vocab)
     found = Verified(
         np.empty(nodes, np.int32), np.empty(nodes, np.int32), np.empty(trees, np.int32), np.empty(trees, np.int32),
         np.empty(nodes, np.int8),
     )  # fmt: skip
     drawn, laws = (target, None) if rule == "coupled" else (None, target)
     where = ffi.new("int64_t[2]")
-    status = lib.fd_verify_tree(
-        trees, vocab, rows, pointer(offsets), pointer(parents), pointer(tokens), pointer(drawn), pointer(laws), pointer(drafts),
-        pointer(draft_rows), pointer(uniforms), settings, *map(pointer, found), pointer(workspace), where,
-    )  # fmt: skip
+    reads = {"target": target, "drafts": drafts, "parents": parents, "tokens": tokens, "offsets": offsets}
+    with written({"workspace": workspace}, reads | {"draft_rows": draft_rows, "uniforms": uniforms}):
+        status = lib.fd_verify_tree(
+            trees, vocab, rows, const(offsets), const(parents), const(tokens), const(drawn), const(laws), const(drafts),
+            const(draft_rows), const(uniforms), settings, *map(pointer, found), pointer(room), where,
+        )  # fmt: skip
     if status != lib.FD_OK:
         _refuse(status, where[0], where[1], parents, tokens, target, offsets, drafts, draft_rows, rows, uniforms)
     return found
@@ -155,11 +154,12 @@ def _offsets(offsets: np.ndarray | None, nodes: int) -> tuple[np.ndarray, int]:
     """Where trees begin and the last one ends, and how many nodes the largest has."""
     if offsets is None and nodes > 0:
         return np.array([0, nodes], np.int64), nodes
-    offsets = np.zeros(2, np.int64) if offsets is None else offsets
-    check_array("offsets", offsets, np.int64, (None,))
+    offsets = as_array("offsets", np.zeros(2, np.int64) if offsets is None else offsets, np.int64, ("trees + 1",))
     ascend = (offsets[1:] > offsets[:-1]).all()  # differences could overflow
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != nodes or not ascend:
-        raise ArgumentError(f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {offsets!s:.80}")
+        raise ArgumentError(
+            f"offsets must ascend from 0 to {nodes}, at least one node a tree, got {short(offsets.tolist())}"
+        )
     return offsets, int((offsets[1:] - offsets[:-1]).max(initial=1))
 
 
@@ -167,8 +167,8 @@ def _lenient(settings: Any, rule: str, lenience: Any) -> None:
     if rule != "rejection":
         raise ArgumentError(f'lenience belongs to rule "rejection" of chains alone, got rule "{rule}"')
     if not isinstance(lenience, tuple) or len(lenience) != 2:
-        raise ArgumentError(f"lenience must be (name, e), got {lenience!r:.80}")
-    name, e = _choice("lenience[0]", lenience[0], _LENIENCE), check_number("lenience[1]", lenience[1], 1e-6, 1)
+        raise ArgumentError(f"lenience must be (name, e), got {short(lenience)}")
+    name, e = check_choice("lenience[0]", lenience[0], _LENIENCE), check_number("lenience[1]", lenience[1], 1e-6, 1)
     settings.chain = 1
     if name == "exponential":
         settings.exponent = e

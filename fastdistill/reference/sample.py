@@ -18,7 +18,7 @@ class Drawn(NamedTuple):
 
 
 def sample(logits, sampler, positions, *, seen=None, allowed=None, noise=None):
-    """One token of each row (rows, vocab): law 2's processors in order, then the argmax of x + Gumbel noise.
+    """One token of each row (rows, vocab): the sampler's processors in order, then the argmax of x + Gumbel noise.
 
     Up to x = (z - max) / T the arithmetic is float32's, as in the kernel; masses and keys are float64.
     The order (-p, token) is (-x, token).  A logit of -inf is a ban; the first of equals wins.

@@ -26,7 +26,7 @@ def from_callable(
     """Make a session of a function.
 
     function     tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the
-                 whole context each time, so law 1 holds as far as the function keeps it
+                 whole context each time, so a token's logits depend on those before it alone as far as the function's do
     mask_token   of a masked diffusion model: row i of the logits is for tokens[i] then, and may look at all tokens
     logit_shift  1: or for tokens[i + 1], as Dream's
     raises       ArgumentError when the function returns anything else
@@ -174,6 +174,8 @@ class CallableSession:
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())
+        if isinstance(given, np.ma.MaskedArray):
+            raise ArgumentError("the function must return plain logits, got a masked array: its mask would be lost")
         try:
             logits = np.ascontiguousarray(given, np.float32)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):

@@ -230,9 +230,7 @@ def _check_out(out: np.ndarray, share: Share) -> None:
     """Refuse anything but a writable array that the logits fit."""
     if not share.read.logits:
         raise ArgumentError("out receives logits: pass read=Read(logits=True) with it")
-    check_array("out", out, np.float32, (len(share.reads), share.session.vocab_size))
-    if not out.flags.writeable:
-        raise ArgumentError("out must be writable, got a read-only array")
+    check_array("out", out, np.float32, (len(share.reads), share.session.vocab_size), written=True)
 
 
 def _into(result: Rows, out: np.ndarray) -> Rows:

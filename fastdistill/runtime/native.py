@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.errors import CapacityError, NotFiniteError
-from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
+from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
@@ -126,19 +126,19 @@ class NativeExecutor:
         p = self._pass
         caches = ffi.new("struct fd_cache[]", len(request.caches))
         for struct, cache in zip(caches, request.caches, strict=True):
-            struct.base = ffi.from_buffer(cache.array)
+            struct.base = pointer(cache.array)
             struct.capacity = cache.slots
             struct.is_f32 = cache.dtype == np.float32
         key_counts = request.key_counts
         p.rows, p.reads = request.rows, len(request.read_rows)
         p.caches = caches
-        p.tokens, p.inputs = pointer(request.tokens), pointer(request.inputs)
-        p.positions, p.sequences = pointer(request.positions), pointer(request.sequences)
-        p.slots, p.nodes = pointer(request.slots), pointer(request.nodes)
-        p.runs, p.run_offsets = pointer(request.runs), pointer(request.run_offsets)
-        p.key_counts, p.most_keys = pointer(key_counts), int(key_counts.max())
-        p.read_rows, p.wanted_tokens = pointer(request.read_rows), pointer(request.wanted_tokens)
-        p.banned, p.bans = pointer(request.banned), pointer(request.bans)
+        p.tokens, p.inputs = const(request.tokens), const(request.inputs)
+        p.positions, p.sequences = const(request.positions), const(request.sequences)
+        p.slots, p.nodes = const(request.slots), const(request.nodes)
+        p.runs, p.run_offsets = const(request.runs), const(request.run_offsets)
+        p.key_counts, p.most_keys = const(key_counts), int(key_counts.max())
+        p.read_rows, p.wanted_tokens = const(request.read_rows), const(request.wanted_tokens)
+        p.banned, p.bans = const(request.banned), const(request.bans)
         p.draws = pointer(request.draws)
         p.logits = pointer(self._logits) if request.want_logits else ffi.NULL
         return [caches, key_counts]
@@ -175,11 +175,11 @@ class NativeExecutor:
         if step.kind == "rotary":
             op.heads = op.width // op.head_dim
         elif step.kind == "rotary_table":
-            op.vector = pointer(constants["inverse_frequencies"])
+            op.vector = const(constants["inverse_frequencies"])
         elif step.kind in ("store", "attend", "attend_merge"):
             op.scalar, op.layer = constants["scale"], constants["layer"]
         elif step.kind == "rms_norm":
-            op.scalar, op.vector = constants["epsilon"], pointer(self._weights.vector(step.weights[0][0]))
+            op.scalar, op.vector = constants["epsilon"], const(self._weights.vector(step.weights[0][0]))
         elif step.weights:
             for i, names in enumerate(step.weights):
                 op.weights[i] = self._weights.matrix(names[0]).struct

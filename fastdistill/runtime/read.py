@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_flag, check_integers
+from fastdistill.arguments import as_array, check_array, check_flag, check_integers
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.kernels.sample import Sampler, sample
@@ -21,7 +21,7 @@ class Read:
 
     logits       the logits themselves, float32 (reads, vocab_size)
     hidden       what the head reads, float32 (reads, hidden_size)
-    sampler      draw a token a row (law 2); chance is keyed by the row's own position and the sampler's round
+    sampler      draw a token a row, a function of its logits, the sampler and its position
     allowed      which tokens may be drawn: bool (reads, vocab_size), or uint32 (reads, ceil(vocab_size / 32)), where bit t % 32 of
                  word t // 32 allows token t
     log_prob_of  (reads,) tokens whose log probability is wanted
@@ -41,14 +41,22 @@ STATISTICS_ONLY = Read()
 
 @dataclass(frozen=True)
 class Rows:
-    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call."""
+    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call.
+
+    statistics  RowStatistics of (reads,) rows
+    tokens      int32 (reads,)                drawn by the sampler; None without one
+    log_probs   float32 (reads,)              of `log_prob_of`, in nats; None where it was not given
+    logits      float32 (reads, vocab_size)   None where they were not asked for
+    hidden      float32 (reads, hidden_size)  what the head reads; None where it was not asked for
+    taps        by name, float32 (rows, width): hidden states of all rows of the forward, at the session's taps
+    """
 
     statistics: RowStatistics
-    tokens: np.ndarray | None = None  # int32 (reads,): drawn by the sampler
-    log_probs: np.ndarray | None = None  # float32 (reads,): of `log_prob_of`
-    logits: np.ndarray | None = None  # float32 (reads, vocab_size)
-    hidden: np.ndarray | None = None  # float32 (reads, hidden_size)
-    taps: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (rows, width): of all rows of the forward
+    tokens: np.ndarray | None = None
+    log_probs: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    hidden: np.ndarray | None = None
+    taps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def copy(self) -> Rows:
         """The same in arrays of its own."""
@@ -94,7 +102,7 @@ def _bit_masks(allowed: Any, reads: int | None, vocab_size: int) -> np.ndarray:
     """uint32 (reads, ceil(vocab_size / 32)), also of bool (reads, vocab_size)."""
     words = -(-vocab_size // 32)
     if isinstance(allowed, np.ndarray) and allowed.dtype == bool:
-        rows, _ = check_array("read.allowed", np.ascontiguousarray(allowed), np.bool_, (reads, vocab_size))
+        rows = len(as_array("read.allowed", allowed, np.bool_, (reads, vocab_size)))
         padded = np.zeros((rows, 32 * words), bool)
         padded[:, :vocab_size] = allowed
         return np.packbits(padded, axis=1, bitorder="little").view("<u4").astype(np.uint32, copy=False)

@@ -93,9 +93,9 @@ def test_reads_the_text_and_nothing_beside_it(isa, case, before, after):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"tokens": [1, 2]}, "tokens must be a NumPy array of int32, got list"),
-        ({"tokens": np.zeros(3, np.int64)}, "tokens must have dtype int32, got int64"),
-        ({"tokens": np.zeros((2, 3), np.int32)}, r"tokens must have shape \(any,\), got \(2, 3\)"),
+        ({"tokens": [1, 2**31]}, r"tokens\[1\] must lie in"),
+        ({"tokens": np.zeros(3)}, "tokens must have dtype int32, got float64"),
+        ({"tokens": np.zeros((2, 3), np.int32)}, r"tokens must have shape \(n,\), got \(2, 3\)"),
         ({"min_match": 0}, r"min_match must lie in 1\.\."),
         ({"max_match": 2, "min_match": 3}, r"max_match must lie in 3\.\..*, got 2"),
         ({"max_match": 2.0}, "max_match must be an integer, got 2.0"),

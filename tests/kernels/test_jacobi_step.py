@@ -211,19 +211,18 @@ WARM = Sampler(temperature=1.0)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"iterate": [1, 2]}, "iterate must be a NumPy array of int32, got list"),
+        ({"iterate": [1, None]}, "iterate must hold integers"),
         ({"iterate": np.zeros((2, 3))}, "iterate must have dtype int32, got float64"),
-        ({"iterate": np.array(3, np.int32)}, r"iterate must have shape \(any,\), got \(\)"),
+        ({"iterate": np.array(3, np.int32)}, r"iterate must have shape \(\.\.\., n\), got \(\)"),
         (
             {"iterate": np.zeros((2, 0), np.int32)},
             r"iterate must have at least one position, the seed; got shape \(2, 0\)",
         ),
-        ({"target": [1, 2]}, "target must be int32 tokens, RowStatistics or float32 logits, got list"),
-        ({"target": np.zeros((2, 3))}, "target must be int32 tokens, RowStatistics or float32 logits, got float64"),
+        ({"target": {1, 2}}, "target must be int32 tokens, RowStatistics or float32 logits, got {1, 2}"),
+        ({"target": np.zeros((2, 3))}, "target must have dtype float32, got float64"),
         ({"target": np.zeros((2, 4), np.int32)}, r"target must have shape \(2, 3\), got \(2, 4\)"),
-        ({"target": np.zeros((3, 2), np.int32).T}, "target must be C-contiguous"),
         ({"target": RowStatistics.empty((3,))}, r"target\.argmax must have shape \(2, 3\), got \(3,\)"),
-        ({"target": LOGITS[0]}, r"target must have shape \(2, 3, any\), got \(3, 4\)"),
+        ({"target": LOGITS[0]}, r"target must have shape \(2, 3, vocab\), got \(3, 4\)"),
         ({"target": LOGITS[..., :0]}, r"target must have at least one column, got shape \(2, 3, 0\)"),
         ({"sampler": WARM}, "sampler must be None where target holds drawn tokens, got Sampler"),
         (

@@ -331,10 +331,9 @@ def test_refuses_settings(change, text):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda pool: pool.insert([1, 2, 3, 4]), "tokens must be a NumPy array of int32, got list"),
-        (lambda pool: pool.insert(np.zeros(4, np.int64)), "tokens must have dtype int32, got int64"),
-        (lambda pool: pool.insert(np.zeros((), np.int32)), r"tokens must have shape \(any,\), got \(\)"),
-        (lambda pool: pool.insert(np.zeros((4, 4), np.int32).T[1:]), "tokens must be C-contiguous"),
+        (lambda pool: pool.insert([1, 2, 3, 2**31]), r"tokens\[3\] must lie in"),
+        (lambda pool: pool.insert(np.zeros(4)), "tokens must have dtype int32, got float64"),
+        (lambda pool: pool.insert(np.zeros((), np.int32)), r"tokens must have shape \(\.\.\., n\), got \(\)"),
         (lambda pool: pool.lookup(1), "key must have 2 tokens, got 1"),
         (lambda pool: pool.lookup([1, 2, 3]), "key must have 2 tokens, got 3"),
         (lambda pool: pool.lookup([]), "key must be a non-empty sequence of integers"),

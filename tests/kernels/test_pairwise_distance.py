@@ -103,9 +103,9 @@ def test_no_problems_give_nothing(isa):
     ("x", "y", "metric", "text"),
     [
         (np.zeros((2, 3), np.int32), np.zeros((2, 3)), "l1", "x must have dtype float32"),
-        (np.zeros((2, 3)), np.zeros((2, 3), np.float32), "l1", "y must have dtype float64"),
-        (np.zeros((2, 3)), np.zeros((2, 4)), "l1", r"y must have shape \(any, 3\)"),
-        (np.zeros((5, 2, 3)), np.zeros((4, 2, 3)), "l1", r"y must have shape \(5, any, 3\)"),
+        (np.zeros((2, 3)), np.zeros((2, 3), np.float32), "l1", "y must have dtype float64 as x has, got float32"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), "l1", r"y must have shape \(m, 3\)"),
+        (np.zeros((5, 2, 3)), np.zeros((4, 2, 3)), "l1", r"y must have shape \(5, m, 3\)"),
         (np.zeros(3), np.zeros((2, 3)), "l1", "x must have shape"),
         (np.zeros((2, 0)), np.zeros((2, 0)), "l1", "must have points and coordinates"),
         (np.zeros((0, 2)), np.zeros((2, 2)), "l1", "must have points and coordinates"),

@@ -36,8 +36,8 @@ def test_matches_reference(isa, n):
 @pytest.mark.parametrize(
     ("counter", "key", "text"),
     [
-        (np.zeros((2, 3), np.uint32), np.zeros(2, np.uint32), r"counter must have shape \(any, 4\), got \(2, 3\)"),
-        (np.zeros((2, 4), np.int32), np.zeros(2, np.uint32), "counter must have dtype uint32, got int32"),
+        (np.zeros((2, 3), np.uint32), np.zeros(2, np.uint32), r"counter must have shape \(n, 4\), got \(2, 3\)"),
+        (np.full((2, 4), -1), np.zeros(2, np.uint32), r"counter\[0, 0\] must lie in 0\.\.4294967295, got -1"),
         (np.zeros((2, 4), np.uint32), np.zeros(3, np.uint32), r"key must have shape \(2,\), got \(3,\)"),
     ],
 )

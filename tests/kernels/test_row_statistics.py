@@ -85,7 +85,7 @@ def test_no_rows(isa, shape):
     [
         ([[1.0]], "logits must be a NumPy array of float32, got list"),
         (np.zeros((2, 3)), "logits must have dtype float32, got float64"),
-        (np.zeros((), np.float32), r"logits must have shape \(any,\), got \(\)"),
+        (np.zeros((), np.float32), r"logits must have shape \(\.\.\., vocab\), got \(\)"),
         (np.zeros((3, 4), np.float32).T, "logits must be C-contiguous"),
         (np.zeros((3, 0), np.float32), "at least one column"),
     ],

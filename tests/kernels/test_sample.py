@@ -341,7 +341,7 @@ def test_a_sampler_refuses(change, text):
         ({"sampler": Sampler(logit_bias={40: 1.0})}, "logit_bias names token 40, the logits have 40 columns"),
         ({"positions": np.zeros(3, np.int32)}, r"positions must have shape \(2,\), got \(3,\)"),
         ({"seen": []}, "seen must hold one array a row: expected 2, got 0"),
-        ({"seen": [np.zeros(1, np.int32), [1]]}, r"seen\[1\] must be a NumPy array of int32, got list"),
+        ({"seen": [np.zeros(1, np.int32), [0.5]]}, r"seen\[1\] must hold integers, got \[0.5\]"),
         ({"seen": [np.zeros(1, np.int32), np.array([40], np.int32)]}, r"seen tokens must lie in 0\.\.39, got 0\.\.40"),
         ({"seen": [np.zeros(1, np.int32), np.array([-1], np.int32)]}, r"seen tokens must lie in 0\.\.39, got -1\.\.0"),
         ({"allowed": np.zeros((2, 1), np.uint32)}, r"allowed must have shape \(2, 2\), got \(2, 1\)"),
