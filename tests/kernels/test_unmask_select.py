@@ -36,7 +36,8 @@ def cases(draw, **fixed):
 
     top = floats(np.nan, -np.inf, -0.0)
     statistics = RowStatistics(
-        random.integers(0, 9, shape).astype(np.int32), top, top - floats(0.0, np.inf), top + floats(0.0), floats(0.0, -0.0, np.nan)
+        random.integers(0, 9, shape).astype(np.int32), top, top - floats(0.0, np.inf), top + floats(0.0), floats(0.0, -0.0, np.nan),
+        -floats(0.0, np.inf, np.nan),
     )  # fmt: skip
     masked = random.random(shape) < draw(st.sampled_from([0, 0.1, 0.8, 1]))
     rule = draw(rules(**fixed))
@@ -403,7 +404,7 @@ FLOATS = np.zeros((2, 3), np.float32)
         ({"masked": np.ones((2, 3), np.int8)}, "masked must have dtype bool, got int8"),
         ({"masked": np.array(True)}, r"masked must have shape \(any,\), got \(\)"),
         ({"masked": np.ones((3, 2), bool).T}, "masked must be C-contiguous"),
-        ({"statistics": None}, "statistics must be RowStatistics: the rule needs top, got NoneType"),
+        ({"statistics": None}, "statistics must be RowStatistics: the rule needs log_prob, got NoneType"),
         ({"statistics": None, "rule": UnmaskRule("entropy")}, "the rule needs entropy"),
         (
             {"statistics": None, "rule": UnmaskRule(budget=1), "log_probs": FLOATS},
@@ -455,3 +456,13 @@ def test_refuses(change, text):
 def test_refuses_rules(settings, text):
     with pytest.raises(ArgumentError, match=text):
         UnmaskRule(**settings)
+
+
+def test_the_more_certain_of_two_near_certain_positions_is_first(isa):
+    """1 - p is 3e-6 and 1.5e-8: in float32 top - log_sum_exp is 0 for both."""
+    statistics, masked = row_statistics(np.array([[64, 51.4], [64, 46]], np.float32)), np.ones(2, bool)
+    assert unmask_select(statistics, masked, UnmaskRule(), quota=1).ranks.tolist() == [1, 0]
+    assert unmask_select(statistics, masked, UnmaskRule(threshold=1.0, least=0)).count == 0
+    assert unmask_select(statistics, masked, UnmaskRule(threshold=1 - 1e-6, least=0)).chosen.tolist() == [False, True]
+    want = -np.log1p(np.exp(np.array([-12.6, -18])))
+    np.testing.assert_allclose(unmask_select(statistics, masked, UnmaskRule()).confidence, want, rtol=1e-5)

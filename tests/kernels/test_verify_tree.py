@@ -644,6 +644,40 @@ def test_only_rows_that_the_walk_comes_to_matter(isa, rule, seed, bad):
             verify_tree(**case | {name: spoilt})
 
 
+@pytest.mark.parametrize("rule", ["rejection", "block", "traversal", "typical"])
+@pytest.mark.parametrize("vocab", [2, 17, 1000])
+@pytest.mark.parametrize("total", [0.5, 0.99, 1.01, 2.0])
+def test_a_law_that_does_not_sum_to_1_is_refused_by_row_and_sum(isa, rule, vocab, total):
+    """Wherever it decides: [1, 1] would have every child accepted."""
+    law, wrong = np.full(vocab, 1 / vocab, np.float32), np.full(vocab, total / vocab, np.float32)
+    tree = {"parents": np.array([-1, 0, 1], np.int32), "tokens": np.array([0, 1, 0], np.int32), "rule": rule}
+    tree |= {"uniforms": np.zeros(3), "target": np.stack([law] * 3), "epsilon": 0.0}
+    if rule != "typical":
+        tree |= {"drafts": np.stack([law] * 2), "draft_rows": np.array([-1, 0, 1], np.int32)}
+    verify_tree(**tree), reference_verify_tree(**tree)
+    for name, row in [("target", 0), ("target", 1), ("target", 2), ("drafts", 0), ("drafts", 1)]:
+        if name in tree:
+            spoilt = tree[name].copy()
+            spoilt[row] = wrong
+            found = f"{wrong.sum(dtype=np.float64):.6g}".replace(".", r"\.")
+            with pytest.raises(ArgumentError, match=rf"{name}\[{row}\] must sum to 1, .*it sums to {found}"):
+                verify_tree(**tree | {name: spoilt})
+            with pytest.raises(ArgumentError, match=rf"{name}\[{row}\] must sum to 1"):
+                reference_verify_tree(**tree | {name: spoilt})
+
+
+@pytest.mark.parametrize("vocab", [2, 50, 50257])
+@pytest.mark.parametrize("places", [7, 10, 23])
+def test_laws_as_16_bits_and_float_sums_leave_them_are_laws(isa, vocab, places):
+    """Entries rounded to so many places after the first, as bfloat16, float16 and float32 have."""
+    z = np.random.default_rng(vocab).standard_normal((2, vocab)) * 3
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    mantissa, exponent = np.frexp(p)
+    p = np.ldexp(np.round(mantissa * 2 ** (places + 1)), exponent - places - 1).astype(np.float32)
+    tree = {"parents": np.array([-1, 0], np.int32), "tokens": np.array([0, 1], np.int32), "target": p, "drafts": p[:1]}
+    verify_tree(**tree, draft_rows=np.array([-1, 0], np.int32), rule="rejection", uniforms=np.array([0.5, 0.5]))
+
+
 @given(seed=seeds, rule=st.sampled_from(["rejection", "traversal", "typical"]))
 def test_writes_nothing_outside_its_workspace_and_changes_no_input(isa, seed, rule):
     case = random_case(np.random.default_rng(seed), rule)
