@@ -213,7 +213,7 @@ int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *ke
 {
     return FD_CALL(ngram_pool_lookup(pool, key, count, continuations));
 }
-int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass)
+int fd_residual_distribution(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass)
 {
     return FD_CALL(residual_distribution(vocab, a, p, q, r, mass));
 }

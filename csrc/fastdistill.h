@@ -157,8 +157,8 @@ void fd_ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_
 int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
 
 /* ---- verification of drafts ---- */
-/* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */
-int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+/* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), a rounded to float, apart from p and q; mass (1,) the sum of r */
+int fd_residual_distribution(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass);
 enum fd_rule { FD_COUPLED, FD_REJECTION, FD_TRAVERSAL, FD_TYPICAL };
 struct fd_verifier {
     int32_t rule, chain, replacement;                        /* chain: every tree has to be one */

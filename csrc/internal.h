@@ -141,7 +141,7 @@ struct fd_kernels {
                             int32_t *lengths);
     void (*ngram_pool_insert)(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens);
     int64_t (*ngram_pool_lookup)(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
-    int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+    int (*residual_distribution)(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass);
     int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                            int32_t *children, int32_t *child_offsets);
     int64_t (*lookahead_layout)(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
