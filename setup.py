@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sysconfig
 import time
@@ -34,20 +35,24 @@ class BuildExtension(build_ext):
             key = hashlib.sha256(b"\0".join([version, told, read, Path(source).read_bytes()])).hexdigest()
             return kept / f"{Path(source).stem}-{key[:32]}.o"
 
+        objects = {source: object_of(source) for source in sources}
+
         def compile_one(source):
             (made,) = self.compile_some([source], **options)
             for old in kept.glob(f"{Path(source).stem}-*.o"):
                 old.unlink(missing_ok=True)
-            os.replace(made, object_of(source))
+            shutil.move(made, objects[source])
 
-        missing = [source for source in sources if not object_of(source).exists()]
+        missing = [source for source in sources if not objects[source].exists()]
         cores, began = len(os.sched_getaffinity(0)), time.monotonic()
         if missing:
-            print(f"fastdistill: compiling {len(missing)} files of C on {cores} cores; half a minute on two", flush=True)
+            print(
+                f"fastdistill: compiling {len(missing)} files of C on {cores} cores; half a minute on two", flush=True
+            )
             with ThreadPoolExecutor(cores) as pool:
                 list(pool.map(compile_one, reversed(missing)))  # the long ones stand last
             print(f"fastdistill: compiled in {time.monotonic() - began:.0f} s", flush=True)
-        return [str(object_of(source)) for source in sources]
+        return [str(objects[source]) for source in sources]
 
 
 setup(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels import Sampler, gumbel_noise, sample, sample_workspace, set_isa
+from fastdistill.kernels import Sampler, gumbel_noise, probabilities, sample, sample_workspace, set_isa
 from fastdistill.reference.sample import sample as reference_sample
 from fastdistill.reference.sample import scaled
 

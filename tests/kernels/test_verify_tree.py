@@ -604,7 +604,9 @@ def test_any_finite_rows_give_an_answer_or_a_typed_error(isa, seed, rule):
     normalised = random.random() < 0.8
     for name in ("target", "drafts"):
         rows = np.exp2(random.uniform(-149, 127, case[name].shape)) * (random.random(case[name].shape) < 0.7)
-        case[name] = (rows / np.maximum(rows.sum(axis=1, keepdims=True), 2**-149) if normalised else rows).astype(np.float32)
+        case[name] = (rows / np.maximum(rows.sum(axis=1, keepdims=True), 2**-149) if normalised else rows).astype(
+            np.float32
+        )
     try:
         found = verify_tree(**case)
     except (ArgumentError, NotFiniteError):
