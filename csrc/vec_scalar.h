@@ -168,7 +168,7 @@ static inline vi vi_iota(void) { vi r; FD_EACH r.v[i] = i; return r; }
 
 /* ---- between floats and integers ---- */
 static inline vf vf_from_int(vi a) { vf r; FD_EACH r.v[i] = (float)a.v[i]; return r; }
-FD_LONG vi vi_round(vf a)      /* to nearest, ties to even; what does not fit (NaN too) gives INT32_MIN */
+static inline vi vi_round(vf a)      /* to nearest, ties to even; what does not fit (NaN too) gives INT32_MIN */
 {
     vi r;
     FD_EACH r.v[i] = a.v[i] >= -0x1p31f && a.v[i] < 0x1p31f ? (int32_t)lrintf(a.v[i]) : INT32_MIN;
@@ -197,7 +197,7 @@ FD_LONG void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: t
     for (int i = 0; i < 64; i++) { low->v[i] = p[i] & 15; high->v[i] = p[i] >> 4; }
 }
 static inline vb vb_load_q8(const int8_t *p) { vb r; memcpy(r.v, p, 64); return r; }
-FD_LONG vi vi_dot4(vi sum, vb codes, const int8_t *x4)
+static inline vi vi_dot4(vi sum, vb codes, const int8_t *x4)
 {
     FD_EACH for (int j = 0; j < 4; j++) sum.v[i] += (int32_t)codes.v[4 * i + j] * x4[j];
     return sum;
