@@ -367,7 +367,7 @@ def test_writes_nothing_outside_its_outputs(isa, case):
     rule = ffi.new("struct fd_unmask_rule *", (lib.FD_CONFIDENCE, 0.5, -1.0, 1, 9, 0))
     null = ffi.NULL
     lib.fd_unmask_select(
-        rows, n, pointer(padded[16:]), null, null, null, null, pointer(scores[16:]), null, null, null, null, rule,
+        rows, n, pointer(padded[16:]), null, null, null, null, null, pointer(scores[16:]), null, null, null, null, rule,
         *(pointer(output[16:]) for output in outputs), 2,
     )  # fmt: skip
     want = unmask_select(
