@@ -18,7 +18,7 @@ limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 class BuildExtension(build_ext):
     """As many units at once as there are cores.  Objects are kept in build/, by all that they were made of: each install of pip builds
-    anew, in temporary folders, and would compile for another half a minute."""
+    anew, in temporary folders, and would compile for another minute."""
 
     def build_extensions(self):
         self.compile_some, self.compiler.compile = self.compiler.compile, self.compile_units
@@ -47,7 +47,7 @@ class BuildExtension(build_ext):
         cores, began = len(os.sched_getaffinity(0)), time.monotonic()
         if missing:
             print(
-                f"fastdistill: compiling {len(missing)} files of C on {cores} cores; half a minute on two", flush=True
+                f"fastdistill: compiling {len(missing)} files of C on {cores} cores; up to a minute on two", flush=True
             )
             with ThreadPoolExecutor(cores) as pool:
                 list(pool.map(compile_one, reversed(missing)))  # the long ones stand last
