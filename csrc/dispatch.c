@@ -49,13 +49,13 @@ static const struct { const struct fd_kernels *kernels; int (*supported)(void); 
 #endif
 };
 static int selected;
-const struct fd_kernels *fd_kernels = &fd_kernels_scalar;
 
 int fd_isa_count(void) { return (int)(sizeof levels / sizeof *levels); }
 const char *fd_isa_name(int level) { return levels[level].kernels->name; }
 int fd_isa_supported(int level) { return levels[level].supported(); }
 int fd_isa_selected(void) { return selected; }
-void fd_isa_select(int level) { selected = level; fd_kernels = levels[level].kernels; }
+void fd_isa_select(int level) { selected = level; }
+const struct fd_kernels *fd_selected_kernels(void) { return levels[selected].kernels; }
 
 int fd_isa_shares_code(int level, int other)
 {
@@ -65,8 +65,8 @@ int fd_isa_shares_code(int level, int other)
 }
 int fd_kernel_name(int format, char *text, int size)
 {
-    return snprintf(text, (size_t)size, "%s (%s, %d x %d tile)", fd_kernels->name, fd_kernels->product[format], FD_LANES,
-                    fd_kernels->row_tile);
+    const struct fd_kernels *level = fd_selected_kernels();
+    return snprintf(text, (size_t)size, "%s (%s, %d x %d tile)", level->name, level->product[format], FD_LANES, level->row_tile);
 }
 
 static _Atomic int64_t allocations;
@@ -98,40 +98,41 @@ int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const
     return FD_OK;
 }
 
-/* Every entry computes in the IEEE modes, whatever mode the caller is in. */
-#define FD_IN_IEEE_MODE(call) do { \
-    unsigned mode = fd_float_mode_enter(); \
-    int status = (call); \
-    fd_float_mode_leave(mode); \
-    return status; \
-} while (0)
+/* The only way to a kernel of the selected level: in the IEEE modes, whatever mode the caller is in, which comes back afterwards. */
+static inline void leave_ieee_mode(const unsigned *mode) { fd_float_mode_leave(*mode); }
+#define FD_CALL(call) __extension__ ({ \
+    __attribute__((cleanup(leave_ieee_mode))) const unsigned callers_mode = fd_float_mode_enter(); \
+    fd_selected_kernels()->call; \
+})
 
 int fd_quantize_rows(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total)
 {
-    FD_IN_IEEE_MODE(fd_kernels->quantize_rows(rows, width, x, codes, scale, sum, total));
+    return FD_CALL(quantize_rows(rows, width, x, codes, scale, sum, total));
 }
 int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
 {
-    FD_IN_IEEE_MODE(fd_kernels->linear(weight, rows, x, y, threads));
+    return FD_CALL(linear(weight, rows, x, y, threads));
 }
 int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
-                      float *log_sum_exp, float *entropy, int threads)
+                      float *log_sum_exp, float *entropy, float *log_prob, int threads)
 {
-    return fd_kernels->row_statistics(rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, threads);
+    return FD_CALL(row_statistics(rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, log_prob, threads));
 }
 int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out)
 {
-    FD_IN_IEEE_MODE((fd_kernels->exp_log(bits, n, x, exp_out, log_out), FD_OK));
+    FD_CALL(exp_log(bits, n, x, exp_out, log_out));
+    return FD_OK;
 }
-int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return fd_kernels->peak(format, scales, rows, repeats); }
+int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return FD_CALL(peak(format, scales, rows, repeats)); }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
 {
-    fd_kernels->philox(n, counter, key, words);
+    FD_CALL(philox(n, counter, key, words));
     return FD_OK;
 }
 int fd_gumbel_noise(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise)
 {
-    FD_IN_IEEE_MODE((fd_kernels->gumbel_noise(rows, vocab, positions, chance, noise), FD_OK));
+    FD_CALL(gumbel_noise(rows, vocab, positions, chance, noise));
+    return FD_OK;
 }
 int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample.c */
 {
@@ -142,24 +143,24 @@ int fd_sample(int64_t rows, int64_t vocab, const float *logits, const int32_t *p
               const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
               void *workspace, int threads)
 {
-    return fd_kernels->sample(rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, threads);
+    return FD_CALL(sample(rows, vocab, logits, positions, sampler, seen, seen_offsets, allowed, noise, tokens, workspace, threads));
 }
 int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
                      const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads)
 {
-    return fd_kernels->probabilities(rows, vocab, logits, sampler, seen, seen_offsets, allowed, probabilities, workspace, threads);
+    return FD_CALL(probabilities(rows, vocab, logits, sampler, seen, seen_offsets, allowed, probabilities, workspace, threads));
 }
 int fd_softmax(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads)
 {
-    return fd_kernels->softmax(bits, rows, width, temperature, logits, probabilities, threads);
+    return FD_CALL(softmax(bits, rows, width, temperature, logits, probabilities, threads));
 }
 void fd_softmax_gradient(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient, int threads)
 {
-    fd_kernels->softmax_gradient(bits, rows, width, scale, probabilities, gradient, threads);
+    FD_CALL(softmax_gradient(bits, rows, width, scale, probabilities, gradient, threads));
 }
 void fd_unit_rows(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads)
 {
-    fd_kernels->unit_rows(bits, rows, d, x, unit, lengths, threads);
+    FD_CALL(unit_rows(bits, rows, d, x, unit, lengths, threads));
 }
 int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d)
 {
@@ -168,7 +169,7 @@ int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64
 int fd_pairwise_distance(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
                          void *distances, void *workspace, int threads)
 {
-    return fd_kernels->pairwise_distance(bits, metric, batch, n, m, d, x, y, distances, workspace, threads);
+    return FD_CALL(pairwise_distance(bits, metric, batch, n, m, d, x, y, distances, workspace, threads));
 }
 int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d)
 {
@@ -177,7 +178,7 @@ int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64
 int fd_distance_gradient(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
                          const void *y, const double *lengths, void *gradient, void *workspace, int threads)
 {
-    return fd_kernels->distance_gradient(bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads);
+    return FD_CALL(distance_gradient(bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads));
 }
 int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations)
 {
@@ -186,12 +187,12 @@ int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int6
 int64_t fd_unrolled_sinkhorn_steps(int64_t iterations) { return unrolled_steps(iterations); }
 void fd_unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads)
 {
-    fd_kernels->unrolled_sinkhorn(problem, begin, end, threads);
+    FD_CALL(unrolled_sinkhorn(problem, begin, end, threads));
 }
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths)
 {
-    return fd_kernels->find_matches(n, tokens, max_match, min_match, count, starts, lengths);
+    return FD_CALL(find_matches(n, tokens, max_match, min_match, count, starts, lengths));
 }
 int64_t fd_ngram_pool_bytes(int64_t ngram, int64_t capacity)
 {
@@ -206,94 +207,88 @@ void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)              /* heade
 }
 void fd_ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens)
 {
-    fd_kernels->ngram_pool_insert(pool, rows, n, tokens);
+    FD_CALL(ngram_pool_insert(pool, rows, n, tokens));
 }
 int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations)
 {
-    return fd_kernels->ngram_pool_lookup(pool, key, count, continuations);
+    return FD_CALL(ngram_pool_lookup(pool, key, count, continuations));
 }
-int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass)
+int fd_residual_distribution(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass)
 {
-    FD_IN_IEEE_MODE(fd_kernels->residual_distribution(vocab, a, p, q, r, mass));
+    return FD_CALL(residual_distribution(vocab, a, p, q, r, mass));
 }
 int64_t fd_tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                        int32_t *children, int32_t *child_offsets)
 {
-    return fd_kernels->tree_layout(n, parents, depths, ancestors, leaves, children, child_offsets);
+    return FD_CALL(tree_layout(n, parents, depths, ancestors, leaves, children, child_offsets));
 }
 int64_t fd_lookahead_layout(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
                             const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions,
                             int32_t *cells, int32_t *branches, int32_t *first_child, int32_t *next_sibling)
 {
-    return fd_kernels->lookahead_layout(levels, columns, guesses, length, window, guess_tokens, seed, tokens, parents, positions, cells,
-                                        branches, first_child, next_sibling);
+    return FD_CALL(lookahead_layout(levels, columns, guesses, length, window, guess_tokens, seed, tokens, parents, positions, cells,
+                                        branches, first_child, next_sibling));
 }
 int fd_expand_tree(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
                    int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads)
 {
-    return fd_kernels->expand_tree(frontier, vocab, logits, scores, count, tokens, rows, expanded, found, workspace, threads);
+    return FD_CALL(expand_tree(frontier, vocab, logits, scores, count, tokens, rows, expanded, found, workspace, threads));
 }
 int64_t fd_build_tree(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
                       int32_t *kept_parents, uint64_t *workspace)
 {
-    return fd_kernels->build_tree(n, parents, scores, budget, nodes, kept_parents, workspace);
+    return FD_CALL(build_tree(n, parents, scores, budget, nodes, kept_parents, workspace));
 }
 int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab)    /* verify_space in kernels/verify_tree.c */
 {
-    int64_t slots = verify_slots(rule, nodes);
-    return nodes * FD_VERIFY_NODE + slots * ((int64_t)sizeof(float *) + verify_slot_bytes(vocab));
+    return verify_head_bytes(rule, nodes) + verify_slots(rule, nodes) * verify_slot_bytes(vocab);
 }
 int fd_verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
                    const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,
                    const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
                    int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where)
 {
-    FD_IN_IEEE_MODE(fd_kernels->verify_tree(trees, vocab, rows, offsets, parents, tokens, drawn, target, drafts, draft_rows, uniforms,
+    return FD_CALL(verify_tree(trees, vocab, rows, offsets, parents, tokens, drawn, target, drafts, draft_rows, uniforms,
                                             set, path, emitted, accepted, bonus, verdicts, workspace, where));
 }
 void fd_fixed_point_prefix(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix)
 {
-    fd_kernels->fixed_point_prefix(rows, n, previous, current, prefix);
+    FD_CALL(fixed_point_prefix(rows, n, previous, current, prefix));
 }
 void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
                     int8_t *stationary, int32_t *bonus, int8_t *converged)
 {
-    fd_kernels->jacobi_step(rows, n, iterate, drawn, next, prefix, stationary, bonus, converged);
+    FD_CALL(jacobi_step(rows, n, iterate, drawn, next, prefix, stationary, bonus, converged));
 }
 int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
                             const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
                             uint64_t *workspace)
 {
-    return fd_kernels->draft_and_verify(branches, n, count, states, tokens, scores, steps, mask_token, drafts, drafted, workspace);
+    return FD_CALL(draft_and_verify(branches, n, count, states, tokens, scores, steps, mask_token, drafts, drafted, workspace));
 }
 void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                      const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                      const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
                       const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                       int32_t *ranks, float *confidence, uint64_t *workspace, int threads)
 {
-    fd_kernels->unmask_select(rows, n, masked, top, second, log_sum_exp, entropy, given, bias, also, quota, bounds, rule, chosen,
-                              count, ranks, confidence, workspace, threads);
+    FD_CALL(unmask_select(rows, n, masked, top, second, log_sum_exp, entropy, log_prob, given, bias, also, quota, bounds, rule, chosen,
+                              count, ranks, confidence, workspace, threads));
 }
 
 int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads)
 {
-    return fd_kernels->sinkhorn_workspace(transport, count, threads);
+    return FD_CALL(sinkhorn_workspace(transport, count, threads));
 }
 int64_t fd_sinkhorn(const struct fd_transport *transport, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads)
 {
-    unsigned mode = fd_float_mode_enter();
-    int64_t left = fd_kernels->sinkhorn(transport, first, count, workspace, nanoseconds, threads);
-    fd_float_mode_leave(mode);
-    return left;
+    return FD_CALL(sinkhorn(transport, first, count, workspace, nanoseconds, threads));
 }
 int64_t fd_transport_rows_workspace(const struct fd_transport *transport, int threads)
 {
-    return fd_kernels->transport_rows_workspace(transport, threads);
+    return FD_CALL(transport_rows_workspace(transport, threads));
 }
 void fd_transport_rows(const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count, int kind, double scale,
                        int64_t width, const void *values, void *out, void *workspace, int threads)
 {
-    unsigned mode = fd_float_mode_enter();
-    fd_kernels->transport_rows(transport, problem, first, count, kind, scale, width, values, out, workspace, threads);
-    fd_float_mode_leave(mode);
+    FD_CALL(transport_rows(transport, problem, first, count, kind, scale, width, values, out, workspace, threads));
 }

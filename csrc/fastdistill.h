@@ -41,9 +41,9 @@ int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const
 int fd_quantize_rows(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);
 /* x (rows, inputs) -> y (rows, outputs) */
 int fd_linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
-/* logits (rows, vocab) -> argmax, top, second, log_sum_exp, entropy, each (rows,) */
+/* logits (rows, vocab), vocab < 2^31 -> argmax, top, second, log_sum_exp, entropy, log_prob of argmax, each (rows,) */
 int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
-                      float *log_sum_exp, float *entropy, int threads);
+                      float *log_sum_exp, float *entropy, float *log_prob, int threads);
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
 int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
 
@@ -157,8 +157,8 @@ void fd_ngram_pool_insert(const struct fd_ngram_pool *pool, int64_t rows, int64_
 int64_t fd_ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
 
 /* ---- verification of drafts ---- */
-/* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), apart from p and q; mass (1,) the sum of r */
-int fd_residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+/* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), a rounded to float, apart from p and q; mass (1,) the sum of r */
+int fd_residual_distribution(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass);
 enum fd_rule { FD_COUPLED, FD_REJECTION, FD_TRAVERSAL, FD_TYPICAL };
 struct fd_verifier {
     int32_t rule, chain, replacement;                        /* chain: every tree has to be one */
@@ -166,7 +166,8 @@ struct fd_verifier {
     double epsilon, delta;                                   /* of typical */
 };
 /* What a tree, its laws and its uniforms may lack; beside enum fd_status. */
-enum fd_verify_status { FD_NO_TREE = 100, FD_NO_CHAIN, FD_NO_TOKEN, FD_NO_ROW, FD_NO_CHANCE, FD_NO_LAW, FD_NO_MASS, FD_NOT_DRAWN };
+enum fd_verify_status { FD_NO_TREE = 100, FD_NO_CHAIN, FD_NO_TOKEN, FD_NO_ROW, FD_NO_CHANCE, FD_NO_LAW, FD_NO_MASS, FD_NOT_DRAWN,
+                        FD_NO_UNIT };
 int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab);   /* bytes, for trees of up to so many nodes */
 /* Tree t is nodes offsets[t] .. offsets[t + 1], at least one; parents, tokens, draft_rows, uniforms (nodes,); drawn (nodes,) for
  * FD_COUPLED, target (nodes, vocab) and uniforms for the others; drafts (rows, vocab), draft_rows NULL where all are -1.
@@ -211,7 +212,7 @@ void fd_jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32
 int64_t fd_draft_and_verify(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
                             const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
                             uint64_t *workspace);
-enum fd_unmask_score { FD_CONFIDENCE, FD_MARGIN, FD_ENTROPY };              /* top - log_sum_exp; e^that - e^(second - ..); -entropy */
+enum fd_unmask_score { FD_CONFIDENCE, FD_MARGIN, FD_ENTROPY };              /* log_prob; e^(top - log_sum_exp) - e^(second - ..); -entropy */
 struct fd_unmask_rule {
     int32_t score;                          /* enum fd_unmask_score, unless scores are given */
     float threshold;                        /* the least score that passes; -inf: any */
@@ -222,7 +223,7 @@ struct fd_unmask_rule {
  * bounds (n,) or NULL: what the score of rank k must exceed -> chosen, ranks, confidence (rows, n), count (rows,); chosen is 0 or 1;
  * workspace (rows, n) */
 void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                      const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                      const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
                       const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                       int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
 
@@ -289,7 +290,7 @@ struct fd_pass {
     int32_t *drawn;                         /* ... (reads,) */
     float *logits;                          /* (reads, vocab) or NULL */
     int32_t *argmax;                        /* statistics, each (reads,) */
-    float *top, *second, *log_sum_exp, *entropy, *wanted_log_prob;
+    float *top, *second, *log_sum_exp, *entropy, *log_prob, *wanted_log_prob;
     float *partial_statistics;              /* fd_statistics_floats(vocab) a read row */
     float *partial_attention;               /* for rows split over keys; split_tiles tiles for each of FD_SPLIT_ROWS rows */
     int64_t split_tiles;

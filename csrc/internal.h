@@ -23,8 +23,22 @@ static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK);
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Rows that verification holds at once: of each node on a path whose earlier child was refused, and of one being made. */
-enum { FD_VERIFY_NODE = 72 };           /* bytes */
+struct verify_law {
+    const float *row;                                  /* (vocab,) the target's, or `own` */
+    float *own;                                        /* a slot, or NULL */
+    double mass, weight;
+    double left;                                       /* of the row that the child in question was drawn from */
+    float factor;
+    int64_t totalled;                                  /* a row of the drafts, and its sum; or -1 */
+    double total;
+    int32_t known;                                     /* the target's row has been summed: it is a law */
+};
+struct verify_node { struct verify_law law; int32_t child, sibling; };                   /* the next ones, or -1 */
 static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
+static inline int64_t verify_head_bytes(int rule, int64_t nodes)             /* nodes, and pointers to slots */
+{
+    return nodes * (int64_t)sizeof(struct verify_node) + fd_pad(verify_slots(rule, nodes) * (int64_t)sizeof(float *), sizeof(double));
+}
 static inline int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD_CHUNK) * 4 + fd_ceil(vocab, FD_CHUNK) * 8; }
 
 /* Points of few coordinates have points in the lanes, others coordinates: shape decides alone.  Of a gradient a sum of 16 lanes is wanted
@@ -58,7 +72,7 @@ static inline int64_t ngram_buckets(int64_t capacity)                /* a power 
     return buckets;
 }
 
-/* A stage is `tasks` independent pieces, fewer than 2^31; the next one starts when all are done. */
+/* A stage is `tasks` independent pieces, fewer than 2^56; the next one starts when all are done. */
 typedef void fd_stage_fn(void *context, int64_t stage, int64_t task);
 typedef int64_t fd_stage_tasks_fn(void *context, int64_t stage);
 /* Share `share` of a stage's tasks begins here. */
@@ -89,6 +103,15 @@ static inline unsigned fd_float_mode_enter(void)
     return (unsigned)mode;
 }
 static inline void fd_float_mode_leave(unsigned mode) { __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)mode)); }
+#elif defined(__arm__) && defined(__ARM_FP)
+static inline unsigned fd_float_mode_enter(void)
+{
+    unsigned mode;
+    __asm__ volatile("vmrs %0, fpscr" : "=r"(mode));
+    __asm__ volatile("vmsr fpscr, %0" : : "r"(0));
+    return mode;
+}
+static inline void fd_float_mode_leave(unsigned mode) { __asm__ volatile("vmsr fpscr, %0" : : "r"(mode)); }
 #else
 static inline unsigned fd_float_mode_enter(void) { return 0; }
 static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
@@ -104,7 +127,7 @@ struct fd_kernels {
                       const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end);
     int (*quantize_rows)(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);
     int (*row_statistics)(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
-                          float *log_sum_exp, float *entropy, int threads);
+                          float *log_sum_exp, float *entropy, float *log_prob, int threads);
     int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
     void (*exp_log)(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
     void (*philox)(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
@@ -118,7 +141,7 @@ struct fd_kernels {
                             int32_t *lengths);
     void (*ngram_pool_insert)(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens);
     int64_t (*ngram_pool_lookup)(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
-    int (*residual_distribution)(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass);
+    int (*residual_distribution)(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass);
     int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                            int32_t *children, int32_t *child_offsets);
     int64_t (*lookahead_layout)(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
@@ -139,7 +162,7 @@ struct fd_kernels {
                                 const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
                                 uint64_t *workspace);
     void (*unmask_select)(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                          const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                          const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
                           const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                           int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
     int (*softmax)(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
@@ -162,5 +185,5 @@ struct fd_kernels {
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */
     int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */
 };
-extern const struct fd_kernels *fd_kernels;  /* of the selected level */
+const struct fd_kernels *fd_selected_kernels(void);
 #endif

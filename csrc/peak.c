@@ -4,7 +4,9 @@
  * A block is `rows` rows of 32 activations times 16 outputs x 32 weights, in the words of kernels/linear.c; with `scales`, the
  * instructions that it spends once a block and row follow the dot products.  Unpacking weights is left out: rows share it.
  */
-#if defined(__clang__)
+#if defined(FD_LEVEL_IS_SCALAR)         /* no tile stays in registers, and unrolled it would be half of the unit */
+#define PEAK_UNROLL
+#elif defined(__clang__)
 #define PEAK_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define PEAK_UNROLL _Pragma("GCC unroll 16")

@@ -57,7 +57,7 @@ static void forward_run(void *context, int64_t stage, int64_t task)
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
                int64_t *where, int64_t *clock)
 {
-    struct forward f = {fd_kernels, ops, count, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
+    struct forward f = {fd_selected_kernels(), ops, count, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
     for (int64_t stage = 0; clock && stage <= count; stage++) clock[stage] = 0;
     fd_run_stages(threads, count, forward_tasks, forward_run, forward_ahead, &f);
     if (clock) clock_stamp(f.clock + count);

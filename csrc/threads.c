@@ -39,7 +39,7 @@ struct job {
     void *context;
     int threads;
     int64_t stride;                                  /* counters from stage to stage: whole cache lines */
-    _Atomic int32_t *counters;                       /* of a stage: done, then the next task of each share */
+    _Atomic int64_t *counters;                       /* of a stage: done, then the next task of each share */
 };
 
 static struct {
@@ -50,7 +50,7 @@ static struct {
     int workers, hooked;
     pthread_t threads[MOST_THREADS];
     struct job job;
-    _Atomic int32_t *counters;
+    _Atomic int64_t *counters;
     size_t counters_bytes;
 } pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
@@ -65,9 +65,9 @@ static void run_alone(const struct job *job)
 static void work(const struct job *job, int thread)
 {
     for (int64_t stage = 0; stage < job->stages; stage++) {
-        _Atomic int32_t *done = job->counters + stage * job->stride, *next = done + 1;
+        _Atomic int64_t *done = job->counters + stage * job->stride, *next = done + 1;
         int64_t tasks = job->tasks(job->context, stage);
-        int32_t finished = 0, task;
+        int64_t finished = 0, task;
         if (tasks == 0) continue;
         for (int turn = 0; turn < job->threads; turn++) {
             int share = (thread + turn) % job->threads;

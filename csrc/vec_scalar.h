@@ -18,6 +18,15 @@ enum { FD_ROW_TILE = 4 };           /* rows of one register tile */
 
 #define FD_EACH for (int i = 0; i < 16; i++)
 
+/* A word of hundreds of instructions, at hundreds of places: one function, or the compiler takes minutes.  A fused multiply-add is one
+ * of them where the target has no instruction for it, and each lane is a call. */
+#define FD_LONG static __attribute__((noinline))
+#if defined(__FP_FAST_FMAF)
+#define FD_FUSED static inline
+#else
+#define FD_FUSED FD_LONG
+#endif
+
 /* ---- floats ---- */
 static inline vf vf_set1(float a) { vf r; FD_EACH r.v[i] = a; return r; }
 static inline vf vf_zero(void) { return vf_set1(0.0f); }
@@ -27,8 +36,8 @@ static inline vf vf_add(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] + b.v[i]; re
 static inline vf vf_sub(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
 static inline vf vf_mul(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
 static inline vf vf_div(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
-static inline vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
-static inline vf vf_fnma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
+FD_FUSED vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
+FD_FUSED vf vf_fnma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
 static inline vf vf_max(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }    /* NaN gives b */
 static inline vf vf_min(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
 static inline vf vf_sqrt(vf a) { vf r; FD_EACH r.v[i] = sqrtf(a.v[i]); return r; }
@@ -62,8 +71,8 @@ static inline vd vd_add(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] + b.v[i]; re
 static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
 static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
 static inline vd vd_div(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
-static inline vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
-static inline vd vd_fnma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
+FD_FUSED vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
+FD_FUSED vd vd_fnma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
 static inline vd vd_max(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }  /* NaN gives b */
 static inline vd vd_min(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
 static inline vd vd_abs(vd a) { vd r; FD_EACH r.v[i] = fabs(a.v[i]); return r; }
@@ -119,8 +128,8 @@ static inline uint16_t fd_f32_to_f16(float f)                           /* to ne
     }
     return sign | (uint16_t)((bits + 0xfffu + (bits >> 13 & 1u) - (112u << 23)) >> 13);
 }
-static inline vf vf_load_f16(const uint16_t *p) { vf r; FD_EACH r.v[i] = fd_f16_to_f32(p[i]); return r; }
-static inline void vf_store_f16(uint16_t *p, vf a) { FD_EACH p[i] = fd_f32_to_f16(a.v[i]); }
+FD_LONG vf vf_load_f16(const uint16_t *p) { vf r; FD_EACH r.v[i] = fd_f16_to_f32(p[i]); return r; }
+FD_LONG void vf_store_f16(uint16_t *p, vf a) { FD_EACH p[i] = fd_f32_to_f16(a.v[i]); }
 static inline vf vf_load_bf16(const uint16_t *p)
 {
     vf r;
@@ -183,7 +192,7 @@ static inline vi vi_select(vm m, vi a, vi b) { vi r; FD_EACH r.v[i] = m.v[i] ? a
 #define FD_PRODUCT_FLOAT "fma in plain C"
 #define FD_PRODUCT_Q8 "int8 products in plain C"
 #define FD_PRODUCT_Q4 "int8 products in plain C"
-static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: two groups of 16 lanes x 4 codes */
+FD_LONG void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: two groups of 16 lanes x 4 codes */
 {
     for (int i = 0; i < 64; i++) { low->v[i] = p[i] & 15; high->v[i] = p[i] >> 4; }
 }

@@ -41,6 +41,10 @@ class IsaError(FastDistillError, RuntimeError):
     """An instruction-set level that is unknown or that this CPU cannot run."""
 
 
+class NotBuiltError(FastDistillError, ImportError):
+    """A checkout whose C has not been compiled where this Python finds it."""
+
+
 class TextError(FastDistillError, ValueError):
     """A tokenizer or chat template that is missing or malformed."""
 

@@ -1,4 +1,5 @@
 /* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions. */
+#include <float.h>
 #include <stdlib.h>
 #include "../internal.h"
 #include "../vec_math.h"

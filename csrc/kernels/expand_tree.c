@@ -12,8 +12,9 @@ static void expand_tree_rows(void *context, int64_t begin, int64_t end)
         const float *z = e->logits + row * e->vocab;
         struct best best = {e->keys + row * e->room, 0, e->room};
         int32_t argmax;
-        float top, second, log_sum_exp, entropy;
-        int finite = statistics_result(statistics_of_row(z, e->vocab), &argmax, &top, &second, &log_sum_exp, &entropy);
+        float top, second, log_sum_exp, entropy, log_prob;
+        int finite = statistics_result(statistics_of_row(z, e->vocab), &argmax, &top, &second, &log_sum_exp, &entropy,
+                                       &log_prob);
         if (!finite || !isfinite(e->scores[row])) atomic_store(&e->bad, 1);
         vf total = vf_set1(log_sum_exp), before = vf_set1(e->scores[row]);
         float worst = -INFINITY;                       /* a score of -inf is never a candidate */

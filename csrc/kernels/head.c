@@ -163,7 +163,7 @@ static int op_head_merge(const struct fd_op *op, const struct fd_pass *pass, int
     for (int64_t chunk = 0; chunk < chunks; chunk++)
         all = statistics_merge(all, head_chunk_of(pass, row, chunk, chunks).statistics);
     int finite = statistics_result(all, pass->argmax + row, pass->top + row, pass->second + row, pass->log_sum_exp + row,
-                                   pass->entropy + row);
+                                   pass->entropy + row, pass->log_prob + row);
     if (pass->wanted_tokens) pass->wanted_log_prob[row] -= pass->log_sum_exp[row];
     struct gumbel g;
     const struct fd_draw *draw = head_draw_of(pass, row, &g);

@@ -53,9 +53,9 @@ static struct residual residual_row(int64_t vocab, float a, const float *p, cons
     if (residual_most(bits) >= RESIDUAL_INFINITY) found.good = residual_row_is_good(vocab, p) && residual_row_is_good(vocab, q);
     return found;
 }
-static int residual_distribution(int64_t vocab, float a, const float *p, const float *q, float *r, double *mass)
+static int residual_distribution(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass)
 {
-    struct residual found = residual_row(vocab, a, p, q, r, NULL);
+    struct residual found = residual_row(vocab, (float)a, p, q, r, NULL);
     *mass = found.mass;
     return found.good && found.mass < INFINITY ? FD_OK : FD_NOT_FINITE;       /* a p may overflow */
 }

@@ -52,6 +52,8 @@ static int sample_load(const struct sample_space *s, int64_t vocab, const float 
         if (largest[i] >= 0x7f800000) return 0;
     return 1;
 }
+/* Bias and penalty leave a finite logit finite: only a ban is -inf. */
+static inline float sample_unbanned(float before, float after) { return after == -INFINITY && before > -INFINITY ? -FLT_MAX : after; }
 static void sample_penalise(const struct sample_space *s, float penalty, const int32_t *seen, int64_t count)
 {
     memset(s->marks, 0, (size_t)s->padded / 8);
@@ -60,7 +62,7 @@ static void sample_penalise(const struct sample_space *s, float penalty, const i
         uint32_t mark = 1u << token % 32;
         if (s->marks[token / 32] & mark) continue;
         s->marks[token / 32] |= mark;
-        s->x[token] = s->x[token] < 0 ? s->x[token] * penalty : s->x[token] / penalty;
+        s->x[token] = s->x[token] < 0 ? sample_unbanned(s->x[token], s->x[token] * penalty) : s->x[token] / penalty;
     }
 }
 static float sample_top(const struct sample_space *s)
@@ -301,7 +303,10 @@ static int sample_process(const struct sampling *in, const struct sample_space *
     const struct fd_sampler *set = in->sampler;
     const uint32_t *allowed = in->allowed ? in->allowed + row * fd_ceil(in->vocab, 32) : NULL;
     if (!sample_load(s, in->vocab, in->logits + row * in->vocab, allowed)) return FD_NOT_FINITE;
-    for (int64_t i = 0; i < set->biases; i++) s->x[set->bias_tokens[i]] += set->bias_values[i];
+    for (int64_t i = 0; i < set->biases; i++) {
+        float *x = s->x + set->bias_tokens[i], sum = *x + set->bias_values[i];
+        *x = set->bias_values[i] > -INFINITY ? sample_unbanned(*x, sum) : sum;
+    }
     if (in->seen && set->repetition_penalty != 1.0f) {
         int64_t first = in->seen_offsets[row];
         sample_penalise(s, set->repetition_penalty, in->seen + first, in->seen_offsets[row + 1] - first);

@@ -2,12 +2,12 @@
  *
  * Every rule says how many: it passes a position where it passes all that rank before it, so rules are bounds on a prefix.  The keys
  * of best.c rank by score, ties by position; -0 ties with 0.  Scores are compared as they are, in float32: nothing here rounds but
- * the score itself (one subtraction, two exponentials for a margin, one addition for a bias) and the budget's sum, in rank order.
+ * the score itself (three subtractions and two exponentials for a margin, one addition for a bias) and the budget's sum, in rank order.
  */
 struct unmask_select {
     int64_t n;
     const int8_t *masked;
-    const float *top, *second, *log_sum_exp, *entropy, *given, *bias;
+    const float *top, *second, *log_sum_exp, *entropy, *log_prob, *given, *bias;
     const int8_t *also;
     const int32_t *quota;
     const float *bounds;
@@ -22,11 +22,11 @@ static vf unmask_score(const struct unmask_select *u, int64_t at, int64_t left) 
     vf score;
     if (u->given) score = vf_load_part(u->given + at, left, 0.0f);
     else if (u->rule->score == FD_ENTROPY) score = vf_sub(vf_zero(), vf_load_part(u->entropy + at, left, 0.0f));
+    else if (u->rule->score == FD_CONFIDENCE) score = vf_load_part(u->log_prob + at, left, 0.0f);
     else {
         vf total = vf_load_part(u->log_sum_exp + at, left, 0.0f);
-        score = vf_sub(vf_load_part(u->top + at, left, 0.0f), total);
-        if (u->rule->score == FD_MARGIN)
-            score = vf_sub(vf_exp(score), vf_exp(vf_sub(vf_load_part(u->second + at, left, 0.0f), total)));
+        vf best = vf_exp(vf_sub(vf_load_part(u->top + at, left, 0.0f), total));
+        score = vf_sub(best, vf_exp(vf_sub(vf_load_part(u->second + at, left, 0.0f), total)));
     }
     return u->bias ? vf_add(score, vf_load_part(u->bias + at, left, 0.0f)) : score;
 }
@@ -84,11 +84,11 @@ static void unmask_select_rows(void *context, int64_t begin, int64_t end)
     }
 }
 static void unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                          const float *log_sum_exp, const float *entropy, const float *given, const float *bias, const int8_t *also,
+                          const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
                           const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                           int32_t *ranks, float *confidence, uint64_t *workspace, int threads)
 {
-    struct unmask_select job = {n, masked, top, second, log_sum_exp, entropy, given, bias, also, quota, bounds, rule, chosen, count,
+    struct unmask_select job = {n, masked, top, second, log_sum_exp, entropy, log_prob, given, bias, also, quota, bounds, rule, chosen, count,
                                 ranks, confidence, workspace};
     fd_parallel_for(threads, rows, 1 + 8192 / (n + 1), unmask_select_rows, &job);      /* some 8192 positions a piece: 40 us */
 }

@@ -10,19 +10,11 @@
  * the final token is looked for in one of them.  Where q is a row of which `left` is still to be drawn, everything is in units of
  * that row: R = max(factor p - q, 0), factor = w left / mass.  The factor is a float, so that factor p(x) is exact in double, and
  * a token refused by it is exactly 0 in R.
+ *
+ * Every law that decides is summed first, and has to sum to 1 (verify_is_law): of one that does not, chances would be wrong in silence.
  */
-struct verify_law {
-    const float *row;                                  /* (vocab,) the target's, or `own` */
-    float *own;                                        /* a slot, or NULL */
-    double mass, weight;
-    double left;                                       /* of the row that the child in question was drawn from */
-    float factor;
-    int64_t totalled;                                  /* a row of the drafts, and its sum; or -1 */
-    double total;
-};
-struct verify_node { struct verify_law law; int32_t child, sibling; };                   /* the next ones, or -1 */
-_Static_assert(sizeof(struct verify_node) == FD_VERIFY_NODE, "what fd_verify_tree_workspace counts");
-struct verify_typical { double logs, threshold; int32_t length; };                       /* sum of log p; NaN: not known; -1: no path */
+/* sum of log p; NaN: not known; -1: no path; whether its row has been summed.  Lies where a node does. */
+struct verify_typical { double logs, threshold; int32_t length, known; };
 
 struct verify {                                        /* one tree */
     const struct fd_verifier *set;
@@ -83,6 +75,18 @@ static struct residual verify_sum(int64_t vocab, const float *p, double *sums)  
     found.good = found.good && found.mass < INFINITY;
     return found;
 }
+/* A sum of 1 but for roundings: laws in 16 bits, of 2^-9 an entry and 2^-9 of the sum that divided it, and a float sum of V terms. */
+static int verify_is_law(const struct verify *v, double mass) { return fabs(mass - 1.0) <= 0x1p-8 + 0x1p-24 * (double)v->vocab; }
+static int verify_check_target(struct verify *v, int64_t node, int32_t *known)           /* its row, once */
+{
+    if (*known) return FD_OK;
+    struct residual all = verify_sum(v->vocab, verify_target(v, node), NULL);
+    if (!all.good) return verify_fault(v, FD_NO_LAW, node, -1);
+    if (all.mass == 0.0) return verify_fault(v, FD_NO_MASS, node, -1);
+    if (!verify_is_law(v, all.mass)) return verify_fault(v, FD_NO_UNIT, node, -1);
+    *known = 1;
+    return FD_OK;
+}
 /* The first token at which the cumulated mass exceeds u of the whole; never one without mass. */
 static int32_t verify_draw(int64_t vocab, const float *row, const double *sums, double mass, double u)
 {
@@ -137,12 +141,6 @@ static int verify_left(struct verify *v, struct verify_law *law, int64_t child, 
         before++;
     }
     if (before == 0) return FD_OK;
-    if (law->totalled != row) {
-        struct residual all = verify_sum(v->vocab, q, NULL);
-        if (!all.good) return verify_fault(v, FD_NO_LAW, parent, row);
-        law->totalled = row;
-        law->total = all.mass;
-    }
     law->left = law->total - gone;
     if (law->left > 0x1p-20 * law->total) return FD_OK;                          /* right to 2^-30: total is right to 2^-50 */
     law->left = 0.0;
@@ -160,6 +158,8 @@ static int verify_left(struct verify *v, struct verify_law *law, int64_t child, 
 static int verify_chance(struct verify *v, struct verify_law *law, int64_t child, double *chance)
 {
     int64_t token = v->tokens[child], row = verify_row(v, child);
+    int status = verify_check_target(v, v->parents[child], &law->known);
+    if (status) return status;
     float p = law->row[token], q = 1.0f;
     if (!residual_entry_is_good(p)) return verify_fault(v, FD_NO_LAW, v->parents[child], -1);
     double scale = law->weight * v->set->scale / law->mass;
@@ -167,7 +167,14 @@ static int verify_chance(struct verify *v, struct verify_law *law, int64_t child
         q = v->drafts[row * v->vocab + token];
         if (!residual_entry_is_good(q)) return verify_fault(v, FD_NO_LAW, v->parents[child], row);
         if (q == 0.0f) return verify_fault(v, FD_NOT_DRAWN, child, row);
-        int status = verify_left(v, law, child, row);
+        if (law->totalled != row) {
+            struct residual all = verify_sum(v->vocab, v->drafts + row * v->vocab, NULL);
+            if (!all.good) return verify_fault(v, FD_NO_LAW, v->parents[child], row);
+            if (!verify_is_law(v, all.mass)) return verify_fault(v, FD_NO_UNIT, v->parents[child], row);
+            law->totalled = row;
+            law->total = all.mass;
+        }
+        status = verify_left(v, law, child, row);
         if (status) return status;
         law->factor = (float)(scale * law->left);
         scale = (double)law->factor;
@@ -260,6 +267,7 @@ static int verify_finish(struct verify *v, const struct verify_law *law, int64_t
         mass = all.mass;
     }
     if (mass == 0.0) return verify_fault(v, FD_NO_MASS, last, -1);
+    if (!law->own && !verify_is_law(v, mass)) return verify_fault(v, FD_NO_UNIT, last, -1);
     *bonus = verify_draw(v->vocab, law->row, sums, mass, v->uniforms[0]);
     return FD_OK;
 }
@@ -341,18 +349,20 @@ static int verify_longest(struct verify *v, int64_t *last, int32_t *bonus)
 {
     struct verify_typical *node = (struct verify_typical *)(void *)v->node;
     int64_t best = 0;
-    node[0] = (struct verify_typical){0.0, NAN, 0};
+    node[0] = (struct verify_typical){0.0, NAN, 0, 0};
     for (int64_t i = 1; i < v->nodes; i++) {
         struct verify_typical *parent = node + v->parents[i];
-        node[i] = (struct verify_typical){0.0, NAN, -1};
+        node[i] = (struct verify_typical){0.0, NAN, -1, 0};
         if (parent->length < 0) continue;
         v->verdicts[i] = -1;
+        int status = verify_check_target(v, v->parents[i], &parent->known);
+        if (status) return status;
         float p = verify_target(v, v->parents[i])[v->tokens[i]], log[16];
         if (!residual_entry_is_good(p)) return verify_fault(v, FD_NO_LAW, v->parents[i], -1);
         if (p == 0.0f) continue;
         if (!((double)p > v->set->epsilon)) {          /* the threshold is not above epsilon: its entropy is not always needed */
             if (isnan(parent->threshold)) {
-                int status = verify_threshold(v, v->parents[i], &parent->threshold);
+                status = verify_threshold(v, v->parents[i], &parent->threshold);
                 if (status) return status;
             }
             if (!((double)p > parent->threshold)) continue;
@@ -398,7 +408,7 @@ static void verify_space(struct verify *v, char *base, int64_t most_nodes)      
     int64_t slots = verify_slots(v->set->rule, most_nodes);
     v->node = (struct verify_node *)(void *)base;
     v->slots = (float **)(void *)(v->node + most_nodes);
-    char *slot = (char *)(v->slots + slots);
+    char *slot = base + verify_head_bytes(v->set->rule, most_nodes);
     for (int64_t i = 0; i < slots; i++) v->slots[i] = (float *)(void *)(slot + i * verify_slot_bytes(v->vocab));
     v->free_slots = slots;
 }

@@ -11,14 +11,25 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 
-from fastdistill import _native
 from fastdistill.arguments import check_array
-from fastdistill.errors import ArgumentError, BusyError, FastDistillError, NotFiniteError
+from fastdistill.errors import ArgumentError, BusyError, FastDistillError, NotBuiltError, NotFiniteError
+
+try:
+    from fastdistill import _native
+except ImportError as error:
+    _root = Path(__file__).resolve().parents[2]
+    if not (_root / "csrc").is_dir():
+        raise
+    raise NotBuiltError(
+        f"fastdistill in {_root} is a checkout whose C has not been built, or not for this Python: {error}; "
+        f'pip install -e "{_root}" builds it there. Python looks in the current folder before it looks at what is installed.'
+    ) from None
 
 ffi: Any = _native.ffi  # type: ignore[attr-defined]
 lib: Any = _native.lib  # type: ignore[attr-defined]

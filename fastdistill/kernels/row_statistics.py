@@ -20,6 +20,7 @@ class RowStatistics(NamedTuple):
     second       float32 (...)  the second largest, equal to top on a tie; -inf where there is no other
     log_sum_exp  float32 (...)  the natural logarithm of the sum of e^logit: a token's log probability is its logit minus this
     entropy      float32 (...)  of the softmax, in nats
+    log_prob     float32 (...)  log p of argmax, to its own last digits where p is near 1: top - log_sum_exp has lost them
     """
 
     argmax: np.ndarray
@@ -27,25 +28,26 @@ class RowStatistics(NamedTuple):
     second: np.ndarray
     log_sum_exp: np.ndarray
     entropy: np.ndarray
+    log_prob: np.ndarray
 
     @classmethod
     def empty(cls, shape: int | tuple[int, ...]) -> RowStatistics:
         """Uninitialised statistics of so many rows."""
         sizes = shape if isinstance(shape, tuple) else (shape,)
         shape = tuple([check_integer("shape", size, 0, 2**31 - 1) for size in sizes])
-        return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(4)))
+        return cls(np.empty(shape, np.int32), *(np.empty(shape, np.float32) for _ in range(5)))
 
 
 def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics:
-    """Argmax, top, second, log-sum-exp and entropy of each row, in two passes over it.
+    """Argmax, top, second, log-sum-exp, entropy and log p of the argmax of each row, in two passes over it.
 
-    logits   float32 (..., vocab), vocab >= 1: rows in any dimensions before it; -inf is a ban
+    logits   float32 (..., vocab), 1 <= vocab < 2^31: rows in any dimensions before it; -inf is a ban
     returns  RowStatistics, each field (...,)
     raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
     """
     *leading, vocab = check_array("logits", logits, np.float32, (..., "vocab"))
-    if vocab == 0:
-        raise ArgumentError(f"logits must have at least one column, got shape {logits.shape}")
+    if not 0 < vocab < 2**31:
+        raise ArgumentError(f"logits must have at least one column and fewer than 2^31, got shape {logits.shape}")
     out = RowStatistics.empty(tuple(leading))
     status = lib.fd_row_statistics(
         out.argmax.size, vocab, const(logits), *(pointer(field) for field in out), check_threads(threads)

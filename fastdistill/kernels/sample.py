@@ -22,7 +22,7 @@ _MOST_TOKENS = 2**23 - 1  # the masses of more tokens could overflow (csrc/kerne
 class Sampler:
     """How a token is chosen.  Processors apply in this order: bias, penalty, temperature, top-k, top-p, min-p.
 
-    temperature         0 (greedy: the first largest logit) or more
+    temperature         0 (greedy: the first largest logit) up to 1e30
     top_k               keep the k largest, ties to the lowest tokens; 0 keeps all
     top_p               keep the shortest prefix, best first, of at least this mass; in (0, 1], 1 keeps all
     min_p               drop what is less likely than this share of the best; in [0, 1]
@@ -47,7 +47,7 @@ class Sampler:
     round: int = 0
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, 0, float(_FLOAT.max))
+        check_number("temperature", self.temperature, 0, 1e30)
         check_integer("top_k", self.top_k, 0, 2**31 - 1)
         check_number("top_p", self.top_p, float(_FLOAT.tiny), 1)
         check_number("min_p", self.min_p, 0, 1)

@@ -17,7 +17,7 @@ from fastdistill.kernels.threads import check_threads
 # Codes for C, which does not look at them where scores are given; fields of RowStatistics that each score is made of.
 _SCORES = {"confidence": "FD_CONFIDENCE", "margin": "FD_MARGIN", "entropy": "FD_ENTROPY", "given": "FD_CONFIDENCE"}
 _READ: dict[str, tuple[str, ...]] = {
-    "confidence": ("top", "log_sum_exp"),
+    "confidence": ("log_prob",),
     "margin": ("top", "second", "log_sum_exp"),
     "entropy": ("entropy",),
     "given": (),
@@ -144,7 +144,7 @@ def _given(
 
 
 def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, shape: tuple[int, ...]) -> list[Any]:
-    """Pointers to top, second, log_sum_exp and entropy; NULL where nothing reads them."""
+    """Pointers to top, second, log_sum_exp, entropy and log_prob; NULL where nothing reads them."""
     read = () if given else _READ[rule.score]
     if rule.budget is not None or rule.explore:
         read = (*read, "entropy")
@@ -153,7 +153,7 @@ def _fields(statistics: RowStatistics | None, rule: UnmaskRule, given: bool, sha
             f"statistics must be RowStatistics: the rule needs {read[0]}, got {type(statistics).__name__}"
         )
     pointers = []
-    for name in ("top", "second", "log_sum_exp", "entropy"):
+    for name in ("top", "second", "log_sum_exp", "entropy", "log_prob"):
         field = None
         if name in read:
             field = getattr(statistics, name)

@@ -87,8 +87,8 @@ def verify_tree(
     epsilon, delta  of "typical", at least 0
     workspace    uint8, from `verify_tree_workspace`, of one caller at a time; None: made here
     raises       ArgumentError: a malformed tree, a token or row that is not there, a uniform outside [0, 1), a token that its row
-                 does not hold, a law without mass or with a negative entry; NotFiniteError for NaN or infinity in a law; BusyError where another call
-                 is writing the workspace
+                 does not hold, a law that does not sum to 1 or has a negative entry; NotFiniteError for NaN or infinity in a law;
+                 BusyError where another call is writing the workspace
 
     Of a refused child drawn from q the law p leaves max(p - q, 0), normalised; if that is nothing, by rounding, p stays.
     """
@@ -186,6 +186,7 @@ def _refuse(
     if status == lib.FD_NO_LAW:
         laws = {f"target[{node}]": target[node]} | ({} if row < 0 else {f"drafts[{row}]": drafts[row]})
         refuse_entries("verify_tree", **laws)
+    law = f"target[{node}]" if row < 0 else f"drafts[{row}]"
     messages = {
         lib.FD_NO_TREE: lambda: (
             f"parents{at} must be -1: a tree has one root, its first node; got {parents[node]}"
@@ -201,6 +202,10 @@ def _refuse(
         ),
         lib.FD_NO_CHANCE: lambda: f"uniforms{at} must lie in [0, 1), got {uniforms[node]}",
         lib.FD_NO_MASS: lambda: f"target[{node}] holds no mass: there is no token to draw",
+        lib.FD_NO_UNIT: lambda: (
+            f"{law} must sum to 1, within {2**-8 + target.shape[1] * 2**-24:.2g}: it is not a law; it sums to "
+            f"{float((target[node] if row < 0 else drafts[row]).sum(dtype=np.float64)):.6g}"
+        ),
         lib.FD_NOT_DRAWN: lambda: (
             f"tokens{at} = {tokens[node]} cannot have been drawn from drafts[{row}]: that row, without what earlier siblings "
             f"took, holds nothing there"

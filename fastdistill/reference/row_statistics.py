@@ -6,7 +6,7 @@ import numpy as np
 
 
 def row_statistics(logits):
-    """Of each row of logits (..., vocab): argmax, top, second, log_sum_exp, entropy, each (...,).
+    """Of each row of logits (..., vocab): argmax, top, second, log_sum_exp, entropy, log_prob of argmax, each (...,).
 
     argmax is the first of the largest; second is the largest of the others; entropy is in nats.
     A logit of -inf is a ban and adds nothing.
@@ -21,4 +21,5 @@ def row_statistics(logits):
     mass = np.exp(below)
     s0 = mass.sum(axis=-1)
     s1 = (np.where(mass > 0, below, 0.0) * mass).sum(axis=-1)
-    return argmax, top, second, top + np.log(s0), np.log(s0) - s1 / s0
+    rest = np.exp(others - top[..., None]).sum(axis=-1)
+    return argmax, top, second, top + np.log(s0), np.log(s0) - s1 / s0, -np.log1p(rest)

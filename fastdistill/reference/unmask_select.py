@@ -34,7 +34,7 @@ def _score(statistics, rule, log_probs, scores, bias):
             best, second = np.exp(z.astype(np.float64))
             score = (best - second).astype(np.float32)
         else:
-            score = statistics.top - statistics.log_sum_exp if log_probs is None else log_probs
+            score = statistics.log_prob if log_probs is None else log_probs
         return score if bias is None else score + bias
 
 

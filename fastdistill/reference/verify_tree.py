@@ -11,6 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastdistill.errors import ArgumentError
+
+
+def checked(name, law):
+    """The law as float64.  It sums to 1, but for the roundings of 16-bit floats and of a float32 sum."""
+    law = law.astype(np.float64)
+    if not abs(law.sum() - 1) <= 2**-8 + len(law) * 2**-24:
+        raise ArgumentError(f"{name} must sum to 1, got {law.sum():.6g}")
+    return law
+
 
 class Tree(NamedTuple):
     """One tree.  Its rows may be of any float type; they are used as float64."""
@@ -35,7 +45,7 @@ class Tree(NamedTuple):
         row = -1 if self.draft_rows is None else self.draft_rows[node]
         if row < 0:
             return np.eye(self.target.shape[1])[self.tokens[node]]
-        q = self.drafts[row].astype(np.float64)
+        q = checked(f"drafts[{row}]", self.drafts[row])
         drawn_before = [
             sibling
             for sibling in self.children(self.parents[node])
@@ -56,11 +66,12 @@ class Law:
     """The law p of the token after a node, as far as children have not been refused, and the weight of the path to the node."""
 
     def __init__(self, tree, node, weight=1.0):
-        self.tree, self.p, self.weight = tree, tree.target[node].astype(np.float64), weight
+        self.tree, self.node, self.p, self.weight = tree, node, tree.target[node].astype(np.float64), weight
 
     def chance(self, child):
         """With which probability this child's token is kept."""
         token = self.tree.tokens[child]
+        checked(f"target[{self.node}]", self.tree.target[self.node])
         return min(1.0, self.weight * self.tree.lenient(self.p)[token] / self.tree.draft(child)[token])
 
     def refuse(self, child):
@@ -135,7 +146,7 @@ def longest(tree, epsilon, delta):
         if parent not in reached:
             continue
         seen.append(node)
-        p = tree.target[parent]
+        p = checked(f"target[{parent}]", tree.target[parent])
         if p[tree.tokens[node]] > threshold(p, epsilon, delta):
             length, logs = reached[parent]
             reached[node] = length + 1, logs + np.log(np.float64(p[tree.tokens[node]]))
@@ -194,6 +205,7 @@ def verify_tree(
             else:
                 last, after = WALKS[rule](tree, decide)
                 law = after.p
+            checked(f"target[{last}]", tree.target[last])
             bonus = draw(law, uniforms[first])
             decided.laws.append(law)
         path = tree.path(last)

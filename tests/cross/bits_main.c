@@ -107,12 +107,12 @@ static uint32_t hash_linear(int format)
 static uint32_t hash_row_statistics(void)
 {
     enum { ROWS = 5, VOCAB = 3001 };
-    float *z = random_floats(ROWS * VOCAB, 30.0f), top[ROWS], second[ROWS], log_sum_exp[ROWS], entropy[ROWS];
+    float *z = random_floats(ROWS * VOCAB, 30.0f), top[ROWS], second[ROWS], log_sum_exp[ROWS], entropy[ROWS], log_prob[ROWS];
     int32_t argmax[ROWS];
     for (int i = 0; i < 1000; i++) z[ROWS * VOCAB - 1 - i] = -1.0f / 0.0f;           /* bans */
-    fd_row_statistics(ROWS, VOCAB, z, argmax, top, second, log_sum_exp, entropy, 3);
+    fd_row_statistics(ROWS, VOCAB, z, argmax, top, second, log_sum_exp, entropy, log_prob, 3);
     uint32_t h = hash(hash(hash(hash_start, argmax, sizeof argmax), top, sizeof top), second, sizeof second);
-    return hash(hash(h, log_sum_exp, sizeof log_sum_exp), entropy, sizeof entropy);
+    return hash(hash(hash(h, log_sum_exp, sizeof log_sum_exp), entropy, sizeof entropy), log_prob, sizeof log_prob);
 }
 
 static uint32_t hash_residual_distribution(void)
@@ -279,6 +279,7 @@ static uint32_t hash_unmask_select(void)
     enum { ROWS = 40, N = 83 };
     int8_t *masked = random_bytes(ROWS * N), chosen[ROWS * N];
     float *top = random_floats(ROWS * N, 9.0f), *second = malloc(ROWS * N * 4), *total = malloc(ROWS * N * 4), *entropy = malloc(ROWS * N * 4);
+    float *log_prob = malloc(ROWS * N * 4);
     float confidence[ROWS * N];
     int32_t count[ROWS], ranks[ROWS * N];
     uint64_t *workspace = malloc(ROWS * N * sizeof *workspace);
@@ -288,11 +289,12 @@ static uint32_t hash_unmask_select(void)
         second[i] = top[i] - (float)(random_bits() % 5);
         total[i] = top[i] + (float)(random_bits() % 64) * 0x1p-5f;
         entropy[i] = (float)(random_bits() % 64) * 0x1p-4f;
+        log_prob[i] = top[i] - total[i];
     }
     for (int score = FD_CONFIDENCE; score <= FD_ENTROPY; score++) {
         struct fd_unmask_rule rule = {score, score == FD_MARGIN ? 0.5f : -0.7f, 9.0, 2, 20, 3};
-        fd_unmask_select(ROWS, N, masked, top, second, total, entropy, NULL, NULL, NULL, NULL, NULL, &rule, chosen, count, ranks, confidence,
-                         workspace, 1);
+        fd_unmask_select(ROWS, N, masked, top, second, total, entropy, log_prob, NULL, NULL, NULL, NULL, NULL, &rule, chosen, count, ranks,
+                         confidence, workspace, 1);
         for (int i = 0; i < ROWS * N; i++) confidence[i] = masked[i] ? confidence[i] : 0.0f;         /* a NaN's sign is the machine's */
         h = hash(hash(hash(h, chosen, sizeof chosen), count, sizeof count), ranks, sizeof ranks);
         h = hash(h, confidence, sizeof confidence);

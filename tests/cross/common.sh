@@ -13,12 +13,37 @@ need() {
     [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 2; }
 }
 
-# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
+# settings: what build_native.py says, in $work/settings: C files, flags, libraries; and the C of the module itself.  It needs cffi, not
+# setuptools, which a fresh environment may lack.
+settings() {
+    [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >/dev/null) <<'END'
+import sys
+import sysconfig
+sys.path.insert(0, "csrc")
+sys.dont_write_bytecode = True
+from build_native import FLAGS, SOURCES, ffi
+ffi.emit_c_code(sys.argv[1] + "/_native.c")
+with open(sys.argv[1] + "/settings", "w") as settings:
+    print(*("csrc/" + name for name in SOURCES), file=settings)
+    print(*FLAGS, "-Icsrc", "-I" + sysconfig.get_path("include"), "-pthread", file=settings)
+    print("-lm", file=settings)
+END
+    { read -r sources; read -r flags; read -r libraries; } <"$work/settings"
+}
+
+# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place, all units side by side.
 build_in_copy() {
     mkdir "$tree"
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
-    (cd "$tree" && CC=gcc FASTDISTILL_CFLAGS=$1 FASTDISTILL_LDFLAGS=$2 "$PYTHON" setup.py -q build_ext --inplace) >"$work/log" 2>&1 \
-        || { cat "$work/log" >&2; exit 1; }
+    local sources flags libraries source jobs=()
+    settings
+    for source in $sources "$work/_native.c"; do
+        # shellcheck disable=SC2086
+        (cd "$tree" && gcc -fPIC $flags $1 -c "$source" -o "$work/$(basename "$source" .c).o") & jobs+=($!)
+    done
+    for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+    # shellcheck disable=SC2086
+    gcc -shared -pthread $2 -o "$tree/fastdistill/_native.abi3.so" "$work"/*.o $libraries
 }
 
 # run_tests [VARIABLE=VALUE ...] -- PYTEST-ARGUMENTS: the copy's tests; tests/kernels where no argument says which.
@@ -32,22 +57,10 @@ run_tests() {
 
 # compile_main COMPILER OUTPUT MAIN FLAG...: a C main linked with the extension's sources, under the extension's own flags.
 compile_main() {
-    local compiler=$1 output=$2 main=$3
+    local compiler=$1 output=$2 main=$3 sources flags libraries
     shift 3
-    [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >/dev/null) <<'END'
-import sys
-sys.path.insert(0, "csrc")
-sys.dont_write_bytecode = True
-from build_native import ffi
-extension = ffi.distutils_extension(sys.argv[1], verbose=False)
-with open(sys.argv[1] + "/settings", "w") as settings:
-    print(*extension.sources[1:], file=settings)  # the first is cffi's own
-    print(*extension.extra_compile_args, *("-I" + folder for folder in extension.include_dirs), *extension.extra_link_args, file=settings)
-    print(*("-l" + library for library in extension.libraries), file=settings)
-END
-    local sources flags libraries
-    { read -r sources; read -r flags; read -r libraries; } <"$work/settings"
-    [ "$compiler" != clang ] || flags=$(sed 's/-fno-tree-[a-z-]*//g' <<<"$flags")       # gcc's own
+    settings
+    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\)-[a-z-]*//g' <<<"$flags")       # gcc's own
     # shellcheck disable=SC2086
     (cd "$root" && "$compiler" $flags "$@" -o "$output" "$main" $sources $libraries)
 }

@@ -521,7 +521,7 @@ ODD: list[Any] = [
     np.full((3, 40), np.inf), np.full(4, 10**6), np.full(3, -(2**31), np.int32), np.array(["a", "b"]), np.array([None, 10**5000], object),
     _holding(Raises()), np.zeros(3, [("a", np.float32)]), np.ma.array([1, 2, 3], mask=True), np.ma.masked,
     np.datetime64("NaT"), np.array(["2026"], "M8[D]"), np.zeros((1,) * 60, np.float32), k.Sampler(), k.Sampler(1.0), k.UnmaskRule("given"),
-    k.RowStatistics(*[Raises()] * 5), k.RowStatistics.empty((2, 3)), k.LookaheadLayout(*[Raises()] * 5), k.LookaheadLayout(*[[]] * 5),
+    k.RowStatistics(*[Raises()] * 6), k.RowStatistics.empty((2, 3)), k.LookaheadLayout(*[Raises()] * 5), k.LookaheadLayout(*[[]] * 5),
     k.LookaheadLayout(i32(0), i32(-1), i32(0), np.full((1, 1), 9, np.int32), np.full((1, 1), -9, np.int32)),
 ]  # fmt: skip
 SLOW = {2**31 - 1}  # iterations without end, and arrays beyond any memory

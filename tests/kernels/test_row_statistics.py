@@ -41,6 +41,8 @@ def test_matches_reference(isa, z):
         got.log_sum_exp - got.top, want[3] - want[1], rtol=0, atol=roundings + 2.0**-23 * np.abs(want[3]).max()
     )
     np.testing.assert_allclose(got.entropy, want[4], rtol=0, atol=roundings * (4 + 2 * np.log(z.shape[-1]) + 1))
+    # R to as many roundings, relative to itself; below 1.25 it stands alone, above, S0 = 1 + R is at most 5 times it.
+    np.testing.assert_allclose(got.log_prob, want[5], rtol=5 * roundings + 8 * 2.0**-24, atol=1e-37)
 
 
 @given(z=logits())
@@ -93,3 +95,31 @@ def test_no_rows(isa, shape):
 def test_refuses(z, text):
     with pytest.raises(ArgumentError, match=text):
         row_statistics(z)
+
+
+@given(data=st.data(), vocab=st.sampled_from([2, 17, 256, 257, 700]), size=st.sampled_from([3e38, 3.4e38, 1e30]))
+def test_logits_as_far_apart_as_floats_are(isa, data, vocab, size):
+    """z - max is -inf in float32; no NaN comes of it, in a chunk or between chunks."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    z = random.choice(np.array([-size, size, 0, 1, -np.inf]), (4, vocab)).astype(np.float32)
+    z[:, random.integers(vocab)] = random.choice(np.array([-size, 0, size]))
+    got, want = row_statistics(z), reference_row_statistics(z)
+    np.testing.assert_array_equal(got.argmax, want[0])
+    for field, meant in zip(got[1:], want[1:], strict=True):
+        np.testing.assert_allclose(field, meant, rtol=1e-5, atol=1e-5)
+
+
+def test_near_certainty_log_prob_keeps_its_digits(isa):
+    """Beside 64 the others weigh from 3e-6 to 1e-38 of it: top - log_sum_exp is 0 for all."""
+    gaps = np.array([12.6, 18, 30, 60, 86], np.float32)
+    z = np.stack([np.full(5, 64, np.float32), 64 - gaps], axis=1)
+    got = row_statistics(z)
+    np.testing.assert_allclose(got.log_prob, -np.log1p(np.exp((z[:, 1] - z[:, 0]).astype(np.float64))), rtol=2.0**-20)
+    many = np.full((1, 1000), 64 - 26, np.float32)
+    many[0, 700] = 64
+    np.testing.assert_allclose(row_statistics(many).log_prob, -np.log1p(999 * np.exp(-26.0)), rtol=2.0**-17)
+
+
+def test_as_many_tokens_as_an_int32_cannot_count_are_refused(isa):
+    with pytest.raises(ArgumentError, match=r"fewer than 2\^31, got shape \(0, 2147483648\)"):
+        row_statistics(np.empty((0, 2**31), np.float32))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels import Sampler, gumbel_noise, sample, sample_workspace, set_isa
+from fastdistill.kernels import Sampler, gumbel_noise, probabilities, sample, sample_workspace, set_isa
 from fastdistill.reference.sample import sample as reference_sample
 from fastdistill.reference.sample import scaled
 
@@ -304,7 +304,7 @@ def test_no_rows(isa):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"temperature": -0.1}, r"temperature must lie in 0\.\.3\.40282e\+38, got -0\.1"),
+        ({"temperature": -0.1}, r"temperature must lie in 0\.\.1e\+30, got -0\.1"),
         ({"temperature": np.nan}, "temperature must lie in .*, got nan"),
         ({"temperature": np.inf}, "temperature must lie in .*, got inf"),
         ({"temperature": "1"}, "temperature must be a number, got '1'"),
@@ -366,3 +366,24 @@ def test_noise_must_be_finite():
 def test_is_greedy():
     assert Sampler().is_greedy and Sampler(top_k=3).is_greedy and Sampler(seed=4).is_greedy
     assert not any(s.is_greedy for s in (Sampler(0.1), Sampler(repetition_penalty=1.1), Sampler(logit_bias={1: 0.0})))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("vocab", [3, 300, 1000])
+def test_logits_as_far_apart_as_floats_are(isa, temperature, vocab):
+    z = np.full((1, vocab), -3.4e38, np.float32)
+    z[0, [1, -1]] = 3.4e38
+    p = probabilities(z, Sampler(temperature))[0]
+    want = np.zeros(vocab)
+    want[[1, -1]] = [1, 0] if temperature == 0 else [0.5, 0.5]
+    np.testing.assert_array_equal(p, want)
+    drawn = [sample(z, Sampler(temperature, seed=s), np.zeros(1, np.int32))[0] for s in range(20)]
+    assert set(drawn) == ({1} if temperature == 0 else {1, vocab - 1})
+
+
+def test_no_bias_or_penalty_bans_what_is_finite(isa):
+    """-3e38 and -3e38, or -3e38 times 2, overflow: the token stays the row's only one."""
+    z = np.array([[-np.inf, -3e38, -np.inf]], np.float32)
+    position, seen = np.zeros(1, np.int32), [np.array([1], np.int32)]
+    assert sample(z, Sampler(logit_bias={1: -3e38}), position)[0] == 1
+    assert sample(z, Sampler(repetition_penalty=2.0), position, seen=seen)[0] == 1

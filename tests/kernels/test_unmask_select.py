@@ -36,7 +36,8 @@ def cases(draw, **fixed):
 
     top = floats(np.nan, -np.inf, -0.0)
     statistics = RowStatistics(
-        random.integers(0, 9, shape).astype(np.int32), top, top - floats(0.0, np.inf), top + floats(0.0), floats(0.0, -0.0, np.nan)
+        random.integers(0, 9, shape).astype(np.int32), top, top - floats(0.0, np.inf), top + floats(0.0), floats(0.0, -0.0, np.nan),
+        -floats(0.0, np.inf, np.nan),
     )  # fmt: skip
     masked = random.random(shape) < draw(st.sampled_from([0, 0.1, 0.8, 1]))
     rule = draw(rules(**fixed))
@@ -366,7 +367,7 @@ def test_writes_nothing_outside_its_outputs(isa, case):
     rule = ffi.new("struct fd_unmask_rule *", (lib.FD_CONFIDENCE, 0.5, -1.0, 1, 9, 0))
     null = ffi.NULL
     lib.fd_unmask_select(
-        rows, n, pointer(padded[16:]), null, null, null, null, pointer(scores[16:]), null, null, null, null, rule,
+        rows, n, pointer(padded[16:]), null, null, null, null, null, pointer(scores[16:]), null, null, null, null, rule,
         *(pointer(output[16:]) for output in outputs), 2,
     )  # fmt: skip
     want = unmask_select(
@@ -402,7 +403,7 @@ FLOATS = np.zeros((2, 3), np.float32)
         ({"masked": [1]}, r"masked must hold True or False, got \[1\]"),
         ({"masked": np.ones((2, 3), np.int8)}, "masked must have dtype bool, got int8"),
         ({"masked": np.array(True)}, r"masked must have shape \(\.\.\., n\), got \(\)"),
-        ({"statistics": None}, "statistics must be RowStatistics: the rule needs top, got NoneType"),
+        ({"statistics": None}, "statistics must be RowStatistics: the rule needs log_prob, got NoneType"),
         ({"statistics": None, "rule": UnmaskRule("entropy")}, "the rule needs entropy"),
         (
             {"statistics": None, "rule": UnmaskRule(budget=1), "log_probs": FLOATS},
@@ -454,3 +455,13 @@ def test_refuses(change, text):
 def test_refuses_rules(settings, text):
     with pytest.raises(ArgumentError, match=text):
         UnmaskRule(**settings)
+
+
+def test_the_more_certain_of_two_near_certain_positions_is_first(isa):
+    """1 - p is 3e-6 and 1.5e-8: in float32 top - log_sum_exp is 0 for both."""
+    statistics, masked = row_statistics(np.array([[64, 51.4], [64, 46]], np.float32)), np.ones(2, bool)
+    assert unmask_select(statistics, masked, UnmaskRule(), quota=1).ranks.tolist() == [1, 0]
+    assert unmask_select(statistics, masked, UnmaskRule(threshold=1.0, least=0)).count == 0
+    assert unmask_select(statistics, masked, UnmaskRule(threshold=1 - 1e-6, least=0)).chosen.tolist() == [False, True]
+    want = -np.log1p(np.exp(np.array([-12.6, -18])))
+    np.testing.assert_allclose(unmask_select(statistics, masked, UnmaskRule()).confidence, want, rtol=1e-5)

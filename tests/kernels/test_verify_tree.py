@@ -566,7 +566,7 @@ def test_the_last_token_with_mass_is_the_last_that_is_drawn(isa):
     """u close to 1 rounds to all of the mass: zeros at the end of the row are not drawn."""
     for vocab in (3, 256, 300, 700):
         target = np.zeros((1, vocab), np.float32)
-        target[0, : vocab // 3 + 1] = 1 / 3
+        target[0, : vocab // 3 + 1] = 1 / (vocab // 3 + 1)
         found = verify_tree(
             np.array([-1], np.int32), np.zeros(1, np.int32), target, rule="rejection", uniforms=np.array([ONE])
         )
@@ -598,12 +598,14 @@ def test_what_is_left_of_a_peaked_row_is_summed_and_not_subtracted(isa):
 
 @given(seed=seeds, rule=st.sampled_from(["rejection", "traversal"]))
 def test_any_finite_rows_give_an_answer_or_a_typed_error(isa, seed, rule):
-    """Rows that are no laws at all: any magnitude, subnormal, not normalised."""
+    """Entries of any magnitude, subnormal too; and rows that are no laws at all."""
     random = np.random.default_rng(seed)
     case = random_case(random, rule)
+    normalised = random.random() < 0.8
     for name in ("target", "drafts"):
-        case[name] = np.exp2(random.uniform(-149, 127, case[name].shape)).astype(np.float32) * (
-            random.random(case[name].shape) < 0.7
+        rows = np.exp2(random.uniform(-149, 127, case[name].shape)) * (random.random(case[name].shape) < 0.7)
+        case[name] = (rows / np.maximum(rows.sum(axis=1, keepdims=True), 2**-149) if normalised else rows).astype(
+            np.float32
         )
     try:
         found = verify_tree(**case)
@@ -642,6 +644,40 @@ def test_only_rows_that_the_walk_comes_to_matter(isa, rule, seed, bad):
         spoilt[row, random.integers(spoilt.shape[1])] = bad
         with pytest.raises(error, match=rf"verify_tree: {name}\[{row}\]\[\d+\] must be finite and not negative"):
             verify_tree(**case | {name: spoilt})
+
+
+@pytest.mark.parametrize("rule", ["rejection", "block", "traversal", "typical"])
+@pytest.mark.parametrize("vocab", [2, 17, 1000])
+@pytest.mark.parametrize("total", [0.5, 0.99, 1.01, 2.0])
+def test_a_law_that_does_not_sum_to_1_is_refused_by_row_and_sum(isa, rule, vocab, total):
+    """Wherever it decides: [1, 1] would have every child accepted."""
+    law, wrong = np.full(vocab, 1 / vocab, np.float32), np.full(vocab, total / vocab, np.float32)
+    tree = {"parents": np.array([-1, 0, 1], np.int32), "tokens": np.array([0, 1, 0], np.int32), "rule": rule}
+    tree |= {"uniforms": np.zeros(3), "target": np.stack([law] * 3), "epsilon": 0.0}
+    if rule != "typical":
+        tree |= {"drafts": np.stack([law] * 2), "draft_rows": np.array([-1, 0, 1], np.int32)}
+    verify_tree(**tree), reference_verify_tree(**tree)
+    for name, row in [("target", 0), ("target", 1), ("target", 2), ("drafts", 0), ("drafts", 1)]:
+        if name in tree:
+            spoilt = tree[name].copy()
+            spoilt[row] = wrong
+            found = f"{wrong.sum(dtype=np.float64):.6g}".replace(".", r"\.")
+            with pytest.raises(ArgumentError, match=rf"{name}\[{row}\] must sum to 1, .*it sums to {found}"):
+                verify_tree(**tree | {name: spoilt})
+            with pytest.raises(ArgumentError, match=rf"{name}\[{row}\] must sum to 1"):
+                reference_verify_tree(**tree | {name: spoilt})
+
+
+@pytest.mark.parametrize("vocab", [2, 50, 50257])
+@pytest.mark.parametrize("places", [7, 10, 23])
+def test_laws_as_16_bits_and_float_sums_leave_them_are_laws(isa, vocab, places):
+    """Entries rounded to so many places after the first, as bfloat16, float16 and float32 have."""
+    z = np.random.default_rng(vocab).standard_normal((2, vocab)) * 3
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    mantissa, exponent = np.frexp(p)
+    p = np.ldexp(np.round(mantissa * 2 ** (places + 1)), exponent - places - 1).astype(np.float32)
+    tree = {"parents": np.array([-1, 0], np.int32), "tokens": np.array([0, 1], np.int32), "target": p, "drafts": p[:1]}
+    verify_tree(**tree, draft_rows=np.array([-1, 0], np.int32), rule="rejection", uniforms=np.array([0.5, 0.5]))
 
 
 @given(seed=seeds, rule=st.sampled_from(["rejection", "traversal", "typical"]))

@@ -375,11 +375,12 @@ class UnmaskRun:
         """What the forward has said of each text that it ran."""
         statistics = rows.statistics
         if self._argmax:
-            tokens, confidence = statistics.argmax, statistics.top - statistics.log_sum_exp
+            tokens, confidence = statistics.argmax, statistics.log_prob
         else:
             assert rows.tokens is not None and rows.logits is not None  # they were asked for
             tokens = rows.tokens
-            confidence = rows.logits[np.arange(len(tokens)), tokens] - statistics.log_sum_exp
+            below = rows.logits[np.arange(len(tokens)), tokens] - statistics.top
+            confidence = below + statistics.log_prob  # 0 below the top: the digits of log_prob stay
         block = range(self._start - self._first, self._end(self._number) - self._first)
         steps, begin = [], 0
         for _, positions in self._branches:

@@ -1,0 +1,72 @@
+"""Building: units are compiled once, and a checkout that was not built says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Stands for gcc: notes what it was asked to compile, and makes an empty file of it.
+COMPILER = """#!/bin/sh
+[ "$1" = --version ] && { echo "a compiler 1.0"; exit; }
+compiles=; output=; source=
+while [ $# -gt 0 ]; do
+    case "$1" in -c) compiles=1 ;; -o) output=$2 ;; *.c) source=$1 ;; esac
+    shift
+done
+[ -n "$compiles" ] && basename "$source" >>"$COMPILED"
+: >"$output"
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of what a build reads, with nothing compiled in it."""
+    for name in ("csrc", "fastdistill"):
+        shutil.copytree(ROOT / name, tmp_path / "tree" / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp_path):
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip(f"setuptools {setuptools.__version__} does not read pyproject.toml; pip takes a newer one")
+    compiler, compiled = tmp_path / "cc", tmp_path / "compiled"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    environment = os.environ | {"CC": str(compiler), "LDSHARED": f"{compiler} -shared", "COMPILED": str(compiled)}
+
+    def build(folder):
+        """What a build in a folder of its own compiles, and what it prints."""
+        compiled.write_text("")
+        places = ["--build-lib", str(tmp_path / folder), "--build-temp", str(tmp_path / folder)]
+        command = [sys.executable, "setup.py", "build_ext", *places]
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return sorted(compiled.read_text().split()), done.stdout
+
+    units, said = build("first")
+    assert {"fastdistill._native.c", "dispatch.c", "isa_scalar.c", "threads.c"} <= set(units)
+    assert f"compiling {len(units)} files of C" in said
+    assert build("second")[0] == []
+    with (tree / "csrc" / "kernels" / "best.c").open("a") as source:
+        source.write("/* changed */\n")
+    assert build("third")[0] == units
+
+
+@pytest.mark.parametrize("command", [["-c", "import fastdistill as fd; fd.kernels"], ["-m", "fastdistill", "info"]])
+def test_a_checkout_that_was_not_built_says_what_to_do(tree, command):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run([sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"fastdistill in {tree} is a checkout whose C has not been built" in last
+    assert f'pip install -e "{tree}"' in last and len(last) < 600
