@@ -130,6 +130,8 @@ def foreign_text(start: bytes) -> str | None:
     if start[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "a web page, not the file: a model's page or a login; download the file itself"
     return None
+
+
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
     """A new, empty folder beside a name, on its file system, in which is made what will have that name.

@@ -148,7 +148,9 @@ def write_checkpoint(
             raise ArgumentError(f"files must map plain names to bytes, got {short({name: data})}")
     check_flag("overwrite", overwrite)
     if folder.exists() and not overwrite:
-        raise CheckpointError(f"{folder}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)")
+        raise CheckpointError(
+            f"{folder}: is there already; choose another name, or overwrite it (overwrite=True, --overwrite)"
+        )
     if folder.exists():
         _check_replaceable(folder)
     try:
