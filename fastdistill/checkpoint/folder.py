@@ -36,7 +36,12 @@ _FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
 
 
 class Checkpoint:
-    """An open folder: config, generation_config (empty without the file), tensors by name.
+    """An open folder.
+
+    folder             where it is
+    config             config.json
+    generation_config  generation_config.json; empty without the file
+    tensors            by name
 
     A tensor is read from its file when it is used, and every time: what has become of the file since is a
     CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.

@@ -99,7 +99,14 @@ _BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q4_1: (32, 20
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """What the header says of one tensor; shape is (out, in): GGUF writes it in the other order."""
+    """What the header says of one tensor; shape is (out, in): GGUF writes it in the other order.
+
+    name    as in the file
+    type    GGML's number of the format
+    shape   of the numbers, not of the bytes
+    offset  bytes from the file's first one
+    size    how many bytes
+    """
 
     name: str
     type: int

@@ -55,7 +55,11 @@ class StoredArray:
 
 
 class Stored(NamedTuple):
-    """An array under its type in the file: NumPy has no bfloat16 and no float8, whose bits come as uint16 and uint8."""
+    """An array under its type in the file: NumPy has no bfloat16 and no float8, whose bits come as uint16 and uint8.
+
+    dtype  the type as the file names it: "F32", "BF16", "I64", ...
+    array  in the shape that the file gives, in memory or in the file
+    """
 
     dtype: str
     array: np.ndarray | StoredArray

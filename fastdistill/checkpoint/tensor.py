@@ -15,10 +15,16 @@ FORMATS = ("f32", "f16", "bf16", "q8", "q4")
 
 
 class Tensor:
-    """A weight: f32, f16, bf16, q8 or q4 as in `layout`; immutable.
+    """A weight; immutable.
 
-    shape is the logical one, (out, in) for linears, whatever the format. A tensor that a folder holds but no model
-    computes with keeps its safetensors type as its format ("i64", "bool", "f8_e4m3", ...).
+    name     as the checkpoint has it
+    format   "f32", "f16", "bf16", "q8" or "q4"; of a tensor that no model computes with its safetensors type ("i64", "f8_e4m3", ...)
+    shape    the logical one, (out, in) for linears, whatever the format
+    data     the numbers, bits or codes; dtype and shape as `layout` says
+    scale    float16 (out, blocks): of q8 and q4; else None
+    minimum  float16 (out, blocks): of q4; else None
+    nbytes   bytes of all its arrays
+    stored   its arrays by field, unread where they lie in a file
 
     Its arrays lie in memory, or in a file: then they are read anew whenever they are asked for, and that is what raises
     CheckpointError where the file has been cut short. Whoever needs one twice keeps it.

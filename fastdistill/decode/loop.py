@@ -30,16 +30,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class Statistics:
-    """What a text cost.  Where several were written together, seconds are those of the whole batch while it was in it."""
+    """What a text cost.  Where several were written together, seconds are those of the whole batch while it was in it.
+
+    prompt_tokens    tokens of the prompt
+    reused_tokens    of them: found in the session's cache
+    new_tokens       tokens of the answer, one that ends the text included
+    forwards         after the prompt's
+    committed        positions that a diffusion decoder filled, those behind the text's end included
+    drafted          guesses of a decoder that makes some
+    accepted         of them: those that stayed
+    recycled         of the accepted: those from a pool of n-grams
+    prefill_seconds  of the forwards that read the prompt
+    decode_seconds   of those after them
+    """
 
     prompt_tokens: int = 0
-    reused_tokens: int = 0  # of the prompt, found in the session's cache
+    reused_tokens: int = 0
     new_tokens: int = 0
-    forwards: int = 0  # after the prompt
-    committed: int = 0  # positions that a diffusion decoder filled, those behind the text's end included
-    drafted: int = 0  # guesses of a decoder that makes some
-    accepted: int = 0  # of them
-    recycled: int = 0  # of the accepted: those from a pool of n-grams
+    forwards: int = 0
+    committed: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    recycled: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -57,7 +69,12 @@ class Statistics:
 
 @dataclass(frozen=True)
 class TokenLogProbs:
-    """Log probabilities (natural) under the model itself, before any processor: the token's, and the likeliest tokens'."""
+    """Log probabilities (natural) under the model itself, before any processor: the token's, and the likeliest tokens'.
+
+    token     the one that was written
+    log_prob  its own, in nats
+    top       (token, log probability) of the likeliest ones, the best first; as many as were asked for
+    """
 
     token: int
     log_prob: float
@@ -71,6 +88,7 @@ class Generation:
     tokens         every token emitted, the end-of-text or the one that completes a stop string included
     text           without special tokens and without the stop string
     finish_reason  "stop" (end of text or a stop string), "length" (max_tokens), "capacity", or "error"
+    stats          what it cost: see `Statistics`
     error          what ended the text, where it failed: one of several texts, which fail alone
     logprobs       one entry a token, where asked for
     rounds         of a decoder that guesses: what became of its guesses, forward by forward

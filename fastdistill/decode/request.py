@@ -15,20 +15,30 @@ from fastdistill.runtime.read import Read, Rows
 
 @dataclass(frozen=True)
 class Request:
-    """One text to write, in tokens; the same for every decoder."""
+    """One text to write, in tokens; the same for every decoder.
 
-    prompt: np.ndarray  # int32 (n,), n >= 1
-    cached: int  # how many of them the session has committed already, < n
+    prompt          int32 (n,): n >= 1
+    cached          how many of them the session has committed already, < n
+    sampler         how tokens are drawn
+    allowed         uint32 (words,): tokens that may be drawn, bit t % 32 of word t // 32 for token t; None: all
+    allowed_early   uint32 (words,): the same for the first min_tokens tokens, without those that end the text
+    min_tokens      tokens before the text may end
+    max_tokens      most tokens to write
+    end_tokens      those that end the text
+    logprobs        give the log probability of each token, and of so many likeliest ones
+    measured_costs  gives the costs of forwards of this session's model, which may have to be measured first; None: nobody can
+    """
+
+    prompt: np.ndarray
+    cached: int
     sampler: Sampler
-    allowed: np.ndarray | None = None  # uint32 (words,): tokens that may be drawn
-    allowed_early: np.ndarray | None = None  # the same for the first min_tokens tokens: without those that end the text
+    allowed: np.ndarray | None = None
+    allowed_early: np.ndarray | None = None
     min_tokens: int = 0
     max_tokens: int = 1 << 30
     end_tokens: frozenset[int] = frozenset()
-    logprobs: int = 0  # give the log probability of each token, and of so many likeliest ones
-    measured_costs: Callable[[], Costs] | None = (
-        None  # of forwards of this session's model; they may have to be measured first
-    )
+    logprobs: int = 0
+    measured_costs: Callable[[], Costs] | None = None
 
     @property
     def costs(self) -> Costs:
@@ -53,14 +63,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Round:
-    """One forward of a decoder that guesses."""
+    """One forward of a decoder that guesses.
 
-    drafted: int  # guesses
-    accepted: int  # of them
-    refused: tuple[int, ...] = ()  # the guesses that would have come next
-    recycled: int = 0  # of the accepted: guesses that came from a pool of n-grams
-    guesses: tuple[int, ...] | None = None  # of a decoder that keeps a trace: at every next token, checked or not
-    ended: bool = False  # the text ends with the last of the accepted ones
+    drafted   guesses
+    accepted  of them: those that the target agrees with
+    refused   the guesses that would have come next
+    recycled  of the accepted: guesses that came from a pool of n-grams
+    guesses   of a decoder that keeps a trace: at every next token, checked or not; None: it keeps none
+    ended     the text ends with the last of the accepted ones
+    """
+
+    drafted: int
+    accepted: int
+    refused: tuple[int, ...] = ()
+    recycled: int = 0
+    guesses: tuple[int, ...] | None = None
+    ended: bool = False
 
     @property
     def tokens(self) -> int:

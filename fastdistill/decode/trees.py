@@ -23,11 +23,16 @@ _SLACK = 1e-6  # by which a row's sum may exceed 1: roundings of measured rates
 
 
 class StaticTree(NamedTuple):
-    """A tree for every round, level by level: node i is its parent's child with the drafter's token number ranks[i]."""
+    """A tree for every round, level by level: node i is its parent's child with the drafter's token number ranks[i].
 
-    parents: np.ndarray  # int32 (n,), -1: a child of the seed
-    ranks: np.ndarray  # int32 (n,)
-    expected: float  # tokens a round
+    parents   int32 (n,): an earlier node; -1: a child of the seed
+    ranks     int32 (n,): 0 for the drafter's best token, 1 for its second, ...
+    expected  float: tokens a round
+    """
+
+    parents: np.ndarray
+    ranks: np.ndarray
+    expected: float
 
     @property
     def width(self) -> int:

@@ -28,7 +28,12 @@ def packed_bytes(format: str, outputs: int, inputs: int) -> int:
 
 
 class PackedWeight:
-    """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/pack.c, and its bias; immutable."""
+    """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/pack.c, and its bias; immutable.
+
+    format  "f32", "f16", "bf16", "q8" or "q4"
+    shape   (outputs, inputs)
+    struct  struct fd_weight *, for C
+    """
 
     def __init__(
         self,

@@ -41,18 +41,22 @@ class NgramPool:
 
     @property
     def ngram(self) -> int:
+        """Tokens of each n-gram."""
         return self._native.ngram
 
     @property
     def capacity(self) -> int:
+        """Most n-grams kept."""
         return self._native.capacity
 
     @property
     def per_key(self) -> int:
+        """Most of them with one key."""
         return self._native.per_key
 
     @property
     def key(self) -> int:
+        """Leading tokens that an n-gram is looked up by."""
         return self._native.key
 
     def insert(self, tokens: np.ndarray) -> None:

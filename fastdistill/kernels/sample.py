@@ -112,12 +112,22 @@ def sample_workspace(rows: int, vocab: int, threads: int | None = 1) -> np.ndarr
 
 
 class Sampling(NamedTuple):
-    """What `sample` and `probabilities` are given alike, checked and as C takes it."""
+    """What `sample` and `probabilities` are given alike, checked and as C takes it.
+
+    rows          of logits
+    vocab         columns of each
+    sampler       struct fd_sampler
+    biases        the arrays that `sampler` points into, kept alive beside it
+    seen          int32 (tokens,): those that each row's penalty counts, one row's behind the other's; None: no penalty
+    seen_offsets  int64 (rows + 1,): where each row's begin in `seen`
+    workspace     uint8 (bytes,): of `sample_workspace`
+    threads       at most so many
+    """
 
     rows: int
     vocab: int
-    sampler: Any  # struct fd_sampler
-    biases: Any  # kept alive beside it
+    sampler: Any
+    biases: Any
     seen: np.ndarray | None
     seen_offsets: np.ndarray | None
     workspace: np.ndarray

@@ -28,19 +28,31 @@ OP_KINDS = {
 
 @dataclass(frozen=True)
 class Op:
-    """One op: its kind, the values it reads, the value it writes, its weights by name and its constants."""
+    """One op: its kind, the values it reads, the value it writes, its weights by name and its constants.
+
+    kind       one of OP_KINDS, which says what it computes
+    inputs     values that it reads
+    output     the value that it writes
+    weights    names of tensors
+    constants  by name: what `kind` computes with, such as epsilon
+    segment    the layer it belongs to; "enter" before the first, "exit" after the last
+    """
 
     kind: str
     inputs: tuple[int, ...]
     output: int
     weights: tuple[str, ...]
     constants: Mapping[str, Any]
-    segment: int | str  # the layer it belongs to; "enter" before the first, "exit" after the last
+    segment: int | str
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor that the plan uses: its shape, and whether a linear (which may be quantised) reads it."""
+    """One tensor that the plan uses: its shape, and whether a linear (which may be quantised) reads it.
+
+    shape   (outputs, inputs) of a linear, (width,) of a norm or a bias
+    linear  rows are multiplied by it, and it may be quantised
+    """
 
     shape: tuple[int, ...]
     linear: bool
@@ -62,15 +74,36 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Plan:
-    """A model's computation and the tensors it needs; immutable."""
+    """A model's computation and the tensors it needs; immutable.
+
+    ops            in an order in which they can run
+    widths         floats a row, of each value
+    weights        tensors by name
+    ignored        tensors a checkpoint may hold that are not used, by name or pattern
+    taps           values that a session may expose, by name
+    boundaries     the value entering layer i; the last one leaves the last layer
+    hidden         the value the head reads
+    vocab_size     logits a row
+    hidden_size    floats a row between layers
+    num_layers     layers
+    num_heads      of queries, a layer
+    num_kv_heads   of keys and values, a layer; divides num_heads
+    head_dim       floats a head
+    max_positions  of a text, that the model was trained for
+    architecture   the name of the family: llama, dream, ...
+    positions_end  the config's key that max_positions comes from
+    causal         trained with rows that see what is before them; else rows see each other: one node a forward
+    mask_token     what stands where a masked diffusion model is to write; None: it is none
+    logit_shift    1: row i of such a model predicts position i + 1, not its own
+    """
 
     ops: tuple[Op, ...]
-    widths: tuple[int, ...]  # floats a row, of each value
+    widths: tuple[int, ...]
     weights: Mapping[str, Weight]
-    ignored: Mapping[str, Ignored]  # tensors a checkpoint may hold that are not used, by name or pattern
-    taps: Mapping[str, int]  # values that a session may expose, by name
-    boundaries: tuple[int, ...]  # the value entering layer i; the last one leaves the last layer
-    hidden: int  # the value the head reads
+    ignored: Mapping[str, Ignored]
+    taps: Mapping[str, int]
+    boundaries: tuple[int, ...]
+    hidden: int
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -79,7 +112,7 @@ class Plan:
     head_dim: int
     max_positions: int
     architecture: str
-    positions_end: str = "max_position_embeddings"  # the config's key that max_positions comes from
-    causal: bool = True  # trained with rows that see what is before them; else rows see each other: one node a forward
-    mask_token: int | None = None  # what stands where a masked diffusion model is to write
-    logit_shift: int = 0  # 1: row i of such a model predicts position i + 1, not its own
+    positions_end: str = "max_position_embeddings"
+    causal: bool = True
+    mask_token: int | None = None
+    logit_shift: int = 0

@@ -15,7 +15,18 @@ from fastdistill.models.plan import Ignored, Plan
 
 @dataclass(frozen=True)
 class Names:
-    """What a checkpoint calls its modules; those between `layers` and `norm` follow the layer's number."""
+    """What a checkpoint calls its modules; those between `layers` and `norm` follow the layer's number.
+
+    embedding                the table that rows of tokens come from
+    layers                   what stands before a layer's number
+    attention_norm           before attention
+    q, k, v                  linears that make queries, keys and values
+    attention_out            the linear behind attention
+    mlp_norm                 before the feed-forward network
+    gate, up, down           its three linears
+    norm                     behind the last layer
+    head                     the linear that gives logits; unused where it is the embedding
+    """
 
     embedding: str = "model.embed_tokens"
     layers: str = "model.layers"

@@ -35,7 +35,17 @@ def from_callable(
 
 
 class CallableSession:
-    """The session protocol over a function, which is called once a node that is read from, with all that the node sees."""
+    """The session protocol over a function, which is called once a node that is read from, with all that the node sees.
+
+    tokens       int32 (length,): the committed ones
+    vocab_size   columns of the logits
+    capacity     most committed tokens
+    max_rows     most rows of one forward
+    mask_token   what stands where a masked diffusion model is to write; None: it is none
+    causal       without a mask token: rows see what is before them
+    logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
+    writer       as in Session
+    """
 
     def __init__(
         self,
@@ -58,7 +68,7 @@ class CallableSession:
         self.logit_shift = check_integer("logit_shift", logit_shift, 0, 1)
         self.tokens = np.empty(0, np.int32)
         self._pending: Pending | None = None
-        self.writer: object = None  # as in Session
+        self.writer: object = None
 
     @property
     def length(self) -> int:

@@ -17,27 +17,47 @@ class ForwardPass:
 
     A node's visible slots in position order are runs of (start, length): those of node g are
     runs[run_offsets[g] : run_offsets[g + 1]].
+
+    tokens         int32 (rows,); None where `inputs` is given
+    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
+    positions      int32 (rows,)
+    sequences      int32 (rows,): which cache
+    slots          int32 (rows,): where the row's keys and values go in that cache
+    nodes          int32 (rows,): which list of visible slots
+    runs           int32 (runs, 2): see above
+    run_offsets    int64 (nodes + 1,)
+    caches         one a sequence
+    read_rows      int32 (reads,): rows that go through the head
+    wanted_tokens  int32 (reads,): whose log probabilities are asked for, or None
+    banned         int32 (tokens,): those whose logits are -inf, row by row; None: none
+    bans           int64 (reads, 2): those of read row i, ascending, are banned[bans[i, 0] : bans[i, 1]]
+    want_logits    give the logits too
+    want_hidden    give what the head reads too
+    draws          DRAW (reads,): what the head draws with; None: it does not
+    first_layer    the first that runs; 0: the embedding too
+    end_layer      the first that does not; the head reads what the one before it gives
+    stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
     """
 
-    tokens: np.ndarray | None  # int32 (rows,), or None where `inputs` is given
-    inputs: np.ndarray | None  # float32 (rows, hidden_size)
-    positions: np.ndarray  # int32 (rows,)
-    sequences: np.ndarray  # int32 (rows,): which cache
-    slots: np.ndarray  # int32 (rows,)
-    nodes: np.ndarray  # int32 (rows,): which list of visible slots
-    runs: np.ndarray  # int32 (runs, 2)
-    run_offsets: np.ndarray  # int64 (nodes + 1,)
+    tokens: np.ndarray | None
+    inputs: np.ndarray | None
+    positions: np.ndarray
+    sequences: np.ndarray
+    slots: np.ndarray
+    nodes: np.ndarray
+    runs: np.ndarray
+    run_offsets: np.ndarray
     caches: list[KVCache]
-    read_rows: np.ndarray  # int32 (reads,)
-    wanted_tokens: np.ndarray | None = None  # int32 (reads,)
-    banned: np.ndarray | None = None  # int32: tokens whose logits are -inf; of read row i, ascending,
-    bans: np.ndarray | None = None  # banned[bans[i, 0] : bans[i, 1]]; int64 (reads, 2)
+    read_rows: np.ndarray
+    wanted_tokens: np.ndarray | None = None
+    banned: np.ndarray | None = None
+    bans: np.ndarray | None = None
     want_logits: bool = False
     want_hidden: bool = False
-    draws: np.ndarray | None = None  # DRAW (reads,): what the head draws with
+    draws: np.ndarray | None = None
     first_layer: int = 0
     end_layer: int = 0
-    stream: np.ndarray | None = None  # float32 (rows, hidden_size) entering first_layer, where that is not 0
+    stream: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -56,12 +76,21 @@ class ForwardPass:
 
 @dataclass
 class Outcome:
-    """What a pass gave; each array belongs to the executor and holds until its next pass."""
+    """What a pass gave; each array belongs to the executor and holds until its next pass.
 
-    statistics: tuple[np.ndarray, ...]  # RowStatistics fields, each (reads,)
-    log_probs: np.ndarray | None  # float32 (reads,)
-    logits: np.ndarray | None  # float32 (reads, vocab_size)
-    hidden: np.ndarray | None  # float32 (reads, hidden_size)
-    stream: np.ndarray  # float32 (rows, hidden_size) leaving end_layer
-    drawn: np.ndarray | None = None  # int32 (reads,): where `draws` has a temperature
-    taps: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (rows, width)
+    statistics  the fields of RowStatistics, each (reads,)
+    log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
+    logits      float32 (reads, vocab_size), or None
+    hidden      float32 (reads, hidden_size): what the head reads, or None
+    stream      float32 (rows, hidden_size): leaves end_layer
+    drawn       int32 (reads,): tokens, where `draws` has a temperature; else None
+    taps        by name, float32 (rows, width)
+    """
+
+    statistics: tuple[np.ndarray, ...]
+    log_probs: np.ndarray | None
+    logits: np.ndarray | None
+    hidden: np.ndarray | None
+    stream: np.ndarray
+    drawn: np.ndarray | None = None
+    taps: dict[str, np.ndarray] = field(default_factory=dict)

@@ -24,27 +24,47 @@ MOST_PARTS = 3  # weights of one linear step: C's array has as many places
 
 @dataclass(frozen=True)
 class Step:
-    """One C op.  Values are the plan's numbers, or new ones above them; `codes` are a value's int8 form."""
+    """One C op.  Values are the plan's numbers, or new ones above them; `codes` are a value's int8 form.
+
+    kind       one of C's fd_op_kind
+    inputs     values read
+    outputs    values written
+    segment    as of `Op`; "positions" for what is made once a pass
+    weights    names, of each part: weight, and its bias where there is one
+    op         the op of the plan that it comes from, with its constants
+    epilogue   what becomes of a linear's outputs: "store", "gated" (the silu of one times the other) or "residual" (added)
+    codes_in   the value whose codes it multiplies; None: floats
+    codes_out  the value whose codes it writes; None: none
+    reads      runs over the rows that are read
+    """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     segment: int | str
-    weights: tuple[tuple[str, ...], ...] = ()  # of each part: weight, and its bias where there is one
+    weights: tuple[tuple[str, ...], ...] = ()
     op: Op | None = None
     epilogue: str = "store"
     codes_in: int | None = None
     codes_out: int | None = None
-    reads: bool = False  # runs over the rows that are read
+    reads: bool = False
 
 
 @dataclass
 class Program:
-    """Steps and where their values lie; sizes in floats a row, for values and for codes."""
+    """Steps and where their values lie; sizes in floats a row, for values and for codes.
+
+    steps        in the order of execution
+    widths       floats a row, of each value
+    places       value -> first float of its place, times max_rows
+    code_places  the same of values' codes
+    arena_width  floats a row that all places together take
+    taps         name -> value that holds a copy
+    """
 
     steps: list[Step]
     widths: list[int]
-    places: dict[int, int] = field(default_factory=dict)  # value -> first float of its place, times max_rows
+    places: dict[int, int] = field(default_factory=dict)
     code_places: dict[int, int] = field(default_factory=dict)
     arena_width: int = 0
     taps: dict[str, int] = field(default_factory=dict)

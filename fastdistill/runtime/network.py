@@ -28,7 +28,13 @@ FINGERPRINT_TOKENS = 8
 
 
 class Network:
-    """Weights packed for one executor, and the plan they belong to."""
+    """Weights packed for one executor, and the plan they belong to.
+
+    plan         what is computed
+    weights      packed, by name
+    threads      of every forward
+    cache_dtype  "f32" or "f16": of keys and values where a session does not say
+    """
 
     def __init__(
         self,

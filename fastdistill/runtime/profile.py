@@ -29,16 +29,27 @@ from fastdistill.runtime.packing import PackedWeights
 
 @dataclass
 class Stages:
-    """What all stages of one name took."""
+    """What all stages of one name took.
+
+    calls    stages that were run
+    seconds  in them
+    bytes    weights once a forward; each sequence's visible keys and values once a layer; nothing else
+    """
 
     calls: int = 0
     seconds: float = 0.0
-    bytes: int = 0  # weights once a forward; each sequence's visible keys and values once a layer; nothing else
+    bytes: int = 0
 
 
 @dataclass
 class Phase:
-    """Forwards of one kind, and the time from the end of the forward before each of them."""
+    """Forwards of one kind, and the time from the end of the forward before each of them.
+
+    forwards  how many
+    rows      of all of them
+    seconds   in them and before them
+    stages    by name, what each took
+    """
 
     forwards: int = 0
     rows: int = 0
@@ -63,6 +74,7 @@ class Profile:
     prefill  forwards that read fewer rows than they run: a prompt.  Arithmetic limits them
     decode   forwards that read every row.  With few rows, the memory's bandwidth limits them
     kernels  format -> the kernel that multiplied by weights of this format
+    threads  most of any forward
     seconds  between entering and leaving, recording aside: those of prefill and decode
     """
 
@@ -153,14 +165,22 @@ def active_profile() -> Profile | None:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a profile has to know of a program."""
+    """What a profile has to know of a program.
+
+    names          of stages, each once
+    name_of_stage  int64 (stages,): which of `names`
+    calls          int64 (names,): stages of that name
+    weight_bytes   int64 (2, names): read in any case, and where rows are read
+    attends        int64 (names,): readings of a layer's keys and values
+    formats        of the weights that rows are multiplied by
+    """
 
     names: tuple[str, ...]
-    name_of_stage: np.ndarray  # (stages,)
-    calls: np.ndarray  # int64 (names,): stages of that name
-    weight_bytes: np.ndarray  # int64 (2, names): read in any case, and where rows are read
-    attends: np.ndarray  # int64 (names,): readings of a layer's keys and values
-    formats: tuple[str, ...]  # of the weights that rows are multiplied by
+    name_of_stage: np.ndarray
+    calls: np.ndarray
+    weight_bytes: np.ndarray
+    attends: np.ndarray
+    formats: tuple[str, ...]
 
 
 def outline(steps: Sequence[Step], counts: Iterable[int], weights: PackedWeights) -> Outline:

@@ -22,17 +22,17 @@ class Read:
     logits       the logits themselves, float32 (reads, vocab_size)
     hidden       what the head reads, float32 (reads, hidden_size)
     sampler      draw a token a row, a function of its logits, the sampler and its position
-    allowed      which tokens may be drawn: bool (reads, vocab_size), or uint32 (reads, ceil(vocab_size / 32)), where bit t % 32 of
-                 word t // 32 allows token t
-    log_prob_of  (reads,) tokens whose log probability is wanted
-    banned       (k,) tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
+    allowed      bool (reads, vocab_size), or uint32 (reads, ceil(vocab_size / 32)): which tokens may be drawn; bit t % 32 of word
+                 t // 32 is that of token t
+    log_prob_of  int32 (reads,): tokens whose log probability is wanted
+    banned       int32 (k,): tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
     """
 
     logits: bool = False
     hidden: bool = False
     sampler: Sampler | None = None
     allowed: np.ndarray | None = None
-    log_prob_of: Any = None  # a forward sees int32
+    log_prob_of: Any = None
     banned: Any = None
 
 

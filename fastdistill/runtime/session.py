@@ -34,25 +34,55 @@ CACHES = ("f16", "f32")  # types of keys and values
 
 @dataclass(frozen=True)
 class Share:
-    """One session's rows of a pass, and the state of the session once the pass has succeeded."""
+    """One session's rows of a pass, and the state of the session once the pass has succeeded.
+
+    session      whose rows these are
+    tokens       int32 (m,)
+    inputs       float32 (m, hidden_size), or None
+    positions    int32 (m,)
+    nodes        int32 (m,): which list of visible slots
+    runs         int32 (runs, 2): (start, length) of visible slots
+    run_offsets  int64 (lists + 1,): where each list begins in `runs`
+    first_slot   of the cache, for row 0; the others follow
+    reads        int32 (reads,): rows to read
+    layers       the pass runs layers [start, end)
+    read         what is asked of them
+    pending      afterwards; None: the rows are committed
+    streams      float32 (m, hidden_size): enters layers[0]; None where that is 0
+    """
 
     session: Session
-    tokens: np.ndarray  # int32 (m,)
-    inputs: np.ndarray | None  # float32 (m, hidden_size)
-    positions: np.ndarray  # int32 (m,)
-    nodes: np.ndarray  # int32 (m,): which list of visible slots
-    runs: np.ndarray  # int32 (runs, 2)
-    run_offsets: np.ndarray  # int64 (lists + 1,)
+    tokens: np.ndarray
+    inputs: np.ndarray | None
+    positions: np.ndarray
+    nodes: np.ndarray
+    runs: np.ndarray
+    run_offsets: np.ndarray
     first_slot: int
-    reads: np.ndarray  # int32 (reads,)
+    reads: np.ndarray
     layers: tuple[int, int]
     read: Read
-    pending: Pending | None  # afterwards; None: the rows are committed
-    streams: np.ndarray | None = None  # float32 (m, hidden_size) entering layers[0]
+    pending: Pending | None
+    streams: np.ndarray | None = None
 
 
 class Session:
-    """One sequence over a network; made by `Model.session`.  Belongs to one caller at a time (`BusyError`)."""
+    """One sequence over a network; made by `Model.session`.  Belongs to one caller at a time (`BusyError`).
+
+    network      what it runs
+    capacity     most committed tokens
+    limit        what errors add where the model itself has no more room
+    max_rows     most rows of one forward
+    vocab_size   columns of the logits
+    taps         names of values that every forward gives
+    length       committed tokens
+    cache        keys and values of all layers
+    executor     runs the passes
+    causal       as of the plan
+    mask_token   as of the plan
+    logit_shift  as of the plan
+    writer       whoever writes a text here: the decode loop asks whether it still is the one
+    """
 
     def __init__(
         self, network: Network, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]
@@ -63,7 +93,6 @@ class Session:
             self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
         except ArgumentError as error:
             raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
-        # What errors add where the model itself has no more room.
         self.limit = f" ({most} is the model's {plan.positions_end})" if self.capacity == most else ""
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache is not None:
@@ -87,7 +116,7 @@ class Session:
         self._text_length = 0  # leading rows that have seen the rows before them and no others
         self._pending: Pending | None = None
         self._workspace: np.ndarray | None = None
-        self.writer: object = None  # whoever writes a text here: the decode loop asks whether it still is the one
+        self.writer: object = None
         self._holder: dict[str, object] = {}
 
     def __repr__(self) -> str:

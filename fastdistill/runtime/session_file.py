@@ -33,13 +33,20 @@ _CACHES = {"F16": "f16", "F32": "f32"}
 
 @dataclass(frozen=True)
 class SavedSession:
-    """The committed rows of a session."""
+    """The committed rows of a session.
 
-    tokens: np.ndarray  # int32 (n,), -1 where a row was given as `inputs`
-    positions: np.ndarray  # int32 (n,)
-    text_length: int  # leading rows that have seen the rows before them and no others
-    keys: np.ndarray  # float16 or float32 (n, layers, kv_heads, head_dim)
-    values: np.ndarray  # the same
+    tokens       int32 (n,): -1 where a row was given as `inputs`
+    positions    int32 (n,)
+    text_length  leading rows that have seen the rows before them and no others
+    keys         float16 or float32 (n, layers, kv_heads, head_dim)
+    values       float16 or float32 (n, layers, kv_heads, head_dim)
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    text_length: int
+    keys: np.ndarray
+    values: np.ndarray
 
     @property
     def cache(self) -> str:

@@ -32,11 +32,16 @@ MOST_IDLE = 4  # processes kept for the next text; as many run as there are thre
 
 
 class Limits(NamedTuple):
-    """What one text may take."""
+    """What one text may take.
 
-    seconds: float  # of processor time
-    memory: int  # bytes
-    text: int  # bytes written
+    seconds  of processor time
+    memory   bytes
+    text     bytes written
+    """
+
+    seconds: float
+    memory: int
+    text: int
 
 
 def render_template(template: str, variables: dict[str, Any]) -> str:

@@ -20,12 +20,9 @@ from hypothesis import strategies as st
 import fastdistill
 from fastdistill import kernels
 from fastdistill.arguments import REAL, as_array, check_array, check_integers
-from fastdistill.distill.sinkhorn_loss import Loss
 from fastdistill.errors import ArgumentError, BusyError, NotFiniteError
 from fastdistill.kernels import Sampler, probabilities, sample, sample_workspace, softmax, softmax_gradient
 from fastdistill.kernels.boundary import const, pointer, written
-from fastdistill.runtime.read import Read, Rows
-from fastdistill.transport import Divergence
 from tests.kernels.calls import CALLS, Subclass, leaves, public_callables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -351,28 +348,3 @@ def test_rows_of_several_axes_are_named_by_all_of_them():
             kernel(z)
         with pytest.raises(NotFiniteError, match=rf"^{kernel.__name__}: every token is banned"):
             kernel(z[1, 2])
-
-
-# ---- result types: help() says what each field is ----
-RESULTS = {name: thing for name in kernels.__all__ if inspect.isclass(thing := getattr(kernels, name))}
-RESULTS |= {"Loss": Loss, "Divergence": Divergence, "Rows": Rows, "Read": Read}
-
-
-def _fields(thing: type) -> list[str]:
-    named = list(getattr(thing, "_fields", getattr(thing, "__dataclass_fields__", ())))
-    if thing is kernels.Transport:
-        solved = kernels.sinkhorn(None, None, np.zeros((2, 2)), epsilon=1.0)
-        named = [name for name in (*vars(solved), "plan", "gradient") if name[0] != "_"]
-    return named
-
-
-@pytest.mark.parametrize("name", [name for name, thing in RESULTS.items() if _fields(thing)])
-def test_help_describes_every_field(name):
-    """By name, then a dtype and a shape, a shape, or words."""
-    text = inspect.cleandoc(RESULTS[name].__doc__)
-    for field in _fields(RESULTS[name]):
-        line = re.search(rf"^ {{0,4}}(?:\w+, )?{field}(?:,? \w+)?  +(\S.*)$", text, re.MULTILINE)
-        assert line, f"{name}: nothing is said of {field}"
-        if issubclass(RESULTS[name], tuple):
-            shape_or_kind = re.match(r"(bool|int\d*|uint\d+|float\d*)\b|\(", line[1])
-            assert shape_or_kind, f"{name}.{field}: no dtype and shape in {line[1]!r}"

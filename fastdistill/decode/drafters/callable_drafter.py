@@ -14,10 +14,11 @@ from fastdistill.decode.drafters.draft import Draft, DraftRequest
 
 @dataclass(frozen=True)
 class CallableDrafter:
-    """function(text, budget) -> the tokens of a chain, or a `Draft`.
+    """Ask a function: function(text, budget) -> the tokens of a chain, or a `Draft`.
 
-    text    int32 (n,): prompt and output, the seed last
-    budget  most guesses; more are cut off
+    function  is told
+                  text    int32 (n,): prompt and output, the seed last
+                  budget  most guesses; more are cut off
 
     raises  ArgumentError, also when the function returns anything else
     """

@@ -115,13 +115,21 @@ def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:
 
 @dataclass(frozen=True)
 class DraftRequest:
-    """The text that guesses are wanted for."""
+    """The text that guesses are wanted for.
 
-    prompt: np.ndarray  # int32 (n,)
-    session: Any  # the target's: its capacity, vocabulary, layers
+    prompt     int32 (n,)
+    session    the target's: its capacity, vocabulary, layers
+    sampler    the one that the target draws with
+    tree       the shape that is wanted; None: a chain
+    sampled    the rule gains by guesses that were drawn, with their laws
+    max_draft  most guesses a round
+    """
+
+    prompt: np.ndarray
+    session: Any
     sampler: Sampler
-    tree: Tree | StaticTree | None = None  # the shape that is wanted; None: a chain
-    sampled: bool = False  # the rule gains by guesses that were drawn, with their laws
+    tree: Tree | StaticTree | None = None
+    sampled: bool = False
     max_draft: int = 8
 
 

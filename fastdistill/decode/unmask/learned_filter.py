@@ -14,10 +14,12 @@ from fastdistill.kernels.linear import PackedWeight
 class LearnedFilter:
     """Two layers with a ReLU between them: confidences of a block -> a logit for each of its tokens.
 
-    w1, b1   float32 (hidden, width), (hidden,)
-    w2, b2   float32 (width, hidden), (width,)
+    w1, b1  float32 (hidden, width), (hidden,)
+    w2, b2  float32 (width, hidden), (width,)
+    width   positions of a block; shorter blocks are filled up with 1, as are positions that are filled already
+    hidden  units between the layers
 
-    width is the block's length; shorter blocks are filled up with 1, as are positions that are filled already.  `fit` trains one.
+    `fit` trains one.
 
     raises  ArgumentError
     """

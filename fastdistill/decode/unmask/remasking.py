@@ -15,13 +15,20 @@ _LEAST_SURE = UnmaskRule("given")
 
 @dataclass
 class Block:
-    """The current block, as remasking sees it."""
+    """The current block, as remasking sees it.
 
-    filled: np.ndarray  # bool (n,)
-    confidence: np.ndarray  # float32 (n,): log probability of each token when it was filled
-    revisions: np.ndarray  # int32 (n,): how often each was replaced
-    quotas: list[int] | None = None  # of the steps still to come, where they are scheduled
-    extra_steps: int = 0  # that the remasking has taken in this block
+    filled       bool (n,): which of its positions hold a token
+    confidence   float32 (n,): log probability of each token when it was filled
+    revisions    int32 (n,): how often each was replaced
+    quotas       of the steps still to come, positions to fill in each; None: they are not scheduled
+    extra_steps  that the remasking has taken in this block
+    """
+
+    filled: np.ndarray
+    confidence: np.ndarray
+    revisions: np.ndarray
+    quotas: list[int] | None = None
+    extra_steps: int = 0
 
 
 def least_sure(block: Block, count: int) -> np.ndarray:

@@ -23,12 +23,19 @@ SCORES = ("confidence", "margin", "entropy", "random")
 
 
 class Step(NamedTuple):
-    """What a forward has said of some positions of the answer."""
+    """What a forward has said of some positions of the answer.
 
-    block: range  # places in the answer that the current block covers
-    places: np.ndarray  # int32 (n,): of the positions, in the answer
-    tokens: np.ndarray  # int32 (n,): what the model would put there
-    confidence: np.ndarray  # float32 (n,): log probability of that
+    block       places in the answer that the current block covers
+    places      int32 (n,): of the positions, in the answer
+    tokens      int32 (n,): what the model would put there
+    confidence  float32 (n,): log probability of that
+    statistics  RowStatistics of (n,) rows: all that is known of the model's laws there
+    """
+
+    block: range
+    places: np.ndarray
+    tokens: np.ndarray
+    confidence: np.ndarray
     statistics: RowStatistics
 
     def part(self, which: np.ndarray) -> Step:
@@ -95,8 +102,9 @@ class Schedule(Rule):
 class Threshold(Rule):
     """All positions whose likeliest token is at least so probable (Fast-dLLM).
 
-    least  fill the best so many in any case, 1 or more
-    most   never more than so many in one step; None: any number
+    threshold  a probability, 0..1
+    least      fill the best so many in any case, 1 or more
+    most       never more than so many in one step; None: any number
 
     raises  ArgumentError
     """
@@ -118,7 +126,14 @@ class Threshold(Rule):
 
 @dataclass(frozen=True)
 class Adaptive(Threshold):
-    """`Threshold` within a budget of positions a step: confidence-adaptive decoding (CD4LM)."""
+    """`Threshold` within a budget of positions a step: confidence-adaptive decoding (CD4LM).
+
+    threshold  a probability, 0..1
+    least      fill the best so many in any case, 1 or more
+    most       never more than so many in one step
+
+    raises  ArgumentError
+    """
 
     threshold: float = 0.95
     most: int | None = 4
@@ -127,6 +142,8 @@ class Adaptive(Threshold):
 @dataclass(frozen=True)
 class EntropyThreshold(Rule):
     """All positions whose entropy is at most so many nats, and the lowest in any case (dParallel).
+
+    threshold  nats, 0 or more
 
     raises  ArgumentError
     """
@@ -144,6 +161,8 @@ class Factor(Rule):
 
     With factor 1 these tokens together are the likeliest ones, whatever depends on what (Fast-dLLM, theorem 1).
 
+    factor  above 1 more positions at once, below 1 fewer
+
     raises  ArgumentError
     """
 
@@ -157,6 +176,8 @@ class Factor(Rule):
 @dataclass(frozen=True)
 class EntropyBudget(Rule):
     """Positions in order of entropy while what filling them at once may lose stays within so many nats (EB-Sampler).
+
+    budget  nats a step, 0 or more: the sum of the entropies, the largest aside
 
     raises  ArgumentError
     """
@@ -174,6 +195,7 @@ class Explore(Rule):
 
     An uncertain token says more than a certain one: what depends on it becomes certain.  The text is not the one `Factor` writes.
 
+    factor     as of `Factor`
     below      explore where fewer positions than these are certain; 0: never
     lookahead  blocks behind the current one in which certain positions are filled as well
 
@@ -198,8 +220,9 @@ class Explore(Rule):
 class Learned(Rule):
     """A schedule, and all positions that a small network takes to be right already (Learn2PD).
 
-    filter  reads the confidences of a whole block: see `LearnedFilter`
-    accept  positions that it takes to be right with at least this probability
+    filter    reads the confidences of a whole block: see `LearnedFilter`
+    accept    positions that it takes to be right with at least this probability
+    schedule  how many are filled in any case, and which
 
     raises  ArgumentError
     """

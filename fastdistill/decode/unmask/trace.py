@@ -20,20 +20,32 @@ FILLED, MASKED, AGAIN = "-", "·", "x"
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One forward.  Places count from the answer's first."""
+    """One forward.  Places count from the answer's first.
 
-    places: np.ndarray  # int32 (k,): filled, or filled anew, ascending
-    tokens: np.ndarray  # int32 (k,)
-    confidence: np.ndarray  # float32 (k,): probabilities
-    remasked: np.ndarray  # int32: masked again afterwards
-    length: int  # of the answer afterwards
+    places      int32 (k,): filled, or filled anew, ascending
+    tokens      int32 (k,): what was put there
+    confidence  float32 (k,): probabilities of these tokens
+    remasked    int32 (r,): places masked again afterwards
+    length      of the answer afterwards
+    """
+
+    places: np.ndarray
+    tokens: np.ndarray
+    confidence: np.ndarray
+    remasked: np.ndarray
+    length: int
 
 
 @dataclass
 class Trace:
-    """Steps of a text, from which every state that it went through can be had again."""
+    """Steps of a text, from which every state that it went through can be had again.
 
-    length: int  # of the answer at first
+    length      of the answer at first
+    mask_token  what stands where nothing is filled
+    steps       one a forward
+    """
+
+    length: int
     mask_token: int
     steps: list[TraceStep] = field(default_factory=list)
 

@@ -12,12 +12,18 @@ from typing import NamedTuple
 
 
 class View(NamedTuple):
-    """One forward over rows [first, ends[-1]) of the text: nodes [first, ends[0]), [ends[0], ends[1]), ..., each seeing those before it."""
+    """One forward over rows [first, ends[-1]) of the text: nodes [first, ends[0]), [ends[0], ends[1]), ..., each seeing those before it.
+
+    first    its first row in the text
+    ends     where each node ends, ascending
+    replace  committed rows [start, end) that these stand for; None: none
+    keep     rows, from the first, that the session keeps afterwards
+    """
 
     first: int
     ends: tuple[int, ...]
-    replace: tuple[int, int] | None = None  # committed rows that these stand for
-    keep: int = 0  # rows, from the first, that the session keeps afterwards
+    replace: tuple[int, int] | None = None
+    keep: int = 0
 
     @property
     def branching(self) -> int:
