@@ -145,7 +145,9 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
         if name in ("distill", "errors", "kernels", "transport"):
             return import_module(f"fastdistill.{name}")
         if name not in _HOME_OF:
-            raise AttributeError(f"module 'fastdistill' has no attribute {name[:100]!r}")
+            from fastdistill.messages import short
+
+            raise AttributeError(f"module 'fastdistill' has no attribute {short(name)}")
         value = getattr(import_module(f"fastdistill.{_HOME_OF[name]}"), name)
         globals()[name] = value
         return value

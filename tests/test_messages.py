@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastdistill
 from fastdistill.messages import listed, short, suggestion
 
 
@@ -60,3 +64,24 @@ def test_lists_end_after_ten():
 def test_suggestions():
     assert suggestion("max_token", ["max_tokens", "stop"]) == "; did you mean 'max_tokens'?"
     assert suggestion("zzz", ["max_tokens", "stop"]) == ""
+
+
+# Texts with a repr of their own: bounded already, or one that has to be whole.
+REPRS = {
+    ("messages.py", "near[0]"),  # one of the known names
+    ("text/template_worker.py", "name[:60]"),  # a process that imports nothing of this package
+    ("checkpoint/recognise.py", "str(folder)"),  # in a line of Python to be copied
+}
+
+
+def test_values_are_shown_by_short_alone():
+    """No `{value!r}` and no `{repr(value)}` anywhere in the package."""
+    root, found = Path(fastdistill.__file__).parent, set()
+    for file in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.FormattedValue):
+                continue
+            calls = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in ("repr", "ascii")
+            if calls or node.conversion in (ord("r"), ord("a")):
+                found.add((file.relative_to(root).as_posix(), ast.unparse(node.value)))
+    assert found == REPRS

@@ -199,7 +199,7 @@ class GgufFile:
 
     def _read_header(self) -> None:
         if (magic := self._take(4, "the magic number")) != b"GGUF":
-            raise CheckpointError(f"{self.name}: is not a GGUF file: it starts with {magic!r}, not b'GGUF'")
+            raise CheckpointError(f"{self.name}: is not a GGUF file: it starts with {short(magic)}, not b'GGUF'")
         if (version := self._number("I", "the version")) not in (2, 3):
             raise UnsupportedError(f"{self.name}: GGUF version {version:#x}; 2 and 3 (little-endian) can be read")
         tensors, pairs = self._number("Q", "the tensor count"), self._number("Q", "the metadata count")

@@ -8,6 +8,7 @@ import numpy as np
 
 from fastdistill.checkpoint.safetensors_file import StoredArray
 from fastdistill.errors import CheckpointError
+from fastdistill.messages import short
 from fastdistill.reference.quantize_weights import BLOCK, dequantize_q4, dequantize_q8
 
 # What a model can compute with.
@@ -44,7 +45,7 @@ class Tensor:
         self.stored = {name: part for name, part in parts.items() if part is not None}
 
     def __repr__(self) -> str:
-        return f"Tensor({self.name!r}, {self.format!r}, {self.shape})"
+        return f"Tensor({short(self.name)}, {short(self.format)}, {self.shape})"
 
     @property
     def parts(self) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from fastdistill.cli.options import given
 from fastdistill.cli.terminal import FORMATS, say
 from fastdistill.errors import ArgumentError
 from fastdistill.fetch import find_folder
+from fastdistill.messages import short
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -277,4 +278,4 @@ def _tree(text: str) -> tuple[int, int]:
     try:
         return int(width), int(depth)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be WIDTHxDEPTH such as 4x3, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"must be WIDTHxDEPTH such as 4x3, got {short(text)}") from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastdistill.cli.options import given
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 if TYPE_CHECKING:
     from fastdistill.decode import Generation, Unmask
@@ -157,11 +158,11 @@ def _rule(commit: Commit) -> Any:
 def _commit(text: str) -> Commit:
     name, colon, value = text.partition(":")
     if name not in COMMITS:
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(COMMITS)}, or with :VALUE, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(COMMITS)}, or with :VALUE, got {short(text)}")
     if not colon:
         return Commit(name)
     number, wanted = (int, "a whole number of forwards") if name in _KINDS else (float, "a number")
     try:
         return Commit(name, number(value))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{name} takes {wanted} behind the colon, got {value!r}") from None
+        raise argparse.ArgumentTypeError(f"{name} takes {wanted} behind the colon, got {short(value)}") from None

@@ -130,4 +130,4 @@ def plan(config: Config) -> Plan:
 
 def _check(key: str, found: str | bool, supported: str | bool) -> None:
     if found != supported:
-        raise UnsupportedError(f"{key} {short(found)} is not supported by the llada plan, only {supported!r}")
+        raise UnsupportedError(f"{key} {short(found)} is not supported by the llada plan, only {short(supported)}")
