@@ -916,9 +916,11 @@ def test_a_lie_is_named_and_allocates_nothing(tmp_path, words):
     assert [found.name for found in tmp_path.iterdir()] == ["model.gguf"]
 
 
-def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path):
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
     for path in not_files(tmp_path):
-        with pytest.raises(CheckpointError, match=r"cannot be read|there is no such file"):
+        with pytest.raises(
+            (ArgumentError, CheckpointError), match=r"must be a path|cannot be read|there is no such file"
+        ):
             convert_gguf(path, tmp_path / "out")
 
 
