@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import select
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fastdistill as fd
@@ -18,11 +20,24 @@ import fastdistill as fd
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
 
-def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
-    """The program, in a process of its own."""
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def start(*arguments: object, preexec_fn: Callable[[], object] | None = None, **settings) -> subprocess.Popen[bytes]:
+    """The program, in a process of its own, which does not outlive that of the tests, however that one ends."""
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the call
+            os._exit(1)
+        if preexec_fn is not None:
+            preexec_fn()
+
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
     command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
-    return subprocess.Popen(command, **pipes)
+    return subprocess.Popen(command, preexec_fn=prepare, **pipes)
 
 
 class Terminal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -916,6 +917,22 @@ def test_a_pipe_that_nobody_writes_into_can_be_left(model, tmp_path):
     assert process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == (b"", b"") and process.returncode == 130
+
+
+def test_programs_end_with_the_tests_that_started_them(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    starting = (
+        "import sys; from tests.command_line import start; process = start('generate', *sys.argv[1:], '--prompt-file')\n"
+        "assert process.stderr.readline(); print(process.pid, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", starting, model, tmp_path / "pipe"]
+    path = f"{ENVIRONMENT['PYTHONPATH']}{os.pathsep}{Path(__file__).parents[1]}"
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen(command, env=ENVIRONMENT | {"PYTHONPATH": path}, cwd=tmp_path, **pipes) as tests:
+        program = os.pidfd_open(int(tests.stdout.readline()))
+        tests.kill()
+    assert select.select([program], [], [], 30)[0]  # readable once the process has ended
+    os.close(program)
 
 
 @pytest.mark.parametrize("prompt", ["/dev/zero", "-"])
