@@ -70,7 +70,10 @@ class Trace:
         return number
 
     def cells(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Each step: what every place is, "new", "filled" before, "masked" or masked "again"; and how probable new tokens were, float32 (length,)."""
+        """Each step: what every place is, and how probable new tokens were, float32 (length,).
+
+        A place is "new", "filled" before, "masked" or masked "again".
+        """
         filled = np.zeros(self.length, bool)
         for step in self.steps:
             kinds = np.where(filled, "filled", "masked")
@@ -92,9 +95,11 @@ class Trace:
         """
         if label is not None:
             check_callable("label", label, "a function from a token to its text")
-        lines = [
-            f"{SHADES[0]} < 25 %  {SHADES[1]} < 50 %  {SHADES[2]} < 75 %  {SHADES[3]} up to 100 %  {FILLED} filled  {MASKED} masked  {AGAIN} masked again"
+        shares = [
+            f"{shade} {share}"
+            for shade, share in zip(SHADES, ("< 25 %", "< 50 %", "< 75 %", "up to 100 %"), strict=True)
         ]
+        lines = ["  ".join([*shares, f"{FILLED} filled", f"{MASKED} masked", f"{AGAIN} masked again"])]
         signs = {"filled": FILLED, "masked": MASKED, "again": AGAIN}
         for number, (step, (kinds, confidence)) in enumerate(zip(self.steps, self.cells(), strict=True)):
             shades = [SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)] for share in confidence.tolist()]
