@@ -109,7 +109,7 @@ def test_a_rendered_chat_given_as_text_warns_that_it_begins_twice(model, tmp_pat
     text = "<|special|>user:the ab\nassistant:"
     for write in (model.generate, model.stream, model.score):
         with pytest.warns(
-            UserWarning, match=r"begins with <\|special\|> twice: its text has it and the tokenizer"
+            UserWarning, match=r"begins with '<\|special\|>' twice: its text has it and the tokenizer"
         ) as found:
             write(text)
         assert [warning.filename for warning in found] == [__file__]
