@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_path
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import work_folder
@@ -122,9 +123,7 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
 
 
 def _path(path: Any) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArgumentError(f"path must be a str or a path, got {short(path)}")
-    path = Path(path)
+    path = check_path("path", path)
     if not path.name:
         raise ArgumentError(f"path must name a file, got {short(str(path))}")
     return path

@@ -301,7 +301,7 @@ def test_what_is_no_file_is_refused(tmp_path, what):
         loaded(PLAIN, path)
 
 
-@pytest.mark.parametrize("wrong", [3, None, b"s", [], "", ".", "/"])
+@pytest.mark.parametrize("wrong", [3, None, b"s", [], "", ".", "/", "a\0b", "x" * 5000])
 def test_a_path_must_name_a_file(wrong):
     with pytest.raises(ArgumentError, match="path must"):
         PLAIN.session().save(wrong)
@@ -309,7 +309,7 @@ def test_a_path_must_name_a_file(wrong):
         loaded(PLAIN, wrong)
 
 
-@pytest.mark.parametrize("place", ["missing/s", "x" * 300, "folder", "a\0b"])
+@pytest.mark.parametrize("place", ["missing/s", "x" * 300, "folder"])
 def test_a_session_that_cannot_be_written_leaves_nothing(tmp_path, place):
     (tmp_path / "folder").mkdir()
     session = PLAIN.session()
