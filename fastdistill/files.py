@@ -15,12 +15,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from fastdistill.errors import CheckpointError, FastDistillError
 from fastdistill.messages import short
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
 MAX_JSON_BYTES = 100_000_000
@@ -71,6 +72,8 @@ class RegularFile:
 
     def read(self, size: int, offset: int, what: str) -> np.ndarray:
         """Fresh memory, uint8 (size,), with the bytes from an offset; errors say `what` they are."""
+        import numpy as np  # here alone: the command line reads its arguments without it
+
         try:
             data = np.empty(size, np.uint8)
         except MemoryError as problem:

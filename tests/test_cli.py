@@ -120,7 +120,7 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
         (["generate", "smollm2-135m-instruct", "x"], 1, "run `fastdistill fetch smollm2-135m-instruct`"),
         (["info", "EMPTY"], 1, "config.json: there is no such file"),
         (["quantize", "EMPTY", "DST", "--format", "q4"], 1, "config.json: there is no such file"),
-        (["convert", "missing.gguf", "DST"], 1, "missing.gguf: cannot be read"),
+        (["convert", "missing.gguf", "DST"], 1, "missing.gguf: there is no such file"),
         (["generate", "MODEL", "--prompt-file", "missing.txt"], 1, "missing.txt"),
         (["generate", "MODEL"], 2, "required: PROMPT"),
         (["generate", "MODEL", "x", "--prompt-file", "-"], 2, "unrecognized arguments: -"),
@@ -247,7 +247,7 @@ def test_mistakes_are_said_in_words(
 
 def test_a_file_that_is_no_utf_8_is_named(run, model):
     code, out, err = run("generate", model, "--prompt-file", "-", stdin=b"\xff")
-    assert (code, out) == (2, "") and "the prompt in - is not UTF-8" in err
+    assert (code, out) == (2, "") and "the prompt in stdin is not UTF-8" in err
     code, out, err = run("chat", model, stdin=b"\xff\n")
     assert (code, out) == (2, "") and "stdin is not UTF-8" in err
 
@@ -320,8 +320,11 @@ def test_generate_passes_every_option_on(run, model, monkeypatch):
     assert given == options | {"stop": ["a", "b"], "decoder": fd.Autoregressive()}
     given.clear()
     assert run("generate", model, "the")[0] == 0
-    defaults = dict(max_tokens=None, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
-    assert given == defaults | {"stop": [], "decoder": fd.Autoregressive()}
+    assert given == {
+        "max_tokens": None,
+        "stop": [],
+        "decoder": fd.Autoregressive(),
+    }  # the rest has the defaults of `stream`
 
 
 def test_statistics_go_to_stderr(run, model):

@@ -304,17 +304,15 @@ def _prompt(arguments: argparse.Namespace) -> str:
             say("(the prompt, as typed here; Ctrl-D ends it)")
         name, data = "stdin", sys.stdin.buffer.read(_MOST_BYTES + 1)
     elif arguments.prompt_file:
-        name, data = arguments.prompt, _read(arguments.prompt)
+        name, data = short(arguments.prompt), _read(arguments.prompt)
     else:
         return str(arguments.prompt)
     if len(data) > _MOST_BYTES:
-        raise ArgumentError(
-            f"the prompt in {short(name)} has more than {megabytes(_MOST_BYTES)}: no context holds that"
-        )
+        raise ArgumentError(f"the prompt in {name} has more than {megabytes(_MOST_BYTES)}: no context holds that")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ArgumentError(f"the prompt in {short(name)} is not UTF-8: {error}") from None
+        raise ArgumentError(f"the prompt in {name} is not UTF-8: {error}") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
