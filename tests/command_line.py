@@ -20,6 +20,7 @@ import fastdistill as fd
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
 
+_STARTED: list[subprocess.Popen[bytes]] = []
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -32,12 +33,23 @@ def start(*arguments: object, preexec_fn: Callable[[], object] | None = None, **
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the call
             os._exit(1)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that a script runs in the background ignore it
         if preexec_fn is not None:
             preexec_fn()
 
     pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
     command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
-    return subprocess.Popen(command, preexec_fn=prepare, **pipes)
+    _STARTED.append(subprocess.Popen(command, preexec_fn=prepare, **pipes))
+    return _STARTED[-1]
+
+
+def end_all() -> None:
+    """End what a test has left running: it failed."""
+    for process in _STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    _STARTED.clear()
 
 
 class Terminal:

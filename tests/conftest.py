@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from fastdistill import cli
 from fastdistill.kernels import isa as selected_isa
 from fastdistill.kernels import isa_levels, set_isa
+from tests.command_line import end_all
 
 settings.register_profile(
     "default", deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck)
@@ -28,6 +29,12 @@ def isa(request):
     set_isa(request.param)
     yield request.param
     set_isa(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_program_outlives_its_test():
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")
