@@ -20,13 +20,13 @@ import fastdistill as fd
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fd.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
 
 
-_STARTED: list[subprocess.Popen[bytes]] = []
+_STARTED: list[subprocess.Popen] = []
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def start(*arguments: object, preexec_fn: Callable[[], object] | None = None, **settings) -> subprocess.Popen[bytes]:
-    """The program, in a process of its own, which does not outlive that of the tests, however that one ends."""
+def start_process(command: list[str], preexec_fn: Callable[[], object] | None = None, **settings) -> subprocess.Popen:
+    """A process that can be interrupted, and does not outlive its test, nor the process of the tests, however that one ends."""
     parent = os.getpid()
 
     def prepare() -> None:
@@ -37,10 +37,14 @@ def start(*arguments: object, preexec_fn: Callable[[], object] | None = None, **
         if preexec_fn is not None:
             preexec_fn()
 
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
-    command = [sys.executable, "-m", "fastdistill", *map(str, arguments)]
-    _STARTED.append(subprocess.Popen(command, preexec_fn=prepare, **pipes))
+    _STARTED.append(subprocess.Popen(command, preexec_fn=prepare, **settings))
     return _STARTED[-1]
+
+
+def start(*arguments: object, **settings) -> subprocess.Popen[bytes]:
+    """The program, in a process of its own."""
+    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) | settings
+    return start_process([sys.executable, "-m", "fastdistill", *map(str, arguments)], **pipes)
 
 
 def end_all() -> None:

@@ -25,6 +25,7 @@ from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
 from fastdistill.fetch import MARKER, Source, cached_folder, fetch, find_folder, is_fetched
 from tests.checkpoint.test_gguf import write_gguf
+from tests.command_line import start_process
 from tests.test_files import hostile_contents
 
 FAKE_PIP = """
@@ -96,7 +97,7 @@ class Registry:
     def start(self) -> subprocess.Popen[str]:
         """Fetch in another process."""
         command = [sys.executable, "-c", FETCH, json.dumps(asdict(self.source))]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return start_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _sha256(path: Path) -> str:

@@ -604,7 +604,7 @@ def test_refuses(arguments, error, text):
         (dict(taps=5), "taps"),
         (dict(taps=[[1]]), r"tap \[1\] is unknown"),
         (dict(taps=["x" * 10**6]), "tap 'xxx.* is unknown"),
-        (dict(cache=np.zeros(3)), "cache must be None, 'f16' or 'f32', got array"),
+        (dict(cache=np.zeros(3)), "cache must be one of f16, f32, got array"),
         (dict(cache=10**5000), "got an integer of 16610 bits"),
         (dict(max_rows=10**5000), "got an integer of 16610 bits"),
         (dict(capacity=-(10**5000)), "got an integer of 16610 bits"),
