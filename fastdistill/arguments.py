@@ -22,7 +22,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -74,10 +74,10 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     if type(value) is np.ndarray:
         found = value
     else:
-        refusal = f"{name} must be a NumPy array or list of {wanted.name}, got {short(value)}"
+        what = f"a NumPy array or list of {wanted.name}"
         if not isinstance(value, (list, tuple, range, int, float)) and not hasattr(type(value), "__array__"):
-            raise ArgumentError(refusal)
-        found = _read(name, value, wanted, refusal)
+            _refuse(name, what, value)
+        found = _read(name, value, wanted, what)
     if not _fits(found.shape, shape):
         _refuse_shape(name, found.shape, shape)
     if found.dtype == wanted:
@@ -103,18 +103,24 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     return converted
 
 
-def _read(name: str, value: Any, dtype: Any, refusal: str) -> np.ndarray:
+def _refuse(name: str, what: str, value: Any) -> NoReturn:
+    raise ArgumentError(f"{name} must be {what}, got {short(value)}") from None
+
+
+def _read(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
     """The value as an array of whatever dtype it has."""
+    if type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         _check_type(name, value, (dtype,))
     if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
         _check_type(name, np.ma.masked, (dtype,))
     if isinstance(value, range) and len(value) > MOST_ENTRIES:
-        raise ArgumentError(refusal)
+        _refuse(name, what, value)
     try:
         return np.asarray(value)
     except Exception:  # ragged, or what an element raises: it is somebody's program
-        raise ArgumentError(refusal) from None
+        _refuse(name, what, value)
 
 
 def _check_type(name: str, array: Any, dtypes: Collection[Any]) -> None:
@@ -197,17 +203,18 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty: bool = False) -> np.ndarray:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
-    refusal = f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {short(values)}"
+    what = "a sequence of integers" if empty else "a non-empty sequence of integers"
     unordered = isinstance(values, (set, frozenset))
-    array = _read(name, list(values) if unordered else values, np.int32, refusal)
+    array = _read(name, list(values) if unordered else values, np.int32, what)
     if array.ndim == 1 and array.size == 0 and empty:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        raise ArgumentError(refusal)
+        _refuse(name, what, values)
     if array.min() < minimum or array.max() > maximum:
         index = int(np.argmax((array < minimum) | (array > maximum)))
         raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
-    array = np.require(array, np.int32, _LAYOUT)
+    if array.dtype != np.int32 or not (array.flags.c_contiguous and array.flags.aligned):
+        array = np.require(array, np.int32, _LAYOUT)
     return np.sort(array) if unordered else array
 
 
@@ -226,10 +233,9 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
 
 def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
     """Numbers of any shape, () for a single one, as float64; complex ones, text, ragged lists, and unless `empty` none are refused."""
-    refusal = f"{name} must be {what}, got {short(values)}"
-    array = _read(name, values, np.float64, refusal)
+    array = _read(name, values, np.float64, what)
     if (array.size == 0 and not empty) or array.dtype.kind not in "biuf":
-        raise ArgumentError(refusal)
+        _refuse(name, what, values)
     return array.astype(np.float64)
 
 
