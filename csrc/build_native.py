@@ -42,8 +42,13 @@ def is_clang() -> bool:
 if not is_clang():
     # GCC would put off the additions of a register tile until its registers overflow: a third of the speed (docs/numerics.md).
     FLAGS += ["-fno-tree-ter", "-fno-tree-reassoc"]
-    # What -O3 gains here is the words of a level inlined: its limits, without the rest, which takes as long again to compile.
-    for limit in ("max-inline-insns-single=200", "max-inline-insns-auto=30", "early-inlining-insns=14", "inline-min-speedup=15"):
+    # What -O3 gains here is the words of a level inlined: its limits, without the rest of it, which takes as long again.
+    for limit in (
+        "max-inline-insns-single=200",
+        "max-inline-insns-auto=30",
+        "early-inlining-insns=14",
+        "inline-min-speedup=15",
+    ):
         FLAGS += ["--param", limit]
     # A quarter of the time that a level takes to compile goes into what pointers may point to, a tenth into loads after reload.
     FLAGS += ["-fno-tree-pta", "-fno-gcse-after-reload"]
