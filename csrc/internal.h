@@ -31,7 +31,8 @@ struct verify_law {
     float factor;
     int64_t totalled;                                  /* a row of the drafts, and its sum; or -1 */
     double total;
-    int32_t known;                                     /* the target's row has been summed: it is a law */
+    int32_t known;                                     /* the target's row is a law: it has been looked at */
+    int32_t checked;                                   /* a row of the drafts that is; or -1 */
 };
 struct verify_node { struct verify_law law; int32_t child, sibling; };                   /* the next ones, or -1 */
 static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }

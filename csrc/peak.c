@@ -24,7 +24,7 @@ struct peak_data {                       /* zeros: no sum overflows, no float is
 /* The compiler must take the data to be new, and to be read. */
 #define PEAK_OPAQUE(data) __asm__ volatile("" : : "r"(data) : "memory")
 
-FD_INLINE void peak_q4(const int rows, const int scales, struct peak_data *d, int64_t repeats)
+FD_SHAPED void peak_q4(const int rows, const int scales, struct peak_data *d, int64_t repeats)
 {
     vs total[PEAK_MOST_ROWS];
     vf sum[PEAK_MOST_ROWS];
@@ -47,7 +47,7 @@ FD_INLINE void peak_q4(const int rows, const int scales, struct peak_data *d, in
     PEAK_OPAQUE(d);
 }
 
-FD_INLINE void peak_q8(const int rows, const int scales, struct peak_data *d, int64_t repeats)
+FD_SHAPED void peak_q8(const int rows, const int scales, struct peak_data *d, int64_t repeats)
 {
     vi total[PEAK_MOST_ROWS];
     vf sum[PEAK_MOST_ROWS];
@@ -69,7 +69,7 @@ FD_INLINE void peak_q8(const int rows, const int scales, struct peak_data *d, in
     PEAK_OPAQUE(d);
 }
 
-FD_INLINE void peak_float(const int rows, struct peak_data *d, int64_t repeats)
+FD_SHAPED void peak_float(const int rows, struct peak_data *d, int64_t repeats)
 {
     vf sum[PEAK_MOST_ROWS];
     PEAK_ROWS sum[r] = vf_zero();
@@ -85,7 +85,7 @@ FD_INLINE void peak_float(const int rows, struct peak_data *d, int64_t repeats)
     PEAK_OPAQUE(d);
 }
 
-FD_INLINE void peak_rows(const int rows, int format, int scales, struct peak_data *d, int64_t repeats)
+FD_SHAPED void peak_rows(const int rows, int format, int scales, struct peak_data *d, int64_t repeats)
 {
     switch (format * 2 + (scales != 0)) {
     case FD_Q4 * 2: peak_q4(rows, 0, d, repeats); break;

@@ -64,7 +64,7 @@ static inline __attribute__((always_inline)) void NAME(gradient_rows)(int metric
     for (; k + 16 <= width; k += 16) NAME(gradient_tile)(metric, rows, 1, 0, 16, m, d, weights, x + k, y + k, out + k);
     if (k < width) NAME(gradient_tile)(metric, rows, 1, 1, width - k, m, d, weights, x + k, y + k, out + k);
 }
-static inline __attribute__((always_inline)) void NAME(gradient_block)(int metric, int64_t rows, int64_t width, int64_t m, int64_t d,
+FD_SHAPED void NAME(gradient_block)(int metric, int64_t rows, int64_t width, int64_t m, int64_t d,
                                                                        const real *weights, const real *x, const real *y, real *out)
 {
     int64_t i = 0;
@@ -121,7 +121,7 @@ static inline __attribute__((always_inline)) void NAME(gradient_points)(int metr
     }
     FD_ROWS for (int64_t k = 0; k < d; k++) out[r * d + k] = (real)((metric == FD_SQEUCLIDEAN ? 2 : 1) * total[r * FD_FEW_SLOPES + k]);
 }
-static inline __attribute__((always_inline)) void NAME(gradient_few_block)(int metric, int64_t rows, int64_t m, int64_t d,
+FD_SHAPED void NAME(gradient_few_block)(int metric, int64_t rows, int64_t m, int64_t d,
                                                                            const real *weights, const real *x, const real *y, real *out)
 {
     int64_t i = 0;

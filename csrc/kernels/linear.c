@@ -10,6 +10,12 @@
  * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers.
  */
 #define FD_INLINE static inline __attribute__((always_inline))
+/* A body with a copy for each constant that it is called with; in scalar, where copies gain little and compile long, one for all. */
+#if defined(FD_LEVEL_IS_SCALAR)
+#define FD_SHAPED static __attribute__((noinline))
+#else
+#define FD_SHAPED FD_INLINE
+#endif
 #if defined(__clang__)
 #define FD_UNROLL _Pragma("clang loop unroll(full)")
 #else

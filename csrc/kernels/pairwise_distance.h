@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void NAME(pair_tile)(int metric, in
     }
     FD_ROWS FD_COLUMNS_OF_TILE out[r * m + c] = VR(sum)(sum[r][c]);
 }
-static inline __attribute__((always_inline)) void NAME(pair_block)(int metric, int64_t rows, int64_t columns, int64_t width, int64_t d,
+FD_SHAPED void NAME(pair_block)(int metric, int64_t rows, int64_t columns, int64_t width, int64_t d,
                                                                    const real *x, const real *y, int64_t m, real *out)
 {
     int64_t i = 0;
