@@ -77,7 +77,7 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
         refusal = f"{name} must be a NumPy array or list of {wanted.name}, got {short(value)}"
         if not isinstance(value, (list, tuple, range, int, float)) and not hasattr(type(value), "__array__"):
             raise ArgumentError(refusal)
-        found = _read(name, value, wanted, refusal)
+        found = any_array(name, value, wanted, refusal)
     if not _fits(found.shape, shape):
         _refuse_shape(name, found.shape, shape)
     if found.dtype == wanted:
@@ -103,8 +103,11 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     return converted
 
 
-def _read(name: str, value: Any, dtype: Any, refusal: str) -> np.ndarray:
-    """The value as an array of whatever dtype it has."""
+def any_array(name: str, value: Any, dtype: Any, refusal: str) -> np.ndarray:
+    """The value as an array of whatever dtype it has; masked ones, other subclasses and what makes no array are refused.
+
+    dtype    that is wanted, and refusal what is said of what makes none
+    """
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         _check_type(name, value, (dtype,))
     if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
@@ -172,7 +175,7 @@ def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[Axis, ...]) -
 
 def _pass(name: str, call: str) -> str:
     """The fix, where the argument's name is one that a caller can write."""
-    return f": pass {call.format(name)}" if re.fullmatch(r"[\w.]+(\[\w+\])?", name) else ""
+    return f": pass {call.format(name)}" if re.fullmatch(r"[\w.]+(\['?\w+'?\])?", name) else ""
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
@@ -199,7 +202,7 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
     refusal = f"{name} must be a {'' if empty else 'non-empty '}sequence of integers, got {short(values)}"
     unordered = isinstance(values, (set, frozenset))
-    array = _read(name, list(values) if unordered else values, np.int32, refusal)
+    array = any_array(name, list(values) if unordered else values, np.int32, refusal)
     if array.ndim == 1 and array.size == 0 and empty:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
@@ -227,7 +230,7 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
 def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
     """Numbers of any shape, () for a single one, as float64; complex ones, text, ragged lists, and unless `empty` none are refused."""
     refusal = f"{name} must be {what}, got {short(values)}"
-    array = _read(name, values, np.float64, refusal)
+    array = any_array(name, values, np.float64, refusal)
     if (array.size == 0 and not empty) or array.dtype.kind not in "biuf":
         raise ArgumentError(refusal)
     return array.astype(np.float64)

@@ -14,7 +14,7 @@ from fastdistill.arguments import check_callable, check_choice, check_flag, chec
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import read_file
+from fastdistill.files import TEMPLATES, read_file
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
@@ -85,12 +85,15 @@ def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int
 
 
 def _other_files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: read_file(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in KEPT_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix in KEPT_SUFFIXES and not path.is_dir() and not path.name.startswith(".")
         if path.name != "config.json" and not path.name.endswith(".index.json")
-    }
+    ]
+    if (folder / TEMPLATES).is_dir():
+        paths += [path for path in (folder / TEMPLATES).iterdir() if path.suffix == ".jinja"]
+    return {str(path.relative_to(folder)): read_file(path) for path in sorted(paths)}
 
 
 def _chunks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:

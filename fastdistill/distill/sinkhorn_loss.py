@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_number
+from fastdistill.arguments import check_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import (
     distance_gradient,
@@ -68,8 +68,7 @@ def sinkhorn_loss(
     check_array("teacher_logits", teacher_logits, student_logits.dtype.type, (batch, vocab))
     if 0 in (batch, vocab):
         raise ArgumentError(f"student_logits must have rows and columns, got shape {student_logits.shape}")
-    if mode not in _MODES:
-        raise ArgumentError(f"mode must be one of {', '.join(_MODES)}, got {mode!r:.80}")
+    check_choice("mode", mode, _MODES)
     weight, threads = check_number("weight", weight, -1e30, 1e30), check_threads(threads)
     x = _law("student_logits", student_logits, temperature, threads)
     y = _law("teacher_logits", teacher_logits, temperature, threads)

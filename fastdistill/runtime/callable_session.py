@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_callable, check_integer, check_integers
+from fastdistill.arguments import any_array, check_array, check_callable, check_integer, check_integers
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.row_statistics import row_statistics
 from fastdistill.messages import listed, short
@@ -174,12 +174,15 @@ class CallableSession:
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())
-        if isinstance(given, np.ma.MaskedArray):
-            raise ArgumentError("the function must return plain logits, got a masked array: its mask would be lost")
+        refusal = f"the function must return logits (n, {self.vocab_size}), got {short(given)}"
+        found = any_array("the function's result", given, np.float32, refusal)
+        if found.dtype.kind not in "biufV":  # V: bfloat16 of other packages
+            raise ArgumentError(refusal)
         try:
-            logits = np.ascontiguousarray(given, np.float32)
-        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):
-            raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {short(given)}") from None
+            with np.errstate(over="ignore"):  # what float32 cannot hold is an infinity, which is refused
+                logits = np.ascontiguousarray(found, np.float32)
+        except (TypeError, ValueError):
+            raise ArgumentError(refusal) from None
         check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
         return logits
 

@@ -70,9 +70,7 @@ def test_what_is_no_file_of_a_size_is_refused_at_once(tmp_path, kind):
     else:
         with path.open("wb") as file:
             file.truncate(1 << 34)
-    with pytest.raises(
-        TextError, match=r"tokenizer\.json: (is no regular file|cannot be read|has 17179869184 bytes)"
-    ):
+    with pytest.raises(TextError, match=r"tokenizer\.json: (is no regular file|cannot be read|has 17179869184 bytes)"):
         Tokenizer(tmp_path)
 
 

@@ -187,10 +187,14 @@ def test_a_process_that_was_killed_is_replaced():
 
 def test_a_forked_process_has_its_own():
     assert render_template("{{ 1 }}", {}) == "1"
+    pipes = [templates._idle[-1]._process.stdin.fileno(), templates._idle[-1]._process.stdout.fileno()]
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            for pipe in pipes:  # else the process would go on as long as this one does
+                with pytest.raises(OSError):
+                    os.fstat(pipe)
             status = 1 if templates._idle else int(render_template("{{ n }}", {"n": 7}))
             templates._close_all()
         finally:
