@@ -29,6 +29,7 @@ from fastdistill.errors import (
 )
 from fastdistill.kernels.boundary import lib
 from fastdistill.models import plan_for
+from fastdistill.models.quantize_folder import quantize_folder
 from fastdistill.options import DEFAULTS, SYNONYMS, Options, resolved
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import bits
@@ -631,6 +632,19 @@ def test_n_is_checked(model, prompt, changes, text):
         model.generate(prompt, temperature=1.0, **changes)
     with pytest.raises(ArgumentError, match="no option 'n'"):
         model.stream("a", n=2)
+
+
+# ---- nothing is said where nothing is wrong ----
+
+
+def test_sound_models_are_read_written_and_asked_in_silence(model, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for folder in ("listops-mdlm", model.folder):
+            loaded = fd.load(folder, threads=1)
+            loaded.generate("copy 1 2 ->" if folder == "listops-mdlm" else "the ", max_tokens=4)
+            quantize_folder(loaded.folder, tmp_path / "q8", "q8", overwrite=True)
+            fd.load(tmp_path / "q8", threads=1).logits([1, 2, 3])
 
 
 # ---- what they look like, and how they travel ----

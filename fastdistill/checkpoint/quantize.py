@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import EllipsisType
 
 import numpy as np
 
@@ -34,7 +32,7 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     if tensor.format == format:
         return tensor
     parts = {part: np.empty(shape, dtype) for part, (dtype, shape) in layout(format, tensor.shape).items()}
-    for rows in _chunks(tensor.shape):
+    for rows in tensor.chunks(_CHUNK):
         values = tensor.rows(rows).to_float32()
         if not np.isfinite(values).all():
             raise CheckpointError(f"{tensor.name}: holds {values[~np.isfinite(values)][0]}; expected finite numbers")
@@ -94,16 +92,6 @@ def _other_files(folder: Path) -> dict[str, bytes]:
     if (folder / TEMPLATES).is_dir():
         paths += [path for path in (folder / TEMPLATES).iterdir() if path.suffix == ".jinja"]
     return {str(path.relative_to(folder)): read_file(path) for path in sorted(paths)}
-
-
-def _chunks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
-    """Rows to take at a time; everything at once where there are no rows."""
-    if not shape:
-        yield ...
-        return
-    step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        yield slice(start, start + step)
 
 
 def _to_bf16(values: np.ndarray) -> np.ndarray:
