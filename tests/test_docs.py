@@ -69,9 +69,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_examples_of_a_page_run_in_order_and_print_what_it_shows(page, folder, tmp_path, monkeypatch):
     """A `text` block right after a python block is what that block prints."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2-135m-instruct").symlink_to(folder)  # a folder goes before a name
     monkeypatch.syspath_prepend(str(ROOT))  # examples may use tests.small_models
+    run(page, monkeypatch, folder=folder)
+
+
+@pytest.mark.model
+def test_the_readme_runs_in_the_checkout_with_the_model_that_it_names(smollm2, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run(ROOT / "README.md", monkeypatch)
+
+
+def run(page: Path, monkeypatch: pytest.MonkeyPatch, **names: object) -> None:
+    """Execute the python blocks of a page, one after the other."""
     example = ModuleType("example")
-    example.folder = folder
+    vars(example).update(names)
     monkeypatch.setitem(sys.modules, "example", example)  # dataclasses look there
     found, text, level = blocks(page), page.read_text(encoding="utf-8"), isa()
     try:

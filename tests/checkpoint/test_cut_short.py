@@ -20,8 +20,8 @@ import json, os, shutil, sys
 from pathlib import Path
 import fastdistill as fd
 from fastdistill import api
-from fastdistill.checkpoint import check_tensors, open_checkpoint
-from fastdistill.models import quantize_folder
+from fastdistill.checkpoint import open_checkpoint
+from fastdistill.models import plan_of, quantize_folder
 from fastdistill.errors import CheckpointError
 
 source, root, outcomes = Path(sys.argv[1]), Path(sys.argv[2]), {}
@@ -37,12 +37,12 @@ def attempt(name, length, action):
 
 def load(executor, format):
     def action(folder, cut):
-        api.check_tensors = lambda *arguments: (cut(), check_tensors(*arguments))
+        api.plan_of = lambda checkpoint: (plan_of(checkpoint), cut())[0]
         fd.load(folder, format, executor=executor)
     return action
 
 def load_before(folder, cut):
-    api.check_tensors = check_tensors
+    api.plan_of = plan_of
     for executor in ("native", "reference"):
         model = fd.load(folder, executor=executor)
         before = model.logits([1, 2, 3])
@@ -78,8 +78,8 @@ print(json.dumps(outcomes))
 # Converts or quantises, and waits in the midst of it.
 WAITING = """
 import sys
-from fastdistill.checkpoint import quantize_folder
 from fastdistill.checkpoint.gguf import convert_gguf
+from fastdistill.models import quantize_folder
 
 def wait(done, total):
     print("writing", flush=True)

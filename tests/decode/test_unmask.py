@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.api import Model
+from fastdistill.checkpoint import Tensor
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
 from fastdistill.decode.loop import Statistics, Text, write
 from fastdistill.decode.unmask import EndOfText, trace_picture
@@ -39,7 +40,7 @@ def network(layout="llada", seed=0):
     plan = plan_for(config)
     tensors = small_models.tensors(plan, seed)
     head = "model.transformer.ff_out.weight" if layout == "llada" else "lm_head.weight"
-    tensors[head] = replace(tensors[head], data=tensors[head].data * np.float32(3))
+    tensors[head] = Tensor(head, "f32", tensors[head].shape, tensors[head].data * np.float32(3))
     return Network(plan, tensors, threads=2)
 
 
