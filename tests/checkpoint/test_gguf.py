@@ -923,7 +923,11 @@ def test_a_lie_is_named_and_allocates_nothing(tmp_path, words):
 
 def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path):
     for path in not_files(tmp_path):
-        error, words = (ArgumentError, "source must be a path") if "\0" in str(path) else (CheckpointError, r"cannot be read|no such")
+        error, words = (
+            (ArgumentError, "source must be a path")
+            if "\0" in str(path)
+            else (CheckpointError, r"cannot be read|no such")
+        )
         with pytest.raises(error, match=words):
             convert_gguf(path, tmp_path / "out")
 

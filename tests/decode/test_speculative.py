@@ -474,7 +474,9 @@ def test_a_round_that_the_text_ends_in_names_no_refused_guess():
     assert ours.tokens == [1, 2, 3] and [(round.accepted, round.refused) for round in ours.rounds] == [(2, ())]
 
 
-@pytest.mark.parametrize("changes, least", [({}, 3), ({"max_match": 2}, 2), ({"max_match": 1}, 1), ({"max_match": 5, "min_match": 4}, 4)])
+@pytest.mark.parametrize(
+    "changes, least", [({}, 3), ({"max_match": 2}, 2), ({"max_match": 1}, 1), ({"max_match": 5, "min_match": 4}, 4)]
+)
 def test_the_shortest_match_fits_the_longest(changes, least):
     for length in range(1, 6):
         repeated = [*range(length), 49, 48, *range(length)]
