@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill import load
+from fastdistill.arguments import MOST_PATH_BYTES
 from fastdistill.checkpoint.config import eos_token_ids
 from fastdistill.checkpoint.folder import open_checkpoint
 from fastdistill.checkpoint.gguf import GgufFile, convert_gguf, rotary_rows
@@ -925,7 +926,7 @@ def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path):
     for path in not_files(tmp_path):
         error, words = (
             (ArgumentError, "source must be a path")
-            if "\0" in str(path)
+            if "\0" in str(path) or len(str(path)) > MOST_PATH_BYTES
             else (CheckpointError, r"cannot be read|no such")
         )
         with pytest.raises(error, match=words):
