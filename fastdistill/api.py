@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.sample import Sampler
-from fastdistill.messages import short
+from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
 from fastdistill.runtime.network import Network
@@ -349,7 +348,7 @@ class Model:
             each = [(prompt, sequence) for sequence in range(check_integer("n", n, 1, MOST_TEXTS))]
             greedy = check_number("temperature", asked["temperature"], 0, math.inf) == 0
             if len(each) > 1 and self.plan.causal and greedy:
-                warnings.warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0", stacklevel=2)
+                warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
         else:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
         begin = [partial(self._text, one, asked, sequence) for one, sequence in each]
@@ -451,10 +450,9 @@ class Model:
         if len(ids) > 1 and ids[0] == ids[1]:
             begin = self.tokenizer.token(ids[0])
             if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
-                warnings.warn(
+                warn(
                     f"the prompt begins with {begin} twice: its text has it and the tokenizer adds it; give messages to "
-                    "chat(), or tokens: tokenizer.encode(text, special=False)",
-                    stacklevel=4,
+                    "chat(), or tokens: tokenizer.encode(text, special=False)"
                 )
         return ids
 
