@@ -465,7 +465,7 @@ class Model:
 
     @cached_property
     def _has_text(self) -> bool:
-        return (self.folder / "tokenizer.json").exists()
+        return os.path.lexists(self.folder / "tokenizer.json")
 
     def _mask(self, allowed: Any) -> np.ndarray:
         """Tokens that may be drawn, ids or one bool a token, as bits: uint32 (ceil(vocab_size / 32),)."""
@@ -477,7 +477,12 @@ class Model:
                 )
             chosen[: self.vocab_size] = allowed
         else:
-            chosen[check_integers("allowed", allowed, 0, self.vocab_size - 1)] = True
+            ids = check_integers("allowed", allowed, 0, self.vocab_size - 1)
+            if len(ids) == self.vocab_size > 2 and ids.max() <= 1:
+                raise ArgumentError(
+                    "allowed holds a 0 or a 1 for each token, which are ids: a mask must be a bool array"
+                )
+            chosen[ids] = True
         return np.packbits(chosen, bitorder="little").view("<u4").astype(np.uint32)
 
     def _score(self, text: str) -> Score:

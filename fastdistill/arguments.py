@@ -76,8 +76,8 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     else:
         what = f"a NumPy array or list of {wanted.name}"
         if not isinstance(value, (list, tuple, range, int, float)) and not hasattr(type(value), "__array__"):
-            _refuse(name, what, value)
-        found = _read(name, value, wanted, what)
+            refuse(name, what, value)
+        found = any_array(name, value, wanted, what)
     if not _fits(found.shape, shape):
         _refuse_shape(name, found.shape, shape)
     if found.dtype == wanted:
@@ -103,12 +103,16 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
     return converted
 
 
-def _refuse(name: str, what: str, value: Any) -> NoReturn:
+def refuse(name: str, what: str, value: Any) -> NoReturn:
+    """Raise the ArgumentError of an argument that must be something else."""
     raise ArgumentError(f"{name} must be {what}, got {short(value)}") from None
 
 
-def _read(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
-    """The value as an array of whatever dtype it has."""
+def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
+    """The value as an array of whatever dtype it has; masked ones, other subclasses and what makes no array are refused.
+
+    dtype    that is wanted, and what: how a message calls that
+    """
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
@@ -116,11 +120,11 @@ def _read(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
     if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
         _check_type(name, np.ma.masked, (dtype,))
     if isinstance(value, range) and len(value) > MOST_ENTRIES:
-        _refuse(name, what, value)
+        refuse(name, what, value)
     try:
         return np.asarray(value)
     except Exception:  # ragged, or what an element raises: it is somebody's program
-        _refuse(name, what, value)
+        refuse(name, what, value)
 
 
 def _check_type(name: str, array: Any, dtypes: Collection[Any]) -> None:
@@ -178,7 +182,7 @@ def _refuse_shape(name: str, found: tuple[int, ...], wanted: tuple[Axis, ...]) -
 
 def _pass(name: str, call: str) -> str:
     """The fix, where the argument's name is one that a caller can write."""
-    return f": pass {call.format(name)}" if re.fullmatch(r"[\w.]+(\[\w+\])?", name) else ""
+    return f": pass {call.format(name)}" if re.fullmatch(r"[\w.]+(\['?\w+'?\])?", name) else ""
 
 
 def check_integer(name: str, value: Any, minimum: int, maximum: int) -> int:
@@ -205,11 +209,11 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty:
     """A sequence of integers as int32 (n,), each within [minimum, maximum]; n >= 1 unless `empty`."""
     what = "a sequence of integers" if empty else "a non-empty sequence of integers"
     unordered = isinstance(values, (set, frozenset))
-    array = _read(name, list(values) if unordered else values, np.int32, what)
+    array = any_array(name, list(values) if unordered else values, np.int32, what)
     if array.ndim == 1 and array.size == 0 and empty:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
-        _refuse(name, what, values)
+        refuse(name, what, values)
     if array.min() < minimum or array.max() > maximum:
         index = int(np.argmax((array < minimum) | (array > maximum)))
         raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
@@ -233,9 +237,9 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
 
 def check_numbers(name: str, values: Any, what: str = "numbers", *, empty: bool = False) -> np.ndarray:
     """Numbers of any shape, () for a single one, as float64; complex ones, text, ragged lists, and unless `empty` none are refused."""
-    array = _read(name, values, np.float64, what)
+    array = any_array(name, values, np.float64, what)
     if (array.size == 0 and not empty) or array.dtype.kind not in "biuf":
-        _refuse(name, what, values)
+        refuse(name, what, values)
     return array.astype(np.float64)
 
 

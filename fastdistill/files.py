@@ -6,6 +6,7 @@ pipe's writer, and what is no regular file is not read.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
 MAX_JSON_BYTES = 100_000_000
+
+TEMPLATES = "additional_chat_templates"  # the one folder within a model's: further chat templates
 
 OLD = "old"  # what a work folder calls that which is being replaced
 
@@ -101,6 +104,17 @@ def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillErr
         return file.read(file.size, 0, "what it holds").tobytes()
 
 
+def read_text(path: Path, most: int, error: type[FastDistillError] = CheckpointError) -> str:
+    """The text of a file, UTF-8: `read_file`, and what is no text of its own is refused."""
+    data = read_file(path, most, error)
+    if text := foreign_text(data):
+        raise error(f"{path}: is {text}")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: is not UTF-8: {problem.reason} at {problem.start}") from None
+
+
 def parse_json(data: bytes, source: str, error: type[FastDistillError] = CheckpointError) -> dict[str, Any]:
     """One JSON object, as RFC 8259 has it: UTF-8, no name twice in an object, every number finite.
 
@@ -175,6 +189,16 @@ def replace(target: Path, made: Path, work: Path) -> None:
     except BaseException:
         _restore(work, target)
         raise
+
+
+def replace_file(target: Path, made: Path) -> None:
+    """Give what was made a name that is free or a file's: a pipe, a device or a folder of that name stays.  Raises OSError."""
+    try:
+        if not stat.S_ISREG(os.lstat(target).st_mode):
+            raise FileExistsError(errno.EEXIST, "what has that name is no regular file")
+    except FileNotFoundError:
+        pass
+    os.replace(made, target)
 
 
 @contextmanager

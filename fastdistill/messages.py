@@ -16,7 +16,7 @@ class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel = 3
-        self.maxstring = self.maxother = 60
+        self.maxstring, self.maxother = 60, 80
         self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = self.maxdeque = 5
 
     def repr_int(self, x: int, level: int) -> str:

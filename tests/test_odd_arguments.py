@@ -1,7 +1,7 @@
 """Every public callable with odd arguments: a result, or a typed error whose message is short.
 
 The callables are found: a new one is called too, and one that needs an argument of a new name says that VALUES lacks it.  Kernels,
-transport and distill have tests of this kind of their own.
+transport and distill have theirs in tests/kernels/calls.py.
 """
 
 from __future__ import annotations

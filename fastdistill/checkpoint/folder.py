@@ -20,7 +20,7 @@ from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.files import foreign_text, read_json, replace, work_folder
+from fastdistill.files import TEMPLATES, foreign_text, read_json, replace, work_folder
 from fastdistill.messages import short
 
 INDEX = "model.safetensors.index.json"
@@ -76,7 +76,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(f"{folder / 'config.json'}: there is no such file{what_folder(folder)}")
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
-        generation_config = read_json(path) if path.exists() else {}
+        generation_config = read_json(path) if os.path.lexists(path) else {}
         return Checkpoint(folder, config, generation_config, _tensors(config, _read_arrays(folder)))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
@@ -136,7 +136,7 @@ def write_checkpoint(
 
     config     what config.json says; its quantization_config is made here
     tensors    drawn one at a time; SHARD_BYTES of them are in memory at once
-    files      what else the folder holds, by name
+    files      what else the folder holds, by name; further chat templates as additional_chat_templates/NAME.jinja
     overwrite  replace the checkpoint that is there
 
     Raises CheckpointError where the folder is there already or cannot be written.
@@ -149,8 +149,11 @@ def write_checkpoint(
         raise ArgumentError(f"tensors must be an iterable of Tensor, got {short(tensors)}") from None
     files = {} if files is None else check_mapping("files", files, "names to bytes")
     for name, data in files.items():
-        if not isinstance(name, str) or "/" in name or not isinstance(data, bytes):
-            raise ArgumentError(f"files must map plain names to bytes, got {short({name: data})}")
+        plain = isinstance(name, str) and name.removeprefix(f"{TEMPLATES}/")
+        if not plain or plain in (".", "..") or set(plain) & set("/\0") or not isinstance(data, bytes):
+            raise ArgumentError(
+                f"files must map plain names, or {TEMPLATES}/ and one, to bytes; got {short({name: data})}"
+            )
     check_flag("overwrite", overwrite)
     if folder.exists() and not overwrite:
         raise CheckpointError(
@@ -169,6 +172,8 @@ def write_checkpoint(
                 config["quantization_config"] = {"quant_method": "fastdistill", "tensors": formats}
             _write_json(made / "config.json", config)
             for name, data in files.items():
+                if "/" in name:
+                    (made / TEMPLATES).mkdir(exist_ok=True)
                 (made / name).write_bytes(data)
             replace(folder, made, work)
     except OSError as error:
@@ -326,8 +331,12 @@ def _check_replaceable(folder: Path) -> None:
     """Refuse to overwrite a folder that is no checkpoint, or that holds more than one."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: is not a checkpoint (it has no config.json), so it is not overwritten")
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix not in (*KEPT_SUFFIXES, ".safetensors"):
-            raise CheckpointError(
-                f"{folder}: holds {path.name}, which is no part of a checkpoint, so it is not overwritten"
-            )
+    known = (*KEPT_SUFFIXES, ".safetensors")
+    templates = sorted((folder / TEMPLATES).iterdir()) if (folder / TEMPLATES).is_dir() else []
+    others = [path for path in templates if not path.is_file() or path.suffix != ".jinja"]
+    others += [
+        path for path in folder.iterdir() if path.name != TEMPLATES and not (path.is_file() and path.suffix in known)
+    ]
+    if others:
+        name = short(str(min(others).relative_to(folder)))
+        raise CheckpointError(f"{folder}: holds {name}, which is no part of a checkpoint, so it is not overwritten")

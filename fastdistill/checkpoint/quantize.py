@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import EllipsisType
 
 import numpy as np
 
@@ -14,7 +12,7 @@ from fastdistill.arguments import check_callable, check_choice, check_flag, chec
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import read_file
+from fastdistill.files import TEMPLATES, read_file
 from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
@@ -34,7 +32,7 @@ def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     if tensor.format == format:
         return tensor
     parts = {part: np.empty(shape, dtype) for part, (dtype, shape) in layout(format, tensor.shape).items()}
-    for rows in _chunks(tensor.shape):
+    for rows in tensor.chunks(_CHUNK):
         values = tensor.rows(rows).to_float32()
         if not np.isfinite(values).all():
             raise CheckpointError(f"{tensor.name}: holds {values[~np.isfinite(values)][0]}; expected finite numbers")
@@ -85,22 +83,15 @@ def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int
 
 
 def _other_files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: read_file(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in KEPT_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix in KEPT_SUFFIXES and not path.is_dir() and not path.name.startswith(".")
         if path.name != "config.json" and not path.name.endswith(".index.json")
-    }
-
-
-def _chunks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
-    """Rows to take at a time; everything at once where there are no rows."""
-    if not shape:
-        yield ...
-        return
-    step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        yield slice(start, start + step)
+    ]
+    if (folder / TEMPLATES).is_dir():
+        paths += [path for path in (folder / TEMPLATES).iterdir() if path.suffix == ".jinja"]
+    return {str(path.relative_to(folder)): read_file(path) for path in sorted(paths)}
 
 
 def _to_bf16(values: np.ndarray) -> np.ndarray:

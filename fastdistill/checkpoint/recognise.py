@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from pathlib import Path
 
-from fastdistill.files import foreign_text
+from fastdistill.errors import CheckpointError
+from fastdistill.files import RegularFile, foreign_text
 from fastdistill.messages import listed, short
 
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt")
@@ -64,9 +64,9 @@ def what_folder(folder: Path) -> str:
 def start_of(path: Path, size: int = 4096) -> bytes:
     """The first bytes of a regular file; of anything else none."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return file.read(size) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-    except (OSError, ValueError):
+        with RegularFile(path) as file:
+            return file.read(min(size, file.size), 0, "its beginning").tobytes()
+    except CheckpointError:
         return b""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from types import EllipsisType
 
 import numpy as np
@@ -67,6 +69,15 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.stored.values())
+
+    def chunks(self, values: int) -> Iterator[slice | EllipsisType]:
+        """Rows to take at a time, of about so many values; everything at once where there are no rows."""
+        if not self.shape:
+            yield ...
+            return
+        step = max(1, values // max(1, math.prod(self.shape[1:])))
+        for start in range(0, self.shape[0], step):
+            yield slice(start, start + step)
 
     def rows(self, index: np.ndarray | slice | EllipsisType) -> Tensor:
         """The tensor of some rows (of everything, where the index is `...`), in the same format, in memory."""

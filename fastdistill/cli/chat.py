@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -98,7 +99,7 @@ def _usual_sampling(model: Model) -> dict[str, Any]:
     from fastdistill.checkpoint.config import Section
 
     path = model.folder / "generation_config.json"
-    section = Section(read_json(path) if path.exists() else {}, str(path))
+    section = Section(read_json(path) if os.path.lexists(path) else {}, str(path))
     drawn = section.boolean("do_sample", default=model.plan.causal)
     if not drawn:
         return {}

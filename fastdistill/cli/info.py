@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 from collections import Counter
 from pathlib import Path
@@ -138,7 +139,7 @@ def _spelling(folder: Path, token: int) -> str | None:
     """How the vocabulary spells a token; None without one."""
     from fastdistill.text.tokenizer import Tokenizer
 
-    return Tokenizer(folder).token(token) if (folder / "tokenizer.json").exists() else None
+    return Tokenizer(folder).token(token) if os.path.lexists(folder / "tokenizer.json") else None
 
 
 def _kind(model: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ def check_decoder(decoder: Any) -> None:
     """Refuse what is no decoder.  raises  ArgumentError"""
     for part, what, whole in _PARTS:
         if isinstance(decoder, part):
-            raise ArgumentError(f"{what} is not a decoder: pass {whole.format(short(decoder, 60))}")
+            raise ArgumentError(f"{what} is not a decoder: pass {whole.format(short(decoder))}")
     if isinstance(decoder, type) and hasattr(decoder, "start"):
         raise ArgumentError(f"decoder must be an object, not a class: pass {short(decoder.__name__[:40])[1:-1]}(...)")
     start = getattr(decoder, "start", None)

@@ -424,7 +424,7 @@ def _dtype(dtype: Any) -> np.dtype:
         found = np.dtype(dtype)
     except Exception:  # TypeError, or what the object raises
         found = None
-    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if found is None or found not in (np.float32, np.float64):  # a dtype equals None where it is float64
         raise ArgumentError(f"dtype must be float32 or float64, got {short(dtype)}")
     return found
 

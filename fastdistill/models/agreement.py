@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from types import EllipsisType
 
 import numpy as np
 
@@ -72,7 +70,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
     """Whether all values are equal, whatever the formats; bits where they can be compared."""
     if one.shape != other.shape:
         return False
-    for rows in _chunks(one.shape):
+    for rows in one.chunks(_CHUNK):
         left, right = one.rows(rows), other.rows(rows)
         if left.format == right.format and all(
             np.array_equal(part.view(f"u{part.itemsize}"), right.parts[name].view(f"u{part.itemsize}"))
@@ -92,12 +90,3 @@ def _close(format: str, values: np.ndarray, wanted: np.ndarray) -> bool:
     """
     half_unit, smallest = _CASTS.get(format, (0.0, 0.0))
     return bool((np.abs(values - wanted) <= np.abs(wanted) * (half_unit + 32 * 2.0**-24) + smallest).all())
-
-
-def _chunks(shape: tuple[int, ...]) -> Iterator[slice | EllipsisType]:
-    if not shape:
-        yield ...
-        return
-    step = max(1, _CHUNK // max(1, math.prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        yield slice(start, start + step)

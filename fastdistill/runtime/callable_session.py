@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_callable, check_integer, check_integers
+from fastdistill.arguments import any_array, check_array, check_callable, check_integer, check_integers, refuse
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.row_statistics import row_statistics
-from fastdistill.messages import listed, short
+from fastdistill.messages import listed
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
 
@@ -184,13 +184,16 @@ class CallableSession:
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())
-        if isinstance(given, np.ma.MaskedArray):
-            raise ArgumentError("the function must return plain logits, got a masked array: its mask would be lost")
+        name, what = "the function's result", f"logits (n, {self.vocab_size})"
+        found = any_array(name, given, np.float32, what)
+        if found.dtype.kind not in "biufV":  # V: bfloat16 of other packages
+            refuse(name, what, given)
         try:
-            logits = np.ascontiguousarray(given, np.float32)
-        except (TypeError, ValueError, OverflowError, RecursionError, MemoryError):
-            raise ArgumentError(f"the function must return logits (n, {self.vocab_size}), got {short(given)}") from None
-        check_array("the function's result", logits, np.float32, (len(tokens), self.vocab_size))
+            with np.errstate(over="ignore"):  # what float32 cannot hold is an infinity, which is refused
+                logits = np.ascontiguousarray(found, np.float32)
+        except (TypeError, ValueError):
+            refuse(name, what, given)
+        check_array(name, logits, np.float32, (len(tokens), self.vocab_size))
         return logits
 
     def _result(self, logits: np.ndarray, read: Read, positions: np.ndarray, seen: list[np.ndarray]) -> Rows:

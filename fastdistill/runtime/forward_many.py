@@ -12,7 +12,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_flag
 from fastdistill.errors import ArgumentError, all_given, attempt
-from fastdistill.kernels.boundary import DRAW
+from fastdistill.kernels.boundary import DRAW, written
 from fastdistill.kernels.row_statistics import RowStatistics
 from fastdistill.messages import short
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
@@ -53,19 +53,25 @@ def forward_many(requests: Sequence[Request], return_errors: bool = False) -> li
 
 def _attempted(requests: Sequence[Request]) -> list[Rows | Exception]:
     results: list[Any] = [None] * len(requests)
-    laid: list[tuple[int, Share, np.ndarray | None]] = []
+    laid: list[tuple[int, Share]] = []
+    outs: dict[int, np.ndarray] = {}
     with ExitStack() as held:
         for number, (session, arguments) in enumerate(requests):
             made = attempt(_laid_out, held, session, arguments)
             if isinstance(made, Exception):
                 results[number] = made
-            else:
-                laid.append((number, *made))
-        for group in _groups([share for _, share, _ in laid]):
-            ran = _run(group, copies=len(requests) > 1)
-            for (number, _, out), result in zip(laid, ran, strict=False):
-                results[number] = result if out is None or isinstance(result, Exception) else _into(result, out)
+                continue
+            share, out = made
+            laid.append((number, share))
+            if out is not None:
+                outs[number] = out
+        for group in _groups([share for _, share in laid]):
+            for (number, _), result in zip(laid, _run(group, copies=len(requests) > 1), strict=False):
+                results[number] = result
             laid = laid[len(group) :]
+        for number, out in outs.items():  # when no pass is left that might read there
+            if not isinstance(results[number], Exception):
+                results[number] = _into(results[number], out)
     return results
 
 
@@ -102,6 +108,7 @@ def _laid_out(held: ExitStack, session: Session, arguments: Any) -> tuple[Share,
         share = replace(share, read=read)
     if out is not None:
         _check_out(out, share)
+        held.enter_context(written({"out": out}, {}))  # nor another request's
     return share, out
 
 

@@ -157,23 +157,6 @@ def draw(
     )
 
 
-def exact_floats(name: str, values: Any) -> np.ndarray:
-    """Numbers as C-contiguous float32, where these hold them exactly."""
-    if isinstance(values, np.ndarray) and values.dtype == np.float32 and values.flags.c_contiguous:
-        return values
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of several lengths
-        array = np.array(None)
-    if array.dtype.kind not in "fiu":
-        raise ArgumentError(f"{name} must be an array of float32, got {short(values)}")
-    with np.errstate(over="ignore"):
-        floats = np.ascontiguousarray(array, np.float32).reshape(array.shape)
-    if not np.array_equal(floats, array, equal_nan=array.dtype.kind == "f"):
-        raise ArgumentError(f"{name} holds numbers that float32 does not; round them: {name}.astype(np.float32)")
-    return floats
-
-
 def read_rows(rows: Any, m: int) -> np.ndarray:
     """The rows to read of m, int32 (reads,), from "all", "last" or indices."""
     if isinstance(rows, str):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_choice, check_integer, check_integers
+from fastdistill.arguments import as_array, check_choice, check_integer, check_integers
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample import sample_workspace
 from fastdistill.messages import listed, short
@@ -22,7 +22,7 @@ from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.pending import Pending, check_pair, nothing_pending, pending_over
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, exact_floats, read_rows
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, read_rows
 from fastdistill.runtime.session_file import SavedSession, write_session
 from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 
@@ -466,11 +466,10 @@ class Session:
             return self._token_array(tokens), None
         if not isinstance(inputs, Mapping) or set(inputs) != {"embedding"}:
             raise ArgumentError(f"inputs must be {{'embedding': array}}, got {short(inputs)}")
-        rows = exact_floats("inputs['embedding']", inputs["embedding"])
-        m, _ = check_array("inputs['embedding']", rows, np.float32, (None, self.network.plan.hidden_size))
-        if m == 0:
+        rows = as_array("inputs['embedding']", inputs["embedding"], np.float32, ("rows", self.network.plan.hidden_size))
+        if len(rows) == 0:
             raise ArgumentError("inputs['embedding'] must have at least one row")
-        return np.full(m, -1, np.int32), rows
+        return np.full(len(rows), -1, np.int32), rows
 
     def _token_array(self, tokens: Any) -> np.ndarray:
         return check_integers("tokens", tokens, 0, self.vocab_size - 1)

@@ -23,7 +23,7 @@ import numpy as np
 from fastdistill.arguments import check_path
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import work_folder
+from fastdistill.files import replace_file, work_folder
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
@@ -60,7 +60,7 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
 
     raises  ArgumentError for what is no path; CheckpointError where it cannot be written
     """
-    path = _path(path)
+    path = Path(os.path.realpath(_path(path)))
     kind = saved.cache.upper()
     arrays = {
         "tokens": Stored("I32", saved.tokens),
@@ -74,9 +74,9 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     try:
         with work_folder(path) as work:
             write_safetensors(work / "session", arrays)
-            os.replace(work / "session", path)  # takes a file's place, never a folder's
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        raise CheckpointError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+            replace_file(path, work / "session")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:

@@ -130,6 +130,14 @@ class _Worker:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._close_pipes()
+
+    def leave(self) -> None:
+        """Have nothing to do with it any more, in a process that did not start it: its pipe ends with the one that did."""
+        self._process.returncode = 0
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):
@@ -137,7 +145,14 @@ class _Worker:
 
 
 _idle: list[_Worker] = []  # appending and popping are atomic
-os.register_at_fork(after_in_child=_idle.clear)  # they answer the process that started them
+
+
+def _leave_all() -> None:
+    while _idle:
+        _idle.pop().leave()
+
+
+os.register_at_fork(after_in_child=_leave_all)  # they answer the process that started them
 
 
 def _take() -> _Worker:

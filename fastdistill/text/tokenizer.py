@@ -6,13 +6,10 @@ sixteen packages along, and a model works on token ids without it.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
 from fastdistill.errors import ArgumentError, TextError
@@ -41,7 +38,7 @@ class Tokenizer:
 
         self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
-        if not self._path.exists():
+        if not os.path.lexists(self._path):
             raise TextError(f"{self._path} is missing: text needs it, token ids do not")
         data = read_file(self._path, error=TextError)
         check_tokenizer(data, str(self._path))
@@ -155,26 +152,6 @@ class Tokenizer:
 def check_token(token: int) -> int:
     """A token id as an int of 32 bits. Raises ArgumentError."""
     return check_integer("a token id", token, 0, (1 << 32) - 1)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise TextError(f"{path} is missing: text needs it, token ids do not") from None
-    except (OSError, ValueError) as error:
-        raise TextError(f"{path} cannot be read: {error}") from error
-
-
-def _parse(path: Path, data: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TextError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise TextError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdistill.errors import ArgumentError, TextError
-from fastdistill.files import read_file, read_json
+from fastdistill.files import TEMPLATES, read_json, read_text
 from fastdistill.messages import listed, short, suggestion
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -108,7 +108,7 @@ class TokenizerConfig:
         return read_json(self.folder / name, error=TextError) if self._has(name) else {}
 
     def _additional(self) -> dict[str, Path]:
-        place = self.folder / "additional_chat_templates"
+        place = self.folder / TEMPLATES
         if not place.is_dir():
             return {}
         try:
@@ -123,8 +123,5 @@ class TokenizerConfig:
 
 
 def _template(path: Path) -> str:
-    try:
-        text = read_file(path, MAX_TEMPLATE_BYTES, TextError).decode()
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path}: is not UTF-8: {error}") from None
+    text = read_text(path, MAX_TEMPLATE_BYTES, TextError)
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -11,6 +11,7 @@ import numpy as np
 from fastdistill.arguments import check_integer
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sinkhorn import Transport, sinkhorn
+from fastdistill.messages import short
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ def sinkhorn_divergence(
     source      Feydy et al. 2019; Séjourné et al. 2019, unbalanced
     """
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)
-    if isinstance(unbalanced, (tuple, list)) and len(set(unbalanced)) > 1:
-        raise ArgumentError(f"unbalanced must have one tau for both sides of a divergence, got {unbalanced}")
     settings: dict[str, Any] = {
         "metric": metric, "epsilon": epsilon, "tolerance": tolerance, "unbalanced": unbalanced, "dtype": dtype, "threads": threads,
     }  # fmt: skip
     sinkhorn(a, b, x=x, y=y, max_iterations=1, **settings)  # refuses what is wrong by its name here
+    if isinstance(unbalanced, (tuple, list)) and unbalanced[0] != unbalanced[1]:
+        raise ArgumentError(f"unbalanced must have one tau for both sides of a divergence, got {short(unbalanced)}")
     aa, f = _to_itself(a, x, max_iterations, settings)
     bb, g = _to_itself(b, y, max_iterations, settings)
     ab = sinkhorn(

@@ -228,8 +228,11 @@ def source(tmp_path):
     ]
     files = {
         name: name.encode()
-        for name in ("tokenizer.json", "chat_template.jinja", "LICENSE", "pytorch_model.bin", ".hidden")
-    }
+        for name in (
+            "tokenizer.json", "chat_template.jinja", "LICENSE", "pytorch_model.bin", ".hidden",
+            "additional_chat_templates/tool_use.jinja", "additional_chat_templates/notes",
+        )
+    }  # fmt: skip
     write_checkpoint(tmp_path / "source", {"hidden_size": 40, "torch_dtype": "float32"}, tensors, files)
     return tmp_path / "source"
 
@@ -253,16 +256,46 @@ def test_a_folder_has_its_matrices_quantised(source, format):
         total = sum(tensor.nbytes for tensor in before.tensors.values())
     assert sorted(reports) == reports and len(reports) == 5 and reports[-1] == (total, total)
     names = {path.name for path in (source.parent / "made").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "LICENSE"}
+    further = source.parent / "made" / "additional_chat_templates"
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "LICENSE",
+        further.name,
+    }
+    assert {path.name: path.read_text() for path in further.iterdir()} == {
+        "tool_use.jinja": f"{further.name}/tool_use.jinja"
+    }
     config = json.loads((source.parent / "made" / "config.json").read_text())
     assert config["torch_dtype"] == "float32" and ("quantization_config" in config) == (format != "f16")
 
 
+def test_what_cannot_be_copied_is_not_left_out(source):
+    (source / "tokenizer.json").unlink()
+    (source / "tokenizer.json").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: there is no such file"):
+        quantize_folder(source, source.parent / "made", "q8")
+    assert [path.name for path in source.parent.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "additional_chat_templates/", "additional_chat_templates/../a", "a\0"]
+)
+def test_no_file_is_written_outside_the_folder(tmp_path, name):
+    with pytest.raises(ArgumentError, match="files must map plain names"):
+        write_checkpoint(tmp_path / "made", {}, [], {name: b""})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_may_be_requantised_over_itself(source):
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin, which is no part of a checkpoint"):
-        quantize_folder(source, source, "q4", overwrite=True)
-    (source / "pytorch_model.bin").unlink()
+    for name in ("additional_chat_templates/notes", "pytorch_model.bin"):
+        with pytest.raises(CheckpointError, match=f"'{name}', which is no part of a checkpoint"):
+            quantize_folder(source, source, "q4", overwrite=True)
+        (source / name).unlink()
     quantize_folder(source, source, "q8", overwrite=True)
+    assert (source / "additional_chat_templates/tool_use.jinja").is_file()
     once = (source / "model.safetensors").read_bytes()
     quantize_folder(source, source, "q8", overwrite=True)
     assert (source / "model.safetensors").read_bytes() == once

@@ -388,6 +388,7 @@ def test_an_interrupt_leaves_a_session_that_goes_on():
         (lambda: Speculative(PromptLookup(), rule="rejection", lenience=("cubic", 0.5)), ArgumentError, "lenience"),
         (lambda: Draft([1, 2], kinds=[1]), ArgumentError, "kinds"),
         (lambda: PromptLookup(max_match=0), ArgumentError, "max_match"),
+        (lambda: PromptLookup(min_match=0), ArgumentError, "min_match"),
         (lambda: PromptLookup(max_match=2, min_match=3), ArgumentError, "min_match"),
         (lambda: LayerSkip(0), ArgumentError, "layers"),
         (lambda: ModelDrafter("smollm2"), ArgumentError, "model must be"),
@@ -471,3 +472,13 @@ def test_a_round_that_the_text_ends_in_names_no_refused_guess():
         step, [0], 20, end_tokens=frozenset({3}), decoder=Speculative(knowing([0, 1, 2, 3, 4, 5]), max_draft=5)
     )
     assert ours.tokens == [1, 2, 3] and [(round.accepted, round.refused) for round in ours.rounds] == [(2, ())]
+
+
+@pytest.mark.parametrize(
+    "changes, least", [({}, 3), ({"max_match": 2}, 2), ({"max_match": 1}, 1), ({"max_match": 5, "min_match": 4}, 4)]
+)
+def test_the_shortest_match_fits_the_longest(changes, least):
+    for length in range(1, 6):
+        repeated = [*range(length), 49, 48, *range(length)]
+        run = PromptLookup(**changes).start(DraftRequest(np.array(repeated, np.int32), None, Sampler()))
+        assert run.propose(1).tokens.tolist() == ([49] if length >= least else [])

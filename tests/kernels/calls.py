@@ -19,6 +19,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastdistill import distill, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
@@ -31,8 +32,11 @@ EITHER = {
     "exp_log",
     "softmax",
     "sinkhorn",
+    "sinkhorn_divergence",
+    "sinkhorn_loss",
     "unrolled_sinkhorn",
     "pairwise_distance",
+    "wasserstein_1d",
 }  # another real dtype asks for another result
 
 
@@ -68,6 +72,11 @@ def _packed(**arguments: Any) -> Any:
 def _transport(**arguments: Any) -> Any:
     found = k.sinkhorn(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
     return found.value, found.potentials, found.plan, found.gradient, found.status
+
+
+def _divergence(**arguments: Any) -> Any:
+    found = transport.sinkhorn_divergence(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
+    return found.value, found.gradient, found.converged
 
 
 def _solved() -> k.Transport:
@@ -214,6 +223,25 @@ CALLS: dict[str, Callable[[], Row]] = {
         },
     ),
     "sinkhorn.points": lambda: (_transport, {"a": None, "b": None, "x": f32(4, 3), "y": 1 + f32(5, 3), "metric": "cosine"}),
+    "sinkhorn_divergence": lambda: (
+        _divergence,
+        {
+            "a": np.full(4, 0.25), "b": np.full(5, 0.2), "x": f32(4, 3).astype(np.float64), "y": 1 + f32(5, 3).astype(np.float64),
+            "metric": "euclidean", "epsilon": 0.5, "max_iterations": 5, "tolerance": 1e-6, "unbalanced": (1.0, 1.0), "epsilon_scaling": 0.5,
+            "dtype": np.float64, "threads": 1,
+        },
+    ),
+    "sinkhorn_loss": lambda: (
+        distill.sinkhorn_loss,
+        {
+            "student_logits": f32(2, 40), "teacher_logits": f32(2, 40)[::-1].copy(), "temperature": 2.0, "epsilon": 0.5, "iterations": 3,
+            "weight": 1.0, "mode": "unrolled", "threads": 1,
+        },
+    ),
+    "sinkhorn_loss.entropic": lambda: (
+        distill.sinkhorn_loss,
+        {"student_logits": f32(2, 40), "teacher_logits": f32(2, 40)[::-1].copy(), "epsilon": 0.5, "mode": "entropic"},
+    ),
     "softmax": lambda: (k.softmax, {"logits": f32(3, 40), "temperature": 0.5, "threads": 1}),
     "softmax_gradient": lambda: (
         k.softmax_gradient,
@@ -252,6 +280,10 @@ CALLS: dict[str, Callable[[], Row]] = {
     "verify_tree_workspace": lambda: (
         lambda **sizes: k.verify_tree_workspace(**sizes).shape, {"rule": "traversal", "nodes": 4, "vocab": 40},
     ),
+    "wasserstein_1d": lambda: (
+        transport.wasserstein_1d,
+        {"x": f32(2, 4).astype(np.float64), "y": 1 + f32(5).astype(np.float64), "a": np.full(4, 0.25), "b": np.full(5, 0.2), "p": 2.0},
+    ),
 }  # fmt: skip
 
 
@@ -260,14 +292,14 @@ def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_callables() -> dict[str, Callable[..., Any]]:
-    """Every function of `fastdistill.kernels`, and the constructors and methods of its classes that are not mere results."""
+    """Every function of `fastdistill.kernels`, `transport` and `distill`, and the constructors and methods of their classes that are
+    not mere results."""
     found: dict[str, Callable[..., Any]] = {}
-    for name in k.__all__:
-        thing = getattr(k, name)
+    for name, thing in [(name, getattr(module, name)) for module in (k, transport, distill) for name in module.__all__]:
         if not inspect.isclass(thing):
             found[name] = thing
             continue
-        results = issubclass(thing, tuple) or thing is k.Transport
+        results = issubclass(thing, tuple) or thing in (k.Transport, transport.Divergence)
         if not results:
             found[name] = thing
         for method, value in vars(thing).items():

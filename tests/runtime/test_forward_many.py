@@ -298,3 +298,30 @@ def test_refuses_what_does_not_belong_together():
         forward_many([(from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9), dict(tokens=[1]))])
     assert forward_many([]) == []
     assert session.length == 0
+
+
+def test_memory_that_two_requests_share():
+    """One array for the logits of two is refused for the second; rows that another's logits take the place of are read before."""
+    sessions = [network("plain").session(16, 4) for _ in range(3)]
+    wanted = network("plain").session(16, 4).forward([1], read=Read(logits=True)).logits.copy()
+    out = np.zeros((1, 300), np.float32)
+    first, second = forward_many(
+        [
+            (session, dict(tokens=[token], read=Read(logits=True), out=out))
+            for session, token in zip(sessions, (1, 2), strict=False)
+        ],
+        return_errors=True,
+    )
+    assert isinstance(second, BusyError) and "out is being written" in str(second) and sessions[1].length == 0
+    np.testing.assert_array_equal(first.logits, wanted)
+    rows = out[:, :64]
+    rows[:] = np.linspace(-1, 1, 64)
+    fresh = network("plain").session(16, 4).forward(inputs={"embedding": rows}, read=Read(logits=True)).logits.copy()
+    first, second = forward_many(
+        [
+            (sessions[1], dict(tokens=[1], read=Read(logits=True), out=out)),
+            (sessions[2], dict(inputs={"embedding": rows}, read=Read(logits=True))),
+        ]
+    )
+    np.testing.assert_array_equal(first.logits, wanted)
+    np.testing.assert_array_equal(second.logits, fresh)

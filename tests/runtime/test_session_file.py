@@ -301,7 +301,29 @@ def test_what_is_no_file_is_refused(tmp_path, what):
         loaded(PLAIN, path)
 
 
-@pytest.mark.parametrize("wrong", [3, None, b"s", [], "", ".", "/", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("what", ["a pipe", "a link to a pipe", "a circle"])
+def test_only_a_file_is_replaced(tmp_path, what):
+    path, pipe = tmp_path / "s", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if what == "a pipe":
+        pipe.rename(path)
+    else:
+        path.symlink_to(path if what == "a circle" else pipe)
+    before = {file.name: os.lstat(file).st_ino for file in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="cannot be written: what has that name is no regular file"):
+        PLAIN.session().save(path)
+    assert {file.name: os.lstat(file).st_ino for file in tmp_path.iterdir()} == before
+
+
+def test_a_link_to_a_file_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/s").write_bytes(b"")
+    (tmp_path / "link").symlink_to("there/s")
+    PLAIN.session().save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and loaded(PLAIN, tmp_path / "there/s").length == 0
+
+
+@pytest.mark.parametrize("wrong", [3, None, b"s", [], "", ".", "/", "a\0b", "a" * 5000])
 def test_a_path_must_name_a_file(wrong):
     with pytest.raises(ArgumentError, match="path must"):
         PLAIN.session().save(wrong)

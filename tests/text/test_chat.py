@@ -278,7 +278,7 @@ FILES = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinj
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "dangling", "large", "bytes"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "dangling", "large", "bytes", "pointer", "page"])
 def test_a_file_that_is_none_neither_hangs_nor_fills_the_memory(tmp_path, name, kind):
     folder = write_folder(tmp_path, KINDS["byte_level"])
     (folder / "chat_template.jinja").write_text("{{ bos_token }}")
@@ -296,6 +296,10 @@ def test_a_file_that_is_none_neither_hangs_nor_fills_the_memory(tmp_path, name, 
     elif kind == "large":
         with path.open("wb") as file:
             file.truncate(1 << 33)
+    elif kind == "pointer":  # of Git LFS: text, which a template could be
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    elif kind == "page":
+        path.write_text("<!doctype html>\n<title>Sign in</title>")
     else:
         path.write_bytes(b"\xff\xfe")
     with pytest.raises(FastDistillError, match=path.name):

@@ -27,7 +27,7 @@ class PromptLookup:
     """The end of the text is looked for earlier in prompt and output; what followed there is guessed to follow again.
 
     max_match      tokens of the end that are compared at most: the longest match wins, then the latest
-    min_match      a match of fewer is none
+    min_match      a match of fewer is none; None: 3, or max_match where that is less
     continuations  how many matches to follow at once, as a tree; None: one, or as many as `Speculative.tree` is wide
 
     A match that lies near the end is continued periodically.
@@ -36,16 +36,22 @@ class PromptLookup:
     """
 
     max_match: int = 32
-    min_match: int = 3
+    min_match: int | None = None
     continuations: int | None = None
 
     priors: ClassVar[tuple[tuple[float, float], ...]] = PRIORS
 
     def __post_init__(self) -> None:
         check_integer("max_match", self.max_match, 1, MOST_MATCH)
-        check_integer("min_match", self.min_match, 1, self.max_match)
+        if self.min_match is not None:
+            check_integer("min_match", self.min_match, 1, self.max_match)
         if self.continuations is not None:
             check_integer("continuations", self.continuations, 1, MOST_MATCHES)
+
+    @property
+    def least(self) -> int:
+        """The shortest match that is one."""
+        return min(3, self.max_match) if self.min_match is None else self.min_match
 
     def start(self, request: DraftRequest) -> PromptLookupRun:
         return PromptLookupRun(self, request)
@@ -62,7 +68,7 @@ class PromptLookupRun:
 
     def propose(self, budget: int) -> Draft:
         settings, text = self._settings, self._text[: self._length]
-        starts, lengths = find_matches(text, settings.max_match, settings.min_match, self._count)
+        starts, lengths = find_matches(text, settings.max_match, settings.least, self._count)
         count = min(len(starts), budget)
         if count == 0:
             return NO_GUESSES
