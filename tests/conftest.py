@@ -16,7 +16,7 @@ from fastdistill.kernels import isa_levels, set_isa
 from tests.command_line import end_all
 
 settings.register_profile(
-    "default", deadline=None, derandomize=True, max_examples=60, suppress_health_check=list(HealthCheck)
+    "default", deadline=None, derandomize=True, max_examples=30, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

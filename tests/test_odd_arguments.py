@@ -56,7 +56,7 @@ CALLED_INSIDE = {
     "prepare", "finish", "seen_tokens", "workspace", "entered", "executor", "restore", "add",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
-    "get", "tensor", "data",  # of GGUF files: by convert
+    "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize
 }  # fmt: skip
 
 

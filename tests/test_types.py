@@ -80,6 +80,7 @@ SETTINGS = "[mypy]\nstrict = True\nfollow_imports = silent\n"
 
 def test_a_users_file_has_types_and_wrong_calls_are_errors(tmp_path, pytestconfig):
     pytest.importorskip("mypy", reason="needs mypy: pip install mypy")
+    cache = getattr(pytestconfig, "cache", None)  # None with -p no:cacheprovider
     (tmp_path / "user.py").write_text(FILE)
     (tmp_path / "mypy.ini").write_text(SETTINGS)
     command = [
@@ -89,7 +90,7 @@ def test_a_users_file_has_types_and_wrong_calls_are_errors(tmp_path, pytestconfi
         "--config-file",
         "mypy.ini",
         "--cache-dir",
-        str(pytestconfig.cache.mkdir("mypy")),
+        str(cache.mkdir("mypy") if cache else tmp_path / "cache"),
         "--hide-error-context",
         "user.py",
     ]

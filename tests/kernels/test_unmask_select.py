@@ -410,7 +410,7 @@ FLOATS = np.zeros((2, 3), np.float32)
             "the rule needs entropy, got NoneType",
         ),
         ({"statistics": None, "rule": UnmaskRule("given", explore=1), "scores": FLOATS}, "the rule needs entropy"),
-        ({"statistics": flat((2,), 4)}, r"statistics\.top must have shape \(2, 3\), got \(2, 4\)"),
+        ({"statistics": flat((2,), 4)}, r"statistics\.log_prob must have shape \(2, 3\), got \(2, 4\)"),
         ({"rule": UnmaskRule("given")}, r"scores must be float32 \(2, 3\) with the score given, got None"),
         ({"scores": FLOATS}, "scores must be None with the score confidence, got ndarray"),
         (

@@ -24,7 +24,9 @@ def made(**changes):
 
 small, wide = made(), made(vocab_size=1 << 16)
 small.session(8).forward([1])
-resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
+# What there is already, which differs from process to process, and half of the largest cache that is asked for below.
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + small.session(1 << 20, 1, "f32").cache.array.nbytes // 2
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 kept, refused = [], []
 for network in (small, wide):
     for capacity in (1, 1 << 10, 1 << 20):

@@ -107,9 +107,7 @@ ALL = "{{ messages | tojson }}"
         (Dumped(role="user", content="x", refusal=None), {"role": "user", "content": "x"}),
         ({"role": "tool", "content": {"a": np.float64(1.5), "b": (np.bool_(False), 2)}}, {"role": "tool", "content": {"a": 1.5, "b": [False, 2]}}),
         ({"role": "assistant", "reasoning": "r"}, {"thinking": "r", "role": "assistant", "reasoning": "r", "reasoning_content": "r"}),
-    ],
-    ids=str,
-)  # fmt: skip
+    ])  # fmt: skip
 def test_messages_are_shown_as_plain_data_without_keys_that_are_none(chat, message, seen):
     before = repr(message)
     assert json.loads(chat(ALL, [message])) == [seen]
