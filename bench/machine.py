@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.kernels import default_threads, isa, isa_levels, kernel_name, set_isa
-from fastdistill.kernels.boundary import lib
-from fastdistill.kernels.linear import FORMATS
+from bench.peak import TILES, peak
+from fastdistill.kernels import default_threads, isa, isa_levels, kernel_name
 from fastdistill.runtime.bandwidth import bandwidth as measured_bandwidth
 from fastdistill.runtime.bandwidth import rate
 from fastdistill.runtime.packing import QUANTISED
@@ -22,7 +21,6 @@ BANDWIDTH_BYTES = 512 << 20  # far beyond any cache
 STOLEN = 0.02  # of the time; beyond this a run is worth repeating
 OTHERS = 0.05
 GRANTED = 0.9  # of the cores
-PEAK_TILES = (4, 6, 8, 12)  # rows of the register tiles that csrc/peak.c has
 PEAK_SECONDS = 0.02  # of one measurement
 
 
@@ -51,21 +49,16 @@ def multiply_adds(level: str, format: str, scales: bool, threads: int) -> float:
 
     scales  with the instructions that follow each block of 32 inputs, beside the dot products
     """
-    before = isa()
-    set_isa(level)
+    loop = peak(level)
 
     def blocks_a_second(rows: int) -> float:
         def work(blocks: int) -> int:
-            return lib.fd_peak(FORMATS[format], scales, rows, blocks)
+            return loop(format, scales, rows, blocks)
 
         blocks = max(1, int(PEAK_SECONDS * 100 * rate(work, [100])))
         return blocks * max(rate(work, [blocks] * threads) for _ in range(3))
 
-    try:
-        found = max(blocks_a_second(rows) * lib.fd_peak(FORMATS[format], scales, rows, 1) for rows in PEAK_TILES)
-    finally:
-        set_isa(before)
-    return threads * found
+    return threads * max(blocks_a_second(rows) * loop(format, scales, rows, 1) for rows in TILES)
 
 
 def cores_granted(threads: int) -> float:

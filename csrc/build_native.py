@@ -13,7 +13,9 @@ from pathlib import Path
 from cffi import FFI
 
 here = Path(__file__).resolve().parent
-SOURCES = ["dispatch.c", "plan.c", "threads.c", "isa_scalar.c", "isa_avx2.c", "isa_avx512.c"]
+LEVELS = ["scalar", "avx2", "avx512"]
+LEVEL_SOURCES = [f"isa_{level}{part}.c" for level in LEVELS for part in ("", "_transport")]
+SOURCES = ["dispatch.c", "plan.c", "threads.c", *LEVEL_SOURCES]
 
 FLAGS = [
     # No -m flag: each level switches its own target on.

@@ -40,7 +40,7 @@ static int has_avx512(void)
 #endif
 static int always(void) { return 1; }
 
-/* Worst first.  The place for neon and dotprod is here: their words in vec_neon.h, their unit in isa_neon.c. */
+/* Worst first.  The place for neon and dotprod is here: their words in vec_neon.h. */
 static const struct { const struct fd_kernels *kernels; int (*supported)(void); } levels[] = {
     {&fd_kernels_scalar, always},
 #if defined(__x86_64__)
@@ -60,7 +60,7 @@ const struct fd_kernels *fd_selected_kernels(void) { return levels[selected].ker
 int fd_isa_shares_code(int level, int other)
 {
     const struct fd_kernels *a = levels[level].kernels, *b = levels[other].kernels;
-    return a->op_run == b->op_run || a->linear == b->linear || a->quantize_rows == b->quantize_rows
+    return a->op_run == b->op_run || a->transport == b->transport || a->linear == b->linear || a->quantize_rows == b->quantize_rows
         || a->row_statistics == b->row_statistics || a->sample == b->sample;
 }
 int fd_kernel_name(int format, char *text, int size)
@@ -123,7 +123,6 @@ int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out)
     FD_CALL(exp_log(bits, n, x, exp_out, log_out));
     return FD_OK;
 }
-int64_t fd_peak(int format, int scales, int rows, int64_t repeats) { return FD_CALL(peak(format, scales, rows, repeats)); }
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words)
 {
     FD_CALL(philox(n, counter, key, words));
@@ -152,15 +151,15 @@ int fd_probabilities(int64_t rows, int64_t vocab, const float *logits, const str
 }
 int fd_softmax(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads)
 {
-    return FD_CALL(softmax(bits, rows, width, temperature, logits, probabilities, threads));
+    return FD_CALL(transport->softmax(bits, rows, width, temperature, logits, probabilities, threads));
 }
 void fd_softmax_gradient(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient, int threads)
 {
-    FD_CALL(softmax_gradient(bits, rows, width, scale, probabilities, gradient, threads));
+    FD_CALL(transport->softmax_gradient(bits, rows, width, scale, probabilities, gradient, threads));
 }
 void fd_unit_rows(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads)
 {
-    FD_CALL(unit_rows(bits, rows, d, x, unit, lengths, threads));
+    FD_CALL(transport->unit_rows(bits, rows, d, x, unit, lengths, threads));
 }
 int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d)
 {
@@ -169,7 +168,7 @@ int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64
 int fd_pairwise_distance(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
                          void *distances, void *workspace, int threads)
 {
-    return FD_CALL(pairwise_distance(bits, metric, batch, n, m, d, x, y, distances, workspace, threads));
+    return FD_CALL(transport->pairwise_distance(bits, metric, batch, n, m, d, x, y, distances, workspace, threads));
 }
 int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d)
 {
@@ -178,7 +177,7 @@ int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64
 int fd_distance_gradient(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
                          const void *y, const double *lengths, void *gradient, void *workspace, int threads)
 {
-    return FD_CALL(distance_gradient(bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads));
+    return FD_CALL(transport->distance_gradient(bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads));
 }
 int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations)
 {
@@ -187,7 +186,7 @@ int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int6
 int64_t fd_unrolled_sinkhorn_steps(int64_t iterations) { return unrolled_steps(iterations); }
 void fd_unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads)
 {
-    FD_CALL(unrolled_sinkhorn(problem, begin, end, threads));
+    FD_CALL(transport->unrolled_sinkhorn(problem, begin, end, threads));
 }
 int64_t fd_find_matches(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
                         int32_t *lengths)
@@ -277,18 +276,18 @@ void fd_unmask_select(int64_t rows, int64_t n, const int8_t *masked, const float
 
 int64_t fd_sinkhorn_workspace(const struct fd_transport *transport, int64_t count, int threads)
 {
-    return FD_CALL(sinkhorn_workspace(transport, count, threads));
+    return FD_CALL(transport->sinkhorn_workspace(transport, count, threads));
 }
 int64_t fd_sinkhorn(const struct fd_transport *transport, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads)
 {
-    return FD_CALL(sinkhorn(transport, first, count, workspace, nanoseconds, threads));
+    return FD_CALL(transport->sinkhorn(transport, first, count, workspace, nanoseconds, threads));
 }
 int64_t fd_transport_rows_workspace(const struct fd_transport *transport, int threads)
 {
-    return FD_CALL(transport_rows_workspace(transport, threads));
+    return FD_CALL(transport->transport_rows_workspace(transport, threads));
 }
 void fd_transport_rows(const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count, int kind, double scale,
                        int64_t width, const void *values, void *out, void *workspace, int threads)
 {
-    FD_CALL(transport_rows(transport, problem, first, count, kind, scale, width, values, out, workspace, threads));
+    FD_CALL(transport->transport_rows(transport, problem, first, count, kind, scale, width, values, out, workspace, threads));
 }

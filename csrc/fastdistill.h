@@ -47,10 +47,6 @@ int fd_row_statistics(int64_t rows, int64_t vocab, const float *logits, int32_t 
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
 int fd_exp_log(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
 
-/* Multiply-adds done by `repeats` blocks of a linear's inner loop without its memory, in a register tile of 4, 6, 8 or 12 rows;
- * `scales`: with the instructions that follow a block.  For the benches: a limit (csrc/peak.c). */
-int64_t fd_peak(int format, int scales, int rows, int64_t repeats);
-
 /* ---- chance: everything random is a function of a key, a position and a token ---- */
 /* Philox4x32-10: counter (n, 4), key (2,) -> words (n, 4) */
 int fd_philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);

@@ -120,8 +120,26 @@ static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
 
 void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
 
+struct fd_transport_kernels {
+    int (*softmax)(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
+    void (*softmax_gradient)(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient,
+                             int threads);
+    void (*unit_rows)(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
+    int (*pairwise_distance)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
+                             void *distances, void *workspace, int threads);
+    int (*distance_gradient)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
+                             const void *y, const double *lengths, void *gradient, void *workspace, int threads);
+    void (*unrolled_sinkhorn)(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
+    int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
+    int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
+                        int threads);
+    int64_t (*transport_rows_workspace)(const struct fd_transport *transport, int threads);
+    void (*transport_rows)(const struct fd_transport *transport, int64_t index, int64_t first, int64_t count, int kind, double scale,
+                           int64_t width, const void *values, void *out, char *workspace, int threads);
+};
 struct fd_kernels {
     const char *name;
+    const struct fd_transport_kernels *transport;
     const char *product[FD_Q4 + 1];         /* of each weight format: how rows are multiplied by it, */
     int row_tile;                           /* this many at a time */
     void (*pack_rows)(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
@@ -166,22 +184,6 @@ struct fd_kernels {
                           const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
                           const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
                           int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
-    int (*softmax)(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
-    void (*softmax_gradient)(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient,
-                             int threads);
-    void (*unit_rows)(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
-    int (*pairwise_distance)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
-                             void *distances, void *workspace, int threads);
-    int (*distance_gradient)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
-                             const void *y, const double *lengths, void *gradient, void *workspace, int threads);
-    void (*unrolled_sinkhorn)(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
-    int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
-    int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
-                        int threads);
-    int64_t (*transport_rows_workspace)(const struct fd_transport *transport, int threads);
-    void (*transport_rows)(const struct fd_transport *transport, int64_t index, int64_t first, int64_t count, int kind, double scale,
-                           int64_t width, const void *values, void *out, char *workspace, int threads);
-    int64_t (*peak)(int format, int scales, int rows, int64_t repeats);
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */
     int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */

@@ -1,5 +1,3 @@
-/* isa_scalar.c - every kernel in portable C: the meaning of the other levels, and the only level of an unknown CPU. */
-#define FD_LEVEL scalar
-#define FD_LEVEL_IS_SCALAR
+/* isa_scalar.c - every kernel of decoding in plain C: the meaning of the other levels, and the only level of an unknown CPU. */
 #include "vec_scalar.h"
 #include "kernels/all.h"

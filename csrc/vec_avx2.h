@@ -1,6 +1,16 @@
-/* vec_avx2.h - the vocabulary of vec_scalar.h in pairs of 256-bit registers. */
+/* vec_avx2.h - the vocabulary of vec_scalar.h in pairs of 256-bit registers (AVX2, FMA and F16C). */
+#include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <immintrin.h>
+#include "internal.h"
+#define FD_LEVEL avx2
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c")
+#endif
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256d a, b, c, d; } vd;

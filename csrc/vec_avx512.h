@@ -1,6 +1,21 @@
 /* vec_avx512.h - the vocabulary of vec_scalar.h in 512-bit registers (F, BW, DQ, VL and VNNI). */
+#include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include "internal.h"
+#define FD_LEVEL avx512
+#define FD_WIDE_ROW_TILE
+#if defined(FD_EMULATE_AVX512)             /* tests/cross/run_avx512.sh: the same intrinsics on AVX2 */
+#include "emulate_avx512.h"
+#else
+#include <immintrin.h>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+#endif
 
 typedef __m512 vf;
 typedef struct { __m512d a, b; } vd;

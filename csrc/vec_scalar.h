@@ -2,117 +2,163 @@
  *
  * A vf holds 16 floats, a vd 16 doubles, a vi 16 int32, a vm 16 truth values, a vb 16 lanes of 4 bytes.  Every level gives the same
  * bits for every word, a NaN's sign and payload aside: one rounding per operation, one order for every fold.  See docs/numerics.md.
+ *
+ * The words are written for quarters of 16 bytes, in the vector types of gcc and clang: any CPU with registers of that size (SSE2, NEON)
+ * uses them, on others the compiler takes a lane at a time.
  */
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include "internal.h"
+#define FD_LEVEL scalar
+#define FD_LEVEL_IS_SCALAR
 
-typedef struct { float v[16]; } vf;
-typedef struct { double v[16]; } vd;
-typedef struct { int32_t v[16]; } vi;
-typedef struct { uint8_t v[16]; } vm;
-typedef struct { int8_t v[64]; } vb;
-typedef vi vs;                      /* sums of a block, as wide as the level needs */
+#define FD_QUARTER __attribute__((vector_size(16)))
+typedef float fd_f4 FD_QUARTER;
+typedef double fd_d2 FD_QUARTER;
+typedef int32_t fd_i4 FD_QUARTER;
+typedef uint32_t fd_u4 FD_QUARTER;
+typedef int64_t fd_i2 FD_QUARTER;
+typedef uint64_t fd_u2 FD_QUARTER;
+typedef int16_t fd_i8 FD_QUARTER;
+typedef uint16_t fd_u8 FD_QUARTER;
+typedef uint16_t fd_halves __attribute__((vector_size(8)));
+
+typedef struct { fd_f4 v[4]; } vf;
+typedef struct { fd_d2 v[8]; } vd;
+typedef struct { fd_i4 v[4]; } vi;
+typedef struct { fd_i4 v[4]; } vm;  /* all bits of a lane */
+typedef struct { fd_i8 v[4]; } vb;
+typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level needs: 8 pair sums of 2 x 15 x 127 stay below 2^15 */
 
 enum { FD_ROW_TILE = 4 };           /* rows of one register tile */
 
-#define FD_EACH for (int i = 0; i < 16; i++)
+/* Statements for each quarter i of a vf, of a vd.  Written out: a loop would be unrolled late, its arrays in memory until then. */
+#define FD_AT(n, ...) { enum { i = n }; __VA_ARGS__ }
+#define FD_EACH(...) FD_AT(0, __VA_ARGS__) FD_AT(1, __VA_ARGS__) FD_AT(2, __VA_ARGS__) FD_AT(3, __VA_ARGS__)
+#define FD_EACH8(...) FD_EACH(__VA_ARGS__) FD_AT(4, __VA_ARGS__) FD_AT(5, __VA_ARGS__) FD_AT(6, __VA_ARGS__) FD_AT(7, __VA_ARGS__)
+#define FD_LANE(n) for (int lane = 0; lane < (n); lane++)
 
 /* A word of hundreds of instructions, at hundreds of places: one function, or the compiler takes minutes.  A fused multiply-add is one
  * of them where the target has no instruction for it, and each lane is a call. */
-#define FD_LONG static __attribute__((noinline))
+#define FD_LONG static __attribute__((noinline, unused))
 #if defined(__FP_FAST_FMAF)
 #define FD_FUSED static inline
 #else
 #define FD_FUSED FD_LONG
 #endif
 
+/* Lanes of a where the mask is set, else of b. */
+static inline fd_f4 fd_pick(fd_i4 mask, fd_f4 a, fd_f4 b) { return (fd_f4)((mask & (fd_i4)a) | (~mask & (fd_i4)b)); }
+static inline fd_d2 fd_pick_d(fd_i2 mask, fd_d2 a, fd_d2 b) { return (fd_d2)((mask & (fd_i2)a) | (~mask & (fd_i2)b)); }
+static inline fd_i4 fd_pick_i(fd_i4 mask, fd_i4 a, fd_i4 b) { return (mask & a) | (~mask & b); }
+
 /* ---- floats ---- */
-static inline vf vf_set1(float a) { vf r; FD_EACH r.v[i] = a; return r; }
+static inline vf vf_set1(float a) { vf r; FD_EACH(r.v[i] = (fd_f4){a, a, a, a};) return r; }
 static inline vf vf_zero(void) { return vf_set1(0.0f); }
-static inline vf vf_load(const float *p) { vf r; memcpy(r.v, p, sizeof r.v); return r; }
-static inline void vf_store(float *p, vf a) { memcpy(p, a.v, sizeof a.v); }
-static inline vf vf_add(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] + b.v[i]; return r; }
-static inline vf vf_sub(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
-static inline vf vf_mul(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
-static inline vf vf_div(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
-FD_FUSED vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
-FD_FUSED vf vf_fnma(vf a, vf b, vf c) { vf r; FD_EACH r.v[i] = fmaf(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
-static inline vf vf_max(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }    /* NaN gives b */
-static inline vf vf_min(vf a, vf b) { vf r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
-static inline vf vf_sqrt(vf a) { vf r; FD_EACH r.v[i] = sqrtf(a.v[i]); return r; }
+static inline vf vf_load(const float *p) { vf r; FD_EACH(memcpy(&r.v[i], p + 4 * i, 16);) return r; }
+static inline void vf_store(float *p, vf a) { FD_EACH(memcpy(p + 4 * i, &a.v[i], 16);) }
+static inline vf vf_add(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] + b.v[i];) return r; }
+static inline vf vf_sub(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] - b.v[i];) return r; }
+static inline vf vf_mul(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] * b.v[i];) return r; }
+static inline vf vf_div(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] / b.v[i];) return r; }
+FD_FUSED vf vf_fma(vf a, vf b, vf c)                                    /* a b + c */
+{
+    vf r;
+#define FD_FMA(lane) fmaf(a.v[i][lane], b.v[i][lane], c.v[i][lane])
+    FD_EACH(r.v[i] = (fd_f4){FD_FMA(0), FD_FMA(1), FD_FMA(2), FD_FMA(3)};)
+#undef FD_FMA
+    return r;
+}
+static inline vf vf_max(vf a, vf b) { vf r; FD_EACH(r.v[i] = fd_pick(a.v[i] > b.v[i], a.v[i], b.v[i]);) return r; }   /* NaN gives b */
+static inline vf vf_min(vf a, vf b) { vf r; FD_EACH(r.v[i] = fd_pick(a.v[i] < b.v[i], a.v[i], b.v[i]);) return r; }
+static inline vf vf_sqrt(vf a) { vf r; FD_EACH(FD_LANE(4) r.v[i][lane] = sqrtf(a.v[i][lane]);) return r; }
+static inline vf vf_fnma(vf a, vf b, vf c) { FD_EACH(a.v[i] = -a.v[i];) return vf_fma(a, b, c); }                       /* c - a b */
 
 /* The one order in which 16 lanes fold into one: halves, then neighbours, then neighbours' neighbours, then halves. */
 static inline float vf_sum(vf a)
 {
-    float b[8], c[4];
-    for (int i = 0; i < 8; i++) b[i] = a.v[i] + a.v[i + 8];
-    for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
-    return (c[0] + c[1]) + (c[2] + c[3]);
+    fd_f4 low = a.v[0] + a.v[2], high = a.v[1] + a.v[3];
+    return ((low[0] + low[1]) + (low[2] + low[3])) + ((high[0] + high[1]) + (high[2] + high[3]));
 }
 
 /* ---- doubles ---- */
-static inline vd vd_zero(void) { vd r; FD_EACH r.v[i] = 0.0; return r; }
-static inline vd vd_add_floats(vd a, vf b) { vd r; FD_EACH r.v[i] = a.v[i] + (double)b.v[i]; return r; }
-static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
-{
-    double b[8], c[4];
-    for (int i = 0; i < 8; i++) b[i] = a.v[i] + a.v[i + 8];
-    for (int i = 0; i < 4; i++) c[i] = b[2 * i] + b[2 * i + 1];
-    return (c[0] + c[1]) + (c[2] + c[3]);
-}
-
-static inline vd vd_set1(double a) { vd r; FD_EACH r.v[i] = a; return r; }
-static inline vd vd_load(const double *p) { vd r; memcpy(r.v, p, sizeof r.v); return r; }
-static inline void vd_store(double *p, vd a) { memcpy(p, a.v, sizeof a.v); }
-static inline vd vd_from_floats(vf a) { vd r; FD_EACH r.v[i] = (double)a.v[i]; return r; }
-static inline vf vf_from_doubles(vd a) { vf r; FD_EACH r.v[i] = (float)a.v[i]; return r; }
-static inline vd vd_add(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] + b.v[i]; return r; }
-static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] - b.v[i]; return r; }
-static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] * b.v[i]; return r; }
-static inline vd vd_div(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] / b.v[i]; return r; }
-FD_FUSED vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(a.v[i], b.v[i], c.v[i]); return r; }   /* a b + c */
-FD_FUSED vd vd_fnma(vd a, vd b, vd c) { vd r; FD_EACH r.v[i] = fma(-a.v[i], b.v[i], c.v[i]); return r; } /* c - a b */
-static inline vd vd_max(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }  /* NaN gives b */
-static inline vd vd_min(vd a, vd b) { vd r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return r; }
-static inline vd vd_abs(vd a) { vd r; FD_EACH r.v[i] = fabs(a.v[i]); return r; }
-static inline vd vd_sqrt(vd a) { vd r; FD_EACH r.v[i] = sqrt(a.v[i]); return r; }
-static inline vd vd_where_less(vd a, vd b, vd x, vd y) { vd r; FD_EACH r.v[i] = a.v[i] < b.v[i] ? x.v[i] : y.v[i]; return r; }
-/* p 2^n of t = n + 1.5 * 2^52; p and the result are normal numbers. */
-static inline vd vd_scale(vd p, vd t)
+static inline vd vd_set1(double a) { vd r; FD_EACH8(r.v[i] = (fd_d2){a, a};) return r; }
+static inline vd vd_zero(void) { return vd_set1(0.0); }
+static inline vd vd_load(const double *p) { vd r; FD_EACH8(memcpy(&r.v[i], p + 2 * i, 16);) return r; }
+static inline void vd_store(double *p, vd a) { FD_EACH8(memcpy(p + 2 * i, &a.v[i], 16);) }
+static inline vd vd_from_floats(vf a)
 {
     vd r;
-    FD_EACH { uint64_t a, n; memcpy(&a, &p.v[i], 8); memcpy(&n, &t.v[i], 8); a += n << 52; memcpy(&r.v[i], &a, 8); }
+    FD_EACH8(r.v[i] = (fd_d2){(double)a.v[i / 2][i % 2 * 2], (double)a.v[i / 2][i % 2 * 2 + 1]};)
     return r;
 }
+static inline vf vf_from_doubles(vd a)
+{
+    vf r;
+    FD_EACH(r.v[i] = (fd_f4){(float)a.v[2 * i][0], (float)a.v[2 * i][1], (float)a.v[2 * i + 1][0], (float)a.v[2 * i + 1][1]};)
+    return r;
+}
+static inline vd vd_add(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] + b.v[i];) return r; }
+static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] - b.v[i];) return r; }
+static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] * b.v[i];) return r; }
+static inline vd vd_div(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] / b.v[i];) return r; }
+static inline vd vd_add_floats(vd a, vf b) { return vd_add(a, vd_from_floats(b)); }
+FD_FUSED vd vd_fma(vd a, vd b, vd c)                                    /* a b + c */
+{
+    vd r;
+    FD_EACH8(r.v[i] = (fd_d2){fma(a.v[i][0], b.v[i][0], c.v[i][0]), fma(a.v[i][1], b.v[i][1], c.v[i][1])};)
+    return r;
+}
+static inline vd vd_fnma(vd a, vd b, vd c) { FD_EACH8(a.v[i] = -a.v[i];) return vd_fma(a, b, c); }                      /* c - a b */
+static inline vd vd_where_less(vd a, vd b, vd x, vd y)
+{
+    vd r;
+    FD_EACH8(r.v[i] = fd_pick_d(a.v[i] < b.v[i], x.v[i], y.v[i]);)
+    return r;
+}
+static inline vd vd_max(vd a, vd b) { return vd_where_less(b, a, a, b); }                                               /* NaN gives b */
+static inline vd vd_min(vd a, vd b) { return vd_where_less(a, b, a, b); }
+static inline vd vd_abs(vd a) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)a.v[i] & ~(1ULL << 63));) return r; }
+static inline vd vd_sqrt(vd a) { vd r; FD_EACH8(FD_LANE(2) r.v[i][lane] = sqrt(a.v[i][lane]);) return r; }
+static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
+{
+    fd_d2 b[4];
+    FD_EACH(b[i] = a.v[i] + a.v[i + 4];)
+    return ((b[0][0] + b[0][1]) + (b[1][0] + b[1][1])) + ((b[2][0] + b[2][1]) + (b[3][0] + b[3][1]));
+}
+/* p 2^n of t = n + 1.5 * 2^52; p and the result are normal numbers. */
+static inline vd vd_scale(vd p, vd t) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)p.v[i] + ((fd_u2)t.v[i] << 52));) return r; }
 /* A positive normal number is 2^e m with m in [1 / sqrt 2, sqrt 2). */
 #define FD_HALF_ROOT 0x3fe6a09e667f3bcdULL                               /* bits of 1 / sqrt 2 */
 static inline vd vd_split(vd x, vd *e)
 {
     vd m;
-    FD_EACH {
-        uint64_t bits;
-        memcpy(&bits, &x.v[i], 8);
-        bits += 0x3ff0000000000000ULL - FD_HALF_ROOT;
-        e->v[i] = (double)(bits >> 52) - 1023.0;
-        bits = (bits & 0xfffffffffffffULL) + FD_HALF_ROOT;
-        memcpy(&m.v[i], &bits, 8);
-    }
+    FD_EACH8(
+        fd_u2 bits = (fd_u2)x.v[i] + (0x3ff0000000000000ULL - FD_HALF_ROOT);
+        e->v[i] = (fd_d2)((bits >> 52) | 0x4330000000000000ULL) - (0x1p52 + 1023.0);       /* 2^52 + n is exact */
+        m.v[i] = (fd_d2)((bits & 0xfffffffffffffULL) + FD_HALF_ROOT);)
     return m;
 }
 
 /* ---- 16-bit floats ---- */
-static inline float fd_f16_to_f32(uint16_t h)
+static inline fd_u4 fd_widen(const uint16_t *p)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7fffu, bits;
-    float f;
-    if (magnitude >= 0x7c00u) bits = 0x7f800000u | (magnitude & 0x3ffu) << 13 | (magnitude > 0x7c00u ? 0x400000u : 0);
-    else if (magnitude >= 0x400u) bits = (magnitude << 13) + (112u << 23);
-    else { f = (float)magnitude * 0x1p-24f; memcpy(&bits, &f, 4); }     /* subnormal: exact */
-    bits |= sign;
-    memcpy(&f, &bits, 4);
-    return f;
+    fd_halves h;
+    memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, fd_u4);
 }
+static inline fd_f4 fd_load_f16(const uint16_t *p)
+{
+    fd_u4 h = fd_widen(p), magnitude = h & 0x7fff;
+    fd_u4 infinite = (fd_u4)(magnitude >= 0x7c00) & 0x7f800000, nan = (fd_u4)(magnitude > 0x7c00) & 0x400000;
+    fd_f4 subnormal = __builtin_convertvector((fd_i4)magnitude, fd_f4) * 0x1p-24f;      /* exact */
+    fd_f4 normal = (fd_f4)(((magnitude << 13) + (112u << 23)) | infinite | nan);
+    return (fd_f4)((fd_u4)fd_pick(magnitude < 0x400, subnormal, normal) | (h & 0x8000) << 16);
+}
+static inline float fd_f16_to_f32(uint16_t h) { return fd_load_f16((uint16_t[4]){h})[0]; }
+static inline vf vf_load_f16(const uint16_t *p) { vf r; FD_EACH(r.v[i] = fd_load_f16(p + 4 * i);) return r; }
 static inline uint16_t fd_f32_to_f16(float f)                           /* to nearest, ties to even */
 {
     uint32_t bits;
@@ -128,63 +174,75 @@ static inline uint16_t fd_f32_to_f16(float f)                           /* to ne
     }
     return sign | (uint16_t)((bits + 0xfffu + (bits >> 13 & 1u) - (112u << 23)) >> 13);
 }
-FD_LONG vf vf_load_f16(const uint16_t *p) { vf r; FD_EACH r.v[i] = fd_f16_to_f32(p[i]); return r; }
-FD_LONG void vf_store_f16(uint16_t *p, vf a) { FD_EACH p[i] = fd_f32_to_f16(a.v[i]); }
-static inline vf vf_load_bf16(const uint16_t *p)
-{
-    vf r;
-    FD_EACH { uint32_t bits = (uint32_t)p[i] << 16; memcpy(&r.v[i], &bits, 4); }
-    return r;
-}
+FD_LONG void vf_store_f16(uint16_t *p, vf a) { FD_EACH(FD_LANE(4) p[4 * i + lane] = fd_f32_to_f16(a.v[i][lane]);) }
+static inline vf vf_load_bf16(const uint16_t *p) { vf r; FD_EACH(r.v[i] = (fd_f4)(fd_widen(p + 4 * i) << 16);) return r; }
 
 /* ---- integers ---- */
-static inline vi vi_set1(int32_t a) { vi r; FD_EACH r.v[i] = a; return r; }
-static inline vi vi_load(const int32_t *p) { vi r; memcpy(r.v, p, sizeof r.v); return r; }
-static inline void vi_store(int32_t *p, vi a) { memcpy(p, a.v, sizeof a.v); }
-static inline vi vi_add(vi a, vi b) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]); return r; }
-static inline vi vi_sub(vi a, vi b) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]); return r; }
-static inline vi vi_and(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] & b.v[i]; return r; }
-static inline vi vi_or(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] | b.v[i]; return r; }
-static inline vi vi_xor(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] ^ b.v[i]; return r; }
-static inline int32_t vi_sum(vi a) { int32_t r = 0; FD_EACH r += a.v[i]; return r; }
-static inline int32_t vi_largest(vi a) { int32_t r = a.v[0]; FD_EACH r = a.v[i] > r ? a.v[i] : r; return r; }
-static inline vi vi_max(vi a, vi b) { vi r; FD_EACH r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return r; }
+static inline vi vi_set1(int32_t a) { vi r; FD_EACH(r.v[i] = (fd_i4){a, a, a, a};) return r; }
+static inline vi vi_load(const int32_t *p) { vi r; FD_EACH(memcpy(&r.v[i], p + 4 * i, 16);) return r; }
+static inline void vi_store(int32_t *p, vi a) { FD_EACH(memcpy(p + 4 * i, &a.v[i], 16);) }
+static inline vi vi_add(vi a, vi b) { vi r; FD_EACH(r.v[i] = (fd_i4)((fd_u4)a.v[i] + (fd_u4)b.v[i]);) return r; }
+static inline vi vi_sub(vi a, vi b) { vi r; FD_EACH(r.v[i] = (fd_i4)((fd_u4)a.v[i] - (fd_u4)b.v[i]);) return r; }
+static inline vi vi_and(vi a, vi b) { vi r; FD_EACH(r.v[i] = a.v[i] & b.v[i];) return r; }
+static inline vi vi_or(vi a, vi b) { vi r; FD_EACH(r.v[i] = a.v[i] | b.v[i];) return r; }
+static inline vi vi_xor(vi a, vi b) { vi r; FD_EACH(r.v[i] = a.v[i] ^ b.v[i];) return r; }
+static inline int32_t vi_sum(vi a)
+{
+    fd_i4 four = (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]);
+    return (four[0] + four[1]) + (four[2] + four[3]);
+}
+static inline vi vi_max(vi a, vi b) { vi r; FD_EACH(r.v[i] = fd_pick_i(a.v[i] > b.v[i], a.v[i], b.v[i]);) return r; }
 static inline vi vi_max_unsigned(vi a, vi b)
 {
     vi r;
-    FD_EACH r.v[i] = (uint32_t)a.v[i] > (uint32_t)b.v[i] ? a.v[i] : b.v[i];
+    FD_EACH(r.v[i] = fd_pick_i((fd_u4)a.v[i] > (fd_u4)b.v[i], a.v[i], b.v[i]);)
     return r;
 }
-static inline vi vi_shl(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] << n); return r; }
-static inline vi vi_shr(vi a, int n) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return r; }   /* logical */
-static inline vi vi_mul_low(vi a, vi b) { vi r; FD_EACH r.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return r; }
-static inline vi vi_mul_high(vi a, vi b)                                                                     /* unsigned */
+static inline int32_t vi_largest(vi a)
+{
+    int32_t r = a.v[0][0];
+    FD_EACH(FD_LANE(4) r = a.v[i][lane] > r ? a.v[i][lane] : r;)
+    return r;
+}
+static inline vi vi_shl(vi a, int n) { vi r; FD_EACH(r.v[i] = (fd_i4)((fd_u4)a.v[i] << n);) return r; }
+static inline vi vi_shr(vi a, int n) { vi r; FD_EACH(r.v[i] = (fd_i4)((fd_u4)a.v[i] >> n);) return r; }                 /* logical */
+static inline vi vi_mul_low(vi a, vi b) { vi r; FD_EACH(r.v[i] = (fd_i4)((fd_u4)a.v[i] * (fd_u4)b.v[i]);) return r; }
+static inline vi vi_mul_high(vi a, vi b)                                                                                /* unsigned */
 {
     vi r;
-    FD_EACH r.v[i] = (int32_t)((uint64_t)(uint32_t)a.v[i] * (uint32_t)b.v[i] >> 32);
+    FD_EACH(FD_LANE(4) r.v[i][lane] = (int32_t)((uint64_t)(uint32_t)a.v[i][lane] * (uint32_t)b.v[i][lane] >> 32);)
     return r;
 }
-static inline vi vi_iota(void) { vi r; FD_EACH r.v[i] = i; return r; }
+static inline vi vi_iota(void) { vi r; FD_EACH(r.v[i] = (fd_i4){4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3};) return r; }
 
 /* ---- between floats and integers ---- */
-static inline vf vf_from_int(vi a) { vf r; FD_EACH r.v[i] = (float)a.v[i]; return r; }
+static inline vf vf_from_int(vi a) { vf r; FD_EACH(r.v[i] = __builtin_convertvector(a.v[i], fd_f4);) return r; }
 static inline vi vi_round(vf a)      /* to nearest, ties to even; what does not fit (NaN too) gives INT32_MIN */
 {
     vi r;
-    FD_EACH r.v[i] = a.v[i] >= -0x1p31f && a.v[i] < 0x1p31f ? (int32_t)lrintf(a.v[i]) : INT32_MIN;
+    FD_EACH(
+        fd_f4 x = a.v[i], whole = (fd_f4)(((fd_u4)x & 0x80000000u) | 0x4b000000u);         /* 2^23 with the sign of x */
+        fd_i4 fits = (x >= -0x1p31f) & (x < 0x1p31f), fraction = (x > -0x1p23f) & (x < 0x1p23f);
+        fd_f4 rounded = fd_pick(fraction, (x + whole) - whole, (fd_f4)(fits & (fd_i4)x));
+        r.v[i] = fd_pick_i(fits, __builtin_convertvector(rounded, fd_i4), (fd_i4){} + INT32_MIN);)
     return r;
 }
-static inline vi vi_of_bits(vf a) { vi r; memcpy(&r, &a, sizeof r); return r; }
-static inline vf vf_of_bits(vi a) { vf r; memcpy(&r, &a, sizeof r); return r; }
+static inline vi vi_of_bits(vf a) { vi r; FD_EACH(r.v[i] = (fd_i4)a.v[i];) return r; }
+static inline vf vf_of_bits(vi a) { vf r; FD_EACH(r.v[i] = (fd_f4)a.v[i];) return r; }
 
 /* ---- truth ---- */
-static inline vm vf_less(vf a, vf b) { vm r; FD_EACH r.v[i] = a.v[i] < b.v[i]; return r; }
-static inline vm vf_equal(vf a, vf b) { vm r; FD_EACH r.v[i] = a.v[i] == b.v[i]; return r; }
-static inline vm vi_less(vi a, vi b) { vm r; FD_EACH r.v[i] = a.v[i] < b.v[i]; return r; }                     /* signed */
-static inline vm vi_equal(vi a, vi b) { vm r; FD_EACH r.v[i] = a.v[i] == b.v[i]; return r; }
-static inline uint32_t vm_bits(vm m) { uint32_t r = 0; FD_EACH r |= (uint32_t)m.v[i] << i; return r; }
-static inline vf vf_select(vm m, vf a, vf b) { vf r; FD_EACH r.v[i] = m.v[i] ? a.v[i] : b.v[i]; return r; }
-static inline vi vi_select(vm m, vi a, vi b) { vi r; FD_EACH r.v[i] = m.v[i] ? a.v[i] : b.v[i]; return r; }
+static inline vm vf_less(vf a, vf b) { vm r; FD_EACH(r.v[i] = a.v[i] < b.v[i];) return r; }
+static inline vm vf_equal(vf a, vf b) { vm r; FD_EACH(r.v[i] = a.v[i] == b.v[i];) return r; }
+static inline vm vi_less(vi a, vi b) { vm r; FD_EACH(r.v[i] = a.v[i] < b.v[i];) return r; }                             /* signed */
+static inline vm vi_equal(vi a, vi b) { vm r; FD_EACH(r.v[i] = a.v[i] == b.v[i];) return r; }
+static inline uint32_t vm_bits(vm m)
+{
+    fd_i4 bits = {};
+    FD_EACH(bits |= m.v[i] & ((fd_i4){1, 2, 4, 8} << 4 * i);)
+    return (uint32_t)(bits[0] | bits[1] | bits[2] | bits[3]);
+}
+static inline vf vf_select(vm m, vf a, vf b) { vf r; FD_EACH(r.v[i] = fd_pick(m.v[i], a.v[i], b.v[i]);) return r; }
+static inline vi vi_select(vm m, vi a, vi b) { vi r; FD_EACH(r.v[i] = fd_pick_i(m.v[i], a.v[i], b.v[i]);) return r; }
 
 /* ---- block sums: exact integers ----
  * lane i gains sum over j < 4 of codes[4 i + j] x[j].  Codes of q4 lie in 0..15, of q8 in -128..127, x in -127..127.
@@ -192,19 +250,29 @@ static inline vi vi_select(vm m, vi a, vi b) { vi r; FD_EACH r.v[i] = m.v[i] ? a
 #define FD_PRODUCT_FLOAT "fma in plain C"
 #define FD_PRODUCT_Q8 "int8 products in plain C"
 #define FD_PRODUCT_Q4 "int8 products in plain C"
-FD_LONG void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: two groups of 16 lanes x 4 codes */
+static inline void vb_load_q4(const uint8_t *p, vb *low, vb *high)      /* 64 bytes: two groups of 16 lanes x 4 codes */
 {
-    for (int i = 0; i < 64; i++) { low->v[i] = p[i] & 15; high->v[i] = p[i] >> 4; }
+    FD_EACH(
+        fd_u8 bytes;
+        memcpy(&bytes, p + 16 * i, 16);
+        low->v[i] = (fd_i8)(bytes & 0x0f0f);
+        high->v[i] = (fd_i8)(bytes >> 4 & 0x0f0f);)
 }
-static inline vb vb_load_q8(const int8_t *p) { vb r; memcpy(r.v, p, 64); return r; }
-static inline vi vi_dot4(vi sum, vb codes, const int8_t *x4)
+static inline vb vb_load_q8(const int8_t *p) { vb r; FD_EACH(memcpy(&r.v[i], p + 16 * i, 16);) return r; }
+static inline fd_i8 fd_twice(int a, int b)                               /* a, b, a, b, ... in 16 bits */
 {
-    FD_EACH for (int j = 0; j < 4; j++) sum.v[i] += (int32_t)codes.v[4 * i + j] * x4[j];
-    return sum;
+    int32_t pair = (int32_t)((uint32_t)(uint16_t)a | (uint32_t)b << 16);
+    return (fd_i8)(fd_i4){pair, pair, pair, pair};
 }
-static inline vs vs_q4_zero(void) { return vi_set1(0); }
-static inline vs vs_q4_dot(vs sum, vb codes, const int8_t *x4) { return vi_dot4(sum, codes, x4); }
-static inline vi vs_q4_total(vs sum) { return sum; }
+/* Pair sums, two a lane of 4 codes: codes 0 and 1, codes 2 and 3.  2 x 128 x 127 = 32512 is below 2^15. */
+static inline fd_i8 fd_pairs(fd_i8 codes, const int8_t *x4)
+{
+    return ((fd_i8)((fd_u8)codes << 8) >> 8) * fd_twice(x4[0], x4[2]) + (codes >> 8) * fd_twice(x4[1], x4[3]);
+}
+static inline fd_i4 fd_add_pairs(fd_i8 pairs) { return ((fd_i4)((fd_u4)pairs << 16) >> 16) + ((fd_i4)pairs >> 16); }
+static inline vs vs_q4_zero(void) { vs r; FD_EACH(r.v[i] = (fd_i8){};) return r; }
+static inline vs vs_q4_dot(vs sum, vb codes, const int8_t *x4) { FD_EACH(sum.v[i] += fd_pairs(codes.v[i], x4);) return sum; }
+static inline vi vs_q4_total(vs sum) { vi r; FD_EACH(r.v[i] = fd_add_pairs(sum.v[i]);) return r; }
 static inline vi vi_q8_start(int32_t x_sum) { (void)x_sum; return vi_set1(0); }   /* some levels count codes from -128 */
-static inline vi vi_q8_dot(vi sum, vb codes, const int8_t *x4) { return vi_dot4(sum, codes, x4); }
-static inline void vi_store_int8(int8_t *p, vi a) { FD_EACH p[i] = (int8_t)a.v[i]; }   /* each lane fits */
+static inline vi vi_q8_dot(vi sum, vb codes, const int8_t *x4) { FD_EACH(sum.v[i] += fd_add_pairs(fd_pairs(codes.v[i], x4));) return sum; }
+static inline void vi_store_int8(int8_t *p, vi a) { FD_EACH(FD_LANE(4) p[4 * i + lane] = (int8_t)a.v[i][lane];) }       /* each lane fits */

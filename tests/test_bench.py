@@ -28,6 +28,7 @@ from bench.engines import PREFILL, Ours, Work
 from bench.limits import Cost, Limits, cost_of
 from bench.lookup_peers import Comparison, Written, compare
 from bench.parallelbench_plot import ranges
+from bench.peak import TILES, peak
 from bench.progress import Progress
 from bench.prompts import Prompt
 from bench.report import Report
@@ -117,28 +118,27 @@ def test_limits_keep_the_better_figure_and_floats_have_one(monkeypatch):
         assert rates == {("q4", True): 5.0, ("q4", False): 9.0, ("f32", True): f32, ("f32", False): f32}
 
 
-def test_multiply_adds_are_those_of_all_threads_in_the_best_tile_and_the_level_stays(isa, monkeypatch):
+def test_multiply_adds_are_those_of_all_threads_in_the_best_tile(monkeypatch):
     asked = []
 
     def rate(work, parts):
-        asked.append((len(parts), work(1), machine.isa()))
+        asked.append((len(parts), work(1)))
         return 10.0
 
     monkeypatch.setattr(machine, "rate", rate)
     blocks = machine.PEAK_SECONDS * 100 * 10
     assert machine.multiply_adds("scalar", "q8", True, 3) == 3 * blocks * 10 * 12 * 16 * 32
-    assert {row for _, row, _ in asked} == {rows * 16 * 32 for rows in machine.PEAK_TILES}
-    assert {threads for threads, *_ in asked} == {1, 3} and {level for *_, level in asked} == {"scalar"}
-    assert machine.isa() == isa
+    assert {row for _, row in asked} == {rows * 16 * 32 for rows in TILES}
+    assert {threads for threads, _ in asked} == {1, 3}
 
 
 @pytest.mark.parametrize("scales", [False, True])
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_peak_loop_works_as_long_as_it_is_told(isa, format, scales):
     def seconds(repeats: int) -> float:
-        return min(Timer(lambda: lib.fd_peak(FORMATS[format], scales, 4, repeats))() for _ in range(3))
+        return min(Timer(lambda: peak(isa)(format, scales, 4, repeats))() for _ in range(3))
 
-    assert lib.fd_peak(FORMATS[format], scales, 4, 3) == 3 * 4 * 16 * 32
+    assert peak(isa)(format, scales, 4, 3) == 3 * 4 * 16 * 32
     repeats = 30 if isa == "scalar" else 3000
     assert seconds(8 * repeats) > 3 * seconds(repeats)
 

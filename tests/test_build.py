@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,10 @@ def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp
 
 @pytest.mark.parametrize("command", [["-c", "import fastdistill as fd; fd.kernels"], ["-m", "fastdistill", "info"]])
 def test_a_checkout_that_was_not_built_says_what_to_do(tree, command):
-    if any("editable" in repr(finder).lower() for finder in sys.meta_path):
-        pytest.skip("the package is installed with -e: its finder brings the built module to any copy")
+    # -S: without the finder of an editable install, which brings its built module to any copy.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run([sys.executable, *command], cwd=tree, env=environment, capture_output=True, text=True)
+    environment["PYTHONPATH"] = os.pathsep.join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    done = subprocess.run([sys.executable, "-S", *command], cwd=tree, env=environment, capture_output=True, text=True)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert f"fastdistill in {tree} is a checkout whose C has not been built" in last

@@ -1,8 +1,7 @@
-/* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions. */
+/* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions.  Those of transport, half of
+ * a level's code, are a unit of their own (all_transport.h): it is compiled beside this one. */
 #include <float.h>
-#include <stdlib.h>
-#include "../internal.h"
-#include "../vec_math.h"
+#include "tile.h"
 #include "pack.c"
 #include "quantize_rows.c"
 #include "linear.c"
@@ -30,23 +29,11 @@
 #include "jacobi_step.c"
 #include "draft_and_verify.c"
 #include "unmask_select.c"
-#include "distance_rows.c"
-#include "softmax.c"
-#include "unit_rows.c"
-#include "pairwise_distance.c"
-#include "distance_gradient.c"
-#include "unrolled_sinkhorn.c"
-#include "sinkhorn.c"
-#include "transport_rows.c"
-#include "../peak.c"
 
-#define FD_JOIN2(a, b) a##b
-#define FD_JOIN(a, b) FD_JOIN2(a, b)
-#define FD_TEXT2(a) #a
-#define FD_TEXT(a) FD_TEXT2(a)
-
-const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
+extern const struct fd_transport_kernels FD_LEVEL_NAME(fd_transport_);
+const struct fd_kernels FD_LEVEL_NAME(fd_kernels_) = {
     .name = FD_TEXT(FD_LEVEL),
+    .transport = &FD_LEVEL_NAME(fd_transport_),
     .product = {[FD_F32] = FD_PRODUCT_FLOAT, [FD_F16] = FD_PRODUCT_FLOAT, [FD_BF16] = FD_PRODUCT_FLOAT,
                 [FD_Q8] = FD_PRODUCT_Q8, [FD_Q4] = FD_PRODUCT_Q4},
     .row_tile = FD_ROW_TILE,
@@ -74,18 +61,8 @@ const struct fd_kernels FD_JOIN(fd_kernels_, FD_LEVEL) = {
     .jacobi_step = jacobi_step,
     .draft_and_verify = draft_and_verify,
     .unmask_select = unmask_select,
-    .softmax = softmax,
-    .softmax_gradient = softmax_gradient,
-    .unit_rows = unit_rows,
-    .pairwise_distance = pairwise_distance,
-    .distance_gradient = distance_gradient,
-    .unrolled_sinkhorn = unrolled_sinkhorn,
-    .sinkhorn_workspace = sinkhorn_workspace,
-    .sinkhorn = sinkhorn,
-    .transport_rows_workspace = transport_rows_workspace,
-    .transport_rows = transport_rows,
-    .peak = peak,
     .op_tasks = op_tasks,
     .op_run = op_run,
     .op_ahead = op_ahead,
 };
+#include "tile_end.h"

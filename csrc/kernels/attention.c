@@ -122,12 +122,13 @@ FD_INLINE void attention_values(const int rows, const int is_f32, const struct a
 }
 
 /* One tile for `rows` query heads: peak[r], mass[r], o[r][padded]. */
-FD_INLINE void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
+FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
                                     int64_t end, float *peak, float *mass, float *o)
 {
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
     int32_t slots[FD_KEY_TILE + FD_LANES];
     int64_t n = end - begin;
+    slots[0] = 0;                                        /* which the compiler does not know to be written */
     attention_scores(rows, is_f32, a, q, begin, end, score, slots);
     slots[n] = slots[0];
     for (int r = 0; r < rows; r++) {

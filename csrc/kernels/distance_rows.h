@@ -8,10 +8,10 @@ static inline __attribute__((always_inline)) void NAME(distance_tile)(int metric
     for (int64_t j = 0; j < padded; j += 16) {
         const real *group = y + j * d;
         vr sum[REAL_ROWS];
-        for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
+        FD_ROWS sum[r] = VR(zero)();
         for (int64_t k = 0; k < d; k++) {
             vr there = VR(load)(group + 16 * k);
-            for (int r = 0; r < rows; r++) {
+            FD_ROWS {
                 vr here = VR(set1)(x[r * d + k]);
                 if (metric == FD_COSINE) sum[r] = VR(fma)(here, there, sum[r]);
                 else {
@@ -20,7 +20,7 @@ static inline __attribute__((always_inline)) void NAME(distance_tile)(int metric
                 }
             }
         }
-        for (int r = 0; r < rows; r++) {
+        FD_ROWS {
             if (metric == FD_EUCLIDEAN) sum[r] = VR(sqrt)(sum[r]);
             if (metric == FD_COSINE) sum[r] = VR(sub)(VR(set1)(1), sum[r]);
             VR(store)(out + r * padded + j, sum[r]);

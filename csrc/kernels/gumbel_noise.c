@@ -20,7 +20,7 @@ static struct gumbel gumbel_start(const struct fd_chance *chance, int32_t positi
 static void gumbel_words(const struct gumbel *g, vi quads, vi words[4])          /* quads: token / 4 */
 {
     words[0] = vi_or(vi_set1((int32_t)g->counter[0]), quads);
-    for (int w = 1; w < 4; w++) words[w] = vi_set1((int32_t)g->counter[w]);
+    FD_UNROLL for (int w = 1; w < 4; w++) words[w] = vi_set1((int32_t)g->counter[w]);
     philox_lanes(words, g->key[0], g->key[1]);
 }
 static inline vf gumbel_uniform(vi r)        /* (r + 1/2) 2^-32, rounded once: both halves of r, one with its 1/2, are exact */
@@ -40,16 +40,16 @@ static inline vf gumbel_of(vi r)
 static inline vf gumbel_bound(const vi words[4])
 {
     vi flip = vi_set1(0x7fffffff), r = vi_xor(words[0], flip);                   /* the smallest word is the largest flipped */
-    for (int w = 1; w < 4; w++) r = vi_max(r, vi_xor(words[w], flip));
+    FD_UNROLL for (int w = 1; w < 4; w++) r = vi_max(r, vi_xor(words[w], flip));
     vf log2_v = vf_fma(vf_from_int(vi_of_bits(gumbel_uniform(vi_xor(r, flip)))), vf_set1(0x1p-23f), vf_set1(-127.0f));
     return vf_fnma(log2_v, vf_set1(0.693147182f), vf_set1(1e-3f));
 }
 static void gumbel_block(const vi words[4], float *noise)                        /* (GUMBEL_BLOCK,), in token order */
 {
     float lanes[4][16];
-    for (int w = 0; w < 4; w++) vf_store(lanes[w], gumbel_of(words[w]));
+    FD_UNROLL for (int w = 0; w < 4; w++) vf_store(lanes[w], gumbel_of(words[w]));
     for (int lane = 0; lane < 16; lane++)
-        for (int w = 0; w < 4; w++) noise[4 * lane + w] = lanes[w][lane];
+        FD_UNROLL for (int w = 0; w < 4; w++) noise[4 * lane + w] = lanes[w][lane];
 }
 static vi gumbel_quads(int64_t token) { return vi_add(vi_set1((int32_t)(token / 4)), vi_iota()); }
 

@@ -9,21 +9,6 @@
  *
  * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers.
  */
-#define FD_INLINE static inline __attribute__((always_inline))
-/* A body with a copy for each constant that it is called with; in scalar, where copies gain little and compile long, one for all. */
-#if defined(FD_LEVEL_IS_SCALAR)
-#define FD_SHAPED static __attribute__((noinline))
-#else
-#define FD_SHAPED FD_INLINE
-#endif
-#if defined(__clang__)
-#define FD_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define FD_UNROLL _Pragma("GCC unroll 8")
-#endif
-#define FD_FETCH(p, bytes) FD_UNROLL for (int line = 0; line < (bytes); line += 64) __builtin_prefetch((p) + line)
-#define FD_ROWS FD_UNROLL for (int r = 0; r < rows; r++)
-
 struct linear_rows {                     /* the rows that one call multiplies */
     const float *x;                      /* floats, from row to row x_stride; NULL for quantised weights */
     int64_t x_stride;
@@ -87,7 +72,7 @@ FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int6
     FD_ROWS y[r] = sum[r];
 }
 
-FD_INLINE void linear_tile_float(const int rows, const int format, const struct linear_rows *in, int64_t row, const char *tile,
+FD_SHAPED void linear_tile_float(const int rows, const int format, const struct linear_rows *in, int64_t row, const char *tile,
                                  const char *ahead, int64_t inputs, vf *y)
 {
     vf sum[8];

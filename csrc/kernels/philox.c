@@ -21,11 +21,11 @@ static void philox(int64_t n, const uint32_t *counter, const uint32_t *key, uint
         vi c[4];
         int64_t count = fd_min(16, n - i);
         for (int64_t lane = 0; lane < count; lane++)
-            for (int w = 0; w < 4; w++) lanes[w][lane] = (int32_t)counter[4 * (i + lane) + w];
-        for (int w = 0; w < 4; w++) c[w] = vi_load(lanes[w]);
+            FD_UNROLL for (int w = 0; w < 4; w++) lanes[w][lane] = (int32_t)counter[4 * (i + lane) + w];
+        FD_UNROLL for (int w = 0; w < 4; w++) c[w] = vi_load(lanes[w]);
         philox_lanes(c, key[0], key[1]);
-        for (int w = 0; w < 4; w++) vi_store(lanes[w], c[w]);
+        FD_UNROLL for (int w = 0; w < 4; w++) vi_store(lanes[w], c[w]);
         for (int64_t lane = 0; lane < count; lane++)
-            for (int w = 0; w < 4; w++) words[4 * (i + lane) + w] = (uint32_t)lanes[w][lane];
+            FD_UNROLL for (int w = 0; w < 4; w++) words[4 * (i + lane) + w] = (uint32_t)lanes[w][lane];
     }
 }

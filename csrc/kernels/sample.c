@@ -232,7 +232,7 @@ static int32_t sample_list_best(const struct sample_space *s, int64_t n, const s
         } else {
             gumbel_words(g, vi_shr(token, 2), words);
             vi word = vi_and(token, vi_set1(3)), r = words[0];
-            for (int w = 1; w < 4; w++) r = vi_select(vi_equal(word, vi_set1(w)), words[w], r);
+            FD_UNROLL for (int w = 1; w < 4; w++) r = vi_select(vi_equal(word, vi_set1(w)), words[w], r);
             noise = gumbel_of(r);
         }
         best = sample_better(best, vf_load(s->list_x + i), noise, token);

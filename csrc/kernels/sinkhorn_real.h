@@ -19,12 +19,12 @@ static inline __attribute__((always_inline)) void NAME(sum_rows)(int rows, int64
                                                                  double *sums)
 {
     vr sum[REAL_ROWS];
-    for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
+    FD_ROWS sum[r] = VR(zero)();
     for (int64_t j = 0; j < padded; j += 16) {
         vr w = VR(load)(weight + j);
-        for (int r = 0; r < rows; r++) sum[r] = VR(fma)(VR(load)(k + r * padded + j), w, sum[r]);
+        FD_ROWS sum[r] = VR(fma)(VR(load)(k + r * padded + j), w, sum[r]);
     }
-    for (int r = 0; r < rows; r++) sums[r] = (double)VR(sum)(sum[r]);
+    FD_ROWS sums[r] = (double)VR(sum)(sum[r]);
 }
 /* total (padded,) += scale[0] k[0] + scale[1] k[1] + ..., in this sequence */
 static inline __attribute__((always_inline)) void NAME(add_rows)(int rows, int64_t padded, const real *k, const real *scale,
@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void NAME(add_rows)(int rows, int64
 {
     for (int64_t j = 0; j < padded; j += 16) {
         vr sum = VR(load)(total + j);
-        for (int r = 0; r < rows; r++) sum = VR(fma)(VR(set1)(scale[r]), VR(load)(k + r * padded + j), sum);
+        FD_ROWS sum = VR(fma)(VR(set1)(scale[r]), VR(load)(k + r * padded + j), sum);
         VR(store)(total + j, sum);
     }
 }

@@ -20,10 +20,10 @@ static inline __attribute__((always_inline)) void NAME(pull_rows)(int metric, in
     for (int64_t i = 0; i < c->d; i++) {
         const real *y = (const real *)c->y + 16 * i;
         vr sum[REAL_ROWS];
-        for (int r = 0; r < rows; r++) sum[r] = VR(zero)();
+        FD_ROWS sum[r] = VR(zero)();
         for (int64_t j = 0; j < c->padded; j += 16) {
             vr there = VR(load)(y + j * c->d);
-            for (int r = 0; r < rows; r++) {
+            FD_ROWS {
                 vr weight = VR(load)(k + r * c->padded + j), apart = VR(sub)(VR(set1)(metric == FD_COSINE ? 0 : x[r * c->d + i]), there);
                 if (metric == FD_L1) {
                     vd wide = WIDE(apart), one = vd_set1(1.0);
@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void NAME(pull_rows)(int metric, in
                 sum[r] = VR(fma)(weight, apart, sum[r]);
             }
         }
-        for (int r = 0; r < rows; r++) out[r * c->d + i] = VR(sum)(sum[r]) * (metric == FD_SQEUCLIDEAN ? 2 : 1);
+        FD_ROWS out[r * c->d + i] = VR(sum)(sum[r]) * (metric == FD_SQEUCLIDEAN ? 2 : 1);
     }
 }
 static void NAME(pull_block)(int64_t rows, const struct transport_rows *p, const real *k, const real *x, real *out)

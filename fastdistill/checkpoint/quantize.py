@@ -53,15 +53,10 @@ def quantize_checkpoint(
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an open folder with its matrices (embedding, linears, head) in another format.
-
-    Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
-    the source where it is to be overwritten.
-
-    progress    called with (bytes done, bytes in all) of the source after each tensor
+    """Write an open folder as `fastdistill.models.quantize_folder` does, whether or not a model can be made of it.
 
     Raises CheckpointError for values that the format cannot hold and a destination that is there, ArgumentError for an
-    unknown format.  Whether a model can be made of the folder is not looked at: see `fastdistill.models.quantize_folder`.
+    unknown format.
     """
     check_instance("checkpoint", checkpoint, Checkpoint)
     check_choice("format", format, FORMATS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from fastdistill.arguments import check_callable, check_choice, check_flag, check_path
+from fastdistill.arguments import check_choice
 from fastdistill.checkpoint import FORMATS, open_checkpoint, quantize_checkpoint
 from fastdistill.models.agreement import plan_of
 
@@ -28,10 +28,6 @@ def quantize_folder(
     format, UnsupportedError for a model that cannot be loaded; nothing is written then.
     """
     check_choice("format", format, FORMATS)
-    check_path("destination", destination)
-    check_flag("overwrite", overwrite)
-    if progress is not None:
-        check_callable("progress", progress)
     with open_checkpoint(source) as checkpoint:
         plan_of(checkpoint)
         quantize_checkpoint(checkpoint, destination, format, progress, overwrite)

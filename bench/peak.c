@@ -1,9 +1,12 @@
-/* peak.c - how many multiply-adds this level can do: the loop of a linear with all data in the first cache.  A limit for the
- * benches, not a kernel: it computes nothing.
+/* peak.c - how many multiply-adds a level can do: the loop of a linear with all data in the first cache.  A limit for the benches, not
+ * a kernel: it computes nothing.  peak.py compiles it once a level, FD_WORDS being that level's words.
  *
  * A block is `rows` rows of 32 activations times 16 outputs x 32 weights, in the words of kernels/linear.c; with `scales`, the
  * instructions that it spends once a block and row follow the dot products.  Unpacking weights is left out: rows share it.
  */
+#include FD_WORDS
+#include "kernels/tile.h"
+
 #if defined(FD_LEVEL_IS_SCALAR)         /* no tile stays in registers, and unrolled it would be half of the unit */
 #define PEAK_UNROLL
 #elif defined(__clang__)
@@ -97,7 +100,7 @@ FD_SHAPED void peak_rows(const int rows, int format, int scales, struct peak_dat
 }
 
 /* `repeats` blocks in a register tile of 4, 6, 8 or 12 rows; the multiply-adds done. */
-static int64_t peak(int format, int scales, int rows, int64_t repeats)
+__attribute__((visibility("default"))) int64_t peak(int format, int scales, int rows, int64_t repeats)
 {
     _Alignas(64) struct peak_data d;
     memset(&d, 0, sizeof d);
@@ -110,3 +113,4 @@ static int64_t peak(int format, int scales, int rows, int64_t repeats)
     }
     return repeats * rows * FD_LANES * FD_BLOCK;
 }
+#include "kernels/tile_end.h"
