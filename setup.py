@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 class BuildExtension(build_ext):
     """As many units at once as there are cores.  Objects are kept in build/, by all that they were made of: each install of pip builds
-    anew, in temporary folders, and would compile for another minute."""
+    anew, in temporary folders, and would compile everything again."""
 
     def build_extensions(self):
         self.compile_some, self.compiler.compile = self.compiler.compile, self.compile_units
@@ -31,19 +32,20 @@ class BuildExtension(build_ext):
         read = b"".join(Path(path).read_bytes() for path in options["depends"])
 
         def object_of(source):
-            told = repr(
-                [self.compiler.compiler_so, options.get("include_dirs"), options.get("extra_postargs")]
-            ).encode()
-            key = hashlib.sha256(b"\0".join([version, told, read, Path(source).read_bytes()])).hexdigest()
+            given = {name: value for name, value in options.items() if name not in ("output_dir", "depends")}
+            told = repr([sys.version, self.compiler.compiler_so, self.compiler.include_dirs, given])
+            key = hashlib.sha256(b"\0".join([version, told.encode(), read, Path(source).read_bytes()])).hexdigest()
             return kept / f"{Path(source).stem}-{key[:32]}.o"
 
         objects = {source: object_of(source) for source in sources}
 
         def compile_one(source):
             (made,) = self.compile_some([source], **options)
-            for old in kept.glob(f"{Path(source).stem}-*.o"):
+            whole = objects[source].with_suffix(f".{os.getpid()}")  # on its file system: there at once, or not at all
+            shutil.copyfile(made, whole)
+            os.replace(whole, objects[source])
+            for old in set(kept.glob(f"{Path(source).stem}-*")) - {objects[source]}:
                 old.unlink(missing_ok=True)
-            shutil.move(made, objects[source])
 
         missing = [source for source in sources if not objects[source].exists()]
         cores, began = len(os.sched_getaffinity(0)), time.monotonic()

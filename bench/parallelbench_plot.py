@@ -17,6 +17,7 @@ FAMILIES = {
     "remask": (THEIRS[2], "^"),
     "FreeDave": (THEIRS[0], "D"),
 }  # blocks are a table's
+TOKENS, SHARE = (0.85, 14), (-4, 108)  # the ends of both axes
 NEAR = 0.045  # of an axis: points as near as this share a label, which would overlap otherwise
 
 
@@ -55,8 +56,8 @@ def _panel(axes: Any, title: str, shown: Sequence[Measured], shares: Sequence[fl
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
-    axes.set_xlim(0.85, 14)
-    axes.set_ylim(-4, 108)
+    axes.set_xlim(*TOKENS)
+    axes.set_ylim(*SHARE)
     axes.set_xlabel("tokens a forward", color=INK)
     axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.tick_params(colors=INK, length=0)
@@ -90,7 +91,8 @@ def _clusters(points: Sequence[tuple[float, float]]) -> list[list[int]]:
         x, y = points[index]
         for members in clusters:
             if all(
-                abs(math.log(x / points[member][0], 14 / 0.85)) < NEAR and abs(y - points[member][1]) / 112 < NEAR
+                abs(math.log(x / points[member][0], TOKENS[1] / TOKENS[0])) < NEAR
+                and abs(y - points[member][1]) / (SHARE[1] - SHARE[0]) < NEAR
                 for member in members
             ):
                 members.append(index)

@@ -7,7 +7,7 @@
 #include FD_WORDS
 #include "kernels/tile.h"
 
-#if defined(FD_LEVEL_IS_SCALAR)         /* no tile stays in registers, and unrolled it would be half of the unit */
+#if defined(FD_LEVEL_IS_SCALAR)         /* FD_SHAPED is one body there: rows is no constant */
 #define PEAK_UNROLL
 #elif defined(__clang__)
 #define PEAK_UNROLL _Pragma("clang loop unroll(full)")

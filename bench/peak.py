@@ -26,7 +26,7 @@ def peak(level: str) -> Callable[[str, bool, int, int], int]:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "peak.so"
         words = ["-w", f'-DFD_WORDS="vec_{level}.h"', f"-I{ROOT / 'csrc'}"]
-        command = [build["compiler"](), *build["FLAGS"], *words, "-shared", "-fPIC", "-o", str(library)]
+        command = [*build["compiler"](), *build["FLAGS"], *words, "-shared", "-fPIC", "-o", str(library)]
         subprocess.run([*command, str(ROOT / "bench" / "peak.c"), "-lm"], check=True)
         loop = ctypes.CDLL(str(library)).peak
     loop.argtypes, loop.restype = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64], ctypes.c_int64

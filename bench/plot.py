@@ -18,7 +18,7 @@ def picture(path: str) -> Path:
     """What an option that names a picture holds: a path that can be drawn at, whose folder is there or is made now."""
     if reason := missing("matplotlib"):
         raise ArgumentTypeError(f"{path} cannot be drawn: {reason}")
-    if Path(path).suffix != ".png":
+    if Path(path).suffix.lower() != ".png":
         raise ArgumentTypeError(f"a picture is a .png file, got {path}")
     pictures(Path(path).parent)
     return Path(path)

@@ -25,8 +25,8 @@ FLAGS = [
 ]
 
 
-def compiler() -> str:
-    """The compiler that setuptools will call; where that one is not there, gcc or clang in its place."""
+def compiler() -> list[str]:
+    """The command that setuptools will call; where that one is not there, gcc or clang in its place."""
     words = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     if shutil.which(words[0]) is None:
         found = shutil.which("gcc") or shutil.which("clang")
@@ -34,11 +34,11 @@ def compiler() -> str:
             raise SystemExit(f"fastdistill is built with gcc or clang; found neither, nor {words[0]}")
         words = [found]
         os.environ.update(CC=found, LDSHARED=f"{found} -shared")
-    return words[0]
+    return words
 
 
 def is_clang() -> bool:
-    return "clang" in subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
+    return "clang" in subprocess.run([*compiler(), "--version"], capture_output=True, text=True).stdout
 
 
 if not is_clang():
@@ -54,6 +54,8 @@ if not is_clang():
         FLAGS += ["--param", limit]
     # A quarter of the time that a level takes to compile goes into what pointers may point to, a tenth into loads after reload.
     FLAGS += ["-fno-tree-pta", "-fno-gcse-after-reload"]
+
+FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()
 
 
 def declarations() -> str:
@@ -72,6 +74,6 @@ ffi.set_source(
     include_dirs=[os.path.relpath(here, here.parent)],
     depends=[os.path.relpath(path, here.parent) for path in sorted(here.rglob("*.[ch]"))],
     libraries=["m"],
-    extra_compile_args=FLAGS + os.environ.get("FASTDISTILL_CFLAGS", "").split(),
+    extra_compile_args=FLAGS,
     extra_link_args=["-pthread", *os.environ.get("FASTDISTILL_LDFLAGS", "").split()],
 )

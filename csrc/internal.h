@@ -1,9 +1,17 @@
 /* internal.h - what the C files share: the pool, the struct of kernels that each level fills, fixed tile sizes. */
 #ifndef FD_INTERNAL_H
 #define FD_INTERNAL_H
+#include <float.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include "fastdistill.h"
+
+/* What every word and every file relies on. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fastdistill is for little-endian CPUs");
+_Static_assert(FLT_EVAL_METHOD == 0, "an operation must round to its type: on 32-bit x86, -msse2 -mfpmath=sse");
+#if defined(__arm__) && defined(__clang__) && defined(__ARM_NEON)
+#error "clang computes floats with 32-bit NEON, which flushes subnormal numbers: take gcc"
+#endif
 
 enum {
     FD_BLOCK = 32,          /* weights and activations that share one scale */
@@ -22,7 +30,7 @@ static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) 
 static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Rows that verification holds at once: of each node on a path whose earlier child was refused, and of one being made. */
+/* What is left of the law after a node, as far as children have been refused. */
 struct verify_law {
     const float *row;                                  /* (vocab,) the target's, or `own` */
     float *own;                                        /* a slot, or NULL */
@@ -32,9 +40,10 @@ struct verify_law {
     int64_t totalled;                                  /* a row of the drafts, and its sum; or -1 */
     double total;
     int32_t known;                                     /* the target's row is a law: it has been looked at */
-    int32_t checked;                                   /* a row of the drafts that is; or -1 */
+    int32_t checked;                                   /* the row of the drafts last found to be a law; or -1 */
 };
 struct verify_node { struct verify_law law; int32_t child, sibling; };                   /* the next ones, or -1 */
+/* Rows that verification holds at once: of each node on a path whose earlier child was refused, and of one being made. */
 static inline int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
 static inline int64_t verify_head_bytes(int rule, int64_t nodes)             /* nodes, and pointers to slots */
 {

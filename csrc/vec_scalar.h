@@ -3,8 +3,8 @@
  * A vf holds 16 floats, a vd 16 doubles, a vi 16 int32, a vm 16 truth values, a vb 16 lanes of 4 bytes.  Every level gives the same
  * bits for every word, a NaN's sign and payload aside: one rounding per operation, one order for every fold.  See docs/numerics.md.
  *
- * The words are written for quarters of 16 bytes, in the vector types of gcc and clang: any CPU with registers of that size (SSE2, NEON)
- * uses them, on others the compiler takes a lane at a time.
+ * The words are written for quarters of 16 bytes, in the vector types of gcc and clang: any CPU with registers of that size (SSE2, NEON
+ * of AArch64) uses them, on others the compiler takes a lane at a time.
  */
 #include <math.h>
 #include <stdint.h>

@@ -106,7 +106,10 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        return float(np.exp(-self.log_probs.mean(dtype=np.float64))) if len(self.log_probs) else float("nan")
+        if not len(self.log_probs):
+            return float("nan")
+        with np.errstate(over="ignore"):
+            return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
 
 
 class Model:
@@ -498,7 +501,7 @@ class Model:
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
             raise CapacityError(
-                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_end}"
+                f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_source}"
             )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))

@@ -98,6 +98,8 @@ def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.n
         if wanted.kind in "iu":
             limits = np.iinfo(wanted)
             raise ArgumentError(f"{name}{where} must lie in {limits.min}..{limits.max}, got {short(found[at])}")
+        if np.isfinite(found[at]) and not np.isfinite(converted[at]):
+            raise ArgumentError(f"{name}{where} = {short(found[at])} is beyond {wanted.name}")
         rounding = f"{short(found[at])} would be rounded to {wanted.name}"
         raise ArgumentError(f"{name}{where} = {rounding}{_pass(name, f'np.asarray({{}}, np.{wanted.name})')}")
     return converted
@@ -117,8 +119,12 @@ def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
         return value
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         _check_type(name, value, (dtype,))
-    if isinstance(value, (list, tuple)) and any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, value))):
-        _check_type(name, np.ma.masked, (dtype,))
+    if isinstance(value, (list, tuple)):
+        kinds = set(map(type, value))
+        if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+            _check_type(name, np.ma.masked, (dtype,))
+        if kinds & {bool, np.bool_} and len(kinds) > 1:  # NumPy would make numbers of them
+            refuse(name, what, value)
     if isinstance(value, range) and len(value) > MOST_ENTRIES:
         refuse(name, what, value)
     try:
@@ -231,7 +237,7 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     except OverflowError:  # an integer beyond the floats
         number = float("inf") if value > 0 else float("-inf")
     if not minimum <= number <= maximum:
-        raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number:g}")
+        raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number!r}")
     return number
 
 

@@ -99,8 +99,10 @@ def attempt(function: Callable[..., _T], *arguments: Any) -> _T | Exception:
         if not isinstance(error, FastDistillError):
             came_from = "".join(traceback.format_tb(error.__traceback__))
             error.__notes__ = [*getattr(error, "__notes__", ()), came_from]  # type: ignore[attr-defined]  # Python 3.11 shows them
+        seen: set[int] = set()  # an error may be its own cause
         cause: BaseException | None = error
-        while cause is not None:
+        while cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
             cause.__traceback__ = None
             cause = cause.__cause__ or cause.__context__
         return error

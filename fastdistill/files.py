@@ -158,7 +158,8 @@ def work_folder(target: Path) -> Iterator[Path]:
 
     raises  OSError
     """
-    pattern = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.partial")
+    name = os.fsdecode(os.fsencode(target.name)[:200])  # with what is added it is a name too
+    pattern = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.partial")
     names = []
     with suppress(OSError):  # a folder that may be written and not listed
         names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
@@ -168,7 +169,7 @@ def work_folder(target: Path) -> Iterator[Path]:
             if there:
                 _clear(stale, target)
     while True:
-        work = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
+        work = target.with_name(f".{name}.{os.urandom(4).hex()}.partial")
         work.mkdir()
         with _lock(work, fcntl.LOCK_EX) as there:
             if not there:  # taken for a dead one's between the two lines above

@@ -212,6 +212,10 @@ def test_logits_and_score_are_those_of_the_rows(model):
     assert len(model.score("a").log_probs) == 0 and np.isnan(model.score("a").perplexity)
 
 
+def test_perplexity_beyond_floats_is_infinite():
+    assert fd.api.Score([0, 1], np.array([-800.0], np.float32)).perplexity == np.inf
+
+
 def test_logits_of_more_rows_than_one_forward_takes(model):
     ids = np.random.default_rng(0).integers(0, 300, 300)
     session = model.session(300, max_rows=300)

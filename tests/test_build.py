@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -61,6 +62,21 @@ def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp
     with (tree / "csrc" / "kernels" / "best.c").open("a") as source:
         source.write("/* changed */\n")
     assert build("third")[0] == units
+
+
+def test_the_compiler_may_be_a_command_of_several_words(tmp_path):
+    """`ccache clang`, `env gcc`: which compiler it is, the whole command says."""
+    compiler = tmp_path / "cc"
+    for version, flag in (("a compiler 1.0", True), ("clang version 1.0", False)):
+        compiler.write_text(f'#!/bin/sh\necho "{version}"\n')
+        compiler.chmod(0o755)
+        program = "import json, runpy; print(json.dumps(runpy.run_path('csrc/build_native.py')['FLAGS']))"
+        environment = os.environ | {"CC": f"env {compiler}", "FASTDISTILL_CFLAGS": "-O1 -DX"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        flags = json.loads(done.stdout)
+        assert ("-fno-tree-ter" in flags) == flag and flags[-2:] == ["-O1", "-DX"]
 
 
 @pytest.mark.parametrize("command", [["-c", "import fastdistill as fd; fd.kernels"], ["-m", "fastdistill", "info"]])

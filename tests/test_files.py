@@ -165,6 +165,13 @@ def test_a_name_is_taken_and_replaced_and_nothing_else_stays(tmp_path):
         assert (tmp_path / "model" / "content").read_text() == content and litter(tmp_path) == ["model"]
 
 
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127])
+def test_a_name_may_be_as_long_as_names_are(tmp_path, name):
+    for content in ("first", "second"):
+        make(tmp_path / name, content)
+    assert (tmp_path / name / "content").read_text() == "second" and litter(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_what_fails_leaves_nothing(tmp_path, error):
     with pytest.raises(error), work_folder(tmp_path / "model") as work:

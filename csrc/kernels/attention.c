@@ -128,7 +128,7 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
     int32_t slots[FD_KEY_TILE + FD_LANES];
     int64_t n = end - begin;
-    slots[0] = 0;                                        /* which the compiler does not know to be written */
+    slots[0] = 0;                                        /* n >= 1: it is written over; the compiler does not know */
     attention_scores(rows, is_f32, a, q, begin, end, score, slots);
     slots[n] = slots[0];
     for (int r = 0; r < rows; r++) {

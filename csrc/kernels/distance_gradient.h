@@ -21,7 +21,7 @@ static int64_t gradient_tasks(void *context, int64_t stage)
 }
 #endif
 
-static inline __attribute__((always_inline)) vr NAME(gradient_term)(int metric, vr weight, vr here, vr there, vr sum)
+FD_INLINE vr NAME(gradient_term)(int metric, vr weight, vr here, vr there, vr sum)
 {
     if (metric != FD_L1) return VR(fma)(weight, VR(sub)(here, there), sum);
     sum = VR(where_less)(there, here, VR(add)(sum, weight), sum);
@@ -31,7 +31,7 @@ static inline __attribute__((always_inline)) vr NAME(gradient_term)(int metric, 
 /* ---- many coordinates ---- */
 /* weights (rows, m), x (rows, d), y (m, d), of which 16 times `columns` coordinates, or `width` where they are the last part of 16
  * -> out (rows, d).  rows, columns and part are constants where this is inlined. */
-static inline __attribute__((always_inline)) void NAME(gradient_tile)(int metric, int rows, int columns, int part, int64_t width,
+FD_INLINE void NAME(gradient_tile)(int metric, int rows, int columns, int part, int64_t width,
                                                                       int64_t m, int64_t d, const real *weights, const real *x,
                                                                       const real *y, real *out)
 {
@@ -55,7 +55,7 @@ static inline __attribute__((always_inline)) void NAME(gradient_tile)(int metric
     FD_ROWS FD_COLUMNS_OF_TILE
             VR(store_part)(out + r * d + 16 * c, width, NARROW(vd_mul(vd_load(total[r][c]), factor)));
 }
-static inline __attribute__((always_inline)) void NAME(gradient_rows)(int metric, int rows, int64_t width, int64_t m, int64_t d,
+FD_INLINE void NAME(gradient_rows)(int metric, int rows, int64_t width, int64_t m, int64_t d,
                                                                       const real *weights, const real *x, const real *y, real *out)
 {
     int64_t k = 0;
@@ -91,7 +91,7 @@ static void NAME(gradient_many)(struct gradient *g, int64_t task)
 /* ---- few coordinates ---- */
 /* weights (rows, m), x (rows, d), y in groups of 16 of d coordinates, of which `count` points -> total (rows, FD_FEW_SLOPES), to which
  * they are added */
-static inline __attribute__((always_inline)) void NAME(gradient_sums)(int metric, int rows, int columns, int64_t count, int64_t m, int64_t d,
+FD_INLINE void NAME(gradient_sums)(int metric, int rows, int columns, int64_t count, int64_t m, int64_t d,
                                                                       const real *weights, const real *x, const real *y, double *total)
 {
     vr sum[REAL_ROWS / 2][2], here[REAL_ROWS / 2][2];
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) void NAME(gradient_sums)(int metric
     }
     FD_ROWS FD_COLUMNS_OF_TILE total[r * FD_FEW_SLOPES + c] += (double)VR(sum)(sum[r][c]);
 }
-static inline __attribute__((always_inline)) void NAME(gradient_points)(int metric, int rows, int64_t m, int64_t d, const real *weights,
+FD_INLINE void NAME(gradient_points)(int metric, int rows, int64_t m, int64_t d, const real *weights,
                                                                         const real *x, const real *y, real *out)
 {
     double total[REAL_ROWS / 2 * FD_FEW_SLOPES] = {0};

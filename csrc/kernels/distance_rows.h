@@ -2,7 +2,7 @@
  * The many lie in groups of 16, of a group first coordinate after coordinate: one stream of memory. */
 
 /* x (rows, d), y (padded / 16, d, 16) -> out (rows, padded).  rows and metric are constants where this is inlined. */
-static inline __attribute__((always_inline)) void NAME(distance_tile)(int metric, int rows, int64_t d, const real *x, int64_t padded,
+FD_INLINE void NAME(distance_tile)(int metric, int rows, int64_t d, const real *x, int64_t padded,
                                                                       const real *y, real *out)
 {
     for (int64_t j = 0; j < padded; j += 16) {

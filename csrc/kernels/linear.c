@@ -7,7 +7,8 @@
  * While a tile is multiplied the next one is fetched, line by line at the same place: a core's own prefetchers stop at the end
  * of a page, and at few rows it must not wait for memory.
  *
- * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers.
+ * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers
+ * (scalar: tile.h).
  */
 struct linear_rows {                     /* the rows that one call multiplies */
     const float *x;                      /* floats, from row to row x_stride; NULL for quantised weights */

@@ -65,7 +65,7 @@ static void NAME(pairwise_few)(void *context, int64_t stage, int64_t task)
 }
 
 /* ---- many coordinates ---- */
-static inline __attribute__((always_inline)) vr NAME(pair_term)(int metric, vr here, vr there, vr sum)
+FD_INLINE vr NAME(pair_term)(int metric, vr here, vr there, vr sum)
 {
     if (metric == FD_COSINE) return VR(fma)(here, there, sum);
     vr apart = VR(sub)(here, there);
@@ -73,7 +73,7 @@ static inline __attribute__((always_inline)) vr NAME(pair_term)(int metric, vr h
 }
 /* Sums over `width` coordinates of x (rows, d) and y (columns, d) -> out (rows, m); rows and columns are constants where this is inlined,
  * so the arrays are registers. */
-static inline __attribute__((always_inline)) void NAME(pair_tile)(int metric, int rows, int columns, int64_t width, int64_t d,
+FD_INLINE void NAME(pair_tile)(int metric, int rows, int columns, int64_t width, int64_t d,
                                                                   const real *x, const real *y, int64_t m, real *out)
 {
     vr sum[PAIR_ROWS][REAL_ROWS / 2], there[REAL_ROWS / 2];

@@ -15,7 +15,7 @@ static void NAME(cost_rows)(const struct sinkhorn_costs *c, int64_t row, int64_t
 static inline vd NAME(exponent)(const real *cost, vd inverse, vd potential) { return vd_fnma(WIDE(VR(load)(cost)), inverse, potential); }
 
 /* k (rows, padded), weight (padded,) -> sums (rows,) */
-static inline __attribute__((always_inline)) void NAME(sum_rows)(int rows, int64_t padded, const real *k, const real *weight,
+FD_INLINE void NAME(sum_rows)(int rows, int64_t padded, const real *k, const real *weight,
                                                                  double *sums)
 {
     vr sum[REAL_ROWS];
@@ -27,7 +27,7 @@ static inline __attribute__((always_inline)) void NAME(sum_rows)(int rows, int64
     FD_ROWS sums[r] = (double)VR(sum)(sum[r]);
 }
 /* total (padded,) += scale[0] k[0] + scale[1] k[1] + ..., in this sequence */
-static inline __attribute__((always_inline)) void NAME(add_rows)(int rows, int64_t padded, const real *k, const real *scale,
+FD_INLINE void NAME(add_rows)(int rows, int64_t padded, const real *k, const real *scale,
                                                                  real *total)
 {
     for (int64_t j = 0; j < padded; j += 16) {

@@ -13,7 +13,7 @@ static void NAME(plan_row)(const struct transport_rows *p, double phi, int over_
     }
 }
 /* k (rows, padded), x (rows, d), y (padded / 16, d, 16) -> out (rows, d): sum_j k_j (x - y_j), or of the signs, or of -y_j */
-static inline __attribute__((always_inline)) void NAME(pull_rows)(int metric, int rows, const struct transport_rows *p, const real *k,
+FD_INLINE void NAME(pull_rows)(int metric, int rows, const struct transport_rows *p, const real *k,
                                                                   const real *x, real *out)
 {
     const struct sinkhorn_costs *c = &p->costs;

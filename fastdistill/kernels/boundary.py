@@ -147,7 +147,8 @@ class written:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._spans:
-            _BEING_WRITTEN.pop(id(self), None)
+            with _ENTERING:
+                _BEING_WRITTEN.pop(id(self), None)
 
 
 def same_memory(one: np.ndarray, other: np.ndarray) -> bool:

@@ -121,7 +121,7 @@ def plan(config: Config) -> Plan:
         mlp_bias=c.include_bias,
         head_bias=c.include_bias,
         max_positions=c.max_sequence_length,
-        positions_end="max_sequence_length",
+        positions_source="max_sequence_length",
         architecture="llada",
         causal=False,
         mask_token=c.mask_token_id,

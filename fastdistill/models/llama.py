@@ -30,7 +30,7 @@ class LlamaConfig:
     head_dim: int
     rms_norm_eps: float
     max_position_embeddings: int  # or the sliding window, where that is shorter
-    positions_end: str
+    positions_source: str
     tie_word_embeddings: bool
     attention_bias: bool
     mlp_bias: bool
@@ -59,12 +59,14 @@ class LlamaConfig:
         if activation not in ("silu", "swish"):
             raise UnsupportedError(f"hidden_act {short(activation)} is not supported by the llama plan, only silu")
         positions = config.integer("max_position_embeddings", minimum=1, maximum=1 << 20)
-        positions_end = "max_position_embeddings"
+        positions_source = "max_position_embeddings"
         window = config.integer("sliding_window", minimum=1, maximum=1 << 30, default=None)
         used = config.boolean("use_sliding_window", default=True)
         if used and window is not None and window < positions:
             # Within the window, sliding attention is plain attention.
-            positions_end = f"sliding_window; of its {positions} positions, those beyond the window are not supported"
+            positions_source = (
+                f"sliding_window; of its {positions} positions, those beyond the window are not supported"
+            )
             positions = window
         return cls(
             vocab_size=config.integer("vocab_size", minimum=1, maximum=1 << 22),
@@ -76,7 +78,7 @@ class LlamaConfig:
             head_dim=head_dim,
             rms_norm_eps=config.number("rms_norm_eps", minimum=0.0, maximum=1.0),
             max_position_embeddings=positions,
-            positions_end=positions_end,
+            positions_source=positions_source,
             tie_word_embeddings=config.boolean("tie_word_embeddings"),
             attention_bias=config.boolean("attention_bias", default=False),
             mlp_bias=config.boolean("mlp_bias", default=False),
@@ -105,7 +107,7 @@ class LlamaConfig:
             untie={"tie_word_embeddings": False},
             ignored={"model.*rotary_emb.inv_freq": stored},
             max_positions=self.max_position_embeddings,
-            positions_end=self.positions_end,
+            positions_source=self.positions_source,
             **rest,
         )
 

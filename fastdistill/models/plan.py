@@ -91,7 +91,7 @@ class Plan:
     head_dim       floats a head
     max_positions  of a text, that the model was trained for
     architecture   the name of the family: llama, dream, ...
-    positions_end  the config's key that max_positions comes from
+    positions_source  where max_positions comes from, in words for errors: a key of the config
     causal         trained with rows that see what is before them; else rows see each other: one node a forward
     mask_token     what stands where a masked diffusion model is to write; None: it is none
     logit_shift    1: row i of such a model predicts position i + 1, not its own
@@ -112,7 +112,7 @@ class Plan:
     head_dim: int
     max_positions: int
     architecture: str
-    positions_end: str = "max_position_embeddings"
+    positions_source: str = "max_position_embeddings"
     causal: bool = True
     mask_token: int | None = None
     logit_shift: int = 0

@@ -92,8 +92,8 @@ class Session:
         try:
             self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
         except ArgumentError as error:
-            raise ArgumentError(f"{error} ({most} is the model's {plan.positions_end})") from None
-        self.limit = f" ({most} is the model's {plan.positions_end})" if self.capacity == most else ""
+            raise ArgumentError(f"{error} ({most} is the model's {plan.positions_source})") from None
+        self.limit = f" ({most} is the model's {plan.positions_source})" if self.capacity == most else ""
         self.max_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         if cache is not None:
             check_choice("cache", cache, CACHES)

@@ -60,7 +60,7 @@ class _Parser:
         return _Piece(
             min(piece.shortest for piece in pieces),
             _most(sum(piece.ways for piece in pieces)),
-            max(piece.until_fail for piece in pieces),
+            _most(sum(piece.until_fail for piece in pieces)),
             any(piece.certain for piece in pieces),
         )
 

@@ -215,6 +215,15 @@ def test_a_drafter_that_fails_in_the_middle_leaves_the_text_so_far():
         generate(network().session(64), [1, 2], 20, request.sampler, decoder=Speculative(CallableDrafter(guesses)))
 
 
+def test_an_error_that_is_its_own_cause_is_kept_like_any_other():
+    def fails(tokens):
+        error = ValueError("no logits")
+        raise error from error
+
+    with pytest.raises(ValueError, match="no logits"):
+        generate(from_callable(fails, 10), [1], 2, Sampler())
+
+
 def test_pieces_of_the_others_go_on_coming():
     made = [begun("plain", [1], fault)[1]() for fault in (None, "stream", "not finite")]
     made[0].stream = Pieces(COUNT)

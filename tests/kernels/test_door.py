@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import fastdistill
 from fastdistill import kernels
-from fastdistill.arguments import REAL, as_array, check_array, check_integers
+from fastdistill.arguments import REAL, as_array, check_array, check_integers, check_number
 from fastdistill.errors import ArgumentError, BusyError, NotFiniteError
 from fastdistill.kernels import Sampler, probabilities, sample, sample_workspace, softmax, softmax_gradient
 from fastdistill.kernels.boundary import const, pointer, written
@@ -124,6 +124,23 @@ def test_no_pointer_to_what_c_would_misread(door, array, text):
         door(array)
 
 
+def test_a_boolean_is_no_number_in_a_list_either():
+    for check in (
+        lambda: check_integers("p", [1, True], 0, 9),
+        lambda: as_array("p", [1.0, np.True_], np.float32, ("n",)),
+    ):
+        with pytest.raises(ArgumentError, match=r"^p must be a"):
+            check()
+    assert as_array("p", [True, False], bool, ("n",)).tolist() == [True, False]
+
+
+def test_what_is_said_of_numbers_is_true():
+    with pytest.raises(ArgumentError, match=r"must lie in 0\.\.1, got 1\.0000001$"):
+        check_number("top_p", 1.0000001, 0, 1)
+    with pytest.raises(ArgumentError, match=r"^p\[0\] = 1e\+39 is beyond float32$"):
+        as_array("p", [1e39], np.float32, ("n",))
+
+
 def test_a_read_only_output_is_refused():
     out = np.frombuffer(bytes(4), np.int32)
     with pytest.raises(ArgumentError, match=r"^out must be writable, since it is written; got a read-only array$"):
@@ -164,6 +181,31 @@ def test_what_one_call_writes_another_may_not():
         with written({"out": out}, {}), pytest.raises(BusyError, match="out is being written"):
             sample(logits, Sampler(), [0, 1], workspace=workspace[half:], out=out)
     assert sample(logits, Sampler(), [0, 1], workspace=workspace, out=out) is out
+
+
+def test_threads_with_memory_of_their_own_never_meet():
+    """Their calls enter and leave at any moment: what is being written is counted without a race."""
+    before, failures = sys.getswitchinterval(), []
+
+    def work() -> None:
+        out = np.zeros(4, np.float32)
+        try:
+            for _ in range(2000):
+                with written({"out": out}, {}):
+                    pass
+        except RuntimeError as error:
+            failures.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failures
 
 
 def test_threads_with_one_workspace_get_their_own_tokens_or_a_busy_error():
