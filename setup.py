@@ -33,7 +33,7 @@ class BuildExtension(build_ext):
 
         def object_of(source):
             given = {name: value for name, value in options.items() if name not in ("output_dir", "depends")}
-            told = repr([sys.version, self.compiler.compiler_so, self.compiler.include_dirs, given])
+            told = repr([sys.version, self.compiler.compiler_so, given])
             key = hashlib.sha256(b"\0".join([version, told.encode(), read, Path(source).read_bytes()])).hexdigest()
             return kept / f"{Path(source).stem}-{key[:32]}.o"
 
