@@ -59,10 +59,11 @@ FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()
 
 
 def declarations() -> str:
-    """fastdistill.h without its preprocessor lines and comments: what cffi understands."""
-    text = (here / "fastdistill.h").read_text(encoding="utf-8")
+    """fastdistill.h and the kernels' prototypes, without preprocessor lines and comments: what cffi understands."""
+    text = "".join((here / name).read_text(encoding="utf-8") for name in ("fastdistill.h", "kernels.h"))
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    return re.sub(r"\bFD_(?:TRANSPORT_)?KERNEL\((.+?), (\w+),\s*(\([^()]*\)),\s*\([^()]*\)\)", r"\1 fd_\2\3;", text)
 
 
 ffi = FFI()

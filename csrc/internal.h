@@ -129,22 +129,10 @@ static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
 
 void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
 
+/* A level's kernels; those of transport are a unit of their own. */
 struct fd_transport_kernels {
-    int (*softmax)(int bits, int64_t rows, int64_t width, double temperature, const void *logits, void *probabilities, int threads);
-    void (*softmax_gradient)(int bits, int64_t rows, int64_t width, double scale, const void *probabilities, void *gradient,
-                             int threads);
-    void (*unit_rows)(int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads);
-    int (*pairwise_distance)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x, const void *y,
-                             void *distances, void *workspace, int threads);
-    int (*distance_gradient)(int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *weights, const void *x,
-                             const void *y, const double *lengths, void *gradient, void *workspace, int threads);
-    void (*unrolled_sinkhorn)(const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads);
-    int64_t (*sinkhorn_workspace)(const struct fd_transport *transport, int64_t count, int threads);
-    int64_t (*sinkhorn)(const struct fd_transport *transport, int64_t first, int64_t count, char *workspace, int64_t nanoseconds,
-                        int threads);
-    int64_t (*transport_rows_workspace)(const struct fd_transport *transport, int threads);
-    void (*transport_rows)(const struct fd_transport *transport, int64_t index, int64_t first, int64_t count, int kind, double scale,
-                           int64_t width, const void *values, void *out, char *workspace, int threads);
+#define FD_TRANSPORT_KERNEL(type, name, parameters, names) type (*name) parameters;
+#include "kernels.h"
 };
 struct fd_kernels {
     const char *name;
@@ -153,46 +141,8 @@ struct fd_kernels {
     int row_tile;                           /* this many at a time */
     void (*pack_rows)(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
                       const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end);
-    int (*quantize_rows)(int64_t rows, int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total);
-    int (*row_statistics)(int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
-                          float *log_sum_exp, float *entropy, float *log_prob, int threads);
-    int (*linear)(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads);
-    void (*exp_log)(int bits, int64_t n, const void *x, void *exp_out, void *log_out);
-    void (*philox)(int64_t n, const uint32_t *counter, const uint32_t *key, uint32_t *words);
-    void (*gumbel_noise)(int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance, float *noise);
-    int (*sample)(int64_t rows, int64_t vocab, const float *logits, const int32_t *positions, const struct fd_sampler *sampler,
-                  const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed, const float *noise, int32_t *tokens,
-                  void *workspace, int threads);
-    int (*probabilities)(int64_t rows, int64_t vocab, const float *logits, const struct fd_sampler *sampler, const int32_t *seen,
-                         const int64_t *seen_offsets, const uint32_t *allowed, float *probabilities, void *workspace, int threads);
-    int64_t (*find_matches)(int64_t n, const int32_t *tokens, int64_t max_match, int64_t min_match, int64_t count, int32_t *starts,
-                            int32_t *lengths);
-    void (*ngram_pool_insert)(const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens);
-    int64_t (*ngram_pool_lookup)(const struct fd_ngram_pool *pool, const int32_t *key, int64_t count, int32_t *continuations);
-    int (*residual_distribution)(int64_t vocab, double a, const float *p, const float *q, float *r, double *mass);
-    int64_t (*tree_layout)(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
-                           int32_t *children, int32_t *child_offsets);
-    int64_t (*lookahead_layout)(int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
-                                const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions,
-                                int32_t *cells, int32_t *branches, int32_t *first_child, int32_t *next_sibling);
-    int (*expand_tree)(int64_t frontier, int64_t vocab, const float *logits, const float *scores, int64_t count, int32_t *tokens,
-                       int32_t *rows, float *expanded, int64_t *found, uint64_t *workspace, int threads);
-    int64_t (*build_tree)(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
-                          int32_t *kept_parents, uint64_t *workspace);
-    int (*verify_tree)(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
-                       const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,
-                       const int32_t *draft_rows, const double *uniforms, const struct fd_verifier *set, int32_t *path,
-                       int32_t *emitted, int32_t *accepted, int32_t *bonus, int8_t *verdicts, void *workspace, int64_t *where);
-    void (*fixed_point_prefix)(int64_t rows, int64_t n, const int32_t *previous, const int32_t *current, int32_t *prefix);
-    void (*jacobi_step)(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
-                        int8_t *stationary, int32_t *bonus, int8_t *converged);
-    int64_t (*draft_and_verify)(int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
-                                const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted,
-                                uint64_t *workspace);
-    void (*unmask_select)(int64_t rows, int64_t n, const int8_t *masked, const float *top, const float *second,
-                          const float *log_sum_exp, const float *entropy, const float *log_prob, const float *given, const float *bias, const int8_t *also,
-                          const int32_t *quota, const float *bounds, const struct fd_unmask_rule *rule, int8_t *chosen, int32_t *count,
-                          int32_t *ranks, float *confidence, uint64_t *workspace, int threads);
+#define FD_KERNEL(type, name, parameters, names) type (*name) parameters;
+#include "kernels.h"
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);
     int (*op_ahead)(const struct fd_op *op, int64_t task, int64_t step);                  /* 0: nothing more to prefetch */
     int64_t (*op_run)(const struct fd_op *op, const struct fd_pass *pass, int64_t task);   /* -1, or a row that is not finite */

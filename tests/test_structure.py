@@ -128,8 +128,8 @@ def test_a_kernel_has_all_its_places(kernel):
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
     assert kernel in included_kernels()
     verb = "" if inspect.isfunction(exported(kernel)) else r"_\w+"  # a class has an entry for each of its methods
-    entry = rf"\bfd_{kernel}{verb}\("
-    assert re.search(entry, (ROOT / "csrc/fastdistill.h").read_text()), f"fastdistill.h lacks fd_{kernel}{verb}"
+    line = rf"KERNEL\(\w+, {kernel}{verb},"
+    assert re.search(line, (ROOT / "csrc/kernels.h").read_text()), f"kernels.h lacks {kernel}{verb}"
     name = exported(kernel).__name__
     assert name in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {name}"
     assert "isa" in inspect_names(ROOT / f"tests/kernels/test_{kernel}.py"), f"test_{kernel}.py forces no level"

@@ -11,15 +11,7 @@
 #include "transport_rows.c"
 
 const struct fd_transport_kernels FD_LEVEL_NAME(fd_transport_) = {
-    .softmax = softmax,
-    .softmax_gradient = softmax_gradient,
-    .unit_rows = unit_rows,
-    .pairwise_distance = pairwise_distance,
-    .distance_gradient = distance_gradient,
-    .unrolled_sinkhorn = unrolled_sinkhorn,
-    .sinkhorn_workspace = sinkhorn_workspace,
-    .sinkhorn = sinkhorn,
-    .transport_rows_workspace = transport_rows_workspace,
-    .transport_rows = transport_rows,
+#define FD_TRANSPORT_KERNEL(type, name, parameters, names) .name = name,
+#include "../kernels.h"
 };
 #include "tile_end.h"

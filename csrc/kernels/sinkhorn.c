@@ -360,9 +360,9 @@ static void sinkhorn_run(void *context, int64_t begin, int64_t end)
         if (t->status[index] == FD_RUNNING) t->results[5 * index + 4] = p.state->error;
     }
 }
-static int64_t sinkhorn(const struct fd_transport *t, int64_t first, int64_t count, char *workspace, int64_t nanoseconds, int threads)
+static int64_t sinkhorn(const struct fd_transport *t, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads)
 {
-    struct sinkhorn_run run = {t, first, sinkhorn_clock() + nanoseconds, 0, workspace + threads * sinkhorn_slot_bytes(t), threads,
+    struct sinkhorn_run run = {t, first, sinkhorn_clock() + nanoseconds, 0, (char *)workspace + threads * sinkhorn_slot_bytes(t), threads,
                                {workspace, sinkhorn_slot_bytes(t), 0}};
     struct sinkhorn shape;
     run.bytes = sinkhorn_layout(t, &shape, NULL);

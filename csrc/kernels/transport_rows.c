@@ -27,12 +27,12 @@ static int64_t transport_rows_workspace(const struct fd_transport *t, int thread
     return threads * sinkhorn_slot_bytes(t) + fd_pad(t->m, 16) * (int64_t)sizeof(double);
 }
 static void transport_rows(const struct fd_transport *t, int64_t index, int64_t first, int64_t count, int kind, double scale,
-                           int64_t width, const void *values, void *out, char *workspace, int threads)
+                           int64_t width, const void *values, void *out, void *workspace, int threads)
 {
     const double *constants = t->constants + 4 * index;
     struct transport_rows p = {t, sinkhorn_costs(t, index), kind, first, width, scale, 1.0 / constants[0], constants[2],
                                t->a + index * t->n, t->phi + index * t->n, NULL, values, out, {workspace, sinkhorn_slot_bytes(t), 0}};
-    double *gamma = (double *)(workspace + threads * sinkhorn_slot_bytes(t));
+    double *gamma = (double *)((char *)workspace + threads * sinkhorn_slot_bytes(t));
     sinkhorn_logs(p.costs.m, t->b + index * t->m, gamma);
     for (int64_t j = 0; j < p.costs.m; j++) gamma[j] += t->gamma[index * t->m + j];
     p.gamma = gamma;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import REAL, check_array
-from fastdistill.kernels.boundary import check_status, const, lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 from fastdistill.kernels.points import bits
 
 
@@ -18,5 +18,5 @@ def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     (n,) = check_array("x", x, REAL, ("n",))
     exp_out, log_out = np.empty(n, x.dtype), np.empty(n, x.dtype)
-    check_status("exp_log", lib.fd_exp_log(bits(x), n, const(x), pointer(exp_out), pointer(log_out)))
+    lib.fd_exp_log(bits(x), n, const(x), pointer(exp_out), pointer(log_out))
     return exp_out, log_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import as_array, check_integer
-from fastdistill.kernels.boundary import check_status, const, ffi, lib, pointer
+from fastdistill.kernels.boundary import const, ffi, lib, pointer
 
 
 def gumbel_noise(
@@ -37,5 +37,5 @@ def gumbel_noise(
     chance.round = check_integer("round", round, 0, 2**20 - 1)
     chance.index = check_integer("index", index, 0, 2**12 - 1)
     noise = np.empty((rows, vocab), np.float32)
-    check_status("gumbel_noise", lib.fd_gumbel_noise(rows, vocab, const(positions), chance, pointer(noise)))
+    lib.fd_gumbel_noise(rows, vocab, const(positions), chance, pointer(noise))
     return noise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import as_array
-from fastdistill.kernels.boundary import check_status, const, lib, pointer
+from fastdistill.kernels.boundary import const, lib, pointer
 
 
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -19,5 +19,5 @@ def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     counter = as_array("counter", counter, np.uint32, ("n", 4))
     key, n = as_array("key", key, np.uint32, (2,)), len(counter)
     words = np.empty((n, 4), np.uint32)
-    check_status("philox", lib.fd_philox(n, const(counter), const(key), pointer(words)))
+    lib.fd_philox(n, const(counter), const(key), pointer(words))
     return words

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -63,7 +64,7 @@ def test_every_kernel_has_a_call_and_every_array_of_it_is_given():
 
 # ---- C is given what the prototype says: `const` where it reads, `pointer` where it writes ----
 def _prototypes() -> dict[str, list[str]]:
-    text = re.sub(r"/\*.*?\*/", "", (ROOT / "csrc/fastdistill.h").read_text(), flags=re.DOTALL)
+    text = runpy.run_path(str(ROOT / "csrc/build_native.py"))["declarations"]()
     return {
         name: [p.strip() for p in given.split(",") if p.strip() != "void"]
         for name, given in re.findall(r"\b(fd_\w+)\(([^()]*)\);", text)
