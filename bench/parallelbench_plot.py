@@ -18,7 +18,8 @@ FAMILIES = {
     "FreeDave": (THEIRS[0], "D"),
 }  # blocks are a table's
 TOKENS, SHARE = (0.85, 14), (-4, 108)  # the ends of both axes
-NEAR = 0.045  # of an axis: points as near as this share a label, which would overlap otherwise
+NEAR = 0.045  # of an axis: points as near as this share a label
+PLACES = (0, -1, 1, -2, 2, -3, -4)  # of a label, in lines above its points, or below them
 
 
 def draw(path: Path, found: Sequence[Measured]) -> None:
@@ -46,14 +47,6 @@ def _panel(axes: Any, title: str, shown: Sequence[Measured], shares: Sequence[fl
     for one, at in zip(shown, points, strict=True):
         color, marker = FAMILIES[one.setting.family]
         axes.scatter(*at, color=color, marker=marker, s=34, alpha=0.85, linewidth=0, zorder=2)
-    for number, members in enumerate(_clusters(points)):
-        x, y = points[members[0]]
-        words = ranges([member + 1 for member in members])
-        above = y < 6 or number % 2  # neighbours on one height keep out of each other's way
-        axes.annotate(
-            words, (x, y), xytext=(0, 7 if above else -8), textcoords="offset points", fontsize=7, color=INK,
-            ha="center", va="bottom" if above else "top",
-        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
     axes.set_xlim(*TOKENS)
@@ -66,6 +59,27 @@ def _panel(axes: Any, title: str, shown: Sequence[Measured], shares: Sequence[fl
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(INK)
+    _number(axes, points)
+
+
+def _number(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Numbers beside the points, a label for those that lie together: each where it covers no other, and no point."""
+    renderer = axes.figure.canvas.get_renderer()
+    dots = [axes.transData.transform(point) for point in points]
+    taken: list[Any] = []
+    for members in _clusters(points):
+        x, y = points[members[0]]
+        for lines in PLACES:
+            label = axes.annotate(
+                ranges([member + 1 for member in members]), (x, y), xytext=(0, 7 + 8 * lines if lines >= 0 else 8 * lines),
+                textcoords="offset points", fontsize=7, color=INK, ha="center", va="bottom" if lines >= 0 else "top",
+            )  # fmt: skip
+            box = label.get_window_extent(renderer)
+            if not (any(box.overlaps(other) for other in taken) or any(box.contains(*dot) for dot in dots)):
+                break
+            if lines != PLACES[-1]:
+                label.remove()
+        taken.append(box)
 
 
 def _key(axes: Any, shown: Sequence[Measured]) -> None:

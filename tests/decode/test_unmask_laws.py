@@ -46,7 +46,7 @@ from fastdistill.kernels.philox import philox
 from fastdistill.kernels.sample import Sampler
 
 PROMPT = [0, 1]
-SEEDS = 1500
+SEEDS = 600
 
 
 def session_of(joint: ToyJoint):
