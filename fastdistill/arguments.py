@@ -237,7 +237,7 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     except OverflowError:  # an integer beyond the floats
         number = float("inf") if value > 0 else float("-inf")
     if not minimum <= number <= maximum:
-        raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {number!r}")
+        raise ArgumentError(f"{name} must lie in {minimum:g}..{maximum:g}, got {short(number)}")
     return number
 
 

@@ -542,7 +542,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
         (dict(inputs={"other": np.zeros((1, 64), np.float32)}), ArgumentError, "inputs must be"),
         (dict(inputs=np.zeros((1, 64), np.float32)), ArgumentError, "inputs must be"),
         (dict(inputs={"embedding": np.full((1, 64), 0.1)}), ArgumentError, r"inputs\['embedding'\]\[0, 0\] = 0.1 would be rounded to float32: pass np.asarray\("),
-        (dict(inputs={"embedding": np.full((1, 64), 1e300)}), ArgumentError, "1e\\+300 would be rounded"),
+        (dict(inputs={"embedding": np.full((1, 64), 1e300)}), ArgumentError, "1e\\+300 is beyond float32"),
         (dict(inputs={"embedding": np.zeros((1, 64), complex)}), ArgumentError, "must have dtype float32, got complex128"),
         (dict(inputs={"embedding": "text"}), ArgumentError, "must be a NumPy array or list of float32, got 'text'"),
         (dict(inputs={"embedding": np.zeros((1, 63), np.float32)}), ArgumentError, r"shape \(rows, 64\)"),
