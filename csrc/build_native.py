@@ -15,7 +15,7 @@ from cffi import FFI
 here = Path(__file__).resolve().parent
 LEVELS = ["scalar", "avx2", "avx512"]
 LEVEL_SOURCES = [f"isa_{level}{part}.c" for level in LEVELS for part in ("", "_transport")]
-SOURCES = ["dispatch.c", "plan.c", "threads.c", *LEVEL_SOURCES]
+SOURCES = ["levels.c", "dispatch.c", "memory.c", "plain.c", "plan.c", "threads.c", *LEVEL_SOURCES]
 
 FLAGS = [
     # No -m flag: each level switches its own target on.
@@ -63,7 +63,7 @@ def declarations() -> str:
     text = "".join((here / name).read_text(encoding="utf-8") for name in ("fastdistill.h", "kernels.h"))
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    return re.sub(r"\bFD_(?:TRANSPORT_)?KERNEL\((.+?), (\w+),\s*(\([^()]*\)),\s*\([^()]*\)\)", r"\1 fd_\2\3;", text)
+    return re.sub(r"\bFD_(?:\w+_)?KERNEL\((.+?), (\w+),\s*(\([^()]*\)),\s*\([^()]*\)\)", r"\1 fd_\2\3;", text)
 
 
 ffi = FFI()

@@ -20,7 +20,7 @@ int fd_isa_shares_code(int level, int other);   /* whether a kernel of one is al
 int fd_threads_limit(void);                 /* how many threads a job may ask for */
 int64_t fd_allocations(void);               /* how often C has called malloc since the process began */
 
-/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/pack.c) ---- */
+/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/packed.h) ---- */
 enum fd_format { FD_F32, FD_F16, FD_BF16, FD_Q8, FD_Q4 };
 struct fd_weight {
     int32_t format;                         /* enum fd_format */
@@ -191,8 +191,9 @@ int64_t fd_attention_tiles(int64_t keys);
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
                int64_t *where, int64_t *clock);
 
-/* ---- kernels of the selected level ---- */
+/* ---- kernels ---- */
 #define FD_KERNEL(type, name, parameters, names) type fd_##name parameters;
+#define FD_PLAIN_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #define FD_TRANSPORT_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #include "kernels.h"
 #endif

@@ -127,6 +127,13 @@ static inline unsigned fd_float_mode_enter(void) { return 0; }
 static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
 #endif
 
+/* The only way from Python to a kernel: whatever mode the caller is in comes back afterwards. */
+static inline void fd_leave_ieee_mode(const unsigned *mode) { fd_float_mode_leave(*mode); }
+#define FD_IEEE(call) __extension__ ({ \
+    __attribute__((cleanup(fd_leave_ieee_mode))) const unsigned callers_mode = fd_float_mode_enter(); \
+    call; \
+})
+
 void *fd_malloc(size_t bytes);              /* counted: see fd_allocations */
 
 /* A level's kernels; those of transport are a unit of their own. */
@@ -139,8 +146,6 @@ struct fd_kernels {
     const struct fd_transport_kernels *transport;
     const char *product[FD_Q4 + 1];         /* of each weight format: how rows are multiplied by it, */
     int row_tile;                           /* this many at a time */
-    void (*pack_rows)(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
-                      const uint16_t *minimum, void *packed, int64_t tile_begin, int64_t tile_end);
 #define FD_KERNEL(type, name, parameters, names) type (*name) parameters;
 #include "kernels.h"
     int64_t (*op_tasks)(const struct fd_op *op, const struct fd_pass *pass);

@@ -1,10 +1,14 @@
 /* kernels.h - every kernel, its signature and the shape of every pointer, once: FD_KERNEL(type, name, (parameters), (their names)).
  *
  * Whoever includes this says what a line becomes: a prototype fd_<name> in fastdistill.h, a pointer in the struct of a level, a line of
- * that struct, an entry that calls it.  FD_TRANSPORT_KERNEL is a kernel of the other unit of a level; either may be left undefined.
+ * that struct, an entry that calls it.  FD_TRANSPORT_KERNEL is a kernel of the other unit of a level,
+ * FD_PLAIN_KERNEL one of no level, compiled once.  Each of the three may be left undefined.
  */
 #if !defined(FD_KERNEL)
 #define FD_KERNEL(type, name, parameters, names)
+#endif
+#if !defined(FD_PLAIN_KERNEL)
+#define FD_PLAIN_KERNEL(type, name, parameters, names)
 #endif
 #if !defined(FD_TRANSPORT_KERNEL)
 #define FD_TRANSPORT_KERNEL(type, name, parameters, names)
@@ -52,10 +56,10 @@ FD_KERNEL(int64_t, find_matches, (int64_t n, const int32_t *tokens, int64_t max_
           int32_t *starts, int32_t *lengths),
           (n, tokens, max_match, min_match, count, starts, lengths))
 /* Every window of `ngram` tokens of each row; tokens (rows, n). */
-FD_KERNEL(void, ngram_pool_insert, (const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens),
+FD_PLAIN_KERNEL(void, ngram_pool_insert, (const struct fd_ngram_pool *pool, int64_t rows, int64_t n, const int32_t *tokens),
           (pool, rows, n, tokens))
 /* key (key,) -> continuations (count, ngram - key); returns how many were found and filled, the newest first. */
-FD_KERNEL(int64_t, ngram_pool_lookup, (const struct fd_ngram_pool *pool, const int32_t *key, int64_t count,
+FD_PLAIN_KERNEL(int64_t, ngram_pool_lookup, (const struct fd_ngram_pool *pool, const int32_t *key, int64_t count,
           int32_t *continuations),
           (pool, key, count, continuations))
 
@@ -76,13 +80,13 @@ FD_KERNEL(int, verify_tree, (int64_t trees, int64_t vocab, int64_t rows, const i
 /* ---- trees: parents stand before their children ---- */
 /* parents (n,), node 0 the root -> depths (n,), ancestors (n, ceil(n / 64)) bits, leaves (n,), children (n - 1,) of node i from
  * child_offsets[i] on, child_offsets (n + 1,).  Returns the number of leaves, or -1 - i where the parent of node i is not before it. */
-FD_KERNEL(int64_t, tree_layout, (int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
+FD_PLAIN_KERNEL(int64_t, tree_layout, (int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
           int32_t *children, int32_t *child_offsets),
           (n, parents, depths, ancestors, leaves, children, child_offsets))
 /* window (levels, columns), guess_tokens (guesses, length) -> tokens, parents, positions, each (rows,), row 0 the seed; cells (levels,
  * columns), branches (guesses, length): the rows of both.  Room for 1 + levels * columns + guesses * length < 2^31 rows, there and in the
  * work space first_child, next_sibling (rows,), which are NULL where no rows are to be merged.  Returns how many rows there are. */
-FD_KERNEL(int64_t, lookahead_layout, (int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
+FD_PLAIN_KERNEL(int64_t, lookahead_layout, (int64_t levels, int64_t columns, int64_t guesses, int64_t length, const int32_t *window,
           const int32_t *guess_tokens, int32_t seed, int32_t *tokens, int32_t *parents, int32_t *positions, int32_t *cells,
           int32_t *branches, int32_t *first_child, int32_t *next_sibling),
           (levels, columns, guesses, length, window, guess_tokens, seed, tokens, parents, positions, cells, branches, first_child,
@@ -94,7 +98,7 @@ FD_KERNEL(int, expand_tree, (int64_t frontier, int64_t vocab, const float *logit
           (frontier, vocab, logits, scores, count, tokens, rows, expanded, found, workspace, threads))
 /* parents (n,), -1: of the seed; scores (n,) -> nodes, kept_parents, each (min(budget, n),); workspace (n + min(budget, n),).
  * Returns how many are kept, or -1 - i where the parent of node i is not before it. */
-FD_KERNEL(int64_t, build_tree, (int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
+FD_PLAIN_KERNEL(int64_t, build_tree, (int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes,
           int32_t *kept_parents, uint64_t *workspace),
           (n, parents, scores, budget, nodes, kept_parents, workspace))
 
@@ -112,7 +116,7 @@ FD_KERNEL(void, jacobi_step, (int64_t rows, int64_t n, const int32_t *iterate, c
 /* states, tokens, scores (branches, n), 1 <= branches <= 1 + count; steps (count, 3), each start, end, quota -> drafted (drafts, n), of
  * which min(drafts, count - accepted) are filled; workspace (n,).  Returns accepted; or -1 - i where step i does not fit; or
  * -1 - count - i where element i of tokens is the mask token and a step would commit it. */
-FD_KERNEL(int64_t, draft_and_verify, (int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
+FD_PLAIN_KERNEL(int64_t, draft_and_verify, (int64_t branches, int64_t n, int64_t count, const int32_t *states, const int32_t *tokens,
           const float *scores, const int32_t *steps, int32_t mask_token, int64_t drafts, int32_t *drafted, uint64_t *workspace),
           (branches, n, count, states, tokens, scores, steps, mask_token, drafts, drafted, workspace))
 /* masked, statistics as the score, the budget and explore need them, given, bias, also, each (rows, n) or NULL; quota (rows,) or NULL;
@@ -167,4 +171,5 @@ FD_TRANSPORT_KERNEL(void, transport_rows, (const struct fd_transport *transport,
           (transport, problem, first, count, kind, scale, width, values, out, workspace, threads))
 
 #undef FD_KERNEL
+#undef FD_PLAIN_KERNEL
 #undef FD_TRANSPORT_KERNEL

@@ -2,7 +2,7 @@
  * a level's code, are a unit of their own (all_transport.h): it is compiled beside this one. */
 #include <float.h>
 #include "tile.h"
-#include "pack.c"
+#include "unpack.c"
 #include "quantize_rows.c"
 #include "linear.c"
 #include "row_statistics.c"
@@ -17,17 +17,12 @@
 #include "exp_log.c"
 #include "probabilities.c"
 #include "find_matches.c"
-#include "ngram_pool.c"
 #include "residual_distribution.c"
-#include "tree_layout.c"
-#include "lookahead_layout.c"
 #include "best.c"
 #include "expand_tree.c"
-#include "build_tree.c"
 #include "verify_tree.c"
 #include "fixed_point_prefix.c"
 #include "jacobi_step.c"
-#include "draft_and_verify.c"
 #include "unmask_select.c"
 
 extern const struct fd_transport_kernels FD_LEVEL_NAME(fd_transport_);
@@ -37,9 +32,6 @@ const struct fd_kernels FD_LEVEL_NAME(fd_kernels_) = {
     .product = {[FD_F32] = FD_PRODUCT_FLOAT, [FD_F16] = FD_PRODUCT_FLOAT, [FD_BF16] = FD_PRODUCT_FLOAT,
                 [FD_Q8] = FD_PRODUCT_Q8, [FD_Q4] = FD_PRODUCT_Q4},
     .row_tile = FD_ROW_TILE,
-#ifdef FD_LEVEL_IS_SCALAR
-    .pack_rows = pack_rows,
-#endif
 #define FD_KERNEL(type, name, parameters, names) .name = name,
 #include "../kernels.h"
     .op_tasks = op_tasks,

@@ -40,7 +40,7 @@ static void best_offer(struct best *b, uint64_t key)
     for (; at > 0 && b->keys[(at - 1) / 2] < key; at = (at - 1) / 2) b->keys[at] = b->keys[(at - 1) / 2];
     b->keys[at] = key;
 }
-static void best_sort(struct best *b)                  /* the best first; no longer a heap */
+static inline void best_sort(struct best *b)                  /* the best first; no longer a heap */
 {
     for (int64_t end = b->count - 1; end > 0; end--) {
         uint64_t last = b->keys[end];

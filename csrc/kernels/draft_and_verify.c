@@ -40,7 +40,7 @@ static int64_t draft_and_verify(int64_t branches, int64_t n, int64_t count, cons
         int64_t wrong = draft_step(n, state, tokens + branch * n, scores + branch * n, steps + (branch + made) * DRAFT_FIELDS, mask_token,
                                    next, workspace);
         if (wrong >= 0) return -1 - count - (branch * n + wrong);
-        if (made == 0 && branch + 1 < branches && equal_tokens(n, next, states + (branch + 1) * n) == n) branch++;
+        if (made == 0 && branch + 1 < branches && !memcmp(next, states + (branch + 1) * n, (size_t)n * sizeof *next)) branch++;
         else made++;
     }
     return branch;

@@ -1,28 +1,6 @@
-/* pack.c - weights in tiles: 16 outputs in lanes, inputs in sequence, so that every output sums in one order.
- *
- * f32, f16, bf16:  [tile][input][16 outputs]
- * q8:              [tile][block] of { 8 groups x [16 outputs][4 codes] int8, [16] f16 scale }
- * q4:              [tile][block] of { 4 x [16 outputs][4] bytes, low nibble group g, high nibble group g + 4,
- *                                     [16] f16 scale, [16] f16 minimum }
- * A group is 4 inputs in sequence; a block is 32 inputs.  Outputs are padded with zeros to a multiple of 32.
- */
-enum { PACKED_Q8 = 8 * 64 + 2 * FD_LANES, PACKED_Q4 = 4 * 64 + 4 * FD_LANES };
+/* pack.c - weights into tiles (packed.h): bytes moved, nothing computed. */
+#include "packed.h"
 
-static int64_t packed_tile_bytes(int format, int64_t inputs)
-{
-    switch (format) {
-    case FD_F32: return inputs * FD_LANES * 4;
-    case FD_F16: case FD_BF16: return inputs * FD_LANES * 2;
-    case FD_Q8: return fd_ceil(inputs, FD_BLOCK) * PACKED_Q8;
-    default: return fd_ceil(inputs, FD_BLOCK) * PACKED_Q4;
-    }
-}
-static const char *packed_tile(const struct fd_weight *weight, int64_t tile)
-{
-    return (const char *)weight->packed + tile * packed_tile_bytes(weight->format, weight->inputs);
-}
-
-#ifdef FD_LEVEL_IS_SCALAR            /* bytes moved, nothing computed: one level does it for all */
 /* From rows that lie `stride` units apart to lanes: in (lanes, units) -> out (units, 16), at any address.
  * 16 units of a row at a time: a cache line or less is read and 16 are written to, however far apart the rows lie. */
 #define LANES_OF(size, name) \
@@ -59,37 +37,17 @@ static void pack_rows(int format, int64_t outputs, int64_t inputs, const void *d
         }
     }
 }
-#endif
 
-/* Row n of the packed matrix, dequantised: (inputs,) floats and zeros up to the row stride. */
-static void unpack_row(const struct fd_weight *weight, int64_t n, float *row)
+struct pack { int format; int64_t outputs, inputs; const void *data; const uint16_t *scale, *minimum; void *packed; };
+static void pack_range(void *context, int64_t begin, int64_t end)
 {
-    const char *tile = packed_tile(weight, n / FD_LANES);
-    int64_t lane = n % FD_LANES, inputs = weight->inputs;
-    for (int64_t k = inputs; k < fd_stride(inputs); k++) row[k] = 0.0f;
-    for (int64_t k = 0; k < inputs; k++) {
-        int64_t b = k / FD_BLOCK, group = k % FD_BLOCK / 4, at = lane * 4 + k % 4;
-        uint32_t bits;
-        switch (weight->format) {
-        case FD_F32: row[k] = ((const float *)(const void *)tile)[k * FD_LANES + lane]; break;
-        case FD_F16: row[k] = fd_f16_to_f32(((const uint16_t *)(const void *)tile)[k * FD_LANES + lane]); break;
-        case FD_BF16:
-            bits = (uint32_t)((const uint16_t *)(const void *)tile)[k * FD_LANES + lane] << 16;
-            memcpy(&row[k], &bits, 4);
-            break;
-        case FD_Q8: {
-            const char *block = tile + b * PACKED_Q8;
-            const uint16_t *scale = (const uint16_t *)(const void *)(block + 512);
-            row[k] = fd_f16_to_f32(scale[lane]) * (float)(int8_t)block[group * 64 + at];
-            break;
-        }
-        default: {
-            const char *block = tile + b * PACKED_Q4;
-            const uint16_t *scale = (const uint16_t *)(const void *)(block + 256);
-            uint8_t byte = (uint8_t)block[group % 4 * 64 + at];
-            float code = (float)(group < 4 ? byte & 15 : byte >> 4);
-            row[k] = fd_f16_to_f32(scale[lane]) * code + fd_f16_to_f32(scale[FD_LANES + lane]);
-        }
-        }
-    }
+    const struct pack *p = context;
+    pack_rows(p->format, p->outputs, p->inputs, p->data, p->scale, p->minimum, p->packed, begin, end);
+}
+int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale, const uint16_t *minimum,
+            void *packed, int threads)
+{
+    struct pack p = {format, outputs, inputs, data, scale, minimum, packed};
+    fd_parallel_for(threads, fd_stride(outputs) / FD_LANES, FD_TASK_TILES, pack_range, &p);
+    return FD_OK;
 }
