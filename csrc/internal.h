@@ -130,7 +130,7 @@ static inline void fd_float_mode_leave(unsigned mode) { (void)mode; }
 /* The only way from Python to a kernel: whatever mode the caller is in comes back afterwards. */
 static inline void fd_leave_ieee_mode(const unsigned *mode) { fd_float_mode_leave(*mode); }
 #define FD_IEEE(call) __extension__ ({ \
-    __attribute__((cleanup(fd_leave_ieee_mode))) const unsigned callers_mode = fd_float_mode_enter(); \
+    __attribute__((cleanup(fd_leave_ieee_mode), unused)) const unsigned callers_mode = fd_float_mode_enter(); \
     call; \
 })
 

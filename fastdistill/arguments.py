@@ -121,7 +121,7 @@ def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
         _check_type(name, value, (dtype,))
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value))
-        if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+        if any(issubclass(kind, _masked_arrays()) for kind in kinds):
             _check_type(name, np.ma.masked, (dtype,))
         if kinds & {bool, np.bool_} and len(kinds) > 1:  # NumPy would make numbers of them
             refuse(name, what, value)
@@ -133,11 +133,17 @@ def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
         refuse(name, what, value)
 
 
+def _masked_arrays() -> tuple[type, ...]:
+    """Their class where there can be one: NumPy imports it on first use, which takes 20 ms."""
+    module = sys.modules.get("numpy.ma")
+    return (module.MaskedArray,) if module else ()
+
+
 def _check_type(name: str, array: Any, dtypes: Collection[Any]) -> None:
     """Refuse what is no array, and arrays that are more than their numbers."""
     if isinstance(array, np.memmap):
         return
-    if isinstance(array, np.ma.MaskedArray):
+    if isinstance(array, _masked_arrays()):
         raise ArgumentError(
             f"{name} must not be a masked array: its mask would be lost{_pass(name, '{}.filled(value)')}"
         )

@@ -4,12 +4,19 @@
 /* From rows that lie `stride` units apart to lanes: in (lanes, units) -> out (units, 16), at any address.
  * 16 units of a row at a time: a cache line or less is read and 16 are written to, however far apart the rows lie. */
 #define LANES_OF(size, name) \
-    static void name(int64_t lanes, int64_t units, const char *in, int64_t stride, char *out) \
+    static inline __attribute__((always_inline)) void name(int64_t lanes, int64_t units, const char *in, int64_t stride, char *out) \
     { \
         for (int64_t begin = 0; begin < units; begin += 16) \
-            for (int64_t lane = 0; lane < lanes; lane++) \
-                for (int64_t unit = begin; unit < fd_min(begin + 16, units); unit++) \
-                    memcpy(out + (unit * FD_LANES + lane) * size, in + (lane * stride + unit) * size, size); \
+            for (int64_t lane = 0; lane < lanes; lane++) { \
+                const char *from = in + (lane * stride + begin) * size; \
+                char *to = out + (begin * FD_LANES + lane) * size; \
+                int64_t unit = 0, end = fd_min(16, units - begin); \
+                for (; unit + 4 <= end; unit += 4) { \
+                    _Pragma("GCC unroll 4") \
+                    for (int64_t u = unit; u < unit + 4; u++) memcpy(to + u * FD_LANES * size, from + u * size, size); \
+                } \
+                for (; unit < end; unit++) memcpy(to + unit * FD_LANES * size, from + unit * size, size); \
+            } \
     }
 LANES_OF(4, lanes_of_4)
 LANES_OF(2, lanes_of_2)
