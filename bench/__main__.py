@@ -9,18 +9,19 @@ import json
 import sys
 from pathlib import Path
 
-from bench import machine
+from bench.lib import machine
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels import default_threads, isa_levels
 
 
-def benches() -> dict[str, str]:
-    """Name and first line of every file here that defines `run`."""
+def benches() -> dict[str, tuple[str, str]]:
+    """Of every bench of a kernel and every study, files that define `run`, by name: its module and its first line."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
-            found[path.stem] = ast.get_docstring(tree).splitlines()[0]
+    for part in ("studies", "kernels"):
+        for path in sorted((Path(__file__).parent / part).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            if any(isinstance(node, ast.FunctionDef) and node.name == "run" for node in tree.body):
+                found[path.stem] = f"bench.{part}.{path.stem}", ast.get_docstring(tree).splitlines()[0]
     return found
 
 
@@ -36,10 +37,11 @@ def main(arguments: list[str]) -> int:
     known = benches()
     if not arguments or arguments[0] not in known:
         print("python -m bench NAME [--json FILE] [options]\n")
-        print("\n".join(f"  {name:16} {about}" for name, about in known.items()))
+        print("\n".join(f"  {name:16} {about}" for name, (_, about) in known.items()))
         return 0 if not arguments or arguments[0] in ("-h", "--help") else 2
-    module = importlib.import_module(f"bench.{arguments[0]}")
-    parser = argparse.ArgumentParser(prog=f"python -m bench {arguments[0]}", description=known[arguments[0]])
+    name, about = known[arguments[0]]
+    module = importlib.import_module(name)
+    parser = argparse.ArgumentParser(prog=f"python -m bench {arguments[0]}", description=about)
     parser.add_argument("--json", metavar="FILE", help="write everything there too; -: to stdout, in place of the text")
     parser.add_argument("--repetitions", type=int, default=15, help="turns of each contestant (default: %(default)s)")
     threads = sorted({1, default_threads()})

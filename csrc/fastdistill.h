@@ -20,7 +20,7 @@ int fd_isa_shares_code(int level, int other);   /* whether a kernel of one is al
 int fd_threads_limit(void);                 /* how many threads a job may ask for */
 int64_t fd_allocations(void);               /* how often C has called malloc since the process began */
 
-/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/packed.h) ---- */
+/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/forward/packed.h) ---- */
 enum fd_format { FD_F32, FD_F16, FD_BF16, FD_Q8, FD_Q4 };
 struct fd_weight {
     int32_t format;                         /* enum fd_format */

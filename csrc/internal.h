@@ -63,7 +63,7 @@ enum {
 static inline int64_t unrolled_potentials(int64_t n, int64_t m) { return fd_pad(n, 16) + fd_pad(m, 16); }
 static inline int64_t unrolled_steps(int64_t iterations) { return 4 * iterations + 3; }
 
-/* The memory of a pool of n-grams (kernels/ngram_pool.c): a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
+/* The memory of a pool of n-grams (kernels/fixed_point/ngram_pool.c): a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
 struct ngram_header {
     int32_t count;                      /* n-grams */
     int32_t used[2], free[2];           /* of n-grams and of keys: nodes ever used, and the first of those free again, or 0 */

@@ -19,7 +19,7 @@ int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs)
 }
 
 /* ---- work spaces, in bytes but where the header says otherwise ---- */
-int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample.c */
+int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample/sample.c */
 {
     int64_t padded = fd_pad(vocab, FD_CHUNK), floats = 4 * padded + padded / 16 + padded / 32;
     return FD_BUCKETS * (int64_t)sizeof(uint64_t) + floats * (int64_t)sizeof(float);
@@ -48,7 +48,7 @@ void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)              /* heade
     int64_t heads = ngram_buckets(pool->capacity) * (int64_t)sizeof(int32_t);
     memset(pool->memory, 0, sizeof(struct ngram_header) + (size_t)heads + sizeof(struct ngram_node));
 }
-int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab)    /* verify_space in kernels/verify_tree.c */
+int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab)    /* verify_space in kernels/verify/verify_tree.c */
 {
     return verify_head_bytes(rule, nodes) + verify_slots(rule, nodes) * verify_slot_bytes(vocab);
 }

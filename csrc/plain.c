@@ -2,13 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include "internal.h"
-#include "kernels/pack.c"
-#include "kernels/ngram_pool.c"
-#include "kernels/best.c"
-#include "kernels/build_tree.c"
-#include "kernels/tree_layout.c"
-#include "kernels/lookahead_layout.c"
-#include "kernels/draft_and_verify.c"
+#include "kernels/forward/pack.c"
+#include "kernels/fixed_point/ngram_pool.c"
+#include "kernels/verify/best.c"
+#include "kernels/verify/build_tree.c"
+#include "kernels/verify/tree_layout.c"
+#include "kernels/fixed_point/lookahead_layout.c"
+#include "kernels/unmask/draft_and_verify.c"
 
 #define FD_PLAIN_KERNEL(type, name, parameters, names) type fd_##name parameters { return FD_IEEE(name names); }
 #include "kernels.h"

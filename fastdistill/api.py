@@ -30,7 +30,7 @@ from fastdistill.decode.unmask import FillsMasks, Unmask
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fastdistill.kernels import isa, set_isa
-from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
+from fastdistill.kernels.forward.row_statistics import RowStatistics, row_statistics
 from fastdistill.runtime.read import Read, Rows
 from fastdistill.runtime.session import Session
 from tests.small_models import CONFIGS, FORMATS, network

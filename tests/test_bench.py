@@ -9,37 +9,26 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench import (
-    answers,
-    diffusion,
-    forward,
-    jacobi,
-    jacobi_tables,
-    machine,
-    plot,
-    sinkhorn,
-    speculative,
-    trajectory,
-    transport_pictures,
-    writing,
-)
-from bench.answers import Answer, Guesses
-from bench.engines import PREFILL, Ours, Work
-from bench.limits import Cost, Limits, cost_of
-from bench.lookup_peers import Comparison, Written, compare
-from bench.parallelbench_plot import ranges
-from bench.peak import TILES, peak
-from bench.progress import Progress
-from bench.prompts import Prompt
-from bench.report import Report
-from bench.synthetic import Law, SyntheticSession
-from bench.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
-from bench.timing import Samples, Timer
+from bench.kernels import sinkhorn
+from bench.lib import answers, machine, plot, writing
+from bench.lib.answers import Answer, Guesses
+from bench.lib.engines import PREFILL, Ours, Work
+from bench.lib.limits import Cost, Limits, cost_of
+from bench.lib.peak import TILES, peak
+from bench.lib.progress import Progress
+from bench.lib.prompts import Prompt
+from bench.lib.report import Report
+from bench.lib.synthetic import Law, SyntheticSession
+from bench.lib.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
+from bench.lib.timing import Samples, Timer
+from bench.studies import diffusion, forward, jacobi, jacobi_tables, speculative, trajectory, transport_pictures
+from bench.studies.lookup_peers import Comparison, Written, compare
+from bench.studies.parallelbench_plot import ranges
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.decode import Autoregressive, CallableDrafter, Costs, Jacobi, Lookahead, Round, Speculative, generate
 from fastdistill.kernels.boundary import lib
-from fastdistill.kernels.linear import FORMATS
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.forward.linear import FORMATS
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.read import Read

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.prompts import KINDS, load, loops
+from bench.lib.prompts import KINDS, load, loops
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,7 +24,7 @@ from fastdistill.cli import generate, guessing, terminal
 from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
 from fastdistill.decode import Costs, Round, jacobi
 from fastdistill.errors import FetchError
-from fastdistill.kernels.verify_tree import RULES
+from fastdistill.kernels.verify.verify_tree import RULES
 from fastdistill.models import plan_for
 from tests import small_models
 from tests.checkpoint.test_gguf import write_gguf

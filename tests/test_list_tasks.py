@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.list_tasks import ANIMALS, POSITIONS, TASKS, WORDS, ListPrompt, judge, prompts
+from bench.lib.list_tasks import ANIMALS, POSITIONS, TASKS, WORDS, ListPrompt, judge, prompts
 
 TOKEN = {word: token for token, word in enumerate(WORDS)}
 KNOWN = {

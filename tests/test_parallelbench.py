@@ -7,10 +7,10 @@ import json
 import pytest
 
 from bench import __main__ as bench
-from bench import parallelbench, parallelbench_verdicts
-from bench.list_tasks import DETERMINISTIC, TASKS
-from bench.parallelbench_tables import Measured, Setting, equal_tokens
-from bench.parallelbench_verdicts import verdicts
+from bench.lib.list_tasks import DETERMINISTIC, TASKS
+from bench.studies import parallelbench, parallelbench_verdicts
+from bench.studies.parallelbench_tables import Measured, Setting, equal_tokens
+from bench.studies.parallelbench_verdicts import verdicts
 
 
 def measured(family, name, forwards, shuffle=1.0, one_answer=1.0, like="", answers=((1, 2), (3,))):

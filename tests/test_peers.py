@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import fastdistill as fd
-from bench import quality
-from bench.models import passage
-from bench.peers import REASON, missing, transformers_greedy, transformers_llama, transformers_logits
+from bench.lib.models import passage
+from bench.lib.peers import REASON, missing, transformers_greedy, transformers_llama, transformers_logits
+from bench.studies import quality
 from fastdistill.checkpoint import read_config
 from fastdistill.decode import generate
 from fastdistill.models import plan_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fastdistill as fd
-from bench.prompts import load
+from bench.lib.prompts import load
 from fastdistill.decode import Costs
 
 pytestmark = pytest.mark.model

@@ -47,12 +47,12 @@ BESIDE = {
     "fetch": {"models", "runtime", "decode", "text", "options"},
     "api": {"reference"},
 }
-DOORS = {"boundary", "isa", "points", "threads", "transport_batch", "__init__"}  # of kernels/: not kernels
+BESIDE_KERNELS = {"points", "transport_batch", "__init__"}  # files of a family that are no kernels
 
 
-def exported(kernel, where="kernels"):
+def exported(family, kernel, where="kernels"):
     """What the file of a kernel is for: the function of its name, or a class, `NgramPool` of ngram_pool."""
-    module = import_module(f"fastdistill.{where}.{kernel}")
+    module = import_module(f"fastdistill.{where}.{family}.{kernel}")
     return getattr(module, kernel, None) or getattr(module, kernel.title().replace("_", ""))
 
 
@@ -94,7 +94,9 @@ def part_of(path):
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if part_of(path) not in ("__init__", "__main__"))
-KERNELS = sorted(path.stem for path in (PACKAGE / "kernels").glob("*.py") if path.stem not in DOORS)
+KERNELS = sorted(
+    (path.parent.name, path.stem) for path in (PACKAGE / "kernels").glob("*/*.py") if path.stem not in BESIDE_KERNELS
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -115,31 +117,34 @@ def test_only_the_boundary_touches_the_compiled_module():
     assert users == ["kernels/boundary.py"]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_kernel_has_all_its_places(kernel):
+@pytest.mark.parametrize(("family", "kernel"), KERNELS)
+def test_a_kernel_has_all_its_places(family, kernel):
+    test = f"tests/kernels/{family}/test_{kernel}.py"
     places = [
-        f"csrc/kernels/{kernel}.c",
-        f"fastdistill/reference/{kernel}.py",
-        f"tests/kernels/test_{kernel}.py",
-        f"bench/{kernel}.py",
-        f"docs/kernels/{kernel}.md",
+        f"csrc/kernels/{family}/{kernel}.c",
+        f"fastdistill/reference/{family}/{kernel}.py",
+        test,
+        f"bench/kernels/{kernel}.py",
+        f"docs/kernels/{family}/{kernel}.md",
     ]
     missing = [place for place in places if not (ROOT / place).exists()]
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
-    assert kernel in included_kernels()
-    verb = "" if inspect.isfunction(exported(kernel)) else r"_\w+"  # a class has an entry for each of its methods
+    assert f"{family}/{kernel}" in included_kernels()
+    verb = (
+        "" if inspect.isfunction(exported(family, kernel)) else r"_\w+"
+    )  # a class has an entry for each of its methods
     line = rf"KERNEL\(\w+, {kernel}{verb},"
     assert re.search(line, (ROOT / "csrc/kernels.h").read_text()), f"kernels.h lacks {kernel}{verb}"
-    name = exported(kernel).__name__
+    name = exported(family, kernel).__name__
     assert name in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {name}"
-    assert "isa" in inspect_names(ROOT / f"tests/kernels/test_{kernel}.py"), f"test_{kernel}.py forces no level"
+    assert "isa" in inspect_names(ROOT / test), f"{test} forces no level"
 
 
 def included_kernels() -> set[str]:
     return {
         name
         for units in ("kernels/all.h", "kernels/all_transport.h", "plain.c")
-        for name in re.findall(r'#include "(?:kernels/)?(\w+)\.c"', (ROOT / "csrc" / units).read_text())
+        for name in re.findall(r'#include "(?:kernels/)?(\w+/\w+)\.c"', (ROOT / "csrc" / units).read_text())
     }
 
 
@@ -152,9 +157,9 @@ def inspect_names(path):
     }
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_kernel_and_its_reference_have_one_name_and_signature(kernel):
-    ours, meaning = exported(kernel), exported(kernel, "reference")
+@pytest.mark.parametrize(("family", "kernel"), KERNELS)
+def test_a_kernel_and_its_reference_have_one_name_and_signature(family, kernel):
+    ours, meaning = exported(family, kernel), exported(family, kernel, "reference")
     assert ours.__name__ == meaning.__name__
     got, want = signatures(ours), signatures(meaning)
     assert got.keys() == want.keys()
@@ -163,7 +168,8 @@ def test_a_kernel_and_its_reference_have_one_name_and_signature(kernel):
 
 
 def test_every_c_file_of_a_kernel_is_included():
-    assert included_kernels() == {path.stem for path in (ROOT / "csrc/kernels").glob("*.c")}
+    bodies = (ROOT / "csrc/kernels").rglob("*.c")
+    assert included_kernels() == {f"{path.parent.name}/{path.stem}" for path in bodies}
 
 
 def test_every_op_has_a_meaning():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.toy_joints import (
+from bench.lib.toy_joints import (
     UNKNOWN,
     ToyJoint,
     all_same,

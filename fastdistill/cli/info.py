@@ -50,15 +50,15 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 def machine_facts() -> dict[str, Any]:
     from importlib.metadata import version
-    from importlib.util import find_spec
 
     from fastdistill import kernels
-    from fastdistill.kernels.linear import FORMATS
+    from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models.plan import OP_KINDS
 
+    exported = {name: getattr(getattr(kernels, name), "__module__", "") for name in kernels.__all__}
     names = [
         *OP_KINDS,
-        *(name for name in kernels.__all__ if name not in OP_KINDS and find_spec(f"fastdistill.reference.{name}")),
+        *(name for name, home in exported.items() if home.count(".") == 3 and home.endswith(f".{name}")),
     ]
     return {
         "version": __version__,
@@ -77,7 +77,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.arguments import check_integer
     from fastdistill.checkpoint import open_checkpoint
     from fastdistill.kernels.boundary import lib
-    from fastdistill.kernels.linear import FORMATS
+    from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
     from fastdistill.runtime.kv_cache import KVCache, whole_tiles
     from fastdistill.runtime.native import NativeExecutor

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.philox import philox
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.philox import philox
+from fastdistill.kernels.sample.sample import Sampler
 
 DRAFT, VERDICT, INITIAL, ORDER = 1, 2, 3, 4  # purposes; 0 is the target's own draw
-MOST_ROUNDS, MOST_INDICES = 1 << 20, 1 << 12  # as wide as their fields in the counter (docs/kernels/gumbel_noise.md)
+MOST_ROUNDS, MOST_INDICES = (
+    1 << 20,
+    1 << 12,
+)  # as wide as their fields in the counter (docs/kernels/sample/gumbel_noise.md)
 
 
 def uniforms(

@@ -11,7 +11,7 @@ from fastdistill.decode.unmask.decoder import EndOfText
 from fastdistill.decode.unmask.remasking import Remask
 from fastdistill.decode.unmask.rules import Rule
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short
 
 _PARTS: tuple[tuple[type | tuple[type, ...], str, str], ...] = (

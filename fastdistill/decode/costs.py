@@ -16,7 +16,7 @@ import numpy as np
 from fastdistill.arguments import check_callable, check_has, check_integer, check_integers, check_numbers
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import read_json, replace, work_folder
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short
 from fastdistill.runtime.read import Read
 

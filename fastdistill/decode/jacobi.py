@@ -25,9 +25,9 @@ from fastdistill.decode.pace import Pace
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.jacobi_step import jacobi_step
-from fastdistill.kernels.ngram_pool import NgramPool
-from fastdistill.kernels.verify_tree import Verified
+from fastdistill.kernels.fixed_point.jacobi_step import jacobi_step
+from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
+from fastdistill.kernels.verify.verify_tree import Verified
 
 INITS = ("prompt", "random", "copy")
 MOST_GUESSES = 512

@@ -23,8 +23,8 @@ from fastdistill.decode.pace import FADING, MEMORY, Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.lookahead_layout import lookahead_layout
-from fastdistill.kernels.ngram_pool import NgramPool
+from fastdistill.kernels.fixed_point.lookahead_layout import lookahead_layout
+from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
 
 # Kinds of guesses: the n-gram that was seen last, those seen before it, and cells of the window.
 LATEST, EARLIER, CELL = range(3)

@@ -18,7 +18,7 @@ from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.request import Decoder, Request, Round
 from fastdistill.decode.unmask.decoder import Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, all_given, attempt
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Rows

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastdistill.decode.costs import UNKNOWN, Costs
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime.read import Read, Rows
 
 

@@ -16,9 +16,9 @@ from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftR
 from fastdistill.decode.request import Request, Round
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.probabilities import probabilities
-from fastdistill.kernels.tree_layout import tree_layout
-from fastdistill.kernels.verify_tree import RULES, Verified, verify_tree
+from fastdistill.kernels.sample.probabilities import probabilities
+from fastdistill.kernels.verify.tree_layout import tree_layout
+from fastdistill.kernels.verify.verify_tree import RULES, Verified, verify_tree
 from fastdistill.messages import short
 from fastdistill.runtime.read import Read, Rows
 

@@ -9,7 +9,7 @@ import numpy as np
 from fastdistill.arguments import check_callable
 from fastdistill.decode.loop import Generation
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.lookahead_layout import printable
+from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short
 
 # What a round knew of a token, and the character that stands for it.

@@ -16,8 +16,8 @@ from fastdistill.kernels import (
     softmax_gradient,
     unrolled_sinkhorn,
 )
-from fastdistill.kernels.points import check_real
 from fastdistill.kernels.threads import check_threads
+from fastdistill.kernels.transport.points import check_real
 
 _MODES = "unrolled", "entropic"
 _TOLERANCE, _MOST_ITERATIONS = 1e-10, 10_000  # of the entropic mode: marginal error, as a share of the mass

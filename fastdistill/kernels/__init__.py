@@ -1,32 +1,32 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
-from fastdistill.kernels.build_tree import BuiltTree, build_tree
-from fastdistill.kernels.distance_gradient import distance_gradient
-from fastdistill.kernels.draft_and_verify import Drafted, draft_and_verify
-from fastdistill.kernels.exp_log import exp_log
-from fastdistill.kernels.expand_tree import Expansion, expand_tree
-from fastdistill.kernels.find_matches import Matches, find_matches
-from fastdistill.kernels.fixed_point_prefix import fixed_point_prefix
-from fastdistill.kernels.gumbel_noise import gumbel_noise
+from fastdistill.kernels.fixed_point.fixed_point_prefix import fixed_point_prefix
+from fastdistill.kernels.fixed_point.jacobi_step import JacobiStep, jacobi_step
+from fastdistill.kernels.fixed_point.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
+from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
+from fastdistill.kernels.forward.exp_log import exp_log
+from fastdistill.kernels.forward.linear import PackedWeight, kernel_name, linear
+from fastdistill.kernels.forward.quantize_rows import quantize_rows
+from fastdistill.kernels.forward.row_statistics import RowStatistics, row_statistics
 from fastdistill.kernels.isa import isa, isa_levels, set_isa
-from fastdistill.kernels.jacobi_step import JacobiStep, jacobi_step
-from fastdistill.kernels.linear import PackedWeight, kernel_name, linear
-from fastdistill.kernels.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
-from fastdistill.kernels.ngram_pool import NgramPool
-from fastdistill.kernels.pairwise_distance import pairwise_distance
-from fastdistill.kernels.philox import philox
-from fastdistill.kernels.probabilities import probabilities
-from fastdistill.kernels.quantize_rows import quantize_rows
-from fastdistill.kernels.residual_distribution import residual_distribution
-from fastdistill.kernels.row_statistics import RowStatistics, row_statistics
-from fastdistill.kernels.sample import Sampler, sample, sample_workspace
-from fastdistill.kernels.sinkhorn import Transport, sinkhorn
-from fastdistill.kernels.softmax import softmax, softmax_gradient
+from fastdistill.kernels.sample.gumbel_noise import gumbel_noise
+from fastdistill.kernels.sample.philox import philox
+from fastdistill.kernels.sample.probabilities import probabilities
+from fastdistill.kernels.sample.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
-from fastdistill.kernels.tree_layout import TreeLayout, tree_layout
-from fastdistill.kernels.unmask_select import Unmasked, UnmaskRule, unmask_select
-from fastdistill.kernels.unrolled_sinkhorn import Unrolled, unrolled_sinkhorn
-from fastdistill.kernels.verify_tree import Verified, verify_tree, verify_tree_workspace
+from fastdistill.kernels.transport.distance_gradient import distance_gradient
+from fastdistill.kernels.transport.pairwise_distance import pairwise_distance
+from fastdistill.kernels.transport.sinkhorn import Transport, sinkhorn
+from fastdistill.kernels.transport.softmax import softmax, softmax_gradient
+from fastdistill.kernels.transport.unrolled_sinkhorn import Unrolled, unrolled_sinkhorn
+from fastdistill.kernels.unmask.draft_and_verify import Drafted, draft_and_verify
+from fastdistill.kernels.unmask.unmask_select import Unmasked, UnmaskRule, unmask_select
+from fastdistill.kernels.verify.build_tree import BuiltTree, build_tree
+from fastdistill.kernels.verify.expand_tree import Expansion, expand_tree
+from fastdistill.kernels.verify.find_matches import Matches, find_matches
+from fastdistill.kernels.verify.residual_distribution import residual_distribution
+from fastdistill.kernels.verify.tree_layout import TreeLayout, tree_layout
+from fastdistill.kernels.verify.verify_tree import Verified, verify_tree, verify_tree_workspace
 
 __all__ = [
     "BuiltTree",

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdistill.arguments import any_array, check_array, check_callable, check_integer, check_integers, refuse
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.row_statistics import row_statistics
+from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.messages import listed
 from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
 from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows

@@ -13,7 +13,7 @@ import numpy as np
 from fastdistill.arguments import check_array, check_flag
 from fastdistill.errors import ArgumentError, all_given, attempt
 from fastdistill.kernels.boundary import DRAW, written
-from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.messages import short
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.read import Read, Rows, check_read, draw, draws_in_head, needs_logits

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.runtime.kv_cache import KVCache
 
-POSITION_LIMIT = 1 << 20  # csrc/kernels/rotary.c reduces angles exactly up to here
+POSITION_LIMIT = 1 << 20  # csrc/kernels/forward/rotary.c reduces angles exactly up to here
 
 
 @dataclass

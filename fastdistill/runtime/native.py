@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
-from fastdistill.kernels.row_statistics import RowStatistics
+from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.lowering import Program, Step, lower

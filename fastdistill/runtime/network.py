@@ -13,7 +13,7 @@ import numpy as np
 from fastdistill.arguments import check_callable, check_choice
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError
-from fastdistill.kernels.linear import FORMATS
+from fastdistill.kernels.forward.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.native import NativeExecutor

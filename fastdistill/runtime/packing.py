@@ -9,7 +9,7 @@ import numpy as np
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.kernels.boundary import aligned_bytes
-from fastdistill.kernels.linear import PackedWeight, packed_bytes
+from fastdistill.kernels.forward.linear import PackedWeight, packed_bytes
 from fastdistill.models.plan import Plan
 
 QUANTISED = ("q8", "q4")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.kernels.linear import kernel_name
+from fastdistill.kernels.forward.linear import kernel_name
 from fastdistill.runtime.bandwidth import BANDWIDTH_BYTES, bandwidth
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.lowering import Step

@@ -10,8 +10,8 @@ import numpy as np
 
 from fastdistill.arguments import as_array, check_array, check_flag, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.row_statistics import RowStatistics
-from fastdistill.kernels.sample import Sampler, sample
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.kernels.sample.sample import Sampler, sample
 from fastdistill.messages import short
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models.plan import Op, Plan
-from fastdistill.reference.attention import attention
-from fastdistill.reference.linear import linear
-from fastdistill.reference.rms_norm import rms_norm
-from fastdistill.reference.rotary import rotary
-from fastdistill.reference.row_statistics import row_statistics
-from fastdistill.reference.sample import sample
-from fastdistill.reference.silu_mul import silu_mul
+from fastdistill.reference.forward.attention import attention
+from fastdistill.reference.forward.linear import linear
+from fastdistill.reference.forward.rms_norm import rms_norm
+from fastdistill.reference.forward.rotary import rotary
+from fastdistill.reference.forward.row_statistics import row_statistics
+from fastdistill.reference.forward.silu_mul import silu_mul
+from fastdistill.reference.sample.sample import sample
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.packing import held_format
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_integer, check_integers
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
-from fastdistill.kernels.sample import sample_workspace
+from fastdistill.kernels.sample.sample import sample_workspace
 from fastdistill.messages import listed, short
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.forward_pass import POSITION_LIMIT

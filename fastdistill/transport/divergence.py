@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.sinkhorn import Transport, sinkhorn
+from fastdistill.kernels.transport.sinkhorn import Transport, sinkhorn
 from fastdistill.messages import short
 
 

@@ -31,7 +31,7 @@ from fastdistill.decode.drafters.prompt_lookup import PRIORS
 from fastdistill.decode.loop import Text, written
 from fastdistill.decode.pace import Pace
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
 from tests.test_files import hostile_contents

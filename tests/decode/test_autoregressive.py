@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.decode import Autoregressive, Request, generate
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.decode.chance import DRAFT, VERDICT, uniforms
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 
 
 def test_every_part_of_the_key_matters():

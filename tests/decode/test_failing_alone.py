@@ -29,7 +29,7 @@ from fastdistill.decode import (
 )
 from fastdistill.decode.loop import Text, unless_failed, write, written
 from fastdistill.errors import ArgumentError, BusyError, NotFiniteError, PartialError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network

@@ -16,7 +16,7 @@ from fastdistill.decode.jacobi import Iterate, JacobiPace
 from fastdistill.decode.lookahead import CELL, EARLIER, LATEST, LookaheadPace, Window
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import NgramPool
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.decode.test_auto import FLAT, REAL, STEEP, some_costs, spent
 from tests.decode.test_speculative import outcome, samplers

@@ -11,7 +11,7 @@ from fastdistill.decode import Autoregressive, Jacobi, Request, generate
 from fastdistill.decode.loop import Text, prepare_session, write
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels import NgramPool
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
 

@@ -26,7 +26,7 @@ from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.decode.loop import Text, write
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.small_models import network
 from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists

@@ -22,8 +22,8 @@ from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
 from fastdistill.decode.unmask.trace import Trace, TraceStep
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.row_statistics import row_statistics
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.forward.row_statistics import row_statistics
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network

@@ -1,4 +1,4 @@
-"""What unmasking writes, against laws that are known exactly: the decoder runs over a joint's own conditionals (bench/toy_joints.py).
+"""What unmasking writes, against laws that are known exactly: the decoder runs over a joint's own conditionals (bench/lib/toy_joints.py).
 
 Greedy texts are compared as they are.  Drawn ones are counted over seeds and compared with the enumerated law by Pearson's statistic.
 """
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
-from bench.toy_joints import (
+from bench.lib.toy_joints import (
     UNKNOWN,
     Rule,
     ToyJoint,
@@ -42,8 +42,8 @@ from fastdistill.decode.unmask import (
     Threshold,
     Unmask,
 )
-from fastdistill.kernels.philox import philox
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.philox import philox
+from fastdistill.kernels.sample.sample import Sampler
 
 PROMPT = [0, 1]
 SEEDS = 600

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from fastdistill.distill import sinkhorn_loss
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import isa_levels, set_isa
-from fastdistill.reference.distance_gradient import distance_gradient
-from fastdistill.reference.pairwise_distance import pairwise_distance
-from fastdistill.reference.softmax import softmax, softmax_gradient
-from fastdistill.reference.unrolled_sinkhorn import unrolled_sinkhorn
+from fastdistill.reference.transport.distance_gradient import distance_gradient
+from fastdistill.reference.transport.pairwise_distance import pairwise_distance
+from fastdistill.reference.transport.softmax import softmax, softmax_gradient
+from fastdistill.reference.transport.unrolled_sinkhorn import unrolled_sinkhorn
 
 MODES = ["unrolled", "entropic"]
 

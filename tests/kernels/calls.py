@@ -23,7 +23,7 @@ from fastdistill import distill, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
-from fastdistill.kernels.linear import packed_bytes
+from fastdistill.kernels.forward.linear import packed_bytes
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change

@@ -73,7 +73,7 @@ def _prototypes() -> dict[str, list[str]]:
 
 def test_const_pointers_go_where_the_prototype_says_const():
     prototypes, seen = _prototypes(), 0
-    for path in sorted((ROOT / "fastdistill/kernels").glob("*.py")):
+    for path in sorted((ROOT / "fastdistill/kernels").rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not (
                 isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in prototypes

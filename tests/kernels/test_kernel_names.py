@@ -12,7 +12,7 @@ import pytest
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import isa_levels, kernel_name
 from fastdistill.kernels.boundary import ffi, lib
-from fastdistill.kernels.linear import FORMATS
+from fastdistill.kernels.forward.linear import FORMATS
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFiniteError, PartialError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import forward_many, from_callable
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.read import Read

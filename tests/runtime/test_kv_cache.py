@@ -53,7 +53,7 @@ def test_move_and_copy_take_whole_rows():
 
 
 def test_keys_lie_16_slots_in_lanes():
-    """The layout that csrc/kernels/attention.c reads."""
+    """The layout that csrc/kernels/forward/attention.c reads."""
     cache, padded = filled(32, "f32"), 16
     plane = cache.array.reshape(PLAN.num_layers, 2, PLAN.num_kv_heads, -1)[1, 0, 1].reshape(-1, padded, LANES)
     keys, _ = cache.read(1, np.arange(32))

@@ -11,7 +11,7 @@ CODE = """
 import resource
 import numpy as np
 from fastdistill.errors import CapacityError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.network import Network

@@ -30,8 +30,8 @@ from fastdistill.errors import (
 from fastdistill.kernels import isa as selected_isa
 from fastdistill.kernels import isa_levels, set_isa
 from fastdistill.kernels.boundary import lib
-from fastdistill.kernels.row_statistics import row_statistics
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.forward.row_statistics import row_statistics
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.read import Read
 from tests.small_models import network

@@ -12,7 +12,7 @@ from tokenizers_made_here import KINDS, byte_spelling, write_folder
 import fastdistill as fd
 from fastdistill.decode import Autoregressive, Request
 from fastdistill.decode.loop import Text, prepare_session, write
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from bench.peers import REASON
+from bench.lib.peers import REASON
 from fastdistill.transport import pairwise_distance, sinkhorn, sinkhorn_divergence, wasserstein_1d
 
 pytestmark = pytest.mark.peers

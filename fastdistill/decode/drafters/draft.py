@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_integers
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler
 
 if TYPE_CHECKING:
     from fastdistill.decode.trees import StaticTree, Tree

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastdistill.decode.chance import DRAFT, MOST_ROUNDS
 from fastdistill.decode.drafters.draft import DraftRequest
-from fastdistill.kernels.gumbel_noise import gumbel_noise
-from fastdistill.kernels.probabilities import probabilities
+from fastdistill.kernels.sample.gumbel_noise import gumbel_noise
+from fastdistill.kernels.sample.probabilities import probabilities
 from fastdistill.runtime.read import Read, Rows
 
 

@@ -13,8 +13,8 @@ from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.build_tree import build_tree
-from fastdistill.kernels.expand_tree import expand_tree
+from fastdistill.kernels.verify.build_tree import build_tree
+from fastdistill.kernels.verify.expand_tree import expand_tree
 from fastdistill.runtime.read import Read, Rows
 
 _LOGITS = Read(logits=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, DraftRequest, merged
-from fastdistill.kernels.find_matches import MOST_MATCHES, find_matches
+from fastdistill.kernels.verify.find_matches import MOST_MATCHES, find_matches
 
 MOST_MATCH = 1023
 

@@ -23,9 +23,9 @@ from fastdistill.decode.unmask.rules import Rule, Schedule, Step, Threshold
 from fastdistill.decode.unmask.trace import Trace, TraceStep
 from fastdistill.decode.unmask.views import View, block_view, full_view
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
-from fastdistill.kernels.draft_and_verify import draft_and_verify
-from fastdistill.kernels.row_statistics import RowStatistics
-from fastdistill.kernels.unmask_select import unmask_select
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.kernels.unmask.draft_and_verify import draft_and_verify
+from fastdistill.kernels.unmask.unmask_select import unmask_select
 from fastdistill.messages import short
 from fastdistill.runtime.read import Read, Rows
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.linear import PackedWeight
+from fastdistill.kernels.forward.linear import PackedWeight
 
 
 class LearnedFilter:

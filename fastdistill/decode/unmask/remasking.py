@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.unmask_select import UnmaskRule, unmask_select
+from fastdistill.kernels.unmask.unmask_select import UnmaskRule, unmask_select
 
 _LEAST_SURE = UnmaskRule("given")
 

@@ -16,8 +16,8 @@ from fastdistill.arguments import check_choice, check_integer, check_integers, c
 from fastdistill.decode.unmask.learned_filter import LearnedFilter
 from fastdistill.decode.unmask.schedules import KINDS, quotas_of_blocks
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.row_statistics import RowStatistics
-from fastdistill.kernels.unmask_select import UnmaskRule
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.kernels.unmask.unmask_select import UnmaskRule
 
 SCORES = ("confidence", "margin", "entropy", "random")
 

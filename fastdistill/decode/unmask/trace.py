@@ -11,7 +11,7 @@ import numpy as np
 from fastdistill.arguments import check_callable
 from fastdistill.decode.unmask.trace_picture import check_picture, save_picture
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.lookahead_layout import printable
+from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short
 
 SHADES = "░▒▓█"  # of a quarter of the probabilities each

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdistill.arguments import check_path
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.lookahead_layout import printable
+from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""One bench a kernel: compared with its reference, then timed."""

@@ -1,0 +1,1 @@
+"""Whole systems beside others and their targets."""

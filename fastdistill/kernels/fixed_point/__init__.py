@@ -1,0 +1,1 @@
+"""Jacobi decoding: fixed points, windows, pools of n-grams."""

@@ -1,0 +1,1 @@
+"""Drawing tokens: chance by counter, processors, laws."""

@@ -1,0 +1,48 @@
+"""The law of each row of logits under a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastdistill.arguments import check_array
+from fastdistill.kernels.boundary import check_status, const, lib, pointer, same_memory, written
+from fastdistill.kernels.sample.sample import Sampler, Sampling
+
+
+def probabilities(
+    logits: np.ndarray,
+    sampler: Sampler,
+    *,
+    seen: Sequence[np.ndarray] | None = None,
+    allowed: np.ndarray | None = None,
+    threads: int | None = 1,
+    workspace: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The law that `sample` draws from: the softmax over the tokens that the sampler's processors leave.
+
+    Under temperature 0 the first largest logit has all of it.  Its seed and sequence do not matter.
+
+    logits     float32 (rows, vocab), 1 <= vocab < 2^23; -inf is a ban
+    seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
+    allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
+    workspace  uint8, from `sample_workspace`; None: made here
+    out        float32 (rows, vocab), filled and returned; may be the very logits, must not overlap otherwise; None: made here
+    returns    float32 (rows, vocab); each row sums to 1 but for rounding
+    raises     as `sample`
+    """
+    given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
+    law = np.empty(logits.shape, np.float32) if out is None else out
+    check_array("out", law, np.float32, logits.shape, written=True)
+    in_place = out is not None and same_memory(out, logits)
+    reads = {"logits": None if in_place else logits, "allowed": allowed}
+    with written({"out": out, "workspace": workspace}, reads):
+        status = lib.fd_probabilities(
+            given.rows, given.vocab, const(logits), given.sampler, const(given.seen), const(given.seen_offsets),
+            const(allowed), pointer(law), pointer(given.workspace), given.threads,
+        )  # fmt: skip
+        if status != lib.FD_OK:
+            check_status(f"probabilities: row {int(np.argmax(law[:, 0] < 0))}", status)
+    return law

@@ -1,0 +1,176 @@
+"""Entropic optimal transport: Sinkhorn's iteration over costs or over points, and what is asked of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastdistill.arguments import check_flag, check_integer, check_number
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.boundary import lib
+from fastdistill.kernels.threads import check_threads
+from fastdistill.kernels.transport.transport_batch import TransportBatch
+
+_STATUS = {"FD_CONVERGED": "converged", "FD_MAX_ITERATIONS": "max_iterations", "FD_INFEASIBLE": "infeasible"}
+_SCALING_ITERATIONS = 10  # at each epsilon on the way down, at most, ...
+_SCALING_ERROR = 1e-2  # ... or until the marginal error is this share of the mass
+
+
+class Transport:
+    """What `sinkhorn` found; of a batch, arrays with its leading dimensions (...), of one problem, scalars.
+
+    Plan, products and gradient are computed from the potentials and the costs or points given, which must not have changed since.
+
+    value           float64 (...)              <cost, plan>
+    entropic_value  float64 (...)              the dual objective: value + epsilon KL(plan | a x b), unbalanced with its penalties, where
+                                               converged; never above the optimum
+    potentials      f (..., n), g (..., m)     float64: plan = a b exp((f + g - cost) / epsilon); balanced ones with <f, a> = <g, b>;
+                                               +inf where everything in reach is forbidden or without mass
+    plan            (..., n, m)                in the dtype of the costs, computed when asked for
+    gradient        of entropic_value: the plan, by the costs; (dx, dy), by points; computed when asked for
+    iterations      int64 (...)
+    marginal_error  float64 (...)              the larger of the two L1 distances between a marginal of the plan and the one wanted: a,
+                                               or a exp(-f / tau) where unbalanced; measured on the plan of these potentials
+    converged       bool (...)                 marginal_error <= tolerance
+    status          str (...)                  "converged", "max_iterations" or "infeasible": forbidden pairs leave no plan; values are inf
+    errors          float64 (..., iterations)  the marginal error after each, where history was asked for; NaN after a problem's last
+    epsilon         float
+    """
+
+    def __init__(
+        self, batch: TransportBatch, epsilon: float, iterations: np.ndarray, errors: np.ndarray | None
+    ) -> None:
+        p, self._batch, totals = batch, batch, batch.totals
+        value, rows, columns, mass, error = p.results.T
+        f, g = p.epsilon[:, None] * p.phi, p.epsilon[:, None] * p.gamma
+        f[np.isneginf(p.phi)], g[np.isneginf(p.gamma)] = np.inf, np.inf
+        for potentials, count in ((f, p.sizes[:, 0]), (g, p.sizes[:, 1])):
+            potentials[np.arange(potentials.shape[1]) >= count[:, None]] = 0.0
+        dual = epsilon * (totals[0] * rows + totals[1] * columns + totals[0] * (totals[1] - mass))
+        possible = p.status != lib.FD_INFEASIBLE
+        self.epsilon = epsilon
+        self.value = p.shaped(np.where(possible, totals[0] * value, np.inf))
+        self.entropic_value = p.shaped(np.where(possible, dual, np.inf))
+        self.potentials = p.shaped(f), p.shaped(g)
+        self.iterations = p.shaped(iterations)
+        self.marginal_error = p.shaped(totals[0] * error)
+        self.converged = p.shaped(p.status == lib.FD_CONVERGED)
+        names = {getattr(lib, code): name for code, name in _STATUS.items()}
+        self.status = p.shaped(np.array([names[int(code)] for code in p.status]))
+        self.errors = None if errors is None else p.shaped(errors)
+
+    def __repr__(self) -> str:
+        shape = (*self._batch.leading, self._batch.n, self._batch.m)
+        return (
+            f"Transport({'x'.join(map(str, shape))}, value={self.value}, status={self.status}, iterations={self.iterations}, "
+            f"marginal_error={self.marginal_error})"
+        )
+
+    @cached_property
+    def plan(self) -> np.ndarray:
+        p = self._batch
+        return p.rows(lib.FD_PLAN, (p.n, p.m))
+
+    @cached_property
+    def gradient(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        p = self._batch
+        return self.plan if p.metric is None else (p.pull(), p.swapped().pull())
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Products of the plan with values (..., m, k) in its dtype -> (..., n, k); the plan is not stored."""
+        return self._batch.apply(values)
+
+    def apply_transpose(self, values: np.ndarray) -> np.ndarray:
+        """Products of the transposed plan with values (..., n, k) in its dtype -> (..., m, k)."""
+        return self._batch.swapped().apply(values)
+
+
+def sinkhorn(
+    a: np.ndarray | None,
+    b: np.ndarray | None,
+    cost: np.ndarray | None = None,
+    *,
+    x: np.ndarray | None = None,
+    y: np.ndarray | None = None,
+    metric: str = "sqeuclidean",
+    epsilon: float,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-6,
+    unbalanced: tuple[float, float] | float | None = None,
+    epsilon_scaling: float | None = None,
+    warm_start: Transport | tuple[np.ndarray, np.ndarray] | None = None,
+    dtype: Any = None,
+    lengths: tuple[Any, Any] | None = None,
+    history: bool = False,
+    progress: Callable[[int, float], None] | None = None,
+    threads: int | None = None,
+) -> Transport:
+    """min <cost, P> + epsilon KL(P | a x b) over plans P with the marginals a and b, KL(P | Q) = sum P log(P / Q) - P + Q.
+
+    a, b             float32 or float64 (..., n), (..., m): masses of equal totals, 0 or more; None: uniform, of total 1
+    cost             float32 or float64 (..., n, m), C-contiguous; +inf forbids a pair
+    x, y             in its place, points (..., n, d), (..., m, d) of one dtype: costs are computed on the way and never stored
+    metric           of points: "sqeuclidean", sum (x - y)^2; "euclidean"; "l1"; "cosine", 1 - x.y / |x||y|
+    epsilon          above 0, in the unit of the costs
+    max_iterations   1 or more; an iteration updates f, then g
+    tolerance        of the marginal error, in the unit of the masses
+    unbalanced       (tau_a, tau_b), or one for both: marginals may differ, at the price tau_a KL(P 1 | a) + tau_b KL(P' 1 | b);
+                     inf: that one may not
+    epsilon_scaling  in (0, 1): begin with epsilon at the largest cost and let it fall by this factor
+    warm_start       a Transport or (f, g) to begin from; g counts
+    dtype            float32 or float64 to compute in; that of the costs or points, if None
+    lengths          rows (...) and columns (...) that count in each problem of a ragged batch; what is beyond is not read
+    history          keep the marginal error after each iteration
+    progress         called now and then with the iterations done and the marginal error, of the farthest and the worst running problem
+    returns          Transport; the same bits for any threads and instruction set, and for a problem alone or in a batch
+    raises           ArgumentError, NotFiniteError
+    source           Cuturi 2013; Schmitzer 2019 (absorption into the kernel); Chizat et al. 2018 (unbalanced); see docs/kernels/transport/sinkhorn.md
+
+    Leading dimensions broadcast.  Points without mass take no part in the plan; their potentials are what the others imply.
+    """
+    epsilon = check_number("epsilon", epsilon, np.finfo(np.float64).tiny, np.finfo(np.float64).max)
+    max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)
+    tolerance = check_number("tolerance", tolerance, 0, np.inf)
+    history, threads = check_flag("history", history), check_threads(threads)
+    if epsilon_scaling is not None and not 0 < check_number("epsilon_scaling", epsilon_scaling, 0, 1) < 1:
+        raise ArgumentError(f"epsilon_scaling must lie between 0 and 1, got {epsilon_scaling:g}")
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress must be callable, got {type(progress).__name__}")
+    batch = TransportBatch(a, b, cost, x, y, metric, dtype, lengths, unbalanced, threads)
+    if not epsilon <= 1e100 * min(batch.taus):
+        raise ArgumentError(f"unbalanced must be at least 1e-100 of epsilon, {epsilon:g}, got {min(batch.taus):g}")
+    batch.start(warm_start.potentials if isinstance(warm_start, Transport) else warm_start, epsilon)
+
+    iterations, active, errors = np.zeros(batch.count, np.int64), np.full(batch.count, True), []
+    now = np.full(batch.count, epsilon) if epsilon_scaling is None else np.maximum(batch.largest_costs(), epsilon)
+    while active.any():
+        now = np.where(max_iterations - iterations > 1, now, epsilon)  # one is left for epsilon itself
+        last = now <= epsilon
+        most = max_iterations - iterations
+        done, found = batch.solve(
+            active,
+            now,
+            np.where(last, most, np.minimum(most - 1, _SCALING_ITERATIONS)),
+            np.where(last, tolerance, _SCALING_ERROR * batch.totals[0]),
+            history,
+            progress,
+        )
+        errors.append((iterations.copy(), done, found))
+        iterations += done
+        active &= ~last & (batch.status != lib.FD_INFEASIBLE)
+        now = np.maximum(now * (epsilon_scaling or 1.0), epsilon)
+    if batch.metric is None:
+        batch.look_for_infeasible()
+    return Transport(batch, epsilon, iterations, _joined(errors, iterations, batch.totals[0]) if history else None)
+
+
+def _joined(stages: list[Any], iterations: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """The errors of all stages, one after the other: (problems, iterations), NaN after a problem's last."""
+    errors = np.full((len(iterations), iterations.max(initial=0)), np.nan)
+    for before, done, found in stages:
+        for row, start, count, new, total in zip(errors, before, done, found, totals, strict=True):
+            row[start : start + count] = total * new[:count]
+    return errors

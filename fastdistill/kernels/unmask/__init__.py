@@ -1,0 +1,1 @@
+"""Masked diffusion: which positions a step fills."""

@@ -1,0 +1,1 @@
+"""Trees of guesses: how they are built, laid out and verified."""

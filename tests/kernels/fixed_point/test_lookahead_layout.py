@@ -1,0 +1,301 @@
+"""lookahead_layout against its reference, on every level; who sees whom, by definition; what merging keeps; the drawing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels import LookaheadLayout, lookahead_layout, show_layout, tree_layout
+from fastdistill.reference.fixed_point.lookahead_layout import lookahead_layout as reference_lookahead_layout
+
+
+def array(*rows):
+    return np.array(rows, np.int32)
+
+
+@st.composite
+def tokens_given(draw):
+    """Windows and guesses of few different tokens, so that much is merged; some of the guesses are paths of the window's tokens."""
+    ngram = draw(st.sampled_from([2, 3, 4, 6]))
+    levels = draw(st.integers(0, ngram - 1))
+    columns, guesses = draw(st.sampled_from([0, 1, 2, 5])), draw(st.sampled_from([0, 1, 2, 7]))
+    vocabulary = draw(st.sampled_from([1, 2, 3, 1000]))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    window = random.integers(0, vocabulary, (levels, columns)).astype(np.int32)
+    branches = random.integers(0, vocabulary, (guesses, ngram - 1)).astype(np.int32)
+    if levels and columns >= ngram - 1:
+        branches[::2] = window[0, : ngram - 1]
+    return window, ngram, branches
+
+
+@st.composite
+def cases(draw):
+    """Tokens, counts, tokens beside a count of 0."""
+    window, ngram, guesses = draw(tokens_given())
+    kind = draw(st.sampled_from(["tokens", "tokens", "counts", "window", "guesses"]))
+    if kind in ("counts", "guesses"):
+        window = window.shape[1] if kind == "counts" else 0
+    if kind in ("counts", "window"):
+        guesses = len(guesses) if kind == "counts" else 0
+    return window, ngram, guesses, draw(st.integers(-1, 9))
+
+
+def laid_out(case):
+    window, ngram, guesses, seed = case
+    return lookahead_layout(window, ngram, guesses, seed=seed)
+
+
+def seen_by_definition(layout):
+    """Of each place (kind, level or guess, column or index): its row, and the places that it sees, told from the places alone."""
+    seed, (levels, columns), (guesses, length) = ("seed", 0, 0), layout.cells.shape, layout.branches.shape
+    rows, seen = {seed: 0}, {seed: {seed}}
+    for level, column in np.ndindex(levels, columns):
+        place = "window", level, column
+        rows[place] = int(layout.cells[level, column])
+        seen[place] = (
+            {seed} | {("window", 0, i) for i in range(column + 1)} | {("window", k, column) for k in range(level + 1)}
+        )
+    for guess, index in np.ndindex(guesses, length):
+        place = "guess", guess, index
+        rows[place] = int(layout.branches[guess, index])
+        seen[place] = {seed} | {("guess", guess, j) for j in range(index + 1)}
+    return rows, seen
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    window, ngram, guesses, seed = case
+    got, want = laid_out(case), reference_lookahead_layout(window, ngram, guesses, seed=seed)
+    for ours, meant in zip(got, want, strict=True):
+        assert ours.dtype == np.int32
+        np.testing.assert_array_equal(ours, meant)
+
+
+@given(case=cases())
+def test_a_place_sees_what_the_definition_says(isa, case):
+    layout = laid_out(case)
+    rows, seen = seen_by_definition(layout)
+    assert set(rows.values()) == set(range(len(layout.tokens)))  # every row is the row of some place
+    assert layout.visible.dtype == bool
+    for place, row in rows.items():
+        assert set(np.nonzero(layout.visible[row])[0]) == {rows[other] for other in seen[place]}, place
+
+
+@given(case=cases())
+def test_a_place_has_its_token_and_its_position(isa, case):
+    window, ngram, guesses, seed = case
+    layout = laid_out(case)
+    assert layout.tokens[0] == seed and layout.parents[0] == -1 and layout.positions[0] == 0
+    np.testing.assert_array_equal(layout.positions, tree_layout(layout.parents).depths)
+    for rows, given_tokens, shape in (
+        (layout.cells, window, (ngram - 1, window)),
+        (layout.branches, guesses, (guesses, ngram - 1)),
+    ):
+        if isinstance(given_tokens, np.ndarray):
+            np.testing.assert_array_equal(layout.tokens[rows], given_tokens)
+        else:
+            assert rows.shape == shape and (layout.tokens[rows] == -1).all()
+    levels, columns = layout.cells.shape
+    np.testing.assert_array_equal(
+        layout.positions[layout.cells], 1 + np.add.outer(np.arange(levels), np.arange(columns))
+    )
+    np.testing.assert_array_equal(
+        layout.positions[layout.branches], np.tile(np.arange(1, ngram), (len(layout.branches), 1))
+    )
+
+
+@given(case=cases())
+def test_counts_make_a_row_of_each_place_and_tokens_one_of_each_context(isa, case):
+    window, _, guesses, _ = case
+    layout = laid_out(case)
+    places = [*layout.cells.ravel(), *layout.branches.ravel()]
+    firsts = list(dict.fromkeys(places))
+    assert firsts == list(range(1, len(layout.tokens)))  # in the order of places, without a gap
+    if isinstance(window, np.ndarray) or isinstance(guesses, np.ndarray):
+        assert len(set(zip(layout.parents.tolist(), layout.tokens.tolist(), strict=True))) == len(layout.tokens)
+    else:
+        assert len(places) == len(firsts)
+
+
+@given(case=tokens_given())
+def test_different_tokens_are_laid_out_like_counts(isa, case):
+    window, ngram, guesses = case
+    window = np.resize(window, (ngram - 1, window.shape[1]))
+    names = np.arange(window.size + guesses.size, dtype=np.int32)
+    apart = lookahead_layout(
+        names[: window.size].reshape(window.shape), ngram, names[window.size :].reshape(guesses.shape)
+    )
+    flat = lookahead_layout(window.shape[1], ngram, len(guesses))
+    for ours, meant in zip(apart[1:], flat[1:], strict=True):
+        np.testing.assert_array_equal(ours, meant)
+    assert apart.tokens.tolist() == [-1, *names]
+
+
+def accepted(layout, drawn):
+    """Tokens of the deepest row that draws lead to: each row on the way has the token drawn by those above it."""
+    context, longest = {0: (int(layout.tokens[0]),)}, ()
+    for row in range(1, len(layout.tokens)):
+        above, token = context.get(int(layout.parents[row])), int(layout.tokens[row])
+        if above is not None and drawn(above) == token:
+            context[row] = (*above, token)
+            longest = max(longest, context[row][1:], key=len)
+    return longest, len(context)
+
+
+@given(case=tokens_given(), salt=st.integers(0, 2**32), vocabulary=st.sampled_from([1, 2, 3]))
+def test_flat_and_merged_rows_accept_the_same_tokens(isa, case, salt, vocabulary):
+    window, ngram, guesses = case
+    names = np.arange(window.size + guesses.size, dtype=np.int32)  # different tokens: nothing is merged
+    flat = lookahead_layout(
+        names[: window.size].reshape(window.shape), ngram, names[window.size :].reshape(guesses.shape)
+    )
+    flat = flat._replace(tokens=np.concatenate([[-1], window.ravel(), guesses.ravel()]))
+    merged = lookahead_layout(window, ngram, guesses)
+
+    def drawn(context):
+        return hash((salt, *context)) % vocabulary
+
+    (ours, followed), (meant, _) = accepted(merged, drawn), accepted(flat, drawn)
+    assert ours == meant
+    assert followed == 1 + len(ours)  # one way down, no other
+
+
+def test_few_places(isa):
+    nothing = lookahead_layout(0, 5, 0, seed=8)
+    assert [part.tolist() for part in nothing[:3]] == [[8], [-1], [0]] and nothing.visible.tolist() == [[True]]
+    assert nothing.cells.shape == (4, 0) and nothing.branches.shape == (0, 4)
+    assert lookahead_layout(np.empty((0, 9), np.int32), 5, np.empty((0, 4), np.int32)).tokens.tolist() == [-1]
+    chain = lookahead_layout(3, 2, 0)
+    assert chain.parents.tolist() == [-1, 0, 1, 2] and chain.cells.tolist() == [[1, 2, 3]]
+    star = lookahead_layout(0, 2, 3)
+    assert star.parents.tolist() == [-1, 0, 0, 0] and star.branches.tolist() == [[1], [2], [3]]
+    square = lookahead_layout(2, 3, 1)
+    assert square.parents.tolist() == [-1, 0, 1, 1, 2, 0, 5] and square.positions.tolist() == [0, 1, 2, 2, 3, 1, 2]
+
+
+def test_a_guess_shares_rows_with_the_window_and_with_other_guesses(isa):
+    layout = lookahead_layout(array([7, 8, 9], [8, 9, 4]), 4, array([7, 8, 1], [7, 3, 1], [7, 8, 9]), seed=5)
+    assert layout.cells.tolist() == [[1, 2, 3], [2, 3, 4]]
+    assert layout.branches.tolist() == [[1, 2, 5], [1, 6, 7], [1, 2, 3]]
+    assert layout.parents.tolist() == [-1, 0, 1, 2, 3, 2, 1, 6] and layout.tokens.tolist() == [5, 7, 8, 9, 4, 1, 3, 1]
+
+
+def test_tokens_are_compared_whole(isa):
+    tokens = [0, -1, 2**31 - 1, -(2**31), 1 << 8, 1 << 16, 1 << 24]
+    layout = lookahead_layout(0, 2, array(*([token] for token in tokens * 2)))
+    assert layout.branches.ravel().tolist() == [*range(1, 8)] * 2 and layout.tokens.tolist() == [-1, *tokens]
+
+
+def test_as_many_rows_as_there_may_be(isa):
+    layout = lookahead_layout(1000, 64, 40, seed=3)
+    assert len(layout.tokens) == 1 + 63 * 1040 and layout.positions.max() == 1000 + 62
+    assert len(lookahead_layout(65535, 2, 0).tokens) == 65536
+    alike = lookahead_layout(np.zeros((63, 1000), np.int32), 64, np.zeros((40, 63), np.int32))
+    assert alike.parents.tolist() == list(range(-1, 1062))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"window": -1}, r"window must lie in 0\.\.65536, got -1"),
+        ({"window": 2.0}, "window must be an integer, got 2.0"),
+        ({"window": True}, "window must be an integer, got True"),
+        ({"window": np.zeros((2, 3))}, "window must have dtype int32, got float64"),
+        ({"window": array(1, 2)}, r"window must have shape \(levels, columns\), got \(2,\)"),
+        ({"window": np.zeros((4, 2), np.int32), "guesses": 0}, "window must have at most ngram - 1 = 3 levels, got 4"),
+        ({"window": np.zeros((3, 4), np.int32)}, r"tokens both or counts both, .*; got tokens and guesses = 2"),
+        ({"ngram": 1}, r"ngram must lie in 2\.\.64, got 1"),
+        ({"ngram": 65}, r"ngram must lie in 2\.\.64, got 65"),
+        ({"ngram": None}, "ngram must be an integer, got None"),
+        ({"guesses": -1}, r"guesses must lie in 0\.\.65536, got -1"),
+        ({"guesses": {1, 2, 3}}, "guesses must be an integer"),
+        ({"guesses": np.full((2, 3), 2**31), "window": 0}, r"guesses\[0, 0\] must lie in"),
+        ({"guesses": np.zeros((2, 4), np.int32), "window": 0}, r"guesses must have shape \(guesses, 3\), got \(2, 4\)"),
+        ({"guesses": np.zeros((2, 3), np.int32)}, r"tokens both or counts both, .*; got tokens and window = 2"),
+        ({"seed": 2**31}, r"seed must lie in .*, got 2147483648"),
+        ({"seed": "a"}, "seed must be an integer, got 'a'"),
+        ({"window": 21845, "guesses": 1, "ngram": 4}, "at most 65536 rows with the seed, got 65539"),
+    ],
+)
+def test_refuses(change, text):
+    arguments = {"window": 2, "ngram": 4, "guesses": 2, "seed": 1} | change
+    with pytest.raises(ArgumentError, match=text):
+        lookahead_layout(**arguments)
+
+
+def test_the_drawing_says_who_sees_whom():
+    layout = lookahead_layout(array([7, 8], [8, 6]), 3, array([7, 9], [4, 4]), seed=-1)
+    assert show_layout(layout).splitlines() == [
+        "                                               sees row: # yes, . no",
+        "row  position  what                     token  0 12 3 4 56",
+        "  0         0  seed                            # .. . . ..",
+        "  1         1  window level 0 column 0      7  # #. . . ..  also guess 0 token 0",
+        "  2         2  window level 0 column 1      8  # ## . . ..  also window level 1 column 0",
+        "  3         3  window level 1 column 1      6  # ## # . ..",
+        "  4         2  guess 0 token 1              9  # #. . # ..",
+        "  5         1  guess 1 token 0              4  # .. . . #.",
+        "  6         2  guess 1 token 1              4  # .. . . ##",
+    ]
+
+
+def test_the_drawing_of_counts_and_of_a_tree_has_no_tokens():
+    assert show_layout(lookahead_layout(0, 2, 1)).splitlines() == [
+        "                                sees row: # yes, . no",
+        "row  position  what             0 1",
+        "  0         0  seed             # .",
+        "  1         1  guess 0 token 0  # #",
+    ]
+    drawn = show_layout(array(-1, 0, 0, 1, 3, 3, 3, 3, 3, 3, 3)).splitlines()
+    assert drawn[1:4] == [
+        "                                        1",
+        "row  position  what          0 1234567890",
+        "  0         0  seed          # ..........",
+    ]
+    assert drawn[-1] == " 10         3  node below 3  # #.#......#"
+
+
+@given(case=cases())
+def test_the_marks_of_a_drawing_are_what_is_visible(case):
+    layout = laid_out(case)
+    header, *lines = show_layout(layout, label=lambda token: f"<{token}>").splitlines()
+    start = header.index("sees")
+    for row, line in enumerate(lines[-len(layout.tokens) :]):
+        marks = line[start:].split("  ")[0].replace(" ", "")
+        assert [mark == "#" for mark in marks] == layout.visible[row].tolist()
+        assert line.split()[:2] == [str(row), str(layout.positions[row])]
+        assert (layout.tokens[row] == -1) == ("<" not in line) and (f"<{layout.tokens[row]}>" in line) == ("<" in line)
+
+
+def test_a_label_keeps_to_its_line():
+    layout = lookahead_layout(0, 3, array([7, 8]), seed=6)
+    texts = {6: "\n", 7: " caf\u00e9", 8: "\x1b[0m"}
+    lines = show_layout(layout, label=texts.__getitem__).splitlines()
+    assert len(lines) == 5
+    assert [line[32:39] for line in lines[2:]] == [r"\n     ", " caf\u00e9  ", r"\x1b[0m"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"layout": "-1"}, "layout must be a NumPy array or list of int32, got '-1'"),
+        ({"layout": np.array(-1, np.int32)}, r"layout must have shape \(rows,\), got \(\)"),
+        ({"layout": np.array([-1.0, 0])}, "layout must have dtype int32, got float64"),
+        ({"layout": array(-1, 1)}, r"parents\[1\] must lie in 0\.\.0, got 1"),
+        ({"layout": array()}, "at least one node"),
+        ({"layout": np.arange(-1, 4096, dtype=np.int32)}, "layout must have at most 4096 rows to be shown, got 4097"),
+        ({"layout": array(-1), "label": "a"}, "label must be a function from a token to its text, got 'a'"),
+    ],
+)
+def test_the_drawing_refuses(arguments, text):
+    with pytest.raises(ArgumentError, match=text):
+        show_layout(**arguments)
+
+
+def test_the_drawing_refuses_tokens_of_other_rows():
+    layout = lookahead_layout(1, 2, 1)
+    assert isinstance(layout, LookaheadLayout)
+    with pytest.raises(ArgumentError, match=r"layout\.tokens must have shape \(3,\), got \(2,\)"):
+        show_layout(layout._replace(tokens=layout.tokens[:2].copy()))

@@ -1,0 +1,116 @@
+"""linear against its reference, and law 1 in the small: the same bits for any rows beside, threads and level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import PackedWeight, linear, set_isa
+from fastdistill.kernels.forward.linear import packed_bytes
+from fastdistill.reference.forward.linear import linear as reference_linear
+
+FORMATS = ["f32", "f16", "bf16", "q8", "q4"]
+SIZES = [1, 15, 16, 17, 31, 32, 33, 65, 130]  # lanes, blocks, tasks of 64 outputs
+ROWS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 17]  # register tiles
+
+
+@st.composite
+def cases(draw):
+    """x and a weight in any format; codes take every value, -128 included."""
+    rows, outputs, inputs = draw(st.sampled_from(ROWS)), draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    format = draw(st.sampled_from(FORMATS))
+    blocks = -(-inputs // 32)
+    x = random.standard_normal((rows, inputs)).astype(np.float32)
+    if draw(st.booleans()):
+        x = np.sign(x) * np.float32(1.0)  # codes of +-127: the largest sums there can be
+    scale = minimum = None
+    if format in ("q8", "q4"):
+        low, high, width, dtype = (-128, 128, 32, np.int8) if format == "q8" else (0, 256, 16, np.uint8)
+        data = random.integers(low, high, (outputs, blocks * width)).astype(dtype)
+        if draw(st.booleans()):
+            data[:] = low if format == "q8" else 255
+        scale = (random.standard_normal((outputs, blocks)) * 0.01).astype(np.float16)
+        minimum = random.standard_normal((outputs, blocks)).astype(np.float16) if format == "q4" else None
+    else:
+        data = random.standard_normal((outputs, inputs)).astype(np.float32)
+        if format == "f16":
+            data = data.astype(np.float16)
+        if format == "bf16":
+            data = (data.view(np.uint32) >> 16).astype(np.uint16)
+    bias = random.standard_normal(outputs).astype(np.float32) if draw(st.booleans()) else None
+    return x, (format, data, scale, minimum, bias)
+
+
+def magnitudes(x, format, data, scale, minimum, bias):
+    """The sum of the absolute values of all that is added up."""
+    absolute = [None if part is None else np.abs(part) for part in (scale, minimum, bias)]
+    if format == "bf16":
+        data = data & 0x7FFF
+    elif format == "q8":  # |-128| needs more than int8; a float16 copy holds every code
+        data = np.abs(data.astype(np.float16))
+    elif format != "q4":
+        data = np.abs(data)
+    return reference_linear(np.abs(x), format, data, *absolute)
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    x, weight = case
+    got, want = linear(x, *weight), reference_linear(x, *weight)
+    # One rounding a term and a few beside; q8 and q4 round per block: the product of the scales, the sum, the minimum.
+    roundings = x.shape[1] + 2 if weight[0] in ("f32", "f16", "bf16") else 4 * -(-x.shape[1] // 32) + 4
+    assert (np.abs(got - want) <= roundings * 2.0**-24 * magnitudes(x, *weight)).all()
+
+
+@given(case=cases())
+def test_a_row_has_the_same_bits_alone_on_any_level_and_threads(isa, case):
+    x, (format, *parts) = case
+    packed = PackedWeight(format, *parts, inputs=x.shape[1])
+    got = packed.multiply(x, threads=3)
+    set_isa("scalar")
+    alone = [packed.multiply(row[None]) for row in x]
+    set_isa(isa)
+    np.testing.assert_array_equal(got.view(np.int32), np.concatenate([got[:0], *alone]).view(np.int32))
+
+
+def test_a_row_that_cannot_be_quantised_is_not_finite(isa):
+    codes, scale = np.zeros((16, 32), np.int8), np.zeros((16, 1), np.float16)
+    with pytest.raises(NotFiniteError):
+        linear(np.full((1, 32), np.nan, np.float32), "q8", codes, scale)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (dict(format="q5"), "format must be one of f32, f16, bf16, q8, q4"),
+        (dict(data=np.zeros((2, 32))), "data must have dtype float32"),
+        (dict(x=np.zeros((1, 31), np.float32)), "does not fit data of shape"),
+        (dict(scale=np.zeros((2, 1), np.float16)), "scale must be None for format f32"),
+        (dict(bias=np.zeros(3, np.float32)), r"bias must have shape \(2,\)"),
+        (dict(format="q8", data=np.zeros((2, 32), np.int8)), "scale must be given for format q8"),
+        (dict(format="q4", data=np.zeros((2, 15), np.uint8)), "whole blocks of 16"),
+        (dict(threads=0), "threads must lie in"),
+    ],
+)
+def test_refuses(arguments, text):
+    good = dict(x=np.zeros((1, 32), np.float32), format="f32", data=np.zeros((2, 32), np.float32))
+    with pytest.raises(ArgumentError, match=text):
+        linear(**good | arguments)
+
+
+def test_packs_to_where_it_is_told():
+    data = np.arange(40 * 33, dtype=np.float32).reshape(40, 33)
+    size = packed_bytes("f32", 40, 33)
+    room = np.zeros(size + 128, np.uint8)
+    start = -room.ctypes.data % 64
+    weight = PackedWeight("f32", data, packed=room[start : start + size])
+    np.testing.assert_array_equal(weight.multiply(np.eye(33, dtype=np.float32)), data.T)
+    assert not room[:start].any() and not room[start + size :].any() and weight.nbytes == size
+    with pytest.raises(ArgumentError, match=r"packed must have shape"):
+        PackedWeight("f32", data, packed=room[start : start + size - 1])
+    with pytest.raises(ArgumentError, match="packed must begin on a cache line"):
+        PackedWeight("f32", data, packed=room[start + 1 : start + 1 + size])

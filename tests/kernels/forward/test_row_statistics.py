@@ -1,0 +1,125 @@
+"""row_statistics against its reference, on every level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import row_statistics
+from fastdistill.reference.forward.row_statistics import row_statistics as reference_row_statistics
+
+WIDTHS = [1, 2, 15, 16, 17, 255, 256, 257, 511, 513, 4099]  # lane and chunk edges, and one long row
+
+
+@st.composite
+def logits(draw):
+    """Rows of every width that matters, in 0 to 3 dimensions: spread out, all alike, with ties, with bans."""
+    leading, vocab = draw(st.lists(st.integers(1, 3), max_size=3)), draw(st.sampled_from(WIDTHS))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    z = (random.standard_normal((*leading, vocab)) * draw(st.sampled_from([0.0, 0.1, 3.0, 60.0]))).astype(np.float32)
+    if draw(st.booleans()):
+        z = np.round(z)
+    if draw(st.booleans()):
+        z[random.random(z.shape) < 0.7] = -np.inf
+        z[..., random.integers(vocab)] = 1.5
+    return z + np.float32(draw(st.sampled_from([0.0, -200.0, 1e4])))
+
+
+@given(z=logits())
+def test_matches_reference(isa, z):
+    got, want = row_statistics(z), reference_row_statistics(z)
+    assert all(field.shape == z.shape[:-1] for field in got)
+    np.testing.assert_array_equal(got.argmax, want[0])
+    np.testing.assert_array_equal(got.top, want[1].astype(np.float32))
+    np.testing.assert_array_equal(got.second, want[2].astype(np.float32))
+    # exp within 2 ulp, each term of the sums too, and 16-lane sums of V/16 terms: V/16 + 12 roundings at most.
+    roundings = (z.shape[-1] / 16 + 12) * 2.0**-24
+    np.testing.assert_allclose(
+        got.log_sum_exp - got.top, want[3] - want[1], rtol=0, atol=roundings + 2.0**-23 * np.abs(want[3]).max()
+    )
+    np.testing.assert_allclose(got.entropy, want[4], rtol=0, atol=roundings * (4 + 2 * np.log(z.shape[-1]) + 1))
+    # R to as many roundings, relative to itself; below 1.25 it stands alone, above, S0 = 1 + R is at most 5 times it.
+    np.testing.assert_allclose(got.log_prob, want[5], rtol=5 * roundings + 8 * 2.0**-24, atol=1e-37)
+
+
+@given(z=logits())
+def test_same_bits_on_every_level_and_thread_count(isa, z):
+    from fastdistill.kernels import set_isa
+
+    got = row_statistics(z, threads=3)
+    set_isa("scalar")
+    want = row_statistics(z)
+    set_isa(isa)
+    for field, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(field.view(np.int32), expected.view(np.int32))
+
+
+@given(z=logits(), bad=st.sampled_from([np.nan, np.inf, -np.nan]), where=st.floats(0, 1, exclude_max=True))
+def test_reports_what_is_not_finite(isa, z, bad, where):
+    z.reshape(-1)[int(where * z.size)] = bad
+    with pytest.raises(NotFiniteError, match="row_statistics"):
+        row_statistics(z)
+
+
+def test_a_row_of_bans_is_not_finite(isa):
+    with pytest.raises(NotFiniteError):
+        row_statistics(np.full((1, 40), -np.inf, np.float32))
+
+
+@given(z=logits())
+def test_a_row_is_treated_alike_in_any_dimensions(isa, z):
+    whole = row_statistics(z)
+    for index in np.ndindex(z.shape[:-1]):
+        for field, alone in zip(whole, row_statistics(z[index]), strict=True):
+            np.testing.assert_array_equal(field[index].view(np.int32), alone.view(np.int32))
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3, 2)])
+def test_no_rows(isa, shape):
+    assert row_statistics(np.empty((*shape, 5), np.float32)).argmax.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("z", "text"),
+    [
+        ([[1.0]], "logits must be a NumPy array of float32, got list"),
+        (np.zeros((2, 3)), "logits must have dtype float32, got float64"),
+        (np.zeros((), np.float32), r"logits must have shape \(\.\.\., vocab\), got \(\)"),
+        (np.zeros((3, 4), np.float32).T, "logits must be C-contiguous"),
+        (np.zeros((3, 0), np.float32), "at least one column"),
+    ],
+)
+def test_refuses(z, text):
+    with pytest.raises(ArgumentError, match=text):
+        row_statistics(z)
+
+
+@given(data=st.data(), vocab=st.sampled_from([2, 17, 256, 257, 700]), size=st.sampled_from([3e38, 3.4e38, 1e30]))
+def test_logits_as_far_apart_as_floats_are(isa, data, vocab, size):
+    """z - max is -inf in float32; no NaN comes of it, in a chunk or between chunks."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    z = random.choice(np.array([-size, size, 0, 1, -np.inf]), (4, vocab)).astype(np.float32)
+    z[:, random.integers(vocab)] = random.choice(np.array([-size, 0, size]))
+    got, want = row_statistics(z), reference_row_statistics(z)
+    np.testing.assert_array_equal(got.argmax, want[0])
+    for field, meant in zip(got[1:], want[1:], strict=True):
+        np.testing.assert_allclose(field, meant, rtol=1e-5, atol=1e-5)
+
+
+def test_near_certainty_log_prob_keeps_its_digits(isa):
+    """Beside 64 the others weigh from 3e-6 to 1e-38 of it: top - log_sum_exp is 0 for all."""
+    gaps = np.array([12.6, 18, 30, 60, 86], np.float32)
+    z = np.stack([np.full(5, 64, np.float32), 64 - gaps], axis=1)
+    got = row_statistics(z)
+    np.testing.assert_allclose(got.log_prob, -np.log1p(np.exp((z[:, 1] - z[:, 0]).astype(np.float64))), rtol=2.0**-20)
+    many = np.full((1, 1000), 64 - 26, np.float32)
+    many[0, 700] = 64
+    np.testing.assert_allclose(row_statistics(many).log_prob, -np.log1p(999 * np.exp(-26.0)), rtol=2.0**-17)
+
+
+def test_as_many_tokens_as_an_int32_cannot_count_are_refused(isa):
+    with pytest.raises(ArgumentError, match=r"fewer than 2\^31, got shape \(0, 2147483648\)"):
+        row_statistics(np.empty((0, 2**31), np.float32))
