@@ -27,7 +27,7 @@ from fastdistill.errors import FetchError
 from fastdistill.kernels.verify.verify_tree import RULES
 from fastdistill.models import plan_for
 from tests import small_models
-from tests.checkpoint.test_gguf import write_gguf
+from tests.checkpoint.gguf_files import write_gguf
 from tests.command_line import ENVIRONMENT, Terminal, start
 from tests.text.tokenizers_made_here import byte_level, spelt
 

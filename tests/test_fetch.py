@@ -24,7 +24,7 @@ from fastdistill import fetch as fetching
 from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
 from fastdistill.fetch import MARKER, Source, cached_folder, fetch, find_folder, is_fetched
-from tests.checkpoint.test_gguf import write_gguf
+from tests.checkpoint.gguf_files import write_gguf
 from tests.command_line import start_process
 from tests.test_files import hostile_contents
 

@@ -47,7 +47,7 @@ OTHERS = (
 )
 
 # Not for users to call: made or called by the loop, a session or `load`, with objects of their own.
-INSIDE = {"Config", "DraftRequest", "GgufFile", "GgufTensor", "Network", "Request", "Rule", "Remask", "Source"}
+INSIDE = {"Config", "DraftRequest", "GgufFile", "Network", "Request", "Rule", "Remask", "Source"}
 MADE_INSIDE = {
     "Model", "Session", "CallableSession", "Rows", "Checkpoint",
 }  # fmt: skip

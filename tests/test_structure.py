@@ -42,6 +42,7 @@ BESIDE = {
     # What stands on kernels alone, beside each other.
     "transport": {"user_cache", "embedded", "reference"},
     "distill": {"user_cache", "embedded", "reference", "transport"},
+    "checkpoint": {"reference"},  # what a file holds is no meaning of a kernel
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
     "fetch": {"models", "runtime", "decode", "text", "options"},

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_choice, check_flag, check_instance
+from fastdistill.checkpoint.blocks import quantize_q4, quantize_q8
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import TEMPLATES, read_file
-from fastdistill.reference.quantize_weights import quantize_q4, quantize_q8
 
 # Values converted at once: what a step makes of them stays in a core's cache.
 _CHUNK = 1 << 17

@@ -8,10 +8,10 @@ from types import EllipsisType
 
 import numpy as np
 
+from fastdistill.checkpoint.blocks import BLOCK, dequantize_q4, dequantize_q8
 from fastdistill.checkpoint.safetensors_file import StoredArray
 from fastdistill.errors import CheckpointError
 from fastdistill.messages import short
-from fastdistill.reference.quantize_weights import BLOCK, dequantize_q4, dequantize_q8
 
 # What a model can compute with.
 FORMATS = ("f32", "f16", "bf16", "q8", "q4")

@@ -118,7 +118,7 @@ def test_what_a_killed_writer_leaves_goes_with_the_next(folder, tmp_path, kind):
     source = folder
     if kind == "convert":
         pytest.importorskip("gguf")
-        from tests.checkpoint.test_gguf import write_gguf
+        from tests.checkpoint.gguf_files import write_gguf
 
         source = tmp_path / "model.gguf"
         write_gguf(source)

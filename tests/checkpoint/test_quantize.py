@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.checkpoint import quantize as quantize_module
+from fastdistill.checkpoint.blocks import dequantize_q4, dequantize_q8, quantize_q4, quantize_q8
 from fastdistill.checkpoint.folder import open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.quantize import quantize_checkpoint, quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.reference.quantize_weights import dequantize_q4, dequantize_q8, quantize_q4, quantize_q8
 
 widths = st.sampled_from([0, 1, 31, 32, 33, 64, 100])
 

@@ -1,0 +1,71 @@
+"""A GGUF file to a checkpoint folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fastdistill.arguments import check_callable, check_choice, check_flag, check_path
+from fastdistill.checkpoint.folder import write_checkpoint
+from fastdistill.checkpoint.gguf.config import model_config
+from fastdistill.checkpoint.gguf.reader import GgufFile
+from fastdistill.checkpoint.gguf.tensors import model_tensors
+from fastdistill.checkpoint.gguf.tokenizer import tokenizer_files
+from fastdistill.checkpoint.tensor import FORMATS
+from fastdistill.errors import UnsupportedError
+from fastdistill.messages import short
+
+
+def convert_gguf(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the model of a GGUF file as a checkpoint folder with config, tokenizer and chat template.
+
+    source       a GGUF file, version 2 or 3, architecture llama
+    destination  the folder to make; it appears complete or not at all
+    format       None keeps Q4_0, Q4_1, Q8_0, F32, F16 and BF16 as they are and dequantises the rest to f32;
+                 "q8", "q4", "f32", ... converts every matrix to that format (norms and biases stay as they are)
+    progress     called with (bytes done, bytes in all) after each tensor
+
+    returns      the destination
+
+    Raises CheckpointError for a file that is not what its header says, UnsupportedError for a model, tensor type or
+    tokenizer that has no equal here, ArgumentError for an unknown format.
+    """
+    source, destination = check_path("source", source), check_path("destination", destination)
+    if format is not None:
+        check_choice("format", format, FORMATS)
+    check_flag("overwrite", overwrite)
+    if progress is not None:
+        check_callable("progress", progress)
+    with GgufFile(source) as file:
+        parts = file.get("split.count", int, 1)
+        if parts > 1:
+            raise UnsupportedError(
+                f"{file.name}: is one of the {parts} parts of a model: join them first, "
+                "`llama-gguf-split --merge FIRST_PART WHOLE`, and convert WHOLE"
+            )
+        architecture = file.get("general.architecture", str)
+        if architecture != "llama":
+            raise UnsupportedError(f"{file.name}: architecture {short(architecture)} cannot be converted; llama can")
+        config = model_config(file)
+        files = tokenizer_files(file) | {"NOTICE": _notice(file).encode()}
+        tensors = model_tensors(file, config, format, progress)
+        write_checkpoint(destination, config, tensors, files, overwrite=overwrite)
+    return destination
+
+
+def _notice(file: GgufFile) -> str:
+    """Where the weights come from and under which licence, as far as the file says."""
+    lines = [f"Converted by fastdistill from the GGUF file {os.path.basename(file.name)}. Its metadata say:"]
+    for key in ("name", "organization", "author", "url", "source.url", "license", "license.name", "license.link"):
+        value = file.metadata.get("general." + key)
+        if isinstance(value, str):
+            lines.append(f"    {key}: {value[:1000]}")
+    return "\n".join(lines) + "\n"

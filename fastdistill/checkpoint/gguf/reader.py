@@ -1,0 +1,207 @@
+"""A GGUF file: a header (metadata, then each tensor's name, type, shape and offset) and the tensors' bytes.
+
+The header is checked against the file's size before any of it is believed: nothing is allocated that the file is too
+short to fill, and what a header may hold has a bound. Tensors are then read one at a time; a file cut short meanwhile
+is an error.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.files import RegularFile
+from fastdistill.messages import short
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+# A header of 262,144 tokens and 514,906 merges, the largest one known, takes 20 MB; a string of Python takes some ten
+# times the least that it takes in a file, a tensor's description more.
+_MAX_HEADER, _MAX_STRINGS, _MAX_ENTRIES = 1 << 26, 1 << 21, 1 << 16
+_WINDOW = 1 << 20  # bytes of the header read at a time
+
+F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
+# Type -> (values in a block, bytes of a block).
+BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q4_1: (32, 20), Q8_0: (32, 34)}
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """What the header says of one tensor; shape is (out, in): GGUF writes it in the other order.
+
+    name    as in the file
+    type    GGML's number of the format
+    shape   of the numbers, not of the bytes
+    offset  bytes from the file's first one
+    size    how many bytes
+    """
+
+    name: str
+    type: int
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+class GgufFile:
+    """An open GGUF file: `metadata` and `tensors` by name, both checked against the size of the file.
+
+    Raises CheckpointError, or UnsupportedError for another version, byte order or tensor type.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, GgufTensor] = {}
+        self._file = RegularFile(path)
+        self.name = self._file.path
+        self._position, self._window, self._window_start, self._strings = 0, b"", 0, 0
+        self._read_header()
+        self._window = b""
+
+    def __enter__(self) -> GgufFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def get(self, key: str, kind: type, default: Any = ...) -> Any:
+        """The metadata value `key`, of type bool, int, float or str; without a default it must be there."""
+        value = self.metadata.get(key, default)
+        if value is ...:
+            raise CheckpointError(f"{self.name}: metadata {key} is missing")
+        if value is default:
+            return value
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise CheckpointError(f"{self.name}: metadata {key} must be {kind.__name__}, got {short(value)}")
+        return value
+
+    def read(self, tensor: GgufTensor) -> np.ndarray:
+        """The bytes of a tensor, uint8 (..., bytes of a row)."""
+        return self._file.read(tensor.size, tensor.offset, tensor.name).reshape(*tensor.shape[:-1], -1)
+
+    def _take(self, size: int, what: str) -> bytes:
+        """The next bytes of the header."""
+        begin, end = self._position, self._position + size
+        if end > self._file.size:
+            raise CheckpointError(
+                f"{self.name}: {what} takes {size} bytes at offset {begin}, but the file has {self._file.size}"
+            )
+        if end > _MAX_HEADER:
+            raise CheckpointError(
+                f"{self.name}: {what} takes {size} bytes at offset {begin}; a header has at most {_MAX_HEADER}"
+            )
+        if end > self._window_start + len(self._window):
+            length = min(max(size, _WINDOW), self._file.size - begin)
+            self._window, self._window_start = self._file.read(length, begin, what).tobytes(), begin
+        self._position = end
+        return self._window[begin - self._window_start : end - self._window_start]
+
+    def _number(self, code: str, what: str) -> Any:
+        return struct.unpack("<" + code, self._take(struct.calcsize("<" + code), what))[0]
+
+    def _string(self, what: str) -> str:
+        try:
+            return self._take(self._number("Q", what), what).decode()
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.name}: {what} is not UTF-8: {error}") from error
+
+    def _value(self, kind: int, what: str) -> Any:
+        if kind in _SCALARS:
+            return self._number(_SCALARS[kind], what)
+        if kind == _STRING:
+            return self._string(what)
+        if kind != _ARRAY:
+            raise CheckpointError(f"{self.name}: {what} has the unknown value type {kind}")
+        kind, count = self._number("I", what), self._number("Q", what)
+        if kind == _STRING:
+            self._strings += count
+            if self._strings > _MAX_STRINGS:
+                raise CheckpointError(f"{self.name}: {what} has {count} strings; all have at most {_MAX_STRINGS}")
+            return [self._string(what) for _ in range(count)]
+        if kind not in _SCALARS:
+            raise CheckpointError(f"{self.name}: {what} is an array of the unknown value type {kind}")
+        dtype = np.dtype(_SCALARS[kind]).newbyteorder("<")
+        return np.frombuffer(self._take(count * dtype.itemsize, what), dtype)
+
+    def _read_header(self) -> None:
+        if (magic := self._take(4, "the magic number")) != b"GGUF":
+            raise CheckpointError(f"{self.name}: is not a GGUF file: it starts with {short(magic)}, not b'GGUF'")
+        if (version := self._number("I", "the version")) not in (2, 3):
+            raise UnsupportedError(f"{self.name}: GGUF version {version:#x}; 2 and 3 (little-endian) can be read")
+        tensors, pairs = self._number("Q", "the tensor count"), self._number("Q", "the metadata count")
+        if tensors > _MAX_ENTRIES or pairs > _MAX_ENTRIES:
+            raise CheckpointError(
+                f"{self.name}: says that it has {tensors} tensors and {pairs} metadata; expected at most {_MAX_ENTRIES}"
+            )
+        for _ in range(pairs):
+            key = self._string("a metadata key")
+            if key in self.metadata:
+                raise CheckpointError(f"{self.name}: metadata {short(key)} comes twice")
+            kind = self._number("I", f"metadata {short(key)}")
+            self.metadata[key] = self._value(kind, f"metadata {short(key)}")
+        for _ in range(tensors):
+            tensor = self._read_tensor()
+            if tensor.name in self.tensors:
+                raise CheckpointError(f"{self.name}: tensor {short(tensor.name)} comes twice")
+            self.tensors[tensor.name] = tensor
+        self._place_tensors()
+
+    def _read_tensor(self) -> GgufTensor:
+        name = self._string("a tensor name")
+        what = f"tensor {short(name)}"
+        rank = self._number("I", what)
+        if not 1 <= rank <= 4:
+            raise CheckpointError(f"{self.name}: {what} must have 1 to 4 dimensions, got {rank}")
+        shape = tuple(self._number("Q", what) for _ in range(rank))[::-1]
+        if 0 in shape:
+            raise CheckpointError(f"{self.name}: {what} is empty: its shape is {shape}")
+        kind, offset = self._number("I", what), self._number("Q", what)
+        values, size = BLOCKS.get(kind) or _other_block(kind, f"{self.name}: {what}")
+        if shape[-1] % values:
+            raise CheckpointError(f"{self.name}: {what} has rows of {shape[-1]} values, not whole blocks of {values}")
+        return GgufTensor(name, kind, shape, offset, math.prod(shape) // values * size)
+
+    def _place_tensors(self) -> None:
+        """Turn the offsets into places in the file; every tensor inside it, no two over the same bytes."""
+        alignment = self.get("general.alignment", int, 32)
+        if alignment < 1 or alignment & (alignment - 1):
+            raise CheckpointError(f"{self.name}: general.alignment must be a power of two, got {alignment}")
+        start = end = -(-self._position // alignment) * alignment
+        for tensor in sorted(self.tensors.values(), key=lambda tensor: (tensor.offset, tensor.size)):
+            placed = replace(tensor, offset=start + tensor.offset)
+            if tensor.offset % alignment or placed.offset < end or placed.offset + tensor.size > self._file.size:
+                raise CheckpointError(
+                    f"{self.name}: tensor {short(tensor.name)} has {tensor.size} bytes at offset {placed.offset}; "
+                    f"expected a multiple of {alignment} after {start}, from {end} to {self._file.size}"
+                )
+            end = placed.offset + tensor.size
+            self.tensors[tensor.name] = placed
+
+
+def gguf_package() -> Any:
+    """The package `gguf`, which knows every other type of tensor."""
+    try:
+        import gguf
+        import gguf.quants
+    except ImportError as error:
+        raise UnsupportedError(
+            f'this type of tensor needs the package gguf ({error}): pip install "fastdistill[demo]"'
+        ) from error
+    return gguf
+
+
+def _other_block(kind: int, what: str) -> tuple[int, int]:
+    gguf = gguf_package()
+    try:
+        return gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)]
+    except (ValueError, KeyError):
+        raise UnsupportedError(f"{what} has the type {kind}, which the package gguf does not know") from None
