@@ -147,12 +147,11 @@ struct fd_op {
     float *out[3];
     struct fd_codes codes_in, codes_out;
 };
+enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */
 struct fd_cache {                           /* one sequence's keys and values */
-    void *base;                             /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16:
-                                             * keys [capacity / 16][padded][16 slots], values [capacity][padded] */
-    int64_t capacity;                       /* slots, a multiple of 16 */
-    int32_t is_f32;
-};
+    void *const *pages;                     /* slot s lies in pages[s / FD_PAGE], as its slot s % FD_PAGE: */
+    int32_t is_f32;                         /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16: */
+};                                          /* keys [FD_PAGE / 16][padded][16 slots], values [FD_PAGE][padded] */
 struct fd_draw {                            /* what the head draws a token of one row with */
     uint64_t seed;
     uint64_t reached;                       /* 0; written to meanwhile */

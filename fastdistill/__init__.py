@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
     from fastdistill.options import Options
-    from fastdistill.runtime import Profile, Read, forward_many, from_callable  # type: ignore[no-redef]
+    from fastdistill.runtime import Forward, Profile, Read, forward_many, from_callable  # type: ignore[no-redef]
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ _HOMES = {
     ),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
     "options": ("Options",),
-    "runtime": ("Profile", "Read", "forward_many", "from_callable"),
+    "runtime": ("Forward", "Profile", "Read", "forward_many", "from_callable"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
@@ -100,6 +100,7 @@ __all__ = [
     "EntropyThreshold",
     "Explore",
     "Factor",
+    "Forward",
     "Generation",
     "Jacobi",
     "LayerSkip",

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -24,10 +24,12 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs, kept_costs, measure_costs
-from fastdistill.decode.loop import Generation, Text, prepare_session, unless_failed, write, written
+from fastdistill.decode.engine import Beginning, Engine, Task, write
+from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
+from fastdistill.decode.text import Text, prepare_session
 from fastdistill.decode.unmask import FillsMasks, Unmask
-from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.sample.sample import Sampler
@@ -54,7 +56,6 @@ PROCESSORS = (
     "repetition_penalty",
     "seed",
 )  # those a Sampler has by the same name
-MOST_TOGETHER = 32  # texts of one list that share a pass
 MOST_TEXTS = 1 << 16  # of one prompt
 MOST_LOGPROBS = 1000
 MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
@@ -275,7 +276,7 @@ class Model:
         stream: Literal[True],
         template: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> Generator[str, None, Generation]: ...
+    ) -> Generator[Piece, None, Generation]: ...
 
     @signed
     def chat(
@@ -285,7 +286,7 @@ class Model:
         stream: bool = False,
         template: Mapping[str, Any] | None = None,
         **options: Unpack[Options],
-    ) -> Generation | Generator[str, None, Generation]:
+    ) -> Generation | Generator[Piece, None, Generation]:
         """Write the next turn of a conversation.
 
             model.chat(messages).text
@@ -361,32 +362,39 @@ class Model:
                 warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
         else:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
-        begin = [partial(self._text, one, asked, sequence) for one, sequence in each]
-        generations = unless_failed(written(begin, MOST_TOGETHER))
+        tasks = [attempt(self._task, one, asked, sequence) for one, sequence in each]
+        generations = unless_failed(
+            write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
+        )
         return generations[0] if prompts is None and n is None else generations
 
     @signed
     def stream(
         self, prompt: Prompt, *surplus: NoReturn, **options: Unpack[Options]
-    ) -> Generator[str, None, Generation]:
+    ) -> Generator[Piece, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
 
-        A `for` loop sees the pieces; the generator's return value is the Generation.
+        A `for` loop sees the pieces, each a str that has the tokens it came of; the generator's return value is the Generation.
         """
         asked = resolved("stream", options, surplus)
         if _prompts(prompt) is not None:
             raise ArgumentError("stream takes one prompt, got a list")
-        return self._stream(self._text(prompt, asked))
+        task = self._task(prompt, asked)
+        task.begin()
+        return self._stream(task)
 
-    def _stream(self, text: Text) -> Generator[str, None, Generation]:
-        for _, piece in write([text]):
-            yield piece
+    def _stream(self, task: Task) -> Generator[Piece, None, Generation]:
+        engine = Engine(1)
+        engine.submit(task)
+        while engine.tasks:
+            for event in engine.step():
+                yield event.piece
         try:
-            return unless_failed([text.result])[0]
+            return unless_failed([task.result])[0]
         finally:
-            del text  # an error holds this frame
+            del task  # an error holds this frame
 
-    def _text(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Text:
+    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Task:
         """A text to be written, as `resolved` options ask.
 
         sequence  number of the text among those of one prompt and seed
@@ -418,29 +426,30 @@ class Model:
         stop = check_stop(asked["stop"])
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         _check_usable(sampler, mask, early, self.vocab_size)
-        session = asked["session"]
-        if session is None:
-            length = min(self.plan.max_positions, len(ids) + max_tokens)
-            rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
-            session = self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16))
-        elif not isinstance(session, Session):
-            raise ArgumentError(f"session must be a Session, got {type(session).__name__}")
-        elif session.network is not self.network:
+        given = asked["session"]
+        if given is not None and not isinstance(given, Session):
+            raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
+        if given is not None and given.network is not self.network:
             raise ArgumentError("session belongs to another model")
-        cached = prepare_session(session, ids)
-        request = Request(
-            ids,
-            cached,
-            sampler,
-            mask,
-            early,
-            min_tokens,
-            max_tokens,
-            ends,
-            logprobs,
-            lambda: self.costs,
-        )
-        return Text(session, request, decoder, stream)
+
+        def begin(beginning: Beginning | None) -> Text:
+            session = self._session_for(len(ids) + max_tokens, decoder) if given is None else given
+            if beginning is not None:
+                with suppress(BusyError):  # then it is read here too
+                    session.share(*beginning)
+            cached = prepare_session(session, ids)
+            request = Request(
+                ids, cached, sampler, mask, early, min_tokens, max_tokens, ends, logprobs, lambda: self.costs
+            )
+            return Text(session, request, decoder, stream)
+
+        return Task(ids, begin, shares=given is None and self.plan.causal)
+
+    def _session_for(self, tokens: int, decoder: Decoder) -> Session:
+        """A session for a text of so many tokens, prompt and answer."""
+        length = min(self.plan.max_positions, tokens)
+        rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
+        return self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16))
 
     def _decoder(self, decoder: Any) -> Decoder:
         """The decoder that was asked for, or an error that says how to make one of what was given."""

@@ -38,9 +38,12 @@ def level(name: str) -> Iterator[None]:
 
 def poisoned(session: Session) -> Session:
     """NaN wherever nothing has been written: whoever reads a hidden slot, or a result of nobody, shows it."""
-    executor = session.executor
-    for array in (session.cache.array, executor._partial_attention, executor._partial_statistics, executor._logits):
-        array.fill(np.nan)
+    session.cache.reserve(0, session.cache.slots)
+    for page in session.cache._pages:
+        page.array.fill(np.nan)
+    with session.pool.seat() as seat:
+        seat.executor._partial_attention.fill(np.nan)
+        seat.executor._partial_statistics.fill(np.nan)
     return session
 
 

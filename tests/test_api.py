@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.checkpoint import Tensor, quantize_tensor, write_checkpoint
-from fastdistill.decode.loop import write as write_texts
+from fastdistill.decode.engine import write as write_tasks
 from fastdistill.errors import (
     ArgumentError,
     BusyError,
@@ -494,7 +494,17 @@ def test_pieces_of_a_stream_make_the_text(model, prompt, options):
             break
     want = model.generate(prompt, **options)
     assert "".join(pieces) == want.text == result.text
-    assert result.tokens == want.tokens and all(pieces)
+    assert result.tokens == want.tokens and all(pieces[:-1])
+    assert [token for piece in pieces for token in piece.tokens] == want.tokens
+    assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + [want.finish_reason]
+
+
+def test_tokens_alone_are_streamed_as_they_come(tmp_path):
+    plain = fd.load(write(tmp_path / "m", files={}))
+    pieces = list(plain.stream([1, 2, 3], max_tokens=5, logprobs=2))
+    want = plain.generate([1, 2, 3], max_tokens=5, logprobs=2)
+    assert [piece.tokens for piece in pieces] == [[token] for token in want.tokens] and not any(pieces)
+    assert [entry for piece in pieces for entry in piece.logprobs] == want.logprobs
 
 
 def test_tokens_alone_need_no_tokenizer(tmp_path):
@@ -608,8 +618,8 @@ def test_texts_of_one_prompt_are_the_same_however_many(model, n, more, seed):
     texts = model.generate("the ", n=n, **chance)
     assert [one.tokens for one in model.generate("the ", n=n + more, **chance)][:n] == [one.tokens for one in texts]
     assert texts[0].tokens == model.generate("the ", **chance).tokens
-    last = model._text("the ", resolved("generate", chance), sequence=n - 1)  # alone in its pass
-    assert list(write_texts([last])) is not None and last.result.tokens == texts[-1].tokens
+    last = model._task("the ", resolved("generate", chance), sequence=n - 1)  # alone in its pass
+    assert write_tasks([last])[0].tokens == texts[-1].tokens
     if n > 4:
         assert len({tuple(one.tokens) for one in texts}) > 1
 

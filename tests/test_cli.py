@@ -26,6 +26,7 @@ from fastdistill.decode import Costs, Round, jacobi
 from fastdistill.errors import FetchError
 from fastdistill.kernels.verify.verify_tree import RULES
 from fastdistill.models import plan_for
+from fastdistill.runtime.kv_cache import PAGE
 from tests import small_models
 from tests.checkpoint.gguf_files import write_gguf
 from tests.command_line import ENVIRONMENT, Terminal, start
@@ -809,14 +810,18 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
     said = json.loads(run("info", folder, "--capacity", 100, "--json")[1])["model"]
     loaded = fd.load(folder)
     session, weights = loaded.session(capacity=100), loaded.network.weights
+    session.forward([1])
+    token_bytes = session.cache.nbytes // PAGE
+    with session.pool.seat() as seat:
+        arena_bytes = seat.executor.nbytes
     assert said["session"] == {
         "capacity": 100,
         "max_rows": session.max_rows,
         "weights_bytes": weights.nbytes,
         "cache_format": "f32" if session.cache.dtype == np.float32 else "f16",
-        "cache_bytes": session.cache.array.nbytes,
-        "token_bytes": session.cache.array.nbytes // session.cache.slots,
-        "arena_bytes": session.executor.nbytes,
+        "cache_bytes": -(-(100 + session.max_rows) // PAGE) * PAGE * token_bytes,
+        "token_bytes": token_bytes,
+        "arena_bytes": arena_bytes,
     }
     shapes = [weight.shape for weight in loaded.plan.weights.values()]
     assert said["parameters"] == sum(int(np.prod(shape)) for shape in shapes)

@@ -27,6 +27,7 @@ from fastdistill.decode import Costs, Request, Trace
 from fastdistill.decode.unmask import TraceStep
 from fastdistill.errors import FastDistillError
 from fastdistill.models import plan_for
+from fastdistill.options import resolved
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 from tests.small_models import config, tensors
@@ -47,13 +48,13 @@ OTHERS = (
 )
 
 # Not for users to call: made or called by the loop, a session or `load`, with objects of their own.
-INSIDE = {"Config", "DraftRequest", "GgufFile", "Network", "Request", "Rule", "Remask", "Source"}
+INSIDE = {"Beginning", "Config", "DraftRequest", "Event", "GgufFile", "Piece", "Run", "SessionLike", "Task", "Network", "Request", "Rule", "Remask", "Source"}
 MADE_INSIDE = {
     "Model", "Session", "CallableSession", "Rows", "Checkpoint",
 }  # fmt: skip
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
-    "prepare", "finish", "seen_tokens", "workspace", "entered", "executor", "restore", "add",  # of sessions, networks, profiles: by a pass
+    "run", "pool", "enter", "leave", "entered", "share", "restore", "add",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
     "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize
@@ -137,7 +138,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "id": lambda: 1, "stop": lambda: "a", "name": lambda: "smollm2-135m-instruct", "source": lambda: folder, "destination": lambda: f"made{next(NUMBERS)}",
         "convert_gguf.source": lambda: folder / "config.json", "format": lambda: "q8", "config": lambda: config("plain", 1).raw, "tensors": lambda: [],
         "eos_token_ids.config": lambda: read_config(folder / "config.json"), "generation_config": lambda: {}, "path": lambda: folder / "config.json",
-        "save_png.path": lambda: "made.png", "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), {"tokens": [1]})],
+        "save_png.path": lambda: "made.png", "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),

@@ -39,9 +39,9 @@ reveal_type(model.generate([np.array([1, 2])]))  # list[Generation]
 reveal_type(model.generate(["a", [3]]))  # list[Generation]
 reveal_type(model.score("a"))  # Score
 reveal_type(model.score(words))  # list[Score]
-reveal_type(model.stream("a", decoder="auto"))  # Generator[str, None, Generation]
+reveal_type(model.stream("a", decoder="auto"))  # Generator[Piece, None, Generation]
 reveal_type(model.chat([{"role": "user", "content": "a"}], max_tokens=3))  # Generation
-reveal_type(model.chat([], stream=True))  # Generator[str, None, Generation]
+reveal_type(model.chat([], stream=True))  # Generator[Piece, None, Generation]
 reveal_type(model.generate("a").text)  # str
 reveal_type(model.generate("a").tokens)  # list[int]
 reveal_type(model.session(capacity=8))  # Session

@@ -10,14 +10,14 @@ so here too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastdistill.kernels import philox, tree_layout
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, read_rows
+from fastdistill.runtime.forward import Forward
+from fastdistill.runtime.read import Rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,19 @@ class SyntheticSession:
     def __init__(self, session: Any, law: Law) -> None:
         self._session, self._law = session, law
         self.writer: object = None  # as in Session
+        self.runner = None  # each forward by itself, through here
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def forward(
-        self,
-        tokens: Sequence[int] | np.ndarray,
-        *,
-        parents: np.ndarray | None = None,
-        rows: str | Sequence[int] = "all",
-        read: Read = STATISTICS_ONLY,
-    ) -> Rows:
-        """As Session.forward, for a chain, or a tree with no rows pending before it."""
-        session, ids = self._session, np.asarray(tokens, np.int32)
-        assert parents is None or not session.pending, "a tree has to begin at the committed context"
-        depths = np.arange(len(ids)) if parents is None else tree_layout(parents).depths
+    def run(self, asked: Forward) -> Rows:
+        """As Session.run, for a chain, or a tree with no rows pending before it."""
+        session, ids = self._session, np.asarray(asked.tokens, np.int32)
+        assert asked.is_chain or not session.pending, "a tree has to begin at the committed context"
+        depths = np.arange(len(ids)) if asked.parents is None else tree_layout(asked.parents).depths
         positions = session.length + depths  # before the forward, which commits a chain
-        result = session.forward(ids, parents=parents, rows=rows, read=read)
-        if read.sampler is None:
+        result = session.run(asked)
+        if asked.read.sampler is None:
             return result
-        reads = read_rows(rows, len(ids))
+        reads = read_rows(asked.rows, len(ids))
         return dataclasses.replace(result, tokens=self._law.after(ids[reads], positions[reads]))

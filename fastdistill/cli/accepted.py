@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastdistill.cli.terminal import say
 
 if TYPE_CHECKING:
-    from fastdistill.decode import Generation, Request, Round
+    from fastdistill.decode import Generation, Request, Round, Run
     from fastdistill.decode.request import Decoder
+    from fastdistill.runtime import Rows, SessionLike
     from fastdistill.text.tokenizer import Tokenizer
 
 ACCEPTED, REFUSED, PLAIN = "\x1b[32m", "\x1b[2;31;9m", "\x1b[0m"
@@ -35,9 +36,20 @@ class ShowAccepted:
             said = "green: right guesses; plain: what each forward gave itself; red, struck out: wrong guesses"
         say(said)
 
-    def start(self, session: Any, request: Request) -> _GuessingRun:
-        self._text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
-        return _GuessingRun(self._decoder.start(session, request), self._text)
+    def start(self, session: SessionLike, request: Request) -> Run:
+        self._text = text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
+        run = self._decoder.start(session, request)
+        take = run.take
+
+        def watched(rows: Rows) -> list[tuple[int, int]]:
+            before = len(run.rounds)
+            tokens = take(rows)
+            new = run.rounds[before:]
+            text.forward([token for token, _ in tokens], new[0] if new else None)
+            return tokens
+
+        run.take = watched  # type: ignore[method-assign]
+        return run
 
     def coloured(self, piece: str) -> str:
         """A piece of the text that is being written, in colours."""
@@ -46,38 +58,6 @@ class ShowAccepted:
     def rest(self, generation: Generation) -> str:
         """The wrong guesses behind the text's last character."""
         return self._text.rest(len(generation.tokens))
-
-
-class WatchedRun:
-    """A run that another one looks on: whatever the loop asks it for beside (`rounds`, `committed`, ...) is the run's own."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
-
-    def forward(self) -> Mapping[str, Any]:
-        arguments: Mapping[str, Any] = self._run.forward()
-        return arguments
-
-    def take(self, rows: Any) -> list[tuple[int, int]]:
-        tokens: list[tuple[int, int]] = self._run.take(rows)
-        return tokens
-
-
-class _GuessingRun(WatchedRun):
-    def __init__(self, run: Any, text: Coloured) -> None:
-        super().__init__(run)
-        self._text = text
-
-    def take(self, rows: Any) -> list[tuple[int, int]]:
-        rounds: Sequence[Round] = getattr(self._run, "rounds", ())
-        before = len(rounds)
-        tokens = super().take(rows)
-        new = rounds[before:]
-        self._text.forward([token for token, _ in tokens], new[0] if new else None)
-        return tokens
 
 
 @dataclass

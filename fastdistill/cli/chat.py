@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from fastdistill.cli.accepted import ShowAccepted, WatchedRun
+from fastdistill.cli.accepted import ShowAccepted
 from fastdistill.cli.decoders import decoding, trace, watching
 from fastdistill.cli.filling import ShowFilling
 from fastdistill.cli.generate import (
@@ -30,8 +30,9 @@ from fastdistill.files import read_json
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
-    from fastdistill.decode import Request
-    from fastdistill.decode.request import Decoder, Run
+    from fastdistill.decode import Request, Run
+    from fastdistill.decode.request import Decoder
+    from fastdistill.runtime import Forward, SessionLike
 
 _CHAT = """\
   fastdistill chat smollm2-135m-instruct
@@ -203,19 +204,17 @@ class _Stoppable:
             raise KeyboardInterrupt
         self.asked = True
 
-    def start(self, session: Any, request: Request) -> _StoppableRun:
-        return _StoppableRun(self._decoder.start(session, request), self)
+    def start(self, session: SessionLike, request: Request) -> Run:
+        run = self._decoder.start(session, request)
+        forward = run.forward
 
+        def stoppable() -> Forward:
+            if self.asked:
+                raise Stopped
+            return forward()
 
-class _StoppableRun(WatchedRun):
-    def __init__(self, run: Run, owner: _Stoppable) -> None:
-        super().__init__(run)
-        self._owner = owner
-
-    def forward(self) -> Mapping[str, Any]:
-        if self._owner.asked:
-            raise Stopped
-        return super().forward()
+        run.forward = stoppable  # type: ignore[method-assign]
+        return run
 
 
 def _typed() -> Iterator[str]:

@@ -10,11 +10,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import fastdistill.cli.terminal as terminal
-from fastdistill.cli.accepted import PLAIN, WatchedRun, spelt_after
+from fastdistill.cli.accepted import PLAIN, spelt_after
 
 if TYPE_CHECKING:
-    from fastdistill.decode import Generation, Request
+    from fastdistill.decode import Generation, Request, Run
     from fastdistill.decode.unmask import Trace
+    from fastdistill.decode.unmask.decoder import UnmaskRun
+    from fastdistill.runtime import Rows, SessionLike
     from fastdistill.text.tokenizer import Tokenizer
 
 NEW, DIM = "\x1b[1;32m", "\x1b[2m"
@@ -31,10 +33,20 @@ class ShowFilling:
         self._decoder, self._tokenizer = decoder, tokenizer
         self.rows: Callable[[int], int] = decoder.rows
 
-    def start(self, session: Any, request: Request) -> _FillingRun:
-        run = self._decoder.start(session, request)
-        self._picture = Picture(self._tokenizer, request.prompt.tolist(), session.mask_token)
-        return _FillingRun(run, self._picture, len(request.prompt))
+    def start(self, session: SessionLike, request: Request) -> Run:
+        run: UnmaskRun = self._decoder.start(session, request)
+        self._picture = picture = Picture(self._tokenizer, request.prompt.tolist(), session.mask_token)
+        take, first = run.take, len(request.prompt)
+
+        def watched(rows: Rows) -> list[tuple[int, int]]:
+            tokens = take(rows)
+            picture.draw(run.text[first:].tolist())
+            return tokens
+
+        run.take = watched  # type: ignore[method-assign]
+        picture.draw(run.text[first:].tolist())
+        picture.seconds = 0.0  # decoding begins now
+        return run
 
     def coloured(self, piece: str) -> str:
         """A piece of the text as it has become certain: nothing, while the picture shows it."""
@@ -46,26 +58,13 @@ class ShowFilling:
         return self._picture.close()
 
 
-class _FillingRun(WatchedRun):
-    def __init__(self, run: Any, picture: Picture, first: int) -> None:
-        super().__init__(run)
-        self._picture, self._first = picture, first
-        picture.draw(run.text[first:].tolist())
-        picture.seconds = 0.0  # decoding begins now
-
-    def take(self, rows: Any) -> list[tuple[int, int]]:
-        tokens: list[tuple[int, int]] = self._run.take(rows)
-        self._picture.draw(self._run.text[self._first :].tolist())
-        return tokens
-
-
 class Picture:
     """An answer on a terminal's lines: masks, what has just been filled, what was there.
 
     Where it needs more lines than the terminal has, it is taken away, and the text is written piece by piece instead.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], mask_token: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], mask_token: int | None) -> None:
         self._tokenizer, self._context, self._mask = tokenizer, list(prompt[-8:]), mask_token
         self._answer: list[int] | None = None
         self._lines = 0  # on the terminal

@@ -79,8 +79,9 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
-    from fastdistill.runtime.kv_cache import KVCache, whole_tiles
+    from fastdistill.runtime.kv_cache import PAGE, KVCache
     from fastdistill.runtime.native import NativeExecutor
+    from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
 
     with open_checkpoint(folder) as checkpoint:
@@ -103,11 +104,11 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     rows = (
         _MAX_ROWS if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
     )  # a forward that fills masks runs the text
-    slots = whole_tiles(capacity + rows)
+    slots = -(-(capacity + rows) // PAGE) * PAGE
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
-    executor = NativeExecutor(plan, weightless, rows, slots, 1)
+    executor = NativeExecutor(plan, weightless, executor_rows(rows), 1)
     return {
         "folder": str(folder),
         "architecture": plan.architecture,

@@ -4,9 +4,11 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, measure_costs
 from fastdistill.decode.drafters import CallableDrafter, Draft, LayerSkip, ModelDrafter, PromptLookup
+from fastdistill.decode.engine import Engine, Event, Task
+from fastdistill.decode.generate import generate
+from fastdistill.decode.generation import Generation, Piece, Statistics, TokenLogProbs
 from fastdistill.decode.jacobi import Jacobi
 from fastdistill.decode.lookahead import Lookahead
-from fastdistill.decode.loop import Generation, Statistics, TokenLogProbs, generate
 from fastdistill.decode.request import Decoder, Request, Round, Run
 from fastdistill.decode.speculative import Speculative
 from fastdistill.decode.trajectory import show_trajectory
@@ -39,8 +41,10 @@ __all__ = [
     "Decoder",
     "Draft",
     "EndOfText",
+    "Engine",
     "EntropyBudget",
     "EntropyThreshold",
+    "Event",
     "Explore",
     "Factor",
     "Generation",
@@ -51,6 +55,7 @@ __all__ = [
     "Lookahead",
     "ModelDrafter",
     "Oracle",
+    "Piece",
     "PromptLookup",
     "Remdm",
     "Request",
@@ -62,6 +67,7 @@ __all__ = [
     "Speculative",
     "StaticTree",
     "Statistics",
+    "Task",
     "Threshold",
     "TokenLogProbs",
     "Trace",

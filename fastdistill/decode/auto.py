@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.drafters.draft import Drafter
@@ -11,6 +10,7 @@ from fastdistill.decode.drafters.prompt_lookup import PromptLookup
 from fastdistill.decode.pace import Pace
 from fastdistill.decode.request import Request
 from fastdistill.decode.speculative import Speculative, SpeculativeRun
+from fastdistill.runtime.forward import SessionLike
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Auto:
         check_costs(self.costs)
         Speculative(self.drafter, max_draft=self.max_draft)  # checks them
 
-    def start(self, session: Any, request: Request) -> SpeculativeRun:
+    def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         priors = getattr(self.drafter, "priors", ())
         pace = Pace(self.costs or request.costs, priors, live=self.costs is None)
         return SpeculativeRun(Speculative(self.drafter, max_draft=self.max_draft), session, request, pace)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from fastdistill.decode.request import Request
+from fastdistill.decode.request import Request, Run
+from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
 
 
@@ -14,23 +13,25 @@ from fastdistill.runtime.read import Rows
 class Autoregressive:
     """The plain decoder: what every other one has to equal."""
 
-    def start(self, session: Any, request: Request) -> AutoregressiveRun:
+    def start(self, session: SessionLike, request: Request) -> AutoregressiveRun:
         return AutoregressiveRun(session, request)
 
 
-class AutoregressiveRun:
-    """Reads the prompt in chunks of max_rows, then one token after another."""
+class AutoregressiveRun(Run):
+    """Reads the prompt in chunks, then one token after another."""
 
-    def __init__(self, session: Any, request: Request) -> None:
+    def __init__(self, session: SessionLike, request: Request) -> None:
         self._request, self._max_rows = request, session.max_rows
         self._rest = request.prompt[request.cached :]  # tokens that the session has not seen
-        self._emitted = 0
+        self._emitted, self.unread = 0, len(self._rest)
 
-    def forward(self) -> Mapping[str, Any]:
-        chunk, self._rest = self._rest[: self._max_rows], self._rest[self._max_rows :]
-        if len(self._rest):
-            return {"tokens": chunk, "rows": ()}
-        return {"tokens": chunk, "rows": "last", "read": self._request.read([self._emitted])}
+    def forward(self) -> Forward:
+        most = min(self._max_rows, self.room)
+        chunk, self._rest = self._rest[:most], self._rest[most:]
+        self.unread = len(self._rest)
+        if self.unread:
+            return Forward(chunk, rows=())
+        return Forward(chunk, rows="last", read=self._request.read([self._emitted]))
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if rows.tokens is None:

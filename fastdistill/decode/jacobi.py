@@ -28,6 +28,7 @@ from fastdistill.errors import ArgumentError
 from fastdistill.kernels.fixed_point.jacobi_step import jacobi_step
 from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
 from fastdistill.kernels.verify.verify_tree import Verified
+from fastdistill.runtime.forward import SessionLike
 
 INITS = ("prompt", "random", "copy")
 MOST_GUESSES = 512
@@ -87,7 +88,7 @@ class Jacobi:
         check_pool(self.pool, None)
         check_costs(self.costs)
 
-    def start(self, session: Any, request: Request) -> JacobiRun:
+    def start(self, session: SessionLike, request: Request) -> JacobiRun:
         return JacobiRun(self, session, request)
 
 
@@ -103,7 +104,7 @@ def check_pool(pool: Any, ngram: int | None) -> None:
 class JacobiRun(SpeculativeRun):
     """Rounds whose draft is the iterate, and what the pool says beside it; they keep the iterate where a trace is wanted."""
 
-    def __init__(self, settings: Jacobi, session: Any, request: Request) -> None:
+    def __init__(self, settings: Jacobi, session: SessionLike, request: Request) -> None:
         pace = None
         if settings.adaptive:
             pace = JacobiPace(settings.costs or request.costs, PRIORS, live=settings.costs is None)

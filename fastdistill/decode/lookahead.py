@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from fastdistill.decode.speculative import Speculative, SpeculativeRun
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.fixed_point.lookahead_layout import lookahead_layout
 from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
+from fastdistill.runtime.forward import SessionLike
 
 # Kinds of guesses: the n-gram that was seen last, those seen before it, and cells of the window.
 LATEST, EARLIER, CELL = range(3)
@@ -70,7 +70,7 @@ class Lookahead:
         check_pool(self.pool, self.ngram)
         check_costs(self.costs)
 
-    def start(self, session: Any, request: Request) -> SpeculativeRun:
+    def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         pace = LookaheadPace(self, request) if self.adaptive else None
         most = max((self.window + self.guesses) * (self.ngram - 1), 1)
         return SpeculativeRun(Speculative(_Drafter(self, pace), max_draft=most), session, request, pace)

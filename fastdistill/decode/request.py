@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fastdistill.decode.costs import UNKNOWN, Costs
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
+
+if TYPE_CHECKING:
+    from fastdistill.decode.unmask.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -86,24 +90,51 @@ class Round:
         return self.accepted + (not self.ended)
 
 
-class Run(Protocol):
-    """One text being written.  The loop asks for a forward, runs it, and hands the rows back.
+class Run:
+    """One text being written.  The engine asks for a forward, runs it, and hands the rows back.
 
-    A run that guesses has `rounds: list[Round]` beside: one a forward after the prompt.  One that has `seconds` is told there, before
-    `take`, what `forward` and the forward itself took, of all texts that shared it; one that has `together`, before `forward`, how many
-    texts share it.  One that fills places in any order has
-    `needs_place` (a token takes a place before it is certain), `decoding` (the next forward is not just the prompt's), `committed`
-    (positions filled) and `trace`.
+    Told before `forward`:
+    together     how many texts share the next forward
+    room         how many rows of a prompt it has room for
+
+    Told before `take`:
+    seconds      what `forward` and the forward itself took, of all texts that shared it
+
+    Asked for, where a decoder has something to say:
+    unread       tokens of the prompt that are still to be read; 0: the next forward goes on with the text
+    decoding     whether the last forward was more than the prompt's; None: if the text had tokens before
+    rounds       of one that guesses: one a forward after the prompt
+    committed    of one that fills places in any order: how many it has filled
+    needs_place  a token takes a place before it is certain
+    trace        of unmasking, where it is wanted
     """
 
-    def forward(self) -> Mapping[str, Any]:
-        """Arguments of the next Session.forward."""
+    together: int = 1
+    room: int = 1 << 16
+    seconds: float = 0.0
+    unread: int = 0
+    rounds: Sequence[Round] = ()
+    needs_place: bool = False
+    trace: Trace | None = None
+
+    @property
+    def decoding(self) -> bool | None:
+        return None
+
+    @property
+    def committed(self) -> int:
+        return 0
+
+    def forward(self) -> Forward:
+        """What the session is to run next."""
+        raise NotImplementedError
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         """New tokens, in order, each with the row that it was drawn from; none while the prompt is being read."""
+        raise NotImplementedError
 
 
 class Decoder(Protocol):
     """Frozen settings; `start` begins one text in a session whose cache holds request.prompt[: request.cached]."""
 
-    def start(self, session: Any, request: Request) -> Run: ...
+    def start(self, session: SessionLike, request: Request) -> Run: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,13 +12,14 @@ from fastdistill.arguments import check_choice, check_integer
 from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
-from fastdistill.decode.request import Request, Round
+from fastdistill.decode.request import Request, Round, Run
 from fastdistill.decode.trees import StaticTree, Tree
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.probabilities import probabilities
 from fastdistill.kernels.verify.tree_layout import tree_layout
 from fastdistill.kernels.verify.verify_tree import RULES, Verified, verify_tree
 from fastdistill.messages import short
+from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
 
 
@@ -64,7 +64,7 @@ class Speculative:
             )  # fmt: skip
         check_integer("max_draft", self.max_draft, 1, 1 << 10)
 
-    def start(self, session: Any, request: Request) -> SpeculativeRun:
+    def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         return SpeculativeRun(self, session, request)
 
 
@@ -87,16 +87,18 @@ class Chooser(Protocol):
         """Whether the next round is one of plain decoding, whatever could be guessed."""
 
 
-class SpeculativeRun:
+class SpeculativeRun(Run):
     """Reads the prompt as plain decoding does, then round after round."""
 
-    seconds = 0.0
-    together = 1
+    rounds: list[Round]
 
-    def __init__(self, settings: Speculative, session: Any, request: Request, chooser: Chooser | None = None) -> None:
+    def __init__(
+        self, settings: Speculative, session: SessionLike, request: Request, chooser: Chooser | None = None
+    ) -> None:
         self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
-        self.rounds: list[Round] = []
+        self.rounds = []
         self._prompt = AutoregressiveRun(session, request)
+        self.unread = self._prompt.unread
         self._emitted: list[int] = []
         self._resting, self._unheard = (
             False,
@@ -110,25 +112,27 @@ class SpeculativeRun:
         self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses,
         self._row_parents = np.empty(0, np.int32)  # and the parent of each
 
-    def forward(self) -> Mapping[str, Any]:
+    def forward(self) -> Forward:
         if not self._emitted:
-            return self._prompt.forward()
+            self._prompt.room = self.room
+            asked, self.unread = self._prompt.forward(), self._prompt.unread
+            return asked
         self._base = self._session.length
         if self._chooser is not None:
             self._chooser.shared_by(self.together)
         self._resting = self._chooser is not None and self._chooser.rests(self._base)
         self._draft = draft = NO_GUESSES if self._resting else self._propose()
         if self._guesses_nothing:
-            return {"tokens": self._emitted[-1:], "read": self._request.read([len(self._emitted)])}
+            return Forward(self._emitted[-1:], read=self._request.read([len(self._emitted)]))
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
         self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
         numbers = len(self._emitted) + self._depths(draft)
         read = self._request.read(numbers) if self._coupled else Read(logits=True)
         if draft.layers is not None:
-            return {"layers": draft.layers, "read": read}
+            return Forward(layers=draft.layers, read=read)
         if draft.is_chain:
-            return {"tokens": self._rows, "read": read}  # committed at once, and cut back where it was wrong
-        return {"tokens": self._rows, "parents": self._row_parents, "read": read}
+            return Forward(self._rows, read=read)  # committed at once, and cut back where it was wrong
+        return Forward(self._rows, parents=self._row_parents, read=read)
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if not self._emitted:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastdistill.arguments import check_callable
-from fastdistill.decode.loop import Generation
+from fastdistill.decode.generation import Generation
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import any_array, check_array, check_callable, check_integer, check_integers, refuse
-from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.arguments import any_array, check_array, check_callable, check_integer, refuse
+from fastdistill.errors import UnsupportedError
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.messages import listed
-from fastdistill.runtime.pending import Pending, nothing_pending, pending_over
-from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read, common_prefix, draw, read_rows
+from fastdistill.runtime.context import Context
+from fastdistill.runtime.forward import Forward, SessionLike
+from fastdistill.runtime.read import Read, Rows, check_read, draw
+from fastdistill.runtime.share import Share
 
 
 def from_callable(
@@ -34,7 +35,7 @@ def from_callable(
     return CallableSession(function, vocab_size, capacity, max_rows, mask_token, logit_shift)
 
 
-class CallableSession:
+class CallableSession(SessionLike):
     """The session protocol over a function, which is called once a node that is read from, with all that the node sees.
 
     tokens       int32 (length,): the committed ones
@@ -45,6 +46,7 @@ class CallableSession:
     causal       without a mask token: rows see what is before them
     logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
     writer       as in Session
+    context      its rows
     """
 
     def __init__(
@@ -66,121 +68,82 @@ class CallableSession:
             self.mask_token = check_integer("mask_token", mask_token, 0, vocab_size - 1)
         self.causal = mask_token is None
         self.logit_shift = check_integer("logit_shift", logit_shift, 0, 1)
-        self.tokens = np.empty(0, np.int32)
-        self._pending: Pending | None = None
+        self.context = Context(self.capacity, self.max_rows, self.vocab_size, num_layers=1, hidden_size=0)
         self.writer: object = None
 
     @property
     def length(self) -> int:
         """Committed tokens."""
-        return len(self.tokens)
+        return self.context.length
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The committed tokens, int32 (length,)."""
+        return self.context.tokens[: self.length].copy()
 
     @property
     def pending(self) -> int:
         """How many rows are pending."""
-        return 0 if self._pending is None else self._pending.rows
+        return self.context.waiting
 
-    def forward(
-        self,
-        tokens: Sequence[int] | np.ndarray | None = None,
-        *,
-        parents: Sequence[int] | None = None,
-        nodes: Sequence[int] | None = None,
-        replace: tuple[int, int] | None = None,
-        rows: str | Sequence[int] = "all",
-        read: Read = STATISTICS_ONLY,
-        **others: Any,
-    ) -> Rows:
-        """As Session.forward, for tokens, parents, nodes, replace, rows and read.
+    def run(self, asked: Forward) -> Rows:
+        """As Session.run.  A function counts positions by its tokens: rows stand where those that they replace stood, in the order
+        of their node.
 
-        A function counts positions by its tokens: rows stand where those that they replace stood, in the order of their node.
-
-        raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, hidden)
+        raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, out, hidden)
         """
-        check_read(read, None, self.vocab_size)
-        refused = [name[:40] for name, value in others.items() if value is not None]
+        refused = [name for name in ("inputs", "positions", "layers", "out") if getattr(asked, name) is not None]
+        read = check_read(asked.read, None, self.vocab_size)
         if refused or read.hidden:
             raise UnsupportedError(f"a session over a function cannot give or take {listed(refused or ['hidden'])}")
-        ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
-        if len(ids) > self.max_rows:
-            raise CapacityError(f"{len(ids)} rows are more than max_rows = {self.max_rows}")
-        reads = read_rows(rows, len(ids))
-        read = check_read(read, len(reads), self.vocab_size)
-        if parents is None and nodes is None and replace is None:
-            return self._chain(ids, reads, read)
-        before = pending_over(self._pending, replace, self.length, 0)
-        start, end = before.hides
-        after = before.extended(ids, nodes, parents, None, start)
-        numbers = before.rows + reads
-        logits = np.empty((len(reads), self.vocab_size), np.float32)
-        texts: dict[int, np.ndarray] = {}  # of each node: the tokens that it sees
-        for node in np.unique(after.nodes[numbers]).tolist():
-            rows_seen = after.seen_by(node)
-            texts[node] = np.concatenate([self.tokens[:start], after.tokens[rows_seen], self.tokens[end:]])
-            of_node = np.flatnonzero(after.nodes[numbers] == node)
-            places = [start + int(np.flatnonzero(rows_seen == row)[0]) for row in numbers[of_node]]
-            logits[of_node] = self._logits(texts[node])[places]
-        seen = [texts[node] for node in after.nodes[numbers].tolist()]
-        result = self._result(logits, read, after.positions[numbers], seen)
-        self._pending = after
+        share = self.context.lay_out(asked)
+        views = [self._view(share, row) for row in share.reads.tolist()]
+        rows_of: dict[bytes, list[int]] = {}  # rows that see the same: the function is called once for them
+        for row, (text, *_) in enumerate(views):
+            rows_of.setdefault(text.tobytes(), []).append(row)
+        logits = np.empty((len(views), self.vocab_size), np.float32)
+        for rows in rows_of.values():
+            logits[rows] = self._logits(views[rows[0]][0])[[views[row][1] for row in rows]]
+        result = self._result(logits, share.read, share.positions[share.reads], [seen for *_, seen in views])
+        self.context.finish(share, None)
         return result
 
-    def _chain(self, ids: np.ndarray, reads: np.ndarray, read: Read) -> Rows:
-        if self._pending is not None:
-            raise ArgumentError(f"{self._pending.rows} rows are pending: keep some (or none) first, or name parents")
-        if self.length + len(ids) > self.capacity:
-            raise CapacityError(f"{len(ids)} rows after {self.length} do not fit a capacity of {self.capacity}")
-        context = np.concatenate([self.tokens, ids])
-        positions = self.length + reads
-        seen = [context[: position + 1] for position in positions]
-        logits = np.empty((len(reads), self.vocab_size), np.float32)
-        if self.causal and len(reads):
-            logits[:] = self._logits(context)[positions]
-        elif not self.causal:  # rows of a chain do not see those after them
-            for row, text in enumerate(seen):
-                logits[row] = self._logits(text)[-1]
-        result = self._result(logits, read, positions, seen)
-        self.tokens = context
-        return result
-
-    def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
-        """Commit a chain of any length; reads the last row."""
-        read = check_read(read, 1, self.vocab_size)
-        ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
-        return self._chain(ids, read_rows("last", len(ids)), read)
-
-    def common_prefix(self, tokens: np.ndarray) -> int:
-        """How many of these tokens, from the first, are committed."""
-        return common_prefix(self.tokens, tokens)
-
-    def keep(self, indices: Sequence[int]) -> None:
-        """Commit these pending rows, in this order; forget the others."""
-        pending = self._pending or nothing_pending((self.length, self.length), 0)
-        kept = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True).tolist()
-        pending.check_path(kept)
-        start, end = pending.hides
-        length = self.length - (end - start) + len(kept)
-        if length > self.capacity:
-            raise CapacityError(f"keeping {len(kept)} rows makes {length}, more than the capacity of {self.capacity}")
-        self.tokens = np.concatenate([self.tokens[:start], pending.tokens[kept], self.tokens[end:]]).astype(np.int32)
-        self._pending = None
+    def keep(self, indices: Sequence[int] | range | np.ndarray) -> None:
+        kept = self.context.kept(indices)
+        self.context.cut(kept.start)
+        self.context.take(kept)
+        self.context.positions[: self.length] = np.arange(self.length)
 
     def truncate(self, length: int) -> None:
-        """Forget committed tokens from `length` on, and all pending rows."""
-        self.tokens = self.tokens[: check_integer("length", length, 0, self.length)]
-        self._pending = None
+        self.context.cut(check_integer("length", length, 0, self.length))
+
+    def common_prefix(self, tokens: np.ndarray) -> int:
+        return self.context.common_prefix(tokens)
 
     def fork(self) -> CallableSession:
         """A session of its own with the same committed tokens."""
         other = CallableSession(
             self._function, self.vocab_size, self.capacity, self.max_rows, self.mask_token, self.logit_shift
         )
-        other.tokens = self.tokens
+        other.context.adopt(self.context, self.length)
         return other
 
     def __repr__(self) -> str:
         waiting = f", {self.pending} rows pending" if self.pending else ""
         return f"<session over a function: {self.length} of {self.capacity} tokens{waiting}>"
+
+    def _view(self, share: Share, row: int) -> tuple[np.ndarray, int, np.ndarray]:
+        """Of a row: the text to give to the function, which of its logits are the row's, and the tokens that the row sees."""
+        committed, length = self.context.tokens, self.length
+        if share.pending is None:
+            text = np.concatenate([committed[:length], share.tokens])
+            seen = text[: length + row + 1]
+            return (text if self.causal else seen), length + row, seen  # rows of a chain do not see those after them
+        pending, (start, end) = share.pending, share.pending.hides
+        number = pending.rows - len(share.tokens) + row
+        rows = pending.seen_by(int(pending.nodes[number]))
+        text = np.concatenate([committed[:start], pending.tokens[rows], committed[end:length]])
+        return text, start + int(np.flatnonzero(rows == number)[0]), text
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         given = self._function(tokens.copy())

@@ -76,7 +76,7 @@ class ForwardPass:
 
 @dataclass
 class Outcome:
-    """What a pass gave; each array belongs to the executor and holds until its next pass.
+    """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
     statistics  the fields of RowStatistics, each (reads,)
     log_probs   float32 (reads,): of the wanted tokens, in nats; None without any

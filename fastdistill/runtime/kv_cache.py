@@ -1,58 +1,130 @@
-"""Keys and values of one sequence, in the layout that C reads."""
+"""Keys and values of one sequence, in pages that sequences with the same beginning share."""
 
 from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdistill.errors import CapacityError
-from fastdistill.kernels.boundary import mapped_bytes
+from fastdistill.kernels.boundary import lib, mapped_bytes, pointers
 from fastdistill.models.plan import Plan
 
 LANES = 16  # slots of one tile of keys
+PAGE: int = lib.FD_PAGE  # slots of a page
+MOST_PAGES = 16  # that are taken at once, where fewer are needed
+
+Shape = tuple[int, int]  # heads of keys, floats a head
 
 
-def whole_tiles(slots: int) -> int:
-    """As many slots or a few more: what a cache of `slots` really holds."""
-    return -(-slots // LANES) * LANES
+class Page:
+    """PAGE slots of all layers; written only while one cache holds it."""
+
+    __slots__ = ("array", "shared")
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.shared = array, False
 
 
-def padded_head_dim(plan: Plan) -> int:
-    """Numbers that a head of one slot takes."""
-    return -(-plan.head_dim // 16) * 16
+class Layers(NamedTuple):
+    """Layers of one shape that follow one another.
+
+    first     the number of the first
+    layers    how many
+    heads     of keys, a layer
+    head_dim  floats a head
+    begin     numbers a slot of the layers before
+    """
+
+    first: int
+    layers: int
+    heads: int
+    head_dim: int
+    begin: int
+
+    @property
+    def padded(self) -> int:
+        return padded_head_dim(self.head_dim)
+
+    def planes(self, page: Page) -> tuple[np.ndarray, np.ndarray]:
+        """Its keys (layers, heads, tiles, padded, lanes) and values (layers, heads, PAGE, padded) in a page, as views."""
+        size = self.layers * numbers((self.heads, self.head_dim))
+        planes = page.array[PAGE * self.begin : PAGE * (self.begin + size)].reshape(self.layers, 2, self.heads, -1)
+        keys, values = planes[:, 0], planes[:, 1]
+        return (
+            keys.reshape(self.layers, self.heads, PAGE // LANES, self.padded, LANES),
+            values.reshape(self.layers, self.heads, PAGE, self.padded),
+        )
 
 
 class KVCache:
-    """Keys and values of `slots` tokens, zeros of f16 or f32; pages are only taken when written.
+    """Keys and values of up to `slots` tokens, of f16 or f32.  Pages are taken when they are first written.
 
-    In memory: [layer][key, value][kv_head] planes.  A plane of keys is [slot / 16][padded][slot % 16], for scores of 16 slots at
+    A page holds [layer][key, value][kv_head] planes.  A plane of keys is [slot / 16][padded][slot % 16], for scores of 16 slots at
     a time, a plane of values [slot][padded]; padded is head_dim rounded up to 16.
+
+    slots   of all pages that there may be
+    format  the name of its type
+    dtype   its type
     """
 
-    def __init__(self, plan: Plan, slots: int, dtype: str) -> None:
-        padded, slots = padded_head_dim(plan), whole_tiles(slots)
-        self.dtype = np.dtype(np.float16 if dtype == "f16" else np.float32)
-        self.slots = slots
-        size = slots * self.slot_bytes(plan, dtype)
-        try:
-            self.array = mapped_bytes(size).view(self.dtype)
-        except MemoryError:
-            raise CapacityError(
-                f"no memory for a cache of {slots} tokens ({size / 1e6:.0f} MB); give the session a smaller capacity"
-            ) from None
-        planes = self.array.reshape(plan.num_layers, 2, plan.num_kv_heads, slots * padded)
-        self.row_bytes = self.slot_bytes(plan, dtype) // plan.num_layers  # of a token in one layer
-        self._keys = planes[:, 0].reshape(*planes.shape[:3:2], slots // LANES, padded, LANES)
-        self._values = planes[:, 1].reshape(*planes.shape[:3:2], slots, padded)
+    def __init__(self, plan: Plan, slots: int, format: str) -> None:
+        self.slots, self.format = slots, format
+        self.dtype = np.dtype(np.float16 if format == "f16" else np.float32)
+        self._runs, self._numbers = list[Layers](), 0  # numbers of a slot
+        self._count = 0  # of layers
+        for shape, layers in groupby([(plan.num_kv_heads, plan.head_dim)] * plan.num_layers):
+            count = len(list(layers))
+            self._runs.append(Layers(self._count, count, *shape, self._numbers))
+            self._count, self._numbers = self._count + count, self._numbers + count * numbers(shape)
+        self._pages: list[Page] = []
+        self._pointers: Any = None  # of C, to the pages as they are
 
     @property
-    def format(self) -> str:
-        """The name of its type: f16 or f32."""
-        return "f16" if self.dtype == np.float16 else "f32"
+    def nbytes(self) -> int:
+        """Bytes of the pages; those that other caches hold too are counted in each."""
+        return sum(page.array.nbytes for page in self._pages)
+
+    @property
+    def layer_bytes(self) -> int:
+        """Bytes of a token in one layer, where all are alike."""
+        return self._numbers * self.dtype.itemsize // self._count
+
+    @property
+    def pages(self) -> Any:
+        """C's `void *const *pages`; holds until the next `reserve` or `share`."""
+        if self._pointers is None:
+            self._pointers = pointers([page.array for page in self._pages])
+        return self._pointers
 
     @staticmethod
-    def slot_bytes(plan: Plan, dtype: str) -> int:
+    def slot_bytes(plan: Plan, format: str) -> int:
         """Bytes that one token takes."""
-        return plan.num_layers * 2 * plan.num_kv_heads * padded_head_dim(plan) * (2 if dtype == "f16" else 4)
+        return plan.num_layers * numbers((plan.num_kv_heads, plan.head_dim)) * (2 if format == "f16" else 4)
+
+    def reserve(self, start: int, end: int) -> None:
+        """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.
+
+        raises  CapacityError where memory lacks
+        """
+        for number in range(start // PAGE, min(-(-end // PAGE), len(self._pages))):
+            if self._pages[number].shared:
+                copy = self._new_pages(1)[0]
+                copy.array[:] = self._pages[number].array
+                self._pages[number], self._pointers = copy, None
+        missing = -(-end // PAGE) - len(self._pages)
+        if missing > 0:
+            more = min(max(missing, min(len(self._pages), MOST_PAGES)), -(-self.slots // PAGE) - len(self._pages))
+            self._pages += self._new_pages(more)
+            self._pointers = None
+
+    def share(self, other: KVCache, slots: int) -> None:
+        """Begin with the first `slots` slots of another cache of the same model: the same pages, until either writes there."""
+        self._pages, self._pointers = other._pages[: -(-slots // PAGE)], None
+        for page in self._pages:
+            page.shared = True
 
     def move(self, sources: np.ndarray, start: int) -> None:
         """Put the rows of slots `sources`, in that order, at start, start + 1, ..."""
@@ -60,24 +132,85 @@ class KVCache:
         moved = targets != sources
         if not moved.any():
             return
-        (tile, lane), (from_tile, from_lane) = np.divmod(targets[moved], LANES), np.divmod(sources[moved], LANES)
-        self._keys[:, :, tile, :, lane] = self._keys[:, :, from_tile, :, from_lane]
-        self._values[:, :, targets[moved]] = self._values[:, :, sources[moved]]
+        self.reserve(start, start + len(sources))
+        rows = [self._gather(run, sources[moved]) for run in self._runs]  # all, before any is written over
+        for run, (keys, values) in zip(self._runs, rows, strict=True):
+            self._scatter(run, targets[moved], keys, values)
 
-    def read(self, layers: int | slice, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values (n, ..., kv_heads, padded) of these slots; `...` are the layers, where they are a slice."""
-        keys = self._keys[layers][..., slots // LANES, :, slots % LANES]
-        return keys, np.moveaxis(self._values[layers][..., slots, :], -2, 0)
+    def read(self, layer: int, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of these slots in one layer, each (n, kv_heads, head_dim)."""
+        run = self._layer(layer)
+        keys, values = self._gather(run, slots)
+        return keys[:, 0, :, : run.head_dim], values[:, 0, :, : run.head_dim]
 
-    def write(self, layers: int | slice, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
-        """Put there what `read` gives, or its first numbers of each head; the others are zeros then, for C multiplies them too."""
-        width, (tile, lane) = keys.shape[-1], np.divmod(slots, LANES)
-        self._keys[layers][..., tile, :width, lane], self._keys[layers][..., tile, width:, lane] = keys, 0
-        values = np.moveaxis(values, 0, -2)
-        self._values[layers][..., slots, :width], self._values[layers][..., slots, width:] = values, 0
+    def write(self, layer: int, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+        """Put there what `read` gives; what pads a head is zeros then, for C multiplies that too."""
+        self.reserve(int(slots.min()), int(slots.max()) + 1)
+        run = self._layer(layer)
+        padded = np.zeros((2, len(slots), 1, run.heads, run.padded), self.dtype)
+        padded[0, :, 0, :, : run.head_dim], padded[1, :, 0, :, : run.head_dim] = keys, values
+        self._scatter(run, slots, *padded)
 
-    def copy_from(self, other: KVCache, slots: int) -> None:
-        """The first `slots` slots of another cache of the same model."""
-        tiles = whole_tiles(slots) // LANES
-        self._keys[:, :, :tiles] = other._keys[:, :, :tiles]
-        self._values[:, :, :slots] = other._values[:, :, :slots]
+    def read_all(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of these slots in all layers one after another, each (n, floats of a token)."""
+        layers = [self.read(layer, slots) for layer in range(self._count)]
+        keys, values = (
+            np.concatenate([part.reshape(len(part), math.prod(part.shape[1:])) for part in parts], axis=1)
+            for parts in zip(*layers, strict=True)
+        )
+        return keys, values
+
+    def write_all(self, slots: np.ndarray, keys: np.ndarray, values: np.ndarray) -> None:
+        """Put there what `read_all` gives."""
+        begin = 0
+        for layer in range(self._count):
+            run = self._layer(layer)
+            end = begin + run.heads * run.head_dim
+            shape = len(slots), run.heads, run.head_dim
+            self.write(layer, slots, keys[:, begin:end].reshape(shape), values[:, begin:end].reshape(shape))
+            begin = end
+
+    def _new_pages(self, count: int) -> list[Page]:
+        size = PAGE * self._numbers * self.dtype.itemsize
+        try:
+            chunk = mapped_bytes(count * size).view(self.dtype).reshape(count, -1)
+        except MemoryError:
+            raise CapacityError(
+                f"no memory for a cache of {(len(self._pages) + count) * PAGE} tokens ({(len(self._pages) + count) * size / 1e6:.0f} MB); "
+                "give the session fewer tokens"
+            ) from None
+        return [Page(array) for array in chunk]
+
+    def _layer(self, layer: int) -> Layers:
+        run = next(run for run in self._runs if run.first <= layer < run.first + run.layers)
+        return Layers(
+            layer, 1, run.heads, run.head_dim, run.begin + (layer - run.first) * numbers((run.heads, run.head_dim))
+        )
+
+    def _gather(self, run: Layers, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of slots, each (n, layers, kv_heads, padded)."""
+        gathered = np.empty((2, len(slots), run.layers, run.heads, run.padded), self.dtype)
+        for number in np.unique(slots // PAGE).tolist():
+            rows = np.flatnonzero(slots // PAGE == number)
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
+            gathered[0, rows] = keys[:, :, at // LANES, :, at % LANES]
+            gathered[1, rows] = np.moveaxis(values[:, :, at], 2, 0)
+        return gathered[0], gathered[1]
+
+    def _scatter(self, run: Layers, slots: np.ndarray, new_keys: np.ndarray, new_values: np.ndarray) -> None:
+        """Put there what `_gather` gives; the pages are there and may be written."""
+        for number in np.unique(slots // PAGE).tolist():
+            rows = np.flatnonzero(slots // PAGE == number)
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
+            keys[:, :, at // LANES, :, at % LANES] = new_keys[rows]
+            values[:, :, at] = np.moveaxis(new_values[rows], 0, 2)
+
+
+def numbers(shape: Shape) -> int:
+    """Keys and values of a slot in one layer."""
+    return 2 * shape[0] * padded_head_dim(shape[1])
+
+
+def padded_head_dim(head_dim: int) -> int:
+    """Numbers that a head of one slot takes."""
+    return -(-head_dim // LANES) * LANES

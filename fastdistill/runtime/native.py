@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -28,7 +28,6 @@ class NativeExecutor:
         plan: Plan,
         weights: PackedWeights,
         max_rows: int,
-        most_keys: int,
         threads: int,
         taps: Iterable[str] = (),
         *,
@@ -39,31 +38,22 @@ class NativeExecutor:
         self._weights = weights
         quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
         self.program: Program = lower(plan, quantised, taps, fuse=fuse, keep=keep)
-        tiles = lib.fd_attention_tiles(most_keys)
         floats = {
             "values": max_rows * self.program.arena_width,
-            "attention": lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles),
             "statistics": max_rows * lib.fd_statistics_floats(plan.vocab_size),
-            "logits": max_rows * plan.vocab_size,
         }
         try:
             self._arena = aligned_bytes(4 * floats["values"]).view(np.float32)
-            self._partial_attention = np.empty(floats["attention"], np.float32)
             self._partial_statistics = np.empty(floats["statistics"], np.float32)
-            self._logits = np.empty(floats["logits"], np.float32).reshape(max_rows, plan.vocab_size)
         except MemoryError:
-            sizes = ", ".join(f"{name} {4e-6 * size:,.0f} MB" for name, size in floats.items())
-            raise CapacityError(
-                f"no memory for forwards of {max_rows} rows ({sizes}); give the session a smaller max_rows"
-            ) from None
+            raise _no_memory(max_rows, floats) from None
         self._statistics = RowStatistics.empty(max_rows)
         self._log_probs = np.empty(max_rows, np.float32)
         self._drawn = np.empty(max_rows, np.int32)
         self._where = ffi.new("int64_t[2]")
         self._pass = ffi.new("struct fd_pass *")
-        self._pass.partial_attention = pointer(self._partial_attention)
         self._pass.partial_statistics = pointer(self._partial_statistics)
-        self._pass.split_tiles = tiles
+        self._partial_attention = np.empty(0, np.float32)
         self._pass.wanted_log_prob = pointer(self._log_probs)
         self._pass.drawn = pointer(self._drawn)
         for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
@@ -74,9 +64,7 @@ class NativeExecutor:
     @property
     def nbytes(self) -> int:
         """Bytes of the arena and the buffers beside it; pages are only taken when used."""
-        return (
-            self._arena.nbytes + self._partial_attention.nbytes + self._partial_statistics.nbytes + self._logits.nbytes
-        )
+        return self._arena.nbytes + self._partial_attention.nbytes + self._partial_statistics.nbytes
 
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass.
@@ -89,7 +77,14 @@ class NativeExecutor:
         if request.stream is not None:
             stream[:, : self.plan.hidden_size] = request.stream
             stream[:, self.plan.hidden_size :] = 0
-        held = self._fill(request)
+        try:
+            logits = (
+                np.empty((len(request.read_rows), self.plan.vocab_size), np.float32) if request.want_logits else None
+            )
+            held = self._fill(request, logits)
+        except MemoryError:
+            floats = {"logits": len(request.read_rows) * self.plan.vocab_size}
+            raise _no_memory(request.rows, floats) from None
         profile = active_profile()
         clock = None if profile is None else np.empty(stage_count + 1, np.int64)
         status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where, pointer(clock))
@@ -110,7 +105,7 @@ class NativeExecutor:
         return Outcome(
             statistics=tuple(field[:reads] for field in self._statistics),
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
-            logits=self._logits[:reads] if request.want_logits else None,
+            logits=logits,
             hidden=self._view(self.plan.hidden, reads)[:, : self.plan.hidden_size] if request.want_hidden else None,
             stream=self._view(self.plan.boundaries[end], request.rows)[:, : self.plan.hidden_size],
             drawn=self._drawn[:reads] if request.draws is not None else None,
@@ -121,26 +116,34 @@ class NativeExecutor:
         """A value of the last pass, float32 (rows, width); meaningful where `keep` gave it a place of its own."""
         return self._view(number, rows)[:, : self.program.widths[number]]
 
-    def _fill(self, request: ForwardPass) -> list[np.ndarray]:
+    def _fill(self, request: ForwardPass, logits: np.ndarray | None) -> list[Any]:
         """Point the C struct at the request's arrays; what must outlive the call is returned."""
         p = self._pass
         caches = ffi.new("struct fd_cache[]", len(request.caches))
         for struct, cache in zip(caches, request.caches, strict=True):
-            struct.base = pointer(cache.array)
-            struct.capacity = cache.slots
+            struct.pages = cache.pages
             struct.is_f32 = cache.dtype == np.float32
         key_counts = request.key_counts
+        most_keys = int(key_counts.max())
+        tiles = lib.fd_attention_tiles(most_keys)
+        if tiles > p.split_tiles:
+            tiles = 1 << (tiles - 1).bit_length()
+            plan = self.plan
+            self._partial_attention = np.empty(
+                lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles), np.float32
+            )
+            p.split_tiles, p.partial_attention = tiles, pointer(self._partial_attention)
         p.rows, p.reads = request.rows, len(request.read_rows)
         p.caches = caches
         p.tokens, p.inputs = const(request.tokens), const(request.inputs)
         p.positions, p.sequences = const(request.positions), const(request.sequences)
         p.slots, p.nodes = const(request.slots), const(request.nodes)
         p.runs, p.run_offsets = const(request.runs), const(request.run_offsets)
-        p.key_counts, p.most_keys = const(key_counts), int(key_counts.max())
+        p.key_counts, p.most_keys = const(key_counts), most_keys
         p.read_rows, p.wanted_tokens = const(request.read_rows), const(request.wanted_tokens)
         p.banned, p.bans = const(request.banned), const(request.bans)
         p.draws = pointer(request.draws)
-        p.logits = pointer(self._logits) if request.want_logits else ffi.NULL
+        p.logits = pointer(logits)
         return [caches, key_counts]
 
     def _program(self, first: int, end: int) -> tuple[Any, Any, int, list[Step]]:
@@ -204,3 +207,8 @@ class NativeExecutor:
 
     def _pointer(self, value: int) -> Any:
         return pointer(self._arena[self.program.places[value] * self.max_rows :])
+
+
+def _no_memory(rows: int, floats: Mapping[str, int]) -> CapacityError:
+    sizes = ", ".join(f"{name} {4e-6 * size:,.0f} MB" for name, size in floats.items())
+    return CapacityError(f"no memory for forwards of {rows} rows ({sizes}); give the session a smaller max_rows")

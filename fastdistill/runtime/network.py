@@ -1,25 +1,31 @@
-"""A network: plan and weights, immutable, shared between threads; it makes sessions."""
+"""A network: plan and weights, immutable, shared between threads; it makes sessions and runs their forwards."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import cached_property, partial
 from hashlib import sha256
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_choice
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import NotFiniteError
+from fastdistill.errors import NotFiniteError, attempt
+from fastdistill.kernels.boundary import written
 from fastdistill.kernels.forward.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
 from fastdistill.models.plan import Plan
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.batch import Member, groups, joined, parts, result
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.packing import PackedWeights
-from fastdistill.runtime.read import Read
-from fastdistill.runtime.reference import ReferenceExecutor, ReferenceWeights
+from fastdistill.runtime.pool import Pool, executor_rows, make_seat
+from fastdistill.runtime.read import Read, Rows
+from fastdistill.runtime.reference import ReferenceWeights
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.session_file import read_session
 
@@ -62,6 +68,8 @@ class Network:
         self.weights = weights(plan, tensors, format, self.threads, progress)
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
+        self._pools: WeakValueDictionary[tuple[int, tuple[str, ...]], Pool] = WeakValueDictionary()
+        self._pool = self.pool(1, ())  # that most sessions share: it stays
 
     @property
     def vocab_size(self) -> int:
@@ -117,8 +125,66 @@ class Network:
             digest.update(rows.logits.astype("<f4").tobytes())
         return digest.digest()
 
-    def executor(self, max_rows: int, most_keys: int, taps: Iterable[str]) -> NativeExecutor | ReferenceExecutor:
-        """What runs a session's passes."""
-        if isinstance(self.weights, ReferenceWeights):
-            return ReferenceExecutor(self.plan, self.weights, taps)
-        return NativeExecutor(self.plan, self.weights, max_rows, most_keys, self.threads, taps)
+    def run(self, requests: Sequence[tuple[Session, Forward]]) -> list[Rows | Exception]:
+        """What forwards of different sessions give, in as few passes as their rows fit, or the error that each alone ends in.
+
+        Its session is then as it was; the others give the bits that they give without it.
+        """
+        results: list[Any] = [None] * len(requests)
+        laid: list[tuple[int, Member]] = []
+        caller = object()
+        with ExitStack() as held:
+            try:
+                for number, (session, asked) in enumerate(requests):
+                    member = attempt(_laid_out, caller, held, session, asked)
+                    if isinstance(member, Exception):
+                        results[number] = member
+                    else:
+                        laid.append((number, member))
+                numbers = iter([number for number, _ in laid])
+                for group in groups([member for _, member in laid]):
+                    for given in self._pass(group):
+                        results[next(numbers)] = given
+                for number, (_, share) in laid:  # now that no pass is left that might read there
+                    if share.out is not None and isinstance(results[number], Rows):
+                        np.copyto(share.out, results[number].logits)
+                        results[number] = replace(results[number], logits=share.out)
+            finally:
+                for session, _ in requests:
+                    session.leave(caller)
+        return results
+
+    def pool(self, max_rows: int, taps: tuple[str, ...]) -> Pool:
+        """The executors that sessions of such forwards share."""
+        key = executor_rows(max_rows), taps
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(partial(make_seat, self.plan, self.weights, self.threads, *key))
+        return pool
+
+    def _pass(self, members: list[Member]) -> list[Rows | Exception]:
+        """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""
+        widest = max(members, key=lambda member: member[0].max_rows)[0]
+        with widest.pool.seat() as seat:
+            outcome = attempt(seat.executor.run, joined(members))
+            if not isinstance(outcome, Exception):
+                results = []
+                for session, share, rows, reads in parts(members):
+                    results.append(
+                        attempt(result, session, share, outcome, rows, reads, seat.workspace)
+                    )  # a draw may fail
+                    if not isinstance(results[-1], Exception):
+                        partial = share.layers[1] < self.plan.num_layers
+                        session.context.finish(share, outcome.stream[rows].copy() if partial else None)
+                return results
+        return [outcome] if len(members) == 1 else [self._pass([member])[0] for member in members]
+
+
+def _laid_out(caller: object, held: ExitStack, session: Session, asked: Forward) -> Member:
+    """A request's rows; the session is held from here on, and so is the memory that the caller wants written."""
+    session.enter(caller)
+    share = session.context.lay_out(asked)
+    session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens))
+    if share.out is not None:
+        held.enter_context(written({"out": share.out}, {}))  # nor another request's
+    return session, share

@@ -52,8 +52,8 @@ class Pending:
     def extended(
         self,
         tokens: np.ndarray,
-        nodes: Sequence[int] | None,
-        parents: Sequence[int] | None,
+        nodes: Any,
+        parents: Any,
         positions: np.ndarray | None,
         base: int,
     ) -> Pending:

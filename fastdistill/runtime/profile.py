@@ -213,7 +213,7 @@ def _layer_bytes(request: ForwardPass) -> int:
     """Bytes of one layer's keys and values, each sequence's once: of its row that sees most."""
     keys = np.zeros(len(request.caches), np.int64)
     np.maximum.at(keys, request.sequences, request.key_counts[request.nodes])
-    return sum(int(n) * cache.row_bytes for n, cache in zip(keys, request.caches, strict=True))
+    return sum(int(n) * cache.layer_bytes for n, cache in zip(keys, request.caches, strict=True))
 
 
 def _table(phase: Phase, memory: float) -> list[str]:

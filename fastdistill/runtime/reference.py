@@ -134,6 +134,6 @@ class ReferenceExecutor:
         out = np.empty(q.shape)
         for row, (sequence, node) in enumerate(zip(request.sequences, request.nodes, strict=True)):
             seen = request.caches[sequence].read(layer, request.visible(node))
-            keys, values = (part[..., :head_dim].swapaxes(0, 1) for part in seen)
+            keys, values = (part.swapaxes(0, 1) for part in seen)
             out[row] = attention(q[row].reshape(-1, head_dim), keys, values, op.constants["scale"]).reshape(-1)
         return out

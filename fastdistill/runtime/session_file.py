@@ -3,7 +3,7 @@
 A safetensors file of these arrays, n rows each:
 
     tokens, positions  int32 (n,)
-    keys, values       float16 or float32 (n, layers, kv_heads, head_dim)
+    keys, values       float16 or float32 (n, floats of a token): of all layers, one after another
     session            int64 (2,): the format's version, and how many leading rows have been read as a text is
     model              uint8 (32,): the network's fingerprint
     digest             uint8 (32,): SHA-256 of all the others
@@ -28,7 +28,7 @@ from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
 
-VERSION = 1
+VERSION = 2
 _CACHES = {"F16": "f16", "F32": "f32"}
 
 
@@ -39,8 +39,8 @@ class SavedSession:
     tokens       int32 (n,): -1 where a row was given as `inputs`
     positions    int32 (n,)
     text_length  leading rows that have seen the rows before them and no others
-    keys         float16 or float32 (n, layers, kv_heads, head_dim)
-    values       float16 or float32 (n, layers, kv_heads, head_dim)
+    keys         float16 or float32 (n, floats of a token): of all layers, one after another
+    values       float16 or float32 (n, floats of a token)
     """
 
     tokens: np.ndarray
@@ -99,7 +99,7 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     _check_array(path, arrays, "tokens", (n,), "I32")
     _check_array(path, arrays, "positions", (n,), "I32")
     for name in ("keys", "values"):
-        _check_array(path, arrays, name, (n, plan.num_layers, plan.num_kv_heads, plan.head_dim), *_CACHES)
+        _check_array(path, arrays, name, (n, plan.num_layers * plan.num_kv_heads * plan.head_dim), *_CACHES)
     _check_array(path, arrays, "values", arrays["keys"].array.shape, arrays["keys"].dtype)
     _check_array(path, arrays, "digest", (32,), "U8")
     arrays = {

@@ -28,13 +28,14 @@ from fastdistill.decode import (
 )
 from fastdistill.decode.costs import UNKNOWN, kept_costs
 from fastdistill.decode.drafters.prompt_lookup import PRIORS
-from fastdistill.decode.loop import Text, written
 from fastdistill.decode.pace import Pace
+from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
 from tests.test_files import hostile_contents
+from tests.texts import written
 
 FLAT = Costs((1, 16), (0, 100), ((1.0, 1.0), (1.0, 1.0)))  # every forward costs the same
 STEEP = Costs((1, 16), (0, 100), ((1.0, 16.0), (1.0, 16.0)))  # rows cost what forwards cost

@@ -37,15 +37,15 @@ def test_over_a_function_the_text_is_the_models_own(setting, prompt):
 def test_the_prompt_is_read_in_chunks_and_then_one_token_a_forward():
     session = Setting("plain", "q8", max_rows=4).session()
     prompt = np.arange(10, dtype=np.int32)
-    run, asked = Autoregressive().start(session, Request(prompt, 0, Sampler())), []
+    run, chunks = Autoregressive().start(session, Request(prompt, 0, Sampler())), []
     emitted = []
     for _ in range(5):
-        arguments = run.forward()
-        asked.append(np.asarray(arguments["tokens"]).tolist())
-        emitted.append(run.take(session.forward(**arguments)))
-    assert asked[:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        asked = run.forward()
+        chunks.append(np.asarray(asked.tokens).tolist())
+        emitted.append(run.take(session.run(asked)))
+    assert chunks[:3] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert emitted[:2] == [[], []] and all(len(tokens) == 1 for tokens in emitted[2:])
-    assert asked[3:] == [[token for token, _ in emitted[2]], [token for token, _ in emitted[3]]]
+    assert chunks[3:] == [[token for token, _ in emitted[2]], [token for token, _ in emitted[3]]]
 
 
 @pytest.mark.parametrize("cached", [0, 3, 9])
@@ -55,9 +55,9 @@ def test_what_the_session_holds_is_not_read_again(cached):
     if cached:
         session.prefill(prompt[:cached])
     run = Autoregressive().start(session, Request(prompt, cached, Sampler()))
-    arguments = run.forward()
-    assert np.asarray(arguments["tokens"]).tolist() == prompt[cached:].tolist()
-    ((token, row),) = run.take(session.forward(**arguments))
+    asked = run.forward()
+    assert np.asarray(asked.tokens).tolist() == prompt[cached:].tolist()
+    ((token, row),) = run.take(session.run(asked))
     assert ([token], row) == (greedy(setting, prompt.tolist(), 1), 0)
 
 

@@ -27,13 +27,15 @@ from fastdistill.decode import (
     Unmask,
     generate,
 )
-from fastdistill.decode.loop import Text, unless_failed, write, written
+from fastdistill.decode.generation import unless_failed
+from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, BusyError, NotFiniteError, PartialError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network
 from tests import small_models
+from tests.texts import events, written
 
 POISON = 7  # the token whose embedding is NaN
 COUNT = 12
@@ -226,10 +228,16 @@ def test_an_error_that_is_its_own_cause_is_kept_like_any_other():
 
 def test_pieces_of_the_others_go_on_coming():
     made = [begun("plain", [1], fault)[1]() for fault in (None, "stream", "not finite")]
-    made[0].stream = Pieces(COUNT)
-    pieces = list(write(made))
-    for number, text in enumerate(made):
-        assert "".join(piece for n, piece in pieces if n == number) == text.result.text
+    made[0]._speller = Pieces(COUNT)
+    found = events(made)
+    for text in made:
+        pieces = [event.piece for event in found if event.task.text is text]
+        assert (
+            "".join(pieces) == text.result.text
+            and [token for piece in pieces for token in piece.tokens] == text.result.tokens
+        )
+        assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+        assert pieces[-1].finish_reason == text.result.finish_reason
     assert made[0].result.text.count(" ") == COUNT and made[0].result.error is None
 
 

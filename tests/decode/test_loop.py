@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Autoregressive, Jacobi, Request, generate
-from fastdistill.decode.loop import Text, prepare_session, write
+from fastdistill.decode import Autoregressive, Jacobi, Request, Run, generate
+from fastdistill.decode.text import Text, prepare_session
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels import NgramPool
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.strategies import Setting, settings_of_models, token_lists
+from tests.texts import events
 
 PLAIN = Setting("plain", "q8")
 PROMPT = [1, 2, 3, 4]
@@ -107,7 +108,7 @@ class Greedy:
         inner = Autoregressive().start(session, request)
         outer = self
 
-        class Run:
+        class Wide(Run):
             def forward(self):
                 return inner.forward()
 
@@ -119,10 +120,10 @@ class Greedy:
                         break
                     if session.length == session.capacity:
                         break
-                    rows = session.forward(**inner.forward())
+                    rows = session.run(inner.forward())
                 return emitted
 
-        return Run()
+        return Wide()
 
 
 @settings(max_examples=40)
@@ -221,8 +222,7 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
         for number in numbers:
             request = Request(np.array(prompts[number], np.int32), 0, Sampler(), max_tokens=counts[number])
             made.append(Text(setting.session(capacities[number]), request, Autoregressive(), None))
-        for _ in write(made):
-            pass
+        events(made)
         return [(text.result.tokens, text.result.finish_reason, text.result.stats.forwards) for text in made]
 
     together = texts(range(len(prompts)))
@@ -232,7 +232,7 @@ def test_texts_written_together_are_those_written_alone(isa, setting, prompts, d
 def test_texts_over_functions_run_in_the_same_loop():
     requests = [Request(np.array([n], np.int32), 0, Sampler(), max_tokens=3) for n in (1, 20)]
     texts = [Text(counting(), request, Autoregressive(), None) for request in requests]
-    assert list(write(texts)) == []
+    assert "".join(event.piece for event in events(texts)) == ""
     assert [text.result.tokens for text in texts] == [[2, 3, 4], [21, 22, 23]]
 
 
@@ -243,8 +243,7 @@ def test_log_probs_are_those_of_the_model_best_first():
     session = PLAIN.session()
     request = Request(np.array(PROMPT, np.int32), 0, Sampler(), max_tokens=4, logprobs=5)
     text = Text(session, request, Autoregressive(), None)
-    for _ in write([text]):
-        pass
+    events([text])
     whole = [*PROMPT, *text.result.tokens]
     for i, entry in enumerate(text.result.logprobs):
         logits = PLAIN.oracle.rows(whole)[len(PROMPT) + i - 1].view(np.float32).astype(np.float64)
@@ -259,8 +258,7 @@ def test_log_probs_are_those_of_the_model_best_first():
 def test_ties_among_log_probs_go_to_the_lowest_tokens():
     request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=1, logprobs=4)
     text = Text(counting(5000), request, Autoregressive(), None)
-    for _ in write([text]):
-        pass
+    events([text])
     assert [token for token, _ in text.result.logprobs[0].top] == [2, 0, 1, 3]
 
 

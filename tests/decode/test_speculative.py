@@ -24,12 +24,13 @@ from fastdistill.decode import (
 )  # fmt: skip
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
-from fastdistill.decode.loop import Text, write
+from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.small_models import network
 from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
+from tests.texts import events
 
 SHAPE = StaticTree(np.array([-1, -1, 0, 0, 2], np.int32), np.array([0, 1, 0, 1, 0], np.int32), 0.0)
 
@@ -160,8 +161,7 @@ def test_several_texts_go_on_together(tree):
         for number, prompt in enumerate(prompts):
             request = Request(np.array(prompt, np.int32), 0, Sampler(temperature=0.5, seed=number), max_tokens=15)
             made.append(Text(setting.session(), request, decoder, None))
-        for _ in write(made):
-            pass
+        events(made)
         return [text.result.tokens for text in made]
 
     assert texts(Speculative(PromptLookup(min_match=1), tree=tree)) == texts(Autoregressive())
@@ -276,7 +276,7 @@ def test_a_guess_is_judged_by_the_mask_of_its_own_place(rule):
     decoder = Speculative(knowing([0, 1, 1, 1, 1, 0, 0, 0, 0]), rule=rule, max_draft=6)
     request = Request(np.zeros(1, np.int32), 0, Sampler(), allowed_early=early, min_tokens=4, max_tokens=8)
     text = Text(constant(3.0, 2.0, 1.0), request, decoder, None)
-    assert list(write([text])) == [] and text.result.tokens == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert "".join(event.piece for event in events([text])) == "" and text.result.tokens == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another():

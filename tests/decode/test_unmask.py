@@ -16,7 +16,8 @@ import fastdistill as fd
 from fastdistill.api import Model
 from fastdistill.checkpoint import Tensor
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
-from fastdistill.decode.loop import Statistics, Text, write
+from fastdistill.decode.generation import Statistics
+from fastdistill.decode.text import Text
 from fastdistill.decode.unmask import EndOfText, trace_picture
 from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
@@ -29,6 +30,7 @@ from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from tests import small_models
+from tests.texts import events
 
 LAYOUTS = ("llada", "dream")
 
@@ -231,8 +233,7 @@ def test_batches_and_levels_change_nothing(rule, layout, block, view, count, tem
     for ids in prompts:
         request = Request(np.array(ids, np.int32), 0, Sampler(), max_tokens=count, end_tokens=stops)
         texts.append(Text(session(layout, len(ids) + count), request, decoder, None))
-    for _ in write(texts):
-        pass
+    events(texts)
     for one, text in zip(alone, texts, strict=True):
         assert text.result.tokens == one.tokens and str(text.result.trace) == str(one.trace)
 
@@ -386,7 +387,7 @@ def test_text_is_certain_from_its_beginning_on():
         run = decoder.start(s, request)
         seen = []
         for _ in range(40):
-            released = run.take(s.forward(**run.forward()))
+            released = run.take(s.run(run.forward()))
             seen += [token for token, _ in released]
             if len(seen) == 16:
                 break
@@ -756,9 +757,9 @@ def test_a_draw_has_the_confidence_of_its_token_and_new_noise_in_each_step():
         s, Request(np.array(ids, np.int32), 0, Sampler(temperature=1.0), max_tokens=10)
     )
     for round in range(3):
-        arguments = run.forward()
-        assert arguments["read"].sampler.round == round
-        run.take(s.forward(**arguments))
+        asked = run.forward()
+        assert asked.read.sampler.round == round
+        run.take(s.run(asked))
 
 
 def test_exploring_begins_within_the_block():

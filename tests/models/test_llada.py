@@ -15,6 +15,7 @@ from fastdistill.checkpoint import Config
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.runtime import forward_many
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
 from fastdistill.text.stream import TextStream
 from tests.dense import TOLERANCE, dense
@@ -201,7 +202,7 @@ def test_prompts_of_all_lengths_share_a_pass_in_the_bits_of_each_alone(isa, list
     prompts = [[*golden["prompt_ids"][: 15 - i], *[MASK] * (1 + i)] for i, golden in enumerate(GOLDENS)]
     prompts.append([*GOLDENS[0]["prompt_ids"], *[MASK] * 40])
     requests = [
-        (listops.session(1, max_rows=64), dict(tokens=ids, nodes=[0] * len(ids), parents=[-1], read=LOGITS))
+        (listops.session(1, max_rows=64), Forward(ids, nodes=[0] * len(ids), parents=[-1], read=LOGITS))
         for ids in prompts
     ]
     for ids, rows in zip(prompts, forward_many(requests), strict=True):

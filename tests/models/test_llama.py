@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastdistill.api import Model
 from fastdistill.checkpoint import Config
-from fastdistill.decode.loop import prepare_session
+from fastdistill.decode.text import prepare_session
 from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.rope import inverse_frequencies

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import Sampler, row_statistics, sample
 from fastdistill.runtime import forward_many, from_callable
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.read import Read
 from tests.small_models import CONFIGS, network
 from tests.strategies import LOGITS, assert_statistics, bits, settings_of_models, token_lists
@@ -76,7 +77,7 @@ def test_batches_of_other_bans_have_the_bits_of_each_alone(isa, setting, texts, 
     chosen = [data.draw(st.sampled_from(some)) for _ in texts]
     reads = [Read(data.draw(st.booleans()), sampler=SAMPLERS[kind], banned=banned) for banned in chosen]
     together = forward_many(
-        [(setting.session(max_rows=16), dict(tokens=text, read=read)) for text, read in zip(texts, reads, strict=True)]
+        [(setting.session(max_rows=16), Forward(text, read=read)) for text, read in zip(texts, reads, strict=True)]
     )
     for text, read, got in zip(texts, reads, together, strict=True):
         alone = setting.session(max_rows=16).forward(text, read=read)

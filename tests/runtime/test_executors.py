@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastdistill.runtime.forward_many import _joined
+from fastdistill.runtime.batch import joined
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference import ReferenceExecutor
@@ -20,8 +21,9 @@ def run_both(name, format, tokens, context):
     session = native.session(capacity=64, max_rows=16)
     if len(context):
         session.prefill(context)
-    executor = NativeExecutor(native.plan, native.weights, 16, 80, 2, fuse=False, keep=True)
-    request = _joined([session.prepare(tokens=tokens, read=Read(logits=True))])
+    executor = NativeExecutor(native.plan, native.weights, 16, 2, fuse=False, keep=True)
+    session.cache.reserve(0, session.cache.slots)
+    request = joined([(session, session.context.lay_out(Forward(tokens, read=Read(logits=True))))])
     outcome = executor.run(request)
     judge = ReferenceExecutor(reference.plan, reference.weights)
     rows = len(tokens)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFiniteError, PartialError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import forward_many, from_callable
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.read import Read
 from tests.small_models import network
@@ -88,7 +89,7 @@ def requests_of(draw, setting):
             session.forward(tokens, layers=(0, 1), rows=())
         return session
 
-    return make, dict(arguments, rows="last", read=read)
+    return make, Forward(**arguments, rows="last", read=read)
 
 
 @settings(max_examples=40)
@@ -98,13 +99,13 @@ def test_equals_separate_forwards_bit_for_bit(isa, setting, data):
     together, apart = [make() for make, _ in made], [make() for make, _ in made]
     results = forward_many([(session, arguments) for session, (_, arguments) in zip(together, made, strict=True)])
     for session, twin, result, (_, arguments) in zip(together, apart, results, made, strict=True):
-        assert_same(result, twin.forward(**arguments))
+        assert_same(result, twin.run(arguments))
         assert (session.length, session.pending, session.tokens.tolist()) == (
             twin.length,
             twin.pending,
             twin.tokens.tolist(),
         )
-        if session.pending and session._pending.layers == 1:
+        if session.pending and session.context.pending.layers == 1:
             assert_same(session.forward(layers=(1, 2), read=LOGITS), twin.forward(layers=(1, 2), read=LOGITS))
         session.keep([])
         twin.keep([])
@@ -114,14 +115,14 @@ def test_equals_separate_forwards_bit_for_bit(isa, setting, data):
 def test_results_of_several_sequences_are_copies():
     setting = Setting("plain", "q8")
     a, b = setting.session(), setting.session()
-    first, _ = forward_many([(a, dict(tokens=[1], read=LOGITS)), (b, dict(tokens=[2], read=LOGITS))])
-    forward_many([(a, dict(tokens=[3], read=LOGITS)), (b, dict(tokens=[4], read=LOGITS))])
+    first, _ = forward_many([(a, Forward([1], read=LOGITS)), (b, Forward([2], read=LOGITS))])
+    forward_many([(a, Forward([3], read=LOGITS)), (b, Forward([4], read=LOGITS))])
     assert_rows(first, setting.oracle.rows([1]))
 
 
 def test_out_receives_each_sequences_logits():
     setting, outs = Setting("plain", "q8"), [np.empty((1, 300), np.float32) for _ in range(3)]
-    forward_many([(setting.session(), dict(tokens=[i], read=LOGITS, out=out)) for i, out in enumerate(outs)])
+    forward_many([(setting.session(), Forward([i], read=LOGITS, out=out)) for i, out in enumerate(outs)])
     for i, out in enumerate(outs):
         np.testing.assert_array_equal(bits(out), setting.oracle.rows([i]))
 
@@ -132,7 +133,7 @@ def test_no_pass_is_larger_than_max_rows_and_neighbours_share_passes(monkeypatch
     monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
     sessions = [setting.session() for _ in sizes]
     results = forward_many(
-        [(s, dict(tokens=list(range(size)), read=LOGITS)) for s, size in zip(sessions, sizes, strict=True)]
+        [(s, Forward(list(range(size)), read=LOGITS)) for s, size in zip(sessions, sizes, strict=True)]
     )
     assert passes == [8, 8, 1, 8]
     for result, size in zip(results, sizes, strict=True):
@@ -142,7 +143,7 @@ def test_no_pass_is_larger_than_max_rows_and_neighbours_share_passes(monkeypatch
 def test_a_wide_session_carries_the_others(isa):
     setting = Setting("odd", "f16", threads=2)
     sessions = [setting.session(max_rows=rows) for rows in (4, 32, 4)]
-    for result in forward_many([(session, dict(tokens=[1, 2, 3], read=LOGITS)) for session in sessions]):
+    for result in forward_many([(session, Forward([1, 2, 3], read=LOGITS)) for session in sessions]):
         assert_rows(result, setting.oracle.rows([1, 2, 3]))
 
 
@@ -152,21 +153,19 @@ BARRED = np.zeros((1, 10), np.uint32)  # of 300 tokens: none may be drawn
 DRAWN = Sampler(temperature=1.0)
 NOT_FINITE = dict(inputs={"embedding": np.full((1, 64), np.nan, np.float32)})
 WRONG = [
-    (dict(tokens=[300]), ArgumentError),
-    (dict(tokens=[1] * 17), CapacityError),
-    (dict(tokens=[1] * 97), CapacityError),
-    (dict(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError),
-    (dict(tokens=[1], read=LOGITS, out=np.zeros(1)), ArgumentError),
-    (dict(layers=(1, 2)), ArgumentError),
-    (dict(tokens=[1], rows=7), ArgumentError),
-    (dict(token=[1]), ArgumentError),
-    (7, ArgumentError),
-    (dict(tokens=[1], read=Read(sampler=Sampler(), allowed=BARRED)), ArgumentError),
-    (dict(tokens=[1], read=Read(sampler=DRAWN, allowed=BARRED, logits=True)), ArgumentError),
-    (dict(tokens=[1], read=Read(sampler=Sampler(logit_bias={999: 1.0}))), ArgumentError),
-    (NOT_FINITE, NotFiniteError),
-    (dict(NOT_FINITE, parents=[-1]), NotFiniteError),
-    (dict(NOT_FINITE, layers=(0, 1)), NotFiniteError),
+    (Forward(tokens=[300]), ArgumentError),
+    (Forward(tokens=[1] * 17), CapacityError),
+    (Forward(tokens=[1] * 97), CapacityError),
+    (Forward(tokens=[1], read=Read(log_prob_of=np.zeros(2, np.int32))), ArgumentError),
+    (Forward(tokens=[1], read=LOGITS, out=np.zeros(1)), ArgumentError),
+    (Forward(layers=(1, 2)), ArgumentError),
+    (Forward(tokens=[1], rows=7), ArgumentError),
+    (Forward(tokens=[1], read=Read(sampler=Sampler(), allowed=BARRED)), ArgumentError),
+    (Forward(tokens=[1], read=Read(sampler=DRAWN, allowed=BARRED, logits=True)), ArgumentError),
+    (Forward(tokens=[1], read=Read(sampler=Sampler(logit_bias={999: 1.0}))), ArgumentError),
+    (Forward(**NOT_FINITE), NotFiniteError),
+    (Forward(**NOT_FINITE, parents=[-1]), NotFiniteError),
+    (Forward(**NOT_FINITE, layers=(0, 1)), NotFiniteError),
 ]
 
 
@@ -189,7 +188,7 @@ def test_each_request_fails_alone(data, format):
     results = dict(zip(order, forward_many([requests[n] for n in order], return_errors=True), strict=True))
     for number, (make, arguments) in enumerate(made):
         twin, session = make(), good[number]
-        assert_same(results[number], twin.forward(**arguments))
+        assert_same(results[number], twin.run(arguments))
         assert (session.length, session.pending, session.tokens.tolist()) == (
             twin.length,
             twin.pending,
@@ -205,7 +204,7 @@ def test_each_request_fails_alone(data, format):
 def test_what_failed_is_raised_when_the_others_have_run(wrong, error):
     setting = Setting("plain", "f32")
     sessions = [setting.session() for _ in range(3)]
-    fine = dict(tokens=[1], read=LOGITS)
+    fine = Forward([1], read=LOGITS)
     with pytest.raises(PartialError) as raised:
         forward_many([(sessions[0], fine), (sessions[1], wrong), (sessions[2], fine)])
     first, failed, last = raised.value.results
@@ -231,7 +230,10 @@ def test_who_is_not_finite_in_a_shared_pass_fails_alone(isa, monkeypatch, where,
     sessions = [setting.session() for _ in rows]
     monkeypatch.setattr(NativeExecutor, "run", lambda self, request: passes.append(request.rows) or run(self, request))
     results = forward_many(
-        [(s, dict(arguments, inputs={"embedding": one}, read=LOGITS)) for s, one in zip(sessions, rows, strict=True)],
+        [
+            (s, Forward(**arguments, inputs={"embedding": one}, read=LOGITS))
+            for s, one in zip(sessions, rows, strict=True)
+        ],
         return_errors=True,
     )
     assert passes == [3, 1, 1, 1]
@@ -251,7 +253,7 @@ def test_a_session_that_is_busy_fails_alone():
     setting, busy = Setting("plain", "q8"), Setting("plain", "q8").session()
     with busy.entered():
         rows, error = forward_many(
-            [(setting.session(), dict(tokens=[1], read=LOGITS)), (busy, dict(tokens=[2]))], return_errors=True
+            [(setting.session(), Forward([1], read=LOGITS)), (busy, Forward([2]))], return_errors=True
         )
     assert_rows(rows, setting.oracle.rows([1]))
     assert type(error) is BusyError and busy.length == 0
@@ -268,7 +270,7 @@ def test_errors_keep_no_session_alive(wrong):
             dead = [weakref.ref(session) for session in sessions]
             with contextlib.suppress(ArgumentError, CapacityError, NotFiniteError, PartialError):
                 kept += forward_many(
-                    [(sessions[0], wrong), *((session, dict(tokens=[1])) for session in sessions[1:])], give
+                    [(sessions[0], wrong), *((session, Forward([1])) for session in sessions[1:])], give
                 )
             del sessions
             assert [session() for session in dead] == [None] * (1 + others)
@@ -286,16 +288,26 @@ def test_refuses_what_does_not_belong_together():
     setting = Setting("plain", "q8")
     session = setting.session()
     with pytest.raises(ArgumentError, match="once"):
-        forward_many([(session, dict(tokens=[1])), (session, dict(tokens=[2]))])
+        forward_many([(session, Forward([1])), (session, Forward([2]))])
     with pytest.raises(ArgumentError, match="one model"):
-        forward_many([(session, dict(tokens=[1])), (Setting("plain", "q4").session(), dict(tokens=[2]))])
-    for wrong in (3, None, "ab", [3], [(1, 2, 3)], [(session,)], {session: {}}, np.zeros(3)):
+        forward_many([(session, Forward([1])), (Setting("plain", "q4").session(), Forward([2]))])
+    for wrong in (
+        3,
+        None,
+        "ab",
+        [3],
+        [(1, 2, 3)],
+        [(session,)],
+        [(session, {"tokens": [1]})],
+        {session: {}},
+        np.zeros(3),
+    ):
         with pytest.raises(ArgumentError, match="forward_many takes"):
             forward_many(wrong)
     with pytest.raises(ArgumentError, match="return_errors"):
         forward_many([], return_errors=1)
     with pytest.raises(ArgumentError):
-        forward_many([(from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9), dict(tokens=[1]))])
+        forward_many([(from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9), Forward([1]))])
     assert forward_many([]) == []
     assert session.length == 0
 
@@ -307,7 +319,7 @@ def test_memory_that_two_requests_share():
     out = np.zeros((1, 300), np.float32)
     first, second = forward_many(
         [
-            (session, dict(tokens=[token], read=Read(logits=True), out=out))
+            (session, Forward([token], read=Read(logits=True), out=out))
             for session, token in zip(sessions, (1, 2), strict=False)
         ],
         return_errors=True,
@@ -319,8 +331,8 @@ def test_memory_that_two_requests_share():
     fresh = network("plain").session(16, 4).forward(inputs={"embedding": rows}, read=Read(logits=True)).logits.copy()
     first, second = forward_many(
         [
-            (sessions[1], dict(tokens=[1], read=Read(logits=True), out=out)),
-            (sessions[2], dict(inputs={"embedding": rows}, read=Read(logits=True))),
+            (sessions[1], Forward([1], read=Read(logits=True), out=out)),
+            (sessions[2], Forward(inputs={"embedding": rows}, read=Read(logits=True))),
         ]
     )
     np.testing.assert_array_equal(first.logits, wanted)

@@ -15,8 +15,9 @@ from fastdistill.errors import NotFiniteError
 from fastdistill.kernels import Sampler, gumbel_noise, row_statistics, sample
 from fastdistill.models.builder import Builder
 from fastdistill.runtime import forward_many
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from tests.strategies import LOGITS, assert_statistics, bits, poisoned, settings_of_models, token_lists
 
@@ -51,14 +52,14 @@ def network_of(logits, executor="native", threads=1):
 
 
 def drawn(network, sampler, positions, read_logits=False, order="all"):
-    """Rows of one forward, and the session."""
+    """Rows of one forward."""
     rows = len(positions)
     session = network.session(rows, max_rows=rows)
-    if isinstance(session.executor, NativeExecutor):
+    if isinstance(network.weights, PackedWeights):
         poisoned(session)
     arguments = dict(inputs={"embedding": np.eye(rows, dtype=np.float32)}, positions=positions, parents=[-1] * rows)
     result = session.forward(**arguments, rows=order, read=Read(read_logits, sampler=sampler))
-    return result, session
+    return result
 
 
 @st.composite
@@ -78,12 +79,12 @@ def test_the_head_draws_the_tokens_of_sample_and_writes_no_logits(isa, z, sample
     positions = np.array(data.draw(st.lists(st.integers(0, 2**20 - 1), min_size=len(z), max_size=len(z))), np.int32)
     want = sample(z, sampler, positions)
     network = network_of(z, threads=threads)
-    rows, session = drawn(network, sampler, positions)
+    rows = drawn(network, sampler, positions)
     np.testing.assert_array_equal(rows.tokens, want)
     assert_statistics(rows.statistics, row_statistics(z))
-    assert rows.logits is None and np.isnan(session.executor._logits).all()
+    assert rows.logits is None
     order = data.draw(st.lists(st.integers(0, len(z) - 1), min_size=1, max_size=len(z)))
-    rows, _ = drawn(network, sampler, positions, read_logits=True, order=order)
+    rows = drawn(network, sampler, positions, read_logits=True, order=order)
     np.testing.assert_array_equal(bits(rows.logits), bits(z[order]))
     np.testing.assert_array_equal(rows.tokens, want[order])
 
@@ -97,7 +98,7 @@ def test_the_lowest_of_equal_keys_wins(isa, seed, steps, vocab, data):
     z += (random.integers(-steps, steps + 1, z.shape) * 2.0**-22).astype(np.float32)
     z[random.random(z.shape) < data.draw(st.sampled_from([0.0, 0.9]))] -= 9
     want = sample(z, sampler, positions)
-    np.testing.assert_array_equal(drawn(network_of(z, threads=2), sampler, positions)[0].tokens, want)
+    np.testing.assert_array_equal(drawn(network_of(z, threads=2), sampler, positions).tokens, want)
 
 
 @given(setting=settings_of_models, text=token_lists(1, 16), sampler=samplers)
@@ -106,7 +107,7 @@ def test_a_model_draws_the_tokens_of_sample(isa, setting, text, sampler):
     session = setting.session(max_rows=16)
     rows = session.forward(text, read=Read(sampler=sampler))
     np.testing.assert_array_equal(rows.tokens, sample(want, sampler, np.arange(len(text), dtype=np.int32)))
-    assert np.isnan(session.executor._logits).all()
+    assert rows.logits is None
 
 
 @given(setting=settings_of_models, text=token_lists(1, 4), seed=st.integers(0, 2**64 - 1))
@@ -116,9 +117,7 @@ def test_samplers_of_all_kinds_share_a_pass(isa, setting, text, seed):
     kinds += [replace(pure, round=1), replace(pure, top_p=0.9, round=1)]
     setting = replace(setting, max_rows=len(text) * len(kinds))
     sessions = [setting.session() for _ in kinds]
-    together = forward_many(
-        [(s, dict(tokens=text, read=Read(sampler=k))) for s, k in zip(sessions, kinds, strict=True)]
-    )
+    together = forward_many([(s, Forward(text, read=Read(sampler=k))) for s, k in zip(sessions, kinds, strict=True)])
     for rows, sampler in zip(together, kinds, strict=True):
         alone = setting.session().forward(text, read=Read(sampler=sampler)).tokens
         assert (rows.tokens is None) == (sampler is None) and np.array_equal(rows.tokens, alone)
@@ -139,7 +138,7 @@ def test_a_banned_token_is_not_drawn(isa):
     z[0, [3, 300, 599]] = 1.0, 2.0, 0.0
     for seed in range(30):
         sampler, at = Sampler(2.0, seed=seed), np.zeros(1, np.int32)
-        assert drawn(network_of(z), sampler, at)[0].tokens == sample(z, sampler, at)
+        assert drawn(network_of(z), sampler, at).tokens == sample(z, sampler, at)
 
 
 def test_the_reference_executor_draws_the_same(isa):
@@ -148,8 +147,8 @@ def test_the_reference_executor_draws_the_same(isa):
     positions = np.arange(20, dtype=np.int32)
     for temperature in (0.3, 1.0, 5.0):
         sampler = Sampler(temperature, seed=3)
-        want = drawn(network_of(z, "reference"), sampler, positions)[0].tokens
-        np.testing.assert_array_equal(drawn(network_of(z), sampler, positions)[0].tokens, want)
+        want = drawn(network_of(z, "reference"), sampler, positions).tokens
+        np.testing.assert_array_equal(drawn(network_of(z), sampler, positions).tokens, want)
 
 
 @pytest.mark.parametrize("reached", [(3e38, 1e30), (3e38, 9.0), (0.0, 5.0), (-1e4, -3.0), (-3e38, -1e30)])
@@ -168,5 +167,5 @@ def test_what_threads_tell_each_other_changes_no_token(isa, reached, monkeypatch
     positions = np.arange(10, dtype=np.int32)
     for temperature in TEMPERATURES:
         sampler = Sampler(temperature, seed=5)
-        rows, _ = drawn(network_of(z), sampler, positions)
+        rows = drawn(network_of(z), sampler, positions)
         np.testing.assert_array_equal(rows.tokens, sample(z, sampler, positions))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fastdistill.checkpoint import Tensor
 from fastdistill.models import plan_for
 from fastdistill.runtime import forward_many
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import (
@@ -95,9 +96,7 @@ def test_a_sequence_has_the_same_bits_whoever_shares_the_pass(isa, setting, text
     for session, text, n in zip(sessions, texts, parts, strict=True):
         if n:
             session.prefill(text[:n])
-    requests = [
-        (s, dict(tokens=text[n : n + 8], read=LOGITS)) for s, text, n in zip(sessions, texts, parts, strict=True)
-    ]
+    requests = [(s, Forward(text[n : n + 8], read=LOGITS)) for s, text, n in zip(sessions, texts, parts, strict=True)]
     # max_rows may be as low as 4: a request must fit it
     for _, arguments in requests:
         arguments["tokens"] = arguments["tokens"][: setting.max_rows]
@@ -319,7 +318,7 @@ def test_rows_on_both_sides_of_a_tile_border_may_share_a_split_pass(isa):
     sessions = [setting.session(capacity=300) for _ in lengths]
     for session, length in zip(sessions, lengths, strict=True):
         session.prefill(text[:length])
-    results = forward_many([(session, dict(tokens=[2], read=LOGITS)) for session in sessions])
+    results = forward_many([(session, Forward([2], read=LOGITS)) for session in sessions])
     for result, length in zip(results, lengths, strict=True):
         assert_rows(result, setting.oracle.rows([*text[:length], 2])[-1:])
 

@@ -13,6 +13,7 @@ from fastdistill.models.builder import Builder
 from fastdistill.runtime.lowering import ROW_WISE, Program, lower
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.pool import Pool, Seat
 from fastdistill.runtime.read import Read
 from tests.small_models import CONFIGS, FORMATS, config, network, tensors
 from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, settings_of_models, token_lists
@@ -24,9 +25,9 @@ PROGRAMS = [dict(fuse=fuse, keep=keep) for fuse in (False, True) for keep in (Fa
 def session_with(setting: Setting, taps=(), **program):
     session = setting.session(taps=taps)
     made = session.network
-    session.executor = NativeExecutor(
-        made.plan, made.weights, session.max_rows, session.cache.slots, made.threads, taps, **program
-    )
+    executor = NativeExecutor(made.plan, made.weights, session.max_rows, made.threads, taps, **program)
+    session.pool = Pool(lambda: Seat(executor, session.max_rows, made.threads))
+    session.arena = executor._arena
     return session
 
 
@@ -57,7 +58,7 @@ def test_a_pass_reads_nothing_of_the_arena_that_it_has_not_written(isa, name, fo
     setting, text = Setting(name, format, 2), [1, 2, 3, 4, 5, 0]
     session, start = session_with(setting, TAPS, fuse=fuse), 0
     for size in (4, 1, 1):
-        session.executor._arena[:] = np.nan
+        session.arena[:] = np.nan
         assert_rows(
             session.forward(text[start : start + size], read=LOGITS), setting.oracle.rows(text)[start : start + size]
         )
@@ -70,7 +71,7 @@ def test_going_on_from_an_exit_reads_nothing_of_the_arena_but_the_rows(isa, name
     setting, text = Setting(name, "f32", 2), [1, 2, 3, 4]
     session = session_with(setting, fuse=fuse)
     session.forward(text, layers=(0, 1))
-    session.executor._arena[:] = np.nan
+    session.arena[:] = np.nan
     assert_rows(session.forward(layers=(1, 2), read=LOGITS), setting.oracle.rows(text))
 
 
@@ -158,7 +159,8 @@ def test_mixed_formats_share_a_step_and_codes():
             made[name] = quantize_tensor(made[name], FORMATS[number % 5])
     fused = Network(plan, made, threads=2).session(32, max_rows=8)
     plain = Network(plan, made, threads=1).session(32, max_rows=8)
-    plain.executor = NativeExecutor(plan, plain.network.weights, 8, plain.cache.slots, 1, fuse=False)
+    executor = NativeExecutor(plan, plain.network.weights, 8, 1, fuse=False)
+    plain.pool = Pool(lambda: Seat(executor, 8, 1))
     want = np.concatenate([bits(plain.forward([token], read=LOGITS).logits) for token in range(8)])
     assert_rows(fused.forward(range(8), read=LOGITS), want)
     reference = Network(plan, made, executor="reference").session(32).forward(range(8), read=LOGITS)

@@ -13,7 +13,7 @@ import numpy as np
 from fastdistill.errors import CapacityError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
-from fastdistill.runtime import forward_many
+from fastdistill.runtime import Forward, forward_many
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from tests.small_models import config, tensors
@@ -24,30 +24,31 @@ def made(**changes):
 
 small, wide = made(), made(vocab_size=1 << 16)
 small.session(8).forward([1])
-# What there is already, which differs from process to process, and half of the largest cache that is asked for below.
-limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + small.session(1 << 20, 1, "f32").cache.array.nbytes // 2
+wide.session(8).forward([1])
+# What there is already, which differs from process to process, and 300 MB: less than the caches and forwards asked for below.
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (300 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-kept, refused = [], []
-for network in (small, wide):
-    for capacity in (1, 1 << 10, 1 << 20):
-        for max_rows in (1, 256, 1 << 16):
-            try:
-                network.session(capacity, max_rows, "f32").forward([1])
-            except CapacityError as error:
-                refused.append(str(error))
-assert sum("give the session a smaller capacity" in text for text in refused) >= 4, refused
-assert sum("give the session a smaller max_rows" in text for text in refused) >= 2, refused
-assert all("MB" in text for text in refused)
-# Many sessions, until there is no place for another: those there are go on.
+refused = []
+session = small.session(1 << 20, 256, "f32")
+session.forward([1, 2])
 try:
-    while True:
-        kept.append(small.session(1 << 16))
-        kept[-1].forward([1])
-except CapacityError:
-    pass
-assert len(kept) > 2
-del kept[2:]
-first, second = forward_many([(session, dict(tokens=[2], read=Read(sampler=Sampler(temperature=1.0, top_k=3)))) for session in kept])
+    session.cache.reserve(0, 1 << 20)  # what a forward does for its rows
+except CapacityError as error:
+    refused.append(str(error))
+assert "no memory for a cache of 1048576 tokens" in refused[0], refused
+for forward in (lambda s: s.forward(np.zeros(1 << 16, np.int32)), lambda s: s.forward([1] * 4096, read=Read(logits=True))):
+    try:
+        forward(wide.session(1 << 17, 1 << 16))
+    except CapacityError as error:
+        refused.append(str(error))
+assert sum("give the session a smaller max_rows" in text for text in refused) == 2, refused
+assert all("MB" in text for text in refused)
+# What is there goes on: another session, in what the large one gives back, and its own rows.
+want = small.session(8).forward([1, 2]).statistics.argmax.copy()
+session.truncate(0)
+assert session.forward([1, 2]).statistics.argmax.tolist() == want.tolist()
+kept = [small.session(8) for _ in range(2)]
+first, second = forward_many([(one, Forward([2], read=Read(sampler=Sampler(temperature=1.0, top_k=3)))) for one in kept])
 assert first.tokens == second.tokens
 print("all said")
 """

@@ -27,7 +27,8 @@ before = memory("VmRSS")
 model = fd.load(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
 session = model.session(capacity=16, max_rows=16)
 session.prefill(range(16))
-held = model.network.weights.nbytes + session.cache.array.nbytes + session.executor.nbytes
+with session.pool.seat() as seat:
+    held = model.network.weights.nbytes + session.cache.nbytes + seat.executor.nbytes
 print(json.dumps([memory("VmHWM") - before, held, "tokenizers" in sys.modules]))
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.pending import nothing_pending
 from fastdistill.runtime.visibility import chain_runs, node_runs, runs_of
 from tests.strategies import Setting, token_lists
@@ -103,7 +104,7 @@ def test_a_session_lays_out_each_nodes_list_as_the_matrix_says(context, forest, 
     session.prefill(context)
     for nodes, fresh in batches:
         arguments = dict(nodes=nodes, parents=fresh, replace=(hidden.start, hidden.stop))
-        share = session.prepare(tokens=[1] * len(nodes), **arguments)
+        share = session.context.lay_out(Forward([1] * len(nodes), **arguments))
         first = share.first_slot - session.length
         lists = lists_of(share.runs, share.run_offsets)
         for row, node in enumerate(node_of[first : first + len(nodes)]):
@@ -129,7 +130,7 @@ def test_lists_are_in_position_order_whatever_positions_are_given(context, fores
     places, owners = [], []
     for nodes, fresh in batches:
         given = data.draw(st.none() | st.lists(near, min_size=len(nodes), max_size=len(nodes)))
-        share = session.prepare(tokens=[1] * len(nodes), nodes=nodes, parents=fresh, positions=given)
+        share = session.context.lay_out(Forward([1] * len(nodes), nodes=nodes, parents=fresh, positions=given))
         places, owners = places + share.positions.tolist(), owners + nodes
         lists = lists_of(share.runs, share.run_offsets)
         for row, node in enumerate(nodes):
@@ -137,7 +138,7 @@ def test_lists_are_in_position_order_whatever_positions_are_given(context, fores
             while parents[lineage[0]] >= 0:
                 lineage.insert(0, parents[lineage[0]])
             rows = [other for member in lineage for other, owner in enumerate(owners) if owner == member]
-            seen = [*enumerate(session._positions[: session.length].tolist())]
+            seen = [*enumerate(session.context.positions[: session.length].tolist())]
             seen += [(session.length + other, places[other]) for other in rows]
             assert lists[share.nodes[row]] == [slot for slot, _ in sorted(seen, key=lambda pair: pair[1])]
         session.forward([1] * len(nodes), nodes=nodes, parents=fresh, positions=given, rows=())

@@ -11,11 +11,12 @@ from tokenizers_made_here import KINDS, byte_spelling, write_folder
 
 import fastdistill as fd
 from fastdistill.decode import Autoregressive, Request
-from fastdistill.decode.loop import Text, prepare_session, write
+from fastdistill.decode.text import Text, prepare_session
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
+from tests.texts import events
 
 PROMPT = [5, 6, 7]
 
@@ -71,7 +72,7 @@ def test_every_decoder_ends_its_text_at_the_same_stop(tokenizer, data):
         prompt = np.array(PROMPT, np.int32)
         request = Request(prompt, prepare_session(session, prompt), Sampler(), max_tokens=len(ids), end_tokens=ends)
         written = Text(session, request, decoder, TextStream(tokenizer, stops))
-        pieces = "".join(piece for _, piece in write([written]))
+        pieces = "".join(event.piece for event in events([written]))
         assert pieces == written.result.text == text, decoder
         assert (written.result.tokens, written.result.finish_reason) == (ids[:needed], reason), decoder
 
@@ -85,5 +86,5 @@ def test_a_stop_that_only_the_end_makes_certain_is_the_reason(tokenizer):
     session, prompt = foretold(ids, tokenizer.vocab_size, False), np.array(PROMPT, np.int32)
     request = Request(prompt, prepare_session(session, prompt), Sampler(), max_tokens=1)
     written = Text(session, request, Autoregressive(), TextStream(tokenizer, "\ufffd"))
-    assert list(write([written])) == []
+    assert "".join(event.piece for event in events([written])) == ""
     assert (written.result.text, written.result.tokens, written.result.finish_reason) == ("", ids, "stop")

@@ -15,7 +15,8 @@ struct attention {                       /* where one (row, kv head) stands */
     const struct fd_op *op;
     const struct fd_pass *pass;
     int64_t row, kv_head, padded;        /* padded: head_dim rounded up to 16 */
-    const char *keys, *values;
+    void *const *pages;                  /* of the sequence */
+    int64_t keys, values;                /* where in a page those of the layer and the head begin, in bytes */
     int64_t element;                     /* bytes of one cached number */
     const int32_t *runs;
     int64_t key_count;
@@ -24,13 +25,14 @@ struct attention {                       /* where one (row, kv head) stands */
 static struct attention attention_at(const struct fd_op *op, const struct fd_pass *pass, int64_t row, int64_t kv_head)
 {
     const struct fd_cache *cache = pass->caches + pass->sequences[row];
-    struct attention a = {op, pass, row, kv_head, fd_pad(op->head_dim, FD_LANES), NULL, NULL, cache->is_f32 ? 4 : 2,
+    struct attention a = {op, pass, row, kv_head, fd_pad(op->head_dim, FD_LANES), cache->pages, 0, 0, cache->is_f32 ? 4 : 2,
                           pass->runs + 2 * pass->run_offsets[pass->nodes[row]], pass->key_counts[pass->nodes[row]]};
-    int64_t plane = cache->capacity * a.padded * a.element;              /* bytes of one kv head's keys */
-    a.keys = (const char *)cache->base + ((op->layer * 2) * op->kv_heads + kv_head) * plane;
+    int64_t plane = FD_PAGE * a.padded * a.element;                      /* bytes of one kv head's keys in a page */
+    a.keys = ((op->layer * 2) * op->kv_heads + kv_head) * plane;
     a.values = a.keys + op->kv_heads * plane;
     return a;
 }
+static inline char *attention_page(const struct attention *a, int64_t slot) { return a->pages[slot / FD_PAGE]; }
 
 FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
 {
@@ -45,8 +47,9 @@ static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     int32_t limit = 0x7f800000;
     for (int64_t kv_head = 0; kv_head < op->kv_heads; kv_head++) {
         struct attention a = attention_at(op, pass, row, kv_head);
-        char *key = (char *)(uintptr_t)a.keys + (slot / FD_LANES * FD_LANES * a.padded + slot % FD_LANES) * a.element;
-        char *value = (char *)(uintptr_t)a.values + slot * a.padded * a.element;
+        int64_t place = slot % FD_PAGE, first = place / FD_LANES * FD_LANES;                /* of its tile */
+        char *key = attention_page(&a, slot) + a.keys + (first * a.padded + slot % FD_LANES) * a.element;
+        char *value = attention_page(&a, slot) + a.values + place * a.padded * a.element;
         if (a.element == 2) limit = 0x477ff000;          /* 65520 rounds to an infinite f16 */
         for (int64_t d = 0; d < a.padded; d += 16) {
             vf k = vf_load_part(op->in1 + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
@@ -68,10 +71,10 @@ static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     return vi_largest(largest) < limit;
 }
 
-/* Scores of ranks [begin, end) for `rows` query heads, and their slots.  Slots in lanes that are not asked for are computed with
- * the others and left; a tile of keys that several runs touch in turn is read once.  score[r] and slots have room for 16 more. */
+/* Scores of ranks [begin, end) for `rows` query heads, and where their values lie.  Slots in lanes that are not asked for are computed
+ * with the others and left; a tile of keys that several runs touch in turn is read once.  score[r] has room for 16 more. */
 FD_INLINE void attention_scores(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
-                                int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], int32_t *slots)
+                                int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], const char **values)
 {
     float found[ATTENTION_HEADS][2 * FD_LANES] = {{0}};
     int64_t rank = 0, n = 0, held = -1;                  /* held: the tile whose scores `found` holds */
@@ -79,14 +82,16 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
         int64_t slot = run[0] + (begin > rank ? begin - rank : 0), last = run[0] + fd_min(run[1], end - rank);
         while (slot < last) {
             int64_t tile = slot / FD_LANES, lane = slot % FD_LANES, count = fd_min(FD_LANES - lane, last - slot);
+            int64_t row_bytes = a->padded * a->element, bytes = FD_LANES * row_bytes;
+            const char *page = attention_page(a, slot) + slot % FD_PAGE / FD_LANES * bytes, *value = page + a->values;
             if (tile != held) {
-                int64_t bytes = FD_LANES * a->padded * a->element, pair = 2 * FD_LANES * a->element;
-                const char *keys = a->keys + tile * bytes, *values = a->values + tile * bytes;
+                int64_t pair = 2 * FD_LANES * a->element;
+                const char *keys = page + a->keys, *ahead = value;
                 vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
                 FD_ROWS even[r] = odd[r] = vf_zero();
-                for (int64_t d = 0; d < a->padded; d += 2, values += pair) {
+                for (int64_t d = 0; d < a->padded; d += 2, ahead += pair) {
                     __builtin_prefetch(keys + bytes + d * FD_LANES * a->element);
-                    __builtin_prefetch(values);
+                    __builtin_prefetch(ahead);
                     vf key = attention_load(is_f32, keys, d * FD_LANES);
                     FD_ROWS even[r] = vf_fma(key, vf_set1(q[r * a->padded + d]), even[r]);
                     key = attention_load(is_f32, keys, (d + 1) * FD_LANES);
@@ -96,7 +101,7 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
                 held = tile;
             }
             FD_ROWS vf_store(score[r] + n, vf_load(found[r] + lane));        /* what lies beyond `count` is written over */
-            vi_store(slots + n, vi_add(vi_set1((int32_t)slot), vi_iota()));
+            for (int64_t i = 0; i < count; i++) values[n + i] = value + (lane + i) * row_bytes;
             slot += count;
             n += count;
         }
@@ -105,16 +110,15 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
 
 /* o[r] = sum of score[r][j] times value j, even j and odd j apart. */
 FD_INLINE void attention_values(const int rows, const int is_f32, const struct attention *a,
-                                float (*score)[FD_KEY_TILE + FD_LANES], const int32_t *slots, int64_t n, float *o)
+                                float (*score)[FD_KEY_TILE + FD_LANES], const char *const *values, int64_t n, float *o)
 {
-    int64_t bytes = a->padded * a->element;
     for (int64_t d = 0; d < a->padded; d += FD_LANES) {
         vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
         FD_ROWS even[r] = odd[r] = vf_zero();
-        for (int64_t j = 0; j < n; j += 2) {             /* the score of rank n is 0, its slot one that is seen */
-            vf value = attention_load(is_f32, a->values + slots[j] * bytes, d);
+        for (int64_t j = 0; j < n; j += 2) {             /* the score of rank n is 0, its value one that is seen */
+            vf value = attention_load(is_f32, values[j], d);
             FD_ROWS even[r] = vf_fma(vf_set1(score[r][j]), value, even[r]);
-            value = attention_load(is_f32, a->values + slots[j + 1] * bytes, d);
+            value = attention_load(is_f32, values[j + 1], d);
             FD_ROWS odd[r] = vf_fma(vf_set1(score[r][j + 1]), value, odd[r]);
         }
         FD_ROWS vf_store(o + r * a->padded + d, vf_add(even[r], odd[r]));
@@ -126,11 +130,11 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
                                     int64_t end, float *peak, float *mass, float *o)
 {
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
-    int32_t slots[FD_KEY_TILE + FD_LANES];
+    const char *values[FD_KEY_TILE + 1];
     int64_t n = end - begin;
-    slots[0] = 0;                                        /* n >= 1: it is written over; the compiler does not know */
-    attention_scores(rows, is_f32, a, q, begin, end, score, slots);
-    slots[n] = slots[0];
+    values[0] = NULL;                                    /* n >= 1: it is written over; the compiler does not know */
+    attention_scores(rows, is_f32, a, q, begin, end, score, values);
+    values[n] = values[0];
     for (int r = 0; r < rows; r++) {
         vf top = vf_set1(-INFINITY), total = vf_zero();
         for (int64_t j = 0; j < n; j += 16) {
@@ -146,7 +150,7 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
         }
         mass[r] = vf_sum(total);
     }
-    attention_values(rows, is_f32, a, score, slots, n, o);
+    attention_values(rows, is_f32, a, score, values, n, o);
 }
 
 static void attention_tile(const struct attention *a, int64_t heads, const float *q, int64_t tile, float *peak, float *mass, float *o)

@@ -8,16 +8,15 @@ BARD, SDAR: block-causal attention; FreeDave (Wu & Zhang 2025): drafts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_flag, check_integer, check_number
 from fastdistill.decode.chance import ORDER, uniforms
-from fastdistill.decode.request import Request
+from fastdistill.decode.request import Request, Run
 from fastdistill.decode.unmask.remasking import Block, Remask, Revise, RunningConfidence, check_remask
 from fastdistill.decode.unmask.rules import Rule, Schedule, Step, Threshold
 from fastdistill.decode.unmask.trace import Trace, TraceStep
@@ -27,6 +26,7 @@ from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.unmask.draft_and_verify import draft_and_verify
 from fastdistill.kernels.unmask.unmask_select import unmask_select
 from fastdistill.messages import short
+from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
 
 CACHES, ATTENTIONS = ("none", "prefix", "dual"), ("full", "block_causal")
@@ -161,16 +161,16 @@ class Unmask:
         """Rows of a forward over a text of so many tokens, prompt and answer."""
         return length * max(self.drafts, 1)
 
-    def start(self, session: Any, request: Request) -> UnmaskRun:
+    def start(self, session: SessionLike, request: Request) -> UnmaskRun:
         return UnmaskRun(self, session, request)
 
 
-class UnmaskRun:
+class UnmaskRun(Run):
     """One answer being filled.  Positions are those of the text; places count from the answer's first position."""
 
     needs_place = True  # a token takes a place of the session before it is certain
 
-    def __init__(self, settings: Unmask, session: Any, request: Request) -> None:
+    def __init__(self, settings: Unmask, session: SessionLike, request: Request) -> None:
         self._settings, self._session, self._request = settings, session, request
         self._mask, self._shift = _facts(settings, session)
         if request.logprobs:
@@ -227,6 +227,7 @@ class UnmaskRun:
         else:
             session.truncate(request.cached)  # short of the prompt, as the row that a shift needs
             self._unread = request.prompt[session.length : self._first - self._shift]
+            self.unread = len(self._unread)
 
     # ---- what the loop asks for ----
 
@@ -240,11 +241,13 @@ class UnmaskRun:
         """Positions filled so far."""
         return int((self.text[self._first :] != self._mask).sum())
 
-    def forward(self) -> Mapping[str, Any]:
+    def forward(self) -> Forward:
         if len(self._unread):
-            chunk, self._unread = self._unread[: self._session.max_rows], self._unread[self._session.max_rows :]
+            most = min(self._session.max_rows, self.room)
+            chunk, self._unread = self._unread[:most], self._unread[most:]
+            self.unread = len(self._unread)
             self._view = None
-            return {"tokens": chunk, "rows": ()}
+            return Forward(chunk, rows=())
         self._view = view = self._next_view()
         drafts = self._drafts if self._settings.drafts else [self.text]
         self._branches = [(draft, self._readable(draft, number)) for number, draft in enumerate(drafts)]
@@ -257,8 +260,7 @@ class UnmaskRun:
         offsets = [positions - self._shift - view.first for _, positions in branches]
         rows = [row + np.where(row < last - view.first, 0, i * width) for i, row in enumerate(offsets)]
         read = self._how_to_read(np.concatenate([positions for _, positions in branches]))
-        arguments = dict(tokens=tokens, nodes=nodes, parents=parents, rows=np.concatenate(rows), read=read)
-        return arguments if view.replace is None else arguments | {"replace": view.replace}
+        return Forward(tokens, nodes=nodes, parents=parents, replace=view.replace, rows=np.concatenate(rows), read=read)
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         view = self._view
@@ -542,13 +544,13 @@ def log_of(probability: float) -> np.float32:
         return np.float32(np.log(np.float32(probability)))
 
 
-def _facts(settings: Unmask, session: Any) -> tuple[int, int]:
+def _facts(settings: Unmask, session: SessionLike) -> tuple[int, int]:
     """Mask token and logit shift, of the settings or else of the session."""
-    mask = getattr(session, "mask_token", None) if settings.mask_token is None else settings.mask_token
+    mask = session.mask_token if settings.mask_token is None else settings.mask_token
     if mask is None:
         raise ArgumentError(
             "this model has no mask token, so it is no masked diffusion model; if it is one, give mask_token"
         )
     check_integer("mask_token", mask, 0, session.vocab_size - 1)
-    shift = getattr(session, "logit_shift", 0) if settings.logit_shift is None else settings.logit_shift
+    shift = session.logit_shift if settings.logit_shift is None else settings.logit_shift
     return mask, shift

@@ -1,0 +1,232 @@
+"""Many texts at once: they share passes, join and leave between them, and are each what they would be alone.
+
+A step is one forward of every text that takes part.  Texts that are being written come first, a row or a few each; prompts are read
+in what is left of the step's rows, in chunks, the first come first.  A prompt that begins as another text's does begins with the pages
+that hold it (`Session.share`), and waits for the other one to have read them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fastdistill.arguments import check_instance, check_integer
+from fastdistill.decode.generation import Generation, Piece
+from fastdistill.decode.text import Text
+from fastdistill.errors import attempt
+from fastdistill.runtime.forward import Forward, SessionLike
+from fastdistill.runtime.kv_cache import PAGE
+from fastdistill.runtime.read import Rows
+from fastdistill.runtime.session import Session
+
+MOST_TEXTS = 32  # that share a step
+MOST_ROWS = 256  # of a step in which prompts are read
+FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for
+
+
+class Beginning(NamedTuple):
+    """What a text may begin with.
+
+    session  whose rows these are
+    length   its first ones, so many
+    """
+
+    session: Session
+    length: int
+
+
+class Task:
+    """A text from when it is asked for until it ends.
+
+    prompt     int32 (n,)
+    shares     may begin with what other texts have read of its prompt
+    text       once it has begun
+    cancelled  is to end where it is
+    """
+
+    def __init__(self, prompt: np.ndarray, begin: Callable[[Beginning | None], Text], shares: bool = False) -> None:
+        """`begin` makes the text, with a beginning where one is given; it is given one only where the task `shares`."""
+        self.prompt, self.shares, self._begin = prompt, shares, begin
+        self.text: Text | None = None
+        self.cancelled = False
+        self._failed: Exception | None = None
+
+    @classmethod
+    def failed(cls, error: Exception) -> Task:
+        """One that has ended before it began."""
+        task = cls(np.empty(0, np.int32), lambda _: Text.__new__(Text))
+        task._failed = error
+        return task
+
+    def begin(self, beginning: Beginning | None = None) -> None:
+        """Begin the text; raises what its session or its decoder raises."""
+        self.text = self._begin(beginning)
+
+    @property
+    def result(self) -> Generation:
+        """What there is of the text so far."""
+        if self.text is not None:
+            return self.text.result
+        reason = "error" if self._failed else "cancelled" if self.cancelled else ""
+        return Generation(finish_reason=reason, error=self._failed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return bool(self.result.finish_reason)
+
+
+class Event(NamedTuple):
+    """A part of a text that has become certain.
+
+    task   whose it is
+    piece  the part
+    """
+
+    task: Task
+    piece: Piece
+
+
+class Engine:
+    """Writes texts together.  One caller steps; `submit` and `cancel` may be called from other threads meanwhile.
+
+    tasks  those that have not ended: first those that take part, then those that wait
+    """
+
+    def __init__(self, max_texts: int = MOST_TEXTS, max_rows: int = MOST_ROWS) -> None:
+        """At most so many texts share a step; prompts are read while it has fewer than `max_rows` rows."""
+        self._most_texts = check_integer("max_texts", max_texts, 1, 1 << 16)
+        self._most_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
+        self._running: list[Task] = []
+        self._waiting: deque[Task] = deque()
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [*self._running, *self._waiting]
+
+    def submit(self, task: Task) -> Task:
+        """Have a text written; it joins at the next step that has a place for it.  Raises ArgumentError for what is no Task."""
+        check_instance("task", task, Task)
+        self._waiting.append(task)
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """End a text where it is, at the next step.  Raises ArgumentError for what is no Task."""
+        check_instance("task", task, Task)
+        task.cancelled = True
+
+    def step(self) -> list[Event]:
+        """Run one forward of every text that takes part, and give what has become certain: each text's last piece says why it ended."""
+        events = self._admit()
+        for task in self._running:
+            if task.cancelled and task.text is not None:
+                events.append(Event(task, task.text.end("cancelled")))
+        self._leave()
+        started = time.perf_counter()
+        asked = self._ask()
+        results = _run([(text.session, what) for _, text, what in asked])
+        seconds = time.perf_counter() - started
+        for (task, text, _), result in zip(asked, results, strict=True):
+            piece = text.answer(result, seconds)
+            if piece is not None:
+                events.append(Event(task, piece))
+        self._leave()
+        return events
+
+    def _leave(self) -> None:
+        self._running = [task for task in self._running if not task.finished]
+
+    def run(self) -> None:
+        """Step until every text has ended."""
+        while self._running or self._waiting:
+            self.step()
+
+    def _admit(self) -> list[Event]:
+        """Begin texts that wait, as many as there are places; the last pieces of those that end before they begin."""
+        events, later = [], list[Task]()
+        while self._waiting and len(self._running) < self._most_texts:
+            task = self._waiting.popleft()
+            if not task.finished and task.text is None:
+                beginning, waits = self._beginning(task) if task.shares else (None, False)
+                if waits:
+                    later.append(task)
+                    continue
+                error = attempt(task.begin, beginning)
+                if isinstance(error, Exception):
+                    task._failed = error
+            if task.finished:
+                events.append(Event(task, Piece("", finish_reason=task.result.finish_reason)))
+            else:
+                self._running.append(task)
+        self._waiting.extendleft(reversed(later))
+        return events
+
+    def _beginning(self, task: Task) -> tuple[Beginning | None, bool]:
+        """What other texts have read of a prompt already, if it fills a page; and whether more of it is on its way."""
+        best: Beginning | None = None
+        coming, prompt = 0, task.prompt[:-1]  # the last token is read in any case, for what follows it
+        for other in self._running:
+            text = other.text
+            assert text is not None
+            if not other.shares or not isinstance(text.session, Session):
+                continue
+            length = text.session.common_prefix(prompt)
+            if length >= (PAGE if best is None else best.length + 1):
+                best = Beginning(text.session, length)
+            if text.run.unread:
+                coming = max(coming, _common(text.request.prompt, prompt))
+        return best, coming >= (PAGE if best is None else best.length + PAGE)
+
+    def _ask(self) -> list[tuple[Task, Text, Forward | Exception]]:
+        """What each text that takes part runs: those being written, then prompts, while there is room for a chunk."""
+        texts = [(task, task.text) for task in self._running if task.text is not None]
+        part = [(task, text, self._most_rows) for task, text in texts if not text.run.unread]
+        rows = len(part)
+        for task, text in texts:
+            unread, room = text.run.unread, self._most_rows - rows
+            if unread and rows and room < min(unread, FEWEST_ROWS):
+                break
+            if unread:
+                part.append((task, text, max(room, 1)))
+                rows += min(unread, room)
+        return [(task, text, attempt(text.ask, len(part), room)) for task, text, room in part]
+
+
+def _run(requests: Sequence[tuple[SessionLike, Forward | Exception]]) -> list[Rows | Exception]:
+    """What each session gives, or the error that it ends in; an error in the place of a Forward stays what it is.
+
+    Sessions of one runner share passes.
+    """
+    results: dict[int, Rows | Exception] = {}
+    for number, (session, what) in enumerate(requests):
+        if isinstance(what, Exception):
+            results[number] = what
+        elif session.runner is None:
+            results[number] = attempt(session.run, what)
+        elif number not in results:
+            together = [
+                (place, (other, asked))
+                for place, (other, asked) in enumerate(requests)
+                if other.runner is session.runner and not isinstance(asked, Exception)
+            ]
+            given = session.runner.run([request for _, request in together])
+            results |= dict(zip([place for place, _ in together], given, strict=True))
+    return [results[number] for number in range(len(requests))]
+
+
+def _common(one: np.ndarray, other: np.ndarray) -> int:
+    n = min(len(one), len(other))
+    agree = one[:n] == other[:n]
+    return n if agree.all() else int(agree.argmin())
+
+
+def write(tasks: Iterable[Task], max_texts: int = MOST_TEXTS) -> list[Generation]:
+    """Have texts written to their ends; what became of each, in order."""
+    engine = Engine(max_texts)
+    submitted = [engine.submit(task) for task in tasks]
+    engine.run()
+    return [task.result for task in submitted]

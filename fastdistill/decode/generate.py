@@ -1,0 +1,53 @@
+"""Decoding over any session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastdistill.arguments import check_has, check_instance, check_integer, check_integers
+from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.check_decoder import check_decoder
+from fastdistill.decode.costs import Costs, check_costs
+from fastdistill.decode.engine import Task, write
+from fastdistill.decode.generation import Generation, unless_failed
+from fastdistill.decode.request import Decoder, Request
+from fastdistill.decode.text import Text, prepare_session
+from fastdistill.decode.unmask.decoder import Unmask
+from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.runtime.forward import SessionLike
+
+
+def generate(
+    session: SessionLike,
+    prompt: Sequence[int],
+    max_tokens: int = 128,
+    sampler: Sampler | None = None,
+    end_tokens: frozenset[int] = frozenset(),
+    decoder: Decoder | None = None,
+    costs: Costs | None = None,
+) -> Generation:
+    """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty).
+
+    decoder  None: Autoregressive(), of a masked diffusion model Unmask()
+    costs    of the session's forwards, for decoders that weigh their guesses and have none of their own
+    """
+    check_has(
+        "session",
+        session,
+        ("run", "truncate", "common_prefix", "capacity", "vocab_size", "causal", "runner"),
+        "a session",
+    )
+    ids = check_integers("prompt", prompt, 0, session.vocab_size - 1, empty=True)
+    max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
+    check_costs(costs)
+    measured = None if costs is None else lambda: costs
+    cached = prepare_session(session, ids)
+    sampler = Sampler() if sampler is None else sampler
+    check_instance("sampler", sampler, Sampler)
+    ends = frozenset(check_integers("end_tokens", end_tokens, 0, (1 << 31) - 1, empty=True).tolist())
+    request = Request(ids, cached, sampler, max_tokens=max_tokens, end_tokens=ends, measured_costs=measured)
+    if decoder is None:
+        decoder = Autoregressive() if session.causal else Unmask()
+    check_decoder(decoder)
+    chosen = decoder
+    return unless_failed(write([Task(ids, lambda _: Text(session, request, chosen, None))]))[0]

@@ -1,0 +1,166 @@
+"""One text being written: takes a decoder's tokens and cuts them where the text ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from fastdistill.decode.generation import Generation, Piece, log_probs_of
+from fastdistill.decode.request import Decoder, Request, Run
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, attempt
+from fastdistill.messages import short
+from fastdistill.runtime.forward import Forward, SessionLike
+from fastdistill.runtime.read import Rows
+
+
+class Speller(Protocol):
+    """Makes text of tokens, as `text.TextStream` does.
+
+    stopped  a stop string has come
+    """
+
+    stopped: bool
+
+    def push(self, token: int) -> str: ...
+    def finish(self) -> str: ...
+
+
+class Text:
+    """A text in a session of its own, from the first forward to the last.
+
+    session  what it is written in
+    request  what is asked for
+    run      the decoder's
+    result   what there is of it so far
+    """
+
+    def __init__(self, session: SessionLike, request: Request, decoder: Decoder, speller: Speller | None) -> None:
+        self.session, self.request, self._speller = session, request, speller
+        session.writer = self  # a second text takes the session over
+        self.run = decoder.start(session, request)
+        if not isinstance(self.run, Run):
+            raise ArgumentError(f"what a decoder's start gives must be a decode.Run, got {short(self.run)}")
+        self.result = Generation(logprobs=[] if request.logprobs else None, trace=self.run.trace)
+        self.result.stats.prompt_tokens = len(request.prompt)
+        self.result.stats.reused_tokens = session.length  # a decoder may have forgotten some
+        self._told = 0  # tokens that pieces have held
+        if request.max_tokens == 0:
+            self.result.finish_reason = "length"
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.result.finish_reason)
+
+    def ask(self, together: int, room: int) -> Forward:
+        """What to run next, in a forward that so many texts share and that has room for so many rows of a prompt."""
+        if self.session.writer is not self:
+            raise BusyError("another text has been started in this session; the first one cannot go on")
+        self.run.together, self.run.room = together, room
+        return self.run.forward()
+
+    def answer(self, rows: Rows | Exception, seconds: float) -> Piece | None:
+        """Account for one forward, or for what went wrong in it; what has become certain, if anything has."""
+        text = rows if isinstance(rows, Exception) else attempt(self._take, rows, seconds)
+        return self.fail(text) if isinstance(text, Exception) else self._piece(text)
+
+    def fail(self, error: Exception) -> Piece:
+        """End with an error: what is certain stays, in the session too."""
+        self.result.error = error
+        return self.end("error")
+
+    def end(self, reason: str) -> Piece:
+        """End here, whatever the decoder was about; the last of the text."""
+        self.result.finish_reason = reason
+        text = "" if self._speller is None else attempt(self._speller.finish)
+        if self.session.writer is self:
+            attempt(self._keep_what_is_sure)
+        return self._piece("" if isinstance(text, Exception) else text) or Piece("", finish_reason=reason)
+
+    def _piece(self, text: str) -> Piece | None:
+        """The text that has become certain, with the tokens since the last piece; without text, tokens are certain as they come."""
+        result = self.result
+        result.text += text
+        if not (text or result.finish_reason or (self._speller is None and len(result.tokens) > self._told)):
+            return None
+        new = slice(self._told, len(result.tokens))
+        self._told = len(result.tokens)
+        log_probs = None if result.logprobs is None else result.logprobs[new]
+        return Piece(text, result.tokens[new], log_probs, result.finish_reason or None)
+
+    def _take(self, rows: Rows, seconds: float) -> str:
+        stats, result, run = self.result.stats, self.result, self.run
+        run.seconds = seconds
+        decoding = bool(result.tokens) if run.decoding is None else run.decoding
+        started = time.perf_counter()
+        taken = run.take(rows)
+        seconds += time.perf_counter() - started
+        stats.committed = run.committed
+        if decoding:
+            stats.forwards += 1
+            stats.decode_seconds += seconds
+        else:
+            stats.prefill_seconds += seconds
+        text, before = "", len(result.tokens)
+        for token, row in taken:
+            result.tokens.append(token)
+            stats.new_tokens += 1
+            if result.logprobs is not None:
+                result.logprobs.append(log_probs_of(token, rows, row, self.request.logprobs))
+            if self._speller is not None:
+                text += self._speller.push(token)
+            result.finish_reason = self._reason(token)
+            if result.finish_reason:
+                break  # what a decoder accepted beyond the end is not part of the text
+        for round in run.rounds[len(result.rounds) :]:
+            kept = len(result.tokens) - before
+            if kept <= round.accepted:  # the text has ended within them
+                recycled = max(round.recycled - (round.accepted - kept), 0)  # these come last
+                round = replace(round, accepted=kept, refused=(), recycled=recycled, ended=True)
+            result.rounds.append(round)
+            stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
+            stats.recycled += round.recycled
+        if result.finish_reason:
+            self._leave_as_plain_decoding()
+            if self._speller is not None:
+                text += self._speller.finish()
+                if self._speller.stopped:  # by what only the end has made certain
+                    result.finish_reason = "stop"
+        return text
+
+    def _leave_as_plain_decoding(self) -> None:
+        """Leave the session as plain decoding would: the last token of the text has not been read."""
+        length = len(self.request.prompt) + len(self.result.tokens) - 1
+        if self.session.length > length:
+            self.session.truncate(length)
+
+    def _keep_what_is_sure(self) -> None:
+        text = np.concatenate([self.request.prompt, np.array(self.result.tokens, np.int32)])
+        self.session.truncate(self.session.common_prefix(text))
+
+    def _reason(self, token: int) -> str:
+        if token in self.request.end_tokens or (self._speller is not None and self._speller.stopped):
+            return "stop"
+        if len(self.result.tokens) >= self.request.max_tokens:
+            return "length"
+        # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
+        places = len(self.request.prompt) + len(self.result.tokens) + self.run.needs_place
+        return "capacity" if places > self.session.capacity else ""
+
+
+def prepare_session(session: SessionLike, prompt: np.ndarray) -> int:
+    """Cut the session back to the longest common prefix with the prompt, at least one token short of it; its length.
+
+    raises  ArgumentError for an empty prompt, CapacityError for one that is longer than the capacity
+    """
+    if len(prompt) == 0:
+        raise ArgumentError("the prompt must have at least one token")
+    if len(prompt) > session.capacity:
+        raise CapacityError(
+            f"the prompt has {len(prompt)} tokens, more than the session's capacity of {session.capacity}{session.limit}"
+        )
+    common = min(session.common_prefix(prompt), len(prompt) - 1)
+    session.truncate(common)
+    return common

@@ -1,0 +1,161 @@
+"""Rows of several sequences in one pass: how they come together, and what each gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+
+import numpy as np
+
+from fastdistill.kernels.boundary import DRAW
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.runtime.read import Read, Rows, draw, draws_in_head, needs_logits
+from fastdistill.runtime.session import Session
+from fastdistill.runtime.share import Share
+
+Member = tuple[Session, Share]
+
+
+def groups(members: Iterable[Member]) -> Iterator[list[Member]]:
+    """Neighbours that run the same layers and fit one executor."""
+    group: list[Member] = []
+    rows = most = 0
+    for session, share in members:
+        rows, most = rows + len(share.tokens), max(most, session.max_rows)
+        if group and not (rows <= most and _alike(group[0], (session, share))):
+            yield group
+            group, rows, most = [], len(share.tokens), session.max_rows
+        group.append((session, share))
+    if group:
+        yield group
+
+
+def _alike(one: Member, other: Member) -> bool:
+    def kind(member: Member) -> tuple[object, ...]:
+        session, share = member
+        return share.layers, session.taps, share.inputs is None, share.streams is None
+
+    return kind(one) == kind(other)
+
+
+def joined(members: list[Member]) -> ForwardPass:
+    """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
+    shares = [share for _, share in members]
+    first, count = shares[0], len(shares)
+    rows = _starts(len(share.tokens) for share in shares)
+    runs = _starts(len(share.runs) for share in shares)
+    lists = _starts(len(share.run_offsets) - 1 for share in shares)
+    offsets = [share.run_offsets if n == count else share.run_offsets[:-1] for n, share in enumerate(shares, 1)]
+    slots = [np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]
+    wanted = draws = None
+    if any(share.read.log_prob_of is not None for share in shares):
+        wanted = _joined([_or_zeros(share.read.log_prob_of, len(share.reads)) for share in shares])
+    if any(draws_in_head(share.read) for share in shares):
+        draws = _joined([_draws(share.read, len(share.reads)) for share in shares])
+    banned, bans = _bans([(share.read.banned, len(share.reads)) for share in shares])
+    return ForwardPass(
+        tokens=None if first.inputs is not None else _joined([share.tokens for share in shares]),
+        inputs=None
+        if first.inputs is None
+        else _joined([share.inputs for share in shares if share.inputs is not None]),
+        positions=_joined([share.positions for share in shares]),
+        sequences=_joined([np.full(len(share.tokens), n, np.int32) for n, share in enumerate(shares)]),
+        slots=_joined(slots),
+        nodes=_joined([share.nodes for share in shares], lists),
+        runs=_joined([share.runs for share in shares]),
+        run_offsets=_joined(offsets, runs),
+        caches=[session.cache for session, _ in members],
+        read_rows=_joined([share.reads for share in shares], rows),
+        wanted_tokens=wanted,
+        banned=banned,
+        bans=bans,
+        want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
+        want_hidden=any(share.read.hidden for share in shares),
+        draws=draws,
+        first_layer=first.layers[0],
+        end_layer=first.layers[1],
+        stream=None
+        if first.streams is None
+        else _joined([share.streams for share in shares if share.streams is not None]),
+    )
+
+
+def parts(members: list[Member]) -> Iterator[tuple[Session, Share, slice, slice]]:
+    """Of each share: which of the pass's rows are its own, and which of the rows that are read."""
+    row = read = 0
+    for session, share in members:
+        yield session, share, slice(row, row := row + len(share.tokens)), slice(read, read := read + len(share.reads))
+
+
+def result(
+    session: Session, share: Share, outcome: Outcome, rows: slice, reads: slice, workspace: Callable[[], np.ndarray]
+) -> Rows:
+    """What a share gives, in arrays of its own; draws, in a work space, what the head has not drawn."""
+    read = share.read
+    statistics = RowStatistics(*(field[reads].copy() for field in outcome.statistics))
+    logits = None if outcome.logits is None else outcome.logits[reads]
+    tokens = None
+    if read.sampler is not None:
+        tokens = draw(
+            read,
+            statistics,
+            logits,
+            share.positions[share.reads],
+            lambda row: session.context.seen_tokens(share, int(share.reads[row])),
+            session.threads,
+            workspace() if needs_logits(read) else None,
+            None if outcome.drawn is None else outcome.drawn[reads].copy(),
+        )
+    return Rows(
+        statistics,
+        tokens=tokens,
+        log_probs=None if read.log_prob_of is None or outcome.log_probs is None else outcome.log_probs[reads].copy(),
+        logits=logits if read.logits else None,
+        hidden=outcome.hidden[reads].copy() if read.hidden and outcome.hidden is not None else None,
+        taps={name: array[rows].copy() for name, array in outcome.taps.items()},
+    )
+
+
+def _starts(lengths: Iterable[int]) -> list[int]:
+    return [0, *accumulate(lengths)]
+
+
+def _joined(arrays: list[np.ndarray], starts: list[int] | None = None) -> np.ndarray:
+    """The arrays one after another, the numbers in each raised by its start."""
+    if len(arrays) == 1:
+        return arrays[0]
+    if starts is not None:
+        arrays = [array + array.dtype.type(start) for array, start in zip(arrays, starts, strict=False)]
+    return np.concatenate(arrays)
+
+
+def _draws(read: Read, n: int) -> np.ndarray:
+    """What the head draws n rows with; zeros: nothing."""
+    draws = np.zeros(n, DRAW)
+    if read.sampler is not None and draws_in_head(read):
+        sampler = read.sampler
+        draws[:] = sampler.seed, 0, sampler.sequence, sampler.round, sampler.temperature
+    return draws
+
+
+def _bans(wanted: list[tuple[np.ndarray | None, int]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """`banned` and `bans` of a pass, from (tokens, reads) of each share; shares that ban the same have one list."""
+    if all(tokens is None for tokens, _ in wanted):
+        return None, None
+    lists: dict[bytes, tuple[int, int]] = {}
+    parts: list[np.ndarray] = []
+    spans, end = [], 0
+    for tokens, _ in wanted:
+        ascending = np.empty(0, np.int32) if tokens is None else np.sort(tokens)
+        key = ascending.tobytes()
+        if key not in lists:
+            parts.append(ascending)
+            lists[key] = end, end + len(ascending)
+            end += len(ascending)
+        spans.append(lists[key])
+    return np.concatenate(parts), np.repeat(np.array(spans, np.int64), [reads for _, reads in wanted], axis=0)
+
+
+def _or_zeros(array: np.ndarray | None, n: int) -> np.ndarray:
+    return np.zeros(n, np.int32) if array is None else array

@@ -1,0 +1,166 @@
+"""What a forward is asked for, as one value, and what decoders may ask of a session."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+
+from fastdistill.arguments import check_integers
+from fastdistill.errors import CapacityError
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read
+
+_P = ParamSpec("_P")
+_S = TypeVar("_S")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Rows to run through a model, and what to read of them.
+
+    tokens     (m,) token ids
+    inputs     in their place: {"embedding": float32 (m, hidden_size)}
+    parents    one entry a new node: a node it sees, with all that one sees; -1: the committed context alone.
+               Default: a chain
+    nodes      (m,) the node of each row: rows of one node see each other.  New nodes are numbered on from the pending
+               ones.  Default: one node a row
+    positions  (m,) default: the depth of the row, never its flat index
+    replace    (start, end): committed rows that these rows do not see, and whose place `keep` gives them
+    rows       which rows to read: "all", "last" or indices
+    layers     (a, b): run layers a .. b - 1 only.  From 0 the rows stay pending; (b, L) without tokens takes all
+               pending rows on from there.  What is read has passed the final norm and the head in any case
+    read       what to give beside the statistics
+    out        float32 (reads, vocab_size): receives the logits in place of an array of the call's own
+
+    Rows given with `parents`, `nodes`, `replace` or `layers` are pending until `keep`; a plain chain is committed at once.
+    """
+
+    tokens: Sequence[int] | np.ndarray | None = None
+    inputs: Mapping[str, np.ndarray] | None = None
+    parents: Sequence[int] | range | np.ndarray | None = None
+    nodes: Sequence[int] | np.ndarray | None = None
+    positions: Sequence[int] | np.ndarray | None = None
+    replace: tuple[int, int] | None = None
+    rows: str | Sequence[int] | np.ndarray = "all"
+    layers: tuple[int, int] | None = None
+    read: Read = STATISTICS_ONLY
+    out: np.ndarray | None = None
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the rows are committed at once."""
+        return self.parents is None and self.nodes is None and self.replace is None and self.layers is None
+
+
+def _by_fields(
+    make: Callable[_P, Forward],
+) -> Callable[[Callable[[_S, Forward], Rows]], Callable[Concatenate[_S, _P], Rows]]:
+    """Let a method that takes a Forward be called with the Forward's fields: they are written once, above."""
+
+    def decorate(method: Callable[[_S, Forward], Rows]) -> Callable[Concatenate[_S, _P], Rows]:
+        @wraps(method)
+        def call(self: _S, *arguments: _P.args, **named: _P.kwargs) -> Rows:
+            return method(self, make(*arguments, **named))
+
+        own, *_ = inspect.signature(method).parameters.values()
+        fields = inspect.signature(make)
+        call.__signature__ = fields.replace(  # type: ignore[attr-defined]
+            parameters=[own, *fields.parameters.values()], return_annotation="Rows"
+        )
+        return call
+
+    return decorate
+
+
+class SessionLike(Protocol):
+    """One sequence, as decoders know it: of a model, over a function, or anything else that has all this.
+
+    vocab_size   columns of the logits
+    capacity     most committed tokens
+    limit        what errors add where the model itself has no more room
+    max_rows     most rows of one forward
+    length       committed tokens
+    pending      how many rows are pending
+    tokens       int32 (length,): the committed ones
+    causal       rows see what is before them, else each other: one node a forward
+    mask_token   what stands where a masked diffusion model is to write; None: it is none
+    logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
+    writer       whoever writes a text here: a text asks whether it still is the one
+    runner       runs forwards of several sessions in one pass; None: each by itself
+    """
+
+    vocab_size: int
+    capacity: int
+    limit: str = ""
+    max_rows: int
+    causal: bool = True
+    mask_token: int | None = None
+    logit_shift: int = 0
+    writer: object = None
+    runner: Runner | None = None
+
+    @property
+    def length(self) -> int: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def tokens(self) -> np.ndarray: ...
+
+    def run(self, asked: Forward) -> Rows:
+        """Run rows through the model.
+
+        raises  ArgumentError, CapacityError, BusyError; NotFiniteError (the session is then as it was before the call)
+        """
+        ...
+
+    @_by_fields(Forward)
+    def forward(self, asked: Forward) -> Rows:
+        """Run rows through the model: `run` of the Forward that has these fields; see `Forward` for each."""
+        return self.run(asked)
+
+    def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
+        """Commit a chain of any length, in chunks of max_rows; reads the last row.
+
+        raises  as `forward`; ArgumentError and CapacityError before anything has run
+        """
+        ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
+        check_read(read, 1, self.vocab_size)
+        if self.length + len(ids) > self.capacity:
+            raise CapacityError(
+                f"{len(ids)} tokens after {self.length} do not fit a capacity of {self.capacity}{self.limit}"
+            )
+        last = (len(ids) - 1) // self.max_rows * self.max_rows
+        for start in range(0, last, self.max_rows):
+            self.run(Forward(ids[start : start + self.max_rows], rows=()))
+        return self.run(Forward(ids[last:], rows="last", read=read))
+
+    def keep(self, indices: Sequence[int] | range | np.ndarray) -> None:
+        """Commit these pending rows, in this order: a path from the root; forget the others.
+
+        raises  ArgumentError when a row's ancestors are not kept before it, or it has not run through all layers
+        """
+        ...
+
+    def truncate(self, length: int) -> None:
+        """Forget committed rows from `length` on, and all pending ones."""
+        ...
+
+    def common_prefix(self, tokens: np.ndarray) -> int:
+        """How many of these tokens, from the first, are committed as a text is: in place, and each after reading the others."""
+        ...
+
+    def fork(self) -> SessionLike:
+        """A session of its own with the same committed rows; pending rows stay behind."""
+        ...
+
+
+class Runner(Protocol):
+    """What runs forwards of several sessions of one model."""
+
+    def run(self, requests: Sequence[tuple[Any, Forward]]) -> list[Rows | Exception]:
+        """What each gives, or the error that it alone ends in."""
+        ...

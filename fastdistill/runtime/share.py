@@ -1,0 +1,44 @@
+"""One session's rows of a pass, checked and laid out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastdistill.runtime.pending import Pending
+from fastdistill.runtime.read import Read
+
+
+@dataclass
+class Share:
+    """Rows of one sequence, and its state once the pass has succeeded.
+
+    tokens       int32 (m,): -1 where a row is given as `inputs`
+    inputs       float32 (m, hidden_size), or None
+    positions    int32 (m,)
+    nodes        int32 (m,): which list of visible slots
+    runs         int32 (runs, 2): (start, length) of visible slots
+    run_offsets  int64 (lists + 1,): where each list begins in `runs`
+    first_slot   of the cache, for row 0; the others follow
+    reads        int32 (reads,): rows to read
+    layers       the pass runs layers [start, end)
+    read         what is asked of them
+    pending      afterwards; None: the rows are committed
+    streams      float32 (m, hidden_size): enters layers[0]; None where that is 0
+    out          float32 (reads, vocab_size): where the caller wants the logits, or None
+    """
+
+    tokens: np.ndarray
+    inputs: np.ndarray | None
+    positions: np.ndarray
+    nodes: np.ndarray
+    runs: np.ndarray
+    run_offsets: np.ndarray
+    first_slot: int
+    reads: np.ndarray
+    layers: tuple[int, int]
+    read: Read
+    pending: Pending | None
+    streams: np.ndarray | None = None
+    out: np.ndarray | None = None
