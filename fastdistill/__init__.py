@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # without `typing`, whose import takes longer than all el
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastdistill import distill, errors, kernels, transport
+    from fastdistill import distill, errors, kernels, show, transport
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
         Adaptive,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         Threshold,
         Tree,
         Unmask,
-        show_trajectory,
         static_tree,
     )
     from fastdistill.kernels import Sampler, isa, isa_levels, set_isa  # type: ignore[no-redef]
@@ -81,7 +80,6 @@ _HOMES = {
         "Threshold",
         "Tree",
         "Unmask",
-        "show_trajectory",
         "static_tree",
     ),
     "kernels": ("Sampler", "isa", "isa_levels", "set_isa"),
@@ -132,7 +130,7 @@ __all__ = [
     "kernels",
     "load",
     "set_isa",
-    "show_trajectory",
+    "show",
     "static_tree",
     "transport",
 ]
@@ -143,7 +141,7 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in ("distill", "errors", "kernels", "transport"):
+        if name in ("distill", "errors", "kernels", "show", "transport"):
             return import_module(f"fastdistill.{name}")
         if name not in _HOME_OF:
             from fastdistill.messages import short

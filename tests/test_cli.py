@@ -537,12 +537,12 @@ def test_statistics_say_how_many_tokens_forwards_gave(run, loaded, model, decode
 
 
 def test_the_trajectory_goes_to_stderr(run, loaded, model, monkeypatch):
-    def show_trajectory(generation, *, label):
+    def trajectory(generation, *, label):
         assert generation.rounds[0].guesses
         return f"{len(generation.rounds)} rounds, {label(ab)!r}"
 
     ab = loaded.tokenizer.token_id("ab")
-    monkeypatch.setattr(fd.decode, "show_trajectory", show_trajectory, raising=False)
+    monkeypatch.setattr(fd.show, "trajectory", trajectory)
     said = ["generate", model, "the", "--max-tokens", 20]
     plain = run(*said)
     said += [*JACOBI, "--no-adaptive", "--trace"]

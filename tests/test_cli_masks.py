@@ -142,7 +142,7 @@ def test_the_trace_goes_to_stderr_into_the_json_and_into_a_picture(run, listops,
     trace = listops.generate(SORT, decoder=fd.Unmask(fd.Schedule(5), trace=True)).trace
     code, out, err = run(*said, "--trace")
     assert (code, out) == (0, "ant cat dog\n")
-    assert err == trace.heat_map(lambda token: listops.tokenizer.token(token)) + "\n"
+    assert err == fd.show.trace(trace, label=lambda token: listops.tokenizer.token(token)) + "\n"
     steps = json.loads(run(*said, "--trace", "--json")[1])["steps"]
     assert [step["places"] for step in steps] == [step.places.tolist() for step in trace.steps]
     assert [step["tokens"] for step in steps] == [step.tokens.tolist() for step in trace.steps]

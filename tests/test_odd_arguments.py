@@ -36,8 +36,8 @@ from tests.text.tokenizers_made_here import byte_level
 NUMBERS = itertools.count()
 LONGEST = 300  # characters of a message about an argument
 MODULES = (
-    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.decode.trajectory", "fastdistill.decode.unmask",
-    "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
+    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.decode.unmask",
+    "fastdistill.show", "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
     "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
 )  # fmt: skip
 OTHERS = (
@@ -48,7 +48,22 @@ OTHERS = (
 )
 
 # Not for users to call: made or called by the loop, a session or `load`, with objects of their own.
-INSIDE = {"Beginning", "Config", "DraftRequest", "Event", "GgufFile", "Piece", "Run", "SessionLike", "Task", "Network", "Request", "Rule", "Remask", "Source"}
+INSIDE = {
+    "Beginning",
+    "Config",
+    "DraftRequest",
+    "Event",
+    "GgufFile",
+    "Piece",
+    "Run",
+    "SessionLike",
+    "Task",
+    "Network",
+    "Request",
+    "Rule",
+    "Remask",
+    "Source",
+}
 MADE_INSIDE = {
     "Model", "Session", "CallableSession", "Rows", "Checkpoint",
 }  # fmt: skip
@@ -138,7 +153,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "id": lambda: 1, "stop": lambda: "a", "name": lambda: "smollm2-135m-instruct", "source": lambda: folder, "destination": lambda: f"made{next(NUMBERS)}",
         "convert_gguf.source": lambda: folder / "config.json", "format": lambda: "q8", "config": lambda: config("plain", 1).raw, "tensors": lambda: [],
         "eos_token_ids.config": lambda: read_config(folder / "config.json"), "generation_config": lambda: {}, "path": lambda: folder / "config.json",
-        "save_png.path": lambda: "made.png", "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
+        "trace": lambda: Trace(2, 0, [step()]), "trace_png.path": lambda: "made.png", "layout": lambda: np.array([-1, 0], np.int32), "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),

@@ -31,6 +31,7 @@ FLOW = [
     "models",
     "runtime",
     "decode",
+    "show",
     "text",
     "options",
     "fetch",
@@ -39,21 +40,29 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
-    # What stands on kernels alone, beside each other.
+    # What stands on kernels alone.
     "transport": {"user_cache", "embedded", "reference"},
-    "distill": {"user_cache", "embedded", "reference", "transport"},
+    "distill": {"user_cache", "embedded", "reference"},
     "checkpoint": {"reference"},  # what a file holds is no meaning of a kernel
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
-    "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode"},  # text serves api alone
-    "fetch": {"models", "runtime", "decode", "text", "options"},
+    "show": {"checkpoint", "models", "reference"},
+    "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode", "show"},  # text serves api alone
+    "fetch": {"models", "runtime", "decode", "show", "text", "options"},
     "api": {"reference"},
 }
-BESIDE_KERNELS = {"points", "transport_batch", "__init__"}  # files of a family that are no kernels
+BESIDE_KERNELS = {"points", "transport_problems", "__init__"}  # files of a family that are no kernels
+SOLVERS = [
+    ("transport", "sinkhorn")
+]  # kernels whose Python does more than to call them: it is a part, by the family's name
 
 
-def exported(family, kernel, where="kernels"):
+def home(family, kernel):
+    return f"fastdistill.{family}" if (family, kernel) in SOLVERS else f"fastdistill.kernels.{family}"
+
+
+def exported(package, kernel):
     """What the file of a kernel is for: the function of its name, or a class, `NgramPool` of ngram_pool."""
-    module = import_module(f"fastdistill.{where}.{family}.{kernel}")
+    module = import_module(f"{package}.{kernel}")
     return getattr(module, kernel, None) or getattr(module, kernel.title().replace("_", ""))
 
 
@@ -95,9 +104,10 @@ def part_of(path):
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if part_of(path) not in ("__init__", "__main__"))
-KERNELS = sorted(
+WRAPPERS = [
     (path.parent.name, path.stem) for path in (PACKAGE / "kernels").glob("*/*.py") if path.stem not in BESIDE_KERNELS
-)
+]
+KERNELS = sorted(WRAPPERS + SOLVERS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -131,13 +141,12 @@ def test_a_kernel_has_all_its_places(family, kernel):
     missing = [place for place in places if not (ROOT / place).exists()]
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
     assert f"{family}/{kernel}" in included_kernels()
-    verb = (
-        "" if inspect.isfunction(exported(family, kernel)) else r"_\w+"
-    )  # a class has an entry for each of its methods
+    thing = exported(home(family, kernel), kernel)
+    verb = "" if inspect.isfunction(thing) else r"_\w+"  # a class has an entry for each of its methods
     line = rf"KERNEL\(\w+, {kernel}{verb},"
     assert re.search(line, (ROOT / "csrc/kernels.h").read_text()), f"kernels.h lacks {kernel}{verb}"
-    name = exported(family, kernel).__name__
-    assert name in import_module("fastdistill.kernels").__all__, f"fastdistill.kernels does not export {name}"
+    public = f"fastdistill.{family if (family, kernel) in SOLVERS else 'kernels'}"
+    assert thing.__name__ in import_module(public).__all__, f"{public} does not export {thing.__name__}"
     assert "isa" in inspect_names(ROOT / test), f"{test} forces no level"
 
 
@@ -160,7 +169,7 @@ def inspect_names(path):
 
 @pytest.mark.parametrize(("family", "kernel"), KERNELS)
 def test_a_kernel_and_its_reference_have_one_name_and_signature(family, kernel):
-    ours, meaning = exported(family, kernel), exported(family, kernel, "reference")
+    ours, meaning = exported(home(family, kernel), kernel), exported(f"fastdistill.reference.{family}", kernel)
     assert ours.__name__ == meaning.__name__
     got, want = signatures(ours), signatures(meaning)
     assert got.keys() == want.keys()

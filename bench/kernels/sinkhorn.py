@@ -29,8 +29,9 @@ from bench.lib.report import Report
 from bench.lib.timing import Samples, Timer, interleave, measure
 from fastdistill.distill import sinkhorn_loss
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels import Transport, default_threads, isa, set_isa, sinkhorn
+from fastdistill.kernels import default_threads, isa, set_isa
 from fastdistill.reference.transport.sinkhorn import sinkhorn as reference_sinkhorn
+from fastdistill.transport import Transport, sinkhorn
 
 SIZES = (256, 1024, 2048)  # of a dense problem
 ITERATIONS = 100
@@ -365,7 +366,8 @@ y += 0.5
 epsilon = 0.1 * 2 * d  # of about the median cost
 """
 _OURS = """
-from fastdistill.kernels import set_isa, sinkhorn
+from fastdistill.kernels import set_isa
+from fastdistill.transport import sinkhorn
 set_isa(level)
 def solve(x, y, iterations):
     found = sinkhorn(None, None, x=x, y=y, epsilon=epsilon, max_iterations=iterations, tolerance=0.0, threads=threads)

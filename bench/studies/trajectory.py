@@ -12,8 +12,8 @@ from bench.lib.models import add_model_arguments
 from bench.lib.plot import INK, LIMIT, OURS, THEIRS, picture
 from bench.lib.prompts import KINDS, load
 from bench.lib.report import Report
-from fastdistill.decode.trajectory import DRAWN, FINAL, GUESSED, MEANINGS, RECYCLED, RIGHT, WRONG, trajectory
 from fastdistill.errors import ArgumentError
+from fastdistill.show.trajectory import DRAWN, FINAL, GUESSED, MEANINGS, RECYCLED, RIGHT, WRONG, trajectory_cells
 
 # What a token is until it is final is pale, the moment in which it becomes so strong.
 COLORS = {
@@ -23,7 +23,7 @@ COLORS = {
     DRAWN: (INK, 1.0),
     GUESSED: (THEIRS[0], 1.0),
     RECYCLED: (THEIRS[1], 1.0),
-}  # of `trajectory`'s cells: colour and opacity
+}  # of `trajectory_cells`: colour and opacity
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(options: Namespace) -> Report:
         prompt=prompt.name, tokens=stats.new_tokens, forwards=stats.forwards, tokens_a_forward=stats.tokens_per_forward,
         from_the_pool=stats.recycled,
     )  # fmt: skip
-    report.note(fd.show_trajectory(answer, label=lambda token: model.tokenizer.decode([token])))
+    report.note(fd.show.trajectory(answer, label=lambda token: model.tokenizer.decode([token])))
     if options.png:
         draw(options.png, answer)
         report.note(f"picture in {options.png}")
@@ -60,7 +60,7 @@ def run(options: Namespace) -> Report:
 
 
 def draw(path: Path, generation: fd.Generation) -> None:
-    """The picture of `show_trajectory`: a row a round, the prompt's forward above them, and a column a token."""
+    """The picture of `show.trajectory`: a row a round, the prompt's forward above them, and a column a token."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -68,7 +68,7 @@ def draw(path: Path, generation: fd.Generation) -> None:
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
 
-    cells = trajectory(generation)
+    cells = trajectory_cells(generation)
     picture = np.zeros((*cells.shape, 4))
     for cell, (color, opacity) in COLORS.items():
         picture[cells == cell] = to_rgba(color, opacity)

@@ -102,7 +102,9 @@ def trace(generation: Generation, tokenizer: Tokenizer) -> str:
     """What --trace says of a text."""
     if generation.trace is None:
         return guessing.trajectory(generation, tokenizer)
-    return generation.trace.heat_map(spelling(tokenizer))
+    from fastdistill import show
+
+    return show.trace(generation.trace, label=spelling(tokenizer))
 
 
 def spelling(tokenizer: Tokenizer) -> Callable[[int], str]:

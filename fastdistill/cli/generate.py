@@ -262,9 +262,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.show_filling:
         raise ArgumentError("--show-filling draws a text: it does not go with --json")
     if arguments.trace_png is not None:
-        from fastdistill.decode.unmask.trace_picture import check_picture
+        from fastdistill.show.trace_png import check_png
 
-        check_picture(arguments.trace_png)  # before the model runs
+        check_png(arguments.trace_png)  # before the model runs
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
@@ -292,7 +292,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
         say(trace(answer.generation, model.tokenizer))
     if arguments.trace_png is not None and answer.generation.trace is not None:
         title = f"{model.folder.name}: {filled(answer.generation)}"
-        answer.generation.trace.save_png(arguments.trace_png, spelling(model.tokenizer), title)
+        from fastdistill.show import trace_png
+
+        trace_png(answer.generation.trace, arguments.trace_png, label=spelling(model.tokenizer), title=title)
     if profile is not None and not arguments.json:
         say(str(profile))
 

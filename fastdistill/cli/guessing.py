@@ -232,9 +232,9 @@ def trajectory(generation: Generation, tokenizer: Tokenizer) -> str:
     """How the guesses of --trace became the text, as lines."""
     if not any(round.guesses for round in generation.rounds):
         return "no guesses, so no trajectory"
-    from fastdistill.decode import show_trajectory
+    from fastdistill import show
 
-    return show_trajectory(generation, label=lambda token: tokenizer.decode([token]))
+    return show.trajectory(generation, label=lambda token: tokenizer.decode([token]))
 
 
 def by_depth(rounds: Sequence[Round]) -> dict[str, list[int]]:

@@ -11,7 +11,6 @@ from fastdistill.decode.jacobi import Jacobi
 from fastdistill.decode.lookahead import Lookahead
 from fastdistill.decode.request import Decoder, Request, Round, Run
 from fastdistill.decode.speculative import Speculative
-from fastdistill.decode.trajectory import show_trajectory
 from fastdistill.decode.trees import StaticTree, Tree, expected_tokens, static_tree
 from fastdistill.decode.unmask import (
     Adaptive,
@@ -76,6 +75,5 @@ __all__ = [
     "expected_tokens",
     "generate",
     "measure_costs",
-    "show_trajectory",
     "static_tree",
 ]

@@ -59,7 +59,7 @@ class Jacobi:
     adaptive    check fewer guesses where they do not pay, down to none, by `costs` and by how often they were right; False: all of
                 them in every forward
     costs       of forwards on this machine; None: the model's, as with `Auto`
-    trace       keep the guesses of every round (`Round.guesses`), for `show_trajectory`
+    trace       keep the guesses of every round (`Round.guesses`), for `show.trajectory`
 
     raises  ArgumentError
     """

@@ -6,18 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_choice, check_number
+from fastdistill.arguments import REAL, check_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels import (
-    distance_gradient,
-    pairwise_distance,
-    sinkhorn,
-    softmax,
-    softmax_gradient,
-    unrolled_sinkhorn,
-)
+from fastdistill.kernels import distance_gradient, pairwise_distance, softmax, softmax_gradient, unrolled_sinkhorn
 from fastdistill.kernels.threads import check_threads
-from fastdistill.kernels.transport.points import check_real
+from fastdistill.transport import sinkhorn
 
 _MODES = "unrolled", "entropic"
 _TOLERANCE, _MOST_ITERATIONS = 1e-10, 10_000  # of the entropic mode: marginal error, as a share of the mass
@@ -63,8 +56,7 @@ def sinkhorn_loss(
 
     The rows' order does not matter to it: beside it an objective of each sample's own is needed.
     """
-    check_real("student_logits", student_logits, 2)
-    batch, vocab = check_array("student_logits", student_logits, student_logits.dtype.type, (None, None))
+    batch, vocab = check_array("student_logits", student_logits, REAL, ("batch", "vocab"))
     check_array("teacher_logits", teacher_logits, student_logits.dtype.type, (batch, vocab))
     if 0 in (batch, vocab):
         raise ArgumentError(f"student_logits must have rows and columns, got shape {student_logits.shape}")
@@ -82,7 +74,7 @@ def sinkhorn_loss(
             ones, ones, cost, epsilon=epsilon, max_iterations=_MOST_ITERATIONS, tolerance=_TOLERANCE * batch, threads=threads
         )  # fmt: skip
         # KL(P | 1 x 1) = -H(P) - batch + batch^2: what it has over -H does not depend on the plan, and its gradient is the plan.
-        value, by_cost, error = found.entropic_value - epsilon * (batch**2 - batch), found.plan, found.marginal_error
+        value, by_cost, error = found.value - epsilon * (batch**2 - batch), found.plan, found.marginal_error
     gradient = distance_gradient(by_cost.astype(x.dtype, copy=False), x, y, "l1", threads=threads)
     softmax_gradient(x, gradient, temperature, weight=weight, threads=threads)
     return Loss(weight * float(value), gradient, float(error))

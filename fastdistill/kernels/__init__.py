@@ -2,7 +2,7 @@
 
 from fastdistill.kernels.fixed_point.fixed_point_prefix import fixed_point_prefix
 from fastdistill.kernels.fixed_point.jacobi_step import JacobiStep, jacobi_step
-from fastdistill.kernels.fixed_point.lookahead_layout import LookaheadLayout, lookahead_layout, show_layout
+from fastdistill.kernels.fixed_point.lookahead_layout import LookaheadLayout, lookahead_layout
 from fastdistill.kernels.fixed_point.ngram_pool import NgramPool
 from fastdistill.kernels.forward.exp_log import exp_log
 from fastdistill.kernels.forward.linear import PackedWeight, kernel_name, linear
@@ -16,7 +16,6 @@ from fastdistill.kernels.sample.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
 from fastdistill.kernels.transport.distance_gradient import distance_gradient
 from fastdistill.kernels.transport.pairwise_distance import pairwise_distance
-from fastdistill.kernels.transport.sinkhorn import Transport, sinkhorn
 from fastdistill.kernels.transport.softmax import softmax, softmax_gradient
 from fastdistill.kernels.transport.unrolled_sinkhorn import Unrolled, unrolled_sinkhorn
 from fastdistill.kernels.unmask.draft_and_verify import Drafted, draft_and_verify
@@ -39,7 +38,6 @@ __all__ = [
     "PackedWeight",
     "RowStatistics",
     "Sampler",
-    "Transport",
     "TreeLayout",
     "UnmaskRule",
     "Unmasked",
@@ -69,8 +67,6 @@ __all__ = [
     "sample",
     "sample_workspace",
     "set_isa",
-    "show_layout",
-    "sinkhorn",
     "softmax",
     "softmax_gradient",
     "tree_layout",

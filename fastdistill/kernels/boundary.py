@@ -86,6 +86,11 @@ def pointers(arrays: Sequence[np.ndarray]) -> Any:
     return ffi.new("void *[]", [pointer(array) for array in arrays])
 
 
+def bits(array: np.ndarray) -> int:
+    """Of a real of an array: 32 or 64."""
+    return array.dtype.itemsize * 8
+
+
 def _refuse_memory(array: Any) -> NoReturn:
     if not isinstance(array, np.ndarray):
         raise ArgumentError(f"memory for C must be a NumPy array, got {type(array).__name__}")

@@ -33,7 +33,9 @@ def forward_many(
     """
     check_flag("return_errors", return_errors)
     _check_requests(requests)
-    run = requests[0][0].network.run if requests else list
+    if not requests:
+        return []
+    run = requests[0][0].network.run
     return run(requests) if return_errors else all_given(*_with_errors(run(requests)))
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.transport.sinkhorn import Transport, sinkhorn
 from fastdistill.messages import short
+from fastdistill.transport.sinkhorn import Transport, sinkhorn
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def sinkhorn_divergence(
     here, as e^(-cost / epsilon) is a positive kernel.  It goes from the transport cost, epsilon -> 0, to a kernel distance,
     epsilon -> inf.  Where unbalanced, epsilon (total of a - total of b)^2 / 2 comes on top.
 
-    a, b        as in `kernels.sinkhorn`; (..., n) and (..., m), or None
+    a, b        as in `sinkhorn`; (..., n) and (..., m), or None
     x, y        (..., n, d) and (..., m, d)
     unbalanced  (tau, tau), or tau: a divergence holds both sides alike
-    returns     Divergence; the other parameters, and what is raised, as in `kernels.sinkhorn`
+    returns     Divergence; the other parameters, and what is raised, as in `sinkhorn`
     source      Feydy et al. 2019; Séjourné et al. 2019, unbalanced
     """
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)
@@ -80,7 +80,7 @@ def sinkhorn_divergence(
     ab = sinkhorn(
         a, b, x=x, y=y, max_iterations=max_iterations, epsilon_scaling=epsilon_scaling, warm_start=(f, g), **settings
     )  # where b at y is a at x, this is the last step of aa: the difference is 0
-    value = ab.entropic_value - aa.entropic_value / 2 - bb.entropic_value / 2
+    value = ab.value - aa.value / 2 - bb.value / 2
     if unbalanced is not None:
         value = value + epsilon / 2 * (_total(a) - _total(b)) ** 2
     return Divergence(np.maximum(value, 0), (ab, aa, bb))

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill import show
 from fastdistill.api import Model
 from fastdistill.checkpoint import Tensor
 from fastdistill.decode import Autoregressive, Oracle, Request, generate
 from fastdistill.decode.generation import Statistics
 from fastdistill.decode.text import Text
-from fastdistill.decode.unmask import EndOfText, trace_picture
+from fastdistill.decode.unmask import EndOfText
 from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
-from fastdistill.decode.unmask.trace import Trace, TraceStep
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
@@ -235,7 +235,7 @@ def test_batches_and_levels_change_nothing(rule, layout, block, view, count, tem
         texts.append(Text(session(layout, len(ids) + count), request, decoder, None))
     events(texts)
     for one, text in zip(alone, texts, strict=True):
-        assert text.result.tokens == one.tokens and str(text.result.trace) == str(one.trace)
+        assert text.result.tokens == one.tokens and show.trace(text.result.trace) == show.trace(one.trace)
 
 
 @settings(max_examples=100)
@@ -273,7 +273,7 @@ def test_a_cache_made_anew_in_every_forward_is_exact(rule, layout, block, cache,
     ids = prompt(3, layout)
     plain = unmask(decoder, ids, count, layout)
     cached = unmask(replace(decoder, cache=cache, refresh_every=1), ids, count, layout)
-    assert cached.tokens == plain.tokens and str(cached.trace) == str(plain.trace)
+    assert cached.tokens == plain.tokens and show.trace(cached.trace) == show.trace(plain.trace)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -489,7 +489,7 @@ def test_a_discount_grows_evenly_to_one(discount):
         assert result.trace.states()[-1].tolist() == text[len(ids) :].tolist()
         assert np.argsort(result.trace.filled_at()).tolist() == order
         plain = unmask(replace(decoder, end=EndOfText()), ids, count, ends=ends)
-        changed += str(plain.trace) != str(result.trace)
+        changed += show.trace(plain.trace) != show.trace(result.trace)
     assert changed
 
 
@@ -656,69 +656,6 @@ def test_known_schedules():
     assert quotas_of_blocks("linear", [4, 4, 2], 7) == [[2, 1, 1], [2, 2], [1, 1]]
     with pytest.raises(ArgumentError, match="at least the number of blocks, 3, got 2"):
         quotas_of_blocks("linear", [4, 4, 2], 2)
-
-
-# ---- traces ----
-
-
-def test_a_trace_is_drawn(tmp_path):
-    decoder = fd.Unmask(fd.Threshold(0.4), remask=fd.Remdm(0.5, 1, 2), trace=True, early_exit=False)
-    result = unmask(decoder, prompt(4), 12)
-    lines = str(result.trace).splitlines()
-    assert len(lines) == 1 + len(result.trace.steps)
-    for line, step in zip(lines[1:], result.trace.steps, strict=True):
-        assert line[6:18].count("x") == len(step.remasked)
-        assert line.split("  ")[-1].split() == [str(token) for token in step.tokens]
-    assert result.trace.heat_map(label=lambda token: "a").splitlines()[1].endswith("a")
-    filled = result.trace.filled_at()
-    assert (filled >= 0).all() and filled.max() == len(result.trace.steps) - 1
-
-
-def test_a_picture_of_a_trace_shows_every_cell(tmp_path):
-    image = pytest.importorskip("PIL.Image")
-    decoder = fd.Unmask(fd.Threshold(0.4), remask=fd.Remdm(0.5, 1, 2), trace=True, early_exit=False)
-    trace = unmask(decoder, prompt(4), 12).trace
-    asked = []
-    trace.save_png(tmp_path / "trace.png", lambda token: asked.append(token) or "", "a title")
-    assert asked == trace.states()[-1].tolist()
-    pixels = np.asarray(image.open(tmp_path / "trace.png")).astype(int)
-    trace.save_png(tmp_path / "other.png", lambda token: "", "another")
-    assert (pixels[:40] != np.asarray(image.open(tmp_path / "other.png"))[:40]).any()  # the title is there
-    top = 76
-    left = 60 + int((pixels[top + 1, 60:] != trace_picture.PAPER).any(-1).argmax())  # right of the positions' numbers
-    for step, (kinds, confidence) in enumerate(trace.cells()):
-        for place, (kind, share) in enumerate(zip(kinds, confidence.tolist(), strict=True)):
-            want = {"masked": trace_picture.MASKED, "filled": trace_picture.FILLED, "again": trace_picture.AGAIN}.get(
-                kind
-            )
-            want = trace_picture._shade(share) if want is None else want
-            assert tuple(pixels[top + 18 * place + 1, left + 44 * step + 1]) == want, (step, place, kind)
-
-
-@pytest.mark.parametrize("steps", [1, 400])
-def test_long_traces_have_pictures_of_bounded_size(tmp_path, steps):
-    image = pytest.importorskip("PIL.Image")
-    length = 3000
-    step = TraceStep(
-        np.arange(2, dtype=np.int32), np.zeros(2, np.int32), np.ones(2, np.float32), np.empty(0, np.int32), length
-    )
-    Trace(length, 1, [step] * steps).save_png(tmp_path / "trace.png")
-    width, height = image.open(tmp_path / "trace.png").size
-    assert width < 1700 and height < 6200
-
-
-def test_pictures_that_cannot_be_made(tmp_path):
-    pytest.importorskip("PIL")
-    trace = Trace(1, 1, [])
-    for path, text in (
-        ("t.jpg", "a .png file, got 't.jpg'"),
-        (tmp_path / "no" / "t.png", "no folder"),
-        (3, "path must be"),
-    ):
-        with pytest.raises(ArgumentError, match=text):
-            trace.save_png(path)
-    with pytest.raises(ArgumentError, match="no steps"):
-        trace.save_png(tmp_path / "no.png")
 
 
 # ---- chance ----

@@ -181,7 +181,7 @@ def test_names_the_array_and_the_row_that_is_not_finite(isa, which, bad):
     [
         ({"student_logits": [[0.0]]}, "student_logits must be a NumPy array"),
         ({"student_logits": np.zeros((2, 2), np.int64)}, "student_logits must have dtype float32"),
-        ({"student_logits": np.zeros((2, 3, 4))}, r"student_logits must have shape \(any, any\)"),
+        ({"student_logits": np.zeros((2, 3, 4))}, r"student_logits must have shape \(batch, vocab\)"),
         ({"student_logits": np.zeros((0, 4)), "teacher_logits": np.zeros((0, 4))}, "must have rows and columns"),
         ({"teacher_logits": np.zeros((2, 4))}, r"teacher_logits must have shape \(3, 4\)"),
         ({"teacher_logits": np.zeros((3, 4), np.float32)}, "teacher_logits must have dtype float64"),

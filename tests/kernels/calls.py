@@ -19,7 +19,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastdistill import distill, transport
+from fastdistill import distill, show, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
@@ -70,8 +70,8 @@ def _packed(**arguments: Any) -> Any:
 
 
 def _transport(**arguments: Any) -> Any:
-    found = k.sinkhorn(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
-    return found.value, found.potentials, found.plan, found.gradient, found.status
+    found = transport.sinkhorn(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
+    return found.value, found.value_linear, found.potentials, found.plan, found.gradient, found.status
 
 
 def _divergence(**arguments: Any) -> Any:
@@ -79,8 +79,8 @@ def _divergence(**arguments: Any) -> Any:
     return found.value, found.gradient, found.converged
 
 
-def _solved() -> k.Transport:
-    return k.sinkhorn(None, None, f32(4, 5), epsilon=0.5, max_iterations=5)
+def _solved() -> transport.Transport:
+    return transport.sinkhorn(None, None, f32(4, 5), epsilon=0.5, max_iterations=5)
 
 
 def _statistics(*shape: int) -> k.RowStatistics:
@@ -179,6 +179,8 @@ CALLS: dict[str, Callable[[], Row]] = {
             "minimum": f32(3, 2).astype(np.float16),
         },
     ),
+    "layout": lambda: (show.layout, {"layout": i32(-1, 0, 0), "label": str}),
+    "layout.lookahead": lambda: (show.layout, {"layout": k.lookahead_layout(2, 3, 1)}),
     "lookahead_layout": lambda: (
         k.lookahead_layout,
         {"window": np.array([[1, 2, 3], [2, 3, 4]], np.int32), "ngram": 3, "guesses": np.array([[1, 2]], np.int32), "seed": 7},
@@ -212,8 +214,6 @@ CALLS: dict[str, Callable[[], Row]] = {
     ),
     "sample_workspace": lambda: (lambda **sizes: k.sample_workspace(**sizes).shape, {"rows": 3, "vocab": 40, "threads": 2}),
     "set_isa": lambda: (k.set_isa, {"name": k.isa()}),
-    "show_layout": lambda: (k.show_layout, {"layout": i32(-1, 0, 0), "label": str}),
-    "show_layout.lookahead": lambda: (k.show_layout, {"layout": k.lookahead_layout(2, 3, 1)}),
     "sinkhorn": lambda: (
         _transport,
         {
@@ -292,14 +292,14 @@ def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def public_callables() -> dict[str, Callable[..., Any]]:
-    """Every function of `fastdistill.kernels`, `transport` and `distill`, and the constructors and methods of their classes that are
-    not mere results."""
-    found: dict[str, Callable[..., Any]] = {}
+    """Every function of `fastdistill.kernels`, `transport` and `distill`, the constructors and methods of their classes that are not
+    mere results, and the drawing of arrays."""
+    found: dict[str, Callable[..., Any]] = {"layout": show.layout}
     for name, thing in [(name, getattr(module, name)) for module in (k, transport, distill) for name in module.__all__]:
         if not inspect.isclass(thing):
             found[name] = thing
             continue
-        results = issubclass(thing, tuple) or thing in (k.Transport, transport.Divergence)
+        results = issubclass(thing, tuple) or thing in (transport.Transport, transport.Divergence)
         if not results:
             found[name] = thing
         for method, value in vars(thing).items():

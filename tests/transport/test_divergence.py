@@ -42,7 +42,7 @@ def test_what_rounding_takes_below_zero_is_zero():
     for seed in range(20):
         x, _ = points(seed, 10, 1)
         found = sinkhorn_divergence(None, None, x, x + 1e-9, epsilon=0.5)
-        ab, aa, bb = (transport.entropic_value for transport in found.transports)
+        ab, aa, bb = (transport.value for transport in found.transports)
         below += ab - aa / 2 - bb / 2 < 0
         assert found.value >= 0
     assert below
@@ -65,7 +65,7 @@ def test_what_it_means(n, m, metric, tau, epsilon, seed):
     ab, aa, bb = (
         sinkhorn(p, q, cost, **settings) for (p, q), cost in zip(((a, b), (a, a), (b, b)), costs, strict=True)
     )
-    value = ab.entropic_value - aa.entropic_value / 2 - bb.entropic_value / 2
+    value = ab.value - aa.value / 2 - bb.value / 2
     if tau is not None:
         value += epsilon / 2 * (a.sum() - b.sum()) ** 2
     # The dual value is below the best by less than the marginal error times the range of potentials; rounding: of epsilon too.

@@ -1,21 +1,11 @@
-"""Who was filled when: the record of a text that was unmasked, and pictures of it."""
+"""Who was filled when: the record of a text that was unmasked."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from fastdistill.arguments import check_callable
-from fastdistill.decode.unmask.trace_picture import check_picture, save_picture
-from fastdistill.errors import ArgumentError
-from fastdistill.kernels.fixed_point.lookahead_layout import printable
-from fastdistill.messages import short
-
-SHADES = "░▒▓█"  # of a quarter of the probabilities each
-FILLED, MASKED, AGAIN = "-", "·", "x"
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class TraceStep:
 
 @dataclass
 class Trace:
-    """Steps of a text, from which every state that it went through can be had again.
+    """Steps of a text, from which every state that it went through can be had again; `show.trace` draws it.
 
     length      of the answer at first
     mask_token  what stands where nothing is filled
@@ -84,47 +74,3 @@ class Trace:
             filled[step.places] = True
             filled[step.remasked] = False
             filled[step.length :] = False
-
-    def __str__(self) -> str:
-        return self.heat_map()
-
-    def heat_map(self, label: Callable[[int], str] | None = None) -> str:
-        """A line a step, a column a place: how probable each token was when it was put there; then the step's tokens.
-
-        label  the text of a token; by default its number
-        """
-        if label is not None:
-            check_callable("label", label, "a function from a token to its text")
-        shares = [
-            f"{shade} {share}"
-            for shade, share in zip(SHADES, ("< 25 %", "< 50 %", "< 75 %", "up to 100 %"), strict=True)
-        ]
-        lines = ["  ".join([*shares, f"{FILLED} filled", f"{MASKED} masked", f"{AGAIN} masked again"])]
-        signs = {"filled": FILLED, "masked": MASKED, "again": AGAIN}
-        for number, (step, (kinds, confidence)) in enumerate(zip(self.steps, self.cells(), strict=True)):
-            shades = [SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)] for share in confidence.tolist()]
-            row = [signs.get(kind, shade) for kind, shade in zip(kinds, shades, strict=True)]
-            texts = [
-                str(token) if label is None else printable(str(label(token))).strip() for token in step.tokens.tolist()
-            ]
-            lines.append(f"{number:>4}  {''.join(row[: step.length]):<{self.length}}  {' '.join(texts)}".rstrip())
-        return "\n".join(lines)
-
-    def save_png(
-        self, path: str | os.PathLike[str], label: Callable[[int], str] | None = None, title: str = ""
-    ) -> None:
-        """The same as a picture: a line a place with its token, a column a forward, dark where a token was probable.
-
-        path    of a .png file in a folder that is there
-        label   the text of a token; by default its number
-        title   what stands above
-        raises  ArgumentError; UnsupportedError without Pillow (extra `demo`); OSError
-        """
-        path = check_picture(path)
-        if label is not None:
-            check_callable("label", label, "a function from a token to its text")
-        if not isinstance(title, str):
-            raise ArgumentError(f"title must be a str, got {short(title)}")
-        if not self.steps:
-            raise ArgumentError("the trace has no steps: there is nothing to draw")
-        save_picture(self, path, label, title)

@@ -1,8 +1,7 @@
-"""The rows of a lookahead step, and a drawing of who sees whom."""
+"""The rows of a lookahead step as one tree."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +9,9 @@ import numpy as np
 from fastdistill.arguments import as_array, check_integer
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import const, lib, pointer
-from fastdistill.kernels.verify.tree_layout import TreeLayout, tree_layout
-from fastdistill.messages import short
+from fastdistill.kernels.verify.tree_layout import tree_layout
 
 MOST_ROWS = 1 << 16
-MOST_SHOWN = 1 << 12  # 16 MB of text
 
 
 class LookaheadLayout(NamedTuple):
@@ -36,7 +33,7 @@ class LookaheadLayout(NamedTuple):
     @property
     def visible(self) -> np.ndarray:
         """bool (rows, rows): whether row r sees row c, that is, whether c is r or above it."""
-        return _visible(tree_layout(self.parents))
+        return tree_layout(self.parents).visible
 
 
 def lookahead_layout(
@@ -85,86 +82,3 @@ def lookahead_layout(
         pointer(positions), pointer(cells), pointer(branches), pointer(first_child), pointer(next_sibling),
     )  # fmt: skip
     return LookaheadLayout(tokens[:found], parents[:found], positions[:found], cells, branches)
-
-
-def show_layout(layout: LookaheadLayout | np.ndarray, *, label: Callable[[int], str] | None = None) -> str:
-    """A layout as text, one line a row: its position, what it is, its token, and which rows it sees.
-
-    layout   LookaheadLayout, or the parents of a tree, int32 (n,), as tree_layout takes them; at most 4096 rows
-    label    the text of a token; by default its number.  A token of -1 is blank in any case
-    returns  lines without a last line break
-    raises   ArgumentError
-    """
-    if isinstance(layout, LookaheadLayout):
-        tokens, parents, _, cells, branches = layout
-    else:
-        parents = as_array("layout", layout, np.int32, ("rows",))
-        tokens = np.full(len(parents), -1, np.int32)
-        cells = branches = np.empty((0, 0), np.int32)
-    if label is not None and not callable(label):
-        raise ArgumentError(f"label must be a function from a token to its text, got {short(label)}")
-    parents = as_array("layout.parents", parents, np.int32, ("rows",))
-    count = len(parents)
-    tokens = as_array("layout.tokens", tokens, np.int32, (count,))
-    cells, branches = (
-        as_array(f"layout.{name}", rows, np.int32, ("levels", "columns") if name == "cells" else ("guesses", "tokens"))
-        for name, rows in (("cells", cells), ("branches", branches))
-    )
-    for name, rows in (("cells", cells), ("branches", branches)):
-        if rows.size and not (rows.min() >= 0 and rows.max() < count):
-            raise ArgumentError(f"layout.{name} must hold rows in 0..{count - 1}, got {rows.min()}..{rows.max()}")
-    if count > MOST_SHOWN:
-        raise ArgumentError(f"layout must have at most {MOST_SHOWN} rows to be shown, got {count}")
-    tree = tree_layout(parents)
-    roles = _roles(parents, cells, branches)
-    names = [" ".join(role).rstrip() for role, *_ in roles]
-    texts = ["" if t == -1 else str(t) if label is None else printable(str(label(t))) for t in tokens.tolist()]
-
-    # Seen rows stand in groups: the seed, each level, each guess; of a tree, the nodes below the seed.
-    begins = [row for row in range(count) if row == 0 or roles[row][0][0] != roles[row - 1][0][0]]
-    groups = list(zip(begins, [*begins[1:], count], strict=True))
-    marks = np.where(_visible(tree), "#", ".")
-    digits = len(str(count - 1))
-    numbers = np.array([list(f"{row:>{digits}}") for row in range(count)]).T  # (digits, count)
-
-    def grouped(characters: np.ndarray) -> str:
-        return " ".join("".join(characters[begin:end]) for begin, end in groups)
-
-    name_width = max(map(len, names))
-    text_width = max(5, *map(len, texts)) if any(texts) else 0
-    align = ">" if label is None else "<"
-
-    def line(row: str, position: str, name: str, text: str, sees: str) -> str:
-        token = f"  {text:{align}{text_width}}" if text_width else ""
-        return f"{row:>{max(3, digits)}}  {position:>8}  {name:<{name_width}}{token}  {sees}".rstrip()
-
-    lines = [line("", "", "", "", grouped(number)) for number in numbers]
-    lines[-1] = line("row", "position", "what", "token", grouped(numbers[-1]))
-    lines.insert(0, line("", "", "", "", "sees row: # yes, . no"))
-    for row, position in enumerate(tree.depths):
-        others = ", ".join(" ".join(role) for role in roles[row][1:])
-        sees = grouped(marks[row]) + (f"  also {others}" if others else "")
-        lines.append(line(str(row), str(position), names[row], texts[row], sees))
-    return "\n".join(lines)
-
-
-def _visible(tree: TreeLayout) -> np.ndarray:
-    """bool (n, n), from the bits of ancestors."""
-    octets = tree.ancestors.astype("<u8").view(np.uint8)
-    return np.unpackbits(octets, axis=1, count=len(octets), bitorder="little").view(bool)
-
-
-def _roles(parents: np.ndarray, cells: np.ndarray, branches: np.ndarray) -> list[list[tuple[str, str]]]:
-    """Of each row what it stands for, one thing or several: the group, and the place within it."""
-    roles: list[list[tuple[str, str]]] = [[] for _ in parents]
-    roles[0].append(("seed", ""))
-    for (level, column), row in np.ndenumerate(cells):
-        roles[row].append((f"window level {level}", f"column {column}"))
-    for (guess, index), row in np.ndenumerate(branches):
-        roles[row].append((f"guess {guess}", f"token {index}"))
-    return [own or [("node", f"below {parent}")] for own, parent in zip(roles, parents, strict=True)]
-
-
-def printable(text: str) -> str:
-    """One line of it: what does not print is written as Python writes it."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

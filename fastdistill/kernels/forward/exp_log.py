@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import REAL, check_array
-from fastdistill.kernels.boundary import const, lib, pointer
-from fastdistill.kernels.transport.points import bits
+from fastdistill.kernels.boundary import bits, const, lib, pointer
 
 
 def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

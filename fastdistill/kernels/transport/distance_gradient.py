@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.arguments import check_array
-from fastdistill.kernels.boundary import const, lib, pointer
+from fastdistill.kernels.boundary import bits, const, lib, pointer
 from fastdistill.kernels.threads import check_threads
 from fastdistill.kernels.transport.pairwise_distance import pairwise_distance
-from fastdistill.kernels.transport.points import METRICS, bits, check_finite, check_points, pieces, unit_points
+from fastdistill.kernels.transport.points import METRICS, check_finite, check_points, pieces, unit_points
 
 
 def distance_gradient(

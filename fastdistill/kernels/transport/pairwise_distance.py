@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.kernels.boundary import const, lib, pointer
+from fastdistill.kernels.boundary import bits, const, lib, pointer
 from fastdistill.kernels.threads import check_threads
-from fastdistill.kernels.transport.points import METRICS, bits, check_finite, check_points, pieces, unit_points
+from fastdistill.kernels.transport.points import METRICS, check_finite, check_points, pieces, unit_points
 
 
 def pairwise_distance(

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import REAL, check_array, check_choice
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import const, lib, pointer
+from fastdistill.kernels.boundary import bits, const, lib, pointer
 from fastdistill.kernels.isa import isa
 
 METRICS = {
@@ -37,20 +37,10 @@ def pieces(batch: int, rows: int, terms: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, first + problems), slice(row, row + most) if problems == 1 else slice(0, rows)
 
 
-def bits(array: np.ndarray) -> int:
-    """32 or 64."""
-    return array.dtype.itemsize * 8
-
-
-def check_real(name: str, array: Any, axes: int | tuple[str, ...]) -> tuple[int, ...]:
-    """`check_array` of float32 or float64 with these last axes, or at least so many; its shape."""
-    return check_array(name, array, REAL, (..., *((None,) * axes if isinstance(axes, int) else axes)))
-
-
 def check_points(metric: Any, x: Any, y: Any) -> tuple[int, int, int, int]:
     """Refuse points that do not belong together; batch, n, m, d of x (..., n, d) and y (..., m, d)."""
     check_choice("metric", metric, METRICS)
-    *leading, n, d = check_real("x", x, ("n", "d"))
+    *leading, n, d = check_array("x", x, REAL, (..., "n", "d"))
     *_, m, _ = check_array("y", y, x.dtype.type, (*leading, "m", d), like="x")
     if 0 in (n, m, d):
         raise ArgumentError(f"x and y must have points and coordinates, got shapes {x.shape} and {y.shape}")

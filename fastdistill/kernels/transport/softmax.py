@@ -6,11 +6,10 @@ import math
 
 import numpy as np
 
-from fastdistill.arguments import check_array, check_number
+from fastdistill.arguments import REAL, check_array, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.boundary import check_status, const, lib, pointer, refuse_rows, written
+from fastdistill.kernels.boundary import bits, check_status, const, lib, pointer, refuse_rows, written
 from fastdistill.kernels.threads import check_threads
-from fastdistill.kernels.transport.points import bits, check_real
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0, *, threads: int | None = 1) -> np.ndarray:
@@ -21,7 +20,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0, *, threads: int | None
     returns      (..., vocab), of that dtype
     raises       ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
     """
-    *leading, vocab = check_real("logits", logits, ("vocab",))
+    *leading, vocab = check_array("logits", logits, REAL, (..., "vocab"))
     if vocab == 0:
         raise ArgumentError(f"logits must have at least one column, got shape {logits.shape}")
     temperature = check_number("temperature", temperature, 1e-30, 1e30)
@@ -52,7 +51,7 @@ def softmax_gradient(
     weight         within 1e30 of 0
     raises         ArgumentError; BusyError where another call is writing the gradient
     """
-    *leading, vocab = check_real("probabilities", probabilities, ("vocab",))
+    *leading, vocab = check_array("probabilities", probabilities, REAL, (..., "vocab"))
     check_array("gradient", gradient, probabilities.dtype.type, probabilities.shape, like="probabilities", written=True)
     scale = check_number("weight", weight, -1e30, 1e30) / check_number("temperature", temperature, 1e-30, 1e30)
     threads = check_threads(threads)

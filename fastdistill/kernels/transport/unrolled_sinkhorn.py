@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_number
+from fastdistill.arguments import REAL, check_array, check_integer, check_number
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import const, ffi, lib, pointer
 from fastdistill.kernels.threads import check_threads
-from fastdistill.kernels.transport.points import check_finite, check_real, terms_of_a_call
+from fastdistill.kernels.transport.points import check_finite, terms_of_a_call
 
 _DOUBLES_AT_ONCE = 1 << 17  # of workspace, for as many problems as fit: a second-level cache
 _TERMS_OF_AN_EXPONENTIAL = 64
@@ -42,7 +42,7 @@ def unrolled_sinkhorn(cost: np.ndarray, epsilon: float, iterations: int, *, thre
                 plan * cost, and gradient its derivative by the costs, through all iterations
     raises      ArgumentError; NotFiniteError
     """
-    *leading, n, m = check_real("cost", cost, ("n", "m"))
+    *leading, n, m = check_array("cost", cost, REAL, (..., "n", "m"))
     if 0 in (n, m):
         raise ArgumentError(f"cost must have rows and columns, got shape {cost.shape}")
     epsilon = check_number("epsilon", epsilon, math.ulp(0.0), np.finfo(np.float64).max)

@@ -27,6 +27,12 @@ class TreeLayout(NamedTuple):
     children: np.ndarray
     child_offsets: np.ndarray
 
+    @property
+    def visible(self) -> np.ndarray:
+        """bool (n, n): whether node i sees node j, that is, whether j is i or above it; ancestors, a byte each."""
+        octets = self.ancestors.astype("<u8").view(np.uint8)
+        return np.unpackbits(octets, axis=1, count=len(octets), bitorder="little").view(bool)
+
 
 def tree_layout(parents: np.ndarray) -> TreeLayout:
     """Depths, ancestors, leaves and children of a tree in one pass each.

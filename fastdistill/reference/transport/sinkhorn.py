@@ -1,4 +1,4 @@
-"""What `kernels.sinkhorn` means."""
+"""What `transport.sinkhorn` means."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastdistill.reference.transport.pairwise_distance import pairwise_distance
 
 
 class Transport(NamedTuple):
-    """Fields of `kernels.Transport`: of a batch (...), arrays with these leading dimensions; of one problem, scalars."""
+    """Fields of `transport.Transport`: of a batch (...), arrays with these leading dimensions; of one problem, scalars."""
 
     value: np.ndarray
-    entropic_value: np.ndarray
+    value_linear: np.ndarray
     potentials: tuple[np.ndarray, np.ndarray]
     plan: np.ndarray
     gradient: np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -57,7 +57,7 @@ def sinkhorn(
     _, start = (0, np.zeros(m)) if warm_start is None else getattr(warm_start, "potentials", warm_start)
     start = np.broadcast_to(start, (*leading, m))
 
-    value, entropic_value, marginal_error = np.empty(leading), np.empty(leading), np.empty(leading)
+    value, value_linear, marginal_error = np.empty(leading), np.empty(leading), np.empty(leading)
     f, g, plan = np.zeros((*leading, n)), np.zeros((*leading, m)), np.zeros((*leading, n, m))
     iterations, status = np.empty(leading, np.int64), np.empty(leading, object)
     errors = np.full((*leading, max_iterations), np.nan)
@@ -72,17 +72,17 @@ def sinkhorn(
         f[i], g[j], made, status[item] = problem.solve(epsilon, max_iterations, tolerance, epsilon_scaling, start[j])
         iterations[item], errors[(*item, slice(len(made)))] = len(made), made
         plan[(*i, slice(columns[item]))] = problem.plan(f[i], g[j], epsilon)
-        value[item], entropic_value[item] = problem.values(f[i], g[j], epsilon)
+        value[item], value_linear[item] = problem.values(f[i], g[j], epsilon)
         marginal_error[item] = problem.error(f[i], g[j], epsilon)
         if status[item] == "infeasible":
-            value[item] = entropic_value[item] = np.inf
+            value[item] = value_linear[item] = np.inf
         if progress is not None:
             progress(len(made), marginal_error[item])
     gradient = plan
     if x is not None:
         gradient = distance_gradient(plan, x, y, metric), distance_gradient(np.swapaxes(plan, -1, -2), y, x, metric)
     return Transport(
-        value[()], entropic_value[()], (f, g), plan, gradient, iterations[()], marginal_error[()],
+        value[()], value_linear[()], (f, g), plan, gradient, iterations[()], marginal_error[()],
         (status == "converged")[()], status.astype(str)[()], errors[..., : iterations.max(initial=0)] if history else None,
     )  # fmt: skip
 
@@ -177,10 +177,10 @@ class _Problem:
         return max(rows, self._column_error(f, g, epsilon))
 
     def values(self, f, g, epsilon):
-        """<cost, plan>, and the dual value, which is the entropic one where f and g are optimal."""
+        """The dual value, which is the objective's where f and g are optimal, and <cost, plan>."""
         plan, total = self.plan(f, g, epsilon), self.a.sum() * self.b.sum()
         dual = _dual(self.a, f, self.tau_a) + _dual(self.b, g, self.tau_b)
-        return np.sum(plan[plan > 0] * self.cost[plan > 0]), dual + epsilon * (total - plan.sum())
+        return dual + epsilon * (total - plan.sum()), np.sum(plan[plan > 0] * self.cost[plan > 0])
 
     def _stuck(self):
         """The mass of rows that must be moved and has nowhere to go, and of columns."""

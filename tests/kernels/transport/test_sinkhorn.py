@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import set_isa
 from fastdistill.kernels.boundary import aligned_bytes
-from fastdistill.kernels.transport import transport_batch
-from fastdistill.kernels.transport.sinkhorn import sinkhorn
+from fastdistill.kernels.transport import transport_problems
 from fastdistill.reference.transport.sinkhorn import sinkhorn as reference_sinkhorn
+from fastdistill.transport import sinkhorn
 
 # One, one under, at and over one and two blocks of 16 lanes, and more than a tile.
 SIZES = [1, 2, 15, 16, 17, 31, 33, 70]
@@ -113,7 +113,7 @@ def bits(transport):
     """Everything that a transport holds, as bytes."""
     gradient = transport.gradient if isinstance(transport.gradient, tuple) else (transport.gradient,)
     arrays = [
-        transport.value, transport.entropic_value, *transport.potentials, transport.plan, *gradient, transport.iterations,
+        transport.value_linear, transport.value, *transport.potentials, transport.plan, *gradient, transport.iterations,
         transport.marginal_error, transport.converged, transport.errors,
     ]  # fmt: skip
     return [np.asarray(array).tobytes() for array in arrays] + [str(transport.status)]
@@ -139,9 +139,9 @@ def test_matches_reference(isa, problem, iterations, data):
     np.testing.assert_allclose(got.plan, want.plan, rtol=relative, atol=tiny)
     total = want.plan.sum()
     near = relative * total + tiny * want.plan.size
-    np.testing.assert_allclose(got.value, want.value, rtol=0, atol=near * problem.range)
+    np.testing.assert_allclose(got.value_linear, want.value_linear, rtol=0, atol=near * problem.range)
     masses = float(problem.a.sum(dtype=np.float64) + problem.b.sum(dtype=np.float64))
-    np.testing.assert_allclose(got.entropic_value, want.entropic_value, rtol=0, atol=slack * masses + epsilon * near)
+    np.testing.assert_allclose(got.value, want.value, rtol=0, atol=slack * masses + epsilon * near)
     np.testing.assert_allclose(got.marginal_error, want.marginal_error, rtol=0, atol=near + masses * relative)
     if got.iterations == want.iterations:
         np.testing.assert_allclose(got.errors, want.errors, rtol=0, atol=near + masses * relative)
@@ -168,7 +168,7 @@ def test_points_are_their_distances(isa, metric, unbalanced, n, m, d, dtype, see
         np.testing.assert_allclose(ours, meant, rtol=0, atol=slack)
     relative = np.expm1(2 * slack / 1.5)
     np.testing.assert_allclose(got.plan, want.plan, rtol=relative, atol=1e-30)
-    np.testing.assert_allclose(got.value, want.value, rtol=0, atol=(relative + unit * (d + 8)) * distance)
+    np.testing.assert_allclose(got.value_linear, want.value_linear, rtol=0, atol=(relative + unit * (d + 8)) * distance)
     # The slope of a distance by a coordinate is below 4 largest, or for a cosine 2 / |x|.
     slope = 2 / min(np.linalg.norm(p, axis=1).min() for p in (x, y)) if metric == "cosine" else 4 * largest
     for ours, meant in zip(got.gradient, want.gradient, strict=True):
@@ -252,11 +252,11 @@ def test_a_ragged_batch_is_its_items(isa, sizes, dtype, unbalanced, from_points,
 
     everything = {"x": x, "y": y} if from_points else {"cost": cost}
     got = sinkhorn(a, b, **everything, lengths=(rows, columns), threads=threads, **settings)
-    assert got.value.shape == got.converged.shape == got.status.shape == got.iterations.shape == (batch,)
+    assert got.value_linear.shape == got.converged.shape == got.status.shape == got.iterations.shape == (batch,)
     for item in range(batch):
         i, j = rows[item], columns[item]
         alone = sinkhorn(a[item, :i].copy(), b[item, :j].copy(), **arguments(item), threads=1, **settings)
-        for name in ("value", "entropic_value", "iterations", "marginal_error", "converged", "status"):
+        for name in ("value", "value_linear", "iterations", "marginal_error", "converged", "status"):
             assert getattr(got, name)[item] == getattr(alone, name), name
         np.testing.assert_array_equal(got.potentials[0][item, :i], alone.potentials[0])
         np.testing.assert_array_equal(got.potentials[1][item, :j], alone.potentials[1])
@@ -278,12 +278,12 @@ def test_masses_and_costs_broadcast(isa, masses, costs, leading):
     random = np.random.default_rng(4)
     a, cost = random.dirichlet(np.ones(4), masses), random.random((*costs, 4, 5))
     got = sinkhorn(a, None, cost, epsilon=0.3)
-    assert got.value.shape == leading and got.plan.shape == (*leading, 4, 5)
+    assert got.value_linear.shape == leading and got.plan.shape == (*leading, 4, 5)
     assert got.potentials[0].shape == (*leading, 4) and got.potentials[1].shape == (*leading, 5)
     each = np.broadcast_to(a, (*leading, 4)), np.broadcast_to(cost, (*leading, 4, 5))
     for item in np.ndindex(*leading):
         alone = sinkhorn(each[0][item].copy(), None, each[1][item].copy(), epsilon=0.3)
-        assert got.value[item] == alone.value and got.iterations[item] == alone.iterations
+        assert got.value_linear[item] == alone.value_linear and got.iterations[item] == alone.iterations
         np.testing.assert_array_equal(got.plan[item], alone.plan)
 
 
@@ -321,7 +321,7 @@ def test_dtype_says_what_is_computed_in(isa):
 def test_one_problem_gives_scalars(isa):
     got = sinkhorn(None, None, np.eye(3), epsilon=1.0)
     assert (
-        isinstance(got.value, float) and isinstance(got.entropic_value, float) and isinstance(got.marginal_error, float)
+        isinstance(got.value_linear, float) and isinstance(got.value, float) and isinstance(got.marginal_error, float)
     )
     assert got.status == "converged" and got.converged and got.iterations >= 1 and got.errors is None
     assert got.epsilon == 1.0
@@ -385,14 +385,14 @@ def test_extremes_give_no_nan(isa, problem, exponent, denormal, data):
         max_iterations=40,
         history=True,
     )
-    for array in (got.value, got.entropic_value, got.marginal_error, got.errors, got.plan, *got.potentials):
+    for array in (got.value_linear, got.value, got.marginal_error, got.errors, got.plan, *got.potentials):
         assert not np.isnan(array).any()
     assert got.status in ("converged", "max_iterations", "infeasible")
     assert (got.plan >= 0).all() and np.isfinite(got.plan).all() and not got.plan[~np.isfinite(problem.cost)].any()
     assert not got.plan[problem.a == 0].any() and not got.plan[:, problem.b == 0].any()
     f, g = got.potentials
     if got.status != "infeasible":
-        assert np.isfinite(got.value) and np.isfinite(got.entropic_value) and np.isfinite(got.marginal_error)
+        assert np.isfinite(got.value_linear) and np.isfinite(got.value) and np.isfinite(got.marginal_error)
     if problem.unbalanced is None and got.status != "infeasible":
         a, b = (
             problem.a / problem.a.sum() > 0,
@@ -411,7 +411,7 @@ def test_a_huge_epsilon_gives_the_product(isa, problem):
     assert got.converged
     # a x b has the mass total^2, and the exponents make up for it.
     np.testing.assert_allclose(got.plan, np.outer(problem.a, problem.b) / total, rtol=1e-5, atol=1e-300)
-    np.testing.assert_allclose(got.value, problem.a @ problem.cost @ problem.b / total, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(got.value_linear, problem.a @ problem.cost @ problem.b / total, rtol=1e-5, atol=1e-12)
 
 
 def test_a_point_of_no_mass_takes_no_part(isa):
@@ -446,11 +446,11 @@ def test_says_what_is_infeasible(isa, dtype, scaling):
     got = sinkhorn(None, None, cost, epsilon=0.1, epsilon_scaling=scaling)
     assert got.status.tolist() == ["converged", "infeasible", "infeasible", "infeasible"]
     assert got.converged.tolist() == [True, False, False, False]
-    assert (got.value == np.inf).tolist() == (got.entropic_value == np.inf).tolist() == [False, True, True, True]
-    for array in (got.value, got.entropic_value, got.marginal_error, got.plan, *got.potentials):
+    assert (got.value_linear == np.inf).tolist() == (got.value == np.inf).tolist() == [False, True, True, True]
+    for array in (got.value_linear, got.value, got.marginal_error, got.plan, *got.potentials):
         assert not np.isnan(array).any()
     alone = sinkhorn(None, None, cost[0].copy(), epsilon=0.1, epsilon_scaling=scaling)
-    assert got.value[0] == alone.value
+    assert got.value_linear[0] == alone.value_linear
     # With mass on the columns that they reach, or where the rows may lose what they cannot move, it is feasible.
     b = np.array([0.05, 0.05, 0.05, 0.4, 0.45], dtype)
     assert sinkhorn(None, b, cost[3], epsilon=0.1, max_iterations=20000).status == "converged"
@@ -476,12 +476,12 @@ def test_mass_within_the_tolerance_may_go_nowhere(isa, side):
     for ours, meant in zip(got.potentials, want.potentials, strict=True):
         np.testing.assert_allclose(ours, meant, rtol=0, atol=1e-12)
     np.testing.assert_allclose(
-        [got.value, got.entropic_value, got.marginal_error],
-        [want.value, want.entropic_value, want.marginal_error],
+        [got.value_linear, got.value, got.marginal_error],
+        [want.value_linear, want.value, want.marginal_error],
         atol=1e-12,
     )
     stuck, meant = (solve(*given, epsilon=0.2, tolerance=1e-8) for solve in (sinkhorn, reference_sinkhorn))
-    assert stuck.status == meant.status == "infeasible" and stuck.value == meant.value == np.inf
+    assert stuck.status == meant.status == "infeasible" and stuck.value_linear == meant.value_linear == np.inf
     assert stuck.iterations == meant.iterations == side  # columns are looked at after rows
 
 
@@ -494,8 +494,8 @@ def test_one_price_for_both_sides(isa):
 def test_nothing_allowed_and_nothing_held_destroys_everything(isa):
     a, b = np.array([0.5, 1.0]), np.array([0.25, 0.25, 0.5])
     got = sinkhorn(a, b, np.full((2, 3), np.inf), epsilon=0.1, unbalanced=(2.0, 3.0))
-    assert not got.plan.any() and got.value == 0 and got.status == "converged"
-    np.testing.assert_allclose(got.entropic_value, 2 * 1.5 + 3 * 1.0 + 0.1 * 1.5, rtol=1e-12)
+    assert not got.plan.any() and got.value_linear == 0 and got.status == "converged"
+    np.testing.assert_allclose(got.value, 2 * 1.5 + 3 * 1.0 + 0.1 * 1.5, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", REALS)
@@ -560,7 +560,7 @@ def test_dual_of_a_dear_marginal(isa, tau):
     got = sinkhorn(a, b, cost, epsilon=0.5, unbalanced=tau, tolerance=1e-13)
     f, g = got.potentials
     want = -tau * (a @ np.expm1(-f / tau) + b @ np.expm1(-g / tau)) + 0.5 * (1 - got.plan.sum())
-    np.testing.assert_allclose(got.entropic_value, want, rtol=1e-13)
+    np.testing.assert_allclose(got.value, want, rtol=1e-13)
 
 
 def test_workspace_is_not_read_before_it_is_written(isa, monkeypatch):
@@ -583,7 +583,7 @@ def test_workspace_is_not_read_before_it_is_written(isa, monkeypatch):
         memory[:] = 255
         return memory
 
-    monkeypatch.setattr(transport_batch, "aligned_bytes", poisoned)
+    monkeypatch.setattr(transport_problems, "aligned_bytes", poisoned)
     assert solve() == want
 
 
@@ -591,10 +591,10 @@ def test_one_problem_at_a_time_or_all(isa, monkeypatch):
     """A batch of more workspace than is given at once is solved in parts, and a call of C in slices: the same bits."""
     cost = np.random.default_rng(6).random((5, 33, 21))
     want = bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=2))
-    monkeypatch.setattr(transport_batch, "_TOGETHER", 1)
+    monkeypatch.setattr(transport_problems, "_TOGETHER", 1)
     for threads in (1, 2):
         assert bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=threads)) == want
-    monkeypatch.setattr(transport_batch, "_SLICE", 200_000)
+    monkeypatch.setattr(transport_problems, "_SLICE", 200_000)
     assert bits(sinkhorn(None, None, cost, epsilon=0.05, history=True, threads=1)) == want
 
 
@@ -623,14 +623,14 @@ def test_a_column_out_of_reach_counts_twice(isa):
 def test_known_transports(isa):
     """One point; a Dirac to many: the only plan there is."""
     one = sinkhorn(np.array([3.0]), np.array([3.0]), np.array([[2.0]]), epsilon=0.5)
-    np.testing.assert_allclose([one.plan[0, 0], one.value], [3, 6], rtol=1e-14)
+    np.testing.assert_allclose([one.plan[0, 0], one.value_linear], [3, 6], rtol=1e-14)
     assert one.converged and one.iterations == 1
     # <f, a> + <g, b> + eps (9 - 3) with f + g = C - eps log 3: KL(3 | 9) = 3 log(1/3) - 3 + 9.
-    np.testing.assert_allclose(one.entropic_value, 6 + 0.5 * (3 * np.log(1 / 3) + 6), rtol=1e-14)
+    np.testing.assert_allclose(one.value, 6 + 0.5 * (3 * np.log(1 / 3) + 6), rtol=1e-14)
     b, cost = np.array([0.2, 0.3, 0.5]), np.array([[1.0, 2, 3]])
     dirac = sinkhorn(np.ones(1), b, cost, epsilon=1e-3)
     np.testing.assert_allclose(dirac.plan, b[None], rtol=1e-12)
-    np.testing.assert_allclose([dirac.value, dirac.entropic_value], [2.3, 2.3], rtol=1e-12)  # KL(a x b | a x b) = 0
+    np.testing.assert_allclose([dirac.value_linear, dirac.value], [2.3, 2.3], rtol=1e-12)  # KL(a x b | a x b) = 0
     np.testing.assert_allclose(dirac.potentials[0] + dirac.potentials[1], cost[0], rtol=1e-12)
     np.testing.assert_allclose(dirac.potentials[0], dirac.potentials[1] @ b, rtol=1e-12)
     # Two points each, symmetric: P = [[p, q], [q, p]], p / q = e^(1 / eps).
@@ -695,7 +695,7 @@ def test_the_other_way_round_is_the_transpose(isa, problem):
     assert there.marginal_error < 1e-11 and back.marginal_error < 1e-11
     total = problem.a.sum() + problem.b.sum()
     near = (1e-11 + 64 * problem.unit * total) * 20 * epsilon
-    np.testing.assert_allclose(there.entropic_value, back.entropic_value, rtol=0, atol=near)
+    np.testing.assert_allclose(there.value, back.value, rtol=0, atol=near)
     # KL between the plans is that gap over epsilon, and the L1 distance the root of twice that times the mass (Pinsker).
     assert np.abs(there.plan - back.plan.T).sum() <= 2 * np.sqrt(2 * near / epsilon * total)
 
@@ -715,10 +715,9 @@ def test_gradient_of_the_cost_is_the_plan(isa, unbalanced):
     for place in np.ndindex(4, 3):
         step = np.zeros((4, 3))
         step[place] = h
-        slope = (
-            sinkhorn(a, b, cost + step, **settings).entropic_value
-            - sinkhorn(a, b, cost - step, **settings).entropic_value
-        ) / (2 * h)
+        slope = (sinkhorn(a, b, cost + step, **settings).value - sinkhorn(a, b, cost - step, **settings).value) / (
+            2 * h
+        )
         np.testing.assert_allclose(slope, found.gradient[place], rtol=(h / 0.5) ** 2, atol=1e-11)
 
 
@@ -732,7 +731,7 @@ def test_gradient_of_the_points_is_the_slope(isa, metric, unbalanced):
     dx, dy = sinkhorn(a, b, x=x, y=y, **settings).gradient
     for _ in range(3):
         u, v = random.standard_normal(x.shape), random.standard_normal(y.shape)
-        ahead, behind = (sinkhorn(a, b, x=x + s * u, y=y + s * v, **settings).entropic_value for s in (h, -h))
+        ahead, behind = (sinkhorn(a, b, x=x + s * u, y=y + s * v, **settings).value for s in (h, -h))
         # Third derivatives of the cost along u, v: below |u|^3 / |x - y|^2 or so, some hundreds.
         np.testing.assert_allclose(
             (ahead - behind) / (2 * h), np.sum(u * dx) + np.sum(v * dy), rtol=0, atol=300 * h**2 + 1e-10
@@ -784,7 +783,7 @@ def test_a_warm_start_where_nothing_was(isa):
     assert before.potentials[0][1] == np.inf
     cost[1] = 1
     after = sinkhorn(None, np.array([1.0, 0.0]), cost, epsilon=1.0, warm_start=before)
-    assert after.converged and after.value == 1
+    assert after.converged and after.value_linear == 1
 
 
 @settings(max_examples=20)
@@ -814,7 +813,7 @@ def test_epsilon_scaling_reaches_the_same(isa):
     plain = sinkhorn(None, None, x=x, y=y, **settings)
     scaled = sinkhorn(None, None, x=x, y=y, epsilon_scaling=0.5, **settings)
     assert plain.converged and scaled.converged
-    np.testing.assert_allclose(scaled.entropic_value, plain.entropic_value, rtol=0, atol=2 * 1e-8 * 4)
+    np.testing.assert_allclose(scaled.value, plain.value, rtol=0, atol=2 * 1e-8 * 4)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 17])
@@ -997,7 +996,7 @@ def test_totals_agree_as_far_as_the_coarsest_masses_were_rounded(n, m, seed, whi
         )
     )
     cost = random.random((n, m))
-    assert np.isfinite(sinkhorn(a, b, cost, epsilon=1.0, max_iterations=2).value)
+    assert np.isfinite(sinkhorn(a, b, cost, epsilon=1.0, max_iterations=2).value_linear)
     with pytest.raises(ArgumentError, match="same total, within 1e-05 of it"):
         sinkhorn(a, b * b.dtype.type(1.0001), cost, epsilon=1.0)
     with pytest.raises(ArgumentError, match="same total, within 1e-08 of it"):

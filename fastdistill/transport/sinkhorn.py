@@ -12,9 +12,9 @@ from fastdistill.arguments import check_flag, check_integer, check_number
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.threads import check_threads
-from fastdistill.kernels.transport.transport_batch import TransportBatch
+from fastdistill.transport.batch import TransportBatch
 
-_STATUS = {"FD_CONVERGED": "converged", "FD_MAX_ITERATIONS": "max_iterations", "FD_INFEASIBLE": "infeasible"}
+_STATUS = {lib.FD_CONVERGED: "converged", lib.FD_MAX_ITERATIONS: "max_iterations", lib.FD_INFEASIBLE: "infeasible"}
 _SCALING_ITERATIONS = 10  # at each epsilon on the way down, at most, ...
 _SCALING_ERROR = 1e-2  # ... or until the marginal error is this share of the mass
 
@@ -24,13 +24,14 @@ class Transport:
 
     Plan, products and gradient are computed from the potentials and the costs or points given, which must not have changed since.
 
-    value           float64 (...)              <cost, plan>
-    entropic_value  float64 (...)              the dual objective: value + epsilon KL(plan | a x b), unbalanced with its penalties, where
-                                               converged; never above the optimum
+    value           float64 (...)              what is minimised, regularisation and penalties included: value_linear + epsilon KL(plan | a x b),
+                                               unbalanced + tau_a KL(plan 1 | a) + tau_b KL(plan' 1 | b), where converged; before that
+                                               the dual's, never above the optimum
+    value_linear    float64 (...)              <cost, plan>
     potentials      f (..., n), g (..., m)     float64: plan = a b exp((f + g - cost) / epsilon); balanced ones with <f, a> = <g, b>;
                                                +inf where everything in reach is forbidden or without mass
     plan            (..., n, m)                in the dtype of the costs, computed when asked for
-    gradient        of entropic_value: the plan, by the costs; (dx, dy), by points; computed when asked for
+    gradient        of value: the plan, by the costs; (dx, dy), by points; computed when asked for
     iterations      int64 (...)
     marginal_error  float64 (...)              the larger of the two L1 distances between a marginal of the plan and the one wanted: a,
                                                or a exp(-f / tau) where unbalanced; measured on the plan of these potentials
@@ -44,7 +45,7 @@ class Transport:
         self, batch: TransportBatch, epsilon: float, iterations: np.ndarray, errors: np.ndarray | None
     ) -> None:
         p, self._batch, totals = batch, batch, batch.totals
-        value, rows, columns, mass, error = p.results.T
+        linear, rows, columns, mass, error = p.results.T
         f, g = p.epsilon[:, None] * p.phi, p.epsilon[:, None] * p.gamma
         f[np.isneginf(p.phi)], g[np.isneginf(p.gamma)] = np.inf, np.inf
         for potentials, count in ((f, p.sizes[:, 0]), (g, p.sizes[:, 1])):
@@ -52,14 +53,13 @@ class Transport:
         dual = epsilon * (totals[0] * rows + totals[1] * columns + totals[0] * (totals[1] - mass))
         possible = p.status != lib.FD_INFEASIBLE
         self.epsilon = epsilon
-        self.value = p.shaped(np.where(possible, totals[0] * value, np.inf))
-        self.entropic_value = p.shaped(np.where(possible, dual, np.inf))
+        self.value = p.shaped(np.where(possible, dual, np.inf))
+        self.value_linear = p.shaped(np.where(possible, totals[0] * linear, np.inf))
         self.potentials = p.shaped(f), p.shaped(g)
         self.iterations = p.shaped(iterations)
         self.marginal_error = p.shaped(totals[0] * error)
         self.converged = p.shaped(p.status == lib.FD_CONVERGED)
-        names = {getattr(lib, code): name for code, name in _STATUS.items()}
-        self.status = p.shaped(np.array([names[int(code)] for code in p.status]))
+        self.status = p.shaped(np.array([_STATUS[int(code)] for code in p.status]))
         self.errors = None if errors is None else p.shaped(errors)
 
     def __repr__(self) -> str:
@@ -71,13 +71,12 @@ class Transport:
 
     @cached_property
     def plan(self) -> np.ndarray:
-        p = self._batch
-        return p.rows(lib.FD_PLAN, (p.n, p.m))
+        return self._batch.plan()
 
     @cached_property
     def gradient(self) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         p = self._batch
-        return self.plan if p.metric is None else (p.pull(), p.swapped().pull())
+        return self.plan if p.metric is None else (p.pull(), p.transposed().pull())
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Products of the plan with values (..., m, k) in its dtype -> (..., n, k); the plan is not stored."""
@@ -85,7 +84,7 @@ class Transport:
 
     def apply_transpose(self, values: np.ndarray) -> np.ndarray:
         """Products of the transposed plan with values (..., n, k) in its dtype -> (..., m, k)."""
-        return self._batch.swapped().apply(values)
+        return self._batch.transposed().apply(values)
 
 
 def sinkhorn(
@@ -162,8 +161,7 @@ def sinkhorn(
         iterations += done
         active &= ~last & (batch.status != lib.FD_INFEASIBLE)
         now = np.maximum(now * (epsilon_scaling or 1.0), epsilon)
-    if batch.metric is None:
-        batch.look_for_infeasible()
+    batch.look_for_infeasible()
     return Transport(batch, epsilon, iterations, _joined(errors, iterations, batch.totals[0]) if history else None)
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.decode import Autoregressive, Generation, Jacobi, Lookahead, Round, generate, show_trajectory
-from fastdistill.decode.trajectory import DRAWN, FINAL, GUESSED, NO_GUESS, RECYCLED, RIGHT, WRONG, trajectory
+from fastdistill.decode import Autoregressive, Generation, Jacobi, Lookahead, Round, generate
 from fastdistill.errors import ArgumentError
 from fastdistill.runtime import from_callable
+from fastdistill.show import trajectory
+from fastdistill.show.trajectory import DRAWN, FINAL, GUESSED, NO_GUESS, RECYCLED, RIGHT, WRONG, trajectory_cells
 from tests.decode.test_jacobi import jacobis
 from tests.decode.test_speculative import samplers
 from tests.strategies import ALPHABET, settings_of_models, token_lists
@@ -29,7 +30,7 @@ LEGEND = "# final: guessed  o final: from the pool  + final: drawn  . final befo
 
 
 def test_the_picture_of_a_small_text():
-    assert show_trajectory(WRITTEN) == "\n".join(
+    assert trajectory(WRITTEN) == "\n".join(
         [
             LEGEND,
             " round  0",
@@ -44,28 +45,28 @@ def test_the_picture_of_a_small_text():
 
 def test_a_part_of_it_and_the_texts_of_its_tokens():
     label = "abcdefgh\n".__getitem__
-    assert show_trajectory(WRITTEN, rounds=slice(2, None), label=lambda token: label(token - 10)).splitlines()[1:] == [
+    assert trajectory(WRITTEN, rounds=slice(2, None), label=lambda token: label(token - 10)).splitlines()[1:] == [
         " round",
         "     2  #o+   fgh",
         "     3  ...#  \\n",
     ]
     # Tokens that are shown do not change what the line says that the round gave.
-    assert show_trajectory(WRITTEN, rounds=slice(1), tokens=slice(2, 6)).splitlines()[2:] == [
+    assert trajectory(WRITTEN, rounds=slice(1), tokens=slice(2, 6)).splitlines()[2:] == [
         "prompt        10",
         "     0  #+=   11 12 13",
     ]
-    assert show_trajectory(WRITTEN, rounds=slice(0)).splitlines()[1:] == [" round  0", "prompt  +  10"]
+    assert trajectory(WRITTEN, rounds=slice(0)).splitlines()[1:] == [" round  0", "prompt  +  10"]
 
 
 def test_columns_have_numbers():
     long = Generation(tokens=list(range(25)), rounds=[Round(0, 0, guesses=())] * 24)
-    assert show_trajectory(long).splitlines()[1] == " round  0         10        20"
-    assert show_trajectory(long, tokens=slice(9, None)).splitlines()[1] == " round   10        20"
-    assert show_trajectory(long, rounds=slice(12, 13), tokens=slice(10, None)).splitlines()[1:] == [
+    assert trajectory(long).splitlines()[1] == " round  0         10        20"
+    assert trajectory(long, tokens=slice(9, None)).splitlines()[1] == " round   10        20"
+    assert trajectory(long, rounds=slice(12, 13), tokens=slice(10, None)).splitlines()[1:] == [
         " round  10        20",
         "    12  ...+             13",
     ]
-    assert show_trajectory(long, tokens=slice(0, None, 10)).splitlines()[1] == " round  0 20"  # 10 has no room
+    assert trajectory(long, tokens=slice(0, None, 10)).splitlines()[1] == " round  0 20"  # 10 has no room
 
 
 @settings(max_examples=60)
@@ -76,7 +77,7 @@ def test_columns_have_numbers():
 def test_every_token_becomes_final_once(setting, prompt, count, sampler, decoder, capacity, ends):
     decoder = Jacobi(**(vars(decoder) | {"trace": True}))
     result = generate(setting.session(capacity), prompt, count, sampler, ends, decoder)
-    cells = trajectory(result)
+    cells = trajectory_cells(result)
     assert cells.shape == (1 + len(result.rounds), len(result.tokens))
     now = np.isin(cells, [DRAWN, GUESSED, RECYCLED])
     assert (now.sum(axis=0) == 1).all()
@@ -92,7 +93,7 @@ def test_every_token_becomes_final_once(setting, prompt, count, sampler, decoder
         for place, guess in enumerate(round.guesses[: len(row) - begin]):
             cell, right = row[begin + place], guess == result.tokens[begin + place]
             assert cell in (DRAWN, RECYCLED) or (cell in (GUESSED, RIGHT) if right else cell == WRONG)
-    lines = show_trajectory(result, label=lambda token: f"<{token}>").splitlines()
+    lines = trajectory(result, label=lambda token: f"<{token}>").splitlines()
     assert len(lines) == 2 + len(cells)
     assert "".join(line[line.find("<") :] for line in lines[2:] if "<" in line) == "".join(
         f"<{t}>" for t in result.tokens
@@ -106,13 +107,13 @@ def count_up(**options):
 @pytest.mark.parametrize("decoder", [Autoregressive(), Jacobi(adaptive=False), Lookahead(adaptive=False)])
 def test_without_a_trace_there_is_no_picture(decoder):
     with pytest.raises(ArgumentError, match=r"generation must have the guesses of its rounds, as Jacobi\(trace=True\)"):
-        show_trajectory(generate(count_up(), [1, 2], 5, decoder=decoder))
+        trajectory(generate(count_up(), [1, 2], 5, decoder=decoder))
 
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"generation": [1, 2]}, "generation must be a Generation, got list"),
+        ({"generation": [1, 2]}, r"generation must be a Generation, got \[1, 2\]"),
         ({"rounds": 3}, "rounds must be a slice, got 3"),
         ({"tokens": slice("a")}, "tokens must be a slice of integers"),
         ({"tokens": slice(0, 3, 0)}, "tokens must be a slice of integers"),
@@ -121,4 +122,4 @@ def test_without_a_trace_there_is_no_picture(decoder):
 )
 def test_refuses(arguments, text):
     with pytest.raises(ArgumentError, match=text):
-        show_trajectory(**({"generation": WRITTEN} | arguments))
+        trajectory(**({"generation": WRITTEN} | arguments))

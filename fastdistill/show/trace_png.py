@@ -1,19 +1,17 @@
-"""A picture of who was filled when: a line a position, a column a forward."""
+"""Who was filled when, as a picture: a line a position, a column a forward."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastdistill.arguments import check_path
+from fastdistill.arguments import check_instance, check_path
+from fastdistill.decode import Trace
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short
-
-if TYPE_CHECKING:
-    from fastdistill.decode.unmask.trace import Trace
+from fastdistill.show.labels import check_label, spelt
 
 PALE, DARK = (198, 219, 239), (8, 48, 107)  # of the probabilities 0 and 1, and between them in proportion
 FILLED, AGAIN, PAPER, INK, MASKED = (206, 212, 218), (214, 39, 40), (255, 255, 255), (33, 37, 41), (241, 243, 245)
@@ -22,7 +20,7 @@ _MOST_COLUMNS, _MOST_LINES = 1200, 6000  # pixels of all cells: with more forwar
 _LABEL = 24  # letters of a token
 
 
-def check_picture(path: str | os.PathLike[str]) -> Path:
+def check_png(path: str | os.PathLike[str]) -> Path:
     """The path of a picture that can be made.
 
     raises  ArgumentError for another suffix or a folder that is not there; UnsupportedError without Pillow
@@ -39,14 +37,30 @@ def check_picture(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def save_picture(trace: Trace, path: Path, label: Callable[[int], str] | None, title: str) -> None:
-    """Draw and write it."""
+def trace_png(
+    trace: Trace, path: str | os.PathLike[str], *, label: Callable[[int], str] | None = None, title: str = ""
+) -> None:
+    """A trace as a picture: a line a place with its token, a column a forward, dark where a token was probable.
+
+    trace   of an unmasked text, Unmask(trace=True)
+    path    of a .png file in a folder that is there
+    label   the text of a token; by default its number
+    title   what stands above
+    raises  ArgumentError; UnsupportedError without Pillow (extra `demo`); OSError
+    """
+    check_instance("trace", trace, Trace)
+    path = check_png(path)
+    check_label(label)
+    if not isinstance(title, str):
+        raise ArgumentError(f"title must be a str, got {short(title)}")
+    if not trace.steps:
+        raise ArgumentError("the trace has no steps: there is nothing to draw")
     from PIL import Image, ImageDraw, ImageFont
 
     text, large = ImageFont.load_default(_TEXT), ImageFont.load_default(_TITLE)
     final, filled_at = trace.states()[-1].tolist(), trace.filled_at().tolist()
-    spelt = [printable(str(token if label is None else label(token))).strip()[:_LABEL] for token in final]
-    names = [name if at >= 0 else "" for name, at in zip(spelt, filled_at, strict=True)]
+    texts = [spelt(token, label).strip()[:_LABEL] for token in final]
+    names = [name if at >= 0 else "" for name, at in zip(texts, filled_at, strict=True)]
     forwards, length = len(trace.steps), trace.length
     width = max(1, min(44, _MOST_COLUMNS // forwards))
     height = max(1, min(18, _MOST_LINES // length))

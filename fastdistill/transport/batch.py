@@ -1,33 +1,35 @@
-"""A batch of transport problems, checked, as C reads it: masses over their total, costs or points, potentials, results."""
+"""A batch of transport problems as its caller gives it, checked and made ready for C."""
 
 from __future__ import annotations
 
 import math
-import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_choice, check_number
+from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
-from fastdistill.kernels.transport.points import METRICS, check_real, unit_points
+from fastdistill.kernels.boundary import lib
+from fastdistill.kernels.transport.points import METRICS, unit_points
+from fastdistill.kernels.transport.transport_problems import TransportProblems
 from fastdistill.messages import short
 
-_SLICE = 20_000_000  # nanoseconds of one call: Ctrl-C waits no longer than this and a step
-_TOGETHER = 1 << 26  # bytes of workspace of problems that are solved together
-_ALONE = 1 << 23  # a problem of more bytes has all threads to itself
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _DIGITS = 2.0**50  # of costs over epsilon: beyond, an exponent has no digits left
 
 
-class TransportBatch:
-    """What is given is checked here, and kept: plan and gradient are computed from it when they are asked for.
+class TransportBatch(TransportProblems):
+    """The problems of a batch of any leading dimensions, ragged or not.
 
-    places   cost (problems or 1, n, m), or x (problems or 1, n, d) and y (problems or 1, m, d)
-    sizes    int64 (problems, 2)               rows and columns that count
-    totals   float64 (2, problems)             of the masses a (problems, n) and b (problems, m), which have total 1 here
-    phi      float64 (problems, n)             potentials over epsilon, -inf where nothing is reached; gamma (problems, m) likewise
-    epsilon  float64 (problems,)               theirs
+    What is given is kept: plan and gradient are computed from it when they are asked for.
+
+    leading         the batch's dimensions
+    agreement       how far apart totals of a and b may be, as a share
+    wanted_epsilon  the last of all stages
+    lengths         for "cosine", what points x (problems or 1, n) and y (problems or 1, m) had, float64
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class TransportBatch:
         unbalanced: Any,
         threads: int,
     ) -> None:
-        self.taus, self.threads = _taus(unbalanced), threads
+        self.taus = _taus(unbalanced)
         places = self._places(cost, x, y, metric, dtype)
         self.n, self.m = (cost.shape if self.metric is None else (x.shape[-2], y.shape[-2]))[-2:]
         if 0 in (self.n, self.m):
@@ -52,7 +54,7 @@ class TransportBatch:
             (name, array, count) for name, array, count in (("a", a, self.n), ("b", b, self.m)) if array is not None
         ]
         for name, array, count in given:
-            check_real(name, array, (name,))
+            check_array(name, array, REAL, (..., name))
             if array.shape[-1] != count:
                 raise ArgumentError(f"{name} must have {count} masses, as many as the costs, got {array.shape[-1]}")
         shapes = [array.shape[:-2] for array in places.values()] + [array.shape[:-1] for _, array, _ in given]
@@ -71,17 +73,15 @@ class TransportBatch:
         )
         self.agreement = 1e-5 if narrow else 1e-8  # of totals: what the coarsest dtype leaves of equal ones
         self._check_totals()
-        self.a, self.b = (
+        a_share, b_share = (
             (mass / total[:, None]).astype(self.dtype).astype(np.float64)
             for mass, total in zip(masses, self.totals, strict=True)
         )
-        self.places = {name: self._batch(name, array) for name, array in places.items()}
+        places = {name: self._batch(name, array) for name, array in places.items()}
+        super().__init__(self.metric, places, self.sizes, a_share, b_share, self.totals, self.taus, threads)
         self.lengths: dict[str, np.ndarray] = {}  # of points, for the cosine
         if self.metric is not None:
             self._check_points()
-        self.phi, self.gamma = np.zeros((self.count, self.n)), np.zeros((self.count, self.m))
-        self.results, self.status = np.zeros((self.count, 5)), np.zeros(self.count, np.int32)
-        self.epsilon = np.ones(self.count)
 
     def _places(self, cost: Any, x: Any, y: Any, metric: Any, dtype: Any) -> dict[str, np.ndarray]:
         """Costs or points, checked; sets metric, None where costs are given, and dtype."""
@@ -93,7 +93,8 @@ class TransportBatch:
         self.metric = metric if cost is None else None
         places = {"cost": cost} if self.metric is None else {"x": x, "y": y}
         for name, array in places.items():
-            check_real(name, array, ("n", "m") if name == "cost" else ("m" if name == "y" else "n", "d"))
+            axes = ("n", "m") if name == "cost" else ("m" if name == "y" else "n", "d")
+            check_array(name, array, REAL, (..., *axes))
         first, *_ = places.values()
         if self.metric is not None:
             if dtype is None and x.dtype != y.dtype:
@@ -207,7 +208,7 @@ class TransportBatch:
             raise ArgumentError(
                 f"warm_start must be a Transport or the potentials (f, g), got {type(potentials).__name__}"
             )
-        check_real("warm_start[1]", potentials[1], ("m",))
+        check_array("warm_start[1]", potentials[1], REAL, (..., "m"))
         try:
             g = np.broadcast_to(potentials[1], (*self.leading, self.m)).astype(np.float64).reshape(self.count, self.m)
         except ValueError:
@@ -230,7 +231,7 @@ class TransportBatch:
         most: np.ndarray,
         tolerance: np.ndarray,
         history: bool,
-        progress: Any,
+        progress: Callable[[int, float], None] | None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Solve the active problems, each at its epsilon with at most so many iterations, from its gamma.
 
@@ -241,23 +242,11 @@ class TransportBatch:
         self.gamma *= np.where(active, self.epsilon / epsilon, 1.0)[:, None]
         self.epsilon = np.where(active, epsilon, self.epsilon)
         self.status[active] = lib.FD_NOT_BEGUN
-        iterations, longest = np.zeros(self.count, np.int64), int(most.max(initial=1))
-        errors = np.empty((self.count, longest)) if history else None
-        constants = self._constants(tolerance)
-        native, keep = self.native(
-            constants=constants, max_iterations=most, most_iterations=longest, iterations=iterations, errors=errors
-        )
-        each = lib.fd_sinkhorn_workspace(native, 1, self.threads)
-        together = 1 if each > _ALONE else min(self.count, max(self.threads, _TOGETHER // each))
-        workspace = aligned_bytes(lib.fd_sinkhorn_workspace(native, together, self.threads))
-        for first in range(0, self.count, together):
-            these = slice(first, min(first + together, self.count))
-            left = 1
-            while left:
-                left = lib.fd_sinkhorn(native, first, these.stop - first, pointer(workspace), _SLICE, self.threads)
-                if progress is not None:
-                    progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
-        del keep
+        iterations = np.zeros(self.count, np.int64)
+        errors = np.empty((self.count, int(most.max(initial=1)))) if history else None
+        for these in self.iterate(tolerance, most, iterations, errors):
+            if progress is not None:
+                progress(int(iterations[these].max()), float((self.totals[0] * self.results[:, 4])[these].max()))
         if (wrong := self.status == lib.FD_COST_NOT_FINITE).any():
             raise NotFiniteError(f"cost holds a NaN or -inf{self._where(wrong)}")
         if (wrong := self.status == lib.FD_EPSILON_TOO_SMALL).any():
@@ -271,108 +260,12 @@ class TransportBatch:
             + self._where(wrong)
         )
 
-    def _constants(self, tolerance: np.ndarray) -> np.ndarray:
-        """(problems, 4), see struct fd_transport"""
-        a, b = self.totals
-        return np.stack([self.epsilon, tolerance / a, np.log(b), b / a], -1)
-
-    def native(self, **arrays: Any) -> tuple[Any, list[Any]]:
-        """struct fd_transport, and what has to live as long."""
-        t = ffi.new("struct fd_transport *")
-        keep = [*arrays.values()]
-        t.bits, t.metric = (
-            8 * self.dtype.itemsize,
-            lib.FD_GIVEN if self.metric is None else METRICS[self.metric],
-        )
-        t.n, t.m = self.n, self.m
-        t.tau = self.taus
-        if self.metric is None:
-            (cost,) = self.places.values()
-            t.cost, t.cost_step = const(cost), 0 if len(cost) == 1 else self.n * self.m
-        else:
-            x, y = self.places.values()
-            turned = _groups(y)
-            keep.append(turned)
-            t.d, t.x, t.y = x.shape[2], const(x), const(turned)
-            t.x_step, t.y_step = (
-                0 if len(x) == 1 else math.prod(x.shape[1:]),
-                0 if len(y) == 1 else math.prod(turned.shape[1:]),
-            )
-        t.sizes, t.a, t.b = pointer(self.sizes), pointer(self.a), pointer(self.b)
-        t.phi, t.gamma, t.results, t.status = (
-            pointer(self.phi),
-            pointer(self.gamma),
-            pointer(self.results),
-            pointer(self.status),
-        )
-        for name, value in arrays.items():
-            setattr(t, name, value if isinstance(value, int) else pointer(value))
-        return t, keep
-
-    def rows(self, kind: int, shape: tuple[int, ...], values: np.ndarray | None = None) -> np.ndarray:
-        """What C computes of the rows of each plan -> (..., *shape), some rows a call."""
-        out = np.zeros((self.count, *shape), self.dtype)
-        native, keep = self.native(constants=self._constants(np.zeros(self.count)))
-        workspace = aligned_bytes(lib.fd_transport_rows_workspace(native, self.threads))
-        for problem, (rows, _) in enumerate(self.sizes.tolist()):
-            first, count = 0, 32
-            given = const(None if values is None else values[problem])
-            while first < rows:
-                count, began = min(count, rows - first), time.perf_counter()
-                lib.fd_transport_rows(
-                    native, problem, first, count, kind, self.totals[0][problem], shape[1], given,
-                    pointer(out[problem, first : first + count]), pointer(workspace), self.threads,
-                )  # fmt: skip
-                first += count
-                count *= 2 if time.perf_counter() - began < 0.01 else 1
-        del keep
-        return out.reshape(*self.leading, *shape)
-
-    def apply(self, values: Any) -> np.ndarray:
-        check_real("values", values, ("m", "k"))
-        if values.dtype != self.dtype or values.shape[-2] != self.m:
-            raise ArgumentError(
-                f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
-            )
-        width, leading = values.shape[-1], values.shape[:-2]
-        if not _broadcasts(leading, self.leading):
-            raise ArgumentError(f"values must have leading dimensions that broadcast to {self.leading}, got {leading}")
-        turned = np.zeros((self.count, width, -(-self.m // 16) * 16), self.dtype)
-        wide = np.broadcast_to(values, (*self.leading, self.m, width)).reshape(self.count, self.m, width)
-        turned[:, :, : self.m] = wide.swapaxes(1, 2)
-        return self.rows(lib.FD_PRODUCT, (self.n, width), turned)
-
-    def pull(self) -> np.ndarray:
-        """Derivatives of the entropic value by x, (..., n, d)."""
-        gradient = self.rows(lib.FD_GRADIENT, (self.n, self.places["x"].shape[2]))
-        if self.metric == "cosine":
-            unit, lengths = self.places["x"], self.lengths["x"][..., None]
-            flat = gradient.reshape(self.count, *gradient.shape[-2:])
-            along = np.einsum("pnd,pnd->pn", flat, np.broadcast_to(unit, flat.shape))[..., None]
-            gradient = ((flat - unit * along) / lengths).astype(self.dtype).reshape(gradient.shape)
-        return gradient
-
-    def swapped(self) -> TransportBatch:
-        """The same with rows and columns exchanged, for what is asked of the transposed plan."""
-        other = object.__new__(TransportBatch)
-        other.__dict__.update(self.__dict__)
-        other.n, other.m = self.m, self.n
-        other.a, other.b = self.b, self.a
-        other.phi, other.gamma = self.gamma, self.phi
-        other.sizes, other.taus = np.ascontiguousarray(self.sizes[:, ::-1]), self.taus[::-1]
-        if self.metric is None:
-            other.places = {"cost": np.ascontiguousarray(self.places["cost"].swapaxes(1, 2))}
-        else:
-            other.places = {"x": self.places["y"], "y": self.places["x"]}
-            other.lengths = {{"x": "y", "y": "x"}[name]: lengths for name, lengths in self.lengths.items()}
-        return other
-
     def look_for_infeasible(self) -> None:
         """Say so where forbidden pairs leave no plan: some rows have more mass than all columns that they may reach (Hall's condition).
 
         The iteration drives the potentials of such rows apart from the others', so they come first by potential: no sets are searched.
         """
-        if self.taus != (np.inf, np.inf):
+        if self.metric is not None or self.taus != (np.inf, np.inf):
             return
         (cost,) = self.places.values()
         forbids = (cost == np.inf).any((1, 2))
@@ -387,6 +280,39 @@ class TransportBatch:
             if (np.cumsum(a[order]) > there + (1e-9 if self.dtype == np.float64 else 1e-5)).any():
                 self.status[problem] = lib.FD_INFEASIBLE
 
+    def plan(self) -> np.ndarray:
+        """(..., n, m)"""
+        return self.shaped(self.rows(lib.FD_PLAN, self.m))
+
+    def apply(self, values: Any) -> np.ndarray:
+        """Products of the plan with values (..., m, k) -> (..., n, k)."""
+        check_array("values", values, REAL, (..., "m", "k"))
+        if values.dtype != self.dtype or values.shape[-2] != self.m:
+            raise ArgumentError(
+                f"values must be {self.dtype.name} (..., {self.m}, any), got {values.dtype.name} {values.shape}"
+            )
+        width, leading = values.shape[-1], values.shape[:-2]
+        if not _broadcasts(leading, self.leading):
+            raise ArgumentError(f"values must have leading dimensions that broadcast to {self.leading}, got {leading}")
+        turned = np.zeros((self.count, width, -(-self.m // 16) * 16), self.dtype)
+        wide = np.broadcast_to(values, (*self.leading, self.m, width)).reshape(self.count, self.m, width)
+        turned[:, :, : self.m] = wide.swapaxes(1, 2)
+        return self.shaped(self.rows(lib.FD_PRODUCT, width, turned))
+
+    def pull(self) -> np.ndarray:
+        """Derivatives of the value by x, (..., n, d)."""
+        x = self.places["x"]
+        gradient = self.rows(lib.FD_GRADIENT, x.shape[2])
+        if self.metric == "cosine":
+            along = np.einsum("pnd,pnd->pn", gradient, np.broadcast_to(x, gradient.shape))[..., None]
+            gradient = ((gradient - x * along) / self.lengths["x"][..., None]).astype(self.dtype)
+        return self.shaped(gradient)
+
+    def transposed(self) -> Self:
+        other = super().transposed()
+        other.lengths = {{"x": "y", "y": "x"}[name]: lengths for name, lengths in self.lengths.items()}
+        return other
+
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     try:
@@ -399,14 +325,6 @@ def _sum(masses: np.ndarray) -> np.ndarray:
     """(problems, n) -> (problems,), in sequence: zeros at the end do not change the rounding."""
     with np.errstate(over="ignore"):
         return np.add.accumulate(masses, axis=-1)[:, -1]
-
-
-def _groups(points: np.ndarray) -> np.ndarray:
-    """(problems, m, d) -> (problems, m / 16, d, 16), zeros at the end: coordinates in sequence, 16 points in the lanes."""
-    count, m, d = points.shape
-    padded = np.zeros((count, -(-m // 16) * 16, d), points.dtype)
-    padded[:, :m] = points
-    return np.ascontiguousarray(padded.reshape(count, padded.shape[1] // 16, 16, d).swapaxes(2, 3))
 
 
 def _taus(unbalanced: Any) -> tuple[float, float]:

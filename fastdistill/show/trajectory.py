@@ -1,4 +1,4 @@
-"""How a text became certain, round by round: what every guess at every token was worth, as numbers and as a picture in characters."""
+"""How a text became certain, round by round: what every guess at every token was worth."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastdistill.arguments import check_callable
-from fastdistill.decode.generation import Generation
+from fastdistill.arguments import check_instance
+from fastdistill.decode import Generation
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels.fixed_point.lookahead_layout import printable
 from fastdistill.messages import short
+from fastdistill.show.labels import check_label, spelt
 
 # What a round knew of a token, and the character that stands for it.
 NO_GUESS, WRONG, RIGHT, FINAL, DRAWN, GUESSED, RECYCLED = range(7)
@@ -28,7 +28,7 @@ LEGEND = (GUESSED, RECYCLED, DRAWN, FINAL, RIGHT, WRONG)  # in this order; no gu
 RULER = 10  # columns between two numbers
 
 
-def trajectory(generation: Generation) -> np.ndarray:
+def trajectory_cells(generation: Generation) -> np.ndarray:
     """What every round knew of every token of a text.
 
     generation  of a decoder that keeps a trace, such as Jacobi(trace=True)
@@ -38,8 +38,7 @@ def trajectory(generation: Generation) -> np.ndarray:
                 after it FINAL
     raises      ArgumentError where there is no trace
     """
-    if not isinstance(generation, Generation):
-        raise ArgumentError(f"generation must be a Generation, got {type(generation).__name__}")
+    check_instance("generation", generation, Generation)
     rounds, tokens = generation.rounds, np.array(generation.tokens, np.int64)
     if any(round.guesses is None for round in rounds) or (not rounds and len(tokens) > 1):
         raise ArgumentError(
@@ -60,7 +59,7 @@ def trajectory(generation: Generation) -> np.ndarray:
     return cells
 
 
-def show_trajectory(
+def trajectory(
     generation: Generation,
     *,
     rounds: slice | None = None,
@@ -76,9 +75,8 @@ def show_trajectory(
     returns     lines without a last line break: a legend, a header with the numbers of tokens, the prompt, the rounds
     raises      ArgumentError; also where there is no trace
     """
-    cells = trajectory(generation)
-    if label is not None:
-        check_callable("label", label, "a function from a token to its text")
+    cells = trajectory_cells(generation)
+    check_label(label)
     lines = [number + 1 for number in _numbers("rounds", rounds, len(cells) - 1)]
     if lines[:1] in ([], [1]):
         lines.insert(0, 0)
@@ -92,7 +90,7 @@ def show_trajectory(
         name = "prompt" if line == 0 else str(line - 1)
         picture = "".join(CHARACTERS[cell] for cell in cells[line, list(columns)])
         gained = [generation.tokens[column] for column in np.flatnonzero(cells[line] > FINAL)]
-        texts = " ".join(map(str, gained)) if label is None else "".join(printable(str(label(t))) for t in gained)
+        texts = (" " if label is None else "").join(spelt(token, label) for token in gained)
         shown.append(f"{name:>6}  {picture:<{len(columns)}}  {texts}".rstrip())
     return "\n".join(shown)
 
