@@ -38,7 +38,10 @@ int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const
 /* ---- chance ---- */
 struct fd_chance { uint64_t seed; uint32_t sequence, purpose, round, index; };   /* purpose < 2^3, round < 2^20, index < 2^12 */
 struct fd_sampler {
-    float temperature, top_p, min_p, repetition_penalty;     /* >= 0 (0: greedy), in (0, 1], in [0, 1], > 0; all finite */
+    float temperature, top_p, min_p;                         /* >= 0 (0: greedy), in (0, 1], in [0, 1]; all finite */
+    float repetition_penalty;                                /* > 0, finite; 1: off */
+    float frequency_penalty, presence_penalty;               /* in [-2, 2]; 0: off; they leave out of what a row has seen */
+    int64_t prompt_length;                                   /* so many tokens from the first */
     int64_t top_k;                                           /* 0: off */
     uint64_t seed;
     uint32_t sequence, round;                                /* round < 2^20 */

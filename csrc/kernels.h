@@ -37,8 +37,8 @@ FD_KERNEL(void, philox, (int64_t n, const uint32_t *counter, const uint32_t *key
 FD_KERNEL(void, gumbel_noise, (int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance,
           float *noise),
           (rows, vocab, positions, chance, noise))
-/* logits (rows, vocab), vocab < 2^23; positions (rows,); seen tokens of row i: seen[seen_offsets[i]] up to seen_offsets[i + 1], or
- * NULL; allowed (rows, ceil(vocab / 32)) bits or NULL; noise (rows, vocab), or NULL for Gumbel noise -> tokens (rows,);
+/* logits (rows, vocab), vocab < 2^23; positions (rows,); seen tokens of row i, in the order of its text: seen[seen_offsets[i]] up to
+ * seen_offsets[i + 1], or NULL; allowed (rows, ceil(vocab / 32)) bits or NULL; noise (rows, vocab), or NULL for Gumbel noise -> tokens (rows,);
  * workspace of min(threads, rows) pieces.  Returns the status of the first row at fault; tokens[i] is minus its status there. */
 FD_KERNEL(int, sample, (int64_t rows, int64_t vocab, const float *logits, const int32_t *positions,
           const struct fd_sampler *sampler, const int32_t *seen, const int64_t *seen_offsets, const uint32_t *allowed,

@@ -21,7 +21,7 @@ int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs)
 /* ---- work spaces, in bytes but where the header says otherwise ---- */
 int64_t fd_sample_workspace(int64_t vocab)                                   /* struct sample_space in kernels/sample/sample.c */
 {
-    int64_t padded = fd_pad(vocab, FD_CHUNK), floats = 4 * padded + padded / 16 + padded / 32;
+    int64_t padded = fd_pad(vocab, FD_CHUNK), floats = 4 * padded + padded / 16;
     return FD_BUCKETS * (int64_t)sizeof(uint64_t) + floats * (int64_t)sizeof(float);
 }
 int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d)

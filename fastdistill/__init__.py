@@ -14,33 +14,20 @@ TYPE_CHECKING = False  # without `typing`, whose import takes longer than all el
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastdistill import distill, errors, kernels, show, transport
+    from fastdistill import distill, errors, kernels, show, transport, unmask
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
-        Adaptive,
         Auto,
         Autoregressive,
         CallableDrafter,
         Draft,
-        EndOfText,
-        EntropyBudget,
-        EntropyThreshold,
-        Explore,
-        Factor,
         Generation,
         Jacobi,
         LayerSkip,
-        Learned,
-        LearnedFilter,
         Lookahead,
         ModelDrafter,
         PromptLookup,
-        Remdm,
-        Revise,
-        RunningConfidence,
-        Schedule,
         Speculative,
-        Threshold,
         Tree,
         Unmask,
         static_tree,
@@ -54,30 +41,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "api": ("Model", "Score", "load"),
     "decode": (
-        "Adaptive",
         "Auto",
         "Autoregressive",
         "CallableDrafter",
         "Draft",
-        "EndOfText",
-        "EntropyBudget",
-        "EntropyThreshold",
-        "Explore",
-        "Factor",
         "Generation",
         "Jacobi",
         "LayerSkip",
-        "Learned",
-        "LearnedFilter",
         "Lookahead",
         "ModelDrafter",
         "PromptLookup",
-        "Remdm",
-        "Revise",
-        "RunningConfidence",
-        "Schedule",
         "Speculative",
-        "Threshold",
         "Tree",
         "Unmask",
         "static_tree",
@@ -88,22 +62,14 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
-    "Adaptive",
     "Auto",
     "Autoregressive",
     "CallableDrafter",
     "Draft",
-    "EndOfText",
-    "EntropyBudget",
-    "EntropyThreshold",
-    "Explore",
-    "Factor",
     "Forward",
     "Generation",
     "Jacobi",
     "LayerSkip",
-    "Learned",
-    "LearnedFilter",
     "Lookahead",
     "Model",
     "ModelDrafter",
@@ -111,14 +77,9 @@ __all__ = [
     "Profile",
     "PromptLookup",
     "Read",
-    "Remdm",
-    "Revise",
-    "RunningConfidence",
     "Sampler",
-    "Schedule",
     "Score",
     "Speculative",
-    "Threshold",
     "Tree",
     "Unmask",
     "distill",
@@ -133,6 +94,7 @@ __all__ = [
     "show",
     "static_tree",
     "transport",
+    "unmask",
 ]
 
 
@@ -141,7 +103,7 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in ("distill", "errors", "kernels", "show", "transport"):
+        if name in ("distill", "errors", "kernels", "show", "transport", "unmask"):
             return import_module(f"fastdistill.{name}")
         if name not in _HOME_OF:
             from fastdistill.messages import short

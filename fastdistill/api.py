@@ -28,7 +28,7 @@ from fastdistill.decode.engine import Beginning, Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.text import Text, prepare_session
-from fastdistill.decode.unmask import FillsMasks, Unmask
+from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
@@ -54,6 +54,8 @@ PROCESSORS = (
     "top_p",
     "min_p",
     "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
     "seed",
 )  # those a Sampler has by the same name
 MOST_TEXTS = 1 << 16  # of one prompt
@@ -332,8 +334,8 @@ class Model:
                             whatever n is, text 0 that of n=None; at temperature 0 they are all equal
         max_tokens=None     most new tokens; 0 gives an empty Generation; default: the model's own, else 128
         min_tokens=0        tokens before which end-of-text cannot be drawn
-        temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, logit_bias=None
-                            how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
+        temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0,
+        logit_bias=None     how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
         allowed=None        tokens that may be drawn: ids, or a bool array (vocab_size,) that is True at them
         seed=0              same seed, same text, whatever else runs; None is 0 too: nothing is drawn from the clock
         stop=()             strings that end the text, itself without them

@@ -43,6 +43,8 @@ class Options(TypedDict, total=False):
     top_p: float | None
     min_p: float | None
     repetition_penalty: float | None
+    frequency_penalty: float | None
+    presence_penalty: float | None
     logit_bias: Mapping[int, float] | None
     allowed: Sequence[int] | set[int] | frozenset[int] | Array | None
     seed: int | None
@@ -61,6 +63,8 @@ DEFAULTS: Options = {
     "top_p": 1.0,
     "min_p": 0.0,
     "repetition_penalty": 1.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
     "logit_bias": None,
     "allowed": None,
     "seed": 0,
@@ -81,7 +85,6 @@ SYNONYMS = {
     "min_new_tokens": "min_tokens", "min_length": "min_tokens",
     "temp": "temperature", "do_sample": _DRAWN, "sample": _DRAWN, "greedy": _DRAWN,
     "repeat_penalty": "repetition_penalty", "repetition": "repetition_penalty", "rep_pen": "repetition_penalty",
-    "frequency_penalty": "repetition_penalty", "presence_penalty": "repetition_penalty",
     "random_seed": "seed", "random_state": "seed", "generator": "seed", "rng": "seed",
     "stop_strings": "stop", "stop_sequences": "stop", "stop_words": "stop", "stopping_criteria": "stop", "until": "stop",
     "eos_token_id": "stop_token_ids", "eos_token_ids": "stop_token_ids", "end_tokens": "stop_token_ids",

@@ -358,11 +358,12 @@ def decoders(model, written, tmp_path, monkeypatch):
     "options",
     [
         dict(stop=[""]), dict(temperature=0.9, seed=3, top_p=0.9), dict(repetition_penalty=1.4), dict(logprobs=2),
+        dict(frequency_penalty=0.5, presence_penalty=0.5), dict(temperature=0.9, seed=3, frequency_penalty=-0.5),
         dict(min_tokens=20, stop_token_ids=range(100, 140)), dict(allowed=range(90, 130)), dict(max_tokens=7),
     ],
 )  # fmt: skip
 def test_every_option_means_the_same_to_every_decoder(model, written, decoders, name, options):
-    """A stop string inside a draft, a penalty that counts guesses, tokens allowed by their number in the text."""
+    """A stop string inside a draft, penalties that count guesses, tokens allowed by their number in the text."""
     if "stop" in options:
         options = {"stop": [written.text[21:24]]}
     options = {"max_tokens": 40} | options
@@ -384,8 +385,8 @@ class Drafter:
     "decoder, text",
     [
         (fd.PromptLookup(), r"a drafter is not a decoder: pass Speculative\(PromptLookup\("), (Drafter(), r"goes into Speculative\("),
-        (fd.Threshold(0.9), r"a rule for unmasking is not a decoder: pass Unmask\(Threshold\(threshold=0\.9"), (fd.Auto, r"pass Auto\("),
-        (fd.Revise(), r"pass Unmask\(remask=Revise\("), (fd.EndOfText(), r"pass Unmask\(end=EndOfText\("), ("fast", '"auto" or a decoder'),
+        (fd.unmask.Threshold(0.9), r"a rule for unmasking is not a decoder: pass Unmask\(Threshold\(threshold=0\.9"), (fd.Auto, r"pass Auto\("),
+        (fd.unmask.Revise(), r"pass Unmask\(remask=Revise\("), (fd.unmask.EndOfText(), r"pass Unmask\(end=EndOfText\("), ("fast", '"auto" or a decoder'),
         (fd.Tree(), r"pass Speculative\(drafter, tree=Tree\("), (fd.Sampler(), "settings by name"), (np.zeros(3), '"auto" or a decoder'),
     ],
 )  # fmt: skip
@@ -420,6 +421,7 @@ def test_nothing_is_asked_for_and_nothing_is_done(model):
         dict(),
         dict(temperature=1.0, seed=5),
         dict(temperature=0.7, top_k=9, repetition_penalty=1.2),
+        dict(frequency_penalty=1.5),
         dict(logprobs=2),
         dict(stop="a"),
     ],
@@ -527,7 +529,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
         ([300], {}), ([-1], {}), ([1.5], {}), (None, {}), (5, {}), ([[], 5], {}), ([[300], []], {}), ([None], {}),
         ([1], dict(max_tokens=-1)), ([1], dict(max_tokens=1.5)), ([1], dict(min_tokens=-1)),
         ([1], dict(temperature=-1.0)), ([1], dict(temperature=float("nan"))), ([1], dict(top_k=-1)), ([1], dict(top_p=0.0)), ([1], dict(top_p=2)),
-        ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
+        ([1], dict(min_p=-0.1)), ([1], dict(repetition_penalty=0)), ([1], dict(frequency_penalty=2.5)), ([1], dict(presence_penalty=-3)), ([1], dict(seed=-1)), ([1], dict(seed=1.5)),
         ([1], dict(logit_bias={300: 1.0})), ([1], dict(logit_bias={1: "a"})), ([1], dict(logit_bias=[1])),
         ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.ones(299, bool))), ([1], dict(allowed=np.ones((1, 300), bool))), ([1], dict(allowed=5)),
         ([1], dict(allowed=np.zeros(300, bool))), ([1], dict(allowed=np.ones(300, int))), ([1], dict(allowed=[0, 1] * 150)), ([1], dict(allowed=np.ma.array([1, 2], mask=[True, False]))), ([1], dict(allowed=[True] * 300)), ([1], dict(allowed=np.ones(300))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),

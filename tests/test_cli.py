@@ -315,7 +315,17 @@ def test_generate_passes_every_option_on(run, model, monkeypatch):
         return stream(self, prompt, max_tokens=1)
 
     monkeypatch.setattr(fd.Model, "stream", spy)
-    options = dict(max_tokens=7, temperature=0.5, top_k=3, top_p=0.9, min_p=0.25, repetition_penalty=1.5, seed=9)
+    options = dict(
+        max_tokens=7,
+        temperature=0.5,
+        top_k=3,
+        top_p=0.9,
+        min_p=0.25,
+        repetition_penalty=1.5,
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        seed=9,
+    )
     flags = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
     assert run("generate", model, "the", *flags, "--stop", "a", "--stop", "b")[0] == 0
     assert given == options | {"stop": ["a", "b"], "decoder": fd.Autoregressive()}

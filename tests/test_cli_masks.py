@@ -90,24 +90,27 @@ def test_names_of_the_command_line_are_those_of_the_package():
     [
         ([], fd.Unmask()),
         (["--decoder", "unmask"], fd.Unmask()),
-        (["--commit", "threshold"], fd.Unmask(fd.Threshold())),
-        (["--commit", "threshold:0.7"], fd.Unmask(fd.Threshold(0.7))),
-        (["--commit", "adaptive:0.8"], fd.Unmask(fd.Adaptive(0.8))),
-        (["--commit", "factor:2"], fd.Unmask(fd.Factor(2.0))),
-        (["--commit", "entropy:0.25"], fd.Unmask(fd.EntropyThreshold(0.25))),
-        (["--commit", "budget:0.2"], fd.Unmask(fd.EntropyBudget(0.2))),
-        (["--commit", "explore"], fd.Unmask(fd.Explore())),
-        (["--commit", "explore:2", "--block-length", "5"], fd.Unmask(fd.Explore(2.0), block_length=5)),
-        (["--commit", "schedule"], fd.Unmask(fd.Schedule())),
-        (["--commit", "schedule:5", "--drafts", "3"], fd.Unmask(fd.Schedule(5), drafts=3)),
-        (["--commit", "cosine:5"], fd.Unmask(fd.Schedule(5, kind="cosine"))),
-        (["--commit", "time:5"], fd.Unmask(fd.Schedule(5, kind="time"))),
-        (["--commit", "ascending"], fd.Unmask(fd.Schedule(kind="ascending"))),
+        (["--commit", "threshold"], fd.Unmask(fd.unmask.Threshold())),
+        (["--commit", "threshold:0.7"], fd.Unmask(fd.unmask.Threshold(0.7))),
+        (["--commit", "adaptive:0.8"], fd.Unmask(fd.unmask.Adaptive(0.8))),
+        (["--commit", "factor:2"], fd.Unmask(fd.unmask.Factor(2.0))),
+        (["--commit", "entropy:0.25"], fd.Unmask(fd.unmask.EntropyThreshold(0.25))),
+        (["--commit", "budget:0.2"], fd.Unmask(fd.unmask.EntropyBudget(0.2))),
+        (["--commit", "explore"], fd.Unmask(fd.unmask.Explore())),
+        (["--commit", "explore:2", "--block-length", "5"], fd.Unmask(fd.unmask.Explore(2.0), block_length=5)),
+        (["--commit", "schedule"], fd.Unmask(fd.unmask.Schedule())),
+        (["--commit", "schedule:5", "--drafts", "3"], fd.Unmask(fd.unmask.Schedule(5), drafts=3)),
+        (["--commit", "cosine:5"], fd.Unmask(fd.unmask.Schedule(5, kind="cosine"))),
+        (["--commit", "time:5"], fd.Unmask(fd.unmask.Schedule(5, kind="time"))),
+        (["--commit", "ascending"], fd.Unmask(fd.unmask.Schedule(kind="ascending"))),
         (["--max-steps", "2", "--cache", "dual"], fd.Unmask(max_steps=2, cache="dual")),
         (["--block-length", "5", "--block-causal"], fd.Unmask(block_length=5, attention="block_causal")),
-        (["--remask", "remdm", "--trace"], fd.Unmask(remask=fd.Remdm(), trace=True)),
-        (["--remask", "revise"], fd.Unmask(remask=fd.Revise())),
-        (["--remask", "running", "--commit", "schedule:4"], fd.Unmask(fd.Schedule(4), remask=fd.RunningConfidence())),
+        (["--remask", "remdm", "--trace"], fd.Unmask(remask=fd.unmask.Remdm(), trace=True)),
+        (["--remask", "revise"], fd.Unmask(remask=fd.unmask.Revise())),
+        (
+            ["--remask", "running", "--commit", "schedule:4"],
+            fd.Unmask(fd.unmask.Schedule(4), remask=fd.unmask.RunningConfidence()),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -139,7 +142,7 @@ def test_statistics_and_json_say_what_was_filled(run, listops):
 
 def test_the_trace_goes_to_stderr_into_the_json_and_into_a_picture(run, listops, tmp_path):
     said = ["generate", LISTOPS, SORT, "--commit", "schedule:5"]
-    trace = listops.generate(SORT, decoder=fd.Unmask(fd.Schedule(5), trace=True)).trace
+    trace = listops.generate(SORT, decoder=fd.Unmask(fd.unmask.Schedule(5), trace=True)).trace
     code, out, err = run(*said, "--trace")
     assert (code, out) == (0, "ant cat dog\n")
     assert err == fd.show.trace(trace, label=lambda token: listops.tokenizer.token(token)) + "\n"

@@ -13,7 +13,7 @@ import textwrap
 import pytest
 
 import fastdistill as fd
-from fastdistill import checkpoint, decode, distill, kernels, models, runtime, show, transport
+from fastdistill import checkpoint, decode, distill, kernels, models, runtime, show, transport, unmask
 
 # What is not for a user's hands: references, the command line; and a family's config, whose fields are keys of config.json.
 ELSEWHERE = re.compile(r"fastdistill\.(reference|cli|embedded|__main__|text\.template_worker)|.*\.models\..*Config$")
@@ -35,7 +35,7 @@ def _records() -> dict[str, type]:
 
 def _classes() -> dict[str, type]:
     """Every other class that a package exports."""
-    packages = (fd, kernels, transport, distill, decode, show, checkpoint, models, runtime)
+    packages = (fd, kernels, transport, distill, decode, show, unmask, checkpoint, models, runtime)
     things = {name: getattr(package, name) for package in packages for name in package.__all__}
     known = set(RECORDS.values())
     return {name: thing for name, thing in things.items() if inspect.isclass(thing) and thing not in known}

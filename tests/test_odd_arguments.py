@@ -23,20 +23,20 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.checkpoint import read_config, write_checkpoint
-from fastdistill.decode import Costs, Request, Trace
-from fastdistill.decode.unmask import TraceStep
+from fastdistill.decode import Costs, Request
 from fastdistill.errors import FastDistillError
 from fastdistill.models import plan_for
 from fastdistill.options import resolved
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.unmask import Trace, TraceStep
 from tests.small_models import config, tensors
 from tests.text.tokenizers_made_here import byte_level
 
 NUMBERS = itertools.count()
 LONGEST = 300  # characters of a message about an argument
 MODULES = (
-    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.decode.unmask",
+    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.unmask",
     "fastdistill.show", "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
     "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
 )  # fmt: skip
@@ -68,7 +68,7 @@ MADE_INSIDE = {
     "Model", "Session", "CallableSession", "Rows", "Checkpoint",
 }  # fmt: skip
 CALLED_INSIDE = {
-    "start", "rows", "quotas", "also", "again", "rereads", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
+    "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
     "run", "pool", "enter", "leave", "entered", "share", "restore", "add",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
@@ -157,7 +157,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),
-        "given": costs.as_dict, "drafter": fd.PromptLookup, "layers": lambda: 1, "filter": lambda: fd.LearnedFilter(*(np.zeros(array[n], np.float32) for n in ("w1", "b1", "w2", "b2"))),
+        "given": costs.as_dict, "drafter": fd.PromptLookup, "layers": lambda: 1, "filter": lambda: fd.unmask.LearnedFilter(*(np.zeros(array[n], np.float32) for n in ("w1", "b1", "w2", "b2"))),
         "answer": lambda: [1], "width": lambda: 3, "generation": lambda: text, "acceptance": lambda: [0.5, 0.2], "budget": lambda: 4, "depth": lambda: 2,
         "parents": lambda: np.array([-1], np.int32), "ranks": lambda: np.array([0], np.int32), "drafted": lambda: 1, "accepted": lambda: 1, "expected": lambda: 1.0,
         "log_prob": lambda: 0.0, "top": lambda: (), "log_probs": lambda: np.zeros(1, np.float32), "mask_token": lambda: 0, "shape": lambda: (2, 2),

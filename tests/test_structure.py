@@ -31,6 +31,7 @@ FLOW = [
     "models",
     "runtime",
     "decode",
+    "unmask",
     "show",
     "text",
     "options",
@@ -45,9 +46,19 @@ BESIDE = {
     "distill": {"user_cache", "embedded", "reference"},
     "checkpoint": {"reference"},  # what a file holds is no meaning of a kernel
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
+    "unmask": {"checkpoint", "models", "runtime", "reference", "kernels"},  # names of decode's parts
     "show": {"checkpoint", "models", "reference"},
-    "text": {"reference", "kernels", "checkpoint", "models", "runtime", "decode", "show"},  # text serves api alone
-    "fetch": {"models", "runtime", "decode", "show", "text", "options"},
+    "text": {
+        "reference",
+        "kernels",
+        "checkpoint",
+        "models",
+        "runtime",
+        "decode",
+        "unmask",
+        "show",
+    },  # text serves api alone
+    "fetch": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "api": {"reference"},
 }
 BESIDE_KERNELS = {"points", "transport_problems", "__init__"}  # files of a family that are no kernels

@@ -47,7 +47,7 @@ reveal_type(model.generate("a").tokens)  # list[int]
 reveal_type(model.session(capacity=8))  # Session
 model.generate("a", allowed=np.ones(8, bool), stop_token_ids=np.array([1]))
 model.generate("a", allowed=range(3), logit_bias={1: 2.0}, stop=["a"], stop_token_ids=(1,), session=model.session())
-for decoder in (fd.Autoregressive(), fd.Auto(), fd.Jacobi(), fd.Lookahead(), fd.Speculative(fd.PromptLookup()), fd.Unmask(fd.Threshold(0.9))):
+for decoder in (fd.Autoregressive(), fd.Auto(), fd.Jacobi(), fd.Lookahead(), fd.Speculative(fd.PromptLookup()), fd.Unmask(fd.unmask.Threshold(0.9))):
     model.generate("a", decoder=decoder)
 
 
@@ -70,9 +70,11 @@ model.generate("a", 8)  # No overload variant
 model.stream("a", 8)  # incompatible type "int"
 model.stream(["a"])  # incompatible type "str"
 model.stream("a", decoder=fd.PromptLookup())  # "PromptLookup"; expected "Decoder | str | None"
-model.stream("a", decoder=fd.Threshold(0.9))  # "Threshold"; expected "Decoder | str | None"
+model.stream("a", decoder=fd.unmask.Threshold(0.9))  # "Threshold"; expected "Decoder | str | None"
 model.generate("a").txt  # "Generation" has no attribute "txt"
 fd.laod("folder")  # Module has no attribute "laod"
+reveal_type(fd.unmask.Threshold(0.9))  # Threshold
+fd.unmask.Treshold(0.9)  # Module has no attribute "Treshold"; maybe "Threshold"?
 """
 
 SETTINGS = "[mypy]\nstrict = True\nfollow_imports = silent\n"

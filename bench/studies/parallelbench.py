@@ -23,7 +23,9 @@ from bench.lib.progress import Progress
 from bench.lib.report import Report
 from bench.studies.parallelbench_tables import Measured, Setting, tables
 from bench.studies.parallelbench_verdicts import verdicts
-from fastdistill.decode import (
+from fastdistill.decode import Unmask
+from fastdistill.kernels import default_threads, isa, set_isa
+from fastdistill.unmask import (
     Adaptive,
     EntropyBudget,
     EntropyThreshold,
@@ -34,13 +36,11 @@ from fastdistill.decode import (
     Oracle,
     Remdm,
     Revise,
+    Rule,
     RunningConfidence,
     Schedule,
     Threshold,
-    Unmask,
 )
-from fastdistill.decode.unmask import Rule
-from fastdistill.kernels import default_threads, isa, set_isa
 
 MODEL = "listops-mdlm"
 TRAINING = 1  # the seed of the prompts that the filter learns from; those that are measured have 0

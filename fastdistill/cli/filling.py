@@ -14,10 +14,10 @@ from fastdistill.cli.accepted import PLAIN, spelt_after
 
 if TYPE_CHECKING:
     from fastdistill.decode import Generation, Request, Run
-    from fastdistill.decode.unmask import Trace
-    from fastdistill.decode.unmask.decoder import UnmaskRun
+    from fastdistill.decode.unmask.run import UnmaskRun
     from fastdistill.runtime import Rows, SessionLike
     from fastdistill.text.tokenizer import Tokenizer
+    from fastdistill.unmask import Trace
 
 NEW, DIM = "\x1b[1;32m", "\x1b[2m"
 MASK, SPECIAL = "░", "·"

@@ -75,7 +75,9 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "top_k": (0, "K", "only the K likeliest; 0: all"),
     "top_p": (1.0, "P", "only the likeliest that make up the probability P"),
     "min_p": (0.0, "P", "only those at least P times as likely as the likeliest"),
-    "repetition_penalty": (1.0, "R", "above 1 discourages tokens that are there already"),
+    "repetition_penalty": (1.0, "R", "above 1 discourages tokens that prompt or answer have"),
+    "frequency_penalty": (0.0, "F", "above 0 discourages tokens for each time that the answer has them; -2 to 2"),
+    "presence_penalty": (0.0, "P", "above 0 discourages tokens that the answer has; -2 to 2"),
     "seed": (0, "N", "of the draw"),
 }
 _MOST_BYTES = 1 << 24  # of a prompt

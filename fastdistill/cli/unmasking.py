@@ -105,7 +105,8 @@ def unmasking(arguments: argparse.Namespace) -> Unmask:
 
     raises  ArgumentError
     """
-    from fastdistill.decode import Remdm, Revise, RunningConfidence, Unmask
+    from fastdistill.decode import Unmask
+    from fastdistill.unmask import Remdm, Revise, RunningConfidence
 
     remask = None
     if arguments.remask is not None:
@@ -143,13 +144,13 @@ def filled(generation: Generation) -> str:
 
 
 def _rule(commit: Commit) -> Any:
-    from fastdistill import decode
+    from fastdistill import unmask
 
     name, value = commit
     try:
         if name in _KINDS:
-            return decode.Schedule(None if value is None else int(value), kind=_KINDS[name])
-        rule = getattr(decode, _CLASSES[name])
+            return unmask.Schedule(None if value is None else int(value), kind=_KINDS[name])
+        rule = getattr(unmask, _CLASSES[name])
         return rule() if value is None else rule(value)
     except ArgumentError as error:
         raise ArgumentError(f"--commit {name}:{value}: {error}") from None

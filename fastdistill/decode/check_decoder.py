@@ -7,7 +7,7 @@ from typing import Any
 
 from fastdistill.decode.drafters import DRAFTERS
 from fastdistill.decode.trees import StaticTree, Tree
-from fastdistill.decode.unmask.decoder import EndOfText
+from fastdistill.decode.unmask.end_of_text import EndOfText
 from fastdistill.decode.unmask.remasking import Remask
 from fastdistill.decode.unmask.rules import Rule
 from fastdistill.errors import ArgumentError

@@ -53,7 +53,7 @@ class Jacobi:
     max_blocks  most blocks at once: more than one iterates on text whose beginning is not certain yet
     spawn       part of the newest block that has to settle before the next one begins; 0 at once, so that
                 Jacobi(block=1, max_blocks=n, spawn=0) is a window of n guesses that slides along the text
-    recycle     guesses that were refused are kept as n-grams, and guessed again where their first token comes
+    recycle     guesses that were refused (rejected) are kept as n-grams, and guessed again where their first token comes
     candidates  how many of them at once
     pool        an NgramPool to keep them in, which texts may share and which they fill; None: one of its own for each text
     adaptive    check fewer guesses where they do not pay, down to none, by `costs` and by how often they were right; False: all of

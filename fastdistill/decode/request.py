@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ class Request:
 
     prompt          int32 (n,): n >= 1
     cached          how many of them the session has committed already, < n
-    sampler         how tokens are drawn
+    sampler         how tokens are drawn; its prompt_length becomes the prompt's
     allowed         uint32 (words,): tokens that may be drawn, bit t % 32 of word t // 32 for token t; None: all
     allowed_early   uint32 (words,): the same for the first min_tokens tokens, without those that end the text
     min_tokens      tokens before the text may end
@@ -43,6 +43,9 @@ class Request:
     end_tokens: frozenset[int] = frozenset()
     logprobs: int = 0
     measured_costs: Callable[[], Costs] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sampler", replace(self.sampler, prompt_length=len(self.prompt)))
 
     @property
     def costs(self) -> Costs:
@@ -71,7 +74,7 @@ class Round:
 
     drafted   guesses
     accepted  of them: those that the target agrees with
-    refused   the guesses that would have come next
+    refused   the guesses that would have come next: rejected
     recycled  of the accepted: guesses that came from a pool of n-grams
     guesses   of a decoder that keeps a trace: at every next token, checked or not; None: it keeps none
     ended     the text ends with the last of the accepted ones

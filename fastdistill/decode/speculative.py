@@ -25,11 +25,11 @@ from fastdistill.runtime.read import Read, Rows
 
 @dataclass(frozen=True)
 class Speculative:
-    """A drafter guesses, one forward of the model checks the guesses, a rule says which of them stand.
+    """A drafter guesses tokens, one forward of the model (the target) checks them, a rule says which stand, that is, are accepted.
 
     drafter     PromptLookup(), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), or another one
     rule        "coupled": the text of plain decoding, token for token, at any temperature.
-                "rejection", "block" (chains), "traversal": its law, another text.
+                "rejection", "block" (chains), "traversal": its law (the distribution of its texts), another text.
                 "typical": neither; takes what the model finds plausible
     tree        the shape of drafts: Tree(width, depth), or static_tree(...); None: a chain
     max_draft   most guesses a round
@@ -247,7 +247,7 @@ class SpeculativeRun(Run):
         request, parents = self._request, self._row_parents
         assert rows.logits is not None
         seen = None
-        if request.sampler.repetition_penalty != 1.0:
+        if request.sampler.penalises:
             text = np.concatenate([request.prompt, np.array(self._emitted[:-1], np.int32)])
             seen = list[np.ndarray]()
             for row, parent in enumerate(parents):

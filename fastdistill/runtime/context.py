@@ -103,13 +103,13 @@ class Context:
             self.pending = replace(share.pending, streams=np.concatenate([*before, stream]))
 
     def seen_tokens(self, share: Share, row: int) -> np.ndarray:
-        """Tokens of the context that a row sees and of the row itself: what a repetition penalty counts."""
+        """Tokens of the context that a row sees and of the row itself, in the order of the text: what penalties count."""
         if share.pending is None:
             seen = np.concatenate([self.tokens[: self.length], share.tokens[: row + 1]])
         else:
             pending, (start, end) = share.pending, share.pending.hides
             rows = pending.seen_by(int(pending.nodes[pending.rows - len(share.tokens) + row]))
-            seen = np.concatenate([self.tokens[:start], self.tokens[end : self.length], pending.tokens[rows]])
+            seen = np.concatenate([self.tokens[:start], pending.tokens[rows], self.tokens[end : self.length]])
         return seen[seen >= 0]
 
     # ---- between forwards ----

@@ -84,7 +84,7 @@ class Network:
         capacity  most committed tokens; default: the model's max_position_embeddings
         max_rows  most rows of one forward
         cache     "f16" or "f32" keys and values; default: f32 where weights are f32, else f16
-        taps      names of values to expose with every forward: "embedding", "layers.0", ...
+        taps      names of hidden states to give with every forward: "embedding", "layers.0", ...
         """
         return Session(self, capacity, max_rows, cache, taps)
 

@@ -139,7 +139,7 @@ def draw(
 ) -> np.ndarray | None:
     """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
 
-    seen   of the i-th row that is read: the tokens that its repetition penalty counts
+    seen   of the i-th row that is read: its text, in order, which the sampler's penalties count
     drawn  what the head has drawn already, int32 (reads,); None: it draws nothing
     """
     if read.sampler is None:
@@ -149,8 +149,9 @@ def draw(
     if read.allowed is None and read.sampler.is_greedy:
         return statistics.argmax
     assert logits is not None  # the pass was asked for them
-    penalised = read.sampler.repetition_penalty != 1.0
-    rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))] if penalised else None
+    rows = None
+    if read.sampler.penalises:
+        rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))]
     positions = np.ascontiguousarray(positions, np.int32)
     return sample(
         logits, read.sampler, positions, seen=rows, allowed=read.allowed, threads=threads, workspace=workspace

@@ -52,7 +52,7 @@ class Session(SessionLike):
     limit        what errors add where the model itself has no more room
     max_rows     most rows of one forward
     vocab_size   columns of the logits
-    taps         names of values that every forward gives
+    taps         names of hidden states that every forward gives
     context      its rows
     cache        keys and values of all layers
     pool         executors of its passes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastdistill.arguments import check_instance
-from fastdistill.decode import Trace
+from fastdistill.decode.unmask.trace import Trace
 from fastdistill.show.labels import check_label, spelt
 
 SHADES = "░▒▓█"  # of a quarter of the probabilities each

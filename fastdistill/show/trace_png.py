@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastdistill.arguments import check_instance, check_path
-from fastdistill.decode import Trace
+from fastdistill.decode.unmask.trace import Trace
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import short
 from fastdistill.show.labels import check_label, spelt

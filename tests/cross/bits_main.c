@@ -127,16 +127,22 @@ static uint32_t hash_residual_distribution(void)
 
 static uint32_t hash_probabilities(void)
 {
-    enum { ROWS = 5, VOCAB = 3001 };
+    enum { ROWS = 5, VOCAB = 3001, SEEN = 4000 };        /* so many that tokens repeat */
     float *z = random_floats(ROWS * VOCAB, 30.0f), *p = malloc(ROWS * VOCAB * sizeof *p);
     void *workspace = malloc((size_t)fd_sample_workspace(VOCAB) * 3);
     struct fd_sampler sampler = {.temperature = 0.7f, .top_p = 1.0f, .repetition_penalty = 1.0f};
+    int32_t *seen = random_bytes(ROWS * SEEN * sizeof *seen);
+    int64_t offsets[ROWS + 1];
+    for (int i = 0; i < ROWS * SEEN; i++) seen[i] = (int32_t)((uint32_t)seen[i] % VOCAB);
+    for (int row = 0; row <= ROWS; row++) offsets[row] = row * SEEN;
     uint32_t h = hash_start;
-    for (int cut = 0; cut < 4; cut++) {                  /* nothing; top-k; with top-p; with min-p */
+    for (int cut = 0; cut < 5; cut++) {                  /* nothing; top-k; with top-p; with min-p; with penalties */
         if (cut == 1) sampler.top_k = 100;
         if (cut == 2) sampler.top_p = 0.9f;
         if (cut == 3) sampler.min_p = 0.02f;
-        fd_probabilities(ROWS, VOCAB, z, &sampler, NULL, NULL, NULL, p, workspace, 3);
+        if (cut == 4) sampler.repetition_penalty = 1.3f, sampler.frequency_penalty = 0.7f, sampler.presence_penalty = -0.4f;
+        sampler.prompt_length = SEEN / 4;
+        fd_probabilities(ROWS, VOCAB, z, &sampler, seen, offsets, NULL, p, workspace, 3);
         h = hash(h, p, ROWS * VOCAB * sizeof *p);
     }
     return h;

@@ -21,7 +21,6 @@ from fastdistill.decode import (
     ModelDrafter,
     PromptLookup,
     Request,
-    Schedule,
     Speculative,
     Tree,
     Unmask,
@@ -34,6 +33,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network
+from fastdistill.unmask import Schedule
 from tests import small_models
 from tests.texts import events, written
 

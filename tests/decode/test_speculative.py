@@ -40,6 +40,8 @@ samplers = st.builds(
     top_k=st.sampled_from([0, 0, 5]),
     top_p=st.sampled_from([1.0, 1.0, 0.8]),
     repetition_penalty=st.sampled_from([1.0, 1.0, 1.3]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.4, -0.4]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.5]),
     logit_bias=st.sampled_from(
         [{}, {token: 4.0 for token in range(ALPHABET)}]
     ),  # few tokens: texts repeat, guesses hit
@@ -128,7 +130,7 @@ def test_the_same_model_as_drafter_is_always_right():
     for sampler in (
         Sampler(),
         Sampler(temperature=1.3, top_p=0.9, seed=3, round=2**19),
-        Sampler(temperature=0.8, repetition_penalty=1.2),
+        Sampler(temperature=0.8, repetition_penalty=1.2, frequency_penalty=0.3, presence_penalty=0.3),
     ):
         decoder = Speculative(ModelDrafter(network("biased", "q8")), max_draft=4)
         result = generate(setting.session(), [1, 2, 3], 21, sampler, decoder=decoder)
@@ -246,7 +248,9 @@ def test_greedy_text_is_the_same_under_every_rule(rule):
         assert ours.tokens == plain.tokens
 
 
-@pytest.mark.parametrize("options", [dict(repetition_penalty=1.5), dict(logit_bias={3: 9.0}, top_k=2)])
+@pytest.mark.parametrize(
+    "options", [dict(repetition_penalty=1.5), dict(frequency_penalty=2.0), dict(logit_bias={3: 9.0}, top_k=2)]
+)
 def test_laws_are_those_after_the_processors(options):
     """A sampler that leaves one token or two: only they may come, whatever is guessed; a penalty counts the guesses."""
     setting, sampler = Setting("plain", "q8"), Sampler(temperature=1e-3, seed=1, **options)
@@ -267,6 +271,15 @@ def test_a_penalty_counts_the_prompt(rule):
     plain = generate(constant(3.0, 2.5, 2.2), [0], 4, sampler).tokens
     assert plain[:2] == [1, 2]  # not 0, which only the prompt holds
     assert generate(constant(3.0, 2.5, 2.2), [0], 4, sampler, decoder=Speculative(wrong, rule=rule)).tokens == plain
+
+
+@pytest.mark.parametrize("rule", [None, "coupled", "rejection", "traversal", "typical"])
+def test_frequency_and_presence_penalty_count_the_answer_alone(rule):
+    """By hand: 3, 2.7 and 2.45 less 0.4 a time, and less 0.2 from the first time on; the prompt's many do not count."""
+    sampler, wrong = Sampler(frequency_penalty=0.4, presence_penalty=0.2), CallableDrafter(lambda text, budget: [0, 1])
+    decoder = None if rule is None else Speculative(wrong, rule=rule)
+    text = generate(constant(3.0, 2.7, 2.45), [0, 0, 0, 2], 6, sampler, decoder=decoder).tokens
+    assert text == [0, 1, 2, 0, 1, 0]
 
 
 @pytest.mark.parametrize("rule", ["coupled", "rejection", "traversal"])

@@ -16,10 +16,9 @@ import fastdistill as fd
 from fastdistill import show
 from fastdistill.api import Model
 from fastdistill.checkpoint import Tensor
-from fastdistill.decode import Autoregressive, Oracle, Request, generate
+from fastdistill.decode import Autoregressive, Request, generate
 from fastdistill.decode.generation import Statistics
 from fastdistill.decode.text import Text
-from fastdistill.decode.unmask import EndOfText
 from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
@@ -29,6 +28,7 @@ from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
+from fastdistill.unmask import EndOfText, Oracle
 from tests import small_models
 from tests.texts import events
 
@@ -126,18 +126,18 @@ def scheduled(kind, steps, score, count):
 
 
 RULES = {
-    "one a step": (fd.Schedule(), lambda n: scheduled("linear", None, "confidence", n)),
-    "three steps": (fd.Schedule(steps=3), lambda n: scheduled("linear", 3, "confidence", n)),
-    "by entropy": (fd.Schedule(steps=4, score="entropy"), lambda n: scheduled("linear", 4, "entropy", n)),
-    "by margin": (fd.Schedule(steps=4, score="margin"), lambda n: scheduled("linear", 4, "margin", n)),
-    "cosine": (fd.Schedule(steps=5, kind="cosine"), lambda n: scheduled("cosine", 5, "confidence", n)),
-    "ascending": (fd.Schedule(kind="ascending"), lambda n: scheduled("ascending", None, "confidence", n)),
-    "threshold": (fd.Threshold(0.5), lambda n: lambda s, places, c, h, m: passing(places, c, 0.5)),
-    "threshold 0": (fd.Threshold(0), lambda n: lambda s, places, c, h, m: places),
-    "threshold 1": (fd.Threshold(1), lambda n: lambda s, places, c, h, m: best(places, c, 1)),
-    "entropy": (fd.EntropyThreshold(1.0), lambda n: lambda s, places, c, h, m: passing(places, -h, -1.0)),
-    "factor": (fd.Factor(2.0), lambda n: factored(2.0)),
-    "adaptive": (fd.Adaptive(0.3, most=2), lambda n: capped(0.3, 2)),
+    "one a step": (fd.unmask.Schedule(), lambda n: scheduled("linear", None, "confidence", n)),
+    "three steps": (fd.unmask.Schedule(steps=3), lambda n: scheduled("linear", 3, "confidence", n)),
+    "by entropy": (fd.unmask.Schedule(steps=4, score="entropy"), lambda n: scheduled("linear", 4, "entropy", n)),
+    "by margin": (fd.unmask.Schedule(steps=4, score="margin"), lambda n: scheduled("linear", 4, "margin", n)),
+    "cosine": (fd.unmask.Schedule(steps=5, kind="cosine"), lambda n: scheduled("cosine", 5, "confidence", n)),
+    "ascending": (fd.unmask.Schedule(kind="ascending"), lambda n: scheduled("ascending", None, "confidence", n)),
+    "threshold": (fd.unmask.Threshold(0.5), lambda n: lambda s, places, c, h, m: passing(places, c, 0.5)),
+    "threshold 0": (fd.unmask.Threshold(0), lambda n: lambda s, places, c, h, m: places),
+    "threshold 1": (fd.unmask.Threshold(1), lambda n: lambda s, places, c, h, m: best(places, c, 1)),
+    "entropy": (fd.unmask.EntropyThreshold(1.0), lambda n: lambda s, places, c, h, m: passing(places, -h, -1.0)),
+    "factor": (fd.unmask.Factor(2.0), lambda n: factored(2.0)),
+    "adaptive": (fd.unmask.Adaptive(0.3, most=2), lambda n: capped(0.3, 2)),
 }
 
 
@@ -155,16 +155,18 @@ def test_a_rule_fills_what_a_plain_loop_fills(name, layout, isa):
 
 
 rules = st.one_of(
-    st.builds(fd.Schedule, st.none() | st.integers(6, 30), st.sampled_from(["confidence", "margin", "entropy", "random"]), st.sampled_from(KINDS)),
-    st.builds(fd.Threshold, st.floats(0, 1), st.integers(1, 2), st.none() | st.integers(2, 5)),
-    st.builds(fd.EntropyThreshold, st.floats(0, 3)),
-    st.builds(fd.EntropyBudget, st.floats(0, 3)),
-    st.builds(fd.Factor, st.floats(0, 4)),
-    st.builds(fd.Adaptive, st.floats(0, 1)),
-    st.builds(fd.Explore, st.floats(0, 2), st.integers(0, 3), st.integers(0, 0)),
+    st.builds(fd.unmask.Schedule, st.none() | st.integers(6, 30), st.sampled_from(["confidence", "margin", "entropy", "random"]), st.sampled_from(KINDS)),
+    st.builds(fd.unmask.Threshold, st.floats(0, 1), st.integers(1, 2), st.none() | st.integers(2, 5)),
+    st.builds(fd.unmask.EntropyThreshold, st.floats(0, 3)),
+    st.builds(fd.unmask.EntropyBudget, st.floats(0, 3)),
+    st.builds(fd.unmask.Factor, st.floats(0, 4)),
+    st.builds(fd.unmask.Adaptive, st.floats(0, 1)),
+    st.builds(fd.unmask.Explore, st.floats(0, 2), st.integers(0, 3), st.integers(0, 0)),
 )  # fmt: skip
-ends = st.builds(fd.EndOfText, st.just(1.0), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 0.0, 0.2, 1.0]))
-remasks = st.sampled_from([None, None, fd.Remdm(0.5, 2, 2), fd.Remdm(0, 1, 50), fd.Revise(0.2, 2)])
+ends = st.builds(
+    fd.unmask.EndOfText, st.just(1.0), st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([None, 0.0, 0.2, 1.0])
+)
+remasks = st.sampled_from([None, None, fd.unmask.Remdm(0.5, 2, 2), fd.unmask.Remdm(0, 1, 50), fd.unmask.Revise(0.2, 2)])
 views = st.sampled_from(
     [dict(cache="none"), dict(cache="prefix"), dict(cache="dual"), dict(cache="dual", refresh_every=2), dict(attention="block_causal")]
 )  # fmt: skip
@@ -173,7 +175,7 @@ views = st.sampled_from(
 def bound(decoder, count):
     """Forwards that a decoder takes at most."""
     extra = 0
-    if isinstance(decoder.remask, fd.Remdm):
+    if isinstance(decoder.remask, fd.unmask.Remdm):
         size = decoder.block_length or count
         blocks = -(-count // size)
         extra = blocks * decoder.remask.steps * min(decoder.remask.count, size)
@@ -203,7 +205,7 @@ def test_every_answer_is_filled_within_its_bound(
     states = trace.states()
     for before, after, step in zip(states, states[1:], trace.steps, strict=False):
         filled = before[step.places] == mask
-        if not isinstance(remask, fd.Revise):
+        if not isinstance(remask, fd.unmask.Revise):
             assert filled.all()
         assert filled.any() and (np.diff(step.places) > 0).all()
         untouched = np.setdiff1d(np.arange(step.length), step.places)
@@ -224,7 +226,7 @@ def test_every_answer_is_filled_within_its_bound(
     temperature=st.sampled_from([0.0, 1.0]), drafts=st.integers(0, 3), stops=st.frozensets(st.integers(0, 88), max_size=10),
 )  # fmt: skip
 def test_batches_and_levels_change_nothing(rule, layout, block, view, count, temperature, drafts, stops):
-    if type(rule) is not fd.Schedule or temperature or "refresh_every" in view:
+    if type(rule) is not fd.unmask.Schedule or temperature or "refresh_every" in view:
         drafts = 0
     decoder = fd.Unmask(rule, block_length=block, temperature=temperature, drafts=drafts, trace=True, **view)
     prompts = [prompt(2 + i, layout, i) for i in range(4)]
@@ -247,7 +249,9 @@ def test_batches_and_levels_change_nothing(rule, layout, block, view, count, tem
 def test_drafts_never_change_the_answer(layout, steps, score, kind, block, view, count, drafts, seed, stops, rows):
     """FreeDave: the static schedule's answer, and the order in which it came, in no more forwards."""
     view = {name: value for name, value in view.items() if name != "refresh_every"}
-    static = fd.Unmask(fd.Schedule(steps, score, kind), block_length=block, trace=True, early_exit=not seed, **view)
+    static = fd.Unmask(
+        fd.unmask.Schedule(steps, score, kind), block_length=block, trace=True, early_exit=not seed, **view
+    )
     ids = prompt(4, layout, seed)
     wanted = unmask(static, ids, count, layout, ends=stops)
     result = unmask(replace(static, drafts=drafts), ids, count, layout, ends=stops, rows=rows)
@@ -303,7 +307,7 @@ def test_a_cache_holds_a_blocks_first_forward(layout, cache):
                     stop, replaced = (stop, None) if cache == "prefix" else (end, (begin, end))
                 else:
                     s.truncate(s.length)
-        decoder = fd.Unmask(fd.Schedule(), block_length=size, early_exit=False)
+        decoder = fd.Unmask(fd.unmask.Schedule(), block_length=size, early_exit=False)
         wanted = text[first:].tolist()
         assert unmask(replace(decoder, cache=cache), ids, count, layout).tokens == wanted
         changed += unmask(decoder, ids, count, layout).tokens != wanted
@@ -313,7 +317,7 @@ def test_a_cache_holds_a_blocks_first_forward(layout, cache):
 def test_with_one_step_a_block_caches_change_nothing():
     """Each block's first forward is the whole text's."""
     for cache in ("prefix", "dual"):
-        decoder = fd.Unmask(fd.Threshold(0), block_length=4, early_exit=False)
+        decoder = fd.Unmask(fd.unmask.Threshold(0), block_length=4, early_exit=False)
         assert unmask(replace(decoder, cache=cache), prompt(5), 14).tokens == unmask(decoder, prompt(5), 14).tokens
 
 
@@ -340,7 +344,7 @@ def test_block_causal_attention_needs_no_cache_to_be_exact(layout):
             sure[text[start:end] != mask] = -np.inf
             at = int(sure.argmax())
             text[start + at] = z[at].argmax()
-    decoder = fd.Unmask(fd.Schedule(), block_length=size, attention="block_causal", early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Schedule(), block_length=size, attention="block_causal", early_exit=False)
     assert unmask(decoder, ids, count, layout).tokens == text[first:].tolist()
 
 
@@ -356,7 +360,7 @@ def test_blocks_of_one_are_plain_decoding():
 
 def test_block_causal_prompts_are_read_in_chunks_and_reused():
     ids = prompt(30)
-    decoder = fd.Unmask(fd.Schedule(), block_length=4, attention="block_causal")
+    decoder = fd.Unmask(fd.unmask.Schedule(), block_length=4, attention="block_causal")
     wanted = unmask(decoder, ids, 8)
     chunked = generate(network().session(38, max_rows=9), ids, 8, decoder=decoder)
     assert chunked.tokens == wanted.tokens and chunked.stats.forwards == wanted.stats.forwards == 8
@@ -371,7 +375,7 @@ def test_block_causal_prompts_are_read_in_chunks_and_reused():
 @pytest.mark.parametrize("view", [dict(), dict(cache="prefix"), dict(cache="dual"), dict(attention="block_causal")])
 def test_an_early_exit_writes_the_same_text(view):
     for seed in range(4):
-        decoder = fd.Unmask(fd.Threshold(0.4), block_length=5, **view)
+        decoder = fd.Unmask(fd.unmask.Threshold(0.4), block_length=5, **view)
         ids, stops = prompt(4, seed=seed), frozenset(range(0, 89, 6))
         short = unmask(decoder, ids, 25, ends=stops)
         whole = unmask(replace(decoder, early_exit=False), ids, 25, ends=stops)
@@ -380,8 +384,8 @@ def test_an_early_exit_writes_the_same_text(view):
 
 def test_text_is_certain_from_its_beginning_on():
     """What is released while writing is what the answer is at the end."""
-    for remask in (None, fd.Remdm(0.5, 2, 2), fd.Remdm(0.9, 1, 7), fd.RunningConfidence()):
-        decoder = fd.Unmask(fd.Schedule(), block_length=8, remask=remask, trace=True)
+    for remask in (None, fd.unmask.Remdm(0.5, 2, 2), fd.unmask.Remdm(0.9, 1, 7), fd.unmask.RunningConfidence()):
+        decoder = fd.Unmask(fd.unmask.Schedule(), block_length=8, remask=remask, trace=True)
         s = session(length=24)
         request = Request(np.array(prompt(4), np.int32), 0, Sampler(), max_tokens=16)
         run = decoder.start(s, request)
@@ -402,8 +406,8 @@ def test_text_is_certain_from_its_beginning_on():
     steps=st.integers(4, 20), kind=st.sampled_from(KINDS), block=st.none() | st.integers(5, 9), count=st.integers(5, 16)
 )
 def test_running_confidence_takes_the_schedules_steps(steps, kind, block, count):
-    rule = fd.Schedule(steps, kind=kind)
-    decoder = fd.Unmask(rule, block_length=block, remask=fd.RunningConfidence(), trace=True, early_exit=False)
+    rule = fd.unmask.Schedule(steps, kind=kind)
+    decoder = fd.Unmask(rule, block_length=block, remask=fd.unmask.RunningConfidence(), trace=True, early_exit=False)
     result = unmask(decoder, prompt(4), count)
     sizes = [min(block or count, count - start) for start in range(0, count, block or count)]
     wanted = quotas_of_blocks(kind, sizes, steps)
@@ -419,7 +423,9 @@ def test_running_confidence_takes_the_schedules_steps(steps, kind, block, count)
 
 
 def test_remasking_late_takes_the_least_sure_tokens_back():
-    decoder = fd.Unmask(fd.Schedule(), remask=fd.Remdm(at=0.75, steps=2, count=3), trace=True, early_exit=False)
+    decoder = fd.Unmask(
+        fd.unmask.Schedule(), remask=fd.unmask.Remdm(at=0.75, steps=2, count=3), trace=True, early_exit=False
+    )
     trace = unmask(decoder, prompt(4), 12).trace
     assert len(trace.steps) == 12 + 2
     back = [i for i, step in enumerate(trace.steps) if len(step.remasked)]
@@ -436,7 +442,7 @@ def test_remasking_late_takes_the_least_sure_tokens_back():
 
 def test_a_token_is_revised_at_most_so_many_times():
     for times in (0, 1, 3):
-        decoder = fd.Unmask(fd.Schedule(), remask=fd.Revise(0.0, times), trace=True, early_exit=False)
+        decoder = fd.Unmask(fd.unmask.Schedule(), remask=fd.unmask.Revise(0.0, times), trace=True, early_exit=False)
         result = unmask(decoder, prompt(4), 12)
         count = np.zeros(12, int)
         for step in result.trace.steps:
@@ -446,17 +452,19 @@ def test_a_token_is_revised_at_most_so_many_times():
 
 
 def test_each_block_gets_its_steps_of_remasking():
-    decoder = fd.Unmask(fd.Schedule(), block_length=4, remask=fd.Remdm(0.75), trace=True, early_exit=False)
+    decoder = fd.Unmask(
+        fd.unmask.Schedule(), block_length=4, remask=fd.unmask.Remdm(0.75), trace=True, early_exit=False
+    )
     trace = unmask(decoder, prompt(4), 12).trace
     assert [place // 4 for step in trace.steps for place in step.remasked.tolist()] == [0, 1, 2]
 
 
 def test_a_token_is_revised_for_one_that_is_probable_enough():
-    plain = fd.Unmask(fd.Schedule(), trace=True, early_exit=False)
+    plain = fd.Unmask(fd.unmask.Schedule(), trace=True, early_exit=False)
     revised = 0
     for threshold in (0.3, 1.0):
         for seed in range(6):
-            result = unmask(replace(plain, remask=fd.Revise(threshold, 9)), prompt(4, seed=seed), 12)
+            result = unmask(replace(plain, remask=fd.unmask.Revise(threshold, 9)), prompt(4, seed=seed), 12)
             for before, step in zip(result.trace.states(), result.trace.steps, strict=False):
                 again = before[step.places] != network().plan.mask_token
                 assert (step.confidence[again] >= np.float32(threshold) * (1 - 1e-6)).all()
@@ -484,7 +492,7 @@ def test_a_discount_grows_evenly_to_one(discount):
             at = int(np.where(text == mask, p.max(axis=1) * share, -1).argmax())
             text[at] = p[at].argmax()
             order.append(at - len(ids))
-        decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(discount), trace=True, early_exit=False)
+        decoder = fd.Unmask(fd.unmask.Schedule(), end=fd.unmask.EndOfText(discount), trace=True, early_exit=False)
         result = unmask(decoder, ids, count, ends=ends)
         assert result.trace.states()[-1].tolist() == text[len(ids) :].tolist()
         assert np.argsort(result.trace.filled_at()).tolist() == order
@@ -499,11 +507,13 @@ def test_tokens_that_end_the_text_are_banned_by_place_and_by_progress_to_the_let
     first = []
     for seed in range(8):
         ids, options = prompt(4, seed=seed), dict(early_exit=False, trace=True)
-        text = model.generate(ids, max_tokens=8, min_tokens=4, decoder=fd.Unmask(fd.Schedule(), **options))
+        text = model.generate(ids, max_tokens=8, min_tokens=4, decoder=fd.Unmask(fd.unmask.Schedule(), **options))
         assert all(token >= 60 for token in text.trace.states()[-1][:4].tolist())
         first.append(int(text.trace.states()[-1][4]))
-        end = fd.EndOfText(banned_until=0.5)
-        steps = model.generate(ids, max_tokens=8, decoder=fd.Unmask(fd.Schedule(), end=end, **options)).trace.steps
+        end = fd.unmask.EndOfText(banned_until=0.5)
+        steps = model.generate(
+            ids, max_tokens=8, decoder=fd.Unmask(fd.unmask.Schedule(), end=end, **options)
+        ).trace.steps
         assert all(step.tokens[0] >= 60 for step in steps[:4])
         first.append(int(steps[4].tokens[0]))
     assert min(first[::2]) < 60 and min(first[1::2]) < 60
@@ -518,7 +528,7 @@ def test_only_an_end_that_is_probable_enough_cuts_an_answer():
         return rows
 
     def forwards(truncate_at):
-        decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(truncate_at=truncate_at))
+        decoder = fd.Unmask(fd.unmask.Schedule(), end=fd.unmask.EndOfText(truncate_at=truncate_at))
         result = generate(from_callable(logits, 4, mask_token=3), [0], 5, None, frozenset({1}), decoder)
         assert result.tokens == [0, 1] and result.finish_reason == "stop"
         return result.stats.forwards
@@ -529,7 +539,7 @@ def test_only_an_end_that_is_probable_enough_cuts_an_answer():
 def test_end_of_text_discounted_to_nothing_comes_last():
     """Confidence times 0 at first: an end token is filled only once nothing else is left to fill."""
     ends = frozenset(range(0, 89, 2))
-    decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(discount=0.0), trace=True, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Schedule(), end=fd.unmask.EndOfText(discount=0.0), trace=True, early_exit=False)
     logits = states_of("llada")
     result = unmask(decoder, prompt(4), 10, ends=ends)
     states = result.trace.states()
@@ -538,14 +548,14 @@ def test_end_of_text_discounted_to_nothing_comes_last():
             z = logits([*prompt(4), *before])[4:]
             z[:, 89] = -np.inf
             assert all(token in ends for token in z[before == 89].argmax(axis=1))
-    plain = fd.Unmask(fd.Schedule(), early_exit=False)
-    same = unmask(replace(plain, end=fd.EndOfText(discount=1.0)), prompt(4), 10, ends=ends)
+    plain = fd.Unmask(fd.unmask.Schedule(), early_exit=False)
+    same = unmask(replace(plain, end=fd.unmask.EndOfText(discount=1.0)), prompt(4), 10, ends=ends)
     assert same.tokens == unmask(plain, prompt(4), 10, ends=ends).tokens
 
 
 def test_end_of_text_banned_until_a_part_is_filled():
     ends = frozenset(range(0, 60))
-    decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(banned_until=0.5), trace=True, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Schedule(), end=fd.unmask.EndOfText(banned_until=0.5), trace=True, early_exit=False)
     trace = unmask(decoder, prompt(4), 12, ends=ends).trace
     early = [token for step in trace.steps[:6] for token in step.tokens.tolist()]
     assert not ends.intersection(early)
@@ -556,20 +566,26 @@ def test_a_truncated_answer_ends_with_its_first_end_token():
     for threshold in (0.0, 0.3):
         for cache in ("none", "prefix", "dual"):
             ends = frozenset(range(0, 89, 11))
-            end = fd.EndOfText(truncate_at=threshold)
-            decoder = fd.Unmask(fd.Schedule(), end=end, cache=cache, block_length=6, trace=True, early_exit=False)
+            end = fd.unmask.EndOfText(truncate_at=threshold)
+            decoder = fd.Unmask(
+                fd.unmask.Schedule(), end=end, cache=cache, block_length=6, trace=True, early_exit=False
+            )
             result = unmask(decoder, prompt(4), 24, ends=ends)
             assert result.trace.steps[-1].length == len(result.tokens) and result.tokens[-1] in ends
     never = unmask(decoder, prompt(4), 24, ends=frozenset())
     assert never.tokens == unmask(replace(decoder, end=EndOfText()), prompt(4), 24).tokens
 
 
-@pytest.mark.parametrize("remask", [fd.RunningConfidence(), fd.Remdm(0.2, 3, 5), fd.Revise(0.0, 3)])
+@pytest.mark.parametrize(
+    "remask", [fd.unmask.RunningConfidence(), fd.unmask.Remdm(0.2, 3, 5), fd.unmask.Revise(0.0, 3)]
+)
 def test_the_token_that_ended_an_answer_is_not_taken_back(remask):
     """What was behind it is gone: without it the answer would end with no end."""
     ends, shorter = frozenset(range(0, 89, 7)), 0
     for seed in range(20):
-        decoder = fd.Unmask(fd.Schedule(), remask=remask, end=fd.EndOfText(truncate_at=0.0), early_exit=False)
+        decoder = fd.Unmask(
+            fd.unmask.Schedule(), remask=remask, end=fd.unmask.EndOfText(truncate_at=0.0), early_exit=False
+        )
         result = unmask(decoder, prompt(3, seed=seed), 10, ends=ends)
         assert result.finish_reason == ("stop" if result.tokens[-1] in ends else "length")
         shorter += result.finish_reason == "stop"
@@ -577,7 +593,7 @@ def test_the_token_that_ended_an_answer_is_not_taken_back(remask):
 
 
 def test_a_mask_that_ends_the_text_ends_nothing():
-    decoder = fd.Unmask(fd.Schedule(), end=fd.EndOfText(truncate_at=0.0))
+    decoder = fd.Unmask(fd.unmask.Schedule(), end=fd.unmask.EndOfText(truncate_at=0.0))
     assert unmask(decoder, prompt(4), 8, ends=frozenset({89})).tokens == unmask(decoder, prompt(4), 8).tokens
 
 
@@ -588,7 +604,7 @@ def block_examples():
     examples = []
     for seed in range(12):
         ids = prompt(4, seed=seed)
-        answer = unmask(fd.Unmask(fd.Schedule(), early_exit=False), ids, 8).tokens
+        answer = unmask(fd.Unmask(fd.unmask.Schedule(), early_exit=False), ids, 8).tokens
         rule = Oracle(answer, 8, examples)
         result = unmask(fd.Unmask(rule, early_exit=False), ids, 8)
         assert result.tokens == answer and result.stats.forwards <= 8
@@ -597,17 +613,17 @@ def block_examples():
 
 def test_a_filter_learns_what_an_oracle_shows():
     confidence, right = block_examples()
-    untrained = fd.LearnedFilter.fit(confidence, right, epochs=0)
-    trained = fd.LearnedFilter.fit(confidence, right, epochs=400)
+    untrained = fd.unmask.LearnedFilter.fit(confidence, right, epochs=0)
+    trained = fd.unmask.LearnedFilter.fit(confidence, right, epochs=400)
 
     def loss(filter):
         z = filter(confidence).astype(np.float64)
         return np.mean(np.logaddexp(0, z) - right * z)
 
     assert loss(trained) < 0.7 * loss(untrained)
-    again = fd.LearnedFilter.fit(confidence, right, epochs=400)
+    again = fd.unmask.LearnedFilter.fit(confidence, right, epochs=400)
     assert again(confidence).tobytes() == trained(confidence).tobytes()
-    rule = fd.Learned(trained, accept=0.9)
+    rule = fd.unmask.Learned(trained, accept=0.9)
     result = unmask(fd.Unmask(rule, block_length=8, early_exit=False), prompt(4), 20)
     assert result.stats.committed == 20 and result.stats.forwards <= 20
 
@@ -615,11 +631,14 @@ def test_a_filter_learns_what_an_oracle_shows():
 @pytest.mark.parametrize("bias, forwards", [(-np.inf, 13), (np.inf, 2)])
 def test_a_filter_that_accepts_nothing_or_everything(bias, forwards):
     zeros = np.zeros((8, 8), np.float32)
-    filter = fd.LearnedFilter(zeros, zeros[0], zeros, np.full(8, bias, np.float32))
-    result = unmask(fd.Unmask(fd.Learned(filter), block_length=8, early_exit=False), prompt(4), 13)
+    filter = fd.unmask.LearnedFilter(zeros, zeros[0], zeros, np.full(8, bias, np.float32))
+    result = unmask(fd.Unmask(fd.unmask.Learned(filter), block_length=8, early_exit=False), prompt(4), 13)
     assert result.stats.forwards == forwards
     if bias < 0:
-        assert result.tokens == unmask(fd.Unmask(fd.Schedule(), block_length=8, early_exit=False), prompt(4), 13).tokens
+        assert (
+            result.tokens
+            == unmask(fd.Unmask(fd.unmask.Schedule(), block_length=8, early_exit=False), prompt(4), 13).tokens
+        )
 
 
 def test_the_filters_threshold_is_on_the_logit():
@@ -629,8 +648,8 @@ def test_the_filters_threshold_is_on_the_logit():
         (np.float32(logit) + np.float32(1e-6), True),
     ):
         zeros = np.zeros((4, 4), np.float32)
-        filter = fd.LearnedFilter(zeros, zeros[0], zeros, np.full(4, z, np.float32))
-        result = unmask(fd.Unmask(fd.Learned(filter), early_exit=False), prompt(4), 4)
+        filter = fd.unmask.LearnedFilter(zeros, zeros[0], zeros, np.full(4, z, np.float32))
+        result = unmask(fd.Unmask(fd.unmask.Learned(filter), early_exit=False), prompt(4), 4)
         assert (result.stats.forwards == 1) == wanted
 
 
@@ -662,14 +681,14 @@ def test_known_schedules():
 
 
 def test_chance_is_the_seeds():
-    decoder = fd.Unmask(fd.Schedule(), temperature=1.0, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Schedule(), temperature=1.0, early_exit=False)
     texts = [unmask(decoder, prompt(4), 10, sampler=Sampler(seed=seed)).tokens for seed in (0, 0, 1, 2)]
     assert texts[0] == texts[1] and len({tuple(text) for text in texts}) == 3
     request = unmask(replace(decoder, temperature=None), prompt(4), 10, sampler=Sampler(temperature=1.0))
     assert request.tokens == texts[0]
     orders = [
         unmask(
-            fd.Unmask(fd.Schedule(score="random"), trace=True, early_exit=False),
+            fd.Unmask(fd.unmask.Schedule(score="random"), trace=True, early_exit=False),
             prompt(4),
             10,
             sampler=Sampler(seed=seed),
@@ -681,16 +700,25 @@ def test_chance_is_the_seeds():
     assert len({tuple(order) for order in orders}) == 3
 
 
+def test_frequency_and_presence_penalty_count_what_is_filled():
+    """By hand, as in plain decoding, since the first of equally sure positions is filled first; in one step, nothing counts yet."""
+    logits = np.array([3.0, 2.7, 2.45, 0.0], np.float32)
+    sampler = Sampler(frequency_penalty=0.4, presence_penalty=0.2)
+    for rule, want in ((fd.unmask.Schedule(score="margin"), [0, 1, 2, 0, 1, 0]), (fd.unmask.Schedule(1), [0] * 6)):
+        flat = from_callable(lambda tokens: np.tile(logits, (len(tokens), 1)), 4, mask_token=3)
+        assert generate(flat, [0, 0, 2], 6, sampler, decoder=fd.Unmask(rule)).tokens == want
+
+
 def test_a_draw_has_the_confidence_of_its_token_and_new_noise_in_each_step():
     ids, mask = prompt(4), network().plan.mask_token
-    trace = unmask(fd.Unmask(fd.Schedule(), temperature=2.0, trace=True, early_exit=False), ids, 10).trace
+    trace = unmask(fd.Unmask(fd.unmask.Schedule(), temperature=2.0, trace=True, early_exit=False), ids, 10).trace
     for state, step in zip(trace.states(), trace.steps, strict=False):
         z = states_of("llada")(np.array([*ids, *state])).astype(np.float64)[len(ids) :][step.places]
         z[:, mask] = -np.inf
         p = np.exp(z - z.max(axis=1, keepdims=True))
         np.testing.assert_allclose(step.confidence, (p / p.sum(axis=1, keepdims=True))[0, step.tokens], rtol=1e-4)
     s = session(length=14)
-    run = fd.Unmask(fd.Schedule()).start(
+    run = fd.Unmask(fd.unmask.Schedule()).start(
         s, Request(np.array(ids, np.int32), 0, Sampler(temperature=1.0), max_tokens=10)
     )
     for round in range(3):
@@ -701,7 +729,7 @@ def test_a_draw_has_the_confidence_of_its_token_and_new_noise_in_each_step():
 
 def test_exploring_begins_within_the_block():
     """Where nothing is certain, blocks are filled one after the other, whatever may be filled ahead."""
-    decoder = fd.Unmask(fd.Explore(0.0, 1, 2), block_length=4, trace=True, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Explore(0.0, 1, 2), block_length=4, trace=True, early_exit=False)
     for seed in range(4):
         places = [step.places.tolist() for step in unmask(decoder, prompt(4, seed=seed), 12).trace.steps]
         assert [place // 4 for (place,) in places] == [0] * 4 + [1] * 4 + [2] * 4
@@ -719,18 +747,21 @@ def test_exploring_begins_within_the_block():
         (dict(cache="all"), "cache must be one of none, prefix, dual"),
         (dict(attention="causal"), "attention must be one of full, block_causal"),
         (dict(attention="block_causal", cache="dual"), "exact cache of its own"),
-        (dict(attention="block_causal", rule=fd.Explore()), "sees nothing ahead"),
+        (dict(attention="block_causal", rule=fd.unmask.Explore()), "sees nothing ahead"),
         (dict(refresh_every=2), "refresh_every needs a cache"),
-        (dict(remask=fd.RunningConfidence()), "must be a Schedule"),
-        (dict(remask="all"), "remask must be"),
-        (dict(drafts=2), "need rule=Schedule"),
-        (dict(drafts=2, rule=fd.Schedule(), max_steps=3), "no remask, max_steps"),
+        (dict(remask=fd.unmask.RunningConfidence()), r"must be an unmask\.Schedule"),
+        (dict(remask="all"), r"remask must be unmask\.Run"),
+        (dict(drafts=2), r"need rule=unmask\.Schedule"),
+        (dict(drafts=2, rule=fd.unmask.Schedule(), max_steps=3), "no remask, max_steps"),
         (dict(drafts=65), "drafts"),
         (dict(temperature=float("nan")), "temperature"),
         (dict(temperature=-1), "temperature"),
         (dict(logit_shift=2), "logit_shift"),
-        (dict(end=0.5), "end must be an EndOfText"),
-        (dict(rule=fd.Schedule(score="entropy"), end=fd.EndOfText(discount=0.5)), "discount is of confidence"),
+        (dict(end=0.5), r"end must be an unmask\.EndOfText"),
+        (
+            dict(rule=fd.unmask.Schedule(score="entropy"), end=fd.unmask.EndOfText(discount=0.5)),
+            "discount is of confidence",
+        ),
         (dict(early_exit=1), "early_exit"),
     ],
 )
@@ -741,15 +772,23 @@ def test_settings_that_cannot_be_are_refused(settings, said):
 
 @pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.1, "0.9", None])
 def test_thresholds_that_are_none_are_refused(bad):
-    for make in (fd.Threshold, fd.Adaptive, lambda t: fd.Revise(threshold=t), lambda t: fd.EndOfText(discount=t)):
-        if bad is None and make in (fd.Threshold, fd.Adaptive):
+    for make in (
+        fd.unmask.Threshold,
+        fd.unmask.Adaptive,
+        lambda t: fd.unmask.Revise(threshold=t),
+        lambda t: fd.unmask.EndOfText(discount=t),
+    ):
+        if bad is None and make in (fd.unmask.Threshold, fd.unmask.Adaptive):
             continue
         with pytest.raises(ArgumentError):
             make(bad)
-    for make in (fd.Threshold, fd.Adaptive):  # a step that fills nothing would be followed by the same one for ever
+    for make in (
+        fd.unmask.Threshold,
+        fd.unmask.Adaptive,
+    ):  # a step that fills nothing would be followed by the same one for ever
         with pytest.raises(ArgumentError, match="least"):
             make(0.9, least=0)
-    for make in (fd.Factor, fd.EntropyBudget, fd.EntropyThreshold):
+    for make in (fd.unmask.Factor, fd.unmask.EntropyBudget, fd.unmask.EntropyThreshold):
         if bad != 1.1 and bad is not None:
             with pytest.raises(ArgumentError):
                 make(bad)
@@ -769,10 +808,10 @@ def test_prompts_and_models_that_cannot_be_unmasked_are_refused():
     with pytest.raises(ArgumentError, match="Oracle fills a position with the mask token, 89"):
         unmask(fd.Unmask(Oracle([89, 1], 2)), [1, 2], 2)
     with pytest.raises(ArgumentError, match="temperature 0"):
-        unmask(fd.Unmask(fd.Schedule(), drafts=2, temperature=1.0), [1, 2], 4)
+        unmask(fd.Unmask(fd.unmask.Schedule(), drafts=2, temperature=1.0), [1, 2], 4)
     with pytest.raises(ArgumentError, match="at most 4 positions"):
         zeros = np.zeros((4, 4), np.float32)
-        unmask(fd.Unmask(fd.Learned(fd.LearnedFilter(zeros, zeros[0], zeros, zeros[0]))), [1, 2], 9)
+        unmask(fd.Unmask(fd.unmask.Learned(fd.unmask.LearnedFilter(zeros, zeros[0], zeros, zeros[0]))), [1, 2], 9)
     request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=4, logprobs=2)
     with pytest.raises(UnsupportedError, match="logprobs"):
         fd.Unmask().start(session(), request)
@@ -809,7 +848,7 @@ def test_any_function_can_be_unmasked():
             return np.concatenate([z[1:], z[-1:]]) if shift else z
 
         for view in (dict(), dict(cache="dual", refresh_every=1)):
-            decoder = fd.Unmask(fd.Threshold(0.4), block_length=4, **view)
+            decoder = fd.Unmask(fd.unmask.Threshold(0.4), block_length=4, **view)
             made = from_callable(logits, plan.vocab_size, mask_token=plan.mask_token, logit_shift=shift)
             result = generate(made, prompt(5, layout), 11, decoder=decoder)
             assert result.tokens == unmask(decoder, prompt(5, layout), 11, layout).tokens

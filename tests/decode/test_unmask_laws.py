@@ -31,19 +31,10 @@ from bench.lib.toy_joints import (
     shuffle,
     valid_share,
 )
-from fastdistill.decode import generate
-from fastdistill.decode.unmask import (
-    Adaptive,
-    EntropyBudget,
-    EntropyThreshold,
-    Explore,
-    Factor,
-    Schedule,
-    Threshold,
-    Unmask,
-)
+from fastdistill.decode import Unmask, generate
 from fastdistill.kernels.sample.philox import philox
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.unmask import Adaptive, EntropyBudget, EntropyThreshold, Explore, Factor, Schedule, Threshold
 
 PROMPT = [0, 1]
 SEEDS = 600

@@ -116,8 +116,8 @@ CALLS: dict[str, Callable[[], Row]] = {
     "Sampler": lambda: (
         k.Sampler,
         {
-            "temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.5, "repetition_penalty": 1.5, "logit_bias": {3: 1.0}, "seed": 1,
-            "sequence": 1, "round": 1,
+            "temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.5, "repetition_penalty": 1.5, "frequency_penalty": 0.5,
+            "presence_penalty": -0.5, "logit_bias": {3: 1.0}, "seed": 1, "sequence": 1, "round": 1, "prompt_length": 1,
         },
     ),
     "Transport.apply": lambda: (_solved().apply, {"values": f32(5, 2)}),
@@ -194,7 +194,7 @@ CALLS: dict[str, Callable[[], Row]] = {
     "probabilities": lambda: (
         k.probabilities,
         {
-            "logits": f32(3, 40), "sampler": k.Sampler(1.0, top_k=9, repetition_penalty=1.5), "seen": [i32(1), i32(2, 3), i32(0, 4)],
+            "logits": f32(3, 40), "sampler": k.Sampler(1.0, top_k=9, frequency_penalty=0.5), "seen": [i32(1), i32(2, 3), i32(0, 4)],
             "allowed": np.full((3, 2), 0xFF, np.uint32), "threads": 1, "workspace": k.sample_workspace(3, 40), "out": f32(3, 40),
         },
     ),

@@ -75,7 +75,12 @@ def requests_of(draw, setting):
         hidden=draw(st.booleans()),
         sampler=draw(
             st.sampled_from(
-                [None, Sampler(), Sampler(temperature=1.0, repetition_penalty=2.0), Sampler(temperature=0.7, seed=5)]
+                [
+                    None,
+                    Sampler(),
+                    Sampler(temperature=1.0, repetition_penalty=2.0, frequency_penalty=1.0),
+                    Sampler(temperature=0.7, seed=5),
+                ]
             )
         ),
         log_prob_of=log_prob,

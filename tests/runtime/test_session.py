@@ -153,9 +153,14 @@ def test_a_greedy_sampler_draws_the_first_largest_logit_and_allowed_bans_the_res
 @FEWER
 @given(setting=settings_of_models, context=token_lists(1, 8), tree=trees(10), data=st.data())
 def test_a_row_of_a_tree_draws_what_its_path_draws_as_a_text(isa, setting, context, tree, data):
-    """Law 2, the penalty counting the prompt, what was written and the row's own ancestors, nobody else's branch."""
+    """Law 2, the penalties counting the prompt, what was written and the row's own ancestors, nobody else's branch."""
     options = st.sampled_from(
-        [dict(temperature=1.0), dict(repetition_penalty=3.0), dict(temperature=0.7, top_k=30, repetition_penalty=1.5)]
+        [
+            dict(temperature=1.0),
+            dict(repetition_penalty=3.0),
+            dict(temperature=0.7, top_k=30, repetition_penalty=1.5),
+            dict(frequency_penalty=1.5, presence_penalty=0.5, prompt_length=4),
+        ]
     )
     likely = {token: 8.0 for token in range(ALPHABET)}  # what was seen is what may be drawn: the penalty decides
     read = Read(sampler=Sampler(seed=7, logit_bias=likely, **data.draw(options)))
@@ -165,6 +170,19 @@ def test_a_row_of_a_tree_draws_what_its_path_draws_as_a_text(isa, setting, conte
     for row in range(len(tree.tokens)):
         alone = setting.session(max_rows=32, threads=1)
         assert alone.forward(context + tree.text(row), rows="last", read=read).tokens[0] == drawn[row]
+
+
+def test_penalties_count_rows_in_the_order_of_the_text_where_some_are_replaced():
+    """1 2 [7 8] 5: behind the prompt, of three tokens, stand 8 and 5, and 7 does not."""
+    session = PLAIN.session()
+    session.prefill([1, 2, 3, 4, 5])
+    new = dict(tokens=[7, 8], parents=[-1, 0], replace=(2, 4), rows="last")
+    logits = session.forward(**new, read=LOGITS).logits[0].astype(np.float64)
+    for likely, want in ((5, 7), (8, 7), (7, 7), (9, 9)):
+        bias = {token: 50.0 - logits[token] + (token == likely) for token in (5, 7, 8, 9)}
+        session.truncate(5)
+        read = Read(sampler=Sampler(frequency_penalty=2.0, logit_bias=bias, prompt_length=3))
+        assert session.forward(**new, read=read).tokens == [want]
 
 
 def test_a_row_that_may_draw_nothing_is_an_error_and_leaves_the_session_as_it_was():

@@ -9,8 +9,8 @@ import pytest
 
 import fastdistill as fd
 from fastdistill import show
-from fastdistill.decode import Trace
-from fastdistill.decode.unmask import TraceStep
+from fastdistill.unmask import TraceStep
+from fastdistill.decode.unmask.trace import Trace
 from fastdistill.errors import ArgumentError
 from tests.decode.test_unmask import prompt, unmask
 
@@ -18,7 +18,7 @@ PICTURE = import_module("fastdistill.show.trace_png")
 
 
 def test_a_trace_is_drawn(tmp_path):
-    decoder = fd.Unmask(fd.Threshold(0.4), remask=fd.Remdm(0.5, 1, 2), trace=True, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Threshold(0.4), remask=fd.unmask.Remdm(0.5, 1, 2), trace=True, early_exit=False)
     result = unmask(decoder, prompt(4), 12)
     lines = show.trace(result.trace).splitlines()
     assert len(lines) == 1 + len(result.trace.steps)
@@ -32,7 +32,7 @@ def test_a_trace_is_drawn(tmp_path):
 
 def test_a_picture_of_a_trace_shows_every_cell(tmp_path):
     image = pytest.importorskip("PIL.Image")
-    decoder = fd.Unmask(fd.Threshold(0.4), remask=fd.Remdm(0.5, 1, 2), trace=True, early_exit=False)
+    decoder = fd.Unmask(fd.unmask.Threshold(0.4), remask=fd.unmask.Remdm(0.5, 1, 2), trace=True, early_exit=False)
     trace = unmask(decoder, prompt(4), 12).trace
     asked = []
     show.trace_png(trace, tmp_path / "trace.png", label=lambda token: asked.append(token) or "", title="a title")

@@ -52,8 +52,8 @@ def decoders(tokens, random):
     yield fd.Speculative(fd.CallableDrafter(guess), max_draft=7)
     yield fd.Jacobi(block=6)
     yield fd.Lookahead(window=3, ngram=3, guesses=3)
-    yield fd.Unmask(fd.Schedule(4))
-    yield fd.Unmask(fd.Threshold(0.5), block_length=5)
+    yield fd.Unmask(fd.unmask.Schedule(4))
+    yield fd.Unmask(fd.unmask.Threshold(0.5), block_length=5)
 
 
 @given(data=st.data())

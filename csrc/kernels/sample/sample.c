@@ -1,6 +1,6 @@
 /* sample.c - one token of each row: the argmax of its surviving logits plus Gumbel noise.
  *
- * Bans and bias, repetition penalty, x = (z - max) / T, top-k, top-p, min-p, in this order (DESIGN, law 2); -inf is a ban.
+ * Bans and bias, penalties, x = (z - max) / T, top-k, top-p, min-p, in this order (DESIGN, law 2); -inf is a ban.
  * Survivors of top-k and of top-p are the same thing: the shortest prefix in the order (-x, token) whose weight reaches a
  * target, the weight being 1 and p = e^x in units of 2^-40 (cut off: sums of integers have no order, so no sort is needed,
  * and a vocabulary below 2^23 cannot overflow).  The prefix is found by its last x, bit by bit, in three histograms, among
@@ -14,7 +14,6 @@ struct sample_space {
     float *peaks;                                      /* (padded / 16,) of each chunk, the largest x of each lane */
     float *list_x, *list_p;                            /* (padded,) the tokens that are left, in order */
     int32_t *list_token;
-    uint32_t *marks;                                   /* (padded / 32,) tokens already penalised */
 };
 static struct sample_space sample_space_in(char *base, int64_t vocab)            /* fd_sample_workspace(vocab) bytes */
 {
@@ -25,7 +24,6 @@ static struct sample_space sample_space_in(char *base, int64_t vocab)           
     s.list_p = s.list_x + s.padded;
     s.list_token = (int32_t *)(void *)(s.list_p + s.padded);
     s.peaks = (float *)(void *)(s.list_token + s.padded);
-    s.marks = (uint32_t *)(void *)(s.peaks + s.padded / 16);
     return s;
 }
 
@@ -52,17 +50,22 @@ static int sample_load(const struct sample_space *s, int64_t vocab, const float 
         if (largest[i] >= 0x7f800000) return 0;
     return 1;
 }
-/* Bias and penalty leave a finite logit finite: only a ban is -inf. */
+/* Bias and penalties leave a finite logit finite: only a ban is -inf. */
 static inline float sample_unbanned(float before, float after) { return after == -INFINITY && before > -INFINITY ? -FLT_MAX : after; }
-static void sample_penalise(const struct sample_space *s, float penalty, const int32_t *seen, int64_t count)
+/* Each token of seen (n,) once: the repetition penalty; then, where it stands behind the prompt, frequency and presence penalty. */
+static void sample_penalise(const struct sample_space *s, const struct fd_sampler *set, const int32_t *seen, int64_t n)
 {
-    memset(s->marks, 0, (size_t)s->padded / 8);
-    for (int64_t i = 0; i < count; i++) {
-        int32_t token = seen[i];
-        uint32_t mark = 1u << token % 32;
-        if (s->marks[token / 32] & mark) continue;
-        s->marks[token / 32] |= mark;
-        s->x[token] = s->x[token] < 0 ? sample_unbanned(s->x[token], s->x[token] * penalty) : s->x[token] / penalty;
+    int32_t *times = s->list_token;                    /* by token: how often it stands behind the prompt; -1: penalised already */
+    for (int64_t i = 0; i < n; i++) times[seen[i]] = 0;
+    int counts = set->frequency_penalty != 0.0f || set->presence_penalty != 0.0f;
+    for (int64_t i = counts ? set->prompt_length : n; i < n; i++) times[seen[i]]++;
+    for (int64_t i = 0; i < n; i++) {
+        float *x = s->x + seen[i];
+        int32_t count = times[seen[i]];
+        if (count < 0) continue;
+        times[seen[i]] = -1;
+        *x = *x < 0 ? sample_unbanned(*x, *x * set->repetition_penalty) : *x / set->repetition_penalty;
+        if (count > 0) *x -= set->frequency_penalty * (float)count + set->presence_penalty;
     }
 }
 static float sample_top(const struct sample_space *s)
@@ -297,7 +300,7 @@ static void sampling_rows(void *context, int64_t begin, int64_t end)            
         for (int64_t row; (row = atomic_fetch_add(&in->next, 1)) < in->rows;) in->run(in, &s, row);
     }
 }
-/* Bans, bias, penalty, and the scale where the temperature is not 0; top: the largest logit before it.  A status. */
+/* Bans, bias, penalties, and the scale where the temperature is not 0; top: the largest logit before it.  A status. */
 static int sample_process(const struct sampling *in, const struct sample_space *s, int64_t row, float *top)
 {
     const struct fd_sampler *set = in->sampler;
@@ -307,12 +310,12 @@ static int sample_process(const struct sampling *in, const struct sample_space *
         float *x = s->x + set->bias_tokens[i], sum = *x + set->bias_values[i];
         *x = set->bias_values[i] > -INFINITY ? sample_unbanned(*x, sum) : sum;
     }
-    if (in->seen && set->repetition_penalty != 1.0f) {
+    if (in->seen && (set->repetition_penalty != 1.0f || set->frequency_penalty != 0.0f || set->presence_penalty != 0.0f)) {
         int64_t first = in->seen_offsets[row];
-        sample_penalise(s, set->repetition_penalty, in->seen + first, in->seen_offsets[row + 1] - first);
+        sample_penalise(s, set, in->seen + first, in->seen_offsets[row + 1] - first);
     }
     *top = sample_top(s);
-    if (*top == INFINITY) return FD_NOT_FINITE;                                  /* bias or penalty overflowed */
+    if (*top == INFINITY) return FD_NOT_FINITE;                                  /* bias or repetition penalty overflowed */
     if (*top == -INFINITY) return FD_NOTHING_ALLOWED;
     if (set->temperature != 0.0f) sample_scale(s, *top, set->temperature);
     return FD_OK;

@@ -21,11 +21,11 @@ _ANY_TOKEN = 2**31 - 1
 
 @dataclass(frozen=True)
 class Draft:
-    """Guesses at how a text goes on: a tree below its last token, the seed.
+    """Guesses (draft tokens) at how a text goes on: a tree below its last token, the seed.
 
     tokens       (n,) the guesses
     parents      (n,) of each: an earlier guess, or -1: the seed.  None: a chain
-    laws         float32 (laws, vocab): probabilities that guesses were drawn from.  None: they were chosen, not drawn
+    laws         float32 (laws, vocab): laws, or distributions, that guesses were drawn from.  None: they were chosen, not drawn
     law_rows     int32 (n,): which law each was drawn from; -1: chosen
     replacement  False: guesses with one parent and one law were drawn without replacement
     kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are: which line of the
@@ -150,7 +150,7 @@ class DraftRun(Protocol):
 
         tokens  the new ones: at first the one that the prompt's last forward gave, then those of each round
         path    int32 (k,): the guesses of the last draft that are among them, in order; one token more follows them
-        taps    where the session has some, of the rows that were accepted, the seed first: float32 (k + 1, width) each.
+        taps    hidden states, where the session gives some, of the rows that were accepted, the seed first: float32 (k + 1, width) each.
                 Before, of the prompt's rows, forward by forward; there are no new tokens then until the last.  They hold until
                 the session's next call
         """

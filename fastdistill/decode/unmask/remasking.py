@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastdistill.arguments import check_integer, check_number
+from fastdistill.decode.unmask.rules import Step, log_of
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.unmask.unmask_select import UnmaskRule, unmask_select
 
@@ -49,6 +50,10 @@ class Remask:
     def rereads(self, block: Block) -> np.ndarray | None:
         """Filled positions that the next forward reads again, bool (n,): where its token differs, it may replace what is there."""
         return None
+
+    def replaces(self, step: Step, tokens: np.ndarray) -> np.ndarray:
+        """Which predictions of positions that were read again replace the tokens that are there, int32 (n,): bool (n,)."""
+        return np.zeros(len(tokens), bool)
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,12 @@ class Revise(Remask):
     def rereads(self, block: Block) -> np.ndarray | None:
         return block.filled & (block.revisions < self.times)
 
+    def replaces(self, step: Step, tokens: np.ndarray) -> np.ndarray:
+        return (step.confidence >= log_of(self.threshold)) & (step.tokens != tokens)
+
 
 def check_remask(remask: object) -> None:
     if remask is not None and not isinstance(remask, Remask):
         raise ArgumentError(
-            f"remask must be RunningConfidence(), Remdm(), Revise() or None, got {type(remask).__name__}"
+            f"remask must be unmask.RunningConfidence(), Remdm(), Revise() or None, got {type(remask).__name__}"
         )

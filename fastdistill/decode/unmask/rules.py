@@ -29,7 +29,7 @@ class Step(NamedTuple):
     places      int32 (n,): of the positions, in the answer
     tokens      int32 (n,): what the model would put there
     confidence  float32 (n,): log probability of that
-    statistics  RowStatistics of (n,) rows: all that is known of the model's laws there
+    statistics  RowStatistics of (n,) rows: all that is known of the model's laws, or distributions, there
     """
 
     block: range
@@ -44,6 +44,12 @@ class Step(NamedTuple):
             return self
         places, tokens, confidence = (array[which] for array in self[1:4])
         return Step(self.block, places, tokens, confidence, RowStatistics(*(field[which] for field in self.statistics)))
+
+
+def log_of(probability: float) -> np.float32:
+    """Its logarithm as confidences are compared with it; -inf of 0."""
+    with np.errstate(divide="ignore"):
+        return np.float32(np.log(np.float32(probability)))
 
 
 class Rule:
@@ -233,7 +239,7 @@ class Learned(Rule):
 
     def __post_init__(self) -> None:
         if not isinstance(self.filter, LearnedFilter):
-            raise ArgumentError(f"filter must be a LearnedFilter, got {type(self.filter).__name__}")
+            raise ArgumentError(f"filter must be an unmask.LearnedFilter, got {type(self.filter).__name__}")
         _check_schedule(self.schedule)
         check_number("accept", self.accept, 0, 1)
 
@@ -316,4 +322,4 @@ def _within(step: Step) -> np.ndarray:
 
 def _check_schedule(schedule: object) -> None:
     if not isinstance(schedule, Schedule):
-        raise ArgumentError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+        raise ArgumentError(f"schedule must be an unmask.Schedule, got {type(schedule).__name__}")

@@ -47,7 +47,7 @@ def jacobi_step(
     iterate    int32 (..., n), n >= 1: the seed, which is final, then n - 1 guesses
     target     what the model says after each position: int32 (..., n), drawn tokens; or RowStatistics of (..., n) rows, for
                their argmax; or float32 (..., n, vocab), logits to draw from
-    sampler    of logits alone; None: greedy.  Its repetition_penalty must be 1: it would need what each row has seen
+    sampler    of logits alone; None: greedy.  It must have no penalties: they would need what each row has seen
     positions  int32 (..., n), as in `sample`: of the token that each row draws; needed where the temperature is above 0
     returns    JacobiStep
     raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row of logits holds NaN or +inf.
@@ -98,10 +98,10 @@ def _drawn_from_logits(
     sampler = Sampler() if sampler is None else sampler
     if not isinstance(sampler, Sampler):
         raise ArgumentError(f"sampler must be a Sampler or None, got {type(sampler).__name__}")
-    if sampler.repetition_penalty != 1:
+    if sampler.penalises:
         raise ArgumentError(
-            f"sampler must have repetition_penalty 1, got {sampler.repetition_penalty}: "
-            f"draw with `sample`, which is given what each row has seen, and pass the tokens"
+            "sampler must have no repetition, frequency or presence penalty: draw with `sample`, which is given what each row "
+            "has seen, and pass the tokens"
         )
     if positions is not None:
         positions = as_array("positions", positions, np.int32, shape)

@@ -21,12 +21,12 @@ def probabilities(
     workspace: np.ndarray | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The law that `sample` draws from: the softmax over the tokens that the sampler's processors leave.
+    """The law, or distribution, that `sample` draws from: the softmax over the tokens that the sampler's processors leave.
 
     Under temperature 0 the first largest logit has all of it.  Its seed and sequence do not matter.
 
     logits     float32 (rows, vocab), 1 <= vocab < 2^23; -inf is a ban
-    seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
+    seen       for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
     allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
     workspace  uint8, from `sample_workspace`; None: made here
     out        float32 (rows, vocab), filled and returned; may be the very logits, must not overlap otherwise; None: made here

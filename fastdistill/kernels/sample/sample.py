@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +20,19 @@ _MOST_TOKENS = 2**23 - 1  # the masses of more tokens could overflow (csrc/kerne
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a token is chosen.  Processors apply in this order: bias, penalty, temperature, top-k, top-p, min-p.
+    """How a token is chosen.  Processors apply in this order: bias, penalties as listed, temperature, top-k, top-p, min-p.
 
     temperature         0 (greedy: the first largest logit) up to 1e30
     top_k               keep the k largest, ties to the lowest tokens; 0 keeps all
     top_p               keep the shortest prefix, best first, of at least this mass; in (0, 1], 1 keeps all
     min_p               drop what is less likely than this share of the best; in [0, 1]
-    repetition_penalty  seen tokens: a negative logit is multiplied, another one divided by it; above 0, 1 does nothing
+    repetition_penalty  tokens of prompt and answer: a negative logit is multiplied, another one divided by it; above 0, 1 does nothing
+    frequency_penalty   taken from a token's logit for each time that the answer has it; in [-2, 2]
+    presence_penalty    taken once from the logit of each token that the answer has; in [-2, 2]
     logit_bias          added to the logits of these tokens; -inf bans
     seed, sequence      64 and 32 bits: together with a row's position and the round they fix the noise
     round               20 bits: decoders that draw a position again draw with new noise in another round
+    prompt_length       so many tokens of what a row has seen, from the first, are no part of the answer; a text's is its prompt's
 
     Real numbers are rounded to float32.
 
@@ -41,10 +44,13 @@ class Sampler:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     seed: int = 0
     sequence: int = 0
     round: int = 0
+    prompt_length: int = 0
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, 1e30)
@@ -52,9 +58,12 @@ class Sampler:
         check_number("top_p", self.top_p, float(_FLOAT.tiny), 1)
         check_number("min_p", self.min_p, 0, 1)
         check_number("repetition_penalty", self.repetition_penalty, float(_FLOAT.tiny), float(_FLOAT.max))
+        for name in ("frequency_penalty", "presence_penalty"):
+            check_number(name, getattr(self, name), -2, 2)
         check_integer("seed", self.seed, 0, 2**64 - 1)
         check_integer("sequence", self.sequence, 0, 2**32 - 1)
         check_integer("round", self.round, 0, 2**20 - 1)
+        check_integer("prompt_length", self.prompt_length, 0, 2**31 - 1)
         if not isinstance(self.logit_bias, Mapping):
             raise ArgumentError(f"logit_bias must map tokens to numbers, got {type(self.logit_bias).__name__}")
         biases = {}
@@ -66,14 +75,22 @@ class Sampler:
     @property
     def is_greedy(self) -> bool:
         """Whether a row's token is the argmax of its logits, if `allowed` bans nothing."""
-        plain = float(np.float32(self.temperature)) == 0 and float(np.float32(self.repetition_penalty)) == 1
-        return plain and not self.logit_bias
+        return float(np.float32(self.temperature)) == 0 and not self.penalises and not self.logit_bias
 
     @property
     def is_temperature_alone(self) -> bool:
         """Whether a row's token is the argmax of its logits over a temperature plus noise, if `allowed` bans nothing."""
-        off = self.top_k == 0 and self.repetition_penalty == 1 and self.top_p == 1 and self.min_p == 0
+        off = self.top_k == 0 and self.top_p == 1 and self.min_p == 0 and not self.penalises
         return off and not self.logit_bias and float(np.float32(self.temperature)) > 0
+
+    @property
+    def penalises(self) -> bool:
+        """Whether a row's token depends on what the row has seen."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+
+# Those that C knows by the same name.
+_NATIVE = [setting.name for setting in fields(Sampler) if setting.name != "logit_bias"]
 
 
 def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
@@ -84,7 +101,7 @@ def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
     with np.errstate(over="ignore"):  # what is below the float32 numbers is a ban
         values = np.array(list(sampler.logit_bias.values()), np.float64).astype(np.float32)
     native = ffi.new("struct fd_sampler *")
-    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "sequence", "round"):
+    for name in _NATIVE:
         setattr(native, name, getattr(sampler, name))
     native.biases, native.bias_tokens, native.bias_values = len(tokens), const(tokens), const(values)
     return native, (tokens, values)
@@ -118,7 +135,7 @@ class Sampling(NamedTuple):
     vocab         columns of each
     sampler       struct fd_sampler
     biases        the arrays that `sampler` points into, kept alive beside it
-    seen          int32 (tokens,): those that each row's penalty counts, one row's behind the other's; None: no penalty
+    seen          int32 (tokens,): those that each row's penalties count, one row's behind the other's; None: no penalty
     seen_offsets  int64 (rows + 1,): where each row's begin in `seen`
     workspace     uint8 (bytes,): of `sample_workspace`
     threads       at most so many
@@ -177,14 +194,14 @@ def sample(
 
     logits     float32 (rows, vocab), 1 <= vocab < 2^23; -inf is a ban
     positions  int32 (rows,), of the token that is drawn
-    seen       for each row its int32 (n,) tokens under the repetition penalty, repeats count once; None: nothing
+    seen       for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
     allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
     noise      float32 (rows, vocab), finite, instead of the Gumbel noise of (seed, sequence, round, position)
     workspace  uint8, from `sample_workspace`, of one caller at a time; None: made here
     out        int32 (rows,), apart from the other arrays, filled and returned; None: made here
     returns    int32 (rows,)
     raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row holds NaN or +inf,
-               banned or not, or when bias or penalty makes a logit +inf; BusyError where another call is writing workspace or out
+               banned or not, or when bias or repetition penalty makes a logit +inf; BusyError where another call is writing workspace or out
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     rows, vocab = given.rows, given.vocab

@@ -27,7 +27,7 @@ def refuse_entries(where: str, **rows: np.ndarray) -> NoReturn:
 def residual_distribution(
     p: np.ndarray, q: np.ndarray, a: float = 1.0, out: np.ndarray | None = None
 ) -> tuple[np.ndarray, float]:
-    """max(a p - q, 0) and its sum: what a refused draft drawn from q leaves of the target's law p (not normalised).
+    """max(a p - q, 0) and its sum: what a rejected draft drawn from q leaves of the target's law (distribution) p; not normalised.
 
     p, q     float32 (vocab,), vocab >= 1, finite and not negative
     a        above 0, rounded to float32

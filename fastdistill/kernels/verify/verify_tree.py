@@ -74,7 +74,7 @@ def verify_tree(
                  "block"      a chain as a whole (Sun et al. 2024)
                  "traversal"  a tree from its deepest nodes up (Weng et al. 2025); on a chain it is "block"
                  "typical"    the longest path of tokens with p > min(epsilon, delta e^-entropy) (Medusa, Cai et al. 2024)
-                 The middle three keep the target's law exactly.  "typical", and any lenience below 1, do not.
+                 The middle three keep the target's law (its distribution) exactly.  "typical", and any lenience below 1, do not.
     target       "coupled": int32 (nodes,), the target's draw after each node.  Others: float32 (nodes, vocab), its law after
                  each node, filtered and normalised; rows that the walk does not come to are not read
     offsets      int64 (trees + 1,): tree t is nodes offsets[t] .. offsets[t + 1]; None: one tree

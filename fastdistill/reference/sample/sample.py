@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -45,14 +46,17 @@ def processed(logits, sampler, seen, allowed, row):
 
 
 def scaled(z, sampler, seen):
-    """Bias, penalty, temperature: x (vocab,), its largest 0; under temperature 0 the logits z themselves."""
-    temperature, penalty = np.float32(sampler.temperature), np.float32(sampler.repetition_penalty)
-    z = z.copy()
+    """Bias, penalties, temperature: x (vocab,), its largest 0; under temperature 0 the logits z themselves."""
+    temperature, repetition = np.float32(sampler.temperature), np.float32(sampler.repetition_penalty)
+    frequency, presence = np.float32(sampler.frequency_penalty), np.float32(sampler.presence_penalty)
+    z, answer = z.copy(), Counter(map(int, seen[sampler.prompt_length :]))
     with np.errstate(over="ignore"):  # what overflows to -inf is a ban
         for token, bias in sampler.logit_bias.items():
             z[token] += np.float32(bias)
         for token in set(map(int, seen)):
-            z[token] = z[token] * penalty if z[token] < 0 else z[token] / penalty
+            z[token] = z[token] * repetition if z[token] < 0 else z[token] / repetition
+        for token, count in answer.items():
+            z[token] -= frequency * np.float32(count) + presence
         return (z - z.max()) / temperature if temperature else z
 
 

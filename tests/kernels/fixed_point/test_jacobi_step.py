@@ -234,7 +234,8 @@ WARM = Sampler(temperature=1.0)
             r"sampler must be None where target\.argmax holds drawn tokens, got Sampler",
         ),
         ({"target": LOGITS, "sampler": 1.0}, "sampler must be a Sampler or None, got float"),
-        ({"target": LOGITS, "sampler": Sampler(repetition_penalty=1.5)}, r"repetition_penalty 1, got 1\.5: draw with"),
+        ({"target": LOGITS, "sampler": Sampler(repetition_penalty=1.5)}, "or presence penalty: draw with `sample`"),
+        ({"target": LOGITS, "sampler": Sampler(presence_penalty=0.5)}, "or presence penalty: draw with `sample`"),
         ({"target": LOGITS, "sampler": WARM}, r"positions must be int32 \(2, 3\) at temperature 1\.0, got None"),
         (
             {"target": LOGITS, "sampler": WARM, "positions": np.zeros(6, np.int32)},

@@ -24,6 +24,9 @@ samplers = st.builds(
     top_p=st.sampled_from([1.0, 1.0, 1e-9, 0.5, 0.9, 0.999999]),
     min_p=st.sampled_from([0.0, 0.0, 1e-30, 0.05, 0.5, 1.0]),
     repetition_penalty=st.sampled_from([1.0, 1.3, 0.5]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.3, -2.0]),
+    presence_penalty=st.sampled_from([0.0, 0.0, 1.1, -0.7]),
+    prompt_length=st.sampled_from([0, 3, 100]),
     seed=st.integers(0, 2**64 - 1),
     sequence=st.integers(0, 2**32 - 1),
     round=st.integers(0, 2**20 - 1),
@@ -47,7 +50,8 @@ def cases(draw, samplers=samplers):
     positions = random.integers(-(2**31), 2**31, rows).astype(np.int32)
     arguments = {}
     if draw(st.booleans()):
-        arguments["seen"] = [random.integers(0, vocab, random.integers(0, 20)).astype(np.int32) for _ in range(rows)]
+        few = min(draw(st.sampled_from([3, vocab])), vocab)  # so that tokens repeat
+        arguments["seen"] = [random.integers(0, few, random.integers(0, 20)).astype(np.int32) for _ in range(rows)]
     if draw(st.booleans()):
         mask = random.integers(0, 2**32, (rows, (vocab + 31) // 32), np.uint32)
         mask[:, keep // 32] |= np.uint32(1 << keep % 32)
@@ -207,6 +211,32 @@ def test_greedy_takes_the_lowest_of_ties_after_bias_and_penalty(isa):
     assert sample(z - 4, Sampler(repetition_penalty=2.0), at, seen=[np.array([1, 3], np.int32)])[0] == 1
 
 
+@pytest.mark.parametrize(("frequency", "presence"), [(0.5, 0.0), (0.0, 0.25), (2.0, -2.0), (-0.125, 1.5)])
+def test_frequency_and_presence_penalty_count_the_answer(isa, frequency, presence):
+    """As OpenAI's API and vLLM define them: z - frequency times(t) - presence [times(t) > 0]; exact in these numbers."""
+    z = np.array([[1.0, 3.0, -1.0, 2.5, 2.0]], np.float32)
+    prompt, answer = [3, 3, 0, 1], [1, 0, 1, 2, 1]
+    times = np.bincount(answer, minlength=5)
+    want = probabilities((z - frequency * times - presence * (times > 0)).astype(np.float32), Sampler(1.0))
+    counts = Sampler(1.0, frequency_penalty=frequency, presence_penalty=presence)
+    for length, seen in ((4, prompt + answer), (0, answer)):
+        found = probabilities(z, replace(counts, prompt_length=length), seen=[np.array(seen, np.int32)])
+        np.testing.assert_array_equal(found, want)
+    none = probabilities(z, Sampler(1.0))
+    np.testing.assert_array_equal(probabilities(z, counts), none)  # nothing is seen
+    np.testing.assert_array_equal(
+        probabilities(z, replace(counts, prompt_length=9), seen=[np.array(prompt, np.int32)]), none
+    )
+
+
+def test_the_repetition_penalty_comes_before_those_that_count(isa):
+    """2 / 4 - 1 and (-1) 4 - 1; the other order would leave (2 - 1) / 4 and (-1 - 1) 4."""
+    z = np.array([[2.0, -1.0]], np.float32)
+    sampler = Sampler(1.0, repetition_penalty=4.0, frequency_penalty=0.5, presence_penalty=0.5)
+    found = probabilities(z, sampler, seen=[np.array([0, 1], np.int32)])
+    np.testing.assert_array_equal(found, probabilities(np.array([[-0.5, -5.0]], np.float32), Sampler(1.0)))
+
+
 def test_bans_bias_then_penalty(isa):
     """A bias that turns a logit negative is penalised as negative: (1 - 2) * 3 < -2 < (1 / 3) - 2."""
     z = np.array([[1.0, -2.5]], np.float32)
@@ -233,6 +263,7 @@ LAWS = [
     Sampler(1.3, top_p=0.8),
     Sampler(1.0, min_p=0.2),
     Sampler(1.0, top_k=6, top_p=0.9, min_p=0.05, repetition_penalty=1.5, logit_bias={0: 1.0, 3: -np.inf}),
+    Sampler(1.0, frequency_penalty=0.7, presence_penalty=-0.3, prompt_length=1),
 ]
 
 
@@ -315,6 +346,10 @@ def test_no_rows(isa):
         ({"min_p": 1.1}, r"min_p must lie in 0\.\.1, got 1\.1"),
         ({"repetition_penalty": 0}, "repetition_penalty must lie in .*, got 0"),
         ({"repetition_penalty": np.inf}, "repetition_penalty must lie in .*, got inf"),
+        ({"frequency_penalty": 2.1}, r"frequency_penalty must lie in -2\.\.2, got 2\.1"),
+        ({"presence_penalty": np.nan}, r"presence_penalty must lie in -2\.\.2, got nan"),
+        ({"presence_penalty": "1"}, "presence_penalty must be a number, got '1'"),
+        ({"prompt_length": -1}, "prompt_length must lie in 0"),
         ({"logit_bias": [1]}, "logit_bias must map tokens to numbers, got list"),
         ({"logit_bias": {-1: 0.0}}, "a token of logit_bias must lie in"),
         ({"logit_bias": {"a": 0.0}}, "a token of logit_bias must be an integer, got 'a'"),
@@ -366,6 +401,7 @@ def test_noise_must_be_finite():
 def test_is_greedy():
     assert Sampler().is_greedy and Sampler(top_k=3).is_greedy and Sampler(seed=4).is_greedy
     assert not any(s.is_greedy for s in (Sampler(0.1), Sampler(repetition_penalty=1.1), Sampler(logit_bias={1: 0.0})))
+    assert not any(Sampler(**{name: -0.5}).is_greedy for name in ("frequency_penalty", "presence_penalty"))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 1.0, 1e30])
@@ -386,4 +422,4 @@ def test_no_bias_or_penalty_bans_what_is_finite(isa):
     z = np.array([[-np.inf, -3e38, -np.inf]], np.float32)
     position, seen = np.zeros(1, np.int32), [np.array([1], np.int32)]
     assert sample(z, Sampler(logit_bias={1: -3e38}), position)[0] == 1
-    assert sample(z, Sampler(repetition_penalty=2.0), position, seen=seen)[0] == 1
+    assert sample(z, Sampler(repetition_penalty=2.0, frequency_penalty=2.0), position, seen=seen)[0] == 1

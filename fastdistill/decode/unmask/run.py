@@ -1,0 +1,214 @@
+"""One answer being filled: which rows each forward runs and reads, and what is certain after it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastdistill.arguments import check_integer
+from fastdistill.decode.chance import ORDER, uniforms
+from fastdistill.decode.request import Request, Run
+from fastdistill.decode.unmask.canvas import Canvas
+from fastdistill.decode.unmask.drafts import Drafts
+from fastdistill.decode.unmask.filling import Filling
+from fastdistill.decode.unmask.rules import Step
+from fastdistill.decode.unmask.views import View, block_view, full_view
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.runtime.forward import Forward, SessionLike
+from fastdistill.runtime.read import Read, Rows
+
+if TYPE_CHECKING:
+    from fastdistill.decode.unmask.decoder import Unmask
+
+
+class UnmaskRun(Run):
+    """Asks for forwards over the text, hands what they predict to `Filling` or `Drafts`, and releases what is certain."""
+
+    needs_place = True  # a token takes a place of the session before it is certain
+
+    def __init__(self, settings: Unmask, session: SessionLike, request: Request) -> None:
+        self._settings, self._session, self._request = settings, session, request
+        mask, self._shift = _facts(settings, session)
+        if request.logprobs:
+            raise UnsupportedError(
+                "logprobs are of tokens that follow one another; unmasking fills them in another order"
+            )
+        temperature = request.sampler.temperature if settings.temperature is None else settings.temperature
+        self._sampler = replace(request.sampler, temperature=temperature)
+        # Whether a position's token is the likeliest one, with nothing to draw or to forbid but by bans.
+        self._argmax = self._sampler.is_greedy and request.allowed is None and request.allowed_early is None
+        if settings.drafts and not self._argmax:
+            raise ArgumentError(
+                "drafts need temperature 0 and no processors: the schedule has to be a function of the text"
+            )
+        first, length = len(request.prompt), _answer_length(settings, session, request, mask)
+        chances = np.empty(0, np.float32)
+        if settings.rule.selection.score == "given":
+            places = np.arange(length, dtype=np.uint32)
+            chances = uniforms(self._sampler, first + places, 0, length, ORDER).astype(np.float32)
+        self._canvas = canvas = Canvas(request.prompt, length, mask, settings, chances)
+        self.trace = canvas.trace
+        self._filling: Filling | Drafts = Filling(settings, canvas, request.end_tokens)
+        if settings.drafts:
+            most = min(settings.drafts, session.max_rows // max(len(canvas.text), 1))
+            self._filling = Drafts(settings, canvas, max(most, 1))
+        self._fresh, self._since = True, 0  # whether the next forward makes the cache anew; forwards since one did
+        self._released = 0  # places
+        self._view: View | None = None  # of the forward under way; None: it reads the prompt,
+        self._unread = request.prompt[:0]  # of which this is left
+        self._wanted: list[np.ndarray] = []  # of each text that it runs: places, int64 (k,)
+        if settings.attention == "full":
+            session.truncate(0)
+        else:
+            session.truncate(request.cached)  # short of the prompt, as the row that a shift needs
+            self._unread = request.prompt[session.length : first - self._shift]
+            self.unread = len(self._unread)
+
+    # ---- what the loop asks for, and the picture of a terminal ----
+
+    @property
+    def text(self) -> np.ndarray:
+        """Prompt and answer, int32 (n,)."""
+        return self._canvas.text
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the forward under way fills positions, rather than read the prompt."""
+        return self._view is not None
+
+    @property
+    def committed(self) -> int:
+        """Positions filled so far."""
+        return self._canvas.filled
+
+    def forward(self) -> Forward:
+        if len(self._unread):
+            most = min(self._session.max_rows, self.room)
+            chunk, self._unread = self._unread[:most], self._unread[most:]
+            self.unread = len(self._unread)
+            self._view = None
+            return Forward(chunk, rows=())
+        self._view = view = self._next_view()
+        texts = self._filling.texts()
+        self._wanted = [places for _, places in texts]
+        texts = [(text, places) for text, places in texts if len(places)]
+        last, width = view.branching, view.ends[-1] - view.branching
+        tokens = np.concatenate([self.text[view.first : last], *(text[last : view.ends[-1]] for text, _ in texts)])
+        sizes = np.diff([view.first, *view.ends[:-1]])
+        nodes = np.repeat(np.arange(len(sizes) + len(texts)), [*sizes, *[width] * len(texts)])
+        parents = [*range(-1, len(sizes) - 1), *[len(sizes) - 1] * len(texts)]
+        offsets = [self._canvas.first + places - self._shift - view.first for _, places in texts]
+        rows = [row + np.where(row < last - view.first, 0, i * width) for i, row in enumerate(offsets)]
+        read = self._how_to_read(np.concatenate([places for _, places in texts]))
+        return Forward(tokens, nodes=nodes, parents=parents, replace=view.replace, rows=np.concatenate(rows), read=read)
+
+    def take(self, rows: Rows) -> list[tuple[int, int]]:
+        view, session = self._view, self._session
+        if view is None:
+            return []
+        self._since = 1 if self._fresh else self._since + 1
+        self._fresh = False
+        steps = self._predictions(rows)
+        if view.keep:
+            session.keep(range(view.keep))
+        self._filling.take(steps)
+        if not view.keep or session.length > len(self.text):
+            session.truncate(min(session.length, len(self.text)))  # pending rows go; an answer may have been cut
+        while self._canvas.next_block():
+            self._fresh = True
+            self._filling.begin_block()
+        return self._release()
+
+    # ---- before a forward ----
+
+    def _next_view(self) -> View:
+        settings, canvas = self._settings, self._canvas
+        start, reach = canvas.first + canvas.places.start, canvas.first + self._filling.reach
+        if settings.attention == "block_causal":
+            before = canvas.first + canvas.block(max(canvas.number - 1, 0)).start
+            return block_view(self._session.length, before, start, reach, self._shift)
+        if settings.refresh_every is not None and self._since >= settings.refresh_every:
+            self._fresh = True
+        if self._fresh:
+            self._session.truncate(0)
+        return full_view(settings.cache, self._fresh, start, reach, len(canvas.text), self._shift)
+
+    def _how_to_read(self, places: np.ndarray) -> Read:
+        canvas, banned = self._canvas, {self._canvas.mask}
+        if canvas.filled < self._settings.end.banned_until * len(canvas.answer):
+            banned |= {token for token in self._request.end_tokens if token < self._session.vocab_size}
+        bans = np.array(sorted(banned), np.int32)
+        if self._argmax:
+            return Read(banned=bans)
+        allowed = self._request.masks(places.tolist())
+        return Read(sampler=replace(self._sampler, round=canvas.forwards), allowed=allowed, logits=True, banned=bans)
+
+    # ---- after it ----
+
+    def _predictions(self, rows: Rows) -> list[Step]:
+        """What the forward has said of each text that it ran, in arrays of their own."""
+        statistics = rows.statistics
+        if self._argmax:
+            tokens, confidence = statistics.argmax, statistics.log_prob
+        else:
+            assert rows.tokens is not None and rows.logits is not None  # they were asked for
+            tokens = rows.tokens
+            below = rows.logits[np.arange(len(tokens)), tokens] - statistics.top
+            confidence = below + statistics.log_prob  # 0 below the top: the digits of log_prob stay
+        steps, begin = [], 0
+        for places in self._wanted:
+            part = slice(begin, begin := begin + len(places))
+            copies = RowStatistics(*(values[part].copy() for values in statistics))
+            steps.append(
+                Step(self._canvas.places, places.astype(np.int32), tokens[part].copy(), confidence[part].copy(), copies)
+            )
+        return steps
+
+    def _release(self) -> list[tuple[int, int]]:
+        """Tokens that have become certain, from the answer's beginning on."""
+        canvas = self._canvas
+        answer = canvas.answer
+        if canvas.finished:
+            certain = len(answer)
+        elif not self._settings.early_exit:
+            certain = 0
+        elif self._settings.remask is not None:
+            certain = canvas.places.start
+        else:
+            certain = int((answer == canvas.mask).argmax())  # some of the current block is masked
+        released = answer[self._released : certain].tolist()
+        self._released = max(self._released, certain)
+        return [(token, 0) for token in released]
+
+
+def _facts(settings: Unmask, session: SessionLike) -> tuple[int, int]:
+    """Mask token and logit shift, of the settings or else of the session."""
+    mask = session.mask_token if settings.mask_token is None else settings.mask_token
+    if mask is None:
+        raise ArgumentError(
+            "this model has no mask token, so it is no masked diffusion model; if it is one, give mask_token"
+        )
+    check_integer("mask_token", mask, 0, session.vocab_size - 1)
+    shift = session.logit_shift if settings.logit_shift is None else settings.logit_shift
+    return mask, shift
+
+
+def _answer_length(settings: Unmask, session: SessionLike, request: Request, mask: int) -> int:
+    """How many places there are to fill; refuses a prompt or a session that cannot be served."""
+    first = len(request.prompt)
+    if (request.prompt == mask).any():
+        at = int((request.prompt == mask).argmax())
+        raise ArgumentError(f"the prompt holds the mask token, {mask}, at {at}: only what follows it can be masked")
+    length = min(request.max_tokens, session.capacity - first)
+    if length < min(request.max_tokens, 1):
+        raise CapacityError(
+            f"the prompt has {first} tokens and the session's capacity is {session.capacity}: no place is left to fill"
+        )
+    if settings.attention == "full" and first + length > session.max_rows and length:
+        raise CapacityError(
+            f"a forward over all of the text takes {first + length} rows, more than the session's max_rows = {session.max_rows}"
+        )
+    return length
