@@ -25,7 +25,7 @@ from fastdistill.runtime.session import Session
 
 MOST_TEXTS = 32  # that share a step
 MOST_ROWS = 256  # of a step in which prompts are read
-FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for
+FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for, and that are worth waiting for
 
 
 class Beginning(NamedTuple):
@@ -179,7 +179,7 @@ class Engine:
                 best = Beginning(text.session, length)
             if text.run.unread:
                 coming = max(coming, _common(text.request.prompt, prompt))
-        return best, coming >= (PAGE if best is None else best.length + PAGE)
+        return best, coming >= (PAGE if best is None else best.length + FEWEST_ROWS)
 
     def _ask(self) -> list[tuple[Task, Text, Forward | Exception]]:
         """What each text that takes part runs: those being written, then prompts, while there is room for a chunk."""
