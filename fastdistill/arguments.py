@@ -226,7 +226,11 @@ def check_integers(name: str, values: Any, minimum: int, maximum: int, *, empty:
         return np.empty(0, np.int32)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         refuse(name, what, values)
-    if array.min() < minimum or array.max() > maximum:
+    if minimum == 0 and array.dtype == np.int32:
+        within = array.view(np.uint32).max() <= maximum  # what is negative is large there
+    else:
+        within = array.min() >= minimum and array.max() <= maximum
+    if not within:
         index = int(np.argmax((array < minimum) | (array > maximum)))
         raise ArgumentError(f"{name}[{index}] must lie in {minimum}..{maximum}, got {array[index]}")
     if array.dtype != np.int32 or not (array.flags.c_contiguous and array.flags.aligned):

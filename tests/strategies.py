@@ -41,9 +41,10 @@ def poisoned(session: Session) -> Session:
     session.cache.reserve(0, session.cache.slots)
     for page in session.cache._pages:
         page.array.fill(np.nan)
-    with session.pool.seat() as seat:
-        seat.executor._partial_attention.fill(np.nan)
-        seat.executor._partial_statistics.fill(np.nan)
+    seat = session.pool.take()
+    seat.executor._partial_attention.fill(np.nan)
+    seat.executor._partial_statistics.fill(np.nan)
+    session.pool.give_back(seat)
     return session
 
 

@@ -822,8 +822,9 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
     session, weights = loaded.session(capacity=100), loaded.network.weights
     session.forward([1])
     token_bytes = session.cache.nbytes // PAGE
-    with session.pool.seat() as seat:
-        arena_bytes = seat.executor.nbytes
+    seat = session.pool.take()
+    arena_bytes = seat.executor.nbytes
+    session.pool.give_back(seat)
     assert said["session"] == {
         "capacity": 100,
         "max_rows": session.max_rows,

@@ -187,8 +187,9 @@ def test_info_says_what_kind_of_model_it_is(run, causal, masked):
     said = json.loads(run("info", masked, "--json")[1])["model"]["session"]
     assert said["max_rows"] == said["capacity"] == 1 << 12
     session = fd.load(masked).session(max_rows=1 << 12)
-    with session.pool.seat() as seat:
-        assert said["arena_bytes"] == seat.executor.nbytes
+    seat = session.pool.take()
+    assert said["arena_bytes"] == seat.executor.nbytes
+    session.pool.give_back(seat)
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

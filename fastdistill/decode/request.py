@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -54,7 +55,12 @@ class Request:
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
         """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""
-        return Read(sampler=self.sampler, allowed=self.masks(numbers), logits=self.logprobs > 0)
+        masks = self.masks(numbers)
+        return self._read if masks is None else replace(self._read, allowed=masks)
+
+    @cached_property
+    def _read(self) -> Read:
+        return Read(sampler=self.sampler, logits=self.logprobs > 0)
 
     def masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Which tokens these rows may draw, uint32 (rows, words); None: all."""

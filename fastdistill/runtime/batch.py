@@ -41,6 +41,8 @@ def _alike(one: Member, other: Member) -> bool:
 
 def joined(members: list[Member]) -> ForwardPass:
     """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
+    if len(members) == 1:
+        return _alone(*members[0])
     shares = [share for _, share in members]
     first, count = shares[0], len(shares)
     rows = _starts(len(share.tokens) for share in shares)
@@ -78,6 +80,31 @@ def joined(members: list[Member]) -> ForwardPass:
         stream=None
         if first.streams is None
         else _joined([share.streams for share in shares if share.streams is not None]),
+    )
+
+
+def _alone(session: Session, share: Share) -> ForwardPass:
+    read, rows, reads = share.read, len(share.tokens), len(share.reads)
+    banned, bans = _bans([(read.banned, reads)])
+    return ForwardPass(
+        None if share.inputs is not None else share.tokens,
+        share.inputs,
+        share.positions,
+        np.zeros(rows, np.int32),
+        np.arange(share.first_slot, share.first_slot + rows, dtype=np.int32),
+        share.nodes,
+        share.runs,
+        share.run_offsets,
+        [session.cache],
+        share.reads,
+        read.log_prob_of,
+        banned,
+        bans,
+        read.logits or needs_logits(read),
+        read.hidden,
+        _draws(read, reads) if draws_in_head(read) else None,
+        *share.layers,
+        share.streams,
     )
 
 

@@ -93,7 +93,7 @@ class Context:
         if share.pending is None:
             rows = slice(self.length, self.length + len(share.tokens))
             self.tokens[rows], self.positions[rows] = share.tokens, share.positions
-            self.ascending = self.ascending and self._ascends(self.length - 1, rows.stop)
+            self.ascending = self.ascending and share.in_order
             self.text_length = rows.stop if self.text_length == self.length else self.text_length
             self.length = rows.stop
         elif share.layers[1] == self.num_layers:
@@ -218,7 +218,8 @@ class Context:
             positions = np.arange(base, base + m, dtype=np.int32)
             if base + m > POSITION_LIMIT:
                 raise CapacityError(f"position {base + m - 1} is beyond the limit of {POSITION_LIMIT}")
-        if self.ascending and (asked.positions is None or (np.diff(positions, prepend=base - 1) >= 0).all()):
+        in_order = asked.positions is None or bool((np.diff(positions, prepend=base - 1) >= 0).all())
+        if self.ascending and in_order:
             runs, offsets = chain_runs(length, m)
         else:
             slots = np.arange(length, length + m)
@@ -226,7 +227,7 @@ class Context:
             runs, offsets = node_runs(np.arange(length), self.positions[:length], extras, length)
         return Share(
             ids, floats, positions, np.arange(m, dtype=np.int32), runs, offsets, length, read_rows(asked.rows, m),
-            (0, self.num_layers), asked.read, None,
+            (0, self.num_layers), asked.read, None, in_order=in_order,
         )  # fmt: skip
 
     def _resumed(self, asked: Forward, first: int, end: int) -> Share:

@@ -165,19 +165,25 @@ class Network:
     def _pass(self, members: list[Member]) -> list[Rows | Exception]:
         """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""
         widest = max(members, key=lambda member: member[0].max_rows)[0]
-        with widest.pool.seat() as seat:
-            outcome = attempt(seat.executor.run, joined(members))
-            if not isinstance(outcome, Exception):
-                results = []
-                for session, share, rows, reads in parts(members):
-                    results.append(
-                        attempt(result, session, share, outcome, rows, reads, seat.workspace)
-                    )  # a draw may fail
-                    if not isinstance(results[-1], Exception):
-                        partial = share.layers[1] < self.plan.num_layers
-                        session.context.finish(share, outcome.stream[rows].copy() if partial else None)
-                return results
-        return [outcome] if len(members) == 1 else [self._pass([member])[0] for member in members]
+        given = attempt(self._seated, widest.pool, members)
+        if not isinstance(given, Exception):
+            return given
+        return [given] if len(members) == 1 else [self._pass([member])[0] for member in members]
+
+    def _seated(self, pool: Pool, members: list[Member]) -> list[Rows | Exception]:
+        seat = pool.take()
+        try:
+            outcome = seat.executor.run(joined(members))
+            results = []
+            for session, share, rows, reads in parts(members):
+                given = attempt(result, session, share, outcome, rows, reads, seat.workspace)  # a draw may fail
+                results.append(given)
+                if not isinstance(given, Exception):
+                    partial = share.layers[1] < self.plan.num_layers
+                    session.context.finish(share, outcome.stream[rows].copy() if partial else None)
+            return results
+        finally:
+            pool.give_back(seat)
 
 
 def _laid_out(caller: object, held: ExitStack, session: Session, asked: Forward) -> Member:

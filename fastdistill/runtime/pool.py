@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 
@@ -45,17 +44,16 @@ class Pool:
         self._make = make
         self._idle: list[Seat] = []
 
-    @contextmanager
-    def seat(self) -> Iterator[Seat]:
-        """A seat for one pass.  raises  CapacityError where there is no memory for another one"""
+    def take(self) -> Seat:
+        """A seat for one pass, to be given back.  raises  CapacityError where there is no memory for another one"""
         try:
-            seat = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
-            seat = self._make()
-        try:
-            yield seat
-        finally:
-            self._idle.append(seat)
+            return self._make()
+
+    def give_back(self, seat: Seat) -> None:
+        """Let the next pass have it."""
+        self._idle.append(seat)
 
 
 def executor_rows(max_rows: int) -> int:

@@ -78,10 +78,12 @@ def check_read(read: Read, reads: int | None, vocab_size: int) -> Read:
     """The Read with its arrays as a pass takes them; refuses one that is none, or whose arrays do not fit so many rows (None: any)."""
     if not isinstance(read, Read):
         raise ArgumentError(f"read must be a Read, got {short(read)}")
-    for name in ("logits", "hidden"):
-        check_flag(f"read.{name}", getattr(read, name))
+    check_flag("read.logits", read.logits)
+    check_flag("read.hidden", read.hidden)
     if read.sampler is not None and not isinstance(read.sampler, Sampler):
         raise ArgumentError(f"read.sampler must be a Sampler, got {short(read.sampler)}")
+    if read.allowed is None and read.log_prob_of is None and read.banned is None:
+        return read
     changed: dict[str, Any] = {}
     if read.allowed is not None:
         changed["allowed"] = _bit_masks(read.allowed, reads, vocab_size)

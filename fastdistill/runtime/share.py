@@ -27,6 +27,7 @@ class Share:
     pending      afterwards; None: the rows are committed
     streams      float32 (m, hidden_size): enters layers[0]; None where that is 0
     out          float32 (reads, vocab_size): where the caller wants the logits, or None
+    in_order     the positions of rows that are committed at once never fall, nor below that of the row before them
     """
 
     tokens: np.ndarray
@@ -42,3 +43,4 @@ class Share:
     pending: Pending | None
     streams: np.ndarray | None = None
     out: np.ndarray | None = None
+    in_order: bool = True

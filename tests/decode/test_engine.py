@@ -113,7 +113,7 @@ def arrivals(draw):
 @settings(max_examples=60)
 @given(texts=arrivals(), most_texts=st.integers(1, 4), most_rows=st.sampled_from([1, 7, 32, 256]))
 def test_texts_come_and_go_and_are_what_they_are_alone(texts, most_texts, most_rows):
-    engine, tasks = Engine(most_texts, most_rows), [task(*given, **options) for given, options, *_ in texts]
+    engine, tasks = Engine(most_texts, most_rows), [task(*asked, **options) for asked, options, *_ in texts]
     step = 0
     while step < 7 or engine.tasks:
         for one, (_, _, arrives, leaves) in zip(tasks, texts, strict=True):
@@ -123,13 +123,13 @@ def test_texts_come_and_go_and_are_what_they_are_alone(texts, most_texts, most_r
                 engine.cancel(one)
         engine.step()
         step += 1
-    for one, (given, options, *_) in zip(tasks, texts, strict=True):
-        want = alone(*given, **options | {"decoder": "plain"})
+    for one, (asked, options, *_) in zip(tasks, texts, strict=True):
+        want = alone(*asked, **options | {"decoder": "plain"})
         got = one.result
         assert got.error is None and got.finish_reason in ("length", "cancelled")
         assert got.tokens == want.tokens[: len(got.tokens)]
         if got.finish_reason == "length":
-            assert len(got.tokens) == given[1]
+            assert len(got.tokens) == asked[1]
 
 
 def test_fifty_chats_over_one_beginning_hold_it_once():

@@ -27,8 +27,9 @@ before = memory("VmRSS")
 model = fd.load(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
 session = model.session(capacity=16, max_rows=16)
 session.prefill(range(16))
-with session.pool.seat() as seat:
-    held = model.network.weights.nbytes + session.cache.nbytes + seat.executor.nbytes
+seat = session.pool.take()
+held = model.network.weights.nbytes + session.cache.nbytes + seat.executor.nbytes
+session.pool.give_back(seat)
 print(json.dumps([memory("VmHWM") - before, held, "tokenizers" in sys.modules]))
 """
 

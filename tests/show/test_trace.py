@@ -9,9 +9,9 @@ import pytest
 
 import fastdistill as fd
 from fastdistill import show
-from fastdistill.unmask import TraceStep
 from fastdistill.decode.unmask.trace import Trace
 from fastdistill.errors import ArgumentError
+from fastdistill.unmask import TraceStep
 from tests.decode.test_unmask import prompt, unmask
 
 PICTURE = import_module("fastdistill.show.trace_png")
