@@ -13,7 +13,7 @@ from pathlib import Path
 from cffi import FFI
 
 here = Path(__file__).resolve().parent
-LEVELS = ["scalar", "avx2", "avx512"]
+LEVELS = ["scalar", "scalar_pairs", "avx2", "avx512"]
 LEVEL_SOURCES = [f"isa_{level}{part}.c" for level in LEVELS for part in ("", "_transport")]
 SOURCES = ["levels.c", "dispatch.c", "memory.c", "plain.c", "plan.c", "threads.c", *LEVEL_SOURCES]
 

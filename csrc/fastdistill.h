@@ -2,11 +2,10 @@
  *
  * C trusts shapes (Python has checked them) and reports only what reading the data reveals.
  */
-#ifndef FASTDISTILL_H
-#define FASTDISTILL_H
+#pragma once
 #include <stdint.h>
 
-enum fd_status { FD_OK, FD_NOT_FINITE, FD_NO_MEMORY, FD_NOTHING_ALLOWED };
+enum fd_status { FD_OK, FD_NOT_FINITE, FD_NO_MEMORY, FD_NOTHING_ALLOWED, FD_OTHER_LAYOUT };    /* the last: see enum fd_layout */
 
 /* ---- instruction sets: levels are numbered from 0, worst first ---- */
 int fd_isa_count(void);
@@ -14,16 +13,18 @@ const char *fd_isa_name(int level);
 int fd_isa_supported(int level);
 int fd_isa_selected(void);
 void fd_isa_select(int level);              /* the caller has asked fd_isa_supported */
+int fd_isa_layout(int level);               /* enum fd_layout of the weights that it reads */
 int fd_isa_shares_code(int level, int other);   /* whether a kernel of one is also the other's */
 
 /* ---- threads ---- */
 int fd_threads_limit(void);                 /* how many threads a job may ask for */
 int64_t fd_allocations(void);               /* how often C has called malloc since the process began */
 
-/* ---- weights: tiles of 16 outputs, inputs in sequence (csrc/kernels/forward/packed.h) ---- */
+/* ---- weights: tiles of 16 outputs (csrc/kernels/forward/packed.h) ---- */
 enum fd_format { FD_F32, FD_F16, FD_BF16, FD_Q8, FD_Q4 };
+enum fd_layout { FD_16X4, FD_8X8 };         /* of the codes of q8 and q4; a level reads one */
 struct fd_weight {
-    int32_t format;                         /* enum fd_format */
+    int32_t format, layout;                 /* enum fd_format, enum fd_layout */
     int64_t outputs, inputs;                /* logical sizes */
     const void *packed;                     /* fd_packed_bytes(format, outputs, inputs), 64-byte aligned */
     const float *bias;                      /* (outputs rounded up to 32,), zeros at the end; or NULL */
@@ -32,8 +33,8 @@ struct fd_weight {
 int fd_kernel_name(int format, char *text, int size);
 int64_t fd_packed_bytes(int format, int64_t outputs, int64_t inputs);
 /* data (outputs, inputs) of the format's type, or codes (outputs, blocks * 32 or * 16); scale, minimum (outputs, blocks) */
-int fd_pack(int format, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale, const uint16_t *minimum,
-            void *packed, int threads);
+int fd_pack(int format, int layout, int64_t outputs, int64_t inputs, const void *data, const uint16_t *scale,
+            const uint16_t *minimum, void *packed, int threads);
 
 /* ---- chance ---- */
 struct fd_chance { uint64_t seed; uint32_t sequence, purpose, round, index; };   /* purpose < 2^3, round < 2^20, index < 2^12 */
@@ -49,7 +50,6 @@ struct fd_sampler {
     const int32_t *bias_tokens;                              /* (biases,) */
     const float *bias_values;                                /* (biases,) finite or -inf, a ban */
 };
-int64_t fd_sample_workspace(int64_t vocab);                  /* bytes a thread */
 
 /* ---- transport ---- */
 enum fd_metric { FD_SQEUCLIDEAN, FD_EUCLIDEAN, FD_L1, FD_COSINE, FD_GIVEN };   /* given: costs, not points */
@@ -75,8 +75,6 @@ struct fd_transport {                       /* problems of one shape or smaller;
     int32_t *status;                        /* (problems,) enum fd_transport_status; FD_NOT_BEGUN at first, or settled */
 };
 enum fd_transport_rows { FD_PLAN, FD_PRODUCT, FD_GRADIENT };
-int64_t fd_pairwise_distance_workspace(int bits, int64_t batch, int64_t n, int64_t m, int64_t d);       /* bytes */
-int64_t fd_distance_gradient_workspace(int bits, int64_t batch, int64_t m, int64_t d);                  /* bytes */
 struct fd_unrolled {
     int64_t batch, n, m, iterations;
     double epsilon;
@@ -84,8 +82,6 @@ struct fd_unrolled {
     double *value, *plan, *gradient;        /* (batch,), (batch, n, m), (batch, n, m) */
     double *workspace;                      /* fd_unrolled_sinkhorn_workspace doubles, the same for all steps */
 };
-int64_t fd_unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations);        /* doubles */
-int64_t fd_unrolled_sinkhorn_steps(int64_t iterations);                     /* to be run in order, in any number of calls */
 
 /* ---- drafts ---- */
 enum { FD_NGRAM = 64 };                     /* the most tokens of an n-gram */
@@ -107,7 +103,6 @@ struct fd_verifier {
 /* What a tree, its laws and its uniforms may lack; beside enum fd_status. */
 enum fd_verify_status { FD_NO_TREE = 100, FD_NO_CHAIN, FD_NO_TOKEN, FD_NO_ROW, FD_NO_CHANCE, FD_NO_LAW, FD_NO_MASS, FD_NOT_DRAWN,
                         FD_NO_UNIT };
-int64_t fd_verify_tree_workspace(int rule, int64_t nodes, int64_t vocab);   /* bytes, for trees of up to so many nodes */
 
 /* ---- masked diffusion ---- */
 enum fd_unmask_score { FD_CONFIDENCE, FD_MARGIN, FD_ENTROPY };              /* log_prob; e^(top - log_sum_exp) - e^(second - ..); -entropy */
@@ -185,10 +180,7 @@ struct fd_pass {
     float *partial_attention;               /* for rows split over keys; split_tiles tiles for each of FD_SPLIT_ROWS rows */
     int64_t split_tiles;
 };
-int64_t fd_statistics_floats(int64_t vocab);
-int64_t fd_attention_floats(int64_t heads, int64_t head_dim, int64_t tiles);   /* of partial_attention */
-int64_t fd_attention_tiles(int64_t keys);
-/* Stage s is ops stages[s] .. stages[s + 1], s < count.  Returns a status; `where` is then the op and the row.
+/* Stage s is ops stages[s] .. stages[s + 1], s < count.  Returns a status; where a row is not finite, `where` is the op and it.
  * clock (count + 1,): steady nanoseconds at which each stage began and the last one ended; or NULL. */
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
                int64_t *where, int64_t *clock);
@@ -198,4 +190,3 @@ int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, co
 #define FD_PLAIN_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #define FD_TRANSPORT_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #include "kernels.h"
-#endif

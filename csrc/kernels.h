@@ -27,6 +27,10 @@ FD_KERNEL(int, linear, (const struct fd_weight *weight, int64_t rows, const floa
 FD_KERNEL(int, row_statistics, (int64_t rows, int64_t vocab, const float *logits, int32_t *argmax, float *top, float *second,
           float *log_sum_exp, float *entropy, float *log_prob, int threads),
           (rows, vocab, logits, argmax, top, second, log_sum_exp, entropy, log_prob, threads))
+/* floats that a pass wants: of partial_statistics a read row, of partial_attention */
+FD_KERNEL(int64_t, statistics_floats, (int64_t vocab), (vocab))
+FD_KERNEL(int64_t, attention_floats, (int64_t heads, int64_t head_dim, int64_t tiles), (heads, head_dim, tiles))
+FD_KERNEL(int64_t, attention_tiles, (int64_t keys), (keys))
 /* out[i] = e^x[i], log x[i]: the functions every kernel uses */
 FD_KERNEL(void, exp_log, (int bits, int64_t n, const void *x, void *exp_out, void *log_out), (bits, n, x, exp_out, log_out))
 
@@ -37,6 +41,8 @@ FD_KERNEL(void, philox, (int64_t n, const uint32_t *counter, const uint32_t *key
 FD_KERNEL(void, gumbel_noise, (int64_t rows, int64_t vocab, const int32_t *positions, const struct fd_chance *chance,
           float *noise),
           (rows, vocab, positions, chance, noise))
+/* bytes a thread */
+FD_KERNEL(int64_t, sample_workspace, (int64_t vocab), (vocab))
 /* logits (rows, vocab), vocab < 2^23; positions (rows,); seen tokens of row i, in the order of its text: seen[seen_offsets[i]] up to
  * seen_offsets[i + 1], or NULL; allowed (rows, ceil(vocab / 32)) bits or NULL; noise (rows, vocab), or NULL for Gumbel noise -> tokens (rows,);
  * workspace of min(threads, rows) pieces.  Returns the status of the first row at fault; tokens[i] is minus its status there. */
@@ -67,6 +73,8 @@ FD_PLAIN_KERNEL(int64_t, ngram_pool_lookup, (const struct fd_ngram_pool *pool, c
 /* p, q (vocab,) -> r (vocab,) = max(a p - q, 0), a rounded to float, apart from p and q; mass (1,) the sum of r */
 FD_KERNEL(int, residual_distribution, (int64_t vocab, double a, const float *p, const float *q, float *r, double *mass),
           (vocab, a, p, q, r, mass))
+/* bytes, for trees of up to so many nodes */
+FD_KERNEL(int64_t, verify_tree_workspace, (int rule, int64_t nodes, int64_t vocab), (rule, nodes, vocab))
 /* Tree t is nodes offsets[t] .. offsets[t + 1], at least one; parents, tokens, draft_rows, uniforms (nodes,); drawn (nodes,) for
  * FD_COUPLED, target (nodes, vocab) and uniforms for the others; drafts (rows, vocab), draft_rows NULL where all are -1.
  * -> path, emitted, verdicts (nodes,), accepted, bonus (trees,).  At fault: where (2,), a node, and a row of drafts or -1. */
@@ -141,15 +149,23 @@ FD_TRANSPORT_KERNEL(void, softmax_gradient, (int bits, int64_t rows, int64_t wid
 /* x (rows, d) -> unit (rows, d) of length 1, lengths (rows,): not finite where x is not; 0 where x is, and unit then */
 FD_TRANSPORT_KERNEL(void, unit_rows, (int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads),
           (bits, rows, d, x, unit, lengths, threads))
+/* bytes */
+FD_TRANSPORT_KERNEL(int64_t, pairwise_distance_workspace, (int bits, int64_t batch, int64_t n, int64_t m, int64_t d), (bits, batch, n, m, d))
 /* x (batch, n, d), y (batch, m, d) -> distances (batch, n, m); n, m, d >= 1.  Cosine: of points of length 1. */
 FD_TRANSPORT_KERNEL(int, pairwise_distance, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x,
           const void *y, void *distances, void *workspace, int threads),
           (bits, metric, batch, n, m, d, x, y, distances, workspace, threads))
+/* bytes */
+FD_TRANSPORT_KERNEL(int64_t, distance_gradient_workspace, (int bits, int64_t batch, int64_t m, int64_t d), (bits, batch, m, d))
 /* weights (batch, n, m), x (batch, n, d), y (batch, m, d) -> gradient (batch, n, d).  Euclidean: of weights that were divided by the
  * distances.  Cosine: of points of length 1, lengths (batch, n) what they were; NULL for other metrics. */
 FD_TRANSPORT_KERNEL(int, distance_gradient, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d,
           const void *weights, const void *x, const void *y, const double *lengths, void *gradient, void *workspace, int threads),
           (bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads))
+/* doubles */
+FD_TRANSPORT_KERNEL(int64_t, unrolled_sinkhorn_workspace, (int64_t batch, int64_t n, int64_t m, int64_t iterations),
+          (batch, n, m, iterations))
+FD_TRANSPORT_KERNEL(int64_t, unrolled_sinkhorn_steps, (int64_t iterations), (iterations))
 /* Steps begin .. end of fd_unrolled_sinkhorn_steps, to be run in order, in any number of calls. */
 FD_TRANSPORT_KERNEL(void, unrolled_sinkhorn, (const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads),
           (problem, begin, end, threads))

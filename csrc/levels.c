@@ -1,11 +1,12 @@
 /* levels.c - which levels this CPU runs, and which one is selected. */
 #include <stdio.h>
-#include "internal.h"
+#include "base.h"
+#include "levels.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
-extern const struct fd_kernels fd_kernels_scalar;
+extern const struct fd_kernels fd_kernels_scalar, fd_kernels_scalar_pairs;
 #if defined(__x86_64__)
 extern const struct fd_kernels fd_kernels_avx2, fd_kernels_avx512;
 
@@ -41,6 +42,9 @@ static int always(void) { return 1; }
 /* Worst first.  The place for neon and dotprod is here: their words in vec_neon.h. */
 static const struct { const struct fd_kernels *kernels; int (*supported)(void); } levels[] = {
     {&fd_kernels_scalar, always},
+#if defined(FD_TEST_LAYOUT)
+    {&fd_kernels_scalar_pairs, always},
+#endif
 #if defined(__x86_64__)
     {&fd_kernels_avx2, has_avx2},
     {&fd_kernels_avx512, has_avx512},
@@ -51,6 +55,7 @@ static int selected;
 int fd_isa_count(void) { return (int)(sizeof levels / sizeof *levels); }
 const char *fd_isa_name(int level) { return levels[level].kernels->name; }
 int fd_isa_supported(int level) { return levels[level].supported(); }
+int fd_isa_layout(int level) { return levels[level].kernels->layout; }
 int fd_isa_selected(void) { return selected; }
 void fd_isa_select(int level) { selected = level; }
 const struct fd_kernels *fd_selected_kernels(void) { return levels[selected].kernels; }

@@ -6,7 +6,10 @@
  * With a clock, whoever comes to a stage first writes down when: the stage before has ended then.
  */
 #include <time.h>
-#include "internal.h"
+#include "base.h"
+#include "levels.h"
+#include "threads.h"
+#include "kernels/forward/packed.h"
 
 struct forward {
     const struct fd_kernels *kernels;
@@ -54,10 +57,19 @@ static void forward_run(void *context, int64_t stage, int64_t task)
     }
 }
 
+static int forward_reads(const struct forward *f)                        /* whether the level reads all weights as they lie */
+{
+    for (const struct fd_op *op = f->ops; op < f->ops + f->stages[f->count]; op++)
+        for (int i = 0; i < 3; i++)
+            if (op->weights[i] && !packed_for(f->kernels->layout, op->weights[i])) return 0;
+    return 1;
+}
+
 int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, const struct fd_pass *pass, int threads,
                int64_t *where, int64_t *clock)
 {
     struct forward f = {fd_selected_kernels(), ops, count, stages, pass, (_Atomic int64_t *)clock, INT64_MAX};
+    if (!forward_reads(&f)) return FD_OTHER_LAYOUT;
     for (int64_t stage = 0; clock && stage <= count; stage++) clock[stage] = 0;
     fd_run_stages(threads, count, forward_tasks, forward_run, forward_ahead, &f);
     if (clock) clock_stamp(f.clock + count);
@@ -66,10 +78,3 @@ int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, co
     where[1] = bad & 0xffffffff;
     return bad == INT64_MAX ? FD_OK : FD_NOT_FINITE;
 }
-
-int64_t fd_statistics_floats(int64_t vocab) { return fd_ceil(vocab, FD_CHUNK) * FD_PARTIAL; }
-int64_t fd_attention_floats(int64_t heads, int64_t head_dim, int64_t tiles)
-{
-    return FD_SPLIT_ROWS * heads * tiles * (fd_pad(head_dim, FD_LANES) + FD_LANES);
-}
-int64_t fd_attention_tiles(int64_t keys) { return fd_ceil(keys, FD_KEY_TILE); }

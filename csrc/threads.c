@@ -15,7 +15,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include "internal.h"
+#include "base.h"
+#include "float_mode.h"
+#include "threads.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define FD_PAUSE() _mm_pause()

@@ -1,10 +1,11 @@
 /* vec_avx2.h - the vocabulary of vec_scalar.h in pairs of 256-bit registers (AVX2, FMA and F16C). */
+#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <immintrin.h>
-#include "internal.h"
+#include "base.h"
 #define FD_LEVEL avx2
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -19,7 +20,7 @@ typedef struct { __m256i a, b; } vm;
 typedef vi vb;
 typedef vi vs;                      /* 16-bit sums: 8 pair sums of 2 x 15 x 127 stay below 2^15 */
 
-enum { FD_ROW_TILE = 4 };           /* 4 rows x 2 registers of sums, 4 of codes, 1 of activations: 13 of 16 */
+#define FD_ROW_TILE 4               /* 4 rows x 2 registers of sums, 4 of codes, 1 of activations: 13 of 16 */
 
 #define FD_VF(lo, hi) ((vf){(lo), (hi)})
 #define FD_VI(lo, hi) ((vi){(lo), (hi)})

@@ -1,11 +1,11 @@
 /* vec_avx512.h - the vocabulary of vec_scalar.h in 512-bit registers (F, BW, DQ, VL and VNNI). */
+#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "internal.h"
+#include "base.h"
 #define FD_LEVEL avx512
-#define FD_WIDE_ROW_TILE
 #if defined(FD_EMULATE_AVX512)             /* tests/cross/run_avx512.sh: the same intrinsics on AVX2 */
 #include "emulate_avx512.h"
 #else
@@ -24,7 +24,7 @@ typedef __mmask16 vm;
 typedef __m512i vb;
 typedef __m512i vs;
 
-enum { FD_ROW_TILE = 8 };           /* 8 rows x (sums, results), 8 of codes, scales: 27 of 32 */
+#define FD_ROW_TILE 8               /* 8 rows x (sums, results), 8 of codes, scales: 27 of 32 */
 
 static inline vf vf_set1(float a) { return _mm512_set1_ps(a); }
 static inline vf vf_zero(void) { return _mm512_setzero_ps(); }

@@ -1,4 +1,8 @@
 /* vec_math.h - exp, log and partial rows, built from the words of a level, so that all levels round alike. */
+#pragma once
+#if !defined(FD_LEVEL)                      /* a file that is read by itself: in plain C */
+#include "vec_scalar.h"
+#endif
 
 /* The first n of 16 floats; the rest hold `fill`, the neutral value of what follows. */
 static inline vf vf_load_part(const float *p, int64_t n, float fill)

@@ -6,12 +6,15 @@
  * The words are written for quarters of 16 bytes, in the vector types of gcc and clang: any CPU with registers of that size (SSE2, NEON
  * of AArch64) uses them, on others the compiler takes a lane at a time.
  */
+#pragma once
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include "internal.h"
+#include "base.h"
+#if !defined(FD_LEVEL)
 #define FD_LEVEL scalar
+#endif
 #define FD_LEVEL_IS_SCALAR
 
 #define FD_QUARTER __attribute__((vector_size(16)))
@@ -32,7 +35,7 @@ typedef struct { fd_i4 v[4]; } vm;  /* all bits of a lane */
 typedef struct { fd_i8 v[4]; } vb;
 typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level needs: 8 pair sums of 2 x 15 x 127 stay below 2^15 */
 
-enum { FD_ROW_TILE = 4 };           /* rows of one register tile */
+#define FD_ROW_TILE 4               /* rows of one register tile, 4 to 8 */
 
 /* Statements for each quarter i of a vf, of a vd.  Written out: a loop would be unrolled late, its arrays in memory until then. */
 #define FD_AT(n, ...) { enum { i = n }; __VA_ARGS__ }

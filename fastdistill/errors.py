@@ -38,7 +38,7 @@ class NotFiniteError(FastDistillError, ArithmeticError):
 
 
 class IsaError(FastDistillError, RuntimeError):
-    """An instruction-set level that is unknown or that this CPU cannot run."""
+    """An instruction-set level that is unknown, that this CPU cannot run, or that reads weights packed otherwise than these are."""
 
 
 class NotBuiltError(FastDistillError, ImportError):

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from fastdistill.checkpoint import Config, Tensor, quantize_tensor
+from fastdistill.kernels.isa import isa_layout
 from fastdistill.models import plan_for
 from fastdistill.runtime.network import Network
 
@@ -69,9 +70,13 @@ def tensors(plan, seed: int = 0, format: str = "f32") -> dict[str, Tensor]:
     return made
 
 
-@functools.cache
 def network(
     name: str = "plain", format: str = "f32", executor: str = "native", threads: int = 2, layers: int = 2, seed: int = 0
 ) -> Network:
+    return _network(name, format, executor, threads, layers, seed, isa_layout())
+
+
+@functools.cache
+def _network(name: str, format: str, executor: str, threads: int, layers: int, seed: int, layout: str) -> Network:
     plan = plan_for(config(name, layers))
     return Network(plan, tensors(plan, seed, format), threads=threads, executor=executor)

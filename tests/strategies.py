@@ -90,7 +90,8 @@ class Oracle:
     """Logits of any text, one token a forward, scalar, one thread: what law 1 says everything else has to equal."""
 
     def __init__(self, setting: Setting) -> None:
-        self._session = setting.session(capacity=512, threads=1)
+        with level("scalar"):
+            self._session = setting.session(capacity=512, threads=1)
         self._known: dict[tuple[int, ...], np.ndarray] = {}
 
     def rows(self, text: Sequence[int]) -> np.ndarray:

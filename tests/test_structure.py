@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -65,6 +68,10 @@ BESIDE_KERNELS = {"points", "transport_problems", "__init__"}  # files of a fami
 SOLVERS = [
     ("transport", "sinkhorn")
 ]  # kernels whose Python does more than to call them: it is a part, by the family's name
+
+CSRC = ROOT / "csrc"
+C_FILES = sorted(CSRC.rglob("*.[ch]"))
+LISTS = ["kernels/all.h", "kernels/all_transport.h", "plain.c"]
 
 
 def home(family, kernel):
@@ -162,11 +169,12 @@ def test_a_kernel_has_all_its_places(family, kernel):
 
 
 def included_kernels() -> set[str]:
-    return {
-        name
-        for units in ("kernels/all.h", "kernels/all_transport.h", "plain.c")
-        for name in re.findall(r'#include "(?:kernels/)?(\w+/\w+)\.c"', (ROOT / "csrc" / units).read_text())
-    }
+    return {name for unit in LISTS for name in listed(ROOT / "csrc" / unit)}
+
+
+def listed(path: Path) -> list[str]:
+    """The bodies that a unit is a list of, `forward/linear`."""
+    return re.findall(r'#include "(?:kernels/)?(\w+/\w+)\.c"', path.read_text())
 
 
 def inspect_names(path):
@@ -191,6 +199,51 @@ def test_a_kernel_and_its_reference_have_one_name_and_signature(family, kernel):
 def test_every_c_file_of_a_kernel_is_included():
     bodies = (ROOT / "csrc/kernels").rglob("*.c")
     assert included_kernels() == {f"{path.parent.name}/{path.stem}" for path in bodies}
+
+
+@pytest.mark.parametrize("unit", LISTS)
+def test_a_list_of_bodies_is_in_no_order_but_the_alphabet(unit):
+    assert listed(ROOT / "csrc" / unit) == sorted(set(listed(ROOT / "csrc" / unit)))
+
+
+def included_by(path: Path) -> set[Path]:
+    """The files of csrc that one includes, those for tests left out."""
+    names = re.findall(r'^ *#include "(.+)"', path.read_text(), re.MULTILINE)
+    found = {next((place / name for place in (path.parent, CSRC) if (place / name).exists()), None) for name in names}
+    return {file.resolve() for file in found if file is not None}
+
+
+def test_no_file_of_c_includes_itself():
+    including = {path.resolve(): included_by(path) for path in C_FILES}
+    while including:  # files that include nothing which is left, over and over
+        ends = {path for path, others in including.items() if not others & including.keys()}
+        assert ends, f"a circle among {sorted(path.name for path in including)}"
+        including = {path: others for path, others in including.items() if path not in ends}
+
+
+def test_a_file_of_c_is_read_once_or_is_made_to_be_read_again():
+    """What is included twice says so: kernels.h becomes what its reader says, real.h and *_real.h one kind of real after the other."""
+    units = set(CSRC.glob("*.c")) | {CSRC / "kernels" / name for name in ("all.h", "all_transport.h", "tile_end.h")}
+    for path in set(C_FILES) - units:
+        again = path.name in ("kernels.h", "real.h") or path.name.endswith("_real.h")
+        assert ("#pragma once\n" in path.read_text()) != again, path
+
+
+def test_every_file_of_c_includes_what_it_uses():
+    """Each compiles when it stands alone, a body of a kernel in plain C."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("needs gcc or clang")
+
+    def errors(path: Path) -> str:
+        command = f"{compiler} -std=gnu11 -Werror=implicit-function-declaration -fsyntax-only -x c -".split()
+        line = f'#include "{path}"\n'
+        return subprocess.run(command, input=line, capture_output=True, text=True).stderr
+
+    alone = [path for path in C_FILES if "#pragma once" in path.read_text() and not path.name.startswith("vec_avx")]
+    assert len(alone) > 40
+    with ThreadPoolExecutor() as pool:
+        assert not list(filter(None, pool.map(errors, alone)))
 
 
 def test_every_op_has_a_meaning():

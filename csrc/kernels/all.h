@@ -1,29 +1,30 @@
 /* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions.  Those of transport, half of
  * a level's code, are a unit of their own (all_transport.h): it is compiled beside this one. */
-#include <float.h>
+#include "../levels.h"
+#include "forward/block.h"
 #include "tile.h"
-#include "forward/unpack.c"
-#include "forward/quantize_rows.c"
-#include "forward/linear.c"
-#include "forward/row_statistics.c"
-#include "sample/philox.c"
-#include "sample/gumbel_noise.c"
-#include "sample/sample.c"
-#include "forward/head.c"
-#include "forward/elementwise.c"
-#include "forward/rotary.c"
-#include "forward/attention.c"
-#include "forward/ops.c"
-#include "forward/exp_log.c"
-#include "sample/probabilities.c"
-#include "verify/find_matches.c"
-#include "verify/residual_distribution.c"
-#include "verify/best.c"
-#include "verify/expand_tree.c"
-#include "verify/verify_tree.c"
 #include "fixed_point/fixed_point_prefix.c"
 #include "fixed_point/jacobi_step.c"
+#include "forward/attention.c"
+#include "forward/elementwise.c"
+#include "forward/exp_log.c"
+#include "forward/head.c"
+#include "forward/linear.c"
+#include "forward/ops.c"
+#include "forward/quantize_rows.c"
+#include "forward/rotary.c"
+#include "forward/row_statistics.c"
+#include "forward/unpack.c"
+#include "sample/gumbel_noise.c"
+#include "sample/philox.c"
+#include "sample/probabilities.c"
+#include "sample/sample.c"
 #include "unmask/unmask_select.c"
+#include "verify/best.c"
+#include "verify/expand_tree.c"
+#include "verify/find_matches.c"
+#include "verify/residual_distribution.c"
+#include "verify/verify_tree.c"
 
 extern const struct fd_transport_kernels FD_LEVEL_NAME(fd_transport_);
 const struct fd_kernels FD_LEVEL_NAME(fd_kernels_) = {
@@ -32,6 +33,7 @@ const struct fd_kernels FD_LEVEL_NAME(fd_kernels_) = {
     .product = {[FD_F32] = FD_PRODUCT_FLOAT, [FD_F16] = FD_PRODUCT_FLOAT, [FD_BF16] = FD_PRODUCT_FLOAT,
                 [FD_Q8] = FD_PRODUCT_Q8, [FD_Q4] = FD_PRODUCT_Q4},
     .row_tile = FD_ROW_TILE,
+    .layout = FD_LAYOUT,
 #define FD_KERNEL(type, name, parameters, names) .name = name,
 #include "../kernels.h"
     .op_tasks = op_tasks,

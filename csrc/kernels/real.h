@@ -30,3 +30,4 @@
 #define REAL_MOST(x) fd_max_lane(x)
 #define REAL_ROWS FD_ROW_TILE
 #endif
+#undef FD_REAL

@@ -1,4 +1,6 @@
 /* tile.h - what every kernel's body may use, after the words of its level: mathematics, tiles in registers, the level's name. */
+#pragma once
+#include "../base.h"
 #include "../vec_math.h"
 
 #define FD_INLINE static inline __attribute__((always_inline))

@@ -11,6 +11,7 @@ import numpy as np
 from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.kernels.isa import refuse_layout
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.lowering import Program, Step, lower
@@ -69,7 +70,8 @@ class NativeExecutor:
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass.
 
-        raises  NotFiniteError naming the op and the row that met a NaN or an infinity
+        raises  NotFiniteError naming the op and the row that met a NaN or an infinity; IsaError where the selected level reads
+                weights of another layout
         """
         first, end = request.first_layer, request.end_layer
         ops, stages, stage_count, steps = self._program(first, end)
@@ -89,6 +91,8 @@ class NativeExecutor:
         clock = None if profile is None else np.empty(stage_count + 1, np.int64)
         status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where, pointer(clock))
         del held
+        if status == lib.FD_OTHER_LAYOUT:
+            refuse_layout(self._weights.layout)
         if status != lib.FD_OK:
             step, row = steps[self._where[0]], self._where[1]
             at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"

@@ -10,6 +10,7 @@ from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.forward.linear import PackedWeight, packed_bytes
+from fastdistill.kernels.isa import isa_layout
 from fastdistill.models.plan import Plan
 
 QUANTISED = ("q8", "q4")
@@ -21,7 +22,7 @@ def held_format(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: st
 
 
 class PackedWeights:
-    """The weights of one plan, ready for C; immutable.
+    """The weights of one plan, ready for C at the levels that read their `layout`; immutable.
 
     All matrices lie in one array: NumPy asks for huge pages for a large one, which fill several times faster than small
     ones.  One stored tensor at a time is in memory, and large ones come first: stored and packed weights together never
@@ -36,6 +37,7 @@ class PackedWeights:
         threads: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
+        self.layout = isa_layout()
         self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
@@ -55,7 +57,13 @@ class PackedWeights:
                 bias = tensors[biases[name]].to_float32() if name in biases else None
                 packed, room = np.split(room, [sizes[name]])
                 self._matrices[name] = PackedWeight(
-                    tensor.format, **tensor.parts, bias=bias, inputs=shape[1], threads=threads, packed=packed
+                    tensor.format,
+                    **tensor.parts,
+                    bias=bias,
+                    inputs=shape[1],
+                    threads=threads,
+                    packed=packed,
+                    layout=self.layout,
                 )
             elif name not in biases.values():  # a bias is held by its matrix
                 self._vectors[name] = np.zeros(-(-shape[0] // 32) * 32, np.float32)

@@ -94,8 +94,9 @@ static uint32_t hash_linear(int format)
         for (int64_t i = 0; i < cells; i++) ((uint16_t *)data)[i] = (uint16_t)(0x3c00u + (random_bits() & 0x83ffu));
     memcpy(bias, random_floats(OUTPUTS, 1.0f), OUTPUTS * sizeof *bias);
     void *packed = aligned_alloc(64, (size_t)(fd_packed_bytes(format, OUTPUTS, INPUTS) + 63) / 64 * 64);
-    fd_pack(format, OUTPUTS, INPUTS, data, scale, minimum, packed, 2);
-    struct fd_weight weight = {format, OUTPUTS, INPUTS, packed, bias};
+    int layout = fd_isa_layout(fd_isa_selected());
+    fd_pack(format, layout, OUTPUTS, INPUTS, data, scale, minimum, packed, 2);
+    struct fd_weight weight = {format, layout, OUTPUTS, INPUTS, packed, bias};
     uint32_t h = hash_start;
     for (int64_t rows = 1; rows <= ROWS; rows++) {       /* every row tile of every level */
         fd_linear(&weight, rows, x, y, 1 + (int)rows % 3);

@@ -8,7 +8,7 @@ need qemu-aarch64 qemu-user
 bits() {         # bits NAME RUNNER COMPILER FLAG...
     local name=$1 runner=$2 compiler=$3
     shift 3
-    compile_main "$compiler" "$work/$name" "$here/bits_main.c" -O1 -w "$@"
+    compile_main "$compiler" "$work/$name" "$here/bits_main.c" -O1 -w -DFD_TEST_LAYOUT "$@"
     $runner "$work/$name" | sed "s/^/$name /" | tee -a "$work/bits"
 }
 bits gcc "" gcc

@@ -8,7 +8,8 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include "internal.h"
+#include "base.h"
+#include "threads.h"
 
 enum { STAGES = 40, TASKS = 37, JOBS = 40, ROUNDS = 5 };
 

@@ -101,7 +101,7 @@ CALLS: dict[str, Callable[[], Row]] = {
     "NgramPool.copy": lambda: (lambda: _pool().copy().lookup(1), {}),
     "PackedWeight": lambda: (
         _packed,
-        {"format": "f32", "data": f32(3, 40), "bias": f32(3), "threads": 1, "packed": aligned_bytes(packed_bytes("f32", 3, 40))},
+        {"format": "f32", "data": f32(3, 40), "bias": f32(3), "threads": 1, "packed": aligned_bytes(packed_bytes("f32", 3, 40)), "layout": "16x4"},
     ),
     "PackedWeight.q4": lambda: (
         _packed,

@@ -124,8 +124,9 @@ def test_sessions_of_one_model_may_run_in_several_python_threads_at_once(isa):
 
 def block_alone(setting: Setting, context: list[int], blocks: list[list[int]]) -> list[np.ndarray]:
     """Bits of each block's logits, a chain of blocks over the context, one block a forward."""
-    session, want = setting.session(threads=1, max_rows=16), []
+    want = []
     with level("scalar"):
+        session = setting.session(threads=1, max_rows=16)
         if context:
             session.prefill(context)
         for number, block in enumerate(blocks):
@@ -178,9 +179,9 @@ def test_a_chain_of_blocks_has_the_same_bits_however_it_is_split(isa, setting, c
         )
         assert_rows(rows, np.concatenate([want[number] for number in numbers]))
     # Kept, the chain of blocks is the context that its last block saw.
-    child = setting.session(threads=1, max_rows=16)
     session.keep(range(session.pending))
     with level("scalar"):
+        child = setting.session(threads=1, max_rows=16)
         if context:
             child.prefill(context)
         for number, block in enumerate(blocks):
@@ -220,9 +221,10 @@ def check_replacing(
     setting: Setting, context: list[int], replace: tuple[int, int], new: list[int], after: list[int]
 ) -> None:
     """Rows put in the place of others, and rows after them: given singly while all are pending (the oracle), or kept between."""
-    singly, want, following = setting.session(threads=1), [], []
+    want, following = [], []
     positions = [len(context) + len(new) + i for i in range(len(after))]
     with level("scalar"):
+        singly = setting.session(threads=1)
         singly.prefill(context)
         for i, token in enumerate(new):
             want.append(bits(singly.forward([token], parents=[i - 1], replace=replace, read=LOGITS).logits))

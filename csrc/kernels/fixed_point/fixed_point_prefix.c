@@ -3,6 +3,9 @@
  * Position i of `current` was made from the positions before i of `previous`.  So while both agree, what is made is made from final
  * tokens, and the first that differs still is.
  */
+#pragma once
+#include "../tile.h"
+
 static int64_t equal_tokens(int64_t n, const int32_t *a, const int32_t *b)      /* how many of the first (n,) agree */
 {
     int64_t i = 0;

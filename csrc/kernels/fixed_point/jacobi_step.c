@@ -2,6 +2,10 @@
  *
  * Also which positions stayed and how many are final (equal_tokens in fixed_point_prefix.c).
  */
+#pragma once
+#include "../tile.h"
+#include "fixed_point_prefix.c"
+
 static void jacobi_step(int64_t rows, int64_t n, const int32_t *iterate, const int32_t *drawn, int32_t *next, int32_t *prefix,
                         int8_t *stationary, int32_t *bonus, int8_t *converged)
 {

@@ -4,6 +4,9 @@
  * ancestors are what it may see.  Rows below one parent with one token have one context: such a row stands once.  It is looked for
  * among its parent's children, a list in which 0 is the end: the seed is nobody's child.
  */
+#pragma once
+#include "../../base.h"
+
 struct lookahead {
     int32_t rows, *tokens, *parents, *positions;
     int32_t *first_child, *next_sibling;               /* NULL: nothing is merged */

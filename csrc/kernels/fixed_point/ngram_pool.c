@@ -5,8 +5,31 @@
  * to the oldest; node 0 closes the first ring, the key's node the second.  One n-gram and one key more than the capacity have room,
  * so that what is too much goes after what is new has come.  Only indices are kept: where the memory lies changes nothing.
  */
+#pragma once
+#include <string.h>
+#include "../../base.h"
+
 enum { NGRAM, NGRAM_KEY };                             /* kinds of nodes */
 enum { NGRAM_ALL, NGRAM_SAME_KEY };                    /* rings */
+
+/* The memory of a pool: a header, heads of buckets, nodes, tokens.  All zeros, it is empty. */
+struct ngram_header {
+    int32_t count;                      /* n-grams */
+    int32_t used[2], free[2];           /* of n-grams and of keys: nodes ever used, and the first of those free again, or 0 */
+};
+struct ngram_node {
+    struct { int32_t newer, older; } ring[2];
+    int32_t next;                       /* of its bucket, or of the free ones; 0: none */
+    uint32_t bucket;
+    union { int32_t owner, count; };    /* an n-gram's key; how many n-grams a key has */
+};
+static int64_t ngram_nodes(int64_t capacity) { return 2 * capacity + 3; }
+static int64_t ngram_buckets(int64_t capacity)                /* a power of two, one for each n-gram and each key */
+{
+    int64_t buckets = 2;
+    while (buckets < 2 * capacity) buckets *= 2;
+    return buckets;
+}
 
 struct ngram_view {                                    /* a pool and the parts of its memory */
     int64_t ngram, capacity, per_key, key;
@@ -135,4 +158,16 @@ static int64_t ngram_pool_lookup(const struct fd_ngram_pool *pool, const int32_t
     for (; owner && found < count && (i = p.nodes[i].ring[NGRAM_SAME_KEY].older) != owner; found++)
         memcpy(continuations + found * rest, ngram_tokens(&p, i) + p.key, (size_t)rest * sizeof *key);
     return found;
+}
+
+int64_t fd_ngram_pool_bytes(int64_t ngram, int64_t capacity)
+{
+    return (int64_t)sizeof(struct ngram_header) + ngram_nodes(capacity) * (int64_t)sizeof(struct ngram_node)
+         + (ngram_buckets(capacity) + (capacity + 1) * ngram) * (int64_t)sizeof(int32_t);
+}
+int64_t fd_ngram_pool_count(const struct fd_ngram_pool *pool) { return ((const struct ngram_header *)pool->memory)->count; }
+void fd_ngram_pool_clear(const struct fd_ngram_pool *pool)              /* header, heads, and node 0, the end of the ring of all */
+{
+    int64_t heads = ngram_buckets(pool->capacity) * (int64_t)sizeof(int32_t);
+    memset(pool->memory, 0, sizeof(struct ngram_header) + (size_t)heads + sizeof(struct ngram_node));
 }

@@ -9,6 +9,11 @@
  * it matters neither where a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same
  * steps.
  */
+#pragma once
+#include "../tile.h"
+
+enum { FD_KEY_TILE = 128 };              /* keys of one softmax tile */
+enum { FD_SPLIT_ROWS = 4 };              /* up to this many rows, attention is split over key tiles too */
 enum { ATTENTION_HEADS = 3 };            /* query heads that share one reading of the keys: 12 sums of 16 registers */
 
 struct attention {                       /* where one (row, kv head) stands */
@@ -186,6 +191,11 @@ static void attention_write(const struct attention *a, int64_t head, float mass,
 
 /* Partial results of a split row: [row][head][tile] of { o[padded], peak, mass, 14 unused }. */
 static int64_t attention_partial_floats(int64_t head_dim) { return fd_pad(head_dim, FD_LANES) + FD_LANES; }
+static int64_t attention_floats(int64_t heads, int64_t head_dim, int64_t tiles)
+{
+    return FD_SPLIT_ROWS * heads * tiles * attention_partial_floats(head_dim);
+}
+static int64_t attention_tiles(int64_t keys) { return fd_ceil(keys, FD_KEY_TILE); }
 static float *attention_partial(const struct attention *a, int64_t head, int64_t tile)
 {
     return a->pass->partial_attention

@@ -1,4 +1,10 @@
 /* elementwise.c - what is done to a row on its own: root-mean-square norm, sum, gate, reading, copies. */
+#pragma once
+#include "../tile.h"
+#include "linear.c"
+#include "quantize_rows.c"
+#include "unpack.c"
+
 static int op_rms_norm(const struct fd_op *op, int64_t row)
 {
     int64_t stride = fd_stride(op->width), blocks = stride / FD_BLOCK;

@@ -13,8 +13,19 @@
  * Threads tell each other the best key so far, so that later chunks need not make noise that does not reach it.  What a thread has
  * heard of changes how near a bound `most` is, and so which chunks are multiplied again, but no token.
  */
+#pragma once
+#include <stdatomic.h>
+#include "../sample/gumbel_noise.c"
+#include "../sample/sample.c"
+#include "../tile.h"
+#include "linear.c"
+#include "row_statistics.c"
+
+enum { FD_HEAD_ROWS = 32 };              /* rows whose chunk of logits one thread holds at a time */
+enum { FD_PARTIAL = 8 };                 /* floats of one chunk's statistics */
 static const float head_margin = 0x1p-15f;
-struct head_chunk { struct statistics statistics; float most; };                 /* FD_PARTIAL floats hold one */
+struct head_chunk { struct statistics statistics; float most; };
+_Static_assert(sizeof(struct head_chunk) <= FD_PARTIAL * sizeof(float), "a chunk's statistics have room");
 
 static int64_t op_head_tasks(const struct fd_op *op) { return fd_ceil(op->weights[0]->outputs, FD_CHUNK); }
 
@@ -170,3 +181,4 @@ static int op_head_merge(const struct fd_op *op, const struct fd_pass *pass, int
     if (draw && finite) pass->drawn[row] = head_draw(op, pass, row, draw->temperature, &g);
     return finite;
 }
+static int64_t statistics_floats(int64_t vocab) { return fd_ceil(vocab, FD_CHUNK) * FD_PARTIAL; }

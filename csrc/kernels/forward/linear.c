@@ -10,6 +10,13 @@
  * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers
  * (scalar: tile.h).
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+#include "block.h"
+#include "packed.h"
+#include "quantize_rows.c"
+
 struct linear_rows {                     /* the rows that one call multiplies */
     const float *x;                      /* floats, from row to row x_stride; NULL for quantised weights */
     int64_t x_stride;
@@ -19,29 +26,19 @@ struct linear_rows {                     /* the rows that one call multiplies */
 
 FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
-    vf sum[8];
+    vf sum[FD_ROW_TILE];
     const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
     const float *scale = in->codes.scale + row * in->blocks, *sums = in->codes.sum + row * in->blocks;
     FD_ROWS sum[r] = vf_zero();
     for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q4, ahead += PACKED_Q4, x += FD_BLOCK) {
         FD_FETCH(ahead, PACKED_Q4);
-        vs total[8];
-        FD_ROWS total[r] = vs_q4_zero();
-        FD_UNROLL
-        for (int g = 0; g < 4; g++) {
-            vb low, high;
-            vb_load_q4((const uint8_t *)tile + g * 64, &low, &high);
-            FD_ROWS {
-                const int8_t *x4 = x + r * in->blocks * FD_BLOCK + 4 * g;
-                total[r] = vs_q4_dot(total[r], low, x4);
-                total[r] = vs_q4_dot(total[r], high, x4 + 16);
-            }
-        }
-        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + 256));
-        vf w_minimum = vf_load_f16((const uint16_t *)(const void *)(tile + 256) + FD_LANES);
+        vi total[FD_ROW_TILE];
+        block_q4(rows, tile, x, in->blocks, total);
+        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q4));
+        vf w_minimum = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q4) + FD_LANES);
         FD_ROWS {
             vf product = vf_mul(w_scale, vf_set1(scale[r * in->blocks + b]));
-            sum[r] = vf_fma(vf_from_int(vs_q4_total(total[r])), product, sum[r]);
+            sum[r] = vf_fma(vf_from_int(total[r]), product, sum[r]);
             sum[r] = vf_fma(w_minimum, vf_set1(sums[r * in->blocks + b]), sum[r]);
         }
     }
@@ -50,21 +47,16 @@ FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int6
 
 FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
-    vf sum[8];
+    vf sum[FD_ROW_TILE];
     const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
     const float *scale = in->codes.scale + row * in->blocks;
     const int32_t *totals = in->codes.total + row * in->blocks;
     FD_ROWS sum[r] = vf_zero();
     for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q8, ahead += PACKED_Q8, x += FD_BLOCK) {
         FD_FETCH(ahead, PACKED_Q8);
-        vi total[8];
-        FD_ROWS total[r] = vi_q8_start(totals[r * in->blocks + b]);
-        FD_UNROLL
-        for (int g = 0; g < 8; g++) {
-            vb codes = vb_load_q8((const int8_t *)tile + g * 64);
-            FD_ROWS total[r] = vi_q8_dot(total[r], codes, x + r * in->blocks * FD_BLOCK + 4 * g);
-        }
-        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + 512));
+        vi total[FD_ROW_TILE];
+        block_q8(rows, tile, x, totals + b, in->blocks, total);
+        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q8));
         FD_ROWS {
             vf product = vf_mul(w_scale, vf_set1(scale[r * in->blocks + b]));
             sum[r] = vf_fma(vf_from_int(total[r]), product, sum[r]);
@@ -76,7 +68,7 @@ FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int6
 FD_SHAPED void linear_tile_float(const int rows, const int format, const struct linear_rows *in, int64_t row, const char *tile,
                                  const char *ahead, int64_t inputs, vf *y)
 {
-    vf sum[8];
+    vf sum[FD_ROW_TILE];
     const float *x = in->x + row * in->x_stride;
     FD_ROWS sum[r] = vf_zero();
     const int bytes = (format == FD_F32 ? 4 : 2) * FD_LANES;
@@ -116,7 +108,7 @@ static void linear_tile(int64_t rows, const struct fd_weight *weight, const stru
     case 2: linear_tile_rows(2, weight, in, row, tile, next, y); break;
     case 3: linear_tile_rows(3, weight, in, row, tile, next, y); break;
     case 4: linear_tile_rows(4, weight, in, row, tile, next, y); break;
-#ifdef FD_WIDE_ROW_TILE
+#if FD_ROW_TILE > 4
     case 5: linear_tile_rows(5, weight, in, row, tile, next, y); break;
     case 6: linear_tile_rows(6, weight, in, row, tile, next, y); break;
     case 7: linear_tile_rows(7, weight, in, row, tile, next, y); break;
@@ -206,6 +198,7 @@ static void linear_range(void *context, int64_t begin, int64_t end)
 static int linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
 {
     int64_t blocks = fd_ceil(weight->inputs, FD_BLOCK), cells = rows * blocks;
+    if (!packed_for(FD_LAYOUT, weight)) return FD_OTHER_LAYOUT;
     struct linear_call call = {{weight, NULL, {x, weight->inputs, {NULL, NULL, NULL, NULL}, blocks}, NULL, y, weight->outputs,
                                 weight->outputs}, rows};
     int quantised = weight->format >= FD_Q8, status = FD_OK;

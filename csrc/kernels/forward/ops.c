@@ -1,4 +1,15 @@
 /* ops.c - what each op of a forward pass does with one of its tasks. */
+#pragma once
+#include "../tile.h"
+#include "attention.c"
+#include "elementwise.c"
+#include "head.c"
+#include "linear.c"
+#include "packed.h"
+#include "rotary.c"
+
+enum { FD_AHEAD = 64 };                  /* KiB of weights that a thread fetches while it waits: well inside a second-level cache */
+
 static int64_t op_rows(const struct fd_op *op, const struct fd_pass *pass) { return op->read_rows ? pass->reads : pass->rows; }
 
 static int64_t op_tasks(const struct fd_op *op, const struct fd_pass *pass)

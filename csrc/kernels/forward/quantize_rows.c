@@ -2,6 +2,9 @@
  *
  * Division, not multiplication by the inverse: it cannot overflow.  A block whose scale would be subnormal is zero.
  */
+#pragma once
+#include "../tile.h"
+
 static int quantize_row(int64_t width, const float *x, int8_t *codes, float *scale, float *sum, int32_t *total)
 {
     int finite = 1;

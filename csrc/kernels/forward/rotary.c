@@ -4,6 +4,9 @@
  * computed in double (Cody-Waite reduction by pi/2 in two parts: 33 bits, so that k times it is exact for k < 2^20, and
  * the next 53) and rounded once.  Series to r^15 and r^16 on |r| <= pi/4: remainder below 5e-17.
  */
+#pragma once
+#include "../tile.h"
+
 static void sine_cosine(float angle, float *sine, float *cosine)
 {
     double x = angle, k = rint(x * 0.63661977236758134308);

@@ -8,7 +8,11 @@
  * A logit of -inf is a ban and adds nothing; a row with NaN or +inf, or of -inf alone, is not finite: NaN - m and inf - inf show
  * in S0.
  */
-struct statistics { float top, second, s0, s1, rest; int32_t argmax; int32_t bad; };   /* FD_PARTIAL floats hold one */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+
+struct statistics { float top, second, s0, s1, rest; int32_t argmax; int32_t bad; };
 
 static struct statistics statistics_empty(void)
 {

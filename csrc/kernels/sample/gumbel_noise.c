@@ -6,6 +6,10 @@
  * E = -(log u + d) (d / u would be 2^-24 E nearer); from there on, u = (~r + 1/2) 2^-32 and E = -log u.
  * With log within 2 ulp, g is within 2^-21 + 2^-22 |g|.
  */
+#pragma once
+#include "../tile.h"
+#include "philox.c"
+
 enum { GUMBEL_BLOCK = 64 };                  /* tokens of 16 counters */
 static const float gumbel_most = 22.9f;      /* v >= 2^-33: g <= 33 log 2 */
 

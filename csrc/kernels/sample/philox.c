@@ -1,4 +1,7 @@
 /* philox.c - Philox4x32-10 (Salmon et al. 2011), 16 counters in lanes: four random words of each (counter, key). */
+#pragma once
+#include "../tile.h"
+
 static void philox_lanes(vi c[4], uint32_t key0, uint32_t key1)          /* counter words in, random words out */
 {
     const vi m0 = vi_set1((int32_t)0xd2511f53u), m1 = vi_set1((int32_t)0xcd9e8d57u);

@@ -3,6 +3,11 @@
  * Terms are the e^x of sample.c.  Their mass is summed in double, 16 lanes, folded in the order of vf_sum; it is rounded once, and
  * each term is divided by it once.
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+#include "sample.c"
+
 static void probabilities_normalise(int64_t n, const float *x, float *p)         /* (n,), a multiple of 16 */
 {
     double mass[16] = {0};

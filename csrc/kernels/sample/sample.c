@@ -7,24 +7,35 @@
  * the few tokens that a lower bound leaves over: for top-k the k-th of the lanes' maxima, for top-p the x below which all
  * tokens together weigh less than what the prefix may leave out.
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+#include "gumbel_noise.c"
+
+enum { SAMPLE_BUCKETS = 2048 };                        /* of a histogram: 11 bits of 31, then 10, then 10 */
 struct sample_space {
     int64_t padded;                                    /* the vocabulary, rounded up to FD_CHUNK */
-    uint64_t *histogram;                               /* (FD_BUCKETS,) */
+    uint64_t *histogram;                               /* (SAMPLE_BUCKETS,) */
     float *x;                                          /* (padded,) the row; -inf after its end */
     float *peaks;                                      /* (padded / 16,) of each chunk, the largest x of each lane */
     float *list_x, *list_p;                            /* (padded,) the tokens that are left, in order */
     int32_t *list_token;
 };
-static struct sample_space sample_space_in(char *base, int64_t vocab)            /* fd_sample_workspace(vocab) bytes */
+static struct sample_space sample_space_in(char *base, int64_t vocab)            /* sample_workspace(vocab) bytes */
 {
     struct sample_space s = {.padded = fd_pad(vocab, FD_CHUNK)};
     s.histogram = (uint64_t *)(void *)base;
-    s.x = (float *)(void *)(s.histogram + FD_BUCKETS);
+    s.x = (float *)(void *)(s.histogram + SAMPLE_BUCKETS);
     s.list_x = s.x + s.padded;
     s.list_p = s.list_x + s.padded;
     s.list_token = (int32_t *)(void *)(s.list_p + s.padded);
     s.peaks = (float *)(void *)(s.list_token + s.padded);
     return s;
+}
+static int64_t sample_workspace(int64_t vocab)
+{
+    int64_t padded = fd_pad(vocab, FD_CHUNK), floats = 4 * padded + padded / 16;
+    return SAMPLE_BUCKETS * (int64_t)sizeof(uint64_t) + floats * (int64_t)sizeof(float);
 }
 
 /* ---- the row, penalised and scaled ---- */

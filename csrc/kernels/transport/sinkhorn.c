@@ -21,7 +21,12 @@
  * Masses have total 1 here: the kernel has b's true total as a factor, and is a plan's over a's total.  Potentials of rows and columns
  * that reach no mass are -inf here: they carry nothing.
  */
+#pragma once
 #include <time.h>
+#include "../../threads.h"
+#include "../tile.h"
+#include "distance_rows.c"
+
 enum { SINKHORN_TILE = 64, SINKHORN_TILES = 32, SINKHORN_STEP = 8 };    /* least rows of a tile; most tiles; a multiple of REAL_ROWS */
 enum { SINKHORN_SHARED = 1 << 18 };     /* pairs of a FAST pass of some 30 us: a shorter one does not pay for waiting on a thread */
 enum { SINKHORN_SCAN, SINKHORN_BUILD, SINKHORN_FAST, SINKHORN_COLUMN_MAX, SINKHORN_COLUMN_SUM, SINKHORN_EVALUATE, SINKHORN_DONE };
@@ -188,11 +193,9 @@ static void sinkhorn_evaluated(struct sinkhorn *p, double value, double mass, do
 #define FD_REAL 32
 #include "../real.h"
 #include "sinkhorn_real.h"
-#undef FD_REAL
 #define FD_REAL 64
 #include "../real.h"
 #include "sinkhorn_real.h"
-#undef FD_REAL
 
 static struct sinkhorn_costs sinkhorn_costs(const struct fd_transport *t, int64_t index)
 {

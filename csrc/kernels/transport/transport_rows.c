@@ -2,6 +2,11 @@
  *
  * The plan is a_i b_j exp(phi_i + gamma_j - cost_ij / epsilon), computed anew from the potentials in a few rows that stay in the cache.
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+#include "sinkhorn.c"
+
 struct transport_rows {
     const struct fd_transport *t;
     struct sinkhorn_costs costs;
@@ -16,11 +21,9 @@ struct transport_rows {
 #define FD_REAL 32
 #include "../real.h"
 #include "transport_rows_real.h"
-#undef FD_REAL
 #define FD_REAL 64
 #include "../real.h"
 #include "transport_rows_real.h"
-#undef FD_REAL
 
 static int64_t transport_rows_workspace(const struct fd_transport *t, int threads)
 {

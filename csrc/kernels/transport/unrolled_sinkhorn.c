@@ -8,6 +8,10 @@
  *
  * Doubles throughout.  A step is a stage, its tasks blocks of rows or of columns: a sum lies within one task, whatever the threads.
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+
 enum { UNROLLED_ROWS = 16, UNROLLED_COLUMNS = 32 };
 struct unrolled {                           /* one problem of the batch, and its part of the workspace */
     int64_t n, m, padded, rows, iterations; /* padded m and n */
@@ -17,6 +21,7 @@ struct unrolled {                           /* one problem of the batch, and its
     double *potentials;                     /* (iterations + 1, rows + padded): of the rows, then of the columns; 0 at first */
     double *value, *plan, *gradient;
 };
+static int64_t unrolled_potentials(int64_t n, int64_t m) { return fd_pad(n, 16) + fd_pad(m, 16); }
 static struct unrolled unrolled_problem(const struct fd_unrolled *p, int64_t index)
 {
     int64_t padded = fd_pad(p->m, 16), size = p->n * p->m;
@@ -160,3 +165,8 @@ static void unrolled_sinkhorn(const struct fd_unrolled *problem, int64_t begin, 
     struct unrolled_steps steps = {problem, begin};
     fd_run_stages(threads, end - begin, unrolled_tasks, unrolled_run, NULL, &steps);
 }
+static int64_t unrolled_sinkhorn_workspace(int64_t batch, int64_t n, int64_t m, int64_t iterations)
+{
+    return batch * (2 * n * fd_pad(m, 16) + (iterations + 1) * unrolled_potentials(n, m));
+}
+static int64_t unrolled_sinkhorn_steps(int64_t iterations) { return 4 * iterations + 3; }

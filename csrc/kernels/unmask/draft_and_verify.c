@@ -5,6 +5,11 @@
  * A guess is right where it is what the step makes of the state before it; what the first wrong one should have been is the first
  * draft, so it is made in its place.
  */
+#pragma once
+#include <string.h>
+#include "../../base.h"
+#include "../verify/best.c"
+
 enum { DRAFT_START, DRAFT_END, DRAFT_QUOTA, DRAFT_FIELDS };
 
 /* state, tokens, scores (n,) -> next (n,); keys (n,).  Returns -1, or the first position that would get the mask token. */

@@ -4,6 +4,11 @@
  * of best.c rank by score, ties by position; -0 ties with 0.  Scores are compared as they are, in float32: nothing here rounds but
  * the score itself (three subtractions and two exponentials for a margin, one addition for a bias) and the budget's sum, in rank order.
  */
+#pragma once
+#include "../../threads.h"
+#include "../tile.h"
+#include "../verify/best.c"
+
 struct unmask_select {
     int64_t n;
     const int8_t *masked;

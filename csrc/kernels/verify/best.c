@@ -3,6 +3,10 @@
  * A score and an index make one key of 64 bits, the smallest the best, so no two are equal.  The best so far are a heap with the
  * worst of them at its root.
  */
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
 static inline uint32_t best_rank(float score)          /* the highest score has the lowest rank; -0 ranks as 0 */
 {
     uint32_t bits;

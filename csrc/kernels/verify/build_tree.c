@@ -3,6 +3,10 @@
  * A node counts with the lowest score of its path, that is with the highest rank: its parent then counts no less and stands before
  * it, so it is kept where the node is.  Kept nodes are found by the worst of the best keys; their key then gives way to their place.
  */
+#pragma once
+#include "../../base.h"
+#include "best.c"
+
 static int64_t build_tree(int64_t n, const int32_t *parents, const float *scores, int64_t budget, int32_t *nodes, int32_t *kept_parents,
                           uint64_t *workspace)
 {

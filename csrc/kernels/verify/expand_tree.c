@@ -4,6 +4,12 @@
  * `count` best: 16 scores at a time are compared with the worst of them, and few are better.  Rows then merge.  The index of a
  * candidate is row * vocab + token: ties go to the lowest row, then to the lowest token.
  */
+#pragma once
+#include "../../threads.h"
+#include "../forward/row_statistics.c"
+#include "../tile.h"
+#include "best.c"
+
 struct expand_tree { int64_t vocab, room; const float *logits, *scores; uint64_t *keys; _Atomic int bad; };
 static void expand_tree_rows(void *context, int64_t begin, int64_t end)
 {

@@ -3,6 +3,9 @@
  * 16 tokens at a time are compared with the last one; only where it stands is the match extended, backwards.  The scan runs from the
  * end of the text: what it finds later is the worse of equals, so it is over once nothing longer than the worst match can come.
  */
+#pragma once
+#include "../tile.h"
+
 static uint32_t matches_of_last(const int32_t *tokens, int64_t n, int32_t last)  /* bit i, i < n <= 16: tokens[i] is the last token */
 {
     if (n == 16) return vm_bits(vi_equal(vi_load(tokens), vi_set1(last)));

@@ -5,6 +5,9 @@
  * An entry is bad when it is negative, infinite or NaN.  As unsigned bits all of these are above the finite numbers, and so is -0,
  * which is good: where bits are found, the row is looked at again, entry by entry.
  */
+#pragma once
+#include "../tile.h"
+
 enum { RESIDUAL_INFINITY = 0x7f800000 };               /* its bits */
 struct residual { double mass; int good; };
 

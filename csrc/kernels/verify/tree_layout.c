@@ -3,6 +3,10 @@
  * A parent stands before its child, so one pass from the root on does for depths and ancestors.  Children are placed from the last
  * node to the first, each before those already there: they end in order, and an offset that was an end has become a beginning.
  */
+#pragma once
+#include <string.h>
+#include "../../base.h"
+
 static int64_t tree_layout(int64_t n, const int32_t *parents, int32_t *depths, uint64_t *ancestors, int32_t *leaves,
                            int32_t *children, int32_t *child_offsets)
 {

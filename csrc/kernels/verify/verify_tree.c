@@ -13,6 +13,30 @@
  *
  * Every law that decides is summed first, and has to sum to 1 (verify_law_status): of one that does not, chances would be wrong in silence.
  */
+#pragma once
+#include "../tile.h"
+#include "residual_distribution.c"
+
+/* What is left of the law after a node, as far as children have been refused. */
+struct verify_law {
+    const float *row;                                  /* (vocab,) the target's, or `own` */
+    float *own;                                        /* a slot, or NULL */
+    double mass, weight;
+    double left;                                       /* of the row that the child in question was drawn from */
+    float factor;
+    int64_t totalled;                                  /* a row of the drafts, and its sum; or -1 */
+    double total;
+    int32_t known;                                     /* the target's row is a law: it has been looked at */
+    int32_t checked;                                   /* the row of the drafts last found to be a law; or -1 */
+};
+struct verify_node { struct verify_law law; int32_t child, sibling; };                   /* the next ones, or -1 */
+/* Rows that verification holds at once: of each node on a path whose earlier child was refused, and of one being made. */
+static int64_t verify_slots(int rule, int64_t nodes) { return rule == FD_TRAVERSAL ? nodes / 2 + 2 : 3; }
+static int64_t verify_head_bytes(int rule, int64_t nodes)             /* nodes, and pointers to slots */
+{
+    return nodes * (int64_t)sizeof(struct verify_node) + fd_pad(verify_slots(rule, nodes) * (int64_t)sizeof(float *), sizeof(double));
+}
+static int64_t verify_slot_bytes(int64_t vocab) { return fd_pad(vocab, FD_CHUNK) * 4 + fd_ceil(vocab, FD_CHUNK) * 8; }
 /* sum of log p; NaN: not known; -1: no path; whether its row has been summed.  Lies where a node does. */
 struct verify_typical { double logs, threshold; int32_t length, known; };
 
@@ -428,7 +452,7 @@ static int verify_check(struct verify *v)
     }
     return FD_OK;
 }
-static void verify_space(struct verify *v, char *base, int64_t most_nodes)       /* fd_verify_tree_workspace bytes */
+static void verify_space(struct verify *v, char *base, int64_t most_nodes)       /* verify_tree_workspace bytes */
 {
     int64_t slots = verify_slots(v->set->rule, most_nodes);
     v->node = (struct verify_node *)(void *)base;
@@ -436,6 +460,10 @@ static void verify_space(struct verify *v, char *base, int64_t most_nodes)      
     char *slot = base + verify_head_bytes(v->set->rule, most_nodes);
     for (int64_t i = 0; i < slots; i++) v->slots[i] = (float *)(void *)(slot + i * verify_slot_bytes(v->vocab));
     v->free_slots = slots;
+}
+static int64_t verify_tree_workspace(int rule, int64_t nodes, int64_t vocab)
+{
+    return verify_head_bytes(rule, nodes) + verify_slots(rule, nodes) * verify_slot_bytes(vocab);
 }
 static int verify_tree(int64_t trees, int64_t vocab, int64_t rows, const int64_t *offsets, const int32_t *parents,
                        const int32_t *tokens, const int32_t *drawn, const float *target, const float *drafts,

@@ -7,6 +7,7 @@ import numpy as np
 from fastdistill.arguments import as_array, check_array, check_choice, check_integer
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import aligned_bytes, check_status, const, ffi, lib, pointer, refuse_rows, written
+from fastdistill.kernels.isa import LAYOUTS, isa_layout, refuse_layout
 from fastdistill.kernels.threads import check_threads
 
 FORMATS = {"f32": lib.FD_F32, "f16": lib.FD_F16, "bf16": lib.FD_BF16, "q8": lib.FD_Q8, "q4": lib.FD_Q4}
@@ -28,10 +29,11 @@ def packed_bytes(format: str, outputs: int, inputs: int) -> int:
 
 
 class PackedWeight:
-    """A weight matrix (outputs, inputs) in the tile layout of csrc/kernels/forward/pack.c, and its bias; immutable.
+    """A weight matrix (outputs, inputs) in tiles, as csrc/kernels/forward/packed.h has them, and its bias; immutable.
 
     format  "f32", "f16", "bf16", "q8" or "q4"
     shape   (outputs, inputs)
+    layout  "16x4" or "8x8": levels that read this one multiply by it
     struct  struct fd_weight *, for C
     """
 
@@ -45,6 +47,7 @@ class PackedWeight:
         inputs: int | None = None,
         threads: int | None = 1,
         packed: np.ndarray | None = None,
+        layout: str | None = None,
     ) -> None:
         """Pack a matrix; the arrays it is made of are not held afterwards.
 
@@ -55,6 +58,7 @@ class PackedWeight:
         bias    float32 (outputs,)
         inputs  columns, where the last block is not full
         packed  where to: uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
+        layout  "16x4" or "8x8"; default: what the selected level reads
         raises  ArgumentError
         """
         check_choice("format", format, FORMATS)
@@ -75,6 +79,8 @@ class PackedWeight:
                 raise ArgumentError(f"{name} must {'be given' if wanted else 'be None'} for format {format}")
             if part is not None:
                 check_array(name, part, np.float16, (outputs, blocks))
+        self.layout = isa_layout() if layout is None else layout
+        check_choice("layout", self.layout, LAYOUTS)
         self.format, self.shape = format, (outputs, inputs)
         size = packed_bytes(format, outputs, inputs)
         self._packed = aligned_bytes(size) if packed is None else packed
@@ -89,11 +95,13 @@ class PackedWeight:
         threads = check_threads(threads)
         with written({"packed": packed}, {"data": data, "scale": scale, "minimum": minimum}):
             status = lib.fd_pack(
-                FORMATS[format], outputs, inputs, const(data), const(scale), const(minimum), pointer(self._packed), threads
+                FORMATS[format], LAYOUTS[self.layout], outputs, inputs, const(data), const(scale), const(minimum),
+                pointer(self._packed), threads,
             )  # fmt: skip
         check_status("pack", status)
         self.struct = ffi.new("struct fd_weight *")
-        self.struct.format, self.struct.outputs, self.struct.inputs = FORMATS[format], outputs, inputs
+        self.struct.format, self.struct.layout = FORMATS[format], LAYOUTS[self.layout]
+        self.struct.outputs, self.struct.inputs = outputs, inputs
         self.struct.packed, self.struct.bias = const(self._packed), const(self._bias)
 
     @property
@@ -104,13 +112,16 @@ class PackedWeight:
     def multiply(self, x: np.ndarray, threads: int | None = 1) -> np.ndarray:
         """x float32 (rows, inputs) -> float32 (rows, outputs); q8 and q4 quantise x first (`quantize_rows`).
 
-        raises  ArgumentError; NotFiniteError where x is to be quantised and is not finite
+        raises  ArgumentError; NotFiniteError where x is to be quantised and is not finite; IsaError where the selected level
+                reads another layout
         """
         rows, _ = check_array("x", x, np.float32, ("rows", self.shape[1]))
         y = np.empty((rows, self.shape[0]), np.float32)
         status = lib.fd_linear(self.struct, rows, const(x), pointer(y), check_threads(threads))
         if status == lib.FD_NOT_FINITE:
             refuse_rows("linear", x, bans=False)
+        if status == lib.FD_OTHER_LAYOUT:
+            refuse_layout(self.layout)
         check_status("linear", status)
         return y
 

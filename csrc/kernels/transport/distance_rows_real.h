@@ -1,4 +1,4 @@
-/* distance_rows.h - distances from a few points to many, for floats or for doubles: 16 of the many in the lanes, coordinates in sequence.
+/* distance_rows_real.h - distances from a few points to many, for floats or for doubles: 16 of the many in the lanes, coordinates in sequence.
  * The many lie in groups of 16, of a group first coordinate after coordinate: one stream of memory. */
 
 /* x (rows, d), y (padded / 16, d, 16) -> out (rows, padded).  rows and metric are constants where this is inlined. */

@@ -1,25 +1,4 @@
-/* distance_gradient.h - distance_gradient.c for one kind of real. */
-#ifndef FD_DISTANCE_GRADIENT_H
-#define FD_DISTANCE_GRADIENT_H
-struct gradient {
-    int metric;
-    int64_t batch, n, m, d;
-    const void *weights, *x, *y;            /* (batch, n, m), (batch, n, d), (batch, m, d) */
-    const double *lengths;                  /* (batch, n), of the cosine */
-    void *gradient;                         /* (batch, n, d) */
-    void *groups;                           /* few coordinates: y, (batch, m padded / 16, d, 16) */
-    _Atomic int bad;
-};
-/* Stages: y in groups, where coordinates are few; sums; for the cosine, what lies along x taken away. */
-static int64_t gradient_tasks(void *context, int64_t stage)
-{
-    const struct gradient *g = context;
-    int few = g->d < FD_FEW_SLOPES;
-    if (stage == 0) return few ? g->batch * fd_ceil(g->m, FD_COLUMNS) : 0;
-    if (stage == 2) return g->metric == FD_COSINE ? g->batch * g->n : 0;
-    return g->batch * fd_ceil(g->n, FD_POINTS) * (few ? 1 : fd_ceil(g->d, FD_COORDINATES));
-}
-#endif
+/* distance_gradient_real.h - distance_gradient.c for one kind of real. */
 
 FD_INLINE vr NAME(gradient_term)(int metric, vr weight, vr here, vr there, vr sum)
 {

@@ -1,8 +1,4 @@
-/* softmax.h - softmax.c for one kind of real. */
-#ifndef FD_SOFTMAX_H
-#define FD_SOFTMAX_H
-struct softmax { int64_t width; double scale; const void *in; void *out; _Atomic int bad; };
-#endif
+/* softmax_real.h - softmax.c for one kind of real. */
 
 static void NAME(softmax_rows)(void *context, int64_t begin, int64_t end)
 {

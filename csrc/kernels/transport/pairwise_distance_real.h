@@ -1,27 +1,4 @@
-/* pairwise_distance.h - pairwise_distance.c for one kind of real. */
-#ifndef FD_PAIRWISE_DISTANCE_H
-#define FD_PAIRWISE_DISTANCE_H
-struct pairwise {
-    int metric;
-    int64_t batch, n, m, d;
-    const void *x, *y;                      /* (batch, n, d), (batch, m, d) */
-    void *distances;                        /* (batch, n, m) */
-    void *workspace;                        /* few: y in groups, (batch, stride / 16, d, 16); many: sums, (batch, pieces, n, m) */
-    _Atomic int bad;
-};
-enum { MERGED_ROWS = 16 };
-static int64_t pairwise_few_tasks(void *context, int64_t stage)
-{
-    const struct pairwise *p = context;
-    return p->batch * fd_ceil(p->m, FD_COLUMNS) * (stage ? fd_ceil(p->n, FD_POINTS) : 1);
-}
-static int64_t pairwise_many_tasks(void *context, int64_t stage)
-{
-    const struct pairwise *p = context;
-    return p->batch * (stage ? fd_ceil(p->n, MERGED_ROWS)
-                             : fd_ceil(p->d, FD_COORDINATES) * fd_ceil(p->n, FD_POINTS) * fd_ceil(p->m, FD_POINTS));
-}
-#endif
+/* pairwise_distance_real.h - pairwise_distance.c for one kind of real. */
 
 /* Whether `width` coordinates of each of the rows of x (rows, d) are finite: NaN and infinities times 0 are NaN. */
 static int NAME(finite_rows)(int64_t rows, int64_t width, int64_t d, const real *x)

@@ -1,4 +1,4 @@
-/* exp_log.h - exp_log.c for one kind of real. */
+/* exp_log_real.h - exp_log.c for one kind of real. */
 static void NAME(exp_log)(int64_t n, const real *x, real *exp_out, real *log_out)
 {
     for (int64_t i = 0; i < n; i += 16) {

@@ -1,8 +1,4 @@
-/* unit_rows.h - unit_rows.c for one kind of real. */
-#ifndef FD_UNIT_ROWS_H
-#define FD_UNIT_ROWS_H
-struct unit_rows { int64_t d; const void *x; void *unit; double *lengths; };
-#endif
+/* unit_rows_real.h - unit_rows.c for one kind of real. */
 
 static void NAME(unit_rows)(void *context, int64_t begin, int64_t end)
 {

@@ -1,0 +1,23 @@
+/* base.h - what every C file stands on: the machine it asks for, units that all shapes are cut by, rounding up to them, counted memory. */
+#pragma once
+#include <float.h>
+#include <stddef.h>
+#include "fastdistill.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fastdistill is for little-endian CPUs");
+_Static_assert(FLT_EVAL_METHOD == 0, "an operation must round to its type: on 32-bit x86, -msse2 -mfpmath=sse");
+#if defined(__arm__) && defined(__clang__) && defined(__ARM_NEON)
+#error "clang computes floats with 32-bit NEON, which flushes subnormal numbers: take gcc"
+#endif
+
+enum {
+    FD_LANES = 16,          /* floats of a vf, outputs of one tile of weights */
+    FD_BLOCK = 32,          /* weights and activations that share one scale */
+    FD_CHUNK = 256          /* entries of a vocabulary that are summed as one: of the head, of statistics, of laws */
+};
+static inline int64_t fd_ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
+static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) * unit; }
+static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
+static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void *fd_malloc(size_t bytes);              /* on a cache line; counted: see fd_allocations */
