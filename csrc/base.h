@@ -1,4 +1,4 @@
-/* base.h - what every C file stands on: the machine it asks for, units that all shapes are cut by, rounding up to them, counted memory. */
+/* base.h - what every C file stands on: the machine it asks for, units that shapes are cut by, rounding up, counted memory. */
 #pragma once
 #include <float.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* vec_scalar_pairs.h - plain C over weights of another layout: two rows times two outputs, 8 inputs deep, as SMMLA of AArch64 multiplies.
+/* vec_scalar_pairs.h - plain C over weights of another layout: two rows times two outputs, 8 inputs deep, as AArch64's SMMLA.
  *
  * For tests/cross/run_layout.sh alone, and for whoever writes a level with a layout of its own: only with -DFD_TEST_LAYOUT it is one.
  */

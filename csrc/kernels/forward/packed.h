@@ -3,7 +3,8 @@
  * f32, f16, bf16:  [tile][input][16 outputs]
  * q8:              [tile][block] of { 16 x 32 bytes of codes, [16] f16 scale }
  * q4:              [tile][block] of { 16 x 16 bytes of codes, [16] f16 scale, [16] f16 minimum }
- * A block is 32 inputs; of q4, byte j of an output holds code j low, code j + 16 high.  Outputs are padded with zeros to a multiple of 32.
+ * A block is 32 inputs; of q4, byte j of an output holds code j low, code j + 16 high.  Outputs are padded with zeros to a multiple
+ * of 32.
  *
  * How the bytes of a block's codes lie is the layout: [16 / outputs][width / bytes][outputs][bytes], so many outputs side by side, so
  * many bytes of each in sequence.  Floats lie alike in every layout.
