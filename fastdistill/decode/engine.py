@@ -44,7 +44,8 @@ class Task:
 
     prompt     int32 (n,)
     shares     may begin with what other texts have read of its prompt
-    text       once it has begun
+    text       while it is being written; None before and afterwards
+    result     what there is of it so far
     cancelled  is to end where it is
     """
 
@@ -52,32 +53,25 @@ class Task:
         """`begin` makes the text, with a beginning where one is given; it is given one only where the task `shares`."""
         self.prompt, self.shares, self._begin = prompt, shares, begin
         self.text: Text | None = None
+        self.result = Generation()
         self.cancelled = False
-        self._failed: Exception | None = None
 
     @classmethod
     def failed(cls, error: Exception) -> Task:
         """One that has ended before it began."""
         task = cls(np.empty(0, np.int32), lambda _: Text.__new__(Text))
-        task._failed = error
+        task.result = Generation(finish_reason="error", error=error)
         return task
-
-    def begin(self, beginning: Beginning | None = None) -> None:
-        """Begin the text; raises what its session or its decoder raises."""
-        self.text = self._begin(beginning)
-
-    @property
-    def result(self) -> Generation:
-        """What there is of the text so far."""
-        if self.text is not None:
-            return self.text.result
-        reason = "error" if self._failed else "cancelled" if self.cancelled else ""
-        return Generation(finish_reason=reason, error=self._failed)
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will come."""
         return bool(self.result.finish_reason)
+
+    def begin(self, beginning: Beginning | None = None) -> None:
+        """Begin the text; raises what its session or its decoder raises."""
+        self.text = self._begin(beginning)
+        self.result = self.text.result
 
 
 class Event(NamedTuple):
@@ -137,28 +131,36 @@ class Engine:
         self._leave()
         return events
 
-    def _leave(self) -> None:
-        self._running = [task for task in self._running if not task.finished]
-
     def run(self) -> None:
         """Step until every text has ended."""
         while self._running or self._waiting:
             self.step()
 
+    def _leave(self) -> None:
+        """Let go of the texts that have ended, and of their sessions."""
+        if any(task.finished for task in self._running):
+            for task in self._running:
+                if task.finished:
+                    task.text = None
+            self._running = [task for task in self._running if not task.finished]
+
     def _admit(self) -> list[Event]:
         """Begin texts that wait, as many as there are places; the last pieces of those that end before they begin."""
         events, later = [], list[Task]()
-        while self._waiting and len(self._running) < self._most_texts:
+        while self._waiting and len(self._running) + len(later) < self._most_texts:
             task = self._waiting.popleft()
-            if not task.finished and task.text is None:
+            if task.cancelled and task.text is None:
+                task.result.finish_reason = task.result.finish_reason or "cancelled"
+            elif not task.finished and task.text is None:
                 beginning, waits = self._beginning(task) if task.shares else (None, False)
                 if waits:
                     later.append(task)
                     continue
                 error = attempt(task.begin, beginning)
                 if isinstance(error, Exception):
-                    task._failed = error
+                    task.result = Generation(finish_reason="error", error=error)
             if task.finished:
+                task.text = None
                 events.append(Event(task, Piece("", finish_reason=task.result.finish_reason)))
             else:
                 self._running.append(task)
@@ -201,6 +203,10 @@ def _run(requests: Sequence[tuple[SessionLike, Forward | Exception]]) -> list[Ro
 
     Sessions of one runner share passes.
     """
+    if len(requests) == 1:  # nothing to sort
+        ((session, what),) = requests
+        if not isinstance(what, Exception):
+            return [attempt(session.run, what)] if session.runner is None else session.runner.run([(session, what)])
     results: dict[int, Rows | Exception] = {}
     for number, (session, what) in enumerate(requests):
         if isinstance(what, Exception):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +30,7 @@ DECODERS = {
 def task(
     prompt, count, sampler=None, decoder="plain", *, nothing_allowed=False, capacity=None, shares=True, logprobs=0
 ):
-    """A text over the small model; its session is `task.text.session`."""
+    """A text over the small model; `task.sessions` holds its session, once it has begun."""
     made, ids = network("plain", "q8"), np.array(prompt, np.int32)
     allowed = np.zeros(-(-made.vocab_size // 32), np.uint32) if nothing_allowed else None
 
@@ -35,6 +38,7 @@ def task(
         session = made.session(len(ids) + count if capacity is None else capacity, 32)
         if beginning is not None:
             session.share(*beginning)
+        made_task.sessions.append(session)
         request = Request(
             ids,
             prepare_session(session, ids),
@@ -45,7 +49,9 @@ def task(
         )
         return Text(session, request, DECODERS[decoder], None)
 
-    return Task(ids, begin, shares)
+    made_task = Task(ids, begin, shares)
+    made_task.sessions = []
+    return made_task
 
 
 def alone(*arguments, **options):
@@ -55,9 +61,16 @@ def alone(*arguments, **options):
     return one.result
 
 
+class Dropped:
+    """A list that keeps no more than who was there."""
+
+    def __init__(self, seen):
+        self.append = lambda session: seen.append(weakref.ref(session))
+
+
 def pages(tasks):
     """Pages that the sessions of texts hold, each once."""
-    return {id(page.array) for one in tasks for page in one.text.session.cache._pages}
+    return {id(page.array) for one in tasks for page in one.sessions[0].cache._pages}
 
 
 def test_of_32_texts_one_that_may_say_nothing_one_cancelled_and_one_too_long_end_and_29_are_what_they_are_alone():
@@ -149,7 +162,7 @@ def test_fifty_chats_over_one_beginning_hold_it_once():
         patch.setattr(network_module.Network, "run", counted)
         engine.run()
     whole = len(system) // PAGE
-    shared = [{id(page.array) for page in one.text.session.cache._pages[:whole]} for one in tasks]
+    shared = [{id(page.array) for page in one.sessions[0].cache._pages[:whole]} for one in tasks]
     assert all(held == shared[0] for held in shared)
     # Of its own a chat has the page in which the beginning ends and what follows it: one or two.
     assert len(pages(tasks)) <= whole + 2 * 50
@@ -196,6 +209,17 @@ def test_a_text_that_waits_can_be_cancelled_and_one_of_no_tokens_ends_at_once():
     assert third.result.tokens == []
     with pytest.raises(ArgumentError, match="task must be a Task, got 3"):
         engine.submit(3)
+
+
+def test_a_text_that_has_ended_holds_no_session():
+    engine, dead = Engine(2), []
+    tasks = [engine.submit(task([number], 3)) for number in range(4)]
+    for one in tasks:
+        one.sessions = Dropped(dead)
+    engine.run()
+    gc.collect()
+    assert len(dead) == 4 and [session() for session in dead] == [None] * 4
+    assert [len(one.result.tokens) for one in tasks] == [3] * 4
 
 
 def test_a_session_costs_its_pages_alone():

@@ -13,6 +13,7 @@ import pytest
 from fastdistill import kernels as k
 from fastdistill.kernels import boundary
 from fastdistill.runtime import Read
+from fastdistill.transport import sinkhorn
 from tests.small_models import network
 
 # Where fenv_t has the word that decides, and its bits: rounding up, down and to zero, denormals flushed (and taken as zeros, on x86).
@@ -58,7 +59,7 @@ def everything():
                 yield k.pairwise_distance(points, points + 1, metric)
                 yield k.distance_gradient(np.ones((3, 3), rows.dtype), points, points + 1, metric)
         yield from k.unrolled_sinkhorn(np.abs(rows[:, :3].copy()), 0.3, 4)
-        found = k.sinkhorn(None, None, x=few, y=few + 1, epsilon=0.3, max_iterations=20)
+        found = sinkhorn(None, None, x=few, y=few + 1, epsilon=0.3, max_iterations=20)
         yield from (*found.potentials, found.plan)
     yield from k.residual_distribution(p[0], p[1], 0.7)
     for rule in ("rejection", "traversal"):

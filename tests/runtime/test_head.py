@@ -154,7 +154,7 @@ def test_the_reference_executor_draws_the_same(isa):
 @pytest.mark.parametrize("reached", [(3e38, 1e30), (3e38, 9.0), (0.0, 5.0), (-1e4, -3.0), (-3e38, -1e30)])
 def test_what_threads_tell_each_other_changes_no_token(isa, reached, monkeypatch):
     """A pass that begins with a false report: a key that nobody has, over a top that nobody has."""
-    module = sys.modules["fastdistill.runtime.forward_many"]  # its function has the same name
+    module = sys.modules["fastdistill.runtime.batch"]
     truth = module._draws
 
     def false(read, n):

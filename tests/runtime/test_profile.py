@@ -102,7 +102,7 @@ def test_sequences_that_share_a_pass_count_their_keys_each_and_the_weights_once(
     model = network()
     with fd.Profile() as alone:
         model.session(32).forward(TEXT)
-    pair = [(model.session(32), {"tokens": TEXT}), (model.session(32), {"tokens": TEXT[:2]})]
+    pair = [(model.session(32), fd.Forward(TEXT)), (model.session(32), fd.Forward(TEXT[:2]))]
     with fd.Profile() as profile:
         fd.forward_many(pair)
     attended, seen = (p.decode.stages["attend"].bytes for p in (profile, alone))
