@@ -20,6 +20,7 @@ SOURCES = ["levels.c", "dispatch.c", "memory.c", "plain.c", "plan.c", "threads.c
 FLAGS = [
     # No -m flag: each level switches its own target on.
     *("-std=gnu11", "-O2", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    "-Wno-unused-parameter",  # all ops have one signature
     # Contraction off: vf_fma is the only fused multiply-add.
     *("-ffp-contract=off", "-fno-math-errno"),
 ]
@@ -59,10 +60,12 @@ FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()
 
 
 def declarations() -> str:
-    """fastdistill.h and the kernels' prototypes, without preprocessor lines and comments: what cffi understands."""
-    text = "".join((here / name).read_text(encoding="utf-8") for name in ("fastdistill.h", "kernels.h"))
+    """fastdistill.h with what it includes, without preprocessor lines and comments: what cffi understands."""
+    text = (here / "fastdistill.h").read_text(encoding="utf-8")
+    text = re.sub(r'#include "(\w+\.h)"', lambda found: (here / found[1]).read_text(encoding="utf-8"), text)
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    text = re.sub(r"\bFD_OP\((\w+), \w+\)", r"FD_OP_\1,", text)
     return re.sub(r"\bFD_(?:\w+_)?KERNEL\((.+?), (\w+),\s*(\([^()]*\)),\s*\([^()]*\)\)", r"\1 fd_\2\3;", text)
 
 

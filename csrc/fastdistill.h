@@ -114,42 +114,41 @@ struct fd_unmask_rule {
 };
 
 /* ---- a forward pass: a list of ops over the rows of one or several sequences ---- */
+#define FD_OP(name, tasks) FD_OP_##name,
 enum fd_op_kind {
-    FD_OP_EMBED,                            /* tokens, or the pass's input rows -> out[0] */
-    FD_OP_RMS_NORM,                         /* in1 / sqrt(mean(in1^2) + scalar) * vector -> out[0] and, where given, codes_out */
-    FD_OP_QUANTIZE,                         /* in1 -> codes_out */
-    FD_OP_LINEAR,                           /* weights[0..parts) over in1 or codes_in -> out[...]; `epilogue` */
-    FD_OP_ADD,                              /* in1 + in2 -> out[0] */
-    FD_OP_SILU_MUL,                         /* silu(in1) * in2 -> out[0] */
-    FD_OP_ROTARY_TABLE,                     /* positions, vector = inverse frequencies -> cos out[0], sin out[1] */
-    FD_OP_ROTARY,                           /* in1, heads; cos in2, sin in3 -> out[0] */
-    FD_OP_STORE,                            /* keys in1, values in2 -> the caches, layer `layer` */
-    FD_OP_ATTEND,                           /* queries in1 over the caches -> out[0], or partial results where split */
-    FD_OP_ATTEND_MERGE,                     /* partial results -> out[0] */
-    FD_OP_READ,                             /* the rows that are read, of in1 -> out[0] */
-    FD_OP_HEAD,                             /* weights[0] over in1 or codes_in -> partial statistics, logits where asked */
-    FD_OP_HEAD_MERGE,                       /* partial statistics -> statistics, drawn tokens; in1 or codes_in as the head's */
-    FD_OP_COPY                              /* in1 -> out[0]: a tap */
+#include "ops.h"
 };
-enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = in2 + y; out = silu(y0) * y1 */
+#undef FD_OP
+enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = the last of in + y; out = silu(y0) * y1 */
 struct fd_codes { int8_t *codes; float *scale; float *sum; int32_t *total; };
 struct fd_op {
     int32_t kind, read_rows;                /* read_rows: runs over the rows that are read, not over all */
-    int32_t epilogue, parts;
-    int64_t width, layer;                   /* floats a row of in1, without padding */
+    int32_t epilogue, inputs, outputs, parts;
+    int64_t width;                          /* floats a row of in[0], without padding */
+    const float *const *in;                 /* (inputs,) values, */
+    float *const *out;                      /* (outputs,) those that it makes, */
+    const struct fd_weight *const *weights; /* (parts,) matrices, */
+    const float *const *vectors;            /* weights and constants of one axis, or NULL; weights are padded with zeros to a multiple of 32 */
+    struct fd_codes codes_in, codes_out;    /* of in[0]; of what it makes */
     int64_t heads, kv_heads, head_dim;
-    float scalar;
-    const float *vector;
-    const struct fd_weight *weights[3];
-    const float *in1, *in2, *in3;
-    float *out[3];
-    struct fd_codes codes_in, codes_out;
+    int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
+    int64_t window;                         /* positions that a row sees up to its own, or 0: any */
+    float scalar, softcap;                  /* softcap: 0, or what bounds scores */
 };
 enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */
 struct fd_cache {                           /* one sequence's keys and values */
     void *const *pages;                     /* slot s lies in pages[s / FD_PAGE], as its slot s % FD_PAGE: */
     int32_t is_f32;                         /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16: */
-};                                          /* keys [FD_PAGE / 16][padded][16 slots], values [FD_PAGE][padded] */
+    int64_t positions;                      /* keys [FD_PAGE / 16][padded][16 slots], values [FD_PAGE][padded]; and so many bytes from a */
+};                                          /* page's beginning the positions, int32 (FD_PAGE,), of the rows that its slots hold */
+struct fd_keys {                            /* a set of keys and values, and what the rows of a pass see of it */
+    const struct fd_cache *caches;          /* (sequences,) */
+    const int32_t *slots, *nodes;           /* (rows,) */
+    const int32_t *runs;                    /* visible slots of node g, in position order: runs of (start, length) ... */
+    const int64_t *run_offsets;             /* ... number run_offsets[g] .. run_offsets[g + 1]; (nodes + 1,) */
+    const int64_t *key_counts;              /* (nodes,) the total length of its runs */
+    int64_t most_keys;                      /* the largest of them */
+};
 struct fd_draw {                            /* what the head draws a token of one row with */
     uint64_t seed;
     uint64_t reached;                       /* 0; written to meanwhile */
@@ -160,12 +159,8 @@ struct fd_pass {
     int64_t rows;
     const int32_t *tokens;                  /* (rows,), or NULL when `inputs` is given */
     const float *inputs;                    /* (rows, width) */
-    const int32_t *positions, *sequences, *slots, *nodes;   /* (rows,) */
-    const struct fd_cache *caches;          /* (sequences,) */
-    const int32_t *runs;                    /* visible slots of node g, in position order: runs of (start, length) ... */
-    const int64_t *run_offsets;             /* ... number run_offsets[g] .. run_offsets[g + 1]; (nodes + 1,) */
-    const int64_t *key_counts;              /* (nodes,) the total length of its runs */
-    int64_t most_keys;                      /* the largest of them */
+    const int32_t *positions, *sequences;   /* (rows,) */
+    const struct fd_keys *keys;             /* by key_set; 0: the rows' own */
     int64_t reads;
     const int32_t *read_rows;               /* (reads,) */
     const int32_t *wanted_tokens;           /* (reads,) tokens whose log probability is wanted; or NULL */

@@ -42,7 +42,7 @@ static int forward_ahead(void *context, int64_t stage, int thread, int threads, 
     const struct forward *f = context;
     for (int64_t next = stage + 1; next < f->count; next++) {
         const struct fd_op *op = f->ops + f->stages[next];
-        if (op->kind != FD_OP_LINEAR && op->kind != FD_OP_HEAD) continue;
+        if (op->kind != FD_OP_linear && op->kind != FD_OP_head) continue;
         return f->kernels->op_ahead(op, fd_share(f->kernels->op_tasks(op, f->pass), thread, threads), step);
     }
     return 0;
@@ -60,8 +60,8 @@ static void forward_run(void *context, int64_t stage, int64_t task)
 static int forward_reads(const struct forward *f)                        /* whether the level reads all weights as they lie */
 {
     for (const struct fd_op *op = f->ops; op < f->ops + f->stages[f->count]; op++)
-        for (int i = 0; i < 3; i++)
-            if (op->weights[i] && !packed_for(f->kernels->layout, op->weights[i])) return 0;
+        for (int part = 0; part < op->parts; part++)
+            if (!packed_for(f->kernels->layout, op->weights[part])) return 0;
     return 1;
 }
 

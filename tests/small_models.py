@@ -60,13 +60,13 @@ def tensors(plan, seed: int = 0, format: str = "f32") -> dict[str, Tensor]:
     """Random weights that keep activations near one; matrices in `format`."""
     random = np.random.default_rng(seed)
     made = {}
-    for name, weight in plan.weights.items():
-        scale = weight.shape[-1] ** -0.5 if len(weight.shape) == 2 else 0.3
-        data = (random.standard_normal(weight.shape) * scale).astype(np.float32)
+    for name, shape in plan.stored.items():
+        scale = shape[-1] ** -0.5 if len(shape) == 2 else 0.3
+        data = (random.standard_normal(shape) * scale).astype(np.float32)
         if name.endswith(("norm.weight", "ln_f.weight")):
             data += 1
-        tensor = Tensor(name, "f32", weight.shape, data)
-        made[name] = quantize_tensor(tensor, format) if len(weight.shape) == 2 and format != "f32" else tensor
+        tensor = Tensor(name, "f32", shape, data)
+        made[name] = quantize_tensor(tensor, format) if len(shape) == 2 and format != "f32" else tensor
     return made
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fastdistill.models.plan import OP_KINDS
+from fastdistill.ops import OPS
+from fastdistill.runtime.lowering import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastdistill"
@@ -31,6 +32,7 @@ FLOW = [
     "transport",
     "distill",
     "checkpoint",
+    "ops",
     "models",
     "runtime",
     "decode",
@@ -48,6 +50,7 @@ BESIDE = {
     "transport": {"user_cache", "embedded", "reference"},
     "distill": {"user_cache", "embedded", "reference"},
     "checkpoint": {"reference"},  # what a file holds is no meaning of a kernel
+    "ops": {"kernels", "transport", "distill"},  # what an op means does not lean on how it is computed
     "decode": {"checkpoint", "models", "reference"},  # decoders do not know models
     "unmask": {"checkpoint", "models", "runtime", "reference", "kernels"},  # names of decode's parts
     "show": {"checkpoint", "models", "reference"},
@@ -222,10 +225,10 @@ def test_no_file_of_c_includes_itself():
 
 
 def test_a_file_of_c_is_read_once_or_is_made_to_be_read_again():
-    """What is included twice says so: kernels.h becomes what its reader says, real.h and *_real.h one kind of real after the other."""
+    """What is included twice says so: kernels.h and ops.h become what their reader says, real.h and *_real.h one kind of real after the other."""
     units = set(CSRC.glob("*.c")) | {CSRC / "kernels" / name for name in ("all.h", "all_transport.h", "tile_end.h")}
     for path in set(C_FILES) - units:
-        again = path.name in ("kernels.h", "real.h") or path.name.endswith("_real.h")
+        again = path.name in ("kernels.h", "ops.h", "real.h") or path.name.endswith("_real.h")
         assert ("#pragma once\n" in path.read_text()) != again, path
 
 
@@ -246,6 +249,10 @@ def test_every_file_of_c_includes_what_it_uses():
         assert not list(filter(None, pool.map(errors, alone)))
 
 
-def test_every_op_has_a_meaning():
-    source = (PACKAGE / "runtime/reference.py").read_text()
-    assert all(f'"{kind}"' in source for kind in OP_KINDS)
+def test_every_step_of_an_op_is_an_op_of_c_and_the_other_way_round():
+    assert set(re.findall(r"^FD_OP\((\w+),", (ROOT / "csrc/ops.h").read_text(), re.MULTILINE)) == STEPS.keys()
+
+
+def test_the_plans_page_lists_every_op():
+    rows = [f"| `{kind.name}` | {kind.meaning} |" for kind in OPS.values()]
+    assert "\n".join(rows) in (ROOT / "docs/plan.md").read_text()

@@ -175,11 +175,8 @@ def large_network(format: str, width: int, threads: int) -> Network:
         leaving = b.add(x, b.linear(x, "layer", width))
         b.linear(leaving, "head", VOCAB)
     hidden = b.rms_norm(b.read(leaving), "norm.weight", 1e-5)
-    b.head(hidden, "head", VOCAB)
-    plan = b.plan(
-        leaving=leaving, hidden=hidden, ignored={}, vocab_size=VOCAB, hidden_size=width, num_heads=1, num_kv_heads=1,
-        head_dim=16, max_positions=256, architecture="none",
-    )  # fmt: skip
+    outputs = {"logits": b.head(hidden, "head", VOCAB), "hidden": hidden}
+    plan = b.plan(leaving, outputs, {}, vocab_size=VOCAB, hidden_size=width, max_positions=256, architecture="none")
     random, tensors = np.random.default_rng(0), {}
     for name, weight in plan.weights.items():
         data = random.standard_normal(weight.shape, np.float32)

@@ -67,11 +67,15 @@ def quantize_checkpoint(
     write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 
 
+def converts(tensor: Tensor) -> bool:
+    """Whether `quantize_checkpoint` writes a tensor in another format: the matrices of a model."""
+    return len(tensor.shape) == 2 and tensor.name.endswith(".weight") and tensor.format in FORMATS
+
+
 def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:
     done, total = 0, sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     for tensor in checkpoint.tensors.values():
-        matrix = len(tensor.shape) == 2 and tensor.name.endswith(".weight") and tensor.format in FORMATS
-        yield quantize_tensor(tensor, format) if matrix else tensor
+        yield quantize_tensor(tensor, format) if converts(tensor) else tensor
         done += tensor.nbytes
         if progress is not None:
             progress(done, total)

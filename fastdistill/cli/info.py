@@ -53,11 +53,11 @@ def machine_facts() -> dict[str, Any]:
 
     from fastdistill import kernels
     from fastdistill.kernels.forward.linear import FORMATS
-    from fastdistill.models.plan import OP_KINDS
+    from fastdistill.ops import OPS
 
     exported = {name: getattr(getattr(kernels, name), "__module__", "") for name in kernels.__all__}
     names = [
-        *OP_KINDS,
+        *OPS,
         *(name for name, home in exported.items() if home.count(".") == 3 and home.endswith(f".{name}")),
     ]
     return {
@@ -86,8 +86,9 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
 
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
-        used = {name: checkpoint.tensors[name] for name in plan.weights}
-        formats = {name: tensor.format if len(tensor.shape) > 1 else "f32" for name, tensor in used.items()}
+        used = {name: checkpoint.tensors[name] for name in plan.stored}
+        held = plan.formats({name: tensor.format for name, tensor in used.items()})
+        formats = {name: found if len(plan.weights[name].shape) > 1 else "f32" for name, found in held.items()}
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for tensor in used.values():

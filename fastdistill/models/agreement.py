@@ -27,7 +27,8 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     A tensor that the plan ignores must equal what stands in its place.  A head that differs from the embedding it is said
     to be is used, with a warning; rotary frequencies that the config does not give are not.
 
-    raises  CheckpointError for tensors that do not agree, and what `plan_for` raises
+    raises  CheckpointError for tensors that do not agree, UnsupportedError for one in a format that it cannot be used in, and what
+            `plan_for` raises
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
     for ignored, names in _differing(plan, checkpoint.tensors).items():
@@ -41,7 +42,8 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
             warn(f"{found}, which is not used")
     if config is not checkpoint.config:
         plan = plan_for(config)
-    check_tensors(checkpoint.tensors, {name: weight.shape for name, weight in plan.weights.items()}, plan.ignored)
+    check_tensors(checkpoint.tensors, plan.stored, plan.ignored)
+    plan.formats({name: tensor.format for name, tensor in checkpoint.tensors.items()})
     return plan
 
 
@@ -53,7 +55,7 @@ def _differing(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[Ignored, list[
     found: dict[Ignored, list[str]] = {}
     for name, tensor in tensors.items():
         for pattern, ignored in plan.ignored.items():
-            if name not in plan.weights and fnmatchcase(name, pattern) and not _agrees(tensor, ignored, tensors):
+            if name not in plan.stored and fnmatchcase(name, pattern) and not _agrees(tensor, ignored, tensors):
                 found.setdefault(ignored, []).append(name)
     return found
 

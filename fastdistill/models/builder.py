@@ -4,100 +4,193 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from fastdistill.models.plan import Ignored, Op, Plan, Weight
+from fastdistill.models.plan import ENTER, EXIT, Ignored, Op, Plan, Weight
+from fastdistill.models.source import Source, stored
+from fastdistill.ops import MATRIX, OPS, OWN
 
 
 class Builder:
     """Collects ops, values and the weights they need; `plan` closes it.
 
-    A value is a number; every method returns the value that its op writes.
+    A value is a number; every method returns the value that its op writes.  What an op computes, `fastdistill.ops` says.
     """
 
     def __init__(self) -> None:
         self._ops: list[Op] = []
         self._widths: list[int] = []
         self._weights: dict[str, Weight] = {}
+        self._sources: dict[str, Source] = {}
         self._taps: dict[str, int] = {}
         self._boundaries: list[int] = []
-        self._segment: int | str = "enter"
+        self._layers: list[str] = []
+        self._segment = ENTER
 
     @contextmanager
     def layer(self, number: int, entering: int) -> Iterator[None]:
         """The ops of one layer, which `entering` flows into; layers can be run on their own."""
         self._boundaries.append(entering)
-        self._segment = number
+        self._segment = f"layer {number}"
+        self._layers.append(self._segment)
         yield
-        self._segment = "exit"
+        self._segment = EXIT
+
+    @contextmanager
+    def segment(self, name: str) -> Iterator[None]:
+        """Ops that run when they are asked for by this name, and not with the layers: an encoder, say."""
+        outer, self._segment = self._segment, name
+        yield
+        self._segment = outer
+
+    def made_of(self, weight: str, source: Source) -> None:
+        """What a checkpoint stores `weight` in, where that is no tensor of this name and shape; to be said before its op."""
+        self._sources[weight] = source
+
+    def op(
+        self, kind: str, *inputs: int, weights: Mapping[str, tuple[int, ...]] | None = None, **constants: Any
+    ) -> int:
+        """Any op: its inputs, its weights' names and shapes in the order of their roles, its constants."""
+        known, weights = OPS[kind], weights or {}
+        assert len(inputs) in known.inputs and len(weights) <= len(known.weights), f"{kind} of {inputs}, {weights}"
+        assert constants.keys() <= known.constants.keys(), f"{kind} has no constants {constants.keys()}"
+        for role, (name, shape) in zip(known.weights, weights.items(), strict=False):
+            multiplies = role == MATRIX or (name in self._weights and self._weights[name].linear)
+            self._weights[name] = Weight(shape, multiplies, self._sources.get(name) or stored(name, shape))
+            assert self._weights[name].source.shape == shape, f"{name} {shape} is made otherwise"
+        self._widths.append(known.width([self._widths[value] for value in inputs], [*weights.values()], constants))
+        self._ops.append(Op(kind, inputs, len(self._widths) - 1, tuple(weights), constants, self._segment))
+        return self._ops[-1].output
 
     def embedding(self, name: str, vocab_size: int, width: int) -> int:
         """Rows of the embedding (vocab_size, width) for the tokens, or the rows given as `inputs`."""
-        return self._op("embedding", (), width, [self._weight(name, (vocab_size, width))])
+        return self.op("embedding", weights={name: (vocab_size, width)})
 
     def rms_norm(self, x: int, name: str, epsilon: float) -> int:
         """Root-mean-square norm with the weight `name` (width,)."""
-        width = self._widths[x]
-        return self._op("rms_norm", (x,), width, [self._weight(name, (width,))], epsilon=epsilon)
+        return self.op("rms_norm", x, weights={name: (self._widths[x],)}, epsilon=epsilon)
 
     def linear(self, x: int, name: str, outputs: int, bias: bool = False) -> int:
         """`name`.weight (outputs, width) times x, plus `name`.bias (outputs,)."""
-        return self._op("linear", (x,), outputs, self._linear(x, name, outputs, bias))
+        return self.op("linear", x, weights=self._matrix(x, name, outputs, bias))
 
     def add(self, x: int, y: int) -> int:
         """x + y; x is the residual stream."""
-        return self._op("add", (x, y), self._widths[x])
+        return self.op("add", x, y)
 
     def silu_mul(self, gate: int, up: int) -> int:
         """silu(gate) * up."""
-        return self._op("silu_mul", (gate, up), self._widths[up])
+        return self.op("silu_mul", gate, up)
 
     def rotary(self, x: int, head_dim: int, inverse_frequencies: np.ndarray) -> int:
         """Rotary positions in the split-half form; inverse_frequencies float32 (head_dim / 2,)."""
-        return self._op("rotary", (x,), self._widths[x], head_dim=head_dim, inverse_frequencies=inverse_frequencies)
+        return self.op("rotary", x, head_dim=head_dim, inverse_frequencies=inverse_frequencies)
 
-    def attention(self, q: int, k: int, v: int, head_dim: int, scale: float) -> int:
-        """Grouped-query attention; stores k and v in this layer's cache first."""
-        return self._op("attention", (q, k, v), self._widths[q], head_dim=head_dim, scale=scale, layer=self._segment)
+    def attention(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        head_dim: int,
+        scale: float,
+        *,
+        window: int = 0,
+        softcap: float = 0.0,
+        slopes: np.ndarray | None = None,
+        key_set: str = OWN,
+    ) -> int:
+        """Grouped-query attention; stores k and v first, in the next layer of a key set's cache.
+
+        window   keys that a row sees, up to its own, counted in positions; 0: all
+        softcap  c: scores become c tanh(score / c); 0: as they are
+        slopes   float32 (heads,): times (key position - query position), added to scores; None: nothing
+        """
+        return self._attend(
+            (q, k, v),
+            self._next_layer(key_set),
+            self._widths[k] // head_dim,
+            head_dim,
+            scale,
+            window=window,
+            softcap=softcap,
+            slopes=slopes,
+            key_set=key_set,
+        )
+
+    def store(self, k: int, v: int, head_dim: int, key_set: str) -> tuple[str, int, int]:
+        """Keys and values for `cross_attention` of other rows: the key set, the layer of its cache, and how many heads it has."""
+        layer, kv_heads = self._next_layer(key_set), self._widths[k] // head_dim
+        self.op("store", k, v, kv_heads=kv_heads, head_dim=head_dim, layer=layer, key_set=key_set)
+        return key_set, layer, kv_heads
+
+    def cross_attention(self, q: int, stored: tuple[str, int, int], head_dim: int, scale: float) -> int:
+        """Attention over what `store` has put away."""
+        key_set, layer, kv_heads = stored
+        return self._attend((q,), layer, kv_heads, head_dim, scale, key_set=key_set)
 
     def read(self, x: int) -> int:
         """Only the rows that the caller reads."""
-        return self._op("read", (x,), self._widths[x])
+        return self.op("read", x)
 
     def head(self, x: int, name: str, vocab_size: int, bias: bool = False) -> int:
         """Logits and their statistics: `name`.weight (vocab_size, width) times x, plus `name`.bias (vocab_size,)."""
-        return self._op("head", (x,), vocab_size, self._linear(x, name, vocab_size, bias))
+        return self.op("head", x, weights=self._matrix(x, name, vocab_size, bias))
 
     def tap(self, x: int, name: str) -> None:
         """Let sessions expose x as `name`."""
         self._taps[name] = x
 
-    def plan(self, leaving: int, hidden: int, ignored: Mapping[str, Ignored], **facts) -> Plan:
-        """The finished plan: `leaving` leaves the last layer, `hidden` is what the head reads."""
+    def plan(self, leaving: int, outputs: Mapping[str, int], ignored: Mapping[str, Ignored], **facts: Any) -> Plan:
+        """The finished plan: `leaving` leaves the last layer, `outputs` are what it gives, by name; facts as of `Plan`."""
+        boundaries = (*self._boundaries, leaving)
+        self._check_segments(boundaries)
         return Plan(
             ops=tuple(self._ops),
             widths=tuple(self._widths),
             weights=self._weights,
             ignored=ignored,
             taps=self._taps,
-            boundaries=(*self._boundaries, leaving),
-            hidden=hidden,
-            num_layers=len(self._boundaries),
+            layers=tuple(self._layers),
+            boundaries=boundaries,
+            outputs=outputs,
             **facts,
         )
 
-    def _linear(self, x: int, name: str, outputs: int, bias: bool) -> list[str]:
-        weight = self._weight(f"{name}.weight", (outputs, self._widths[x]), linear=True)
-        return [weight, self._weight(f"{name}.bias", (outputs,))] if bias else [weight]
+    def _attend(
+        self, inputs: tuple[int, ...], layer: int, kv_heads: int, head_dim: int, scale: float, **how: Any
+    ) -> int:
+        heads, given = (
+            self._widths[inputs[0]] // head_dim,
+            {name: value for name, value in how.items() if value is not None},
+        )
+        assert heads % kv_heads == 0 and (how["key_set"] == OWN or not how.get("window")), (heads, kv_heads, how)
+        constants = {name: value for name, value in given.items() if name == "slopes" or value not in (0, OWN)}
+        return self.op(
+            "attention",
+            *inputs,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=scale,
+            layer=layer,
+            **constants,
+        )
 
-    def _weight(self, name: str, shape: tuple[int, ...], linear: bool = False) -> str:
-        known = self._weights.get(name)
-        self._weights[name] = Weight(shape, linear or (known is not None and known.linear))
-        return name
+    def _next_layer(self, key_set: str) -> int:
+        stores = [op for op in self._ops if op.kind == "store" or len(op.inputs) == 3]
+        return sum(op.constants.get("key_set", OWN) == key_set for op in stores)
 
-    def _op(self, kind: str, inputs: tuple[int, ...], width: int, weights: list[str] | None = None, **constants) -> int:
-        self._widths.append(width)
-        output = len(self._widths) - 1
-        self._ops.append(Op(kind, inputs, output, tuple(weights or ()), constants, self._segment))
-        return output
+    def _check_segments(self, boundaries: tuple[int, ...]) -> None:
+        """Between layers nothing flows but the boundaries: so that each can be left and entered."""
+        made = {op.output: op.segment for op in self._ops}
+        entering = dict(zip([*self._layers, EXIT], boundaries, strict=True))
+        for op in self._ops:
+            for value in op.inputs:
+                inside = made[value] == op.segment or value == entering.get(op.segment)
+                assert inside, f"{op.kind} in {op.segment} reads a value of {made[value]} that does not enter it"
+
+    def _matrix(self, x: int, name: str, outputs: int, bias: bool) -> dict[str, tuple[int, ...]]:
+        weights: dict[str, tuple[int, ...]] = {f"{name}.weight": (outputs, self._widths[x])}
+        return weights | {f"{name}.bias": (outputs,)} if bias else weights

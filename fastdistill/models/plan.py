@@ -7,35 +7,28 @@ the native one fuses and places them first.  See docs/plan.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-# What an op computes, row by row.  `position`, `slot` and who sees whom belong to the rows, not to the plan.
-OP_KINDS = {
-    "embedding": "weights[0][token], or the row of the named input",
-    "rms_norm": "x / sqrt(mean x^2 + epsilon) * weights[0]",
-    "linear": "weights[0] x, plus weights[1] (a bias) where there is one",
-    "add": "x + y",
-    "silu_mul": "silu(x) * y",
-    "rotary": "x with each head rotated by position * inverse_frequencies",
-    "attention": "softmax(q k scale) v over the keys that the row's node sees, this forward's included",
-    "read": "the rows that the caller reads",
-    "head": "weights[0] x, plus weights[1] where there is one: logits, and their statistics",
-}
+from fastdistill.models.source import Source
+from fastdistill.ops import OPS, OWN
+
+ENTER, EXIT = "enter", "exit"  # segments before the first layer and after the last
 
 
 @dataclass(frozen=True)
 class Op:
     """One op: its kind, the values it reads, the value it writes, its weights by name and its constants.
 
-    kind       one of OP_KINDS, which says what it computes
+    kind       one of `fastdistill.ops.OPS`, which says what it computes
     inputs     values that it reads
     output     the value that it writes
     weights    names of tensors
     constants  by name: what `kind` computes with, such as epsilon
-    segment    the layer it belongs to; "enter" before the first, "exit" after the last
+    segment    the part of the plan that it belongs to: a layer, ENTER before the first, EXIT after the last
     """
 
     kind: str
@@ -43,19 +36,21 @@ class Op:
     output: int
     weights: tuple[str, ...]
     constants: Mapping[str, Any]
-    segment: int | str
+    segment: str
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor that the plan uses: its shape, and whether a linear (which may be quantised) reads it.
+    """One tensor that the plan uses: its shape, whether a linear (which may be quantised) reads it, where it comes from.
 
     shape   (outputs, inputs) of a linear, (width,) of a norm or a bias
     linear  rows are multiplied by it, and it may be quantised
+    source  what of a checkpoint it is made of
     """
 
     shape: tuple[int, ...]
     linear: bool
+    source: Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +58,7 @@ class Ignored:
     """A tensor that a checkpoint may hold and the plan does not use, since something else says the same.
 
     reason   why it is not used: what the config says
-    equals   what it has to equal: a tensor of the plan, by name, or values (shape as stored, any one of them)
+    equals   what it has to equal: another stored tensor, by name, or values (shape as stored, any one of them)
     instead  where it equals none: changes of the config, {} where the config is right as it is; None: an error
     """
 
@@ -81,14 +76,11 @@ class Plan:
     weights        tensors by name
     ignored        tensors a checkpoint may hold that are not used, by name or pattern
     taps           values that a session may expose, by name
+    layers         names of the segments that can be run as ranges
     boundaries     the value entering layer i; the last one leaves the last layer
-    hidden         the value the head reads
-    vocab_size     logits a row
+    outputs        values that a forward gives, by name: "logits", "hidden" (what the head reads), "pooled", ...
+    vocab_size     tokens; logits a row
     hidden_size    floats a row between layers
-    num_layers     layers
-    num_heads      of queries, a layer
-    num_kv_heads   of keys and values, a layer; divides num_heads
-    head_dim       floats a head
     max_positions  of a text, that the model was trained for
     architecture   the name of the family: llama, dream, ...
     positions_source  where max_positions comes from, in words for errors: a key of the config
@@ -102,17 +94,96 @@ class Plan:
     weights: Mapping[str, Weight]
     ignored: Mapping[str, Ignored]
     taps: Mapping[str, int]
+    layers: tuple[str, ...]
     boundaries: tuple[int, ...]
-    hidden: int
+    outputs: Mapping[str, int]
     vocab_size: int
     hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
     max_positions: int
     architecture: str
     positions_source: str = "max_position_embeddings"
     causal: bool = True
     mask_token: int | None = None
     logit_shift: int = 0
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers there are."""
+        return len(self.layers)
+
+    @cached_property
+    def stored(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all tensors that the weights are made of, by the names they are stored under."""
+        return {name: shape for weight in self.weights.values() for name, shape in weight.source.stored.items()}
+
+    def formats(self, stored: Mapping[str, str]) -> dict[str, str]:
+        """The format that each weight comes in, of the formats of the stored tensors.
+
+        raises  UnsupportedError for a tensor in a format that it cannot be used in
+        """
+        return {name: weight.source.format(stored) for name, weight in self.weights.items()}
+
+    @cached_property
+    def key_sets(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Sets of keys and values, the rows' own first: (kv_heads, head_dim) of each layer, in the order of their numbers."""
+        found: dict[str, dict[int, tuple[int, int]]] = {OWN: {}}
+        for op in self.ops:
+            if op.kind in ("attention", "store"):
+                c = op.constants
+                found.setdefault(c.get("key_set", OWN), {})[c["layer"]] = c["kv_heads"], c["head_dim"]
+        return {name: tuple(shape for _, shape in sorted(layers.items())) for name, layers in found.items()}
+
+    @property
+    def cache_layers(self) -> tuple[tuple[int, int], ...]:
+        """(kv_heads, head_dim) of the keys and values that a session holds, a layer each attention of the own key set."""
+        return self.key_sets[OWN]
+
+    @cached_property
+    def attention_shapes(self) -> frozenset[tuple[int, int]]:
+        """(heads, head_dim) of the queries of all attention."""
+        return frozenset((op.constants["heads"], op.constants["head_dim"]) for op in self.ops if op.kind == "attention")
+
+    @property
+    def num_heads(self) -> int:
+        """Of queries, in the first attention; 0 without any.  The two below likewise."""
+        return self._first_attention("heads")
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Of keys and values."""
+        return self._first_attention("kv_heads")
+
+    @property
+    def head_dim(self) -> int:
+        """Floats a head."""
+        return self._first_attention("head_dim")
+
+    def _first_attention(self, constant: str) -> int:
+        return next((op.constants[constant] for op in self.ops if op.kind == "attention"), 0)
+
+    @cached_property
+    def read_values(self) -> frozenset[int]:
+        """Values whose rows are those that the caller reads, not all of the pass."""
+        found: set[int] = set()
+        for op in self.ops:
+            if OPS[op.kind].selects or not found.isdisjoint(op.inputs):
+                found.add(op.output)
+        return frozenset(found)
+
+    def given(self, end: int) -> dict[str, int]:
+        """The outputs but "logits", which the head keeps to itself, where layer end - 1 is the last that runs."""
+        left = {self.boundaries[-1]: self.boundaries[end]}
+        return {name: left.get(value, value) for name, value in self.outputs.items() if name != "logits"}
+
+    def part(self, first: int, end: int, others: tuple[str, ...] = ()) -> tuple[Op, ...]:
+        """The ops of layers [first, end): those of ENTER before layer 0, those of EXIT always.
+
+        What leaves layer end - 1 takes the place of what leaves the last one.  `others` are segments to run in place of all these.
+        """
+        segments = set(others) or {*self.layers[first:end], EXIT} | ({ENTER} if first == 0 else set())
+        left = {self.boundaries[-1]: self.boundaries[end]}
+        return tuple(
+            replace(op, inputs=tuple(left.get(value, value) for value in op.inputs)) if op.segment == EXIT else op
+            for op in self.ops
+            if op.segment in segments
+        )

@@ -91,7 +91,7 @@ def pre_norm_decoder(
             x = b.add(x, b.linear(b.silu_mul(gate, up), f"{at}.{names.down}", hidden_size, mlp_bias))
         b.tap(x, f"layers.{i}")
     hidden = b.rms_norm(b.read(x), f"{names.norm}.weight", epsilon)
-    b.head(hidden, names.embedding if tied else names.head, vocab_size, bias=head_bias and not tied)
+    logits = b.head(hidden, names.embedding if tied else names.head, vocab_size, bias=head_bias and not tied)
     tie = "config.json ties the head to the embedding"
     none = np.broadcast_to(np.float32(0), (vocab_size,))
     tied_head = {
@@ -100,13 +100,10 @@ def pre_norm_decoder(
     }
     return b.plan(
         leaving=x,
-        hidden=hidden,
+        outputs={"logits": logits, "hidden": hidden},
         ignored=dict(ignored or {}) | (tied_head if tied else {}),
         vocab_size=vocab_size,
         hidden_size=hidden_size,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
         **facts,
     )
 

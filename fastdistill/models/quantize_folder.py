@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fastdistill.arguments import check_choice
 from fastdistill.checkpoint import FORMATS, open_checkpoint, quantize_checkpoint
+from fastdistill.checkpoint.quantize import converts
 from fastdistill.models.agreement import plan_of
 
 
@@ -29,5 +30,7 @@ def quantize_folder(
     """
     check_choice("format", format, FORMATS)
     with open_checkpoint(source) as checkpoint:
-        plan_of(checkpoint)
+        plan = plan_of(checkpoint)
+        # What is written has to be a model still.
+        plan.formats({name: format if converts(found) else found.format for name, found in checkpoint.tensors.items()})
         quantize_checkpoint(checkpoint, destination, format, progress, overwrite)

@@ -73,7 +73,7 @@ def joined(members: list[Member]) -> ForwardPass:
         banned=banned,
         bans=bans,
         want_logits=any(share.read.logits or needs_logits(share.read) for share in shares),
-        want_hidden=any(share.read.hidden for share in shares),
+        want_outputs=any(share.read.hidden for share in shares) or "logits" not in members[0][0].network.plan.outputs,
         draws=draws,
         first_layer=first.layers[0],
         end_layer=first.layers[1],
@@ -87,24 +87,25 @@ def _alone(session: Session, share: Share) -> ForwardPass:
     read, rows, reads = share.read, len(share.tokens), len(share.reads)
     banned, bans = _bans([(read.banned, reads)])
     return ForwardPass(
-        None if share.inputs is not None else share.tokens,
-        share.inputs,
-        share.positions,
-        np.zeros(rows, np.int32),
-        np.arange(share.first_slot, share.first_slot + rows, dtype=np.int32),
-        share.nodes,
-        share.runs,
-        share.run_offsets,
-        [session.cache],
-        share.reads,
-        read.log_prob_of,
-        banned,
-        bans,
-        read.logits or needs_logits(read),
-        read.hidden,
-        _draws(read, reads) if draws_in_head(read) else None,
-        *share.layers,
-        share.streams,
+        tokens=None if share.inputs is not None else share.tokens,
+        inputs=share.inputs,
+        positions=share.positions,
+        sequences=np.zeros(rows, np.int32),
+        slots=np.arange(share.first_slot, share.first_slot + rows, dtype=np.int32),
+        nodes=share.nodes,
+        runs=share.runs,
+        run_offsets=share.run_offsets,
+        caches=[session.cache],
+        read_rows=share.reads,
+        wanted_tokens=read.log_prob_of,
+        banned=banned,
+        bans=bans,
+        want_logits=read.logits or needs_logits(read),
+        want_outputs=read.hidden or "logits" not in session.network.plan.outputs,
+        draws=_draws(read, reads) if draws_in_head(read) else None,
+        first_layer=share.layers[0],
+        end_layer=share.layers[1],
+        stream=share.streams,
     )
 
 
@@ -121,6 +122,11 @@ def result(
     """What a share gives, in arrays of its own; draws, in a work space, what the head has not drawn."""
     read = share.read
     statistics = RowStatistics(*(field[reads].copy() for field in outcome.statistics))
+    plan = session.network.plan
+    outputs = {
+        name: array[reads if plan.outputs[name] in plan.read_values else rows].copy()
+        for name, array in outcome.outputs.items()
+    }
     logits = None if outcome.logits is None else outcome.logits[reads]
     tokens = None
     if read.sampler is not None:
@@ -139,7 +145,8 @@ def result(
         tokens=tokens,
         log_probs=None if read.log_prob_of is None or outcome.log_probs is None else outcome.log_probs[reads].copy(),
         logits=logits if read.logits else None,
-        hidden=outcome.hidden[reads].copy() if read.hidden and outcome.hidden is not None else None,
+        hidden=outputs.get("hidden") if read.hidden else None,
+        outputs=outputs,
         taps={name: array[rows].copy() for name, array in outcome.taps.items()},
     )
 

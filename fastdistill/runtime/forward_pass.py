@@ -2,66 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastdistill.errors import UnsupportedError
+from fastdistill.messages import listed
+from fastdistill.models.plan import Plan
+from fastdistill.ops import OWN
 from fastdistill.runtime.kv_cache import KVCache
 
 POSITION_LIMIT = 1 << 20  # csrc/kernels/forward/rotary.c reduces angles exactly up to here
 
 
 @dataclass
-class ForwardPass:
-    """Rows of one or several sequences.
+class KeySet:
+    """Keys and values of one or several sequences, and what the rows of a pass see of them.
 
     A node's visible slots in position order are runs of (start, length): those of node g are
     runs[run_offsets[g] : run_offsets[g + 1]].
 
-    tokens         int32 (rows,); None where `inputs` is given
-    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
-    positions      int32 (rows,)
-    sequences      int32 (rows,): which cache
-    slots          int32 (rows,): where the row's keys and values go in that cache
-    nodes          int32 (rows,): which list of visible slots
-    runs           int32 (runs, 2): see above
-    run_offsets    int64 (nodes + 1,)
-    caches         one a sequence
-    read_rows      int32 (reads,): rows that go through the head
-    wanted_tokens  int32 (reads,): whose log probabilities are asked for, or None
-    banned         int32 (tokens,): those whose logits are -inf, row by row; None: none
-    bans           int64 (reads, 2): those of read row i, ascending, are banned[bans[i, 0] : bans[i, 1]]
-    want_logits    give the logits too
-    want_hidden    give what the head reads too
-    draws          DRAW (reads,): what the head draws with; None: it does not
-    first_layer    the first that runs; 0: the embedding too
-    end_layer      the first that does not; the head reads what the one before it gives
-    stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
+    slots        int32 (rows,): where the row's keys and values go in its sequence's cache, where it stores some
+    nodes        int32 (rows,): which list of visible slots
+    runs         int32 (runs, 2): see above
+    run_offsets  int64 (nodes + 1,)
+    caches       one a sequence
     """
 
-    tokens: np.ndarray | None
-    inputs: np.ndarray | None
-    positions: np.ndarray
-    sequences: np.ndarray
     slots: np.ndarray
     nodes: np.ndarray
     runs: np.ndarray
     run_offsets: np.ndarray
     caches: list[KVCache]
-    read_rows: np.ndarray
-    wanted_tokens: np.ndarray | None = None
-    banned: np.ndarray | None = None
-    bans: np.ndarray | None = None
-    want_logits: bool = False
-    want_hidden: bool = False
-    draws: np.ndarray | None = None
-    first_layer: int = 0
-    end_layer: int = 0
-    stream: np.ndarray | None = None
-
-    @property
-    def rows(self) -> int:
-        return len(self.positions)
 
     @property
     def key_counts(self) -> np.ndarray:
@@ -74,15 +47,76 @@ class ForwardPass:
         return np.concatenate([np.arange(start, start + length) for start, length in runs])
 
 
+@dataclass(kw_only=True)
+class ForwardPass(KeySet):
+    """Rows of one or several sequences, with their own set of keys and values.
+
+    tokens         int32 (rows,); None where `inputs` is given
+    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
+    positions      int32 (rows,)
+    sequences      int32 (rows,): which cache
+    slots          int32 (rows,): where the row's keys and values go in that cache
+    nodes          int32 (rows,): which list of visible slots
+    runs           int32 (runs, 2): see `KeySet`
+    run_offsets    int64 (nodes + 1,)
+    caches         one a sequence
+    read_rows      int32 (reads,): rows that go through the head
+    wanted_tokens  int32 (reads,): whose log probabilities are asked for, or None
+    banned         int32 (tokens,): those whose logits are -inf, row by row; None: none
+    bans           int64 (reads, 2): those of read row i, ascending, are banned[bans[i, 0] : bans[i, 1]]
+    want_logits    give the logits too
+    want_outputs   give the plan's other outputs too
+    draws          DRAW (reads,): what the head draws with; None: it does not
+    first_layer    the first that runs; 0: the embedding too
+    end_layer      the first that does not; the head reads what the one before it gives
+    stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
+    segments       of the plan, to run in place of layers and what is before and behind them; (): these
+    others         key sets beside the rows' own, by name
+    """
+
+    tokens: np.ndarray | None
+    inputs: np.ndarray | None
+    positions: np.ndarray
+    sequences: np.ndarray
+    read_rows: np.ndarray
+    wanted_tokens: np.ndarray | None = None
+    banned: np.ndarray | None = None
+    bans: np.ndarray | None = None
+    want_logits: bool = False
+    want_outputs: bool = False
+    draws: np.ndarray | None = None
+    first_layer: int = 0
+    end_layer: int = 0
+    stream: np.ndarray | None = None
+    segments: tuple[str, ...] = ()
+    others: Mapping[str, KeySet] = field(default_factory=dict)
+
+    def keys(self, name: str) -> KeySet:
+        """A key set by its name in the plan."""
+        return self if name == OWN else self.others[name]
+
+    @property
+    def rows(self) -> int:
+        return len(self.positions)
+
+    def check_for(self, plan: Plan) -> None:
+        """Refuse what only logits give, of a plan without a head.  Raises UnsupportedError."""
+        of_logits = (self.wanted_tokens, self.bans, self.draws)
+        if "logits" not in plan.outputs and (self.want_logits or any(array is not None for array in of_logits)):
+            raise UnsupportedError(
+                f"this model ({plan.architecture}) has no head: it gives {listed(plan.given(0))}, no logits"
+            )
+
+
 @dataclass
 class Outcome:
     """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
-    statistics  the fields of RowStatistics, each (reads,)
+    statistics  the fields of RowStatistics, each (reads,); (0,) of a plan without a head
     log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
     logits      float32 (reads, vocab_size), or None
-    hidden      float32 (reads, hidden_size): what the head reads, or None
-    stream      float32 (rows, hidden_size): leaves end_layer
+    outputs     where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read, (reads, width)
+    stream      float32 (rows, hidden_size): leaves end_layer; (0, hidden_size) where `segments` ran
     drawn       int32 (reads,): tokens, where `draws` has a temperature; else None
     taps        by name, float32 (rows, width)
     """
@@ -90,7 +124,7 @@ class Outcome:
     statistics: tuple[np.ndarray, ...]
     log_probs: np.ndarray | None
     logits: np.ndarray | None
-    hidden: np.ndarray | None
+    outputs: dict[str, np.ndarray]
     stream: np.ndarray
     drawn: np.ndarray | None = None
     taps: dict[str, np.ndarray] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import numpy as np
 from fastdistill.errors import CapacityError
 from fastdistill.kernels.boundary import lib, mapped_bytes, pointers
 from fastdistill.models.plan import Plan
+from fastdistill.ops import OWN
 
 LANES = 16  # slots of one tile of keys
 PAGE: int = lib.FD_PAGE  # slots of a page
@@ -20,12 +21,18 @@ Shape = tuple[int, int]  # heads of keys, floats a head
 
 
 class Page:
-    """PAGE slots of all layers; written only while one cache holds it."""
+    """PAGE slots of all layers; written only while one cache holds it.
 
-    __slots__ = ("array", "shared")
+    memory     uint8 (bytes,): all of it
+    array      keys and values, in the cache's type
+    positions  int32 (PAGE,): behind them, of the rows that the slots hold, for windows and slopes
+    """
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shared = array, False
+    __slots__ = ("array", "memory", "positions", "shared")
+
+    def __init__(self, memory: np.ndarray, dtype: np.dtype) -> None:
+        self.memory, self.shared = memory, False
+        self.array, self.positions = memory[: -4 * PAGE].view(dtype), memory[-4 * PAGE :].view(np.int32)
 
 
 class Layers(NamedTuple):
@@ -65,44 +72,41 @@ class KVCache:
     A page holds [layer][key, value][kv_head] planes.  A plane of keys is [slot / 16][padded][slot % 16], for scores of 16 slots at
     a time, a plane of values [slot][padded]; padded is head_dim rounded up to 16.
 
-    slots   of all pages that there may be
-    format  the name of its type
-    dtype   its type
+    slots         of all pages that there may be
+    format        the name of its type
+    dtype         its type
+    positions_at  bytes from a page's beginning to the positions of what its slots hold
     """
 
-    def __init__(self, plan: Plan, slots: int, format: str) -> None:
+    def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN) -> None:
         self.slots, self.format = slots, format
         self.dtype = np.dtype(np.float16 if format == "f16" else np.float32)
         self._runs, self._numbers = list[Layers](), 0  # numbers of a slot
         self._count = 0  # of layers
-        for shape, layers in groupby([(plan.num_kv_heads, plan.head_dim)] * plan.num_layers):
+        for shape, layers in groupby(plan.key_sets[key_set]):
             count = len(list(layers))
             self._runs.append(Layers(self._count, count, *shape, self._numbers))
             self._count, self._numbers = self._count + count, self._numbers + count * numbers(shape)
+        self.positions_at = PAGE * self._numbers * self.dtype.itemsize
         self._pages: list[Page] = []
         self._pointers: Any = None  # of C, to the pages as they are
 
     @property
     def nbytes(self) -> int:
         """Bytes of the pages; those that other caches hold too are counted in each."""
-        return sum(page.array.nbytes for page in self._pages)
-
-    @property
-    def layer_bytes(self) -> int:
-        """Bytes of a token in one layer, where all are alike."""
-        return self._numbers * self.dtype.itemsize // self._count
+        return sum(page.memory.nbytes for page in self._pages)
 
     @property
     def pages(self) -> Any:
         """C's `void *const *pages`; holds until the next `reserve` or `share`."""
         if self._pointers is None:
-            self._pointers = pointers([page.array for page in self._pages])
+            self._pointers = pointers([page.memory for page in self._pages])
         return self._pointers
 
     @staticmethod
     def slot_bytes(plan: Plan, format: str) -> int:
-        """Bytes that one token takes."""
-        return plan.num_layers * numbers((plan.num_kv_heads, plan.head_dim)) * (2 if format == "f16" else 4)
+        """Bytes that one token takes: keys and values of all layers, and its position."""
+        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4
 
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.
@@ -112,7 +116,7 @@ class KVCache:
         for number in range(start // PAGE, min(-(-end // PAGE), len(self._pages))):
             if self._pages[number].shared:
                 copy = self._new_pages(1)[0]
-                copy.array[:] = self._pages[number].array
+                copy.memory[:] = self._pages[number].memory
                 self._pages[number], self._pointers = copy, None
         missing = -(-end // PAGE) - len(self._pages)
         if missing > 0:
@@ -134,8 +138,24 @@ class KVCache:
             return
         self.reserve(start, start + len(sources))
         rows = [self._gather(run, sources[moved]) for run in self._runs]  # all, before any is written over
+        positions = self.positions(sources[moved])
         for run, (keys, values) in zip(self._runs, rows, strict=True):
             self._scatter(run, targets[moved], keys, values)
+        self.set_positions(targets[moved], positions)
+
+    def positions(self, slots: np.ndarray) -> np.ndarray:
+        """Of the rows that these slots hold, int32 (n,)."""
+        found = np.empty(len(slots), np.int32)
+        for number in np.unique(slots // PAGE).tolist():
+            rows = slots // PAGE == number
+            found[rows] = self._pages[number].positions[slots[rows] % PAGE]
+        return found
+
+    def set_positions(self, slots: np.ndarray, positions: np.ndarray) -> None:
+        """Put there what `positions` gives; the pages are there and may be written."""
+        for number in np.unique(slots // PAGE).tolist():
+            rows = slots // PAGE == number
+            self._pages[number].positions[slots[rows] % PAGE] = positions[rows]
 
     def read(self, layer: int, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of these slots in one layer, each (n, kv_heads, head_dim)."""
@@ -171,15 +191,15 @@ class KVCache:
             begin = end
 
     def _new_pages(self, count: int) -> list[Page]:
-        size = PAGE * self._numbers * self.dtype.itemsize
+        size = PAGE * (self._numbers * self.dtype.itemsize + 4)
         try:
-            chunk = mapped_bytes(count * size).view(self.dtype).reshape(count, -1)
+            chunk = mapped_bytes(count * size).reshape(count, size)
         except MemoryError:
             raise CapacityError(
                 f"no memory for a cache of {(len(self._pages) + count) * PAGE} tokens ({(len(self._pages) + count) * size / 1e6:.0f} MB); "
                 "give the session fewer tokens"
             ) from None
-        return [Page(array) for array in chunk]
+        return [Page(memory, self.dtype) for memory in chunk]
 
     def _layer(self, layer: int) -> Layers:
         run = next(run for run in self._runs if run.first <= layer < run.first + run.layers)

@@ -14,25 +14,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from fastdistill.models.plan import Op, Plan
+from fastdistill.models.plan import ENTER, EXIT, Op, Plan
+from fastdistill.ops import MATRIX, OPS, StepKind
 
-ROW_WISE = frozenset(
-    {"embed", "rms_norm", "quantize", "add", "silu_mul", "rotary_table", "rotary", "store", "read", "copy"}
-)
-MOST_PARTS = 3  # weights of one linear step: C's array has as many places
+POSITIONS = "positions"  # the segment of what is made once a pass, before all others
+QUANTIZE, COPY = StepKind("quantize", row_wise=True), StepKind("copy", row_wise=True)
+_OF_OPS = [step for kind in OPS.values() for step in (*kind.steps, *((kind.table.step,) if kind.table else ()))]
+STEPS = {step.name: step for step in (QUANTIZE, COPY, *_OF_OPS)}
 
 
 @dataclass(frozen=True)
 class Step:
     """One C op.  Values are the plan's numbers, or new ones above them; `codes` are a value's int8 form.
 
-    kind       one of C's fd_op_kind
+    kind       one of STEPS
     inputs     values read
     outputs    values written
-    segment    as of `Op`; "positions" for what is made once a pass
+    segment    as of `Op`, or POSITIONS
     weights    names, of each part: weight, and its bias where there is one
     op         the op of the plan that it comes from, with its constants
-    epilogue   what becomes of a linear's outputs: "store", "gated" (the silu of one times the other) or "residual" (added)
+    epilogue   in C's enum fd_epilogue: what becomes of a linear's outputs; the values that it needs beside them are the last inputs
+    over       the input that the one output may be written over, element by element; None: none
     codes_in   the value whose codes it multiplies; None: floats
     codes_out  the value whose codes it writes; None: none
     reads      runs over the rows that are read
@@ -41,10 +43,11 @@ class Step:
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    segment: int | str
+    segment: str
     weights: tuple[tuple[str, ...], ...] = ()
     op: Op | None = None
-    epilogue: str = "store"
+    epilogue: str = "FD_STORE_ONLY"
+    over: int | None = None
     codes_in: int | None = None
     codes_out: int | None = None
     reads: bool = False
@@ -69,18 +72,36 @@ class Program:
     arena_width: int = 0
     taps: dict[str, int] = field(default_factory=dict)
 
+    def part(self, plan: Plan, first: int, end: int, others: tuple[str, ...] = ()) -> list[Step]:
+        """The steps of layers [first, end), or of other segments, as `Plan.part` has the ops."""
+        segments = {POSITIONS, *others} if others else {POSITIONS, EXIT, *plan.layers[first:end]}
+        segments |= {ENTER} if first == 0 and not others else set()
+        leaving, left = plan.boundaries[-1], plan.boundaries[end]
+        return [
+            replace(step, inputs=tuple(left if value == leaving else value for value in step.inputs))
+            if step.segment == EXIT and left != leaving
+            else step
+            for step in self.steps
+            if step.segment in segments
+        ]
+
     def stages(self, steps: Iterable[Step]) -> list[int]:
         """How many steps each stage has."""
         counts: list[int] = []
         last: Step | None = None
         for step in steps:
-            joins = last is not None and step.kind in ROW_WISE and last.kind in ROW_WISE and step.reads == last.reads
-            if joins:
+            if last is not None and _share_a_stage(last, step):
                 counts[-1] += 1
             else:
                 counts.append(1)
             last = step
         return counts
+
+
+def _share_a_stage(last: Step, step: Step) -> bool:
+    """Two row-wise steps over the same rows; EXIT follows any layer, and lifetimes know of the last one alone."""
+    follows = step.segment == last.segment or step.segment != EXIT
+    return STEPS[last.kind].row_wise and STEPS[step.kind].row_wise and step.reads == last.reads and follows
 
 
 def lower(
@@ -95,61 +116,66 @@ def lower(
     """
     program = _translate(plan, quantised, taps, fuse)
     if fuse:
-        _fuse(program)
+        _fuse(program, plan)
     _place(program, plan, keep)
     return program
 
 
 def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], fuse: bool) -> Program:
-    widths = list(plan.widths)
-    steps: list[Step] = []
+    program = Program([], list(plan.widths))
+    steps, widths = program.steps, program.widths
     tapped: dict[int, list[str]] = {}
     for name in taps:
         tapped.setdefault(plan.taps[name], []).append(name)
-    program = Program(steps, widths)
-    read_values: set[int] = set()
-    needs_codes = {op.inputs[0] for op in plan.ops if op.kind in ("linear", "head") and quantised[op.weights[0]]}
-    tables: dict[int, tuple[int, int]] = {}
+    # A value's codes are made where it is made; what comes from another segment is quantised in each that wants its codes.
+    wanted = {(op.segment, op.inputs[0]) for op in plan.ops if _multiplies(op) and quantised[op.weights[0]]}
+    tables: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def new_value(width: int) -> int:
         widths.append(width)
         return len(widths) - 1
 
-    def table(op: Op) -> tuple[int, int]:
-        """Cosines and sines of the positions: once for each set of frequencies, before the first layer."""
-        frequencies = op.constants["inverse_frequencies"]
-        if id(frequencies) not in tables:
-            cosine, sine = new_value(len(frequencies)), new_value(len(frequencies))
-            tables[id(frequencies)] = cosine, sine
-            steps.insert(0, Step("rotary_table", (), (cosine, sine), "positions", op=op))
-        return tables[id(frequencies)]
+    def table(op: Op) -> tuple[int, ...]:
+        """The values of the op's table, made before the first layer."""
+        made = OPS[op.kind].table
+        if made is None:
+            return ()
+        key = made.step.name, id(op.constants[made.constant])
+        if key not in tables:
+            tables[key] = tuple(map(new_value, made.widths(op.constants)))
+            steps.insert(0, Step(made.step.name, (), tables[key], POSITIONS, op=op))
+        return tables[key]
 
     for op in plan.ops:
-        reads = op.kind == "read" or any(value in read_values for value in op.inputs)
-        if reads:
-            read_values.add(op.output)
-        step = Step(op.kind, op.inputs, (op.output,), op.segment, op=op, reads=reads)
-        if op.kind == "embedding":
-            steps.append(replace(step, kind="embed", weights=(op.weights,)))
-        elif op.kind == "rms_norm":
+        kind = OPS[op.kind]
+        reads = op.output in plan.read_values
+        codes_in = op.inputs[0] if _multiplies(op) and quantised[op.weights[0]] else None
+        if codes_in is not None and (op.segment, codes_in) in wanted:
+            wanted.remove((op.segment, codes_in))
             steps.append(
-                replace(step, weights=(op.weights,), codes_out=op.output if fuse and op.output in needs_codes else None)
+                Step("quantize", (codes_in,), (), op.segment, codes_out=codes_in, reads=codes_in in plan.read_values)
             )
-        elif op.kind in ("linear", "head"):
-            codes = op.inputs[0] if quantised[op.weights[0]] else None
-            steps.append(replace(step, weights=(op.weights,), codes_in=codes))
-            if op.kind == "head":
-                steps.append(replace(steps[-1], kind="head_merge", outputs=()))
-        elif op.kind == "rotary":
-            steps.append(replace(step, inputs=(*op.inputs, *table(op))))
-        elif op.kind == "attention":
-            q, k, v = op.inputs
-            steps.append(Step("store", (k, v), (), op.segment, op=op))
-            steps.append(Step("attend", (q,), (op.output,), op.segment, op=op))
-            steps.append(Step("attend_merge", (q,), (op.output,), op.segment, op=op))
-        else:
-            steps.append(step)
-        if op.output in needs_codes and not (fuse and op.kind == "rms_norm"):
+        codes_out = op.output if (op.segment, op.output) in wanted else None
+        wanted.discard((op.segment, op.output))
+        made_by_it = codes_out if fuse and kind.quantises else None
+        for step in kind.steps:
+            if step.inputs is not None and max(step.inputs) >= len(op.inputs):
+                continue
+            steps.append(
+                Step(
+                    step.name,
+                    (op.inputs if step.inputs is None else tuple(op.inputs[i] for i in step.inputs)) + table(op),
+                    (op.output,) if step.writes else (),
+                    op.segment,
+                    weights=(op.weights,) if op.weights else (),
+                    op=op,
+                    over=None if kind.writes_over is None else op.inputs[kind.writes_over],
+                    codes_in=codes_in,
+                    codes_out=made_by_it,
+                    reads=reads,
+                )
+            )
+        if codes_out is not None and made_by_it is None:
             steps.append(Step("quantize", (op.output,), (), op.segment, codes_out=op.output, reads=reads))
         for name in tapped.get(op.output, ()):
             copy = new_value(widths[op.output])
@@ -158,8 +184,12 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
     return program
 
 
-def _fuse(program: Program) -> None:
-    uses: dict[int, int] = {}
+def _multiplies(op: Op) -> bool:
+    return OPS[op.kind].weights[:1] == (MATRIX,)
+
+
+def _fuse(program: Program, plan: Plan) -> None:
+    uses = dict.fromkeys((*plan.outputs.values(), *plan.boundaries), 1)
     for step in program.steps:
         for value in step.inputs:
             uses[value] = uses.get(value, 0) + 1
@@ -175,15 +205,15 @@ def _fuse(program: Program) -> None:
 
 def _joined(last: Step, step: Step, uses: Mapping[int, int]) -> Step | None:
     """One step for a linear and what follows it, or None where they stay two."""
-    if last.kind != "linear" or last.epilogue != "store":
+    if not STEPS[last.kind].joins or last.epilogue != "FD_STORE_ONLY" or last.segment != step.segment:
         return None
-    if step.kind == "linear" and step.inputs == last.inputs and len(last.outputs) < MOST_PARTS:
+    if step.kind == last.kind and step.inputs == last.inputs:
         codes = last.codes_in if last.codes_in is not None else step.codes_in
         return replace(last, outputs=last.outputs + step.outputs, weights=last.weights + step.weights, codes_in=codes)
-    if step.kind == "silu_mul" and last.outputs == step.inputs and all(uses[value] == 1 for value in step.inputs):
-        return replace(last, outputs=step.outputs, epilogue="gated")
-    if step.kind == "add" and last.outputs == step.inputs[1:] and uses[step.inputs[1]] == 1:
-        return replace(last, inputs=(*last.inputs, step.inputs[0]), outputs=step.outputs, epilogue="residual")
+    epilogue, count = (step.op is not None and OPS[step.op.kind].epilogue) or ("", 0)
+    if count == len(last.outputs) and step.inputs[-count:] == last.outputs and all(uses[x] == 1 for x in last.outputs):
+        beside = step.inputs[:-count]
+        return replace(last, inputs=last.inputs + beside, outputs=step.outputs, epilogue=epilogue, over=step.over)
     return None
 
 
@@ -211,10 +241,10 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
             if coded is not None:
                 last_use["codes", coded] = number
     forever = len(program.steps)
-    for value in (*program.taps.values(), plan.hidden, plan.boundaries[-1]):
+    for value in (*program.taps.values(), *plan.outputs.values(), plan.boundaries[-1]):
         last_use["value", value] = forever
     for step in program.steps:
-        if step.segment == "positions":
+        if step.segment == POSITIONS:
             last_use.update({("value", value): forever for value in step.outputs})
 
     taken: list[tuple[int, int, tuple[str, int]]] = []  # (begin, end, owner), ascending
@@ -235,21 +265,27 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
         taken.sort()
         program.arena_width = max(program.arena_width, begin + size)
 
+    exits = False
     for number, step in zip(stage_of, program.steps, strict=True):
-        residual = step.inputs[-1] if step.epilogue == "residual" else step.inputs[0] if step.kind == "add" else None
-        if residual is not None and not keep and last_use["value", residual] == number:
-            (output,) = step.outputs  # written over the residual, element by element
-            where["value", output] = where["value", residual]
+        if (
+            step.segment == EXIT and not exits
+        ):  # any layer may be the last that runs: what leaves it is read here, and given
+            exits = True
+            for value in plan.boundaries:
+                last_use["value", value] = forever
+                begin = where["value", value]
+                taken.append((begin, begin + _stride(program.widths[value]), ("value", value)))
+            taken.sort()
+        if step.over is not None and not keep and last_use["value", step.over] == number:
+            (output,) = step.outputs  # written over it, element by element
+            where["value", output] = where["value", step.over]
             taken[:] = sorted(
-                (begin, end, ("value", output) if owner == ("value", residual) else owner)
+                (begin, end, ("value", output) if owner == ("value", step.over) else owner)
                 for begin, end, owner in taken
             )
         for value in step.outputs:
-            if step.kind != "head":
-                claim(("value", value), _stride(program.widths[value]), number)
+            claim(("value", value), _stride(program.widths[value]), number)
         if step.codes_out is not None:
             claim(("codes", step.codes_out), code_floats(program.widths[step.codes_out]), number)
     program.places = {value: place for (kind, value), place in where.items() if kind == "value"}
     program.code_places = {value: place for (kind, value), place in where.items() if kind == "codes"}
-    if not keep:  # layers can be left and entered: the stream between them lies in one place
-        assert len({program.places[value] for value in plan.boundaries}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -12,13 +13,38 @@ from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
-from fastdistill.models.plan import Plan
-from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.models.plan import Op, Plan
+from fastdistill.ops import MATRIX, OPS, OWN, TABLE, VECTOR
+from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome
+from fastdistill.runtime.kv_cache import numbers
 from fastdistill.runtime.lowering import Program, Step, lower
 from fastdistill.runtime.packing import QUANTISED, PackedWeights
 from fastdistill.runtime.profile import Outline, active_profile, outline
 
-_EPILOGUES = {"store": lib.FD_STORE_ONLY, "residual": lib.FD_RESIDUAL, "gated": lib.FD_GATED}
+
+_OP_FIELDS = dict(ffi.typeof("struct fd_op").fields)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some segments of a program, ready to run.
+
+    steps   as lowered
+    ops     struct fd_op[], one a step
+    held    what `ops` points to
+    stages  int64_t[]: stage s is ops stages[s] .. stages[s + 1]
+    count   stages
+    given   the plan's outputs but the logits, by name: values
+    taps    by name: values
+    """
+
+    steps: list[Step]
+    ops: Any
+    held: Any
+    stages: Any
+    count: int
+    given: dict[str, int]
+    taps: dict[str, int]
 
 
 class NativeExecutor:
@@ -39,9 +65,10 @@ class NativeExecutor:
         self._weights = weights
         quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
         self.program: Program = lower(plan, quantised, taps, fuse=fuse, keep=keep)
+        logits_width = plan.vocab_size if "logits" in plan.outputs else 0
         floats = {
             "values": max_rows * self.program.arena_width,
-            "statistics": max_rows * lib.fd_statistics_floats(plan.vocab_size),
+            "statistics": max_rows * lib.fd_statistics_floats(logits_width),
         }
         try:
             self._arena = aligned_bytes(4 * floats["values"]).view(np.float32)
@@ -57,10 +84,12 @@ class NativeExecutor:
         self._partial_attention = np.empty(0, np.float32)
         self._pass.wanted_log_prob = pointer(self._log_probs)
         self._pass.drawn = pointer(self._drawn)
+        self._keys = self._pass.keys = ffi.new("struct fd_keys[]", len(plan.key_sets))
+        self._key_sets = list(zip(self._keys, plan.key_sets, strict=True))
         for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
             setattr(self._pass, name, pointer(field))
-        self._programs: dict[tuple[int, int], tuple[Any, Any, int, list[Step]]] = {}
-        self._outlines: dict[tuple[int, int], Outline] = {}
+        self._parts: dict[tuple[int, int, tuple[str, ...]], Part] = {}
+        self._outlines: dict[int, Outline] = {}  # by the part's id
 
     @property
     def nbytes(self) -> int:
@@ -71,12 +100,13 @@ class NativeExecutor:
         """Run one pass.
 
         raises  NotFiniteError naming the op and the row that met a NaN or an infinity; IsaError where the selected level reads
-                weights of another layout
+                weights of another layout; UnsupportedError
         """
+        request.check_for(self.plan)
         first, end = request.first_layer, request.end_layer
-        ops, stages, stage_count, steps = self._program(first, end)
-        stream = self._view(self.plan.boundaries[first], request.rows)
+        part = self._part(first, end, request.segments)
         if request.stream is not None:
+            stream = self._view(self.plan.boundaries[first], request.rows)
             stream[:, : self.plan.hidden_size] = request.stream
             stream[:, self.plan.hidden_size :] = 0
         try:
@@ -88,32 +118,35 @@ class NativeExecutor:
             floats = {"logits": len(request.read_rows) * self.plan.vocab_size}
             raise _no_memory(request.rows, floats) from None
         profile = active_profile()
-        clock = None if profile is None else np.empty(stage_count + 1, np.int64)
-        status = lib.fd_forward(ops, stages, stage_count, self._pass, self.threads, self._where, pointer(clock))
+        clock = None if profile is None else np.empty(part.count + 1, np.int64)
+        status = lib.fd_forward(
+            part.ops, part.stages, part.count, self._pass, self.threads, self._where, pointer(clock)
+        )
         del held
         if status == lib.FD_OTHER_LAYOUT:
             refuse_layout(self._weights.layout)
         if status != lib.FD_OK:
-            step, row = steps[self._where[0]], self._where[1]
-            at = step.segment if isinstance(step.segment, str) else f"layer {step.segment}"
-            raise NotFiniteError(f"{step.kind} ({at}) met a NaN or an infinity in row {row}")
+            step, row = part.steps[self._where[0]], self._where[1]
+            raise NotFiniteError(f"{step.kind} ({step.segment}) met a NaN or an infinity in row {row}")
         if profile is not None and clock is not None:
-            profile.add(self._outline(first, end), request, clock, self.threads)
+            profile.add(self._outline(part), request, clock, self.threads)
         reads = len(request.read_rows)
-        taps = {}
-        if self.program.taps:
-            written = {value for step in steps if step.kind == "copy" for value in step.outputs}
-            taps = {
-                name: self.value(value, request.rows) for name, value in self.program.taps.items() if value in written
+        scored = reads if "logits" in self.plan.outputs else 0
+
+        def values(numbers: dict[str, int]) -> dict[str, np.ndarray]:
+            return {
+                name: self.value(value, reads if value in self.plan.read_values else request.rows)
+                for name, value in numbers.items()
             }
+
         return Outcome(
-            statistics=tuple(field[:reads] for field in self._statistics),
+            statistics=tuple(field[:scored] for field in self._statistics),
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
             logits=logits,
-            hidden=self._view(self.plan.hidden, reads)[:, : self.plan.hidden_size] if request.want_hidden else None,
-            stream=self._view(self.plan.boundaries[end], request.rows)[:, : self.plan.hidden_size],
+            outputs=values(part.given) if request.want_outputs else {},
+            stream=self.value(self.plan.boundaries[end], 0 if request.segments else request.rows),
             drawn=self._drawn[:reads] if request.draws is not None else None,
-            taps=taps,
+            taps=values(part.taps) if part.taps else {},
         )
 
     def value(self, number: int, rows: int) -> np.ndarray:
@@ -123,76 +156,108 @@ class NativeExecutor:
     def _fill(self, request: ForwardPass, logits: np.ndarray | None) -> list[Any]:
         """Point the C struct at the request's arrays; what must outlive the call is returned."""
         p = self._pass
-        caches = ffi.new("struct fd_cache[]", len(request.caches))
-        for struct, cache in zip(caches, request.caches, strict=True):
-            struct.pages = cache.pages
-            struct.is_f32 = cache.dtype == np.float32
-        key_counts = request.key_counts
-        most_keys = int(key_counts.max())
-        tiles = lib.fd_attention_tiles(most_keys)
-        if tiles > p.split_tiles:
-            tiles = 1 << (tiles - 1).bit_length()
-            plan = self.plan
-            self._partial_attention = np.empty(
-                lib.fd_attention_floats(plan.num_heads, plan.head_dim, tiles), np.float32
-            )
-            p.split_tiles, p.partial_attention = tiles, pointer(self._partial_attention)
+        held = []
         p.rows, p.reads = request.rows, len(request.read_rows)
-        p.caches = caches
         p.tokens, p.inputs = const(request.tokens), const(request.inputs)
         p.positions, p.sequences = const(request.positions), const(request.sequences)
-        p.slots, p.nodes = const(request.slots), const(request.nodes)
-        p.runs, p.run_offsets = const(request.runs), const(request.run_offsets)
-        p.key_counts, p.most_keys = const(key_counts), most_keys
+        for struct, name in self._key_sets:
+            if name == OWN or name in request.others:
+                held += self._fill_keys(struct, request.keys(name))
+        tiles = lib.fd_attention_tiles(max(struct.most_keys for struct, _ in self._key_sets))
+        if tiles > p.split_tiles:
+            tiles = 1 << (tiles - 1).bit_length()
+            floats = max((lib.fd_attention_floats(*shape, tiles) for shape in self.plan.attention_shapes), default=0)
+            self._partial_attention = np.empty(floats, np.float32)
+            p.split_tiles, p.partial_attention = tiles, pointer(self._partial_attention)
         p.read_rows, p.wanted_tokens = const(request.read_rows), const(request.wanted_tokens)
         p.banned, p.bans = const(request.banned), const(request.bans)
         p.draws = pointer(request.draws)
         p.logits = pointer(logits)
+        return held
+
+    def _fill_keys(self, struct: Any, keys: KeySet) -> list[Any]:
+        """The same of one key set."""
+        caches, key_counts = ffi.new("struct fd_cache[]", len(keys.caches)), keys.key_counts
+        for of, cache in zip(caches, keys.caches, strict=True):
+            of.pages, of.positions = cache.pages, cache.positions_at
+            of.is_f32 = cache.dtype == np.float32
+        struct.caches = caches
+        struct.slots, struct.nodes = const(keys.slots), const(keys.nodes)
+        struct.runs, struct.run_offsets = const(keys.runs), const(keys.run_offsets)
+        struct.key_counts, struct.most_keys = const(key_counts), int(key_counts.max())
         return [caches, key_counts]
 
-    def _program(self, first: int, end: int) -> tuple[Any, Any, int, list[Step]]:
-        """The ops of layers [first, end): the embedding only before layer 0; final norm and head always."""
-        if (first, end) not in self._programs:
-            segments = {"positions", "exit", *range(first, end)} | ({"enter"} if first == 0 else set())
-            steps = [step for step in self.program.steps if step.segment in segments]
+    def _part(self, first: int, end: int, segments: tuple[str, ...]) -> Part:
+        """What runs of the program: layers [first, end) with what belongs to them, or other segments."""
+        key = first, end, segments
+        if key not in self._parts:
+            steps = self.program.part(self.plan, first, end, segments)
             counts = self.program.stages(steps)
-            ops = ffi.new("struct fd_op[]", len(steps))
-            for op, step in zip(ops, steps, strict=True):
-                self._op(op, step)
-            self._programs[first, end] = ops, ffi.new("int64_t[]", [0, *accumulate(counts)]), len(counts), steps
-        return self._programs[first, end]
+            ops, held = self._ops(steps)
+            written = {value for step in steps for value in step.outputs} | {self.plan.boundaries[end]}
+            given, taps = (
+                {name: value for name, value in numbers.items() if value in written}
+                for numbers in (self.plan.given(end), self.program.taps)
+            )
+            stages = ffi.new("int64_t[]", [0, *accumulate(counts)])
+            self._parts[key] = Part(steps, ops, held, stages, len(counts), given, taps)
+        return self._parts[key]
 
-    def _outline(self, first: int, end: int) -> Outline:
-        if (first, end) not in self._outlines:
-            steps = self._program(first, end)[3]
-            self._outlines[first, end] = outline(steps, self.program.stages(steps), self._weights)
-        return self._outlines[first, end]
+    def _outline(self, part: Part) -> Outline:
+        if id(part) not in self._outlines:
+            self._outlines[id(part)] = outline(part.steps, self.program.stages(part.steps), self._weights)
+        return self._outlines[id(part)]
+
+    def _ops(self, steps: list[Step]) -> tuple[Any, Any]:
+        """struct fd_op[] of the steps, and the pointers that they point to: one array, an op's together, for they are read together."""
+        ops, lists = ffi.new("struct fd_op[]", len(steps)), [self._pointers(step) for step in steps]
+        held = ffi.new("void *[]", [one for four in lists for some in four for one in some])
+        at = held + 0
+        for op, step, four in zip(ops, steps, lists, strict=True):
+            self._op(op, step)
+            op.inputs, op.outputs, op.parts, vectors = map(len, four)
+            for field, some in zip(("in", "out", "weights", "vectors"), four, strict=True):
+                if field != "vectors" or vectors:
+                    setattr(op, field, ffi.cast(_OP_FIELDS[field].type, at))
+                at += len(some)
+        return ops, held
+
+    def _pointers(self, step: Step) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """What a step's struct points to: inputs, outputs, matrices, vectors."""
+        matrices, vectors = [], []
+        if step.op is not None:
+            kind = OPS[step.op.kind]
+            for role, name in (pair for names in step.weights for pair in zip(kind.weights, names, strict=False)):
+                if role in (MATRIX, TABLE):
+                    matrices.append(self._weights.matrix(name).struct)
+                elif role == VECTOR:
+                    vectors.append(const(self._weights.vector(name)))
+            arrays = [value for name, value in step.op.constants.items() if kind.constants[name] == "vectors"]
+            vectors += map(const, arrays)
+        inputs, outputs = ([self._pointer(value) for value in values] for values in (step.inputs, step.outputs))
+        return inputs, outputs, matrices, vectors
 
     def _op(self, op: Any, step: Step) -> None:
-        plan, constants = self.plan, step.op.constants if step.op is not None else {}
-        op.kind = getattr(lib, "FD_OP_" + step.kind.upper())
-        op.read_rows, op.epilogue, op.parts = step.reads, _EPILOGUES[step.epilogue], len(step.weights)
-        op.heads, op.kv_heads = plan.num_heads, plan.num_kv_heads
-        op.head_dim = constants.get("head_dim", 0)
-        op.width = self.program.widths[step.inputs[0]] if step.inputs else plan.hidden_size
-        inputs = [self._pointer(value) for value in step.inputs] + [ffi.NULL] * 3
-        op.in1, op.in2, op.in3 = inputs[:3]
-        for i, value in enumerate(step.outputs if step.kind != "head" else ()):
-            op.out[i] = self._pointer(value)
-        if step.kind == "rotary":
-            op.heads = op.width // op.head_dim
-        elif step.kind == "rotary_table":
-            op.vector = const(constants["inverse_frequencies"])
-        elif step.kind in ("store", "attend", "attend_merge"):
-            op.scalar, op.layer = constants["scale"], constants["layer"]
-        elif step.kind == "rms_norm":
-            op.scalar, op.vector = constants["epsilon"], const(self._weights.vector(step.weights[0][0]))
-        elif step.weights:
-            for i, names in enumerate(step.weights):
-                op.weights[i] = self._weights.matrix(names[0]).struct
+        """All of a struct but its pointers."""
+        op.kind, op.read_rows = getattr(lib, f"FD_OP_{step.kind}"), step.reads
+        op.epilogue = getattr(lib, step.epilogue)
+        op.width = self.program.widths[(step.inputs or step.outputs)[0]]
+        if step.op is not None:
+            fields = OPS[step.op.kind].constants
+            for name, value in step.op.constants.items():
+                if fields[name] != "vectors":
+                    setattr(op, fields[name], self._number(step.op, name, value))
         for struct, coded in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
             if coded is not None:
                 self._codes(struct, coded)
+
+    def _number(self, op: Op, name: str, value: Any) -> Any:
+        """A constant as C has it: a key set by its number, a layer by where it begins."""
+        if name == "key_set":
+            return [*self.plan.key_sets].index(value)
+        if name == "layer":
+            return sum(map(numbers, self.plan.key_sets[op.constants.get("key_set", OWN)][:value]))
+        return value
 
     def _codes(self, struct: Any, value: int) -> None:
         blocks = -(-self.program.widths[value] // 32)

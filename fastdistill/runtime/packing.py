@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,13 +13,17 @@ from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.forward.linear import PackedWeight, packed_bytes
 from fastdistill.kernels.isa import isa_layout
 from fastdistill.models.plan import Plan
+from fastdistill.ops import BIAS, OPS
 
 QUANTISED = ("q8", "q4")
 
 
-def held_format(plan: Plan, tensors: Mapping[str, Tensor], name: str, format: str | None) -> str:
-    """The format that a tensor of the plan is held in: linears and head in `format`, where one is given."""
-    return format if format is not None and plan.weights[name].linear else tensors[name].format
+def held_formats(plan: Plan, tensors: Mapping[str, Tensor], format: str | None) -> dict[str, str]:
+    """The format that each weight of the plan is held in: linears and head in `format`, where one is given."""
+    stored = plan.formats({name: tensors[name].format for name in plan.stored})
+    return {
+        name: format if format is not None and plan.weights[name].linear else found for name, found in stored.items()
+    }
 
 
 class PackedWeights:
@@ -38,11 +43,14 @@ class PackedWeights:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.layout = isa_layout()
-        self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
+        self.formats = held_formats(plan, tensors, format)
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
         biases = {
-            op.weights[0]: op.weights[1] for op in plan.ops if op.kind in ("linear", "head") and len(op.weights) > 1
+            op.weights[0]: name
+            for op in plan.ops
+            for role, name in zip(OPS[op.kind].weights, op.weights, strict=False)
+            if role == BIAS
         }
         sizes = {
             name: packed_bytes(self.formats[name], *weight.shape)
@@ -50,11 +58,11 @@ class PackedWeights:
             if len(weight.shape) == 2
         }
         room = aligned_bytes(sum(sizes.values()))
-        for done, name in enumerate(sorted(plan.weights, key=lambda name: -tensors[name].nbytes), 1):
+        for done, name in enumerate(sorted(plan.weights, key=lambda name: -math.prod(plan.weights[name].shape)), 1):
             shape = plan.weights[name].shape
-            tensor = quantize_tensor(tensors[name], self.formats[name])
+            tensor = quantize_tensor(plan.weights[name].source.tensor(tensors), self.formats[name])
             if name in sizes:
-                bias = tensors[biases[name]].to_float32() if name in biases else None
+                bias = plan.weights[biases[name]].source.tensor(tensors).to_float32() if name in biases else None
                 packed, room = np.split(room, [sizes[name]])
                 self._matrices[name] = PackedWeight(
                     tensor.format,

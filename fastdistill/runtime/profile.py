@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from fastdistill.kernels.forward.linear import kernel_name
+from fastdistill.ops import OWN
 from fastdistill.runtime.bandwidth import BANDWIDTH_BYTES, bandwidth
 from fastdistill.runtime.forward_pass import ForwardPass
-from fastdistill.runtime.lowering import Step
+from fastdistill.runtime.kv_cache import numbers
+from fastdistill.runtime.lowering import STEPS, Step
 from fastdistill.runtime.packing import PackedWeights
 
 
@@ -112,11 +114,9 @@ class Profile:
         self._until_now(phase)
         phase.forwards += 1
         phase.rows += request.rows
-        moved = (
-            outline.weight_bytes[0]
-            + (outline.weight_bytes[1] if reads else 0)
-            + outline.attends * _layer_bytes(request)
-        )
+        seen = {keys: _seen(request, *keys) for keys in {keys for each in outline.attends for keys, _ in each}}
+        moved = outline.weight_bytes[0] + (outline.weight_bytes[1] if reads else 0)
+        moved = moved + np.array([sum(seen[keys] * size for keys, size in each) for each in outline.attends])
         taken = np.bincount(outline.name_of_stage, np.diff(clock), len(outline.names))
         for name, calls, nanoseconds, size in zip(outline.names, outline.calls, taken, moved, strict=True):
             stages = phase.stages.setdefault(name, Stages())
@@ -171,7 +171,7 @@ class Outline:
     name_of_stage  int64 (stages,): which of `names`
     calls          int64 (names,): stages of that name
     weight_bytes   int64 (2, names): read in any case, and where rows are read
-    attends        int64 (names,): readings of a layer's keys and values
+    attends        of each of `names`, for each reading of keys and values: their key set and window, and the numbers of a token's
     formats        of the weights that rows are multiplied by
     """
 
@@ -179,7 +179,7 @@ class Outline:
     name_of_stage: np.ndarray
     calls: np.ndarray
     weight_bytes: np.ndarray
-    attends: np.ndarray
+    attends: list[list[tuple[tuple[str, int], int]]]
     formats: tuple[str, ...]
 
 
@@ -188,17 +188,21 @@ def outline(steps: Sequence[Step], counts: Iterable[int], weights: PackedWeights
     rest = iter(steps)
     stages = [list(islice(rest, count)) for count in counts]
     names = [" + ".join(dict.fromkeys(map(_label, stage))) for stage in stages]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    name_of_stage = np.array([numbers[name] for name in names])
-    weight_bytes, attends = np.zeros((2, len(numbers)), np.int64), np.zeros(len(numbers), np.int64)
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    name_of_stage = np.array([places[name] for name in names])
+    weight_bytes: np.ndarray = np.zeros((2, len(places)), np.int64)
+    attends: list[list[tuple[tuple[str, int], int]]] = [[] for _ in places]
     formats: dict[str, None] = {}
     for number, stage in zip(name_of_stage, stages, strict=True):
-        attends[number] += sum(step.kind == "attend" for step in stage)
         for step in stage:
-            for matrix, *_ in step.weights if step.kind in ("linear", "head") else ():
+            if STEPS[step.kind].reads_keys and step.op is not None:
+                c = step.op.constants
+                keys = c.get("key_set", OWN), c.get("window", 0)
+                attends[number].append((keys, numbers((c["kv_heads"], c["head_dim"]))))
+            for matrix, *_ in step.weights if STEPS[step.kind].reads_weights else ():
                 weight_bytes[int(step.reads), number] += weights.matrix(matrix).nbytes
                 formats[weights.formats[matrix]] = None
-    return Outline(tuple(numbers), name_of_stage, np.bincount(name_of_stage), weight_bytes, attends, tuple(formats))
+    return Outline(tuple(places), name_of_stage, np.bincount(name_of_stage), weight_bytes, attends, tuple(formats))
 
 
 def _label(step: Step) -> str:
@@ -209,11 +213,13 @@ def _label(step: Step) -> str:
     return "linear " + ",".join(module.removesuffix("_proj") for module in modules)
 
 
-def _layer_bytes(request: ForwardPass) -> int:
-    """Bytes of one layer's keys and values, each sequence's once: of its row that sees most."""
-    keys = np.zeros(len(request.caches), np.int64)
-    np.maximum.at(keys, request.sequences, request.key_counts[request.nodes])
-    return sum(int(n) * cache.layer_bytes for n, cache in zip(keys, request.caches, strict=True))
+def _seen(request: ForwardPass, key_set: str, window: int) -> int:
+    """Tokens that attention reads, each sequence's once, of its row that sees most, times the bytes of a number."""
+    keys = request.keys(key_set)
+    counts = keys.key_counts[keys.nodes]
+    most = np.zeros(len(keys.caches), np.int64)
+    np.maximum.at(most, request.sequences, np.minimum(counts, window) if window else counts)
+    return sum(int(n) * cache.dtype.itemsize for n, cache in zip(most, keys.caches, strict=True))
 
 
 def _table(phase: Phase, memory: float) -> list[str]:

@@ -49,6 +49,7 @@ class Rows:
     logits      float32 (reads, vocab_size)   None where they were not asked for
     hidden      float32 (reads, hidden_size)  what the head reads; None where it was not asked for
     taps        by name, float32 (rows, width): hidden states of all rows of the forward, at the session's taps
+    outputs     what else the model gives, by name, float32 (reads, width), or (rows, width) where it gives all rows
     """
 
     statistics: RowStatistics
@@ -57,6 +58,7 @@ class Rows:
     logits: np.ndarray | None = None
     hidden: np.ndarray | None = None
     taps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def copy(self) -> Rows:
         """The same in arrays of its own."""
@@ -71,6 +73,7 @@ class Rows:
             own(self.logits),
             own(self.hidden),
             {name: array.copy() for name, array in self.taps.items()},
+            {name: array.copy() for name, array in self.outputs.items()},
         )
 
 

@@ -1,4 +1,4 @@
-"""The reference executor: the plan op by op in NumPy, each op as `fastdistill.reference` says."""
+"""The reference executor: the plan op by op in NumPy, each op as `fastdistill.ops` says."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import numpy as np
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError
+from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models.plan import Op, Plan
-from fastdistill.reference.forward.attention import attention
-from fastdistill.reference.forward.linear import linear
-from fastdistill.reference.forward.rms_norm import rms_norm
-from fastdistill.reference.forward.rotary import rotary
+from fastdistill.ops import MATRIX, OPS, TABLE
 from fastdistill.reference.forward.row_statistics import row_statistics
-from fastdistill.reference.forward.silu_mul import silu_mul
 from fastdistill.reference.sample.sample import sample
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
-from fastdistill.runtime.packing import held_format
+from fastdistill.runtime.packing import held_formats
 
 
 class ReferenceWeights:
@@ -33,8 +30,11 @@ class ReferenceWeights:
         threads: int,
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.formats = {name: held_format(plan, tensors, name, format) for name in plan.weights}
-        self.tensors = {name: quantize_tensor(tensors[name], held).rows(...) for name, held in self.formats.items()}
+        self.formats = held_formats(plan, tensors, format)
+        self.tensors = {
+            name: quantize_tensor(plan.weights[name].source.tensor(tensors), held).rows(...)
+            for name, held in self.formats.items()
+        }
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors.values())
 
 
@@ -45,28 +45,27 @@ class ReferenceExecutor:
         self.plan, self.weights, self.taps = plan, weights, tuple(taps)
 
     def run(self, request: ForwardPass) -> Outcome:
-        """Run one pass; raises NotFiniteError where a logit is not finite."""
+        """Run one pass; raises NotFiniteError where a logit is not finite, UnsupportedError."""
         plan = self.plan
+        request.check_for(plan)
         values: dict[int, np.ndarray] = {}
-        segments = {"exit", *range(request.first_layer, request.end_layer)} | (
-            {"enter"} if request.first_layer == 0 else set()
-        )
         if request.stream is not None:
             values[plan.boundaries[request.first_layer]] = request.stream
-        taps = {}
-        names = {plan.taps[name]: name for name in self.taps}
-        for op in plan.ops:
-            if op.segment not in segments:
-                continue
-            inputs = (
-                [values[value] for value in op.inputs]
-                if op.kind != "read"
-                else [values[plan.boundaries[request.end_layer]]]
-            )
+        ops = plan.part(request.first_layer, request.end_layer, request.segments)
+        for op in ops:
+            inputs = [values[value] for value in op.inputs]
             values[op.output] = self.op(op, inputs, request).astype(np.float32)
-            if op.output in names:
-                taps[names[op.output]] = values[op.output]
-        logits = values[plan.ops[-1].output]
+        made = {op.output for op in ops}
+        taps = {name: values[plan.taps[name]] for name in self.taps if plan.taps[name] in made}
+        outputs = {
+            name: values[value]
+            for name, value in plan.given(request.end_layer).items()
+            if request.want_outputs and value in values
+        }
+        stream = values.get(plan.boundaries[request.end_layer], np.empty((0, plan.hidden_size), np.float32))
+        if plan.outputs.get("logits") not in values:
+            return Outcome(RowStatistics.empty(0), None, None, outputs, stream, None, taps)
+        logits = values[plan.outputs["logits"]]
         banned = np.zeros(logits.shape, bool)
         if request.banned is not None and request.bans is not None:
             for row, (start, end) in enumerate(request.bans):
@@ -83,36 +82,21 @@ class ReferenceExecutor:
             statistics,
             log_probs,
             logits if request.want_logits else None,
-            values[plan.hidden] if request.want_hidden else None,
-            values[plan.boundaries[request.end_layer]],
+            outputs,
+            stream,
             self._drawn(request, logits),
             taps,
         )
 
     def op(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
         """One op on given inputs, float64 or float32 (rows, width)."""
-        tensors = [self.weights.tensors[name] for name in op.weights]
-        constants = op.constants
-        if op.kind == "embedding":
-            if request.inputs is not None:
-                return request.inputs
-            return tensors[0].to_float32()[request.tokens]
-        if op.kind == "rms_norm":
-            return rms_norm(inputs[0], tensors[0].to_float32(), constants["epsilon"])
-        if op.kind in ("linear", "head"):
-            weight = tensors[0]
-            bias = tensors[1].to_float32() if len(tensors) > 1 else None
-            return linear(inputs[0], weight.format, weight.data, weight.scale, weight.minimum, bias)
-        if op.kind == "add":
-            return inputs[0] + inputs[1]
-        if op.kind == "silu_mul":
-            return silu_mul(inputs[0], inputs[1])
-        if op.kind == "rotary":
-            return rotary(inputs[0], request.positions, constants["head_dim"], constants["inverse_frequencies"])
-        if op.kind == "read":
-            return inputs[0][request.read_rows]
-        assert op.kind == "attention", op.kind
-        return self._attention(op, inputs, request)
+        kind = OPS[op.kind]
+        weights = [
+            tensor if role in (MATRIX, TABLE) else tensor.to_float32()
+            for role, tensor in zip(kind.weights, map(self.weights.tensors.__getitem__, op.weights), strict=False)
+        ]
+        of_pass = {"request": request} if kind.of_pass else {}
+        return kind.reference(*inputs, *weights, **op.constants, **of_pass)
 
     def _drawn(self, request: ForwardPass, logits: np.ndarray) -> np.ndarray | None:
         if request.draws is None:
@@ -124,16 +108,3 @@ class ReferenceExecutor:
                 one, sampler = slice(row, row + 1), Sampler(temperature, seed=seed, sequence=sequence, round=round)
                 drawn[one] = sample(logits[one], sampler, positions[one]).tokens
         return drawn
-
-    def _attention(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
-        q, k, v = inputs
-        head_dim, layer = op.constants["head_dim"], op.constants["layer"]
-        for row, (sequence, slot) in enumerate(zip(request.sequences, request.slots, strict=True)):
-            heads = (x[row : row + 1].reshape(1, -1, head_dim) for x in (k, v))
-            request.caches[sequence].write(layer, np.array([slot]), *heads)
-        out = np.empty(q.shape)
-        for row, (sequence, node) in enumerate(zip(request.sequences, request.nodes, strict=True)):
-            seen = request.caches[sequence].read(layer, request.visible(node))
-            keys, values = (part.swapaxes(0, 1) for part in seen)
-            out[row] = attention(q[row].reshape(-1, head_dim), keys, values, op.constants["scale"]).reshape(-1)
-        return out

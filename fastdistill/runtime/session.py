@@ -189,6 +189,7 @@ class Session(SessionLike):
                 )
             if n:
                 self.cache.write_all(np.arange(n), saved.keys, saved.values)
+                self.cache.set_positions(np.arange(n), saved.positions)
             self.context.cut(0)
             self.context.take(Kept(0, np.arange(n), saved.tokens, saved.positions, saved.text_length))
 

@@ -11,6 +11,7 @@ A safetensors file of these arrays, n rows each:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     _check_array(path, arrays, "tokens", (n,), "I32")
     _check_array(path, arrays, "positions", (n,), "I32")
     for name in ("keys", "values"):
-        _check_array(path, arrays, name, (n, plan.num_layers * plan.num_kv_heads * plan.head_dim), *_CACHES)
+        _check_array(path, arrays, name, (n, sum(map(math.prod, plan.cache_layers))), *_CACHES)
     _check_array(path, arrays, "values", arrays["keys"].array.shape, arrays["keys"].dtype)
     _check_array(path, arrays, "digest", (32,), "U8")
     arrays = {

@@ -5,25 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fastdistill.models.builder import Builder
+from fastdistill.ops import OPS
+from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference import ReferenceExecutor
-from tests.small_models import CONFIGS, FORMATS, network
+from tests.small_models import CONFIGS, FORMATS, network, tensors
 
 EPS = 2.0**-24  # of one rounding
 
 
-def run_both(name, format, tokens, context):
+def run_both(native, reference, tokens, context):
     """Each op's native inputs and output beside the reference's output on those inputs."""
-    native, reference = network(name, format), network(name, format, "reference")
     session = native.session(capacity=64, max_rows=16)
     if len(context):
         session.prefill(context)
     executor = NativeExecutor(native.plan, native.weights, 16, 2, fuse=False, keep=True)
     session.cache.reserve(0, session.cache.slots)
-    request = joined([(session, session.context.lay_out(Forward(tokens, read=Read(logits=True))))])
+    asked = Forward(tokens, read=Read(logits="logits" in native.plan.outputs))
+    request = joined([(session, session.context.lay_out(asked))])
     outcome = executor.run(request)
     judge = ReferenceExecutor(reference.plan, reference.weights)
     rows = len(tokens)
@@ -31,32 +35,36 @@ def run_both(name, format, tokens, context):
         inputs = [executor.value(value, rows) for value in op.inputs]
         got = outcome.logits if op.kind == "head" else executor.value(op.output, rows)
         want = judge.op(op, inputs, request)
-        yield op, got, want, bound(op, inputs, want, judge, request)
+        yield op, got, want, BOUNDS[op.kind](op, inputs, want, judge, request)
 
 
-def bound(op, inputs, want, judge, request):
-    """What rounding may do to an op: roundings on the way to a result, times the size of what is rounded."""
-    if op.kind in ("embedding", "read"):
-        return 2 * EPS * np.abs(want)  # q4: one product, one sum
-    if op.kind == "rms_norm":
-        return (inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want)
-    if op.kind in ("linear", "head"):
-        weight, *biases = (judge.weights.tensors[name] for name in op.weights)
-        x, w, inputs_count = np.abs(inputs[0]), np.abs(weight.to_float32()), inputs[0].shape[1]
-        roundings = inputs_count + 2  # one a term
-        if weight.format in ("q8", "q4"):
-            roundings = 4 * (inputs_count / 32 + 2)  # four a block
-            x = x + x.max(axis=1, keepdims=True) / 127  # a code stands for at most one step more
-        if weight.minimum is not None:  # what is summed is |scale code| + |minimum|, more than |weight|
-            w = w + 2 * np.repeat(np.abs(weight.minimum.astype(np.float64)), 32, axis=1)[:, :inputs_count]
-        return roundings * EPS * (x @ w.T + sum(np.abs(bias.to_float32()) for bias in biases))
-    if op.kind == "add":
-        return EPS * np.abs(want)
-    if op.kind == "silu_mul":
-        return 8 * EPS * np.abs(want)
-    if op.kind == "rotary":
-        return 4 * EPS * (np.abs(inputs[0]).max() * 2)
-    assert op.kind == "attention"
+def assert_within_bounds(native, reference, tokens, context):
+    for op, got, want, allowed in run_both(native, reference, tokens, context):
+        error = np.abs(got - want)
+        assert (error <= allowed).all(), f"{op.kind} {op.weights}: off by {error.max():g}"
+
+
+# What rounding may do to an op, by kind: roundings on the way to a result, times the size of what is rounded.
+
+
+def rounded(times):
+    """So many roundings of the result itself."""
+    return lambda op, inputs, want, judge, request: times * EPS * np.abs(want)
+
+
+def multiplied(op, inputs, want, judge, request):
+    weight, *biases = (judge.weights.tensors[name] for name in op.weights)
+    x, w, inputs_count = np.abs(inputs[0]), np.abs(weight.to_float32()), inputs[0].shape[1]
+    roundings = inputs_count + 2  # one a term
+    if weight.format in ("q8", "q4"):
+        roundings = 4 * (inputs_count / 32 + 2)  # four a block
+        x = x + x.max(axis=1, keepdims=True) / 127  # a code stands for at most one step more
+    if weight.minimum is not None:  # what is summed is |scale code| + |minimum|, more than |weight|
+        w = w + 2 * np.repeat(np.abs(weight.minimum.astype(np.float64)), 32, axis=1)[:, :inputs_count]
+    return roundings * EPS * (x @ w.T + sum(np.abs(bias.to_float32()) for bias in biases))
+
+
+def attended(op, inputs, want, judge, request):
     # A score is head_dim products, summed in head_dim steps of at most |q| |k|, then scaled: within `score` of the
     # true one.  Both exp's argument and the peak carry that error, exp 2 ulp more; then sums over the keys, ranks folded by
     # 16, and one division.  The result is an average of values: at most the largest of them.
@@ -65,15 +73,53 @@ def bound(op, inputs, want, judge, request):
         np.abs(part.astype(np.float64)).max() for part in request.caches[0].read(op.constants["layer"], slots)
     )
     score = (head_dim + 2) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
+    score += op.constants.get("softcap", 0) * (4 + 2) * EPS  # tanh within 2^-22; a quotient and a product
+    distance = np.ptp(request.caches[0].positions(slots))
+    score += 2 * EPS * np.abs(op.constants.get("slopes", 0)).max() * distance  # one rounding, of the sum of both
     seen = int(request.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
+
+
+BOUNDS = {
+    "embedding": rounded(2),  # q4: one product, one sum
+    "read": rounded(0),
+    "rms_norm": lambda op, inputs, want, *_: (inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want),
+    "linear": multiplied,
+    "head": multiplied,
+    "add": rounded(1),
+    "silu_mul": rounded(8),
+    "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
+    "attention": attended,
+    "store": rounded(0),
+}
+
+
+def test_every_op_has_its_bound():
+    assert BOUNDS.keys() == OPS.keys()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, format):
     random = np.random.default_rng(5)
-    vocab = CONFIGS[name]["vocab_size"]
-    for op, got, want, allowed in run_both(name, format, random.integers(0, vocab, 7), random.integers(0, vocab, 20)):
-        error = np.abs(got - want)
-        assert (error <= allowed).all(), f"{op.kind} {op.weights}: off by {error.max():g}"
+    tokens, context = (random.integers(0, CONFIGS[name]["vocab_size"], n) for n in (7, 20))
+    assert_within_bounds(network(name, format), network(name, format, "reference"), tokens, context)
+
+
+# What ops that treat each row on its own are tried with, whether or not a family here uses them.
+CONSTANTS = {"epsilon": 1e-5}
+ROW_BY_ROW = [kind for kind in OPS.values() if kind.width is same_width and not kind.of_pass]
+
+
+@pytest.mark.parametrize("width", [1, 16, 31, 32, 50])
+@pytest.mark.parametrize("kind", ROW_BY_ROW, ids=lambda kind: kind.name)
+def test_an_op_alone_agrees_with_its_reference(isa, kind, width):
+    b = Builder()
+    x = b.embedding("embedding", 40, 24)
+    inputs = [b.linear(x, f"inputs.{i}", width) for i in range(max(kind.inputs))]
+    weights = {f"weights.{i}": (width,) for i, _ in enumerate(kind.weights)}
+    y = b.op(kind.name, *inputs, weights=weights, **{name: CONSTANTS[name] for name in kind.constants})
+    plan = b.plan(y, {"hidden": y}, {}, vocab_size=40, hidden_size=24, max_positions=64, architecture="none")
+    made = tensors(plan, 2)
+    native, reference = (Network(plan, made, threads=2, executor=name) for name in ("native", "reference"))
+    assert_within_bounds(native, reference, range(16), [])

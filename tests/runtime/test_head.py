@@ -41,11 +41,8 @@ def network_of(logits, executor="native", threads=1):
     with b.layer(0, x):
         leaving = b.add(x, b.linear(x, "nothing", rows))
     hidden = b.read(leaving)
-    b.head(hidden, "head", vocab)
-    plan = b.plan(
-        leaving=leaving, hidden=hidden, ignored={}, vocab_size=vocab, hidden_size=rows, num_heads=1, num_kv_heads=1,
-        head_dim=16, max_positions=1 << 20, architecture="none",
-    )  # fmt: skip
+    outputs = {"logits": b.head(hidden, "head", vocab), "hidden": hidden}
+    plan = b.plan(leaving, outputs, {}, vocab_size=vocab, hidden_size=rows, max_positions=1 << 20, architecture="none")
     data = {"embedding": np.zeros((vocab, rows)), "nothing.weight": np.zeros((rows, rows)), "head.weight": logits.T}
     tensors = {name: Tensor(name, "f32", a.shape, np.ascontiguousarray(a, np.float32)) for name, a in data.items()}
     return Network(plan, tensors, threads=threads, executor=executor)

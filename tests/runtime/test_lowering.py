@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fastdistill.checkpoint import quantize_tensor
 from fastdistill.models import plan_for
 from fastdistill.models.builder import Builder
-from fastdistill.runtime.lowering import ROW_WISE, Program, lower
+from fastdistill.runtime.lowering import STEPS, Program, lower
 from fastdistill.runtime.native import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.pool import Pool, Seat
@@ -81,7 +81,7 @@ def assert_apart(program: Program) -> None:
     stage_of = np.repeat(np.arange(len(stages)), stages)
     alive: dict[int, list[int]] = {}
     for stage, step in zip(stage_of, program.steps, strict=True):
-        for value in (*step.inputs, *(step.outputs if step.kind != "head" else ())):
+        for value in (*step.inputs, *step.outputs):
             alive.setdefault(value, []).append(stage)
     for value, when in alive.items():
         for other, then in alive.items():
@@ -112,11 +112,9 @@ def test_a_residual_that_is_read_again_is_not_written_over():
     first = b.add(x, b.linear(x, "a", 64))
     leaving = b.add(first, b.linear(x, "b", 64))
     hidden = b.rms_norm(b.read(leaving), "norm", 1e-5)
-    b.head(hidden, "head", 30)
-    facts = dict(
-        vocab_size=30, hidden_size=64, num_heads=1, num_kv_heads=1, head_dim=64, max_positions=8, architecture="none"
-    )
-    plan = b.plan(leaving=leaving, hidden=hidden, ignored={}, **facts)
+    outputs = {"logits": b.head(hidden, "head", 30), "hidden": hidden}
+    facts = dict(vocab_size=30, hidden_size=64, max_positions=8, architecture="none")
+    plan = b.plan(leaving, outputs, {}, **facts)
     for fuse in (False, True):
         program = lower(plan, {weight: False for weight in plan.weights}, fuse=fuse)
         assert_apart(program)
@@ -131,7 +129,7 @@ def test_a_stage_is_one_step_or_several_that_treat_each_row_on_its_own(fuse):
     assert sum(counts) == len(program.steps)
     for count in counts:
         steps = program.steps[start : start + count]
-        assert count == 1 or all(step.kind in ROW_WISE for step in steps)
+        assert count == 1 or all(STEPS[step.kind].row_wise for step in steps)
         assert len({step.reads for step in steps}) == 1
         start += count
 
@@ -142,10 +140,10 @@ def test_fusing_leaves_four_linears_a_layer():
     program = lower(plan, {weight: True for weight in plan.weights})
     linears = [step for step in program.steps if step.kind == "linear"]
     assert [(len(step.weights), step.epilogue) for step in linears] == [
-        (3, "store"),
-        (1, "residual"),
-        (2, "gated"),
-        (1, "residual"),
+        (3, "FD_STORE_ONLY"),
+        (1, "FD_RESIDUAL"),
+        (2, "FD_GATED"),
+        (1, "FD_RESIDUAL"),
     ] * 2
     assert not [step for step in program.steps if step.kind in ("add", "silu_mul")]
 

@@ -77,7 +77,7 @@ def test_bytes_are_those_of_the_packed_weights_and_of_the_keys_and_values_seen(n
     plan = model.plan
     matrices = {w for op in plan.ops if op.kind in ("linear", "head") for w in op.weights[:1]}
     weights = sum(model.weights.matrix(matrix).nbytes for matrix in matrices)  # a tied one is read by the head alone
-    token = KVCache.slot_bytes(session.network.plan, session.cache.format)
+    token = KVCache.slot_bytes(session.network.plan, session.cache.format) - 4  # its position
     stages = profile.decode.stages
     assert stages["attend"].bytes == token * (5 + 6)
     assert profile.decode.total.bytes == 2 * weights + token * (5 + 6)
@@ -89,7 +89,8 @@ def test_a_sequence_counts_the_keys_of_its_row_that_sees_most():
     session = network().session(32)
     with fd.Profile() as profile:
         session.forward(TEXT, parents=[-1, 0, 1, 2, -1])  # the last row sees itself alone
-    assert profile.decode.stages["attend"].bytes == KVCache.slot_bytes(session.network.plan, session.cache.format) * 4
+    token = KVCache.slot_bytes(session.network.plan, session.cache.format) - 4  # its position
+    assert profile.decode.stages["attend"].bytes == token * 4
 
 
 def test_a_forward_that_reads_no_row_reads_no_head():

@@ -8,6 +8,9 @@
  * l = sum e^(s-m) in 16 lanes by rank, o = sum e^(s-m) v in rank order, even and odd ranks apart; tiles merge in order.  So
  * it matters neither where a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same
  * steps.
+ *
+ * A window cuts the list's beginning: keys at positions up to the row's own - window.  So ranks count what is left, as if there were
+ * no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added.
  */
 #pragma once
 #include "../tile.h"
@@ -21,23 +24,48 @@ struct attention {                       /* where one (row, kv head) stands */
     const struct fd_pass *pass;
     int64_t row, kv_head, padded;        /* padded: head_dim rounded up to 16 */
     void *const *pages;                  /* of the sequence */
-    int64_t keys, values;                /* where in a page those of the layer and the head begin, in bytes */
+    int64_t keys, values, positions;     /* where in a page those of the layer and the head begin, in bytes */
     int64_t element;                     /* bytes of one cached number */
     const int32_t *runs;
-    int64_t key_count;
+    int64_t key_count, skip;             /* skip: ranks of the first run that the window cuts off */
 };
 
 static struct attention attention_at(const struct fd_op *op, const struct fd_pass *pass, int64_t row, int64_t kv_head)
 {
-    const struct fd_cache *cache = pass->caches + pass->sequences[row];
-    struct attention a = {op, pass, row, kv_head, fd_pad(op->head_dim, FD_LANES), cache->pages, 0, 0, cache->is_f32 ? 4 : 2,
-                          pass->runs + 2 * pass->run_offsets[pass->nodes[row]], pass->key_counts[pass->nodes[row]]};
+    const struct fd_keys *keys = pass->keys + op->key_set;
+    const struct fd_cache *cache = keys->caches + pass->sequences[row];
+    int32_t node = keys->nodes[row];
+    struct attention a = {op, pass, row, kv_head, fd_pad(op->head_dim, FD_LANES), cache->pages, 0, 0, cache->positions,
+                          cache->is_f32 ? 4 : 2, keys->runs + 2 * keys->run_offsets[node], keys->key_counts[node], 0};
     int64_t plane = FD_PAGE * a.padded * a.element;                      /* bytes of one kv head's keys in a page */
-    a.keys = ((op->layer * 2) * op->kv_heads + kv_head) * plane;
+    a.keys = op->layer * FD_PAGE * a.element + kv_head * plane;
     a.values = a.keys + op->kv_heads * plane;
     return a;
 }
 static inline char *attention_page(const struct attention *a, int64_t slot) { return a->pages[slot / FD_PAGE]; }
+static inline int32_t *attention_position(const struct attention *a, int64_t slot)
+{
+    return (int32_t *)(void *)(attention_page(a, slot) + a->positions) + slot % FD_PAGE;
+}
+
+/* The same with the list cut to the row's window: it is in order of position, and holds the row's own key. */
+static struct attention attention_within(const struct fd_op *op, const struct fd_pass *pass, int64_t row, int64_t kv_head)
+{
+    struct attention a = attention_at(op, pass, row, kv_head);
+    if (!op->window) return a;
+    int64_t before = pass->positions[row] - op->window;                  /* the last position that it does not see */
+    while (a.key_count > a.runs[1] && *attention_position(&a, a.runs[0] + a.runs[1] - 1) <= before) {
+        a.key_count -= a.runs[1];
+        a.runs += 2;
+    }
+    int64_t end = a.runs[1];
+    while (a.skip < end) {
+        int64_t middle = (a.skip + end) / 2;
+        if (*attention_position(&a, a.runs[0] + middle) <= before) a.skip = middle + 1; else end = middle;
+    }
+    a.key_count -= a.skip;
+    return a;
+}
 
 FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
 {
@@ -47,18 +75,20 @@ FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
 /* Rounds the row's keys and values to the cache's type; 0 when one of them is not finite there. */
 static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t at = row * fd_stride(op->width), slot = pass->slots[row];
+    const struct fd_keys *keys = pass->keys + op->key_set;
+    int64_t at = row * fd_stride(op->width), slot = keys->slots[row];
     vi largest = vi_set1(0);                             /* magnitudes order as their bits do, NaN above infinity */
     int32_t limit = 0x7f800000;
     for (int64_t kv_head = 0; kv_head < op->kv_heads; kv_head++) {
         struct attention a = attention_at(op, pass, row, kv_head);
+        *attention_position(&a, slot) = pass->positions[row];
         int64_t place = slot % FD_PAGE, first = place / FD_LANES * FD_LANES;                /* of its tile */
         char *key = attention_page(&a, slot) + a.keys + (first * a.padded + slot % FD_LANES) * a.element;
         char *value = attention_page(&a, slot) + a.values + place * a.padded * a.element;
         if (a.element == 2) limit = 0x477ff000;          /* 65520 rounds to an infinite f16 */
         for (int64_t d = 0; d < a.padded; d += 16) {
-            vf k = vf_load_part(op->in1 + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
-            vf v = vf_load_part(op->in2 + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
+            vf k = vf_load_part(op->in[0] + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
+            vf v = vf_load_part(op->in[1] + at + kv_head * op->head_dim + d, op->head_dim - d, 0.0f);
             largest = vi_max(largest, vi_max(vi_of_bits(vf_abs(k)), vi_of_bits(vf_abs(v))));
             if (a.element == 4) {
                 float lanes[16];
@@ -82,7 +112,7 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
                                 int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], const char **values)
 {
     float found[ATTENTION_HEADS][2 * FD_LANES] = {{0}};
-    int64_t rank = 0, n = 0, held = -1;                  /* held: the tile whose scores `found` holds */
+    int64_t rank = -a->skip, n = 0, held = -1;           /* held: the tile whose scores `found` holds */
     for (const int32_t *run = a->runs; rank < end; rank += run[1], run += 2) {
         int64_t slot = run[0] + (begin > rank ? begin - rank : 0), last = run[0] + fd_min(run[1], end - rank);
         while (slot < last) {
@@ -130,9 +160,28 @@ FD_INLINE void attention_values(const int rows, const int is_f32, const struct a
     }
 }
 
-/* One tile for `rows` query heads: peak[r], mass[r], o[r][padded]. */
-FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
-                                    int64_t end, float *peak, float *mass, float *o)
+/* Scores as they are, scaled, capped and sloped; `head` is the first of the rows. */
+static __attribute__((noinline)) void attention_bend(int rows, const struct attention *a, int64_t head, int64_t begin, int64_t end,
+                                                     float (*score)[FD_KEY_TILE + FD_LANES])
+{
+    float distance[FD_KEY_TILE + FD_LANES] = {0};
+    const float *slopes = a->op->vectors ? a->op->vectors[0] + head : NULL;
+    int64_t rank = -a->skip, n = 0;
+    for (const int32_t *run = a->runs; slopes && rank < end; rank += run[1], run += 2)
+        for (int64_t i = begin > rank ? begin - rank : 0; i < fd_min(run[1], end - rank); i++)
+            distance[n++] = (float)(*attention_position(a, run[0] + i) - a->pass->positions[a->row]);
+    for (int r = 0; r < rows; r++)
+        for (int64_t j = 0; j < end - begin; j += 16) {
+            vf s = vf_mul(vf_load(score[r] + j), vf_set1(a->op->scalar)), cap = vf_set1(a->op->softcap);
+            if (a->op->softcap > 0.0f) s = vf_mul(cap, vf_tanh(vf_div(s, cap)));
+            if (slopes) s = vf_fma(vf_set1(slopes[r]), vf_load(distance + j), s);
+            vf_store(score[r] + j, s);
+        }
+}
+
+/* One tile for `rows` query heads from `head` on: peak[r], mass[r], o[r][padded]. */
+FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const struct attention *a, int64_t head, const float *q,
+                                    int64_t begin, int64_t end, float *peak, float *mass, float *o)
 {
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
     const char *values[FD_KEY_TILE + 1];
@@ -140,10 +189,12 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
     values[0] = NULL;                                    /* n >= 1: it is written over; the compiler does not know */
     attention_scores(rows, is_f32, a, q, begin, end, score, values);
     values[n] = values[0];
+    float scale = a->op->scalar;
+    if (a->op->softcap > 0.0f || a->op->vectors) { attention_bend(rows, a, head, begin, end, score); scale = 1.0f; }
     for (int r = 0; r < rows; r++) {
         vf top = vf_set1(-INFINITY), total = vf_zero();
         for (int64_t j = 0; j < n; j += 16) {
-            vf s = vf_mul(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(a->op->scalar));
+            vf s = vf_mul(vf_load_part(score[r] + j, n - j, -INFINITY), vf_set1(scale));
             vf_store(score[r] + j, s);
             top = vf_max(s, top);
         }
@@ -158,16 +209,17 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
     attention_values(rows, is_f32, a, score, values, n, o);
 }
 
-static void attention_tile(const struct attention *a, int64_t heads, const float *q, int64_t tile, float *peak, float *mass, float *o)
+static void attention_tile(const struct attention *a, int64_t head, int64_t heads, const float *q, int64_t tile, float *peak,
+                           float *mass, float *o)
 {
     int64_t begin = tile * FD_KEY_TILE, end = fd_min(begin + FD_KEY_TILE, a->key_count);
     switch (heads * 2 + (a->element == 4)) {
-    case 2: attention_tile_heads(1, 0, a, q, begin, end, peak, mass, o); break;
-    case 3: attention_tile_heads(1, 1, a, q, begin, end, peak, mass, o); break;
-    case 4: attention_tile_heads(2, 0, a, q, begin, end, peak, mass, o); break;
-    case 5: attention_tile_heads(2, 1, a, q, begin, end, peak, mass, o); break;
-    case 6: attention_tile_heads(3, 0, a, q, begin, end, peak, mass, o); break;
-    default: attention_tile_heads(3, 1, a, q, begin, end, peak, mass, o);
+    case 2: attention_tile_heads(1, 0, a, head, q, begin, end, peak, mass, o); break;
+    case 3: attention_tile_heads(1, 1, a, head, q, begin, end, peak, mass, o); break;
+    case 4: attention_tile_heads(2, 0, a, head, q, begin, end, peak, mass, o); break;
+    case 5: attention_tile_heads(2, 1, a, head, q, begin, end, peak, mass, o); break;
+    case 6: attention_tile_heads(3, 0, a, head, q, begin, end, peak, mass, o); break;
+    default: attention_tile_heads(3, 1, a, head, q, begin, end, peak, mass, o);
     }
 }
 
@@ -201,31 +253,31 @@ static float *attention_partial(const struct attention *a, int64_t head, int64_t
     return a->pass->partial_attention
          + ((a->row * a->op->heads + head) * a->pass->split_tiles + tile) * attention_partial_floats(a->op->head_dim);
 }
-static int64_t attention_split_tiles(const struct fd_pass *pass)      /* 0: rows are not split */
+static int64_t attention_split_tiles(const struct fd_op *op, const struct fd_pass *pass)      /* 0: rows are not split */
 {
-    int64_t tiles = fd_ceil(pass->most_keys, FD_KEY_TILE);
+    int64_t tiles = fd_ceil(pass->keys[op->key_set].most_keys, FD_KEY_TILE);
     return pass->rows <= FD_SPLIT_ROWS && tiles > 1 && tiles <= pass->split_tiles ? tiles : 0;
 }
 
 enum { ATTENTION_WIDEST = 512 };         /* largest head_dim; models check it */
 
-static void op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+static int op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     /* rows last: tasks in sequence read the same keys and values */
-    int64_t split = attention_split_tiles(pass), piece = task / pass->rows % (split ? split : 1);
-    struct attention a = attention_at(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
+    int64_t split = attention_split_tiles(op, pass), piece = task / pass->rows % (split ? split : 1);
+    struct attention a = attention_within(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
     int64_t group = op->heads / op->kv_heads, padded = a.padded, tiles = fd_ceil(a.key_count, FD_KEY_TILE);
-    if (split && piece >= tiles) return;
+    if (split && piece >= tiles) return 1;
     for (int64_t first = 0; first < group; first += ATTENTION_HEADS) {
         _Alignas(64) float q[ATTENTION_HEADS * ATTENTION_WIDEST], o[ATTENTION_HEADS * ATTENTION_WIDEST], all[ATTENTION_HEADS * ATTENTION_WIDEST];
         float peak[ATTENTION_HEADS], mass[ATTENTION_HEADS], all_peak[ATTENTION_HEADS], all_mass[ATTENTION_HEADS];
         int64_t heads = fd_min(ATTENTION_HEADS, group - first), head = a.kv_head * group + first;
-        const float *queries = op->in1 + a.row * fd_stride(op->heads * op->head_dim);
+        const float *queries = op->in[0] + a.row * fd_stride(op->heads * op->head_dim);
         for (int64_t h = 0; h < heads; h++)
             for (int64_t d = 0; d < padded; d += 16)
                 vf_store(q + h * padded + d, vf_load_part(queries + (head + h) * op->head_dim + d, op->head_dim - d, 0.0f));
         if (split) {
-            attention_tile(&a, heads, q, piece, peak, mass, o);
+            attention_tile(&a, head, heads, q, piece, peak, mass, o);
             for (int64_t h = 0; h < heads; h++) {
                 float *partial = attention_partial(&a, head + h, piece);
                 memcpy(partial, o + h * padded, (size_t)padded * sizeof *o);
@@ -234,33 +286,35 @@ static void op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_
             }
             continue;
         }
-        attention_tile(&a, heads, q, 0, all_peak, all_mass, all);
+        attention_tile(&a, head, heads, q, 0, all_peak, all_mass, all);
         for (int64_t tile = 1; tile < tiles; tile++) {
-            attention_tile(&a, heads, q, tile, peak, mass, o);
+            attention_tile(&a, head, heads, q, tile, peak, mass, o);
             for (int64_t h = 0; h < heads; h++)
                 attention_merge(all_peak + h, all_mass + h, all + h * padded, peak[h], mass[h], o + h * padded, padded);
         }
         for (int64_t h = 0; h < heads; h++) attention_write(&a, head + h, all_mass[h], all + h * padded);
     }
+    return 1;
 }
 static int64_t op_attend_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
-    int64_t split = attention_split_tiles(pass);
+    int64_t split = attention_split_tiles(op, pass);
     return pass->rows * op->kv_heads * (split ? split : 1);
 }
 
-static void op_attend_merge(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+static int op_attend_merge(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     int64_t head = task % op->heads;
-    struct attention a = attention_at(op, pass, task / op->heads, head / (op->heads / op->kv_heads));
+    struct attention a = attention_within(op, pass, task / op->heads, head / (op->heads / op->kv_heads));
     float *all = attention_partial(&a, head, 0);
     for (int64_t tile = 1; tile < fd_ceil(a.key_count, FD_KEY_TILE); tile++) {
         const float *o = attention_partial(&a, head, tile);
         attention_merge(all + a.padded, all + a.padded + 1, all, o[a.padded], o[a.padded + 1], o, a.padded);
     }
     attention_write(&a, head, all[a.padded + 1], all);
+    return 1;
 }
 static int64_t op_attend_merge_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
-    return attention_split_tiles(pass) ? pass->rows * op->heads : 0;
+    return attention_split_tiles(op, pass) ? pass->rows * op->heads : 0;
 }

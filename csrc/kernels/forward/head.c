@@ -27,7 +27,8 @@ static const float head_margin = 0x1p-15f;
 struct head_chunk { struct statistics statistics; float most; };
 _Static_assert(sizeof(struct head_chunk) <= FD_PARTIAL * sizeof(float), "a chunk's statistics have room");
 
-static int64_t op_head_tasks(const struct fd_op *op) { return fd_ceil(op->weights[0]->outputs, FD_CHUNK); }
+static int64_t head_chunks(const struct fd_op *op) { return fd_ceil(op->weights[0]->outputs, FD_CHUNK); }
+static int64_t op_head_tasks(const struct fd_op *op, const struct fd_pass *pass) { return pass->reads ? head_chunks(op) : 0; }
 
 static struct fd_draw *head_draw_of(const struct fd_pass *pass, int64_t row, struct gumbel *g)           /* or NULL */
 {
@@ -100,11 +101,11 @@ static void head_ban(const struct fd_pass *pass, int64_t row, float *z, int64_t 
     for (; at < end && *at < token + n; at++) z[*at - token] = -INFINITY;
 }
 
-static void op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t chunk)
+static int op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t chunk)
 {
     const struct fd_weight *weight = op->weights[0];
     int64_t vocab = weight->outputs, token = chunk * FD_CHUNK, n = fd_min(FD_CHUNK, vocab - token);
-    int64_t tile = token / FD_LANES, tiles = fd_ceil(n, FD_LANES), chunks = op_head_tasks(op);
+    int64_t tile = token / FD_LANES, tiles = fd_ceil(n, FD_LANES), chunks = head_chunks(op);
     _Alignas(64) float z[FD_HEAD_ROWS * FD_CHUNK];
     struct linear_job job = {weight, NULL, linear_rows_of(op), NULL, z, FD_CHUNK, FD_CHUNK};
     for (int64_t row = 0; row < pass->reads; row += FD_HEAD_ROWS) {
@@ -126,6 +127,7 @@ static void op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t 
             }
         }
     }
+    return 1;
 }
 
 static struct head_chunk head_chunk_of(const struct fd_pass *pass, int64_t row, int64_t chunk, int64_t chunks)
@@ -144,7 +146,7 @@ static int32_t head_draw(const struct fd_op *op, const struct fd_pass *pass, int
     const struct fd_weight *weight = op->weights[0];
     _Alignas(64) float z[FD_CHUNK];
     struct linear_job job = {weight, NULL, linear_rows_of(op), NULL, z, FD_CHUNK, FD_CHUNK};
-    int64_t chunks = op_head_tasks(op), likely = 0;
+    int64_t chunks = head_chunks(op), likely = 0;
     float top = pass->top[row], reached = -INFINITY;
     int32_t drawn = pass->argmax[row];
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
@@ -169,7 +171,7 @@ static int32_t head_draw(const struct fd_op *op, const struct fd_pass *pass, int
 
 static int op_head_merge(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t chunks = op_head_tasks(op);
+    int64_t chunks = head_chunks(op);
     struct statistics all = statistics_empty();
     for (int64_t chunk = 0; chunk < chunks; chunk++)
         all = statistics_merge(all, head_chunk_of(pass, row, chunk, chunks).statistics);

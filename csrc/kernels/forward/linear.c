@@ -152,13 +152,15 @@ static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_
 
 static struct linear_rows linear_rows_of(const struct fd_op *op)
 {
-    struct linear_rows in = {op->in1, fd_stride(op->width), op->codes_in, fd_ceil(op->width, FD_BLOCK)};
+    struct linear_rows in = {op->in[0], fd_stride(op->width), op->codes_in, fd_ceil(op->width, FD_BLOCK)};
     return in;
 }
 static int64_t weight_tiles(const struct fd_weight *weight) { return fd_stride(weight->outputs) / FD_LANES; }
 
+static int64_t op_rows(const struct fd_op *op, const struct fd_pass *pass) { return op->read_rows ? pass->reads : pass->rows; }
+
 /* Tasks of all parts in sequence; `up` is no part of its own. */
-static int64_t op_linear_tasks(const struct fd_op *op)
+static int64_t op_linear_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
     int64_t tasks = 0;
     for (int part = 0; part < (op->epilogue == FD_GATED ? 1 : op->parts); part++)
@@ -172,15 +174,16 @@ static int op_linear_part(const struct fd_op *op, int64_t *task)         /* the 
     return part;
 }
 
-static void op_linear(const struct fd_op *op, int64_t rows, int64_t task)
+static int op_linear(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     int part = op_linear_part(op, &task);
     const struct fd_weight *weight = op->weights[part];
     int64_t stride = fd_stride(weight->outputs), begin = task * FD_TASK_TILES;
     struct linear_job job = {weight, op->epilogue == FD_GATED ? op->weights[1] : NULL, linear_rows_of(op),
-                             op->epilogue == FD_RESIDUAL ? op->in2 + begin * FD_LANES : NULL,
+                             op->epilogue == FD_RESIDUAL ? op->in[op->inputs - 1] + begin * FD_LANES : NULL,
                              op->out[part] + begin * FD_LANES, stride, stride - begin * FD_LANES};
-    linear_tiles(&job, 0, rows, begin, fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
+    linear_tiles(&job, 0, op_rows(op, pass), begin, fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
+    return 1;
 }
 
 /* The kernel alone: rows quantised here when the weights are. */

@@ -23,23 +23,25 @@ static void sine_cosine(float angle, float *sine, float *cosine)
     }
 }
 
-static void op_rotary_table(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+static int op_rotary_table(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
     int64_t half = op->head_dim / 2, at = row * fd_stride(half);
     for (int64_t i = 0; i < half; i++)
-        sine_cosine((float)pass->positions[row] * op->vector[i], op->out[1] + at + i, op->out[0] + at + i);
+        sine_cosine((float)pass->positions[row] * op->vectors[0][i], op->out[1] + at + i, op->out[0] + at + i);
+    return 1;
 }
 
-static void op_rotary(const struct fd_op *op, int64_t row)
+static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t half = op->head_dim / 2, table = row * fd_stride(half), at = row * fd_stride(op->width);
-    const float *cosine = op->in2 + table, *sine = op->in3 + table;
-    for (int64_t head = 0; head < op->heads; head++)
+    int64_t half = op->head_dim / 2, heads = op->width / op->head_dim, table = row * fd_stride(half), at = row * fd_stride(op->width);
+    const float *cosine = op->in[1] + table, *sine = op->in[2] + table;
+    for (int64_t head = 0; head < heads; head++)
         for (int64_t i = 0; i < half; i += 16) {
             int64_t first = at + head * op->head_dim + i, second = first + half, n = half - i;
-            vf a = vf_load_part(op->in1 + first, n, 0.0f), b = vf_load_part(op->in1 + second, n, 0.0f);
+            vf a = vf_load_part(op->in[0] + first, n, 0.0f), b = vf_load_part(op->in[0] + second, n, 0.0f);
             vf c = vf_load_part(cosine + i, n, 0.0f), s = vf_load_part(sine + i, n, 0.0f);
             vf_store_part(op->out[0] + first, n, vf_fnma(b, s, vf_mul(a, c)));
             vf_store_part(op->out[0] + second, n, vf_fma(a, s, vf_mul(b, c)));
         }
+    return 1;
 }

@@ -1,0 +1,18 @@
+/* ops.h - the ops of a forward pass, one a line: its name, how many tasks it is (op_rows: one a row).  The enum that Python knows them by
+ * and each level's table of them (kernels/forward/ops.c) are made of these lines; `op_<name>` does one task, and returns 0 where
+ * it meets a row that is not finite. */
+FD_OP(embedding, op_rows)                   /* tokens by weights[0], or the pass's input rows -> out[0] */
+FD_OP(rms_norm, op_rows)                    /* in[0] / sqrt(mean(in[0]^2) + scalar) * vectors[0] -> out[0] and, where given, codes_out */
+FD_OP(quantize, op_rows)                    /* in[0] -> codes_out */
+FD_OP(linear, op_linear_tasks)              /* weights[0..parts) over in[0] or codes_in -> out[...]; `epilogue` */
+FD_OP(add, op_rows)                         /* in[0] + in[1] -> out[0] */
+FD_OP(silu_mul, op_rows)                    /* silu(in[0]) * in[1] -> out[0] */
+FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies -> cos out[0], sin out[1] */
+FD_OP(rotary, op_rows)                      /* in[0]; cos in[1], sin in[2] -> out[0] */
+FD_OP(store, op_rows)                       /* keys in[0], values in[1] -> the caches of `key_set`, layer `layer` */
+FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes */
+FD_OP(attend_merge, op_attend_merge_tasks)  /* partial results -> out[0] */
+FD_OP(read, op_rows)                        /* the rows that are read, of in[0] -> out[0] */
+FD_OP(head, op_head_tasks)                  /* weights[0] over in[0] or codes_in -> partial statistics, logits where asked */
+FD_OP(head_merge, op_rows)                  /* partial statistics -> statistics, drawn tokens; in[0] or codes_in as the head's */
+FD_OP(copy, op_rows)                        /* in[0] -> out[0]: a tap */

@@ -1,0 +1,117 @@
+"""Attention over the cached keys and values: csrc/kernels/forward/attention.c."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastdistill.ops.kind import OpKind, StepKind
+
+if TYPE_CHECKING:
+    from fastdistill.runtime.forward_pass import ForwardPass
+
+OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
+
+
+def store(
+    k: np.ndarray, v: np.ndarray, *, kv_heads: int, head_dim: int, layer: int, key_set: str = OWN, request: ForwardPass
+) -> np.ndarray:
+    """Put the rows' keys and values (rows, kv_heads * head_dim), and positions, into a layer of a key set's caches; (rows, 0)."""
+    keys = request.keys(key_set)
+    for row, (sequence, slot) in enumerate(zip(request.sequences, keys.slots, strict=True)):
+        parts = (x[row : row + 1].reshape(1, kv_heads, head_dim) for x in (k, v))
+        keys.caches[sequence].write(layer, np.array([slot]), *parts)
+        keys.caches[sequence].set_positions(np.array([slot]), request.positions[row : row + 1])
+    return np.empty((len(k), 0))
+
+
+def attention(
+    q: np.ndarray,
+    k: np.ndarray | None = None,
+    v: np.ndarray | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    scale: float,
+    layer: int,
+    key_set: str = OWN,
+    window: int = 0,
+    softcap: float = 0.0,
+    slopes: np.ndarray | None = None,
+    request: ForwardPass,
+) -> np.ndarray:
+    """Store the rows' keys and values, where there are some, then attend: (rows, heads * head_dim).
+
+    Queries are answered row by row, from the keys that the row's node sees; with a window, from those among them at positions beyond
+    the row's own - window.
+    """
+    if k is not None and v is not None:
+        store(k, v, kv_heads=kv_heads, head_dim=head_dim, layer=layer, key_set=key_set, request=request)
+    set_, out = request.keys(key_set), np.empty(q.shape)
+    for row, (sequence, node) in enumerate(zip(request.sequences, set_.nodes, strict=True)):
+        cache, slots = set_.caches[sequence], set_.visible(node)
+        distances = cache.positions(slots) - request.positions[row]
+        if window:
+            slots, distances = slots[distances > -window], distances[distances > -window]
+        keys, values = (part.swapaxes(0, 1) for part in cache.read(layer, slots))
+        bias = 0.0 if slopes is None else np.outer(slopes.astype(np.float64), distances)
+        out[row] = attended(q[row].reshape(heads, head_dim), keys, values, scale, softcap, bias).reshape(-1)
+    return out
+
+
+def attended(
+    q: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    scale: float,
+    softcap: float = 0.0,
+    bias: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """One row: q (heads, head_dim) over keys, values (kv_heads, n, head_dim) -> (heads, head_dim), in float64.
+
+    Query heads share keys in groups: head h reads kv head h // (heads / kv_heads) (Vaswani et al. 2017; Ainslie et al. 2023).  Scores
+    q k scale become softcap tanh(s / softcap), where there is one (Gemma 2); then bias (heads, n) is added (ALiBi, Press et al. 2022).
+    """
+    group = len(q) // len(keys)
+    keys, values = (np.repeat(array.astype(np.float64), group, axis=0) for array in (keys, values))
+    scores = np.einsum("hd,hnd->hn", q.astype(np.float64), keys) * scale
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
+    scores = scores + bias
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.einsum("hn,hnd->hd", weights / weights.sum(axis=1, keepdims=True), values)
+
+
+_OF_KEYS = {name: name for name in ("kv_heads", "head_dim", "layer", "key_set")}
+_STORE = StepKind("store", inputs=(0, 1), writes=False, row_wise=True)
+
+KINDS = (
+    OpKind(
+        name="attention",
+        meaning="softmax(x y scale) z over the keys y and values z that the row's node sees, this forward's included; x alone: those stored",
+        reference=attention,
+        of_pass=True,
+        inputs=(1, 3),
+        constants=_OF_KEYS
+        | {"heads": "heads", "scale": "scalar", "window": "window", "softcap": "softcap", "slopes": "vectors"},
+        width=lambda widths, shapes, constants: constants["heads"] * constants["head_dim"],
+        steps=(
+            replace(_STORE, inputs=(1, 2)),
+            StepKind("attend", inputs=(0,), reads_keys=True),
+            StepKind("attend_merge", inputs=(0,)),
+        ),
+    ),
+    OpKind(
+        name="store",
+        meaning="nothing: keys x and values y go to a layer of a key set, for attention by other rows",
+        reference=store,
+        of_pass=True,
+        inputs=(2,),
+        constants=_OF_KEYS,
+        width=lambda widths, shapes, constants: 0,
+        steps=(_STORE,),
+    ),
+)

@@ -1,0 +1,109 @@
+"""What an op of a plan is, said once: executors, lowering, packing, profile, docs and tests read it here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# What a weight is to its op.
+MATRIX = "matrix"  # rows are multiplied by it; may be quantised, and then its op's first input is quantised too
+TABLE = "table"  # rows of it are looked up
+BIAS = "bias"  # of the matrix before it, which holds it when packed; may be left out
+VECTOR = "vector"  # one axis, float32
+
+Width = Callable[[Sequence[int], Sequence[tuple[int, ...]], Mapping[str, Any]], int]
+
+
+def same_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """That of the inputs, which all have one; so have weights."""
+    assert {*widths, *(shape[-1] for shape in shapes)} == {widths[0]}, (widths, shapes)
+    return widths[0]
+
+
+def matrix_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """Of a matrix times the input: the matrix's outputs."""
+    (outputs, inputs), *biases = shapes
+    assert [inputs] == list(widths) and biases in ([], [(outputs,)]), (widths, shapes)
+    return outputs
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """One op of C: a line of csrc/ops.h, of the same name.
+
+    name           as there
+    inputs         which of the op's inputs it reads; None: all.  Where the op lacks one of them, it has no such step
+    writes         makes the op's value
+    row_wise       treats each row on its own: neighbours of such steps run without a barrier between them
+    joins          steps of this kind over the same value are one step in C, with all their weights and outputs
+    reads_weights  reads all of its weights, and
+    reads_keys     the keys and values that rows see: what has to come from memory
+    """
+
+    name: str
+    inputs: tuple[int, ...] | None = None
+    writes: bool = True
+    row_wise: bool = False
+    joins: bool = False
+    reads_weights: bool = False
+    reads_keys: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What an op's steps read beside its inputs, made once a pass for each value of one of the op's constants.
+
+    step      that makes it
+    constant  whose value tells one table from another
+    widths    of the constants: floats a row of each value that the step makes
+    """
+
+    step: StepKind
+    constant: str
+    widths: Callable[[Mapping[str, Any]], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class OpKind:
+    """What an op is.
+
+    name         as in `Op.kind`
+    meaning      in a line: x, y, z are its inputs, w and b its weights; constants have their own names
+    reference    what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width).  Inputs are float32 (rows, width), a matrix
+                 or table is a Tensor, other weights are float32.  With `of_pass` it also gets `request`, the ForwardPass
+    of_pass      it needs to know the rows: their tokens, positions, or who sees whom
+    inputs       how many values it reads; more than one number: any of them
+    weights      roles of its weights: MATRIX, TABLE, BIAS, VECTOR
+    constants    name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis
+    width        floats a row of its value, of (widths of inputs, shapes of weights, constants)
+    steps        what it becomes in C, in order; (): one row-wise step of the same name
+    table        what these steps read beside its inputs
+    epilogue     (name in C's enum fd_epilogue, n): where its last n inputs are the n outputs of one linear, it can be that linear's end
+    writes_over  the input that its value may be written over, element by element; None: none
+    quantises    its step can write the int8 form of its value as well
+    selects      its rows are those that are read, and so are those of all that is made of them
+    adjoint      its gradient, as ops; None: it has none yet
+    """
+
+    name: str
+    meaning: str
+    reference: Callable[..., np.ndarray]
+    of_pass: bool = False
+    inputs: tuple[int, ...] = (1,)
+    weights: tuple[str, ...] = ()
+    constants: Mapping[str, str] = field(default_factory=dict)
+    width: Width = same_width
+    steps: tuple[StepKind, ...] = ()
+    table: Table | None = None
+    epilogue: tuple[str, int] | None = None
+    writes_over: int | None = None
+    quantises: bool = False
+    selects: bool = False
+    adjoint: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            object.__setattr__(self, "steps", (StepKind(self.name, row_wise=True),))
