@@ -121,7 +121,8 @@ def result(
 ) -> Rows:
     """What a share gives, in arrays of its own; draws, in a work space, what the head has not drawn."""
     read = share.read
-    statistics = RowStatistics(*(field[reads].copy() for field in outcome.statistics))
+    argmax, *others = outcome.statistics[:, reads].copy()
+    statistics = RowStatistics(argmax.view(np.int32), *others)
     plan = session.network.plan
     outputs = {
         name: array[reads if plan.outputs[name] in plan.read_values else rows].copy()

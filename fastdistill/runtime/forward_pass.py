@@ -39,6 +39,8 @@ class KeySet:
     @property
     def key_counts(self) -> np.ndarray:
         """How many slots each node sees, int64 (nodes,)."""
+        if len(self.runs) == len(self.run_offsets) - 1:  # a run each
+            return self.runs[:, 1].astype(np.int64)
         return np.add.reduceat(self.runs[:, 1].astype(np.int64), self.run_offsets[:-1])
 
     def visible(self, node: int) -> np.ndarray:
@@ -112,7 +114,7 @@ class ForwardPass(KeySet):
 class Outcome:
     """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
-    statistics  the fields of RowStatistics, each (reads,); (0,) of a plan without a head
+    statistics  the fields of RowStatistics, float32 (fields, reads), of which the first holds int32; no reads of a plan without a head
     log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
     logits      float32 (reads, vocab_size), or None
     outputs     where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read, (reads, width)
@@ -121,7 +123,7 @@ class Outcome:
     taps        by name, float32 (rows, width)
     """
 
-    statistics: tuple[np.ndarray, ...]
+    statistics: np.ndarray
     log_probs: np.ndarray | None
     logits: np.ndarray | None
     outputs: dict[str, np.ndarray]

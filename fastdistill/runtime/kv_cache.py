@@ -75,12 +75,14 @@ class KVCache:
     slots         of all pages that there may be
     format        the name of its type
     dtype         its type
+    is_f32        whether that is float32
     positions_at  bytes from a page's beginning to the positions of what its slots hold
     """
 
     def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN) -> None:
         self.slots, self.format = slots, format
-        self.dtype = np.dtype(np.float16 if format == "f16" else np.float32)
+        self.is_f32 = format == "f32"
+        self.dtype = np.dtype(np.float32 if self.is_f32 else np.float16)
         self._runs, self._numbers = list[Layers](), 0  # numbers of a slot
         self._count = 0  # of layers
         for shape, layers in groupby(plan.key_sets[key_set]):

@@ -21,7 +21,6 @@ from fastdistill.runtime.lowering import Program, Step, lower
 from fastdistill.runtime.packing import QUANTISED, PackedWeights
 from fastdistill.runtime.profile import Outline, active_profile, outline
 
-
 _OP_FIELDS = dict(ffi.typeof("struct fd_op").fields)
 
 
@@ -75,7 +74,8 @@ class NativeExecutor:
             self._partial_statistics = np.empty(floats["statistics"], np.float32)
         except MemoryError:
             raise _no_memory(max_rows, floats) from None
-        self._statistics = RowStatistics.empty(max_rows)
+        # Row statistics, a row each, so that one copy takes them all; the first holds int32.
+        self._statistics = np.empty((len(RowStatistics._fields), max_rows), np.float32)
         self._log_probs = np.empty(max_rows, np.float32)
         self._drawn = np.empty(max_rows, np.int32)
         self._where = ffi.new("int64_t[2]")
@@ -87,7 +87,7 @@ class NativeExecutor:
         self._keys = self._pass.keys = ffi.new("struct fd_keys[]", len(plan.key_sets))
         self._key_sets = list(zip(self._keys, plan.key_sets, strict=True))
         for name, field in zip(RowStatistics._fields, self._statistics, strict=True):
-            setattr(self._pass, name, pointer(field))
+            setattr(self._pass, name, pointer(field.view(np.int32) if name == "argmax" else field))
         self._parts: dict[tuple[int, int, tuple[str, ...]], Part] = {}
         self._outlines: dict[int, Outline] = {}  # by the part's id
 
@@ -140,7 +140,7 @@ class NativeExecutor:
             }
 
         return Outcome(
-            statistics=tuple(field[:scored] for field in self._statistics),
+            statistics=self._statistics[:, :scored],
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
             logits=logits,
             outputs=values(part.given) if request.want_outputs else {},
@@ -163,7 +163,7 @@ class NativeExecutor:
         for struct, name in self._key_sets:
             if name == OWN or name in request.others:
                 held += self._fill_keys(struct, request.keys(name))
-        tiles = lib.fd_attention_tiles(max(struct.most_keys for struct, _ in self._key_sets))
+        tiles = lib.fd_attention_tiles(max([struct.most_keys for struct, _ in self._key_sets]))
         if tiles > p.split_tiles:
             tiles = 1 << (tiles - 1).bit_length()
             floats = max((lib.fd_attention_floats(*shape, tiles) for shape in self.plan.attention_shapes), default=0)
@@ -179,12 +179,14 @@ class NativeExecutor:
         """The same of one key set."""
         caches, key_counts = ffi.new("struct fd_cache[]", len(keys.caches)), keys.key_counts
         for of, cache in zip(caches, keys.caches, strict=True):
-            of.pages, of.positions = cache.pages, cache.positions_at
-            of.is_f32 = cache.dtype == np.float32
+            of.pages, of.positions, of.is_f32 = cache.pages, cache.positions_at, cache.is_f32
         struct.caches = caches
         struct.slots, struct.nodes = const(keys.slots), const(keys.nodes)
         struct.runs, struct.run_offsets = const(keys.runs), const(keys.run_offsets)
-        struct.key_counts, struct.most_keys = const(key_counts), int(key_counts.max())
+        struct.key_counts, struct.most_keys = (
+            const(key_counts),
+            int(key_counts[0] if len(key_counts) == 1 else key_counts.max()),
+        )
         return [caches, key_counts]
 
     def _part(self, first: int, end: int, segments: tuple[str, ...]) -> Part:

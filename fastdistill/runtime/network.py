@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
@@ -132,26 +132,28 @@ class Network:
         """
         results: list[Any] = [None] * len(requests)
         laid: list[tuple[int, Member]] = []
+        writes: list[written] = []
         caller = object()
-        with ExitStack() as held:
-            try:
-                for number, (session, asked) in enumerate(requests):
-                    member = attempt(_laid_out, caller, held, session, asked)
-                    if isinstance(member, Exception):
-                        results[number] = member
-                    else:
-                        laid.append((number, member))
-                numbers = iter([number for number, _ in laid])
-                for group in groups([member for _, member in laid]):
-                    for given in self._pass(group):
-                        results[next(numbers)] = given
-                for number, (_, share) in laid:  # now that no pass is left that might read there
-                    if share.out is not None and isinstance(results[number], Rows):
-                        np.copyto(share.out, results[number].logits)
-                        results[number] = replace(results[number], logits=share.out)
-            finally:
-                for session, _ in requests:
-                    session.leave(caller)
+        try:
+            for number, (session, asked) in enumerate(requests):
+                member = attempt(_laid_out, caller, writes, session, asked)
+                if isinstance(member, Exception):
+                    results[number] = member
+                else:
+                    laid.append((number, member))
+            numbers = iter([number for number, _ in laid])
+            for group in groups([member for _, member in laid]):
+                for given in self._pass(group):
+                    results[next(numbers)] = given
+            for number, (_, share) in laid if writes else ():  # now that no pass is left that might read there
+                if share.out is not None and isinstance(results[number], Rows):
+                    np.copyto(share.out, results[number].logits)
+                    results[number] = replace(results[number], logits=share.out)
+        finally:
+            for writing in writes:
+                writing.__exit__(None, None, None)
+            for session, _ in requests:
+                session.leave(caller)
         return results
 
     def pool(self, max_rows: int, taps: tuple[str, ...]) -> Pool:
@@ -164,11 +166,12 @@ class Network:
 
     def _pass(self, members: list[Member]) -> list[Rows | Exception]:
         """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""
-        widest = max(members, key=lambda member: member[0].max_rows)[0]
-        given = attempt(self._seated, widest.pool, members)
-        if not isinstance(given, Exception):
-            return given
-        return [given] if len(members) == 1 else [self._pass([member])[0] for member in members]
+        alone = len(members) == 1
+        session = members[0][0] if alone else max(members, key=lambda member: member[0].max_rows)[0]
+        given = attempt(self._seated, session.pool, members)
+        if isinstance(given, Exception):
+            return [given] if alone else [self._pass([member])[0] for member in members]
+        return given
 
     def _seated(self, pool: Pool, members: list[Member]) -> list[Rows | Exception]:
         seat = pool.take()
@@ -186,11 +189,13 @@ class Network:
             pool.give_back(seat)
 
 
-def _laid_out(caller: object, held: ExitStack, session: Session, asked: Forward) -> Member:
+def _laid_out(caller: object, writes: list[written], session: Session, asked: Forward) -> Member:
     """A request's rows; the session is held from here on, and so is the memory that the caller wants written."""
     session.enter(caller)
     share = session.context.lay_out(asked)
     session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens))
     if share.out is not None:
-        held.enter_context(written({"out": share.out}, {}))  # nor another request's
+        writing = written({"out": share.out}, {})
+        writing.__enter__()  # nor another request's
+        writes.append(writing)
     return session, share

@@ -64,7 +64,9 @@ class ReferenceExecutor:
         }
         stream = values.get(plan.boundaries[request.end_layer], np.empty((0, plan.hidden_size), np.float32))
         if plan.outputs.get("logits") not in values:
-            return Outcome(RowStatistics.empty(0), None, None, outputs, stream, None, taps)
+            return Outcome(
+                np.empty((len(RowStatistics._fields), 0), np.float32), None, None, outputs, stream, None, taps
+            )
         logits = values[plan.outputs["logits"]]
         banned = np.zeros(logits.shape, bool)
         if request.banned is not None and request.bans is not None:
@@ -74,7 +76,7 @@ class ReferenceExecutor:
             raise NotFiniteError("head (exit) met a NaN or an infinity")
         logits = np.where(banned, np.float32(-np.inf), logits)
         argmax, *rest = row_statistics(logits)
-        statistics = (argmax.astype(np.int32), *(field.astype(np.float32) for field in rest))
+        statistics = np.stack([argmax.astype(np.int32).view(np.float32), *(field.astype(np.float32) for field in rest)])
         log_probs = None
         if request.wanted_tokens is not None:
             log_probs = logits[np.arange(len(logits)), request.wanted_tokens] - statistics[3]
