@@ -129,11 +129,11 @@ struct fd_op {
     float *const *out;                      /* (outputs,) those that it makes, */
     const struct fd_weight *const *weights; /* (parts,) matrices, */
     const float *const *vectors;            /* weights and constants of one axis, or NULL; weights are padded with zeros to a multiple of 32 */
-    struct fd_codes codes_in, codes_out;    /* of in[0]; of what it makes */
     int64_t heads, kv_heads, head_dim;
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
     int64_t window;                         /* positions that a row sees up to its own, or 0: any */
     float scalar, softcap;                  /* softcap: 0, or what bounds scores */
+    struct fd_codes codes_in, codes_out;    /* of in[0]; of what it makes */
 };
 enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */
 struct fd_cache {                           /* one sequence's keys and values */

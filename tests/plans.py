@@ -83,7 +83,9 @@ def encoder_decoder(encoders: int = 2, decoders: int = 2) -> Plan:
         for i in range(encoders):
             x = b.rms_norm(b.add(x, attention(b, x, f"encoder.{i}", key_set="encode")), f"encoder.{i}.norm", 1e-5)
         stored = [
-            b.store(b.linear(x, f"cross.{i}.k", 2 * HEAD_DIM), b.linear(x, f"cross.{i}.v", 2 * HEAD_DIM), HEAD_DIM, "cross")
+            b.store(
+                b.linear(x, f"cross.{i}.k", 2 * HEAD_DIM), b.linear(x, f"cross.{i}.v", 2 * HEAD_DIM), HEAD_DIM, "cross"
+            )
             for i in range(decoders)
         ]
     encoded, x = x, b.embedding("embedding", VOCAB, WIDTH)

@@ -30,7 +30,7 @@ from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.forward.linear import FORMATS
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
-from fastdistill.runtime import from_callable
+from fastdistill.runtime import Forward, from_callable
 from fastdistill.runtime.read import Read
 from tests.small_models import config, network, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
@@ -447,10 +447,9 @@ def test_trajectories_converge_the_faster_the_less_is_coupled():
 
 def test_rows_of_a_synthetic_tree_draw_by_their_depths():
     session = synthetic(1.0)
-    session.forward([5, 6, 7], rows=())
-    read = session.forward(
-        [1, 2, 1, 4], parents=np.array([-1, 0, 0, 2], np.int32), rows=[3, 1], read=Read(sampler=Sampler())
-    )
+    session.run(Forward([5, 6, 7], rows=()))
+    tree = np.array([-1, 0, 0, 2], np.int32)
+    read = session.run(Forward([1, 2, 1, 4], parents=tree, rows=[3, 1], read=Read(sampler=Sampler())))
     want = Law(1.0, 300).after(np.array([4, 2], np.int32), np.array([5, 4]))
     assert read.tokens.tolist() == want.tolist() and session.pending == 4
 

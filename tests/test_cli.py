@@ -820,11 +820,11 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
     said = json.loads(run("info", folder, "--capacity", 100, "--json")[1])["model"]
     loaded = fd.load(folder)
     session, weights = loaded.session(capacity=100), loaded.network.weights
-    session.forward([1])
-    token_bytes = session.cache.nbytes // PAGE
     seat = session.pool.take()
     arena_bytes = seat.executor.nbytes
     session.pool.give_back(seat)
+    session.forward([1])
+    token_bytes = session.cache.nbytes // PAGE
     assert said["session"] == {
         "capacity": 100,
         "max_rows": session.max_rows,

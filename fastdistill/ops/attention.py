@@ -20,6 +20,7 @@ def store(
 ) -> np.ndarray:
     """Put the rows' keys and values (rows, kv_heads * head_dim), and positions, into a layer of a key set's caches; (rows, 0)."""
     keys = request.keys(key_set)
+    assert keys is not None, f"the pass has no key set {key_set}"
     for row, (sequence, slot) in enumerate(zip(request.sequences, keys.slots, strict=True)):
         parts = (x[row : row + 1].reshape(1, kv_heads, head_dim) for x in (k, v))
         keys.caches[sequence].write(layer, np.array([slot]), *parts)
@@ -51,6 +52,7 @@ def attention(
     if k is not None and v is not None:
         store(k, v, kv_heads=kv_heads, head_dim=head_dim, layer=layer, key_set=key_set, request=request)
     set_, out = request.keys(key_set), np.empty(q.shape)
+    assert set_ is not None, f"the pass has no key set {key_set}"
     for row, (sequence, node) in enumerate(zip(request.sequences, set_.nodes, strict=True)):
         cache, slots = set_.caches[sequence], set_.visible(node)
         distances = cache.positions(slots) - request.positions[row]

@@ -87,25 +87,24 @@ def _alone(session: Session, share: Share) -> ForwardPass:
     read, rows, reads = share.read, len(share.tokens), len(share.reads)
     banned, bans = _bans([(read.banned, reads)])
     return ForwardPass(
-        tokens=None if share.inputs is not None else share.tokens,
-        inputs=share.inputs,
-        positions=share.positions,
-        sequences=np.zeros(rows, np.int32),
-        slots=np.arange(share.first_slot, share.first_slot + rows, dtype=np.int32),
-        nodes=share.nodes,
-        runs=share.runs,
-        run_offsets=share.run_offsets,
-        caches=[session.cache],
-        read_rows=share.reads,
-        wanted_tokens=read.log_prob_of,
-        banned=banned,
-        bans=bans,
-        want_logits=read.logits or needs_logits(read),
-        want_outputs=read.hidden or "logits" not in session.network.plan.outputs,
-        draws=_draws(read, reads) if draws_in_head(read) else None,
-        first_layer=share.layers[0],
-        end_layer=share.layers[1],
-        stream=share.streams,
+        np.arange(share.first_slot, share.first_slot + rows, dtype=np.int32),
+        share.nodes,
+        share.runs,
+        share.run_offsets,
+        [session.cache],
+        None if share.inputs is not None else share.tokens,
+        share.inputs,
+        share.positions,
+        np.zeros(rows, np.int32),
+        share.reads,
+        read.log_prob_of,
+        banned,
+        bans,
+        read.logits or needs_logits(read),
+        read.hidden or "logits" not in session.network.plan.outputs,
+        _draws(read, reads) if draws_in_head(read) else None,
+        *share.layers,
+        share.streams,
     )
 
 
@@ -123,11 +122,9 @@ def result(
     read = share.read
     argmax, *others = outcome.statistics[:, reads].copy()
     statistics = RowStatistics(argmax.view(np.int32), *others)
-    plan = session.network.plan
-    outputs = {
-        name: array[reads if plan.outputs[name] in plan.read_values else rows].copy()
-        for name, array in outcome.outputs.items()
-    }
+    plan, outputs = session.network.plan, {}
+    for name, array in outcome.outputs.items():
+        outputs[name] = array[reads if plan.outputs[name] in plan.read_values else rows].copy()
     logits = None if outcome.logits is None else outcome.logits[reads]
     tokens = None
     if read.sampler is not None:

@@ -49,19 +49,19 @@ class KeySet:
         return np.concatenate([np.arange(start, start + length) for start, length in runs])
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ForwardPass(KeySet):
     """Rows of one or several sequences, with their own set of keys and values.
 
-    tokens         int32 (rows,); None where `inputs` is given
-    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
-    positions      int32 (rows,)
-    sequences      int32 (rows,): which cache
     slots          int32 (rows,): where the row's keys and values go in that cache
     nodes          int32 (rows,): which list of visible slots
     runs           int32 (runs, 2): see `KeySet`
     run_offsets    int64 (nodes + 1,)
     caches         one a sequence
+    tokens         int32 (rows,); None where `inputs` is given
+    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
+    positions      int32 (rows,)
+    sequences      int32 (rows,): which cache
     read_rows      int32 (reads,): rows that go through the head
     wanted_tokens  int32 (reads,): whose log probabilities are asked for, or None
     banned         int32 (tokens,): those whose logits are -inf, row by row; None: none
@@ -73,7 +73,7 @@ class ForwardPass(KeySet):
     end_layer      the first that does not; the head reads what the one before it gives
     stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
     segments       of the plan, to run in place of layers and what is before and behind them; (): these
-    others         key sets beside the rows' own, by name
+    others         key sets beside the rows' own, by name; None: none
     """
 
     tokens: np.ndarray | None
@@ -91,11 +91,11 @@ class ForwardPass(KeySet):
     end_layer: int = 0
     stream: np.ndarray | None = None
     segments: tuple[str, ...] = ()
-    others: Mapping[str, KeySet] = field(default_factory=dict)
+    others: Mapping[str, KeySet] | None = None
 
-    def keys(self, name: str) -> KeySet:
-        """A key set by its name in the plan."""
-        return self if name == OWN else self.others[name]
+    def keys(self, name: str) -> KeySet | None:
+        """A key set by its name in the plan; None where the pass has none of that name."""
+        return self if name == OWN else None if self.others is None else self.others.get(name)
 
     @property
     def rows(self) -> int:

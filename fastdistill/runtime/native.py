@@ -15,7 +15,7 @@ from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
 from fastdistill.models.plan import Op, Plan
 from fastdistill.ops import MATRIX, OPS, OWN, TABLE, VECTOR
-from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.kv_cache import numbers
 from fastdistill.runtime.lowering import Program, Step, lower
 from fastdistill.runtime.packing import QUANTISED, PackedWeights
@@ -132,38 +132,45 @@ class NativeExecutor:
             profile.add(self._outline(part), request, clock, self.threads)
         reads = len(request.read_rows)
         scored = reads if "logits" in self.plan.outputs else 0
-
-        def values(numbers: dict[str, int]) -> dict[str, np.ndarray]:
-            return {
-                name: self.value(value, reads if value in self.plan.read_values else request.rows)
-                for name, value in numbers.items()
-            }
-
         return Outcome(
             statistics=self._statistics[:, :scored],
             log_probs=self._log_probs[:reads] if request.wanted_tokens is not None else None,
             logits=logits,
-            outputs=values(part.given) if request.want_outputs else {},
+            outputs=self._values(part.given, request) if request.want_outputs else {},
             stream=self.value(self.plan.boundaries[end], 0 if request.segments else request.rows),
             drawn=self._drawn[:reads] if request.draws is not None else None,
-            taps=values(part.taps) if part.taps else {},
+            taps=self._values(part.taps, request) if part.taps else {},
         )
 
     def value(self, number: int, rows: int) -> np.ndarray:
         """A value of the last pass, float32 (rows, width); meaningful where `keep` gave it a place of its own."""
         return self._view(number, rows)[:, : self.program.widths[number]]
 
+    def _values(self, numbers: dict[str, int], request: ForwardPass) -> dict[str, np.ndarray]:
+        of_reads, reads = self.plan.read_values, len(request.read_rows)
+        return {
+            name: self.value(number, reads if number in of_reads else request.rows) for name, number in numbers.items()
+        }
+
     def _fill(self, request: ForwardPass, logits: np.ndarray | None) -> list[Any]:
         """Point the C struct at the request's arrays; what must outlive the call is returned."""
-        p = self._pass
-        held = []
+        p, held, most_keys = self._pass, list[Any](), 0
         p.rows, p.reads = request.rows, len(request.read_rows)
         p.tokens, p.inputs = const(request.tokens), const(request.inputs)
         p.positions, p.sequences = const(request.positions), const(request.sequences)
         for struct, name in self._key_sets:
-            if name == OWN or name in request.others:
-                held += self._fill_keys(struct, request.keys(name))
-        tiles = lib.fd_attention_tiles(max([struct.most_keys for struct, _ in self._key_sets]))
+            keys = request.keys(name)
+            if keys is None:
+                continue
+            caches, key_counts = ffi.new("struct fd_cache[]", len(keys.caches)), keys.key_counts
+            for of, cache in zip(caches, keys.caches, strict=True):
+                of.pages, of.positions, of.is_f32 = cache.pages, cache.positions_at, cache.is_f32
+            most_keys = max(most_keys, most := int(key_counts[0] if len(key_counts) == 1 else key_counts.max()))
+            struct.caches, struct.key_counts, struct.most_keys = caches, const(key_counts), most
+            struct.slots, struct.nodes = const(keys.slots), const(keys.nodes)
+            struct.runs, struct.run_offsets = const(keys.runs), const(keys.run_offsets)
+            held += caches, key_counts
+        tiles = lib.fd_attention_tiles(most_keys)
         if tiles > p.split_tiles:
             tiles = 1 << (tiles - 1).bit_length()
             floats = max((lib.fd_attention_floats(*shape, tiles) for shape in self.plan.attention_shapes), default=0)
@@ -174,20 +181,6 @@ class NativeExecutor:
         p.draws = pointer(request.draws)
         p.logits = pointer(logits)
         return held
-
-    def _fill_keys(self, struct: Any, keys: KeySet) -> list[Any]:
-        """The same of one key set."""
-        caches, key_counts = ffi.new("struct fd_cache[]", len(keys.caches)), keys.key_counts
-        for of, cache in zip(caches, keys.caches, strict=True):
-            of.pages, of.positions, of.is_f32 = cache.pages, cache.positions_at, cache.is_f32
-        struct.caches = caches
-        struct.slots, struct.nodes = const(keys.slots), const(keys.nodes)
-        struct.runs, struct.run_offsets = const(keys.runs), const(keys.run_offsets)
-        struct.key_counts, struct.most_keys = (
-            const(key_counts),
-            int(key_counts[0] if len(key_counts) == 1 else key_counts.max()),
-        )
-        return [caches, key_counts]
 
     def _part(self, first: int, end: int, segments: tuple[str, ...]) -> Part:
         """What runs of the program: layers [first, end) with what belongs to them, or other segments."""

@@ -216,6 +216,7 @@ def _label(step: Step) -> str:
 def _seen(request: ForwardPass, key_set: str, window: int) -> int:
     """Tokens that attention reads, each sequence's once, of its row that sees most, times the bytes of a number."""
     keys = request.keys(key_set)
+    assert keys is not None  # it has been read
     counts = keys.key_counts[keys.nodes]
     most = np.zeros(len(keys.caches), np.int64)
     np.maximum.at(most, request.sequences, np.minimum(counts, window) if window else counts)

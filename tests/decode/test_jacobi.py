@@ -20,7 +20,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from tests.decode.test_auto import FLAT, REAL, STEEP, some_costs, spent
 from tests.decode.test_speculative import outcome, samplers
-from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
+from tests.strategies import ALPHABET, settings_of_models, token_lists
 
 jacobis = st.builds(
     Jacobi,
@@ -276,22 +276,19 @@ def test_where_nobody_has_timed_a_session_rows_are_taken_to_cost_an_eighth():
 
 
 def test_an_interrupt_leaves_a_session_that_goes_on():
-    setting = Setting("plain", "q8")
     for decoder in (Jacobi(adaptive=False), Lookahead(adaptive=False)):
-        session, calls = setting.session(), []
-        forward = session.forward
+        law, calls = from_callable(lambda t: np.eye(9, dtype=np.float32)[(t + 1) % 9], 9), []
 
-        def interrupted(*arguments, forward=forward, calls=calls, **more):
+        def interrupted(asked, run=law.run, calls=calls):
             calls.append(1)
             if len(calls) == 4:
                 raise KeyboardInterrupt
-            return forward(*arguments, **more)
+            return run(asked)
 
-        law = from_callable(lambda t: np.eye(9, dtype=np.float32)[(t + 1) % 9], 9)
-        law.forward = (lambda f: lambda *a, **k: interrupted(*a, forward=f, **k))(law.forward)
+        law.run = interrupted
         with pytest.raises(KeyboardInterrupt):
             generate(law, [1, 2, 3], 20, decoder=decoder)
-        del law.forward
+        del law.run
         assert generate(law, [1, 2, 3], 20, decoder=decoder).tokens == [(4 + i) % 9 for i in range(20)]
 
 

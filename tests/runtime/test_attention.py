@@ -59,7 +59,9 @@ def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_native_and_reference_agree_over_a_long_text(isa, way):
     words = LONG[:200]
-    got, want = (network(way, executor).session(256).forward(words, read=LOGITS).logits for executor in ("native", "reference"))
+    got, want = (
+        network(way, executor).session(256).forward(words, read=LOGITS).logits for executor in ("native", "reference")
+    )
     np.testing.assert_allclose(got, want, atol=1e-4 if FORMATS[way] not in ("q8", "q4") else 0.1)
 
 
@@ -135,7 +137,9 @@ def test_a_window_sees_so_many_positions_and_no_more(executor):
 def test_a_window_counts_positions_not_rows(isa, positions):
     """A gap in the positions leaves the rows behind it alone; equal positions are seen both."""
     words, how = LONG[:6], dict(positions=positions, read=LOGITS)
-    got, want = (network("window", executor).session(32).forward(words, **how).logits for executor in ("native", "reference"))
+    got, want = (
+        network("window", executor).session(32).forward(words, **how).logits for executor in ("native", "reference")
+    )
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
@@ -159,7 +163,9 @@ def test_the_reference_of_attention_in_all_ways():
     want = np.exp(s[:, 1]) / np.exp(s).sum(axis=1)
     got = attended(q, keys, values, 0.5, 2.0, np.outer([0.1, -0.2], [-1.0, 0.0]))
     np.testing.assert_allclose(got[:, 0], want, rtol=1e-14)
-    assert SLOPES.dtype == np.float32 and {"window", "softcap", "slopes", "key_set"} <= OPS["attention"].constants.keys()
+    assert (
+        SLOPES.dtype == np.float32 and {"window", "softcap", "slopes", "key_set"} <= OPS["attention"].constants.keys()
+    )
 
 
 @pytest.mark.parametrize("format", ["f32", "q4"])
@@ -277,4 +283,3 @@ def test_a_decoder_row_depends_on_what_it_sees_alone(isa, format):
     other = Translation(translator(format))
     other.encoded([*text(10), 3])
     assert not np.array_equal(other.decoded([text(7, 2)[0]])[0], want[:1])
-

@@ -48,23 +48,19 @@ static inline int32_t *attention_position(const struct attention *a, int64_t slo
     return (int32_t *)(void *)(attention_page(a, slot) + a->positions) + slot % FD_PAGE;
 }
 
-/* The same with the list cut to the row's window: it is in order of position, and holds the row's own key. */
-static struct attention attention_within(const struct fd_op *op, const struct fd_pass *pass, int64_t row, int64_t kv_head)
+/* Cuts the list to the row's window: it is in order of position, and holds the row's own key. */
+static void attention_cut(struct attention *a)
 {
-    struct attention a = attention_at(op, pass, row, kv_head);
-    if (!op->window) return a;
-    int64_t before = pass->positions[row] - op->window;                  /* the last position that it does not see */
-    while (a.key_count > a.runs[1] && *attention_position(&a, a.runs[0] + a.runs[1] - 1) <= before) {
-        a.key_count -= a.runs[1];
-        a.runs += 2;
+    int64_t before = a->pass->positions[a->row] - a->op->window, end;    /* the last position that it does not see */
+    while (a->key_count > a->runs[1] && *attention_position(a, a->runs[0] + a->runs[1] - 1) <= before) {
+        a->key_count -= a->runs[1];
+        a->runs += 2;
     }
-    int64_t end = a.runs[1];
-    while (a.skip < end) {
-        int64_t middle = (a.skip + end) / 2;
-        if (*attention_position(&a, a.runs[0] + middle) <= before) a.skip = middle + 1; else end = middle;
+    for (end = a->runs[1]; a->skip < end;) {
+        int64_t middle = (a->skip + end) / 2;
+        if (*attention_position(a, a->runs[0] + middle) <= before) a->skip = middle + 1; else end = middle;
     }
-    a.key_count -= a.skip;
-    return a;
+    a->key_count -= a->skip;
 }
 
 FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
@@ -81,7 +77,7 @@ static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     int32_t limit = 0x7f800000;
     for (int64_t kv_head = 0; kv_head < op->kv_heads; kv_head++) {
         struct attention a = attention_at(op, pass, row, kv_head);
-        *attention_position(&a, slot) = pass->positions[row];
+        if (op->layer + kv_head == 0) *attention_position(&a, slot) = pass->positions[row];  /* once a key set */
         int64_t place = slot % FD_PAGE, first = place / FD_LANES * FD_LANES;                /* of its tile */
         char *key = attention_page(&a, slot) + a.keys + (first * a.padded + slot % FD_LANES) * a.element;
         char *value = attention_page(&a, slot) + a.values + place * a.padded * a.element;
@@ -265,7 +261,8 @@ static int op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t
 {
     /* rows last: tasks in sequence read the same keys and values */
     int64_t split = attention_split_tiles(op, pass), piece = task / pass->rows % (split ? split : 1);
-    struct attention a = attention_within(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
+    struct attention a = attention_at(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
+    if (op->window) attention_cut(&a);
     int64_t group = op->heads / op->kv_heads, padded = a.padded, tiles = fd_ceil(a.key_count, FD_KEY_TILE);
     if (split && piece >= tiles) return 1;
     for (int64_t first = 0; first < group; first += ATTENTION_HEADS) {
@@ -305,7 +302,8 @@ static int64_t op_attend_tasks(const struct fd_op *op, const struct fd_pass *pas
 static int op_attend_merge(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     int64_t head = task % op->heads;
-    struct attention a = attention_within(op, pass, task / op->heads, head / (op->heads / op->kv_heads));
+    struct attention a = attention_at(op, pass, task / op->heads, head / (op->heads / op->kv_heads));
+    if (op->window) attention_cut(&a);
     float *all = attention_partial(&a, head, 0);
     for (int64_t tile = 1; tile < fd_ceil(a.key_count, FD_KEY_TILE); tile++) {
         const float *o = attention_partial(&a, head, tile);
