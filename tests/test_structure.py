@@ -100,15 +100,20 @@ def signatures(function_or_class):
     }
 
 
-def imports(path):
-    """Parts of the package that a file imports, those for type checkers alone left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
+def typing_only(tree):
+    """What stands under `if TYPE_CHECKING`."""
+    return {
         node
         for test in ast.walk(tree)
         if isinstance(test, ast.If) and isinstance(test.test, ast.Name) and test.test.id == "TYPE_CHECKING"
         for node in ast.walk(test)
     }
+
+
+def imports(path):
+    """Parts of the package that a file imports, those for type checkers alone left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = typing_only(tree)
     for node in ast.walk(tree):
         if node in skipped:
             continue
@@ -256,3 +261,74 @@ def test_every_step_of_an_op_is_an_op_of_c_and_the_other_way_round():
 def test_the_plans_page_lists_every_op():
     rows = [f"| `{kind.name}` | {kind.meaning} |" for kind in OPS.values()]
     assert "\n".join(rows) in (ROOT / "docs/plan.md").read_text()
+
+
+# ---- no circles ----
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"  # it names everything, for type checkers
+}
+
+
+def imported(path, for_types=True):
+    """Modules of the package that a file imports: in functions too, and those for type checkers alone where they are asked for."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = set() if for_types else typing_only(tree)
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def circles(graph):
+    """Sets of nodes each of which leads to every other (Kosaraju's two passes)."""
+    order, seen = [], set()
+
+    def visit(node, edges, out):
+        stack = [(node, iter(edges[node]))]
+        seen.add(node)
+        while stack:
+            following = next((other for other in stack[-1][1] if other not in seen), None)
+            if following is None:
+                out.append(stack.pop()[0])
+            else:
+                seen.add(following)
+                stack.append((following, iter(edges[following])))
+
+    for node in graph:
+        if node not in seen:
+            visit(node, graph, order)
+    back = {node: [other for other in graph if node in graph[other]] for node in graph}
+    seen.clear()
+    found = []
+    for node in reversed(order):
+        if node not in seen:
+            found.append([])
+            visit(node, back, found[-1])
+    return [sorted(circle) for circle in found if len(circle) > 1]
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
+    assert circles(graph) == [["b", "c"]] and circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_files_import_each_other_in_no_circle():
+    graph = {name: set(imported(path, for_types=False)) & set(MODULES) - {name} for name, path in MODULES.items()}
+    assert circles(graph) == []
+
+
+def test_parts_know_each_other_in_no_circle():
+    """Types that only annotations name count too: within a part, settings and what they start may know each other."""
+    graph = {name.split(".")[1]: set() for name in MODULES}
+    for name, path in MODULES.items():
+        part = name.split(".")[1]
+        graph[part] |= {other.split(".")[1] for other in imported(path) if other in MODULES} - {part}
+    assert circles(graph) == []

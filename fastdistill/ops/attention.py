@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdistill.ops.kind import OpKind, StepKind
-
-if TYPE_CHECKING:
-    from fastdistill.runtime.forward_pass import ForwardPass
+from fastdistill.ops.kind import OpKind, PassRows, StepKind
 
 OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
 
 
 def store(
-    k: np.ndarray, v: np.ndarray, *, kv_heads: int, head_dim: int, layer: int, key_set: str = OWN, request: ForwardPass
+    k: np.ndarray, v: np.ndarray, *, kv_heads: int, head_dim: int, layer: int, key_set: str = OWN, request: PassRows
 ) -> np.ndarray:
     """Put the rows' keys and values (rows, kv_heads * head_dim), and positions, into a layer of a key set's caches; (rows, 0)."""
     keys = request.keys(key_set)
@@ -42,7 +38,7 @@ def attention(
     window: int = 0,
     softcap: float = 0.0,
     slopes: np.ndarray | None = None,
-    request: ForwardPass,
+    request: PassRows,
 ) -> np.ndarray:
     """Store the rows' keys and values, where there are some, then attend: (rows, heads * head_dim).
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.ops.kind import TABLE, VECTOR, OpKind
-
-if TYPE_CHECKING:
-    from fastdistill.runtime.forward_pass import ForwardPass
+from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
 
 
-def embedding(table: Tensor, *, request: ForwardPass) -> np.ndarray:
+def embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
     """Rows of the table (vocab_size, width) for the tokens, or the rows given as inputs."""
     return table.to_float32()[request.tokens] if request.inputs is None else request.inputs
 
 
-def read(x: np.ndarray, *, request: ForwardPass) -> np.ndarray:
+def read(x: np.ndarray, *, request: PassRows) -> np.ndarray:
     """The rows that the caller reads."""
     return x[request.read_rows]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,34 @@ def matrix_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], const
     (outputs, inputs), *biases = shapes
     assert [inputs] == list(widths) and biases in ([], [(outputs,)]), (widths, shapes)
     return outputs
+
+
+class Keys(Protocol):
+    """Keys and values that rows of a pass see, as a reference knows them: see `runtime.forward_pass.KeySet`."""
+
+    @property
+    def slots(self) -> np.ndarray: ...
+    @property
+    def nodes(self) -> np.ndarray: ...
+    @property
+    def caches(self) -> Sequence[Any]: ...
+    def visible(self, node: int) -> np.ndarray: ...
+
+
+class PassRows(Protocol):
+    """The rows of a pass, as a reference knows them: see `runtime.forward_pass.ForwardPass`."""
+
+    @property
+    def tokens(self) -> np.ndarray | None: ...
+    @property
+    def inputs(self) -> np.ndarray | None: ...
+    @property
+    def positions(self) -> np.ndarray: ...
+    @property
+    def sequences(self) -> np.ndarray: ...
+    @property
+    def read_rows(self) -> np.ndarray: ...
+    def keys(self, name: str) -> Keys | None: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +101,7 @@ class OpKind:
     name         as in `Op.kind`
     meaning      in a line: x, y, z are its inputs, w and b its weights; constants have their own names
     reference    what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width).  Inputs are float32 (rows, width), a matrix
-                 or table is a Tensor, other weights are float32.  With `of_pass` it also gets `request`, the ForwardPass
+                 or table is a Tensor, other weights are float32.  With `of_pass` it also gets `request`, the PassRows
     of_pass      it needs to know the rows: their tokens, positions, or who sees whom
     inputs       how many values it reads; more than one number: any of them
     weights      roles of its weights: MATRIX, TABLE, BIAS, VECTOR

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from fastdistill.ops.kind import OpKind, StepKind, Table
-
-if TYPE_CHECKING:
-    from fastdistill.runtime.forward_pass import ForwardPass
+from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table
 
 
-def rotary(x: np.ndarray, *, head_dim: int, inverse_frequencies: np.ndarray, request: ForwardPass) -> np.ndarray:
+def rotary(x: np.ndarray, *, head_dim: int, inverse_frequencies: np.ndarray, request: PassRows) -> np.ndarray:
     """Rotate each head of x (rows, heads * head_dim): (a, b) -> (a cos - b sin, b cos + a sin), a and b its halves.
 
     angle = float32(position) * inverse frequency, rounded to float32 as the models were trained; the rest in float64 (Su et al. 2021,
