@@ -114,7 +114,7 @@ class ForwardPass(KeySet):
 class Outcome:
     """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
-    statistics  the fields of RowStatistics, float32 (fields, reads), of which the first holds int32; no reads of a plan without a head
+    statistics  float32 (fields, reads): those of RowStatistics, of which the first holds int32; no reads of a plan without a head
     log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
     logits      float32 (reads, vocab_size), or None
     outputs     where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read, (reads, width)
