@@ -119,16 +119,20 @@ class Engine:
         for task in self._running:
             if task.cancelled and task.text is not None:
                 events.append(Event(task, task.text.end("cancelled")))
-        self._leave()
+        if events:
+            self._leave()
         started = time.perf_counter()
         asked = self._ask()
         results = _run([(text.session, what) for _, text, what in asked])
         seconds = time.perf_counter() - started
+        ended = False
         for (task, text, _), result in zip(asked, results, strict=True):
             piece = text.answer(result, seconds)
             if piece is not None:
                 events.append(Event(task, piece))
-        self._leave()
+                ended = ended or piece.finish_reason is not None
+        if ended:
+            self._leave()
         return events
 
     def run(self) -> None:
@@ -138,11 +142,10 @@ class Engine:
 
     def _leave(self) -> None:
         """Let go of the texts that have ended, and of their sessions."""
-        if any(task.finished for task in self._running):
-            for task in self._running:
-                if task.finished:
-                    task.text = None
-            self._running = [task for task in self._running if not task.finished]
+        for task in self._running:
+            if task.finished:
+                task.text = None
+        self._running = [task for task in self._running if not task.finished]
 
     def _admit(self) -> list[Event]:
         """Begin texts that wait, as many as there are places; the last pieces of those that end before they begin."""

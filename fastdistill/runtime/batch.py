@@ -132,7 +132,7 @@ def result(
             read,
             statistics,
             logits,
-            share.positions[share.reads],
+            lambda: share.positions[share.reads],
             lambda row: session.context.seen_tokens(share, int(share.reads[row])),
             session.threads,
             workspace() if needs_logits(read) else None,

@@ -163,7 +163,7 @@ class CallableSession(SessionLike):
         if read.banned is not None:
             logits[:, read.banned] = -np.inf
         statistics = row_statistics(logits)
-        tokens = draw(read, statistics, logits, positions, lambda row: seen[row], threads=1)
+        tokens = draw(read, statistics, logits, lambda: positions, lambda row: seen[row], threads=1)
         log_probs = None
         if read.log_prob_of is not None:
             log_probs = logits[np.arange(len(logits)), read.log_prob_of] - statistics.log_sum_exp

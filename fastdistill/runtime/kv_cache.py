@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.errors import CapacityError
-from fastdistill.kernels.boundary import lib, mapped_bytes, pointers
+from fastdistill.kernels.boundary import ffi, lib, mapped_bytes, pointers
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 
@@ -91,7 +91,7 @@ class KVCache:
             self._count, self._numbers = self._count + count, self._numbers + count * numbers(shape)
         self.positions_at = PAGE * self._numbers * self.dtype.itemsize
         self._pages: list[Page] = []
-        self._pointers: Any = None  # of C, to the pages as they are
+        self._struct: Any = None  # of C, over the pages as they are
 
     @property
     def nbytes(self) -> int:
@@ -99,11 +99,14 @@ class KVCache:
         return sum(page.memory.nbytes for page in self._pages)
 
     @property
-    def pages(self) -> Any:
-        """C's `void *const *pages`; holds until the next `reserve` or `share`."""
-        if self._pointers is None:
-            self._pointers = pointers([page.memory for page in self._pages])
-        return self._pointers
+    def struct(self) -> Any:
+        """C's `struct fd_cache *`; holds until the next `reserve` or `share`."""
+        if self._struct is None:
+            self._held = pointers([page.memory for page in self._pages])
+            self._struct = ffi.new(
+                "struct fd_cache *", {"pages": self._held, "positions": self.positions_at, "is_f32": self.is_f32}
+            )
+        return self._struct
 
     @staticmethod
     def slot_bytes(plan: Plan, format: str) -> int:
@@ -119,16 +122,16 @@ class KVCache:
             if self._pages[number].shared:
                 copy = self._new_pages(1)[0]
                 copy.memory[:] = self._pages[number].memory
-                self._pages[number], self._pointers = copy, None
+                self._pages[number], self._struct = copy, None
         missing = -(-end // PAGE) - len(self._pages)
         if missing > 0:
             more = min(max(missing, min(len(self._pages), MOST_PAGES)), -(-self.slots // PAGE) - len(self._pages))
             self._pages += self._new_pages(more)
-            self._pointers = None
+            self._struct = None
 
     def share(self, other: KVCache, slots: int) -> None:
         """Begin with the first `slots` slots of another cache of the same model: the same pages, until either writes there."""
-        self._pages, self._pointers = other._pages[: -(-slots // PAGE)], None
+        self._pages, self._struct = other._pages[: -(-slots // PAGE)], None
         for page in self._pages:
             page.shared = True
 

@@ -46,6 +46,22 @@ class Part:
     taps: dict[str, int]
 
 
+class Inbox:
+    """Memory of one's own that small arrays are copied into: C's pointers to it are made once, not a pass."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[np.ndarray, Any]] = {}
+
+    def put(self, name: str, array: np.ndarray) -> Any:
+        """A pointer to a copy of the array, which holds until the next one of this name."""
+        place = self._places.get(name)
+        if place is None or place[0].size < array.size:
+            room = np.empty(max(64, 2 * array.size), array.dtype)
+            place = self._places[name] = room, pointer(room)
+        place[0][: array.size] = array.ravel()
+        return place[1]
+
+
 class NativeExecutor:
     """Runs passes of at most `max_rows` rows; everything it needs is allocated here.  Raises CapacityError where memory lacks."""
 
@@ -82,6 +98,7 @@ class NativeExecutor:
         self._pass = ffi.new("struct fd_pass *")
         self._pass.partial_statistics = pointer(self._partial_statistics)
         self._partial_attention = np.empty(0, np.float32)
+        self._inbox, self._rare = Inbox(), False  # whether the last pass had arrays that most have not
         self._pass.wanted_log_prob = pointer(self._log_probs)
         self._pass.drawn = pointer(self._drawn)
         self._keys = self._pass.keys = ffi.new("struct fd_keys[]", len(plan.key_sets))
@@ -156,30 +173,39 @@ class NativeExecutor:
         """Point the C struct at the request's arrays; what must outlive the call is returned."""
         p, held, most_keys = self._pass, list[Any](), 0
         p.rows, p.reads = request.rows, len(request.read_rows)
-        p.tokens, p.inputs = const(request.tokens), const(request.inputs)
-        p.positions, p.sequences = const(request.positions), const(request.sequences)
+        p.tokens = ffi.NULL if request.tokens is None else self._inbox.put("tokens", request.tokens)
+        p.positions = self._inbox.put("positions", request.positions)
+        p.sequences = self._inbox.put("sequences", request.sequences)
+        p.read_rows = self._inbox.put("read_rows", request.read_rows)
         for struct, name in self._key_sets:
             keys = request.keys(name)
             if keys is None:
                 continue
-            caches, key_counts = ffi.new("struct fd_cache[]", len(keys.caches)), keys.key_counts
-            for of, cache in zip(caches, keys.caches, strict=True):
-                of.pages, of.positions, of.is_f32 = cache.pages, cache.positions_at, cache.is_f32
+            key_counts = keys.key_counts
             most_keys = max(most_keys, most := int(key_counts[0] if len(key_counts) == 1 else key_counts.max()))
-            struct.caches, struct.key_counts, struct.most_keys = caches, const(key_counts), most
-            struct.slots, struct.nodes = const(keys.slots), const(keys.nodes)
-            struct.runs, struct.run_offsets = const(keys.runs), const(keys.run_offsets)
-            held += caches, key_counts
+            struct.slots = self._inbox.put(f"slots of {name}", keys.slots)
+            struct.nodes = self._inbox.put(f"nodes of {name}", keys.nodes)
+            struct.runs = self._inbox.put(f"runs of {name}", keys.runs)
+            struct.run_offsets = self._inbox.put(f"run_offsets of {name}", keys.run_offsets)
+            struct.key_counts = self._inbox.put(f"key_counts of {name}", key_counts)
+            struct.most_keys = most
+            if len(keys.caches) == 1:
+                struct.caches = keys.caches[0].struct
+            else:
+                struct.caches = caches = ffi.new("struct fd_cache[]", [cache.struct[0] for cache in keys.caches])
+                held.append(caches)
         tiles = lib.fd_attention_tiles(most_keys)
         if tiles > p.split_tiles:
             tiles = 1 << (tiles - 1).bit_length()
             floats = max((lib.fd_attention_floats(*shape, tiles) for shape in self.plan.attention_shapes), default=0)
             self._partial_attention = np.empty(floats, np.float32)
             p.split_tiles, p.partial_attention = tiles, pointer(self._partial_attention)
-        p.read_rows, p.wanted_tokens = const(request.read_rows), const(request.wanted_tokens)
-        p.banned, p.bans = const(request.banned), const(request.bans)
-        p.draws = pointer(request.draws)
-        p.logits = pointer(logits)
+        rare = request.inputs, request.wanted_tokens, request.banned, request.bans, request.draws, logits
+        some = any(array is not None for array in rare)
+        if some or self._rare:  # else they are NULL already
+            p.inputs, p.wanted_tokens, p.banned, p.bans = map(const, rare[:4])
+            p.draws, p.logits = map(pointer, rare[4:])
+            self._rare = some
         return held
 
     def _part(self, first: int, end: int, segments: tuple[str, ...]) -> Part:

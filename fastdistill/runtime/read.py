@@ -136,7 +136,7 @@ def draw(
     read: Read,
     statistics: RowStatistics,
     logits: np.ndarray | None,
-    positions: np.ndarray,
+    positions: Callable[[], np.ndarray],
     seen: Callable[[int], np.ndarray],
     threads: int,
     workspace: np.ndarray | None = None,
@@ -144,8 +144,9 @@ def draw(
 ) -> np.ndarray | None:
     """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
 
-    seen   of the i-th row that is read: its text, in order, which the sampler's penalties count
-    drawn  what the head has drawn already, int32 (reads,); None: it draws nothing
+    positions  int32 (reads,): asked for where they count
+    seen       of the i-th row that is read: its text, in order, which the sampler's penalties count
+    drawn      what the head has drawn already, int32 (reads,); None: it draws nothing
     """
     if read.sampler is None:
         return None
@@ -154,13 +155,10 @@ def draw(
     if read.allowed is None and read.sampler.is_greedy:
         return statistics.argmax
     assert logits is not None  # the pass was asked for them
-    rows = None
+    rows, at = None, np.ascontiguousarray(positions(), np.int32)
     if read.sampler.penalises:
-        rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(positions))]
-    positions = np.ascontiguousarray(positions, np.int32)
-    return sample(
-        logits, read.sampler, positions, seen=rows, allowed=read.allowed, threads=threads, workspace=workspace
-    )
+        rows = [np.ascontiguousarray(seen(row), np.int32) for row in range(len(at))]
+    return sample(logits, read.sampler, at, seen=rows, allowed=read.allowed, threads=threads, workspace=workspace)
 
 
 def read_rows(rows: Any, m: int) -> np.ndarray:

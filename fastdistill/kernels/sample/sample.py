@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,18 +73,18 @@ class Sampler:
             biases[token] = check_number(f"logit_bias[{token}]", bias, -np.inf, float(_FLOAT.max))
         object.__setattr__(self, "logit_bias", biases)
 
-    @property
+    @cached_property
     def is_greedy(self) -> bool:
         """Whether a row's token is the argmax of its logits, if `allowed` bans nothing."""
         return float(np.float32(self.temperature)) == 0 and not self.penalises and not self.logit_bias
 
-    @property
+    @cached_property
     def is_temperature_alone(self) -> bool:
         """Whether a row's token is the argmax of its logits over a temperature plus noise, if `allowed` bans nothing."""
         off = self.top_k == 0 and self.top_p == 1 and self.min_p == 0 and not self.penalises
         return off and not self.logit_bias and float(np.float32(self.temperature)) > 0
 
-    @property
+    @cached_property
     def penalises(self) -> bool:
         """Whether a row's token depends on what the row has seen."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
