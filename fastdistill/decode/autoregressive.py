@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from fastdistill.decode.request import Request, Run
 from fastdistill.runtime.forward import Forward, SessionLike
-from fastdistill.runtime.read import Rows
+from fastdistill.runtime.read import Rows, draws_alone
+
+SPELL = 0.015  # seconds that text may wait while a session goes on by itself: nobody sees them
+MOST_AHEAD = 15
 
 
 @dataclass(frozen=True)
@@ -18,24 +21,38 @@ class Autoregressive:
 
 
 class AutoregressiveRun(Run):
-    """Reads the prompt in chunks, then one token after another."""
+    """Reads the prompt in chunks, then one token after another: several a forward where the session goes on by itself."""
 
     def __init__(self, session: SessionLike, request: Request) -> None:
-        self._request, self._max_rows = request, session.max_rows
+        self._request, self._session = request, session
         self._rest = request.prompt[request.cached :]  # tokens that the session has not seen
         self._emitted, self.unread = 0, len(self._rest)
+        self._until = request.end_tokens
+        plain = request.allowed is None and request.allowed_early is None and not request.logprobs
+        self._goes_on = session.runs_ahead and plain and draws_alone(request.read([0]))
+        self._ahead = 0
 
     def forward(self) -> Forward:
-        most = min(self._max_rows, self.room)
+        if self._emitted:
+            ahead = 0
+            if self._goes_on and self.together == 1:
+                ahead = min(self._ahead, self._request.max_tokens - self._emitted - 1)
+            read = self._request.read([self._emitted])
+            return Forward(self._rest, rows="last", read=read, ahead=ahead, until=self._until)
+        most = min(self._session.max_rows, self.room)
         chunk, self._rest = self._rest[:most], self._rest[most:]
         self.unread = len(self._rest)
         if self.unread:
             return Forward(chunk, rows=())
-        return Forward(chunk, rows="last", read=self._request.read([self._emitted]))
+        return Forward(chunk, rows="last", read=self._request.read([0]))
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if rows.tokens is None:
             return []
-        self._rest = rows.tokens.copy()
-        self._emitted += 1
-        return [(int(rows.tokens[0]), 0)]
+        tokens = rows.tokens.tolist()
+        if self._emitted:
+            self.passes = len(tokens)
+            self._ahead = min(MOST_AHEAD, int(SPELL * len(tokens) / self.seconds)) if self.seconds else 0
+        self._rest = rows.tokens[-1:].copy()
+        self._emitted += len(tokens)
+        return [(token, row) for row, token in enumerate(tokens)]

@@ -110,6 +110,7 @@ class Run:
     seconds      what `forward` and the forward itself took, of all texts that shared it
 
     Asked for, where a decoder has something to say:
+    passes       how many forwards the last one stood for
     unread       tokens of the prompt that are still to be read; 0: the next forward goes on with the text
     decoding     whether the last forward was more than the prompt's; None: if the text had tokens before
     rounds       of one that guesses: one a forward after the prompt
@@ -121,6 +122,7 @@ class Run:
     together: int = 1
     room: int = 1 << 16
     seconds: float = 0.0
+    passes: int = 1
     unread: int = 0
     rounds: Sequence[Round] = ()
     needs_place: bool = False

@@ -99,7 +99,7 @@ class Text:
         seconds += time.perf_counter() - started
         stats.committed = run.committed
         if decoding:
-            stats.forwards += 1
+            stats.forwards += run.passes
             stats.decode_seconds += seconds
         else:
             stats.prefill_seconds += seconds

@@ -36,7 +36,7 @@ def _alike(one: Member, other: Member) -> bool:
         session, share = member
         return share.layers, session.taps, share.inputs is None, share.streams is None
 
-    return kind(one) == kind(other)
+    return kind(one) == kind(other) and not (one[1].ahead or other[1].ahead)
 
 
 def joined(members: list[Member]) -> ForwardPass:
@@ -105,6 +105,8 @@ def _alone(session: Session, share: Share) -> ForwardPass:
         _draws(read, reads) if draws_in_head(read) else None,
         *share.layers,
         share.streams,
+        share.ahead,
+        share.until,
     )
 
 

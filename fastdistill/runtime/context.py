@@ -18,7 +18,7 @@ from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
 from fastdistill.runtime.pending import Pending, check_pair, nothing_pending, pending_over
-from fastdistill.runtime.read import check_read, common_prefix, read_rows
+from fastdistill.runtime.read import check_read, common_prefix, draws_alone, read_rows
 from fastdistill.runtime.share import Share
 from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 
@@ -81,6 +81,8 @@ class Context:
         """
         share = self._rows(asked)
         share.read = check_read(share.read, len(share.reads), self.vocab_size)
+        if asked.ahead:
+            self._check_ahead(asked, share)
         if asked.out is not None:
             if not share.read.logits:
                 raise ArgumentError("out receives logits: pass read=Read(logits=True) with it")
@@ -229,6 +231,18 @@ class Context:
             ids, floats, positions, np.arange(m, dtype=np.int32), runs, offsets, length, read_rows(asked.rows, m),
             (0, self.num_layers), asked.read, None, in_order=in_order,
         )  # fmt: skip
+
+    def _check_ahead(self, asked: Forward, share: Share) -> None:
+        check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
+        read = share.read
+        plain = not (read.logits or read.hidden or read.log_prob_of is not None) and draws_alone(read)
+        if not plain or share.pending is not None or share.inputs is not None or len(share.tokens) != 1:
+            raise ArgumentError(
+                "ahead goes on from a chain of one token that the head draws the next one of, and reads no more"
+            )
+        room = self.capacity - self.length - 1
+        if share.in_order and self.ascending:  # else who sees whom is no single run
+            share.ahead, share.until = min(asked.ahead, room, POSITION_LIMIT - 1 - int(share.positions[0])), asked.until
 
     def _resumed(self, asked: Forward, first: int, end: int) -> Share:
         pending = self.pending

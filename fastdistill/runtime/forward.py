@@ -36,6 +36,10 @@ class Forward:
     read       what to give beside the statistics
     out        float32 (reads, vocab_size): receives the logits in place of an array of the call's own
 
+    ahead      of a chain of one token: go on up to so many times with the token drawn, as forwards of their own would; what is
+               read is then a row each.  Only where the head draws (see `draws_alone`)
+    until      tokens after which it does not go on
+
     Rows given with `parents`, `nodes`, `replace` or `layers` are pending until `keep`; a plain chain is committed at once.
     """
 
@@ -49,6 +53,8 @@ class Forward:
     layers: tuple[int, int] | None = None
     read: Read = STATISTICS_ONLY
     out: np.ndarray | None = None
+    ahead: int = 0
+    until: frozenset[int] = frozenset()
 
     @property
     def is_chain(self) -> bool:
@@ -90,6 +96,7 @@ class SessionLike(Protocol):
     mask_token   what stands where a masked diffusion model is to write; None: it is none
     logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
     writer       whoever writes a text here: a text asks whether it still is the one
+    runs_ahead   it knows `Forward.ahead`
     runner       runs forwards of several sessions in one pass; None: each by itself
     """
 
@@ -101,6 +108,7 @@ class SessionLike(Protocol):
     mask_token: int | None = None
     logit_shift: int = 0
     writer: object = None
+    runs_ahead: bool = False
     runner: Runner | None = None
 
     @property

@@ -72,6 +72,8 @@ class ForwardPass(KeySet):
     first_layer    the first that runs; 0: the embedding too
     end_layer      the first that does not; the head reads what the one before it gives
     stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
+    ahead          of one row: how many more to run, each with the token drawn before it,
+    until          and the tokens that end that
     segments       of the plan, to run in place of layers and what is before and behind them; (): these
     others         key sets beside the rows' own, by name; None: none
     """
@@ -90,6 +92,8 @@ class ForwardPass(KeySet):
     first_layer: int = 0
     end_layer: int = 0
     stream: np.ndarray | None = None
+    ahead: int = 0
+    until: frozenset[int] = frozenset()
     segments: tuple[str, ...] = ()
     others: Mapping[str, KeySet] | None = None
 
@@ -114,12 +118,12 @@ class ForwardPass(KeySet):
 class Outcome:
     """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
-    statistics  float32 (fields, reads): those of RowStatistics, of which the first holds int32; no reads of a plan without a head
+    statistics  float32 (fields, reads and rows ahead): those of RowStatistics, of which the first holds int32; no reads of a plan without a head
     log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
     logits      float32 (reads, vocab_size), or None
     outputs     where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read, (reads, width)
     stream      float32 (rows, hidden_size): leaves end_layer; (0, hidden_size) where `segments` ran
-    drawn       int32 (reads,): tokens, where `draws` has a temperature; else None
+    drawn       int32 (reads and rows ahead,): tokens, where `draws` has a temperature; else None
     taps        by name, float32 (rows, width)
     """
 

@@ -147,6 +147,8 @@ class NativeExecutor:
             raise NotFiniteError(f"{step.kind} ({step.segment}) met a NaN or an infinity in row {row}")
         if profile is not None and clock is not None:
             profile.add(self._outline(part), request, clock, self.threads)
+        if request.ahead:
+            return self._go_on(request, part)
         reads = len(request.read_rows)
         scored = reads if "logits" in self.plan.outputs else 0
         return Outcome(
@@ -156,6 +158,46 @@ class NativeExecutor:
             outputs=self._values(part.given, request) if request.want_outputs else {},
             stream=self.value(self.plan.boundaries[end], 0 if request.segments else request.rows),
             drawn=self._drawn[:reads] if request.draws is not None else None,
+            taps=self._values(part.taps, request) if part.taps else {},
+        )
+
+    def _go_on(self, request: ForwardPass, part: Part) -> Outcome:
+        """From a pass of one row on: pass after pass of the token drawn, where the row's own arrays lie.
+
+        A pass that fails is left to whoever runs it by itself.
+        """
+        p, draws = self._pass, request.draws
+        drawn = self._statistics[0].view(np.int32) if draws is None else self._drawn
+        found, tokens = self._statistics[:, :1].copy(), [int(drawn[0])]
+        profile = active_profile()
+        clock = None if profile is None else np.empty(part.count + 1, np.int64)
+        statistics = [found]
+        while len(tokens) <= request.ahead and tokens[-1] not in request.until:
+            p.tokens[0] = tokens[-1]
+            p.positions[0] += 1
+            for struct, name in self._key_sets:
+                if name == OWN:
+                    struct.slots[0] += 1
+                    struct.runs[1] += 1
+                    struct.key_counts[0] += 1
+                    struct.most_keys += 1
+            if draws is not None:
+                draws["reached"] = 0
+            status = lib.fd_forward(part.ops, part.stages, part.count, p, self.threads, self._where, pointer(clock))
+            if status != lib.FD_OK:
+                break
+            if profile is not None and clock is not None:
+                request.runs = request.runs + np.array([0, 1], np.int32)
+                profile.add(self._outline(part), request, clock, self.threads)
+            statistics.append(self._statistics[:, :1].copy())
+            tokens.append(int(drawn[0]))
+        return Outcome(
+            statistics=np.concatenate(statistics, axis=1),
+            log_probs=None,
+            logits=None,
+            outputs={},
+            stream=self.value(self.plan.boundaries[request.end_layer], 1),
+            drawn=None if draws is None else np.array(tokens, np.int32),
             taps=self._values(part.taps, request) if part.taps else {},
         )
 
@@ -194,7 +236,7 @@ class NativeExecutor:
             else:
                 struct.caches = caches = ffi.new("struct fd_cache[]", [cache.struct[0] for cache in keys.caches])
                 held.append(caches)
-        tiles = lib.fd_attention_tiles(most_keys)
+        tiles = lib.fd_attention_tiles(most_keys + request.ahead)
         if tiles > p.split_tiles:
             tiles = 1 << (tiles - 1).bit_length()
             floats = max((lib.fd_attention_floats(*shape, tiles) for shape in self.plan.attention_shapes), default=0)

@@ -40,6 +40,7 @@ class Network:
     weights      packed, by name
     threads      of every forward
     cache_dtype  "f32" or "f16": of keys and values where a session does not say
+    runs_ahead   whether sessions know `Forward.ahead`
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Network:
         self.weights = weights(plan, tensors, format, self.threads, progress)
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
+        self.runs_ahead = executor == "native"
         self._pools: WeakValueDictionary[tuple[int, tuple[str, ...]], Pool] = WeakValueDictionary()
         self._pool = self.pool(1, ())  # that most sessions share: it stays
 
@@ -179,9 +181,13 @@ class Network:
             outcome = seat.executor.run(joined(members))
             results = []
             for session, share, rows, reads in parts(members):
+                if share.ahead:
+                    reads = slice(0, outcome.statistics.shape[1])
                 given = attempt(result, session, share, outcome, rows, reads, seat.workspace)  # a draw may fail
                 results.append(given)
                 if not isinstance(given, Exception):
+                    if share.ahead and given.tokens is not None:
+                        share.go_on(given.tokens)
                     partial = share.layers[1] < self.plan.num_layers
                     session.context.finish(share, outcome.stream[rows].copy() if partial else None)
             return results
@@ -193,7 +199,7 @@ def _laid_out(caller: object, writes: list[written], session: Session, asked: Fo
     """A request's rows; the session is held from here on, and so is the memory that the caller wants written."""
     session.enter(caller)
     share = session.context.lay_out(asked)
-    session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens))
+    session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens) + share.ahead)
     if share.out is not None:
         writing = written({"out": share.out}, {})
         writing.__enter__()  # nor another request's

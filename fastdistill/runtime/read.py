@@ -125,6 +125,11 @@ def draws_in_head(read: Read) -> bool:
     return read.sampler is not None and read.allowed is None and read.sampler.is_temperature_alone
 
 
+def draws_alone(read: Read) -> bool:
+    """Whether a token is drawn without the logits: by the head, or as the likeliest one."""
+    return read.sampler is not None and not needs_logits(read)
+
+
 def needs_logits(read: Read) -> bool:
     """Whether drawing needs the logits themselves."""
     if read.sampler is None or (read.allowed is None and read.sampler.is_greedy):

@@ -30,12 +30,14 @@ class Home(Runner, Protocol):
     plan         what is computed
     threads      of every forward
     cache_dtype  of keys and values where a session does not say
+    runs_ahead   whether its executor does
     fingerprint  what tells the network from others
     """
 
     plan: Plan
     threads: int
     cache_dtype: str
+    runs_ahead: bool
 
     @property
     def fingerprint(self) -> bytes: ...
@@ -48,6 +50,7 @@ class Session(SessionLike):
     network      what it runs
     runner       runs forwards of several sessions in one pass
     threads      of every forward
+    runs_ahead   it knows `Forward.ahead`
     capacity     most committed tokens
     limit        what errors add where the model itself has no more room
     max_rows     most rows of one forward
@@ -81,6 +84,7 @@ class Session(SessionLike):
         for name in self.taps:
             if not isinstance(name, str) or name not in plan.taps:
                 raise ArgumentError(f"tap {short(name)} is unknown; this model has: {listed(plan.taps)}")
+        self.runs_ahead = network.runs_ahead and not self.taps
         self.vocab_size, self.threads = plan.vocab_size, network.threads
         self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
         self.network = self.runner = network

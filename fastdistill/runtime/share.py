@@ -27,6 +27,8 @@ class Share:
     pending      afterwards; None: the rows are committed
     streams      float32 (m, hidden_size): enters layers[0]; None where that is 0
     out          float32 (reads, vocab_size): where the caller wants the logits, or None
+    ahead        how many rows more to go on with what is drawn,
+    until        and the tokens that end that
     in_order     the positions of rows that are committed at once never fall, nor below that of the row before them
     """
 
@@ -43,4 +45,11 @@ class Share:
     pending: Pending | None
     streams: np.ndarray | None = None
     out: np.ndarray | None = None
+    ahead: int = 0
+    until: frozenset[int] = frozenset()
     in_order: bool = True
+
+    def go_on(self, drawn: np.ndarray) -> None:
+        """Have the rows too that have run ahead: of all that was drawn, each token but the last has become a row."""
+        self.tokens = np.concatenate([self.tokens, drawn[:-1]])
+        self.positions = np.arange(self.positions[0], self.positions[0] + len(self.tokens), dtype=np.int32)

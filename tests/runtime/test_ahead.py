@@ -1,0 +1,136 @@
+"""Forwards that go on by themselves: the rows, the state and the text of forwards one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastdistill as fd
+from fastdistill.decode import Autoregressive, Request, autoregressive, generate
+from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
+from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.runtime import Forward, Read, from_callable, native
+from tests.small_models import network
+from tests.strategies import LOGITS, Setting, bits, settings_of_models, token_lists
+
+samplers = st.builds(Sampler, temperature=st.sampled_from([0.0, 0.7, 2.0]), seed=st.integers(0, 99))
+
+
+@given(setting=settings_of_models, text=token_lists(1, 12), ahead=st.integers(0, 9), sampler=samplers, data=st.data())
+def test_it_is_what_forwards_one_by_one_give(isa, setting, text, ahead, sampler, data):
+    whole, single = setting.session(30), setting.session(30)
+    for session in (whole, single):
+        session.prefill(text)
+    until = frozenset(data.draw(st.sets(st.integers(0, setting.vocab - 1), max_size=setting.vocab // 3)))
+    read = Read(sampler=sampler)
+    rows = whole.run(Forward([1], rows="last", read=read, ahead=ahead, until=until))
+    tokens, statistics = [1], []
+    for _ in range(1 + min(ahead, 30 - len(text) - 1)):
+        one = single.forward([tokens[-1]], rows="last", read=read)
+        tokens.append(int(one.tokens[0]))
+        statistics.append(one.statistics)
+        if tokens[-1] in until:
+            break
+    assert rows.tokens.tolist() == tokens[1:]
+    for field, *wanted in zip(rows.statistics, *statistics, strict=True):
+        np.testing.assert_array_equal(bits(field), bits(np.concatenate(wanted)))
+    np.testing.assert_array_equal(whole.tokens, single.tokens)
+    np.testing.assert_array_equal(whole.context.positions[: whole.length], single.context.positions[: single.length])
+    if whole.length < 30:
+        whole_logits, single_logits = (session.forward([2], read=LOGITS).logits for session in (whole, single))
+        np.testing.assert_array_equal(bits(whole_logits), bits(single_logits))
+
+
+@settings(max_examples=30)
+@given(
+    setting=settings_of_models, text=token_lists(1, 9), count=st.integers(0, 30), capacity=st.integers(9, 40), sampler=samplers,
+    ends=st.frozensets(st.integers(0, 40), max_size=3), most=st.integers(0, 20),
+)  # fmt: skip
+def test_a_text_is_the_same_however_far_it_runs_ahead(setting, text, count, capacity, sampler, ends, most):
+    with pytest.MonkeyPatch.context() as patch:
+        results = []
+        for here in (most, 0):
+            patch.setattr(autoregressive, "MOST_AHEAD", here)
+            patch.setattr(autoregressive, "SPELL", 1e9)
+            session = setting.session(capacity)
+            made = generate(session, text, count, sampler, ends, Autoregressive())
+            results.append((made.tokens, made.finish_reason, session.tokens.tolist(), made.stats.new_tokens))
+            if made.tokens:
+                assert made.stats.forwards >= len(made.tokens) - 1
+    assert results[0] == results[1]
+
+
+def test_one_that_meets_no_number_ends_before_it_and_says_so_next():
+    """The rows before are good; the row that is not fails when it is run by itself, as it would have."""
+    made = network("plain", "f32")
+    session = made.session(20)
+    session.forward([1, 2])
+    truth, calls = native.lib, []
+
+    class Failing:
+        """C of which the third forward and all after it meet a NaN."""
+
+        def __getattr__(self, name):
+            return getattr(truth, name)
+
+        def fd_forward(self, *arguments):
+            calls.append(1)
+            if len(calls) < 3:
+                return truth.fd_forward(*arguments)
+            arguments[5][0] = arguments[5][1] = 0
+            return truth.FD_NOT_FINITE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "lib", Failing())
+        rows = session.run(Forward([3], rows="last", read=Read(sampler=Sampler()), ahead=5))
+        assert len(rows.tokens) == 2 and session.length == 4
+        with pytest.raises(NotFiniteError):
+            session.forward(rows.tokens[-1:])
+    assert session.length == 4
+
+
+def test_a_profile_counts_each_of_them():
+    session = network("plain", "q8").session(40)
+    session.forward([1, 2])
+    with fd.Profile() as profile:
+        session.run(Forward([3], rows="last", read=Read(sampler=Sampler()), ahead=4))
+    other = network("plain", "q8").session(40)
+    other.forward([1, 2])
+    with fd.Profile() as single:
+        token = [3]
+        for _ in range(5):
+            token = other.forward(token, rows="last", read=Read(sampler=Sampler())).tokens
+    assert profile.decode.forwards == single.decode.forwards == 5
+    assert profile.decode.total.bytes == single.decode.total.bytes
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        dict(tokens=[1, 2]), dict(tokens=[1], parents=[-1]), dict(tokens=[1], read=Read(sampler=Sampler(1.0, top_k=3))),
+        dict(tokens=[1], read=Read()), dict(tokens=[1], read=Read(logits=True, sampler=Sampler())), dict(tokens=[1], ahead=-1),
+        dict(tokens=[1], ahead=1.5), dict(inputs={"embedding": np.zeros((1, 64), np.float32)}),
+    ],
+)  # fmt: skip
+def test_refuses_what_cannot_go_on(asked):
+    session = Setting("plain", "f32").session()
+    with pytest.raises(ArgumentError, match="ahead"):
+        session.run(Forward(**{"rows": "last", "read": Read(sampler=Sampler()), "ahead": 2} | asked))
+    assert session.length == 0
+
+
+def test_where_positions_fall_it_does_not_go_on():
+    session = Setting("plain", "f32").session()
+    session.forward([1, 2, 3], positions=[5, 4, 3])
+    rows = session.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=4))
+    assert len(rows.tokens) == 1 and session.length == 4
+
+
+def test_others_do_not_know_it():
+    session = from_callable(lambda tokens: np.zeros((len(tokens), 9)), 9)
+    with pytest.raises(UnsupportedError, match="ahead"):
+        session.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))
+    assert not session.runs_ahead and not network("plain", "f32", "reference").session(9).runs_ahead
+    assert Request(np.array([1], np.int32), 0, Sampler()).read([0]).sampler is not None
