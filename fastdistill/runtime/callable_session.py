@@ -93,7 +93,7 @@ class CallableSession(SessionLike):
         raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, out, hidden)
         """
         refused = [name for name in ("inputs", "positions", "layers", "out") if getattr(asked, name) is not None]
-        refused += ["ahead"] if asked.ahead else []
+        refused += ["ahead"] if asked.goes_on else []
         read = check_read(asked.read, None, self.vocab_size)
         if refused or read.hidden:
             raise UnsupportedError(f"a session over a function cannot give or take {listed(refused or ['hidden'])}")

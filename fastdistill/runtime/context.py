@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_array, check_integer, check_integers
+from fastdistill.arguments import as_array, check_array, check_instance, check_integer, check_integers
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward
@@ -81,7 +81,7 @@ class Context:
         """
         share = self._rows(asked)
         share.read = check_read(share.read, len(share.reads), self.vocab_size)
-        if asked.ahead:
+        if asked.goes_on:
             self._check_ahead(asked, share)
         if asked.out is not None:
             if not share.read.logits:
@@ -233,7 +233,8 @@ class Context:
         )  # fmt: skip
 
     def _check_ahead(self, asked: Forward, share: Share) -> None:
-        check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
+        ahead = check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
+        check_instance("until", asked.until, frozenset)
         read = share.read
         plain = not (read.logits or read.hidden or read.log_prob_of is not None) and draws_alone(read)
         if not plain or share.pending is not None or share.inputs is not None or len(share.tokens) != 1:
@@ -242,7 +243,7 @@ class Context:
             )
         room = self.capacity - self.length - 1
         if share.in_order and self.ascending:  # else who sees whom is no single run
-            share.ahead, share.until = min(asked.ahead, room, POSITION_LIMIT - 1 - int(share.positions[0])), asked.until
+            share.ahead, share.until = min(ahead, room, POSITION_LIMIT - 1 - int(share.positions[0])), asked.until
 
     def _resumed(self, asked: Forward, first: int, end: int) -> Share:
         pending = self.pending

@@ -57,6 +57,11 @@ class Forward:
     until: frozenset[int] = frozenset()
 
     @property
+    def goes_on(self) -> bool:
+        """Whether more rows are asked for than these."""
+        return not (type(self.ahead) is int and self.ahead == 0)
+
+    @property
     def is_chain(self) -> bool:
         """Whether the rows are committed at once."""
         return self.parents is None and self.nodes is None and self.replace is None and self.layers is None
