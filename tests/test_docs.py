@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
+import shutil
+import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +24,7 @@ from tests.text.tokenizers_made_here import KINDS, write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
+RECIPES = sorted((ROOT / "docs/adding").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 
@@ -135,3 +140,51 @@ def test_the_index_names_every_page():
     index = ROOT / "docs/README.md"
     linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", prose(index))}
     assert set(DOCS) - {index} <= linked
+
+
+def indented(page: Path) -> list[str]:
+    """The indented blocks of a page, outside of fences."""
+    found = re.findall(r"(?<=\n\n)(?: {4}.*\n+)+", prose(page))
+    return [textwrap.dedent(block).strip("\n") + "\n" for block in found]
+
+
+def files_of(page: Path, comment: str) -> dict[str, str]:
+    """The new files that a recipe gives whole: blocks whose first line is a path that is not there yet, in a comment."""
+    named = ((re.match(comment, block), block) for block in indented(page))
+    return {found[1]: block for found, block in named if found and not (ROOT / found[1]).exists()}
+
+
+def errors_of_c(text: str, folder: Path) -> str:
+    """What a compiler has against C that stands in a folder."""
+    compiler = shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("needs gcc or clang")
+    command = f"{compiler} -std=gnu11 -Wall -Wno-unused -fsyntax-only -x c -I{folder} -".split()
+    return subprocess.run(command, input=text.replace("#pragma once", ""), capture_output=True, text=True).stderr
+
+
+def test_the_files_of_a_new_kernel_fit_the_tree():
+    """Each has its folder, its Python imports what there is, and its C compiles, in plain C."""
+    page = ROOT / "docs/adding/kernel.md"
+    python, c = files_of(page, r"# ([\w/]+\.py)\n"), files_of(page, r"/\* ([\w/]+\.c) \*/\n")
+    assert (len(python), len(c)) == (4, 1)
+    for path in python | c:
+        assert (ROOT / path).parent.is_dir(), f"{path}: there is no such folder"
+    for path, text in python.items():
+        modules = [node.module or "" for node in ast.walk(ast.parse(text, path)) if isinstance(node, ast.ImportFrom)]
+        for module in modules:
+            at = ROOT / module.replace(".", "/")
+            there = at.is_dir() or at.with_suffix(".py").exists() or f"{module.replace('.', '/')}.py" in python
+            assert there or module.split(".")[0] not in ("fastdistill", "bench"), f"{path} imports {module}"
+    for path, text in c.items():
+        assert not errors_of_c(text, (ROOT / path).parent)
+
+
+def test_the_body_of_a_new_op_compiles_beside_the_others():
+    (body,) = (block for block in indented(ROOT / "docs/adding/op.md") if block.startswith("static int op_"))
+    assert not errors_of_c(f'#include "elementwise.c"\n{body}', ROOT / "csrc/kernels/forward")
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=name)
+def test_contributing_leads_to_every_recipe(page):
+    assert f"](docs/adding/{page.name})" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
