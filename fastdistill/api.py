@@ -516,11 +516,11 @@ class Model:
             )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
-            return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None)))).copy()
+            return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None))))
         session, parts = self.session(capacity=len(ids)), []
         for start in range(0, len(ids), session.max_rows):
             rows = slice(start, min(start + session.max_rows, len(ids)))
-            parts.append(field(session.forward(ids[rows], read=read(rows))).copy())
+            parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
 
 

@@ -22,7 +22,7 @@ _QUANTIZE = """\
   fastdistill quantize ./llama ./llama-q4 --format q4
   fastdistill quantize ./llama ./llama --format q8 --overwrite
 
-q8 and q4 take about 8.5 and 6 bits a weight, in blocks of 32. Norms, biases, tokenizer and configs stay as they are.
+q8 and q4 take about 8.5 and 5 bits a weight, in blocks of 32. Norms, biases, tokenizer and configs stay as they are.
 """
 _CONVERT = """\
   fastdistill convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2

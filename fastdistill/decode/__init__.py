@@ -1,4 +1,4 @@
-"""Logits -> tokens: decoders, which know only the session protocol, and the loop that they run in."""
+"""Logits -> tokens: decoders, which know only the session protocol, and the engine that runs them."""
 
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive

@@ -53,6 +53,6 @@ class AutoregressiveRun(Run):
         if self._emitted:
             self.passes = len(tokens)
             self._ahead = min(MOST_AHEAD, int(SPELL * len(tokens) / self.seconds)) if self.seconds else 0
-        self._rest = rows.tokens[-1:].copy()
+        self._rest = rows.tokens[-1:]
         self._emitted += len(tokens)
         return [(token, row) for row, token in enumerate(tokens)]

@@ -170,7 +170,7 @@ class Iterate:
 
     def observe(self, chosen: np.ndarray, drawn: np.ndarray) -> None:
         self._checked = int((chosen < self._window).sum())  # the window stands first in the draft
-        self._draws = drawn[: self._checked + 1].copy()
+        self._draws = drawn[: self._checked + 1]
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         if not tokens:

@@ -41,7 +41,7 @@ STATISTICS_ONLY = Read()
 
 @dataclass(frozen=True)
 class Rows:
-    """What a forward gave, row i for the i-th row that was read; views that hold until the session's next call.
+    """What a forward gave, row i for the i-th row that was read, in arrays of their own.
 
     statistics  RowStatistics of (reads,) rows
     tokens      int32 (reads,)                drawn by the sampler; None without one
@@ -59,22 +59,6 @@ class Rows:
     hidden: np.ndarray | None = None
     taps: Mapping[str, np.ndarray] = field(default_factory=dict)
     outputs: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def copy(self) -> Rows:
-        """The same in arrays of its own."""
-
-        def own(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array.copy()
-
-        return Rows(
-            RowStatistics(*(array.copy() for array in self.statistics)),
-            own(self.tokens),
-            own(self.log_probs),
-            own(self.logits),
-            own(self.hidden),
-            {name: array.copy() for name, array in self.taps.items()},
-            {name: array.copy() for name, array in self.outputs.items()},
-        )
 
 
 def check_read(read: Read, reads: int | None, vocab_size: int) -> Read:

@@ -213,7 +213,7 @@ def test_rows_of_a_cached_prompt_are_rows_that_did_not_see_the_answer(listops):
     """Block-causal: the answer's rows see the prompt's, which were computed without them."""
     prompt, answer = GOLDENS[0]["prompt_ids"], [MASK] * 10
     nodes = [0] * len(prompt) + [1] * len(answer)
-    want = listops.session(1, max_rows=64).forward(prompt + answer, nodes=nodes, parents=[-1, 0], read=LOGITS).copy()
+    want = listops.session(1, max_rows=64).forward(prompt + answer, nodes=nodes, parents=[-1, 0], read=LOGITS)
     session = listops.session(32)
     session.forward(prompt, nodes=[0] * len(prompt), parents=[-1], rows=())
     session.keep(range(len(prompt)))

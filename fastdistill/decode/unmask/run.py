@@ -161,10 +161,8 @@ class UnmaskRun(Run):
         steps, begin = [], 0
         for places in self._wanted:
             part = slice(begin, begin := begin + len(places))
-            copies = RowStatistics(*(values[part].copy() for values in statistics))
-            steps.append(
-                Step(self._canvas.places, places.astype(np.int32), tokens[part].copy(), confidence[part].copy(), copies)
-            )
+            own = RowStatistics(*(values[part] for values in statistics))
+            steps.append(Step(self._canvas.places, places.astype(np.int32), tokens[part], confidence[part], own))
         return steps
 
     def _release(self) -> list[tuple[int, int]]:
