@@ -96,8 +96,6 @@ def test_an_encoder_gives_its_outputs_and_no_logits(isa, format):
     assert len(got.statistics.argmax) == len(want.statistics.argmax) == 0
     for name, array in got.outputs.items():
         np.testing.assert_allclose(array, want.outputs[name], atol=1e-4 if format == "f32" else 0.1)
-    again = got.outputs
-    assert all(np.array_equal(array, again[name]) for name, array in got.outputs.items())
 
 
 @pytest.mark.parametrize("executor", ["native", "reference"])
