@@ -4,7 +4,8 @@
     model = fd.load("a-model-folder")
     print(model.generate("The capital of France is", max_tokens=8).text)
 
-Names are imported on first use: `fastdistill --help` needs no NumPy, and a wrong FASTDISTILL_ISA is an error in its place.
+Names are imported on first use: `fastdistill --help` needs no NumPy, and a wrong FASTDISTILL_ISA is an error in its
+place.
 """
 
 from __future__ import annotations

@@ -74,13 +74,26 @@ def load(
 ) -> Model:
     """Load a model from a Hugging Face or fastdistill folder, or by its name.
 
-    folder    config.json, *.safetensors, and for text tokenizer.json; or the name of a model that comes with the package
-              ("listops-mdlm") or that `fastdistill fetch` has fetched ("smollm2-135m-instruct")
-    format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
-    threads   of every forward; default: FASTDISTILL_THREADS, else what this process may use
-    executor  "native", or "reference": NumPy, op by op, slow
-    progress  called with (tensors packed, tensors in all)
-    raises    CheckpointError for what is wrong with the folder, UnsupportedError, ArgumentError
+    Parameters
+    ----------
+    folder : str | os.PathLike[str]
+        config.json, *.safetensors, and for text tokenizer.json; or the name of a model that comes with the package
+        ("listops-mdlm") or that `fastdistill fetch` has fetched ("smollm2-135m-instruct")
+    format : str, optional
+        convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
+    threads : int, optional
+        of every forward; default: FASTDISTILL_THREADS, else what this process may use
+    executor : str, default "native"
+        "native", or "reference": NumPy, op by op, slow
+    progress : Callable[[int, int], None], optional
+        called with (tensors packed, tensors in all)
+
+    Raises
+    ------
+    CheckpointError
+        for what is wrong with the folder
+    UnsupportedError
+    ArgumentError
     """
     folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
@@ -96,8 +109,12 @@ def load(
 class Score:
     """How likely a model finds a text: log_probs[i] (natural) is that of tokens[i + 1] after tokens[: i + 1].
 
-    tokens     n of them, the first one given, not judged
-    log_probs  float32 (n - 1,)  natural logarithms
+    Attributes
+    ----------
+    tokens : list[int]
+        n of them, the first one given, not judged
+    log_probs : float32 (n - 1,)
+        natural logarithms
     """
 
     tokens: list[int]
@@ -116,12 +133,18 @@ class Score:
 
 
 class Model:
-    """A loaded model: immutable, to be shared between threads.  `load` makes it.
+    """A loaded model: immutable, to be shared between threads. `load` makes it.
 
-    network         its packed weights, and the plan they belong to
-    folder          where it was read
-    end_tokens      those that end a text
-    max_new_tokens  how long generation_config.json has an answer be; None where it does not say
+    Attributes
+    ----------
+    network : Network
+        its packed weights, and the plan they belong to
+    folder : Path
+        where it was read
+    end_tokens : frozenset[int]
+        those that end a text
+    max_new_tokens : int | None
+        how long generation_config.json has an answer be; None where it does not say
     """
 
     def __init__(
@@ -172,7 +195,13 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read on first use: tokens alone need none.  Raises TextError when the folder has none."""
+        """Read on first use: tokens alone need none.
+
+        Raises
+        ------
+        TextError
+            when the folder has none
+        """
         return Tokenizer(self.folder)
 
     @cached_property
@@ -197,7 +226,19 @@ class Model:
     def session(
         self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
     ) -> Session:
-        """A new, empty sequence: see `Network.session`."""
+        """A new, empty sequence: see `Network.session`.
+
+        Parameters
+        ----------
+        capacity : int, optional
+            most committed tokens; default: what the model was trained for
+        max_rows : int, default 256
+            most rows of one forward
+        cache : str, optional
+            "f16" or "f32" keys and values; default: as the weights are
+        taps : Iterable[str], default ()
+            names of hidden states to give with every forward
+        """
         return self.network.session(capacity, max_rows, cache, taps)
 
     def load_session(
@@ -207,11 +248,29 @@ class Model:
         max_rows: int = 256,
         taps: Iterable[str] = (),
     ) -> Session:
-        """The sequence that `Session.save` has written to a file: see `Network.load_session`."""
+        """The sequence that `Session.save` has written to a file: see `Network.load_session`.
+
+        Parameters
+        ----------
+        path : str | os.PathLike[str]
+            of the file
+        capacity : int, optional
+            most committed tokens; default: what the model was trained for
+        max_rows : int, default 256
+            most rows of one forward
+        taps : Iterable[str], default ()
+            names of hidden states to give with every forward
+        """
         return self.network.load_session(path, capacity, max_rows, taps)
 
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does."""
+        """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does.
+
+        Parameters
+        ----------
+        ids : Sequence[int] | np.ndarray
+            the text's tokens
+        """
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
 
     @overload
@@ -221,7 +280,15 @@ class Model:
     def score(self, texts: str | Sequence[str]) -> Score | list[Score]:
         """How likely the model finds each text, as its tokenizer encodes it.
 
-        raises  UnsupportedError for a model that is not causal: it says no token's probability after those before it
+        Parameters
+        ----------
+        texts : str | Sequence[str]
+            a text, or several
+
+        Raises
+        ------
+        UnsupportedError
+            for a model that is not causal: it says no token's probability after those before it
         """
         if not self.plan.causal:
             raise UnsupportedError("score needs a causal model: this one predicts a token from both sides of it")
@@ -244,14 +311,27 @@ class Model:
     ) -> list[int]:
         """The tokens that ask for the next turn of a conversation, by the model's own template (extra `demo`).
 
-        messages                [{"role": "user", "content": "..."}, ...]; a key that is None counts as absent
-        add_generation_prompt   end with what opens the assistant's turn
-        continue_final_message  end within the last message, for the model to write it on
-        tools, documents        JSON schemas of functions, and dicts, for a template that has a place for them
-        chat_template           the name of one of the model's templates, or one's own text; default: the model says
-        variables               what else the template reads, `enable_thinking=False` say
+        Parameters
+        ----------
+        messages : Sequence[Any]
+            [{"role": "user", "content": "..."}, ...]; a key that is None counts as absent
+        add_generation_prompt : bool, default True
+            end with what opens the assistant's turn
+        continue_final_message : bool, default False
+            end within the last message, for the model to write it on
+        tools, documents : Sequence[Any], optional
+            JSON schemas of functions, and dicts, for a template that has a place for them
+        chat_template : str, optional
+            the name of one of the model's templates, or one's own text; default: the model says
+        **variables : Any
+            what else the template reads, `enable_thinking=False` say
 
-        raises  ArgumentError for what is no conversation; TextError where the template refuses or fails, or there is none
+        Raises
+        ------
+        ArgumentError
+            for what is no conversation
+        TextError
+            where the template refuses or fails, or there is none
         """
         text = render_chat(
             self.tokenizer, messages, add_generation_prompt=add_generation_prompt,
@@ -294,10 +374,16 @@ class Model:
             model.chat(messages).text
             for piece in model.chat(messages, stream=True): ...
 
-        messages  [{"role": "user", "content": "..."}, ...]
-        stream    give pieces as `Model.stream` does, in place of the Generation
-        template  options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
-        options   those of `generate`
+        Parameters
+        ----------
+        messages : Sequence[Any]
+            [{"role": "user", "content": "..."}, ...]
+        stream : bool, default False
+            give pieces as `Model.stream` does, in place of the Generation
+        template : Mapping[str, Any], optional
+            options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
+        **options : Unpack[Options]
+            those of `generate`
         """
         resolved("chat", options)  # checks their names
         template = {} if template is None else template
@@ -329,27 +415,62 @@ class Model:
     ) -> Generation | list[Generation]:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
-        prompt              text or token ids, or a list of those
-        n=None              write so many texts of one prompt, each by a chance of its own, and give a list: text i is the same
-                            whatever n is, text 0 that of n=None; at temperature 0 they are all equal
-        max_tokens=None     most new tokens; 0 gives an empty Generation; default: the model's own, else 128
-        min_tokens=0        tokens before which end-of-text cannot be drawn
-        temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, frequency_penalty=0.0, presence_penalty=0.0,
-        logit_bias=None     how a token is chosen: see `Sampler`; temperature 0 takes the likeliest
-        allowed=None        tokens that may be drawn: ids, or a bool array (vocab_size,) that is True at them
-        seed=0              same seed, same text, whatever else runs; None is 0 too: nothing is drawn from the clock
-        stop=()             strings that end the text, itself without them
-        stop_token_ids=()   tokens that end it, beside those of config and generation_config
-        logprobs=0          give the log probability of each token and of so many likeliest ones
-        session=None        write in this session, reusing the longest common prefix of what it holds (one prompt only)
-        decoder=None        a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a
-                            masked diffusion model Unmask()
+        Parameters
+        ----------
+        prompt : Prompt | Sequence[Prompt]
+            text or token ids, or a list of those
+        n : int | None, default None
+            write so many texts of one prompt, each by a chance of its own, and give a list: text i is the same whatever
+            n is, text 0 that of n=None; at temperature 0 they are all equal
+        max_tokens : int | None, default None
+            most new tokens; 0 gives an empty Generation; default: the model's own, else 128
+        min_tokens : int | None, default 0
+            tokens before which end-of-text cannot be drawn
+        temperature : float | None, default 0.0
+            how a token is chosen: see `Sampler`, as for the next ones; temperature 0 takes the likeliest
+        top_k : int | None, default 0
+            the k largest logits; 0: all
+        top_p : float | None, default 1.0
+            the shortest prefix, best first, of at least this mass
+        min_p : float | None, default 0.0
+            what is no less likely than this share of the best
+        repetition_penalty : float | None, default 1.0
+            on tokens of prompt and answer
+        frequency_penalty : float | None, default 0.0
+            for each time that the answer has a token
+        presence_penalty : float | None, default 0.0
+            once for each token that the answer has
+        logit_bias : Mapping[int, float] | None, default None
+            added to the logits of these tokens
+        allowed : Sequence[int] | set[int] | frozenset[int] | Array | None, default None
+            tokens that may be drawn: ids, or a bool array (vocab_size,) that is True at them
+        seed : int | None, default 0
+            same seed, same text, whatever else runs; None is 0 too: nothing is drawn from the clock
+        stop : str | Sequence[str] | set[str] | frozenset[str] | None, default ()
+            strings that end the text, itself without them
+        stop_token_ids : Sequence[int] | set[int] | frozenset[int] | Array | None, default ()
+            tokens that end it, beside those of config and generation_config
+        logprobs : int | None, default 0
+            give the log probability of each token and of so many likeliest ones
+        session : Session | None, default None
+            write in this session, reusing the longest common prefix of what it holds (one prompt only)
+        decoder : Decoder | str | None, default None
+            a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a masked
+            diffusion model Unmask()
 
+        Raises
+        ------
+        ArgumentError
+        CapacityError
+            for a prompt longer than the capacity
+        BusyError
+        PartialError
+            where a text of a list failed, each alone: when the others are finished, this holds every Generation, with
+            `error` where one failed; where all did, what the first one raised
+
+        Notes
+        -----
         An option that is None has its default.
-
-        raises  ArgumentError; CapacityError for a prompt longer than the capacity; BusyError.  A text of a list fails alone: when the
-                others are finished, PartialError holds every Generation, with `error` where one failed; where all did, what the
-                first one raised
         """
         asked = resolved("generate", options, surplus, ["n"])
         prompts = _prompts(prompt)
@@ -376,7 +497,15 @@ class Model:
     ) -> Generator[Piece, None, Generation]:
         """As `generate` for one prompt: yields pieces of text as they become certain; together they are `.text`.
 
-        A `for` loop sees the pieces, each a str that has the tokens it came of; the generator's return value is the Generation.
+        A `for` loop sees the pieces, each a str that has the tokens it came of; the generator's return value is the
+        Generation.
+
+        Parameters
+        ----------
+        prompt : Prompt
+            text or token ids
+        **options : Unpack[Options]
+            those of `generate`
         """
         asked = resolved("stream", options, surplus)
         if _prompts(prompt) is not None:
@@ -399,7 +528,12 @@ class Model:
     def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Task:
         """A text to be written, as `resolved` options ask.
 
-        sequence  number of the text among those of one prompt and seed
+        Parameters
+        ----------
+        prompt : Any
+        asked : Mapping[str, Any]
+        sequence : int, default 0
+            number of the text among those of one prompt and seed
         """
         if isinstance(prompt, str):
             prompt = self._encode(prompt)

@@ -1,16 +1,17 @@
 """How every public argument is checked: each check takes the argument's name and gives the value as the code wants it.
 
-All raise ArgumentError: what must hold, and what was found (`messages.short`).  Arrays come in by one of three doors:
+All raise ArgumentError: what must hold, and what was found (`messages.short`). Arrays come in by one of three doors:
 
-big      What has an entry for each token of a vocabulary, each coordinate or each weight (logits, laws, points, costs): taken as it
-         is, so it must have the dtype, in this machine's byte order, C-contiguous and aligned.  `check_array` refuses all else and
-         names the call that makes it so: nobody pays for a copy unasked.
-small    What has an entry a row, node, token or position (positions, parents, draws, scores of nodes): `as_array` takes any NumPy
-         array, list or tuple and converts it, where every element stays what it is; integers that do not fit, and fractions that
-         would be rounded, are refused by name.
-written  What a call writes (`out=`, `workspace=`): `check_array(..., written=True)`, the rules of big, and writable.
+- big: What has an entry for each token of a vocabulary, each coordinate or each weight (logits, laws, points, costs):
+  taken as it is, so it must have the dtype, in this machine's byte order, C-contiguous and aligned. `check_array`
+  refuses all else and names the call that makes it so: nobody pays for a copy unasked.
+- small: What has an entry a row, node, token or position (positions, parents, draws, scores of nodes): `as_array` takes
+  any NumPy array, list or tuple and converts it, where every element stays what it is; integers that do not fit, and
+  fractions that would be rounded, are refused by name.
+- written: What a call writes (`out=`, `workspace=`): `check_array(..., written=True)`, the rules of big, and writable.
 
-Masked arrays and other subclasses are refused at each, since what they add would be lost; memory-mapped files are arrays.
+Masked arrays and other subclasses are refused at each, since what they add would be lost; memory-mapped files are
+arrays.
 """
 
 from __future__ import annotations
@@ -42,9 +43,17 @@ def check_array(
 ) -> tuple[int, ...]:
     """Refuse anything but an array that C can take as it is, of this dtype, or one of these, and this shape; its shape.
 
-    shape    sizes, or names of axes of any size: ("rows", "vocab"), (..., "vocab")
-    like     the argument whose dtype it is, for the message
-    written  it must be writable
+    Parameters
+    ----------
+    name : str
+    array : Any
+    dtype : Any
+    shape : tuple[Axis, ...]
+        sizes, or names of axes of any size: ("rows", "vocab"), (..., "vocab")
+    like : str, default ""
+        the argument whose dtype it is, for the message
+    written : bool, default False
+        it must be writable
     """
     dtypes = dtype if type(dtype) is tuple else (dtype,)
     if type(array) is not np.ndarray:
@@ -68,7 +77,13 @@ def check_array(
 def as_array(name: str, value: Any, dtype: Any, shape: tuple[Axis, ...]) -> np.ndarray:
     """A small array as C takes it: the value itself where it is one, else a conversion in which every element stays what it is.
 
-    value  a NumPy array of any memory layout, a list, tuple or range, or a number, which has no axes
+    Parameters
+    ----------
+    name : str
+    value : Any
+        a NumPy array of any memory layout, a list, tuple or range, or a number, which has no axes
+    dtype : Any
+    shape : tuple[Axis, ...]
     """
     wanted = np.dtype(dtype)
     if type(value) is np.ndarray:
@@ -113,7 +128,14 @@ def refuse(name: str, what: str, value: Any) -> NoReturn:
 def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
     """The value as an array of whatever dtype it has; masked ones, other subclasses and what makes no array are refused.
 
-    dtype    that is wanted, and what: how a message calls that
+    Parameters
+    ----------
+    name : str
+    value : Any
+    dtype : Any
+        that is wanted
+    what : str
+        how a message calls that
     """
     if type(value) is np.ndarray:
         return value

@@ -56,8 +56,12 @@ class FetchError(FastDistillError, OSError):
 class PartialError(FastDistillError, RuntimeError):
     """Some of several requests have failed, each alone; the others have run as if these had not been there.
 
-    results  what each request gave, in order; of one that failed its error, of a text what it was until then
-    errors   {number: error} of those that failed
+    Attributes
+    ----------
+    results
+        what each request gave, in order; of one that failed its error, of a text what it was until then
+    errors
+        {number: error} of those that failed
     """
 
     def __init__(self, results: Sequence[Any], errors: Mapping[int, Exception]) -> None:
@@ -75,7 +79,12 @@ class PartialError(FastDistillError, RuntimeError):
 def all_given(results: list[Any], errors: Mapping[int, Exception]) -> list[Any]:
     """The results of several requests, where none has failed.
 
-    raises  the first error where all have; PartialError where some have
+    Raises
+    ------
+    Exception
+        where all have failed, the first one
+    PartialError
+        where some have
     """
     if not errors:
         return results
@@ -90,8 +99,8 @@ def all_given(results: list[Any], errors: Mapping[int, Exception]) -> list[Any]:
 def attempt(function: Callable[..., _T], *arguments: Any) -> _T | Exception:
     """What a function returns, or the error that it raises: of one request among several.
 
-    Such an error may be kept for long, and a traceback holds all that was at work.  Of errors that are not this package's own, which
-    a user's function has raised, a note says where they came from.
+    Such an error may be kept for long, and a traceback holds all that was at work. Of errors that are not this
+    package's own, which a user's function has raised, a note says where they came from.
     """
     try:
         return function(*arguments)

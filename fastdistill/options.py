@@ -110,11 +110,20 @@ def resolved(
 ) -> dict[str, Any]:
     """All options of a call, those not given and those given as None by their defaults.
 
-    function  what its caller calls it
-    surplus   what was given by position beside the prompt
-    more      names that this function knows beside
+    Parameters
+    ----------
+    function : str
+        what its caller calls it
+    options : Mapping[str, Any]
+    surplus : Sequence[Any], default ()
+        what was given by position beside the prompt
+    more : Sequence[str], default ()
+        names that this function knows beside
 
-    raises  ArgumentError for a name that is no option, saying which one may have been meant
+    Raises
+    ------
+    ArgumentError
+        for a name that is no option, saying which one may have been meant
     """
     if surplus:
         raise ArgumentError(

@@ -2,8 +2,8 @@
 
 A row of K weights is cut into blocks of 32, the last one padded. A block has one scale, in q4 a minimum too, both f16:
 
-    q8    weight = scale * code              code in -128..127 (chosen here: -127..127)
-    q4    weight = scale * code + minimum    code in 0..15
+- q8: weight = scale * code; code in -128..127 (chosen here: -127..127)
+- q4: weight = scale * code + minimum; code in 0..15
 
 in float32: the products are exact (11 + 8 bits), the sum of q4 rounds once. Byte j of a q4 block holds code j in its
 low half and code j + 16 in its high half.
@@ -24,9 +24,16 @@ BLOCK = 32
 def quantize_q8(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest codes where the largest magnitude of a block is 127.
 
-    weights    float32 (N, K)
+    Parameters
+    ----------
+    weights : float32 (N, K)
 
-    returns    codes int8 (N, blocks * 32), 0 in the padding; scale float16 (N, blocks); blocks = ceil(K / 32)
+    Returns
+    -------
+    codes : int8 (N, blocks * 32)
+        0 in the padding
+    scale : float16 (N, blocks)
+        blocks = ceil(K / 32)
     """
     blocks = _cut(weights, mode="constant")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -38,11 +45,16 @@ def quantize_q8(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def dequantize_q8(codes: np.ndarray, scale: np.ndarray, inputs: int) -> np.ndarray:
     """scale * code.
 
-    codes      int8 (N, blocks * 32)
-    scale      float16 (N, blocks)
-    inputs     K, at most blocks * 32
+    Parameters
+    ----------
+    codes : int8 (N, blocks * 32)
+    scale : float16 (N, blocks)
+    inputs : int
+        K, at most blocks * 32
 
-    returns    float32 (N, K)
+    Returns
+    -------
+    float32 (N, K)
     """
     weights = codes.reshape(*scale.shape, BLOCK).astype(np.float32)
     weights *= scale[:, :, None].astype(np.float32)
@@ -56,9 +68,16 @@ def quantize_q4(weights: np.ndarray, refits: int = 4) -> tuple[np.ndarray, np.nd
     scale and minimum for the best codes so far, and is taken where its own codes are closer. On bell-shaped weights the
     refits take 13 % off the squared error; more than four gain little.
 
-    weights    float32 (N, K)
+    Parameters
+    ----------
+    weights : float32 (N, K)
+    refits : int, default 4
 
-    returns    codes uint8 (N, blocks * 16), 0 in the padding; scale, minimum float16 (N, blocks)
+    Returns
+    -------
+    codes : uint8 (N, blocks * 16)
+        0 in the padding
+    scale, minimum : float16 (N, blocks)
     """
     blocks = _cut(weights, mode="edge")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -81,12 +100,17 @@ def quantize_q4(weights: np.ndarray, refits: int = 4) -> tuple[np.ndarray, np.nd
 def dequantize_q4(codes: np.ndarray, scale: np.ndarray, minimum: np.ndarray, inputs: int) -> np.ndarray:
     """scale * code + minimum.
 
-    codes      uint8 (N, blocks * 16)
-    scale      float16 (N, blocks)
-    minimum    float16 (N, blocks)
-    inputs     K, at most blocks * 32
+    Parameters
+    ----------
+    codes : uint8 (N, blocks * 16)
+    scale : float16 (N, blocks)
+    minimum : float16 (N, blocks)
+    inputs : int
+        K, at most blocks * 32
 
-    returns    float32 (N, K)
+    Returns
+    -------
+    float32 (N, K)
     """
     packed = codes.reshape(*scale.shape, BLOCK // 2)
     weights = np.concatenate([packed & 15, packed >> 4], axis=2).astype(np.float32)

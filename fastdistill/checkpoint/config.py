@@ -20,8 +20,12 @@ class Section:
     null is the same as absent: the default, or an error where there is none. Every accessor raises CheckpointError
     that names the source, the key, what was found and what was expected.
 
-    raw        the object as it was read
-    source     what errors call it
+    Attributes
+    ----------
+    raw : Mapping[str, Any]
+        the object as it was read
+    source : str
+        what errors call it
     """
 
     def __init__(self, raw: Mapping[str, Any], source: str) -> None:
@@ -96,9 +100,9 @@ class Section:
 class Config(Section):
     """A model's config.json. Whichever way it spells these, they read as newer Hugging Face files spell them:
 
-    dtype              also for torch_dtype
-    rope_parameters    {"rope_type": "default" | "linear" | "llama3" | ..., "rope_theta": ..., ...}, from rope_theta,
-                       partial_rotary_factor and rope_scaling too; always there
+    - dtype: also for torch_dtype
+    - rope_parameters: {"rope_type": "default" | "linear" | "llama3" | ..., "rope_theta": ..., ...}, from rope_theta,
+      partial_rotary_factor and rope_scaling too; always there
     """
 
     def __init__(self, raw: Mapping[str, Any], source: str = "config.json") -> None:
@@ -136,13 +140,35 @@ class Config(Section):
 
 
 def read_config(path: Path) -> Config:
-    """The Config of a file. Raises CheckpointError."""
+    """The Config of a file.
+
+    Parameters
+    ----------
+    path : Path
+        of the file
+
+    Raises
+    ------
+    CheckpointError
+    """
     path = check_path("path", path)
     return Config(read_json(path), str(path))
 
 
 def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> frozenset[int]:
-    """The tokens that end a text by either file: each names one, several or none. Raises CheckpointError."""
+    """The tokens that end a text by either file: each names one, several or none.
+
+    Parameters
+    ----------
+    config : Config
+        config.json
+    generation_config : Mapping[str, Any]
+        generation_config.json
+
+    Raises
+    ------
+    CheckpointError
+    """
     ids: set[int] = set()
     for source in (config, Section(generation_config, "generation_config.json")):
         if type(source.raw.get("eos_token_id")) is list:

@@ -38,11 +38,19 @@ _FILE_DTYPES = {"int8": "I8", "uint8": "U8", "float16": "F16"}
 class Checkpoint:
     """An open folder.
 
-    folder             where it is
-    config             config.json
-    generation_config  generation_config.json; empty without the file
-    tensors            by name
+    Attributes
+    ----------
+    folder : Path
+        where it is
+    config : Config
+        config.json
+    generation_config : dict[str, Any]
+        generation_config.json; empty without the file
+    tensors : Mapping[str, Tensor]
+        by name
 
+    Notes
+    -----
     A tensor is read from its file when it is used, and every time: what has become of the file since is a
     CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.
     """
@@ -66,7 +74,16 @@ class Checkpoint:
 def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     """Open a folder and check that each of its files is what it says.
 
-    Raises CheckpointError, or UnsupportedError for a folder quantised by another method.
+    Parameters
+    ----------
+    folder : str | os.PathLike[str]
+        where it is
+
+    Raises
+    ------
+    CheckpointError
+    UnsupportedError
+        for a folder quantised by another method
     """
     folder = check_path("folder", folder)
     try:
@@ -92,12 +109,20 @@ def check_tensors(
 ) -> None:
     """Compare a checkpoint's tensors with those that a model needs.
 
-    tensors     by name, each with a shape
-    expected    name -> shape
-    ignored     name, or pattern with * and ?, of a tensor that may be there and is not needed
+    Parameters
+    ----------
+    tensors : Mapping[str, Shaped]
+        by name, each with a shape
+    expected : Mapping[str, tuple[int, ...]]
+        name -> shape
+    ignored : Collection[str]
+        name, or pattern with * and ?, of a tensor that may be there and is not needed
 
-    Raises one CheckpointError that lists the tensors that are missing, unexpected, misshapen or not a number that a
-    model can compute with; of each kind the first ten, and how many more there are.
+    Raises
+    ------
+    CheckpointError
+        one, that lists the tensors that are missing, unexpected, misshapen or not a number that a model can compute
+        with; of each kind the first ten, and how many more there are
     """
     problems: dict[str, list[str]] = {}
     for name, shape in expected.items():
@@ -134,12 +159,23 @@ def write_checkpoint(
 ) -> None:
     """Write a folder that `open_checkpoint` reads. It appears complete or not at all.
 
-    config     what config.json says; its quantization_config is made here
-    tensors    drawn one at a time; SHARD_BYTES of them are in memory at once
-    files      what else the folder holds, by name; further chat templates as additional_chat_templates/NAME.jinja
-    overwrite  replace the checkpoint that is there
+    Parameters
+    ----------
+    folder : str | os.PathLike[str]
+        the folder to make
+    config : Mapping[str, Any]
+        what config.json says; its quantization_config is made here
+    tensors : Iterable[Tensor]
+        drawn one at a time; SHARD_BYTES of them are in memory at once
+    files : Mapping[str, bytes], optional
+        what else the folder holds, by name; further chat templates as additional_chat_templates/NAME.jinja
+    overwrite : bool, default False
+        replace the checkpoint that is there
 
-    Raises CheckpointError where the folder is there already or cannot be written.
+    Raises
+    ------
+    CheckpointError
+        where the folder is there already or cannot be written
     """
     folder = Path(os.path.realpath(check_path("folder", folder)))
     check_mapping("config", config, "keys of config.json to values")

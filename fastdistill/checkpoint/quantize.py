@@ -22,8 +22,19 @@ _CHUNK = 1 << 17
 def quantize_tensor(tensor: Tensor, format: str) -> Tensor:
     """The tensor in another format (the same one, where it has that format), each value rounded to nearest.
 
-    Raises CheckpointError where a value is not finite or the format cannot hold it, ArgumentError for an unknown format
-    and for q8 or q4 of what is not a matrix.
+    Parameters
+    ----------
+    tensor : Tensor
+        any
+    format : str
+        one of FORMATS
+
+    Raises
+    ------
+    CheckpointError
+        where a value is not finite or the format cannot hold it
+    ArgumentError
+        for an unknown format and for q8 or q4 of what is not a matrix
     """
     check_instance("tensor", tensor, Tensor)
     check_choice("format", format, FORMATS)
@@ -55,8 +66,25 @@ def quantize_checkpoint(
 ) -> None:
     """Write an open folder as `fastdistill.models.quantize_folder` does, whether or not a model can be made of it.
 
-    Raises CheckpointError for values that the format cannot hold and a destination that is there, ArgumentError for an
-    unknown format.
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        an open folder
+    destination : str | os.PathLike[str]
+        the folder to make
+    format : str
+        of matrices
+    progress : Callable[[int, int], None], optional
+        called with (bytes done, bytes in all)
+    overwrite : bool, default False
+        replace the checkpoint that is there
+
+    Raises
+    ------
+    CheckpointError
+        for values that the format cannot hold and a destination that is there
+    ArgumentError
+        for an unknown format
     """
     check_instance("checkpoint", checkpoint, Checkpoint)
     check_choice("format", format, FORMATS)

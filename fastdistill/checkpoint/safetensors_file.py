@@ -31,7 +31,10 @@ _MAX_RANK = 8
 class StoredArray:
     """An array in an open file: `numpy.asarray` reads it, an index some of its rows, into fresh memory.
 
-    Raises CheckpointError where the file has become too short.
+    Raises
+    ------
+    CheckpointError
+        where the file has become too short
     """
 
     def __init__(self, file: RegularFile, name: str, dtype: str, shape: tuple[int, ...], offset: int) -> None:
@@ -57,8 +60,12 @@ class StoredArray:
 class Stored(NamedTuple):
     """An array under its type in the file: NumPy has no bfloat16 and no float8, whose bits come as uint16 and uint8.
 
-    dtype  the type as the file names it: "F32", "BF16", "I64", ...
-    array  in the shape that the file gives, in memory or in the file
+    Attributes
+    ----------
+    dtype : str
+        the type as the file names it: "F32", "BF16", "I64", ...
+    array : np.ndarray | StoredArray
+        in the shape that the file gives, in memory or in the file
     """
 
     dtype: str
@@ -68,7 +75,10 @@ class Stored(NamedTuple):
 def read_safetensors(path: Path) -> dict[str, Stored]:
     """The arrays of a file by name. The header alone is read; the file is open until the last of them is gone.
 
-    Raises CheckpointError where the file is not what its header says.
+    Raises
+    ------
+    CheckpointError
+        where the file is not what its header says
     """
     file = RegularFile(path)
     if file.size < 8:
@@ -99,9 +109,13 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
-    """Write a file, each array at an address that suits its type. Raises OSError.
+    """Write a file, each array at an address that suits its type.
 
     Arrays that lie in other files are read one at a time.
+
+    Raises
+    ------
+    OSError
     """
     arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].array.dtype.itemsize, item[0])))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers reads no file without it

@@ -20,15 +20,28 @@ FORMATS = ("f32", "f16", "bf16", "q8", "q4")
 class Tensor:
     """A weight; immutable.
 
-    name     as the checkpoint has it
-    format   "f32", "f16", "bf16", "q8" or "q4"; of a tensor that no model computes with its safetensors type ("i64", "f8_e4m3", ...)
-    shape    the logical one, (out, in) for linears, whatever the format
-    data     the numbers, bits or codes; dtype and shape as `layout` says
-    scale    float16 (out, blocks): of q8 and q4; else None
-    minimum  float16 (out, blocks): of q4; else None
-    nbytes   bytes of all its arrays
-    stored   its arrays by field, unread where they lie in a file
+    Attributes
+    ----------
+    name : str
+        as the checkpoint has it
+    format : str
+        "f32", "f16", "bf16", "q8" or "q4"; of a tensor that no model computes with its safetensors type ("i64",
+        "f8_e4m3", ...)
+    shape : tuple[int, ...]
+        the logical one, (out, in) for linears, whatever the format
+    data : np.ndarray
+        the numbers, bits or codes; dtype and shape as `layout` says
+    scale : float16 (out, blocks) or None
+        of q8 and q4; else None
+    minimum : float16 (out, blocks) or None
+        of q4; else None
+    nbytes : int
+        bytes of all its arrays
+    stored
+        its arrays by field, unread where they lie in a file
 
+    Notes
+    -----
     Its arrays lie in memory, or in a file: then they are read anew whenever they are asked for, and that is what raises
     CheckpointError where the file has been cut short. Whoever needs one twice keeps it.
     """
@@ -87,7 +100,10 @@ class Tensor:
     def to_float32(self) -> np.ndarray:
         """The exact values, float32 of `shape`.
 
-        Raises CheckpointError for a type that is not in FORMATS.
+        Raises
+        ------
+        CheckpointError
+            for a type that is not in FORMATS
         """
         if self.format not in FORMATS:
             raise CheckpointError(f"{self.name}: has the type {self.format}; weights are {', '.join(FORMATS)}")

@@ -40,7 +40,10 @@ environment:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code.
 
-    argv  without the program's name; default: sys.argv[1:]
+    Parameters
+    ----------
+    argv : Sequence[str], optional
+        without the program's name; default: sys.argv[1:]
     """
     _open_streams()
     if threading.current_thread() is threading.main_thread():

@@ -140,7 +140,10 @@ class Conversation:
     def answer(self, message: str, stoppable: bool, stats: bool, traced: bool) -> None:
         """Add a message, write the answer, and add that; where there is no answer, the message goes too.
 
-        raises  CapacityError where the message no longer fits the context
+        Raises
+        ------
+        CapacityError
+            where the message no longer fits the context
         """
         messages = [*self._messages, {"role": "user", "content": message}]
         pieces: list[str] = []

@@ -47,7 +47,10 @@ def add_decoder_options(parser: argparse.ArgumentParser) -> None:
 def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     """What makes the decoder of a model, from options that are checked as far as they can be without it.
 
-    raises  ArgumentError for options that do not go together; what `find_folder` raises
+    Raises
+    ------
+    ArgumentError
+        for options that do not go together; what `find_folder` raises
     """
     implying = (*unmasking.GOES_WITH, *_SHARED)
     implied = next((name for name in implying if getattr(arguments, name, None) is not None), None)

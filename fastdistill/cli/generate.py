@@ -132,7 +132,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int, **defaults: str) -> None:
-    """defaults  what is said of sampling options whose default is not that of `Model.generate`"""
+    """Add the options of how a text is written.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    max_tokens : int
+    **defaults : str
+        what is said of sampling options whose default is not that of `Model.generate`
+    """
     parser.add_argument(
         "--max-tokens",
         type=int,

@@ -23,8 +23,13 @@ def check_goes_with(
 ) -> None:
     """Refuse an option that was given where the others are not as it needs them.
 
-    goes_with  by option: the values that other options must have
-    chosen     what they have, defaults included
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+    goes_with : Mapping[str, Mapping[str, tuple[str, ...]]]
+        by option: the values that other options must have
+    chosen : Mapping[str, Any]
+        what they have, defaults included
     """
     for name, wanted in goes_with.items():
         if getattr(arguments, name, None) is None:

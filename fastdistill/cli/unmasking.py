@@ -103,7 +103,9 @@ def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
 def unmasking(arguments: argparse.Namespace) -> Unmask:
     """The decoder that these options ask for.
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
     from fastdistill.decode import Unmask
     from fastdistill.unmask import Remdm, Revise, RunningConfidence

@@ -17,15 +17,24 @@ from fastdistill.runtime.forward import SessionLike
 class Auto:
     """Speculative decoding that weighs each draft: the text of plain decoding, in about its time at worst.
 
-    costs      of forwards on this machine: `Model.costs`, or `measure_costs`.  None: the model's, corrected by what rounds take; of a
-               function, which nobody has timed, a row is taken to cost an eighth of a forward at first
-    drafter    its guesses are taken to cost nothing
-    max_draft  most guesses a round
+    Parameters
+    ----------
+    costs : Costs, optional
+        of forwards on this machine: `Model.costs`, or `measure_costs`. None: the model's, corrected by what rounds
+        take; of a function, which nobody has timed, a row is taken to cost an eighth of a forward at first
+    drafter : Drafter, optional
+        its guesses are taken to cost nothing
+    max_draft : int, default 31
+        most guesses a round
 
-    Each round takes the guesses (a chain, a part of a tree, or none) with the most expected tokens a second, from how often
-    guesses of their kind were right before; and no more than it can lose without costing the text over 4 %.
+    Raises
+    ------
+    ArgumentError
 
-    raises  ArgumentError
+    Notes
+    -----
+    Each round takes the guesses (a chain, a part of a tree, or none) with the most expected tokens a second, from how
+    often guesses of their kind were right before; and no more than it can lose without costing the text over 4 %.
     """
 
     costs: Costs | None = None

@@ -1,9 +1,9 @@
 """Which tokens a Jacobi decoder iterates on: blocks of the text, the first one real, those after it ahead of their time.
 
-A block is a stretch of so many tokens.  The first active block is *real*: what is accepted of it is text.  The others are *pseudo*: they
-iterate behind text that is not certain yet, so nothing of them counts; when the real one is complete, the next is promoted, and its
-guesses are as good as they have become.  Where the newest block has almost settled, another one is spawned behind it.
-Source: Jacobi Forcing (Hu et al. 2025), its multi-block decoding.
+A block is a stretch of so many tokens. The first active block is *real*: what is accepted of it is text. The others are
+*pseudo*: they iterate behind text that is not certain yet, so nothing of them counts; when the real one is complete,
+the next is promoted, and its guesses are as good as they have become. Where the newest block has almost settled,
+another one is spawned behind it. Source: Jacobi Forcing (Hu et al. 2025), its multi-block decoding.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from typing import NamedTuple
 class Blocks(NamedTuple):
     """A state of the bookkeeping; `advance` gives the next one.
 
-    size   tokens of a block
-    most   most blocks that are active at once
-    spawn  part of the newest block that has to have settled before another one is spawned; 0: at once
-    left   of each active block, the real one first: the tokens that it still lacks
+    Attributes
+    ----------
+    size : int
+        tokens of a block
+    most : int
+        most blocks that are active at once
+    spawn : float
+        part of the newest block that has to have settled before another one is spawned; 0: at once
+    left : tuple[int, ...]
+        of each active block, the real one first: the tokens that it still lacks
     """
 
     size: int
@@ -39,8 +45,12 @@ class Blocks(NamedTuple):
     def advance(self, tokens: int, settled: int = 0) -> Blocks:
         """After an iteration that gave so many tokens of text, 1 or more.
 
-        settled  leading tokens of the newest block that stayed what they were in this iteration; of the real block what is text
-                 counts instead
+        Parameters
+        ----------
+        tokens : int
+        settled : int, default 0
+            leading tokens of the newest block that stayed what they were in this iteration; of the real block what is
+            text counts instead
         """
         left = list(self.left)
         while tokens >= left[0]:

@@ -19,7 +19,14 @@ def uniforms(
 ) -> np.ndarray:
     """float64 (count,) in [0, 1), one for each index from 0: 53 bits of Philox under the sampler's seed.
 
-    position  of all of them, or of each, (count,)
+    Parameters
+    ----------
+    sampler : Sampler
+    position : int | np.ndarray
+        of all of them, or of each, (count,)
+    round : int
+    count : int
+    purpose : int, optional
     """
     counter = np.empty((count, 4), np.uint32)
     counter[:, 0] = purpose << 29

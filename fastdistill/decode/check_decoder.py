@@ -25,7 +25,12 @@ _PARTS: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
 
 
 def check_decoder(decoder: Any) -> None:
-    """Refuse what is no decoder.  raises  ArgumentError"""
+    """Refuse what is no decoder.
+
+    Raises
+    ------
+    ArgumentError
+    """
     for part, what, whole in _PARTS:
         if isinstance(decoder, part):
             raise ArgumentError(f"{what} is not a decoder: pass {whole.format(short(decoder))}")

@@ -30,9 +30,14 @@ MOST_ROWS, MOST_SECONDS = 1 << 16, 1e6  # in a table: more is a mistake, and wou
 class Costs:
     """Seconds of a forward, linear between and beyond the points that were measured.
 
-    rows      ascending, the first is 1
-    contexts  two numbers of cached tokens
-    seconds   for each context one entry a number of rows
+    Parameters
+    ----------
+    rows : tuple[int, ...]
+        ascending, the first is 1
+    contexts : tuple[int, int]
+        two numbers of cached tokens
+    seconds : tuple[tuple[float, ...], tuple[float, ...]]
+        for each context one entry a number of rows
     """
 
     rows: tuple[int, ...]
@@ -77,7 +82,18 @@ class Costs:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Costs:
-        """Raises ArgumentError for anything that `as_dict` has not made."""
+        """What `as_dict` has made a dict of.
+
+        Parameters
+        ----------
+        given : Mapping[str, Any]
+            what `as_dict` gives
+
+        Raises
+        ------
+        ArgumentError
+            for anything that `as_dict` has not made
+        """
         try:
             near, far = (tuple(seconds + 0.0 for seconds in some) for some in given["seconds"])
             first, second = map(index, given["contexts"])
@@ -120,10 +136,16 @@ def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
 
 
 def measure_costs(make_session: Callable[[int, int], Any], most_positions: int = 1 << 20) -> Costs:
-    """Time forwards over a short and a longer context: the least of a few, in turns.  UNKNOWN where the clock stands still.
+    """Time forwards over a short and a longer context: the least of a few, in turns.
 
-    make_session    (capacity, max_rows) -> an empty session
-    most_positions  that its sessions can have
+    UNKNOWN where the clock stands still.
+
+    Parameters
+    ----------
+    make_session : Callable[[int, int], Any]
+        (capacity, max_rows) -> an empty session
+    most_positions : int, optional
+        that its sessions can have
     """
     check_callable("make_session", make_session)
     check_integer("most_positions", most_positions, 1, 1 << 30)

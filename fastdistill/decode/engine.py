@@ -1,8 +1,8 @@
 """Many texts at once: they share passes, join and leave between them, and are each what they would be alone.
 
-A step is one forward of every text that takes part.  Texts that are being written come first, a row or a few each; prompts are read
-in what is left of the step's rows, in chunks, the first come first.  A prompt that begins as another text's does begins with the pages
-that hold it (`Session.share`), and waits for the other one to have read them.
+A step is one forward of every text that takes part. Texts that are being written come first, a row or a few each;
+prompts are read in what is left of the step's rows, in chunks, the first come first. A prompt that begins as another
+text's does begins with the pages that hold it (`Session.share`), and waits for the other one to have read them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for, and that 
 class Beginning(NamedTuple):
     """What a text may begin with.
 
-    session  whose rows these are
-    length   its first ones, so many
+    Attributes
+    ----------
+    session : Session
+        whose rows these are
+    length : int
+        its first ones, so many
     """
 
     session: Session
@@ -42,11 +46,17 @@ class Beginning(NamedTuple):
 class Task:
     """A text from when it is asked for until it ends.
 
-    prompt     int32 (n,)
-    shares     may begin with what other texts have read of its prompt
-    text       while it is being written; None before and afterwards
-    result     what there is of it so far
-    cancelled  is to end where it is
+    Attributes
+    ----------
+    prompt : int32 (n,)
+    shares : bool
+        may begin with what other texts have read of its prompt
+    text : Text | None
+        while it is being written; None before and afterwards
+    result : Generation
+        what there is of it so far
+    cancelled : bool
+        is to end where it is
     """
 
     def __init__(self, prompt: np.ndarray, begin: Callable[[Beginning | None], Text], shares: bool = False) -> None:
@@ -77,8 +87,12 @@ class Task:
 class Event(NamedTuple):
     """A part of a text that has become certain.
 
-    task   whose it is
-    piece  the part
+    Attributes
+    ----------
+    task : Task
+        whose it is
+    piece : Piece
+        the part
     """
 
     task: Task
@@ -86,9 +100,12 @@ class Event(NamedTuple):
 
 
 class Engine:
-    """Writes texts together.  One caller steps; `submit` and `cancel` may be called from other threads meanwhile.
+    """Writes texts together. One caller steps; `submit` and `cancel` may be called from other threads meanwhile.
 
-    tasks  those that have not ended: first those that take part, then those that wait
+    Attributes
+    ----------
+    tasks : list[Task]
+        those that have not ended: first those that take part, then those that wait
     """
 
     def __init__(self, max_texts: int = MOST_TEXTS, max_rows: int = MOST_ROWS) -> None:
@@ -103,13 +120,25 @@ class Engine:
         return [*self._running, *self._waiting]
 
     def submit(self, task: Task) -> Task:
-        """Have a text written; it joins at the next step that has a place for it.  Raises ArgumentError for what is no Task."""
+        """Have a text written; it joins at the next step that has a place for it.
+
+        Raises
+        ------
+        ArgumentError
+            for what is no Task
+        """
         check_instance("task", task, Task)
         self._waiting.append(task)
         return task
 
     def cancel(self, task: Task) -> None:
-        """End a text where it is, at the next step.  Raises ArgumentError for what is no Task."""
+        """End a text where it is, at the next step.
+
+        Raises
+        ------
+        ArgumentError
+            for what is no Task
+        """
         check_instance("task", task, Task)
         task.cancelled = True
 

@@ -28,8 +28,22 @@ def generate(
 ) -> Generation:
     """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty).
 
-    decoder  None: Autoregressive(), of a masked diffusion model Unmask()
-    costs    of the session's forwards, for decoders that weigh their guesses and have none of their own
+    Parameters
+    ----------
+    session : SessionLike
+        to write in
+    prompt : Sequence[int]
+        token ids
+    max_tokens : int, default 128
+        most new tokens
+    sampler : Sampler, optional
+        how a token is chosen; None: the likeliest
+    end_tokens : frozenset[int], optional
+        those that end the text
+    decoder : Decoder, optional
+        None: Autoregressive(), of a masked diffusion model Unmask()
+    costs : Costs, optional
+        of the session's forwards, for decoders that weigh their guesses and have none of their own
     """
     check_has(
         "session",

@@ -20,18 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass
 class Statistics:
-    """What a text cost.  Where several were written together, seconds are those of the whole batch while it was in it.
+    """What a text cost. Where several were written together, seconds are those of the whole batch while it was in it.
 
-    prompt_tokens    tokens of the prompt
-    reused_tokens    of them: found in the session's cache
-    new_tokens       tokens of the answer, one that ends the text included
-    forwards         after the prompt's
-    committed        positions that a diffusion decoder filled, those behind the text's end included
-    drafted          guesses of a decoder that makes some
-    accepted         of them: those that stayed
-    recycled         of the accepted: those from a pool of n-grams
-    prefill_seconds  of the forwards that read the prompt
-    decode_seconds   of those after them
+    Attributes
+    ----------
+    prompt_tokens : int
+        tokens of the prompt
+    reused_tokens : int
+        of them: found in the session's cache
+    new_tokens : int
+        tokens of the answer, one that ends the text included
+    forwards : int
+        after the prompt's
+    committed : int
+        positions that a diffusion decoder filled, those behind the text's end included
+    drafted : int
+        guesses of a decoder that makes some
+    accepted : int
+        of them: those that stayed
+    recycled : int
+        of the accepted: those from a pool of n-grams
+    prefill_seconds : float
+        of the forwards that read the prompt
+    decode_seconds : float
+        of those after them
     """
 
     prompt_tokens: int = 0
@@ -61,9 +73,14 @@ class Statistics:
 class TokenLogProbs:
     """Log probabilities (natural) under the model itself, before any processor: the token's, and the likeliest tokens'.
 
-    token     the one that was written
-    log_prob  its own, in nats
-    top       (token, log probability) of the likeliest ones, the best first; as many as were asked for
+    Attributes
+    ----------
+    token : int
+        the one that was written
+    log_prob : float
+        its own, in nats
+    top : tuple[tuple[int, float], ...]
+        (token, log probability) of the likeliest ones, the best first; as many as were asked for
     """
 
     token: int
@@ -75,14 +92,24 @@ class TokenLogProbs:
 class Generation:
     """A text and how it came about.
 
-    tokens         every token emitted, the end-of-text or the one that completes a stop string included
-    text           without special tokens and without the stop string
-    finish_reason  "stop" (end of text or a stop string), "length" (max_tokens), "capacity", "cancelled", or "error"
-    stats          what it cost: see `Statistics`
-    error          what ended the text, where it failed: one of several texts, which fail alone
-    logprobs       one entry a token, where asked for
-    rounds         of a decoder that guesses: what became of its guesses, forward by forward
-    trace          of unmasking, where asked for: which positions each forward filled
+    Attributes
+    ----------
+    tokens : list[int]
+        every token emitted, the end-of-text or the one that completes a stop string included
+    text : str
+        without special tokens and without the stop string
+    finish_reason : str
+        "stop" (end of text or a stop string), "length" (max_tokens), "capacity", "cancelled", or "error"
+    stats : Statistics
+        what it cost: see `Statistics`
+    error : Exception | None
+        what ended the text, where it failed: one of several texts, which fail alone
+    logprobs : list[TokenLogProbs] | None
+        one entry a token, where asked for
+    rounds : list[Round]
+        of a decoder that guesses: what became of its guesses, forward by forward
+    trace : Trace | None
+        of unmasking, where asked for: which positions each forward filled
     """
 
     text: str = ""
@@ -111,9 +138,14 @@ class Generation:
 class Piece(str):
     """A part of a text that has become certain: a str, which may be empty, with what it came of.
 
-    tokens         since the piece before
-    logprobs       one entry a token, where asked for
-    finish_reason  of the last piece of a text: as of its Generation; else None
+    Attributes
+    ----------
+    tokens : Sequence[int]
+        since the piece before
+    logprobs : Sequence[TokenLogProbs] | None
+        one entry a token, where asked for
+    finish_reason : str | None
+        of the last piece of a text: as of its Generation; else None
     """
 
     tokens: Sequence[int]

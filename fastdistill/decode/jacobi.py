@@ -1,11 +1,12 @@
 """Jacobi decoding: guesses at the next tokens, drawn anew in every forward from the guesses before them, until they stay.
 
-A text is the solution of a triangular system: token i is what the model draws after the tokens before it, and the draw is a function of
-those and the position.  One forward over a whole block of guesses draws every token of the block at once (Jacobi's iteration); after n
-iterations the first n are right, whatever was guessed, and where guesses were right, more.  Seen from the other side it is speculative
-decoding whose draft is the last forward's own draws: so rounds, verification and the cache are those of `SpeculativeRun`, and the text
-is that of plain decoding at any temperature.
-Sources: Song et al. 2021; Santilli et al. 2023; CLLM (Kou et al. 2024); Jacobi Forcing (Hu et al. 2025): blocks and recycling.
+A text is the solution of a triangular system: token i is what the model draws after the tokens before it, and the draw
+is a function of those and the position. One forward over a whole block of guesses draws every token of the block at
+once (Jacobi's iteration); after n iterations the first n are right, whatever was guessed, and where guesses were right,
+more. Seen from the other side it is speculative decoding whose draft is the last forward's own draws: so rounds,
+verification and the cache are those of `SpeculativeRun`, and the text is that of plain decoding at any temperature.
+Sources: Song et al. 2021; Santilli et al. 2023; CLLM (Kou et al. 2024); Jacobi Forcing (Hu et al. 2025): blocks and
+recycling.
 """
 
 from __future__ import annotations
@@ -47,21 +48,35 @@ AWAKE, ASLEEP = 3, 8  # rounds until the lengths are weighed again, where one wa
 class Jacobi:
     """Guesses that every forward draws anew, no draft model: the text of plain decoding, at any temperature.
 
-    block       tokens of a block
-    init        a guess that nothing is known of: "prompt", a token of the prompt by chance; "random", any token; "copy", the token
-                before it
-    max_blocks  most blocks at once: more than one iterates on text whose beginning is not certain yet
-    spawn       part of the newest block that has to settle before the next one begins; 0 at once, so that
-                Jacobi(block=1, max_blocks=n, spawn=0) is a window of n guesses that slides along the text
-    recycle     guesses that were refused (rejected) are kept as n-grams, and guessed again where their first token comes
-    candidates  how many of them at once
-    pool        an NgramPool to keep them in, which texts may share and which they fill; None: one of its own for each text
-    adaptive    check fewer guesses where they do not pay, down to none, by `costs` and by how often they were right; False: all of
-                them in every forward
-    costs       of forwards on this machine; None: the model's, as with `Auto`
-    trace       keep the guesses of every round (`Round.guesses`), for `show.trajectory`
+    Parameters
+    ----------
+    block : int, default 16
+        tokens of a block
+    init : str, default "prompt"
+        a guess that nothing is known of: "prompt", a token of the prompt by chance; "random", any token; "copy", the
+        token before it
+    max_blocks : int, default 1
+        most blocks at once: more than one iterates on text whose beginning is not certain yet
+    spawn : float, default 0.85
+        part of the newest block that has to settle before the next one begins; 0 at once, so that Jacobi(block=1,
+        max_blocks=n, spawn=0) is a window of n guesses that slides along the text
+    recycle : bool, default True
+        guesses that were refused (rejected) are kept as n-grams, and guessed again where their first token comes
+    candidates : int, default 2
+        how many of them at once
+    pool : NgramPool, optional
+        an NgramPool to keep them in, which texts may share and which they fill; None: one of its own for each text
+    adaptive : bool, default True
+        check fewer guesses where they do not pay, down to none, by `costs` and by how often they were right; False: all
+        of them in every forward
+    costs : Costs, optional
+        of forwards on this machine; None: the model's, as with `Auto`
+    trace : bool, default False
+        keep the guesses of every round (`Round.guesses`), for `show.trajectory`
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     block: int = 16
@@ -187,7 +202,10 @@ class Iterate:
     def _iterate(self, seed: int, gained: int) -> int:
         """The next iterate, from the seed that now is; what fell out of the old one goes to the pool.
 
-        returns  how many leading tokens of the newest block stayed what they were
+        Returns
+        -------
+        int
+            how many leading tokens of the newest block stayed what they were
         """
         old, checked = self.guesses, self._checked
         step = jacobi_step(np.concatenate([np.array([seed], np.int32), old[:checked]]), self._draws)
@@ -228,8 +246,9 @@ def initial(init: str, last: int, count: int, request: DraftRequest, position: i
 class JacobiPace(Pace):
     """Beside the guesses that pay at once, those that pay later: a guess has to be drawn a few times before it is right.
 
-    In a window of n guesses of which t leave a round, the one in place d has been drawn 1 + (n - d) / t times on its way there.  How often
-    guesses that were drawn so many times are right is counted, as of any kind; so every length of the window has a rate, tokens a second.
+    In a window of n guesses of which t leave a round, the one in place d has been drawn 1 + (n - d) / t times on its
+    way there. How often guesses that were drawn so many times are right is counted, as of any kind; so every length of
+    the window has a rate, tokens a second.
     """
 
     credit, share, memory = 1.0, 0.01, 0.95  # whether a model's iterates converge shows early in a text, or not at all

@@ -1,10 +1,10 @@
 """Lookahead decoding: a window of Jacobi trajectories makes n-grams, a pool keeps them, and one forward checks those that fit.
 
-The window has `window` columns and n - 1 levels.  A column holds tokens for successive positions, each drawn after the one above it, one
-more in every round; so a column that has been drawn through is an n-gram that the model is likely to write.  Those that begin with the
-text's last token are guesses.  Window and guesses are one tree below the last token (`kernels.lookahead_layout`), which
-`SpeculativeRun` checks as any other: the text is that of plain decoding at any temperature.
-Source: Fu et al. 2024, Lookahead decoding.
+The window has `window` columns and n - 1 levels. A column holds tokens for successive positions, each drawn after the
+one above it, one more in every round; so a column that has been drawn through is an n-gram that the model is likely to
+write. Those that begin with the text's last token are guesses. Window and guesses are one tree below the last token
+(`kernels.lookahead_layout`), which `SpeculativeRun` checks as any other: the text is that of plain decoding at any
+temperature. Source: Fu et al. 2024, Lookahead decoding.
 """
 
 from __future__ import annotations
@@ -37,17 +37,29 @@ MOST_ROWS = 1 << 10
 class Lookahead:
     """Guesses from a pool of n-grams that a window of Jacobi trajectories fills: the text of plain decoding, at any temperature.
 
-    window     columns of the window, each costing ngram - 1 rows a forward; 0: none, the pool alone
-    ngram      tokens of an n-gram: the text's last one, and ngram - 1 guesses
-    guesses    most n-grams that are checked at once
-    init       a window's first tokens: "prompt", tokens of the prompt by chance; "random", any tokens; "copy", the text's last
-    from_text  n-grams of the prompt and of the text go to the pool too
-    pool       an NgramPool(ngram) that texts may share and which they fill; None: one of its own for each text
-    adaptive   fewer columns and guesses where they do not pay, down to none, by `costs` and by what they gave; False: all of them in
-               every forward
-    costs      of forwards on this machine; None: the model's, as with `Auto`
+    Parameters
+    ----------
+    window : int, default 7
+        columns of the window, each costing ngram - 1 rows a forward; 0: none, the pool alone
+    ngram : int, default 5
+        tokens of an n-gram: the text's last one, and ngram - 1 guesses
+    guesses : int, default 7
+        most n-grams that are checked at once
+    init : str, default "prompt"
+        a window's first tokens: "prompt", tokens of the prompt by chance; "random", any tokens; "copy", the text's last
+    from_text : bool, default True
+        n-grams of the prompt and of the text go to the pool too
+    pool : NgramPool, optional
+        an NgramPool(ngram) that texts may share and which they fill; None: one of its own for each text
+    adaptive : bool, default True
+        fewer columns and guesses where they do not pay, down to none, by `costs` and by what they gave; False: all of
+        them in every forward
+    costs : Costs, optional
+        of forwards on this machine; None: the model's, as with `Auto`
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     window: int = 7

@@ -27,11 +27,20 @@ MOST_EXTRA, LEAST_EXTRA, FIRST_EXTRA = 4.0, -0.5, 0.1  # in forwards of one row
 class Pace:
     """How often guesses were right, and what guessing has cost so far.
 
-    costs     of forwards
-    priors    of each kind of guesses: see `Drafter`
-    live      costs are corrected by what rounds take: guessing costs more than its rows, and the machine may have been busier, or less,
-              when costs were measured
-    invested  leading guesses of the next draft that are checked whatever they are worth in that round
+    Parameters
+    ----------
+    costs : Costs
+        of forwards
+    priors : Sequence[tuple[float, float]], default ()
+        of each kind of guesses: see `Drafter`
+    live : bool, default False
+        costs are corrected by what rounds take: guessing costs more than its rows, and the machine may have been
+        busier, or less, when costs were measured
+
+    Attributes
+    ----------
+    invested
+        leading guesses of the next draft that are checked whatever they are worth in that round
     """
 
     credit = 2.0  # forwards of one row that a text may lose at first,
@@ -114,8 +123,8 @@ class Pace:
     def chances(self, kinds: Sequence[int], parents: Sequence[int]) -> list[float]:
         """Of each guess to be right with all before it.
 
-        A kind has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and n guesses in a
-        row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
+        A kind has a chance p of its own, which is not known: after r right and w wrong guesses p is as Beta(r, w), and
+        n guesses in a row are right with the mean of p^n, the product of (r + i) / (r + w + i) over i < n.
         """
         chances, before = [1.0] * len(kinds), [0] * len(kinds)  # before: guesses of the same kind in a row
         for guess, (kind, parent) in enumerate(zip(kinds, parents, strict=True)):

@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 class Request:
     """One text to write, in tokens; the same for every decoder.
 
-    prompt          int32 (n,): n >= 1
-    cached          how many of them the session has committed already, < n
-    sampler         how tokens are drawn; its prompt_length becomes the prompt's
-    allowed         uint32 (words,): tokens that may be drawn, bit t % 32 of word t // 32 for token t; None: all
-    allowed_early   uint32 (words,): the same for the first min_tokens tokens, without those that end the text
-    min_tokens      tokens before the text may end
-    max_tokens      most tokens to write
-    end_tokens      those that end the text
-    logprobs        give the log probability of each token, and of so many likeliest ones
-    measured_costs  gives the costs of forwards of this session's model, which may have to be measured first; None: nobody can
+    Parameters
+    ----------
+    prompt : int32 (n,)
+        n >= 1
+    cached : int
+        how many of them the session has committed already, < n
+    sampler : Sampler
+        how tokens are drawn; its prompt_length becomes the prompt's
+    allowed : uint32 (words,), optional
+        tokens that may be drawn, bit t % 32 of word t // 32 for token t; None: all
+    allowed_early : uint32 (words,), optional
+        the same for the first min_tokens tokens, without those that end the text
+    min_tokens : int, default 0
+        tokens before the text may end
+    max_tokens : int, optional
+        most tokens to write
+    end_tokens : frozenset[int], optional
+        those that end the text
+    logprobs : int, default 0
+        give the log probability of each token, and of so many likeliest ones
+    measured_costs : Callable[[], Costs], optional
+        gives the costs of forwards of this session's model, which may have to be measured first; None: nobody can
     """
 
     prompt: np.ndarray
@@ -78,12 +90,20 @@ class Request:
 class Round:
     """One forward of a decoder that guesses.
 
-    drafted   guesses
-    accepted  of them: those that the target agrees with
-    refused   the guesses that would have come next: rejected
-    recycled  of the accepted: guesses that came from a pool of n-grams
-    guesses   of a decoder that keeps a trace: at every next token, checked or not; None: it keeps none
-    ended     the text ends with the last of the accepted ones
+    Attributes
+    ----------
+    drafted : int
+        guesses
+    accepted : int
+        of them: those that the target agrees with
+    refused : tuple[int, ...]
+        the guesses that would have come next: rejected
+    recycled : int
+        of the accepted: guesses that came from a pool of n-grams
+    guesses : tuple[int, ...] | None
+        of a decoder that keeps a trace: at every next token, checked or not; None: it keeps none
+    ended : bool
+        the text ends with the last of the accepted ones
     """
 
     drafted: int
@@ -100,23 +120,30 @@ class Round:
 
 
 class Run:
-    """One text being written.  The engine asks for a forward, runs it, and hands the rows back.
+    """One text being written. The engine asks for a forward, runs it, and hands the rows back.
 
-    Told before `forward`:
-    together     how many texts share the next forward
-    room         how many rows of a prompt it has room for
-
-    Told before `take`:
-    seconds      what `forward` and the forward itself took, of all texts that shared it
-
-    Asked for, where a decoder has something to say:
-    passes       how many forwards the last one stood for
-    unread       tokens of the prompt that are still to be read; 0: the next forward goes on with the text
-    decoding     whether the last forward was more than the prompt's; None: if the text had tokens before
-    rounds       of one that guesses: one a forward after the prompt
-    committed    of one that fills places in any order: how many it has filled
-    needs_place  a token takes a place before it is certain
-    trace        of unmasking, where it is wanted
+    Attributes
+    ----------
+    together : int
+        told before `forward`: how many texts share the next forward
+    room : int
+        told before `forward`: how many rows of a prompt it has room for
+    seconds : float
+        told before `take`: what `forward` and the forward itself took, of all texts that shared it
+    passes : int
+        asked for after `take`: how many forwards the last one stood for
+    unread : int
+        tokens of the prompt that are still to be read; 0: the next forward goes on with the text
+    decoding : bool | None
+        whether the last forward was more than the prompt's; None: if the text had tokens before
+    rounds : Sequence[Round]
+        of one that guesses: one a forward after the prompt
+    committed : int
+        of one that fills places in any order: how many it has filled
+    needs_place : bool
+        a token takes a place before it is certain
+    trace : Trace | None
+        of unmasking, where it is wanted
     """
 
     together: int = 1

@@ -27,16 +27,26 @@ from fastdistill.runtime.read import Read, Rows
 class Speculative:
     """A drafter guesses tokens, one forward of the model (the target) checks them, a rule says which stand, that is, are accepted.
 
-    drafter     PromptLookup(), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), or another one
-    rule        "coupled": the text of plain decoding, token for token, at any temperature.
-                "rejection", "block" (chains), "traversal": its law (the distribution of its texts), another text.
-                "typical": neither; takes what the model finds plausible
-    tree        the shape of drafts: Tree(width, depth), or static_tree(...); None: a chain
-    max_draft   most guesses a round
-    lenience    (form, e): "rejection" takes more, and keeps the law no longer (see `verify_tree`)
-    epsilon, delta  of "typical"
+    Parameters
+    ----------
+    drafter : Drafter
+        PromptLookup(), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), or another one
+    rule : str, default "coupled"
+        "coupled": the text of plain decoding, token for token, at any temperature. "rejection", "block" (chains),
+        "traversal": its law (the distribution of its texts), another text. "typical": neither; takes what the model
+        finds plausible
+    tree : Tree | StaticTree, optional
+        the shape of drafts: Tree(width, depth), or static_tree(...); None: a chain
+    max_draft : int, default 8
+        most guesses a round
+    lenience : tuple[str, float], optional
+        (form, e): "rejection" takes more, and keeps the law no longer (see `verify_tree`)
+    epsilon, delta : float, default 0.09 and 0.3
+        of "typical"
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     drafter: Drafter

@@ -19,7 +19,10 @@ from fastdistill.runtime.read import Rows
 class Speller(Protocol):
     """Makes text of tokens, as `text.TextStream` does.
 
-    stopped  a stop string has come
+    Attributes
+    ----------
+    stopped : bool
+        a stop string has come
     """
 
     stopped: bool
@@ -31,10 +34,16 @@ class Speller(Protocol):
 class Text:
     """A text in a session of its own, from the first forward to the last.
 
-    session  what it is written in
-    request  what is asked for
-    run      the decoder's
-    result   what there is of it so far
+    Attributes
+    ----------
+    session : SessionLike
+        what it is written in
+    request : Request
+        what is asked for
+    run
+        the decoder's
+    result : Generation
+        what there is of it so far
     """
 
     def __init__(self, session: SessionLike, request: Request, decoder: Decoder, speller: Speller | None) -> None:
@@ -153,7 +162,12 @@ class Text:
 def prepare_session(session: SessionLike, prompt: np.ndarray) -> int:
     """Cut the session back to the longest common prefix with the prompt, at least one token short of it; its length.
 
-    raises  ArgumentError for an empty prompt, CapacityError for one that is longer than the capacity
+    Raises
+    ------
+    ArgumentError
+        for an empty prompt
+    CapacityError
+        for one that is longer than the capacity
     """
     if len(prompt) == 0:
         raise ArgumentError("the prompt must have at least one token")

@@ -1,11 +1,12 @@
 """Shapes of token trees: the best static tree for measured acceptance, and what a tree is worth.
 
-Acceptance is a table a[level, rank], or one row for every level: once a node is accepted, the probability that of its children
-the one with the drafter's token number `rank` is accepted.  Children exclude one another, so a row sums to 1 at most.  From
-probabilities h that a rank is accepted once the ranks before it were rejected, a[rank] = h[rank] prod over j < rank of (1 - h[j]).
+Acceptance is a table a[level, rank], or one row for every level: once a node is accepted, the probability that of its
+children the one with the drafter's token number `rank` is accepted. Children exclude one another, so a row sums to 1 at
+most. From probabilities h that a rank is accepted once the ranks before it were rejected, a[rank] = h[rank] prod over
+j < rank of (1 - h[j]).
 
-A node is worth the product of a along its path, and a tree 1 (the token that every round ends in) plus the sum over its nodes.
-Source: Chen et al. 2024, Sequoia, section 3.1.
+A node is worth the product of a along its path, and a tree 1 (the token that every round ends in) plus the sum over its
+nodes. Source: Chen et al. 2024, Sequoia, section 3.1.
 """
 
 from __future__ import annotations
@@ -25,9 +26,14 @@ _SLACK = 1e-6  # by which a row's sum may exceed 1: roundings of measured rates
 class StaticTree(NamedTuple):
     """A tree for every round, level by level: node i is its parent's child with the drafter's token number ranks[i].
 
-    parents   int32 (n,): an earlier node; -1: a child of the seed
-    ranks     int32 (n,): 0 for the drafter's best token, 1 for its second, ...
-    expected  float: tokens a round
+    Attributes
+    ----------
+    parents : int32 (n,)
+        an earlier node; -1: a child of the seed
+    ranks : int32 (n,)
+        0 for the drafter's best token, 1 for its second, ...
+    expected : float
+        tokens a round
     """
 
     parents: np.ndarray
@@ -44,10 +50,16 @@ class StaticTree(NamedTuple):
 class Tree:
     """A tree that grows anew each round where the drafter is surest (EAGLE-2), up to the budget of the round.
 
-    width  nodes that are looked into on each level, and most children of each
-    depth  levels
+    Parameters
+    ----------
+    width : int, default 4
+        nodes that are looked into on each level, and most children of each
+    depth : int, default 4
+        levels
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     width: int = 4
@@ -61,13 +73,25 @@ class Tree:
 def static_tree(acceptance: np.ndarray, budget: int, depth: int) -> StaticTree:
     """The tree of at most `budget` nodes and `depth` levels, the seed not counted, that is worth the most.
 
-    Nodes that add nothing are left out.  Where ranks are accepted less and less often, a node's children have the first ranks.
+    Nodes that add nothing are left out. Where ranks are accepted less and less often, a node's children have the first
+    ranks.
 
-    acceptance  float (ranks,), or (depth, ranks), row 0 that of the seed's children
-    budget      0..1024
-    depth       0..64
-    raises      ArgumentError
-    source      Sequoia's dynamic programme: T(n, D) = 1 + max over the splits of n - 1 of sum over k of a[k] T(n[k], D - 1)
+    Parameters
+    ----------
+    acceptance : float (ranks,) or (depth, ranks)
+        row 0 that of the seed's children
+    budget : int
+        0..1024
+    depth : int
+        0..64
+
+    Raises
+    ------
+    ArgumentError
+
+    References
+    ----------
+    Sequoia's dynamic programme: T(n, D) = 1 + max over the splits of n - 1 of sum over k of a[k] T(n[k], D - 1)
     """
     budget, depth = check_integer("budget", budget, 0, 1024), check_integer("depth", depth, 0, 64)
     table = _table(acceptance, depth)[:budget]  # a path has no more levels than nodes
@@ -105,10 +129,19 @@ def static_tree(acceptance: np.ndarray, budget: int, depth: int) -> StaticTree:
 def expected_tokens(parents: np.ndarray, ranks: np.ndarray, acceptance: np.ndarray) -> float:
     """Tokens a round with this tree: 1, and for each node the product of the acceptances along its path.
 
-    parents     int32 (n,): of each node one before it, or -1 for a child of the seed
-    ranks       int32 (n,); no two children of a node have the same
-    acceptance  float (ranks,), or (levels, ranks) with a row for each level of the tree
-    raises      ArgumentError, naming the node
+    Parameters
+    ----------
+    parents : int32 (n,)
+        of each node one before it, or -1 for a child of the seed
+    ranks : int32 (n,)
+        no two children of a node have the same
+    acceptance : float (ranks,) or (levels, ranks)
+        with a row for each level of the tree
+
+    Raises
+    ------
+    ArgumentError
+        naming the node
     """
     (n,) = check_array("parents", parents, np.int32, (None,))
     check_array("ranks", ranks, np.int32, (n,))

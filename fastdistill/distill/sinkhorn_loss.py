@@ -19,9 +19,14 @@ _TOLERANCE, _MOST_ITERATIONS = 1e-10, 10_000  # of the entropic mode: marginal e
 class Loss(NamedTuple):
     """An objective and its gradient.
 
-    value           float                         the loss: L1 distances between laws, 0 to 2, times mass and weight
-    gradient        (batch, vocab), as the logits  of value by the student's logits
-    marginal_error  float                         how far the plan's rows and columns are from summing to 1, in L1
+    Attributes
+    ----------
+    value : float
+        the loss: L1 distances between laws, 0 to 2, times mass and weight
+    gradient : np.ndarray (batch, vocab), as the logits
+        of value by the student's logits
+    marginal_error : float
+        how far the plan's rows and columns are from summing to 1, in L1
     """
 
     value: float
@@ -44,16 +49,41 @@ def sinkhorn_loss(
 
     With x and y the softmax of student_logits / temperature and teacher_logits / temperature and W_ij = |x_i - y_j|:
 
-    unrolled  weight <P, W>, P from exp(-W / epsilon) by so many divisions of rows, then columns, by their sums; its exact gradient
-              through all of them (Cui et al. 2024, SinKD)
-    entropic  weight (min <P, W> - epsilon H(P)) over plans whose rows and columns sum to 1, H(P) = -sum P log P, at its optimum:
-              iterations does not matter; negative where epsilon is large
+    - unrolled: weight <P, W>, P from exp(-W / epsilon) by so many divisions of rows, then columns, by their sums; its
+      exact gradient through all of them (Cui et al. 2024, SinKD)
+    - entropic: weight (min <P, W> - epsilon H(P)) over plans whose rows and columns sum to 1, H(P) = -sum P log P, at
+      its optimum: iterations does not matter; negative where epsilon is large
 
-    student_logits, teacher_logits  float32 or float64 (batch, vocab) of one shape and dtype; -inf is a ban.  Rows that are padding
-                                    do not belong here: they would take in mass.
-    returns                         Loss(value, gradient, marginal_error); gradient (batch, vocab), in the dtype of the logits
-    raises                          ArgumentError; NotFiniteError, which names the array and the row
+    Parameters
+    ----------
+    student_logits, teacher_logits : float32 or float64 (batch, vocab)
+        of one shape and dtype; -inf is a ban. Rows that are padding do not belong here: they would take in mass.
+    temperature : float, default 2.0
+        that the logits are divided by, above 0
+    epsilon : float, default 0.1
+        above 0, in the unit of the L1 distance
+    iterations : int, default 20
+        so many divisions of rows and columns
+    weight : float, default 1.0
+        what value and gradient are multiplied by
+    mode : str, default "unrolled"
+        "unrolled" or "entropic"
+    threads : int, optional
+        at most so many; None: as many as this process may use
 
+    Returns
+    -------
+    Loss
+        gradient (batch, vocab), in the dtype of the logits
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        which names the array and the row
+
+    Notes
+    -----
     The rows' order does not matter to it: beside it an objective of each sample's own is needed.
     """
     batch, vocab = check_array("student_logits", student_logits, REAL, ("batch", "vocab"))

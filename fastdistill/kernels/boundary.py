@@ -1,7 +1,8 @@
 """The door to C: the only file that makes pointers, and the last that looks at what they point to.
 
-`fastdistill.arguments` checks arguments by name, with messages.  What is here cannot be forgotten: a pointer is to memory that may
-be written, unless it is `const`, and to nothing that C would misread.  `written` says which of a caller's arrays a call writes.
+`fastdistill.arguments` checks arguments by name, with messages. What is here cannot be forgotten: a pointer is to
+memory that may be written, unless it is `const`, and to nothing that C would misread. `written` says which of a
+caller's arrays a call writes.
 """
 
 from __future__ import annotations
@@ -61,9 +62,12 @@ _C_TYPES = {
 
 
 def pointer(array: np.ndarray | None, writable: bool = True) -> Any:
-    """A C pointer to the array's first element; keep the array alive beside it.  None is NULL.
+    """A C pointer to the array's first element; keep the array alive beside it. None is NULL.
 
-    raises  ArgumentError where C would read something else than the array holds, or write where nobody may
+    Raises
+    ------
+    ArgumentError
+        where C would read something else than the array holds, or write where nobody may
     """
     if array is None:
         return ffi.NULL
@@ -128,9 +132,19 @@ if hasattr(os, "register_at_fork"):
 class written:
     """A block in which C writes memory of a caller's: apart from all else that the call is given, and its own while it lasts.
 
-    writes  by name, None where the caller gave none
-    reads   by name, the arrays that C reads meanwhile, contiguous; one that is the very memory written may be left out
-    raises  ArgumentError where two of them overlap, of which one is written; BusyError where another call is writing there
+    Parameters
+    ----------
+    writes : Mapping[str, np.ndarray | None]
+        by name, None where the caller gave none
+    reads : Mapping[str, np.ndarray | None]
+        by name, the arrays that C reads meanwhile, contiguous; one that is the very memory written may be left out
+
+    Raises
+    ------
+    ArgumentError
+        where two of them overlap, of which one is written
+    BusyError
+        where another call is writing there
     """
 
     __slots__ = ("_spans",)
@@ -186,9 +200,13 @@ def aligned_bytes(size: int) -> np.ndarray:
 
 
 def mapped_bytes(size: int) -> np.ndarray:
-    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.  A fork gets its own.
+    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.
 
-    raises  MemoryError
+    A fork gets its own.
+
+    Raises
+    ------
+    MemoryError
     """
     try:
         mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

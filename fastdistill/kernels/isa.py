@@ -39,9 +39,19 @@ def refuse_layout(layout: str) -> NoReturn:
 
 
 def set_isa(name: str) -> None:
-    """Select a level for the whole process.  Weights that were packed for a level of another layout are to be loaded again.
+    """Select a level for the whole process.
 
-    raises  IsaError when the name is unknown or this CPU lacks the level
+    Weights that were packed for a level of another layout are to be loaded again.
+
+    Parameters
+    ----------
+    name : str
+        of a level
+
+    Raises
+    ------
+    IsaError
+        when the name is unknown or this CPU lacks the level
     """
     if not isinstance(name, str) or name not in isa_levels():
         known = "is built in but this CPU lacks it" if isinstance(name, str) and name in _NAMES else "is unknown"

@@ -24,11 +24,20 @@ _CASTS = {
 def plan_of(checkpoint: Checkpoint) -> Plan:
     """The plan of an open folder: of its config, and of tensors that agree with it.
 
-    A tensor that the plan ignores must equal what stands in its place.  A head that differs from the embedding it is said
-    to be is used, with a warning; rotary frequencies that the config does not give are not.
+    A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
+    said to be is used, with a warning; rotary frequencies that the config does not give are not.
 
-    raises  CheckpointError for tensors that do not agree, UnsupportedError for one in a format that it cannot be used in, and what
-            `plan_for` raises
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        an open folder
+
+    Raises
+    ------
+    CheckpointError
+        for tensors that do not agree
+    UnsupportedError
+        for one in a format that it cannot be used in, and what `plan_for` raises
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
     for ignored, names in _differing(plan, checkpoint.tensors).items():
@@ -87,8 +96,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _close(format: str, values: np.ndarray, wanted: np.ndarray) -> bool:
     """Whether values computed in float32 elsewhere, then stored in a format, are those wanted.
 
-    The exponent of theta^(-2 i / d) is rounded to 2^-24 of itself, so a frequency is off by ln theta times that, at most
-    28 for the largest theta; the power and the division add a few more.  Casting adds to that.
+    The exponent of theta^(-2 i / d) is rounded to 2^-24 of itself, so a frequency is off by ln theta times that, at
+    most 28 for the largest theta; the power and the division add a few more. Casting adds to that.
     """
     half_unit, smallest = _CASTS.get(format, (0.0, 0.0))
     return bool((np.abs(values - wanted) <= np.abs(wanted) * (half_unit + 32 * 2.0**-24) + smallest).all())

@@ -16,7 +16,7 @@ from fastdistill.ops import MATRIX, OPS, OWN
 class Builder:
     """Collects ops, values and the weights they need; `plan` closes it.
 
-    A value is a number; every method returns the value that its op writes.  What an op computes, `fastdistill.ops` says.
+    A value is a number; every method returns the value that its op writes. What an op computes, `fastdistill.ops` says.
     """
 
     def __init__(self) -> None:
@@ -103,9 +103,20 @@ class Builder:
     ) -> int:
         """Grouped-query attention; stores k and v first, in the next layer of a key set's cache.
 
-        window   keys that a row sees, up to its own, counted in positions; 0: all
-        softcap  c: scores become c tanh(score / c); 0: as they are
-        slopes   float32 (heads,): times (key position - query position), added to scores; None: nothing
+        Parameters
+        ----------
+        q : int
+        k : int
+        v : int
+        head_dim : int
+        scale : float
+        window : int, default 0
+            keys that a row sees, up to its own, counted in positions; 0: all
+        softcap : float, default 0.0
+            c: scores become c tanh(score / c); 0: as they are
+        slopes : float32 (heads,), optional
+            times (key position - query position), added to scores; None: nothing
+        key_set : str, optional
         """
         return self._attend(
             (q, k, v),

@@ -1,7 +1,8 @@
 """The keys of config.json, by model_type: what an absent one means, which change no logit, and which no plan here computes.
 
-A family reads the keys of its own table and no others.  transformers sets any key on a config and lets the model's code take
-no notice; but a key that another family computes with says that this model is not what its model_type claims, and is refused.
+A family reads the keys of its own table and no others. transformers sets any key on a config and lets the model's code
+take no notice; but a key that another family computes with says that this model is not what its model_type claims, and
+is refused.
 """
 
 from __future__ import annotations
@@ -152,8 +153,11 @@ _COMPUTING = re.compile(
 def completed(config: Config, model_type: str) -> Config:
     """The config as the family of this model_type reads it: its class's keys alone, absent ones as the class has them.
 
-    raises  UnsupportedError for a key that the family does not know and that looks like part of the computation; a warning
-            names other keys that it does not know
+    Raises
+    ------
+    UnsupportedError
+        for a key that the family does not know and that looks like part of the computation; a warning names other keys
+        that it does not know
     """
     defaults = DEFAULTS[model_type]
     unknown = []

@@ -15,8 +15,17 @@ FAMILIES = (llama, llada, dream)
 def plan_for(config: Config) -> Plan:
     """The plan of the model that a config describes.
 
-    raises  UnsupportedError for an unknown model_type and what its plan does not compute, CheckpointError for a config
-            that cannot be
+    Parameters
+    ----------
+    config : Config
+        config.json
+
+    Raises
+    ------
+    UnsupportedError
+        for an unknown model_type and what its plan does not compute
+    CheckpointError
+        for a config that cannot be
     """
     model_type = config.string("model_type")
     for family in FAMILIES:

@@ -23,12 +23,20 @@ ENTER, EXIT = "enter", "exit"  # segments before the first layer and after the l
 class Op:
     """One op: its kind, the values it reads, the value it writes, its weights by name and its constants.
 
-    kind       one of `fastdistill.ops.OPS`, which says what it computes
-    inputs     values that it reads
-    output     the value that it writes
-    weights    names of tensors
-    constants  by name: what `kind` computes with, such as epsilon
-    segment    the part of the plan that it belongs to: a layer, ENTER before the first, EXIT after the last
+    Attributes
+    ----------
+    kind : str
+        one of `fastdistill.ops.OPS`, which says what it computes
+    inputs : tuple[int, ...]
+        values that it reads
+    output : int
+        the value that it writes
+    weights : tuple[str, ...]
+        names of tensors
+    constants : Mapping[str, Any]
+        by name: what `kind` computes with, such as epsilon
+    segment : str
+        the part of the plan that it belongs to: a layer, ENTER before the first, EXIT after the last
     """
 
     kind: str
@@ -43,9 +51,14 @@ class Op:
 class Weight:
     """One tensor that the plan uses: its shape, whether a linear (which may be quantised) reads it, where it comes from.
 
-    shape   (outputs, inputs) of a linear, (width,) of a norm or a bias
-    linear  rows are multiplied by it, and it may be quantised
-    source  what of a checkpoint it is made of
+    Attributes
+    ----------
+    shape : tuple[int, ...]
+        (outputs, inputs) of a linear, (width,) of a norm or a bias
+    linear : bool
+        rows are multiplied by it, and it may be quantised
+    source : Source
+        what of a checkpoint it is made of
     """
 
     shape: tuple[int, ...]
@@ -57,9 +70,14 @@ class Weight:
 class Ignored:
     """A tensor that a checkpoint may hold and the plan does not use, since something else says the same.
 
-    reason   why it is not used: what the config says
-    equals   what it has to equal: another stored tensor, by name, or values (shape as stored, any one of them)
-    instead  where it equals none: changes of the config, {} where the config is right as it is; None: an error
+    Attributes
+    ----------
+    reason : str
+        why it is not used: what the config says
+    equals : str | tuple[np.ndarray, ...]
+        what it has to equal: another stored tensor, by name, or values (shape as stored, any one of them)
+    instead : Mapping[str, Any] | None
+        where it equals none: changes of the config, {} where the config is right as it is; None: an error
     """
 
     reason: str
@@ -71,22 +89,40 @@ class Ignored:
 class Plan:
     """A model's computation and the tensors it needs; immutable.
 
-    ops            in an order in which they can run
-    widths         floats a row, of each value
-    weights        tensors by name
-    ignored        tensors a checkpoint may hold that are not used, by name or pattern
-    taps           values that a session may expose, by name
-    layers         names of the segments that can be run as ranges
-    boundaries     the value entering layer i; the last one leaves the last layer
-    outputs        values that a forward gives, by name: "logits", "hidden" (what the head reads), "pooled", ...
-    vocab_size     tokens; logits a row
-    hidden_size    floats a row between layers
-    max_positions  of a text, that the model was trained for
-    architecture   the name of the family: llama, dream, ...
-    positions_source  where max_positions comes from, in words for errors: a key of the config
-    causal         trained with rows that see what is before them; else rows see each other: one node a forward
-    mask_token     what stands where a masked diffusion model is to write; None: it is none
-    logit_shift    1: row i of such a model predicts position i + 1, not its own
+    Attributes
+    ----------
+    ops : tuple[Op, ...]
+        in an order in which they can run
+    widths : tuple[int, ...]
+        floats a row, of each value
+    weights : Mapping[str, Weight]
+        tensors by name
+    ignored : Mapping[str, Ignored]
+        tensors a checkpoint may hold that are not used, by name or pattern
+    taps : Mapping[str, int]
+        values that a session may expose, by name
+    layers : tuple[str, ...]
+        names of the segments that can be run as ranges
+    boundaries : tuple[int, ...]
+        the value entering layer i; the last one leaves the last layer
+    outputs : Mapping[str, int]
+        values that a forward gives, by name: "logits", "hidden" (what the head reads), "pooled", ...
+    vocab_size : int
+        tokens; logits a row
+    hidden_size : int
+        floats a row between layers
+    max_positions : int
+        of a text, that the model was trained for
+    architecture : str
+        the name of the family: llama, dream, ...
+    positions_source : str
+        where max_positions comes from, in words for errors: a key of the config
+    causal : bool
+        trained with rows that see what is before them; else rows see each other: one node a forward
+    mask_token : int | None
+        what stands where a masked diffusion model is to write; None: it is none
+    logit_shift : int
+        1: row i of such a model predicts position i + 1, not its own
     """
 
     ops: tuple[Op, ...]
@@ -119,7 +155,10 @@ class Plan:
     def formats(self, stored: Mapping[str, str]) -> dict[str, str]:
         """The format that each weight comes in, of the formats of the stored tensors.
 
-        raises  UnsupportedError for a tensor in a format that it cannot be used in
+        Raises
+        ------
+        UnsupportedError
+            for a tensor in a format that it cannot be used in
         """
         return {name: weight.source.format(stored) for name, weight in self.weights.items()}
 
@@ -178,7 +217,8 @@ class Plan:
     def part(self, first: int, end: int, others: tuple[str, ...] = ()) -> tuple[Op, ...]:
         """The ops of layers [first, end): those of ENTER before layer 0, those of EXIT always.
 
-        What leaves layer end - 1 takes the place of what leaves the last one.  `others` are segments to run in place of all these.
+        What leaves layer end - 1 takes the place of what leaves the last one. `others` are segments to run in place of
+        all these.
         """
         segments = set(others) or {*self.layers[first:end], EXIT} | ({ENTER} if first == 0 else set())
         left = {self.boundaries[-1]: self.boundaries[end]}

@@ -17,15 +17,26 @@ from fastdistill.models.plan import Ignored, Plan
 class Names:
     """What a checkpoint calls its modules; those between `layers` and `norm` follow the layer's number.
 
-    embedding                the table that rows of tokens come from
-    layers                   what stands before a layer's number
-    attention_norm           before attention
-    q, k, v                  linears that make queries, keys and values
-    attention_out            the linear behind attention
-    mlp_norm                 before the feed-forward network
-    gate, up, down           its three linears
-    norm                     behind the last layer
-    head                     the linear that gives logits; unused where it is the embedding
+    Parameters
+    ----------
+    embedding : str, default "model.embed_tokens"
+        the table that rows of tokens come from
+    layers : str, default "model.layers"
+        what stands before a layer's number
+    attention_norm : str, default "input_layernorm"
+        before attention
+    q, k, v : str, optional
+        linears that make queries, keys and values
+    attention_out : str, default "self_attn.o_proj"
+        the linear behind attention
+    mlp_norm : str, default "post_attention_layernorm"
+        before the feed-forward network
+    gate, up, down : str, optional
+        its three linears
+    norm : str, default "model.norm"
+        behind the last layer
+    head : str, default "lm_head"
+        the linear that gives logits; unused where it is the embedding
     """
 
     embedding: str = "model.embed_tokens"
@@ -66,10 +77,30 @@ def pre_norm_decoder(
 ) -> Plan:
     """Per layer: x + attention(norm x), then x + down(silu(gate) * up) of its norm; at the end a norm and the head.
 
-    tied     the head is the embedding, without a bias
-    untie    what the config says of a head that is not; None: such a head beside a tied embedding is an error
-    ignored  tensors a checkpoint may hold beside those
-    facts    of the plan: max_positions, architecture, causal, ...
+    Parameters
+    ----------
+    names : Names
+    vocab_size : int
+    hidden_size : int
+    intermediate_size : int
+    num_layers : int
+    num_heads : int
+    num_kv_heads : int
+    head_dim : int
+    epsilon : float
+    frequencies : np.ndarray
+    tied : bool
+        the head is the embedding, without a bias
+    qkv_bias : bool, default False
+    attention_out_bias : bool, default False
+    mlp_bias : bool, default False
+    head_bias : bool, default False
+    untie : Mapping[str, Any], optional
+        what the config says of a head that is not; None: such a head beside a tied embedding is an error
+    ignored : Mapping[str, Ignored], optional
+        tensors a checkpoint may hold beside those
+    **facts : Any
+        of the plan: max_positions, architecture, causal, ...
     """
     b = Builder()
     x = b.embedding(f"{names.embedding}.weight", vocab_size, hidden_size)

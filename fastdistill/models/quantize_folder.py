@@ -23,10 +23,27 @@ def quantize_folder(
     Everything else stays: norms, biases, tokenizer, configs. The destination appears complete or not at all, and may be
     the source where it is to be overwritten.
 
-    progress    called with (bytes done, bytes in all) of the source after each tensor
+    Parameters
+    ----------
+    source : str | os.PathLike[str]
+        the folder to read
+    destination : str | os.PathLike[str]
+        the folder to make
+    format : str
+        of matrices
+    progress : Callable[[int, int], None], optional
+        called with (bytes done, bytes in all) of the source after each tensor
+    overwrite : bool, default False
+        replace the checkpoint that is there
 
-    Raises CheckpointError for a source that is not sound and a destination that is there, ArgumentError for an unknown
-    format, UnsupportedError for a model that cannot be loaded; nothing is written then.
+    Raises
+    ------
+    CheckpointError
+        for a source that is not sound and a destination that is there
+    ArgumentError
+        for an unknown format
+    UnsupportedError
+        for a model that cannot be loaded; nothing is written then
     """
     check_choice("format", format, FORMATS)
     with open_checkpoint(source) as checkpoint:

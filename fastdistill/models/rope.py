@@ -23,10 +23,15 @@ REFUSED["su"] = REFUSED["longrope"]  # its name in Phi-3's first files
 def inverse_frequencies(config: Config, head_dim: int) -> np.ndarray:
     """float32 (head_dim / 2,): theta^(-2 i / head_dim), scaled as `rope_type` says.
 
-    `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two wavelengths
-    that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code).
+    `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two
+    wavelengths that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code).
 
-    raises  UnsupportedError for any other kind, CheckpointError for impossible numbers
+    Raises
+    ------
+    UnsupportedError
+        for any other kind
+    CheckpointError
+        for impossible numbers
     """
     rope = config.section("rope_parameters")
     if rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=1.0) != 1.0:

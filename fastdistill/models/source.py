@@ -24,10 +24,16 @@ Tensors = Mapping[str, Tensor]
 class Source:
     """How a weight is made of a checkpoint's tensors.
 
-    shape   of the weight
-    stored  the shapes of the tensors that it is made of, by the names they are stored under
-    format  formats of the checkpoint's tensors -> that of the weight: the same, or f32 where it is computed
-    tensor  the checkpoint's tensors -> the weight, which is read now, or where it is as stored, later
+    Attributes
+    ----------
+    shape : tuple[int, ...]
+        of the weight
+    stored : Mapping[str, tuple[int, ...]]
+        the shapes of the tensors that it is made of, by the names they are stored under
+    format : Callable[[Formats], str]
+        formats of the checkpoint's tensors -> that of the weight: the same, or f32 where it is computed
+    tensor : Callable[[Tensors], Tensor]
+        the checkpoint's tensors -> the weight, which is read now, or where it is as stored, later
     """
 
     shape: tuple[int, ...]
@@ -100,8 +106,14 @@ def computed(
 ) -> Source:
     """What a function makes of the parts' float32 arrays, rounded to float32.
 
-    name   what it does, for messages
-    shape  of what it makes; default: that of the first part
+    Parameters
+    ----------
+    name : str
+        what it does, for messages
+    function : Callable[..., np.ndarray]
+    *parts : Source
+    shape : tuple[int, ...], optional
+        of what it makes; default: that of the first part
     """
 
     def tensor(tensors: Tensors) -> Tensor:

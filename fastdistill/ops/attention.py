@@ -42,8 +42,8 @@ def attention(
 ) -> np.ndarray:
     """Store the rows' keys and values, where there are some, then attend: (rows, heads * head_dim).
 
-    Queries are answered row by row, from the keys that the row's node sees; with a window, from those among them at positions beyond
-    the row's own - window.
+    Queries are answered row by row, from the keys that the row's node sees; with a window, from those among them at
+    positions beyond the row's own - window.
     """
     if k is not None and v is not None:
         store(k, v, kv_heads=kv_heads, head_dim=head_dim, layer=layer, key_set=key_set, request=request)
@@ -70,8 +70,9 @@ def attended(
 ) -> np.ndarray:
     """One row: q (heads, head_dim) over keys, values (kv_heads, n, head_dim) -> (heads, head_dim), in float64.
 
-    Query heads share keys in groups: head h reads kv head h // (heads / kv_heads) (Vaswani et al. 2017; Ainslie et al. 2023).  Scores
-    q k scale become softcap tanh(s / softcap), where there is one (Gemma 2); then bias (heads, n) is added (ALiBi, Press et al. 2022).
+    Query heads share keys in groups: head h reads kv head h // (heads / kv_heads) (Vaswani et al. 2017; Ainslie et al.
+    2023). Scores q k scale become softcap tanh(s / softcap), where there is one (Gemma 2); then bias (heads, n) is
+    added (ALiBi, Press et al. 2022).
     """
     group = len(q) // len(keys)
     keys, values = (np.repeat(array.astype(np.float64), group, axis=0) for array in (keys, values))

@@ -62,13 +62,22 @@ class PassRows(Protocol):
 class StepKind:
     """One op of C: a line of csrc/ops.h, of the same name.
 
-    name           as there
-    inputs         which of the op's inputs it reads; None: all.  Where the op lacks one of them, it has no such step
-    writes         makes the op's value
-    row_wise       treats each row on its own: neighbours of such steps run without a barrier between them
-    joins          steps of this kind over the same value are one step in C, with all their weights and outputs
-    reads_weights  reads all of its weights, and
-    reads_keys     the keys and values that rows see: what has to come from memory
+    Parameters
+    ----------
+    name : str
+        as there
+    inputs : tuple[int, ...], optional
+        which of the op's inputs it reads; None: all. Where the op lacks one of them, it has no such step
+    writes : bool, default True
+        makes the op's value
+    row_wise : bool, default False
+        treats each row on its own: neighbours of such steps run without a barrier between them
+    joins : bool, default False
+        steps of this kind over the same value are one step in C, with all their weights and outputs
+    reads_weights : bool, default False
+        reads all of its weights, which have to come from memory
+    reads_keys : bool, default False
+        reads the keys and values that rows see, which have to come from memory
     """
 
     name: str
@@ -84,9 +93,14 @@ class StepKind:
 class Table:
     """What an op's steps read beside its inputs, made once a pass for each value of one of the op's constants.
 
-    step      that makes it
-    constant  whose value tells one table from another
-    widths    of the constants: floats a row of each value that the step makes
+    Parameters
+    ----------
+    step : StepKind
+        that makes it
+    constant : str
+        whose value tells one table from another
+    widths : Callable[[Mapping[str, Any]], tuple[int, ...]]
+        of the constants: floats a row of each value that the step makes
     """
 
     step: StepKind
@@ -98,22 +112,40 @@ class Table:
 class OpKind:
     """What an op is.
 
-    name         as in `Op.kind`
-    meaning      in a line: x, y, z are its inputs, w and b its weights; constants have their own names
-    reference    what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width).  Inputs are float32 (rows, width), a matrix
-                 or table is a Tensor, other weights are float32.  With `of_pass` it also gets `request`, the PassRows
-    of_pass      it needs to know the rows: their tokens, positions, or who sees whom
-    inputs       how many values it reads; more than one number: any of them
-    weights      roles of its weights: MATRIX, TABLE, BIAS, VECTOR
-    constants    name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis
-    width        floats a row of its value, of (widths of inputs, shapes of weights, constants)
-    steps        what it becomes in C, in order; (): one row-wise step of the same name
-    table        what these steps read beside its inputs
-    epilogue     (name in C's enum fd_epilogue, n): where its last n inputs are the n outputs of one linear, it can be that linear's end
-    writes_over  the input that its value may be written over, element by element; None: none
-    quantises    its step can write the int8 form of its value as well
-    selects      its rows are those that are read, and so are those of all that is made of them
-    adjoint      its gradient, as ops; None: it has none yet
+    Parameters
+    ----------
+    name : str
+        as in `Op.kind`
+    meaning : str
+        in a line: x, y, z are its inputs, w and b its weights; constants have their own names
+    reference : Callable[..., np.ndarray]
+        what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width). Inputs are float32 (rows, width), a
+        matrix or table is a Tensor, other weights are float32. With `of_pass` it also gets `request`, the PassRows
+    of_pass : bool, default False
+        it needs to know the rows: their tokens, positions, or who sees whom
+    inputs : tuple[int, ...], optional
+        how many values it reads; more than one number: any of them
+    weights : tuple[str, ...], default ()
+        roles of its weights: MATRIX, TABLE, BIAS, VECTOR
+    constants : Mapping[str, str], optional
+        name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis
+    width : Width, optional
+        floats a row of its value, of (widths of inputs, shapes of weights, constants)
+    steps : tuple[StepKind, ...], default ()
+        what it becomes in C, in order; (): one row-wise step of the same name
+    table : Table, optional
+        what these steps read beside its inputs
+    epilogue : tuple[str, int], optional
+        (name in C's enum fd_epilogue, n): where its last n inputs are the n outputs of one linear, it can be that
+        linear's end
+    writes_over : int, optional
+        the input that its value may be written over, element by element; None: none
+    quantises : bool, default False
+        its step can write the int8 form of its value as well
+    selects : bool, default False
+        its rows are those that are read, and so are those of all that is made of them
+    adjoint : Callable[..., Any], optional
+        its gradient, as ops; None: it has none yet
     """
 
     name: str

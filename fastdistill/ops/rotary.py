@@ -10,8 +10,8 @@ from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table
 def rotary(x: np.ndarray, *, head_dim: int, inverse_frequencies: np.ndarray, request: PassRows) -> np.ndarray:
     """Rotate each head of x (rows, heads * head_dim): (a, b) -> (a cos - b sin, b cos + a sin), a and b its halves.
 
-    angle = float32(position) * inverse frequency, rounded to float32 as the models were trained; the rest in float64 (Su et al. 2021,
-    halves rotated as in the GPT-NeoX form).
+    angle = float32(position) * inverse frequency, rounded to float32 as the models were trained; the rest in float64
+    (Su et al. 2021, halves rotated as in the GPT-NeoX form).
     """
     positions = request.positions.astype(np.float32)
     angles = (positions[:, None] * inverse_frequencies.astype(np.float32)).astype(np.float64)

@@ -26,11 +26,26 @@ def from_callable(
 ) -> CallableSession:
     """Make a session of a function.
 
-    function     tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the
-                 whole context each time, so a token's logits depend on those before it alone as far as the function's do
-    mask_token   of a masked diffusion model: row i of the logits is for tokens[i] then, and may look at all tokens
-    logit_shift  1: or for tokens[i + 1], as Dream's
-    raises       ArgumentError when the function returns anything else
+    Parameters
+    ----------
+    function : Callable[[np.ndarray], np.ndarray]
+        tokens int32 (n,) -> logits (n, vocab_size), row i for the token after tokens[: i + 1]; called with the whole
+        context each time, so a token's logits depend on those before it alone as far as the function's do
+    vocab_size : int
+        columns of the logits
+    capacity : int, optional
+        most committed tokens
+    max_rows : int, default 256
+        most rows of one forward
+    mask_token : int, optional
+        of a masked diffusion model: row i of the logits is for tokens[i] then, and may look at all tokens
+    logit_shift : int, default 0
+        1: or for tokens[i + 1], as Dream's
+
+    Raises
+    ------
+    ArgumentError
+        when the function returns anything else
     """
     return CallableSession(function, vocab_size, capacity, max_rows, mask_token, logit_shift)
 
@@ -38,15 +53,26 @@ def from_callable(
 class CallableSession(SessionLike):
     """The session protocol over a function, which is called once a node that is read from, with all that the node sees.
 
-    tokens       int32 (length,): the committed ones
-    vocab_size   columns of the logits
-    capacity     most committed tokens
-    max_rows     most rows of one forward
-    mask_token   what stands where a masked diffusion model is to write; None: it is none
-    causal       without a mask token: rows see what is before them
-    logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
-    writer       as in Session
-    context      its rows
+    Attributes
+    ----------
+    tokens : int32 (length,)
+        the committed ones
+    vocab_size : int
+        columns of the logits
+    capacity : int
+        most committed tokens
+    max_rows : int
+        most rows of one forward
+    mask_token : int | None
+        what stands where a masked diffusion model is to write; None: it is none
+    causal : bool
+        without a mask token: rows see what is before them
+    logit_shift : int
+        1: row i of a masked diffusion model predicts position i + 1, not its own
+    writer : object
+        as in Session
+    context : Context
+        its rows
     """
 
     def __init__(
@@ -87,10 +113,15 @@ class CallableSession(SessionLike):
         return self.context.waiting
 
     def run(self, asked: Forward) -> Rows:
-        """As Session.run.  A function counts positions by its tokens: rows stand where those that they replace stood, in the order
-        of their node.
+        """As Session.run.
 
-        raises  UnsupportedError for what a plain function cannot do (inputs, positions, layers, out, hidden)
+        A function counts positions by its tokens: rows stand where those that they replace stood, in the order of their
+        node.
+
+        Raises
+        ------
+        UnsupportedError
+            for what a plain function cannot do (inputs, positions, layers, out, hidden)
         """
         refused = [name for name in ("inputs", "positions", "layers", "out") if getattr(asked, name) is not None]
         refused += ["ahead"] if asked.goes_on else []

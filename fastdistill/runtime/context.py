@@ -1,7 +1,7 @@
 """Rows of one sequence without their keys and values: those committed, those pending, and who of the next ones sees whom.
 
-Committed rows lie in slots 0 .. length - 1, in order.  Pending rows lie behind them until `keep` moves the chosen ones to
-their place and forgets the rest.
+Committed rows lie in slots 0 .. length - 1, in order. Pending rows lie behind them until `keep` moves the chosen ones
+to their place and forgets the rest.
 """
 
 from __future__ import annotations
@@ -26,11 +26,17 @@ from fastdistill.runtime.visibility import chain_runs, lineage_runs, node_runs
 class Kept(NamedTuple):
     """What `keep` makes of the rows from `start` on.
 
-    start        the first row that changes
-    sources      int (n,): slots of the rows that are to lie at start, start + 1, ...
-    tokens       int32 (n,): theirs
-    positions    int32 (n,)
-    text_length  leading rows that have seen the rows before them and no others
+    Attributes
+    ----------
+    start : int
+        the first row that changes
+    sources : int (n,)
+        slots of the rows that are to lie at start, start + 1, ...
+    tokens : int32 (n,)
+        theirs
+    positions : int32 (n,)
+    text_length : int
+        leading rows that have seen the rows before them and no others
     """
 
     start: int
@@ -43,18 +49,32 @@ class Kept(NamedTuple):
 class Context:
     """The rows of one sequence.
 
-    capacity     most committed rows
-    limit        what errors add where the model itself has no more room
-    max_rows     most rows of one forward
-    vocab_size   columns of the logits
-    num_layers   that rows run through
-    hidden_size  floats a row between layers
-    length       committed rows
-    text_length  leading ones that have seen the rows before them and no others
-    tokens       int32 (capacity,): of the committed rows; -1 where a row was given as `inputs`
-    positions    int32 (capacity,): theirs
-    ascending    whether the positions of the committed rows never fall
-    pending      rows that are not committed yet
+    Attributes
+    ----------
+    capacity : int
+        most committed rows
+    limit : str
+        what errors add where the model itself has no more room
+    max_rows : int
+        most rows of one forward
+    vocab_size : int
+        columns of the logits
+    num_layers : int
+        that rows run through
+    hidden_size : int
+        floats a row between layers
+    length : int
+        committed rows
+    text_length : int
+        leading ones that have seen the rows before them and no others
+    tokens : int32 (capacity,)
+        of the committed rows; -1 where a row was given as `inputs`
+    positions : int32 (capacity,)
+        theirs
+    ascending : bool
+        whether the positions of the committed rows never fall
+    pending : Pending | None
+        rows that are not committed yet
     """
 
     def __init__(
@@ -77,7 +97,10 @@ class Context:
     def lay_out(self, asked: Forward) -> Share:
         """Check what a forward is asked for and lay out its rows; changes nothing.
 
-        raises  ArgumentError, CapacityError
+        Raises
+        ------
+        ArgumentError
+        CapacityError
         """
         share = self._rows(asked)
         share.read = check_read(share.read, len(share.reads), self.vocab_size)
@@ -117,7 +140,13 @@ class Context:
     # ---- between forwards ----
 
     def kept(self, indices: Any) -> Kept:
-        """What keeping these pending rows leads to; changes nothing.  raises  ArgumentError, CapacityError"""
+        """What keeping these pending rows leads to; changes nothing.
+
+        Raises
+        ------
+        ArgumentError
+        CapacityError
+        """
         pending = self.pending or nothing_pending((self.length, self.length), self.num_layers)
         chosen = check_integers("keep's indices", indices, 0, pending.rows - 1, empty=True)
         rows = chosen.tolist()

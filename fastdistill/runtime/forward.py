@@ -22,25 +22,40 @@ _S = TypeVar("_S")
 class Forward:
     """Rows to run through a model, and what to read of them.
 
-    tokens     (m,) token ids
-    inputs     in their place: {"embedding": float32 (m, hidden_size)}
-    parents    one entry a new node: a node it sees, with all that one sees; -1: the committed context alone.
-               Default: a chain
-    nodes      (m,) the node of each row: rows of one node see each other.  New nodes are numbered on from the pending
-               ones.  Default: one node a row
-    positions  (m,) default: the depth of the row, never its flat index
-    replace    (start, end): committed rows that these rows do not see, and whose place `keep` gives them
-    rows       which rows to read: "all", "last" or indices
-    layers     (a, b): run layers a .. b - 1 only.  From 0 the rows stay pending; (b, L) without tokens takes all
-               pending rows on from there.  What is read has passed the final norm and the head in any case
-    read       what to give beside the statistics
-    out        float32 (reads, vocab_size): receives the logits in place of an array of the call's own
+    Parameters
+    ----------
+    tokens : np.ndarray (m,), optional
+        token ids
+    inputs : Mapping[str, np.ndarray], optional
+        in their place: {"embedding": float32 (m, hidden_size)}
+    parents : Sequence[int] | range | np.ndarray, optional
+        one entry a new node: a node it sees, with all that one sees; -1: the committed context alone. Default: a chain
+    nodes : np.ndarray (m,), optional
+        the node of each row: rows of one node see each other. New nodes are numbered on from the pending ones. Default:
+        one node a row
+    positions : np.ndarray (m,), optional
+        default: the depth of the row, never its flat index
+    replace : tuple[int, int], optional
+        (start, end): committed rows that these rows do not see, and whose place `keep` gives them
+    rows : str | Sequence[int] | np.ndarray, default "all"
+        which rows to read: "all", "last" or indices
+    layers : tuple[int, int], optional
+        (a, b): run layers a .. b - 1 only. From 0 the rows stay pending; (b, L) without tokens takes all pending rows
+        on from there. What is read has passed the final norm and the head in any case
+    read : Read, optional
+        what to give beside the statistics
+    out : float32 (reads, vocab_size), optional
+        receives the logits in place of an array of the call's own
+    ahead : int, default 0
+        of a chain of one token: go on up to so many times with the token drawn, as forwards of their own would; what is
+        read is then a row each. Only where the head draws (see `draws_alone`)
+    until : frozenset[int], optional
+        tokens after which it does not go on
 
-    ahead      of a chain of one token: go on up to so many times with the token drawn, as forwards of their own would; what is
-               read is then a row each.  Only where the head draws (see `draws_alone`)
-    until      tokens after which it does not go on
-
-    Rows given with `parents`, `nodes`, `replace` or `layers` are pending until `keep`; a plain chain is committed at once.
+    Notes
+    -----
+    Rows given with `parents`, `nodes`, `replace` or `layers` are pending until `keep`; a plain chain is committed at
+    once.
     """
 
     tokens: Sequence[int] | np.ndarray | None = None
@@ -90,19 +105,34 @@ def _by_fields(
 class SessionLike(Protocol):
     """One sequence, as decoders know it: of a model, over a function, or anything else that has all this.
 
-    vocab_size   columns of the logits
-    capacity     most committed tokens
-    limit        what errors add where the model itself has no more room
-    max_rows     most rows of one forward
-    length       committed tokens
-    pending      how many rows are pending
-    tokens       int32 (length,): the committed ones
-    causal       rows see what is before them, else each other: one node a forward
-    mask_token   what stands where a masked diffusion model is to write; None: it is none
-    logit_shift  1: row i of a masked diffusion model predicts position i + 1, not its own
-    writer       whoever writes a text here: a text asks whether it still is the one
-    runs_ahead   it knows `Forward.ahead`
-    runner       runs forwards of several sessions in one pass; None: each by itself
+    Attributes
+    ----------
+    vocab_size : int
+        columns of the logits
+    capacity : int
+        most committed tokens
+    limit : str
+        what errors add where the model itself has no more room
+    max_rows : int
+        most rows of one forward
+    length : int
+        committed tokens
+    pending : int
+        how many rows are pending
+    tokens : int32 (length,)
+        the committed ones
+    causal : bool
+        rows see what is before them, else each other: one node a forward
+    mask_token : int | None
+        what stands where a masked diffusion model is to write; None: it is none
+    logit_shift : int
+        1: row i of a masked diffusion model predicts position i + 1, not its own
+    writer : object
+        whoever writes a text here: a text asks whether it still is the one
+    runs_ahead : bool
+        it knows `Forward.ahead`
+    runner : Runner | None
+        runs forwards of several sessions in one pass; None: each by itself
     """
 
     vocab_size: int
@@ -126,7 +156,13 @@ class SessionLike(Protocol):
     def run(self, asked: Forward) -> Rows:
         """Run rows through the model.
 
-        raises  ArgumentError, CapacityError, BusyError; NotFiniteError (the session is then as it was before the call)
+        Raises
+        ------
+        ArgumentError
+        CapacityError
+        BusyError
+        NotFiniteError
+            (the session is then as it was before the call)
         """
         ...
 
@@ -138,7 +174,14 @@ class SessionLike(Protocol):
     def prefill(self, tokens: Sequence[int] | np.ndarray, read: Read = STATISTICS_ONLY) -> Rows:
         """Commit a chain of any length, in chunks of max_rows; reads the last row.
 
-        raises  as `forward`; ArgumentError and CapacityError before anything has run
+        Raises
+        ------
+        BusyError
+        NotFiniteError
+            as `forward`
+        ArgumentError
+        CapacityError
+            before anything has run
         """
         ids = check_integers("tokens", tokens, 0, self.vocab_size - 1)
         check_read(read, 1, self.vocab_size)
@@ -154,7 +197,10 @@ class SessionLike(Protocol):
     def keep(self, indices: Sequence[int] | range | np.ndarray) -> None:
         """Commit these pending rows, in this order: a path from the root; forget the others.
 
-        raises  ArgumentError when a row's ancestors are not kept before it, or it has not run through all layers
+        Raises
+        ------
+        ArgumentError
+            when a row's ancestors are not kept before it, or it has not run through all layers
         """
         ...
 

@@ -22,14 +22,30 @@ def forward_many(
 ) -> list[Rows] | list[Rows | Exception]:
     """`session.run(forward)` for several sessions of one model, in as few passes as their rows fit.
 
-    requests       (session, Forward) pairs, each session once
-    return_errors  give the error of a request in the place of its Rows, and raise none of them
-    returns        one Rows a request
+    Parameters
+    ----------
+    requests : Sequence[tuple[Session, Forward]]
+        (session, Forward) pairs, each session once
+    return_errors : bool, default False
+        give the error of a request in the place of its Rows, and raise none of them
 
+    Returns
+    -------
+    list[Rows] | list[Rows | Exception]
+        one Rows a request
+
+    Raises
+    ------
+    ArgumentError
+        for requests that are none, before anything has run
+    Exception
+        where every request has failed: what Session.forward raises
+    PartialError
+        with all results, where some have
+
+    Notes
+    -----
     A request fails alone: its session is as it was, the others give the bits that they give without it.
-
-    raises  ArgumentError for requests that are none, before anything has run.  Afterwards what Session.forward raises, where every
-            request has failed; PartialError with all results, where some have
     """
     check_flag("return_errors", return_errors)
     _check_requests(requests)

@@ -23,11 +23,17 @@ class KeySet:
     A node's visible slots in position order are runs of (start, length): those of node g are
     runs[run_offsets[g] : run_offsets[g + 1]].
 
-    slots        int32 (rows,): where the row's keys and values go in its sequence's cache, where it stores some
-    nodes        int32 (rows,): which list of visible slots
-    runs         int32 (runs, 2): see above
-    run_offsets  int64 (nodes + 1,)
-    caches       one a sequence
+    Attributes
+    ----------
+    slots : int32 (rows,)
+        where the row's keys and values go in its sequence's cache, where it stores some
+    nodes : int32 (rows,)
+        which list of visible slots
+    runs : int32 (runs, 2)
+        see above
+    run_offsets : int64 (nodes + 1,)
+    caches : list[KVCache]
+        one a sequence
     """
 
     slots: np.ndarray
@@ -53,29 +59,52 @@ class KeySet:
 class ForwardPass(KeySet):
     """Rows of one or several sequences, with their own set of keys and values.
 
-    slots          int32 (rows,): where the row's keys and values go in that cache
-    nodes          int32 (rows,): which list of visible slots
-    runs           int32 (runs, 2): see `KeySet`
-    run_offsets    int64 (nodes + 1,)
-    caches         one a sequence
-    tokens         int32 (rows,); None where `inputs` is given
-    inputs         float32 (rows, hidden_size): in place of the embedding of tokens, or None
-    positions      int32 (rows,)
-    sequences      int32 (rows,): which cache
-    read_rows      int32 (reads,): rows that go through the head
-    wanted_tokens  int32 (reads,): whose log probabilities are asked for, or None
-    banned         int32 (tokens,): those whose logits are -inf, row by row; None: none
-    bans           int64 (reads, 2): those of read row i, ascending, are banned[bans[i, 0] : bans[i, 1]]
-    want_logits    give the logits too
-    want_outputs   give the plan's other outputs too
-    draws          DRAW (reads,): what the head draws with; None: it does not
-    first_layer    the first that runs; 0: the embedding too
-    end_layer      the first that does not; the head reads what the one before it gives
-    stream         float32 (rows, hidden_size): enters first_layer, where that is not 0
-    ahead          of one row: how many more to run, each with the token drawn before it,
-    until          and the tokens that end that
-    segments       of the plan, to run in place of layers and what is before and behind them; (): these
-    others         key sets beside the rows' own, by name; None: none
+    Attributes
+    ----------
+    slots : int32 (rows,)
+        where the row's keys and values go in that cache
+    nodes : int32 (rows,)
+        which list of visible slots
+    runs : int32 (runs, 2)
+        see `KeySet`
+    run_offsets : int64 (nodes + 1,)
+    caches : list[KVCache]
+        one a sequence
+    tokens : int32 (rows,) or None
+        None where `inputs` is given
+    inputs : float32 (rows, hidden_size) or None
+        in place of the embedding of tokens
+    positions : int32 (rows,)
+    sequences : int32 (rows,)
+        which cache
+    read_rows : int32 (reads,)
+        rows that go through the head
+    wanted_tokens : int32 (reads,) or None
+        whose log probabilities are asked for
+    banned : int32 (tokens,) or None
+        those whose logits are -inf, row by row; None: none
+    bans : int64 (reads, 2) or None
+        those of read row i, ascending, are banned[bans[i, 0] : bans[i, 1]]
+    want_logits : bool
+        give the logits too
+    want_outputs : bool
+        give the plan's other outputs too
+    draws : DRAW (reads,) or None
+        what the head draws with; None: it does not
+    first_layer : int
+        the first that runs; 0: the embedding too
+    end_layer : int
+        the first that does not; the head reads what the one before it gives
+    stream : float32 (rows, hidden_size) or None
+        enters first_layer, where that is not 0
+    ahead : int
+        of one row: how many more to run, each with the token drawn before it,
+    until : frozenset[int]
+        and the tokens that end that
+    segments : tuple[str, ...]
+        of the plan, to run in place of layers and what is before and behind them; (): these
+    others : Mapping[str, KeySet] | None
+        key sets beside the rows' own, by name; None: none
     """
 
     tokens: np.ndarray | None
@@ -106,7 +135,12 @@ class ForwardPass(KeySet):
         return len(self.positions)
 
     def check_for(self, plan: Plan) -> None:
-        """Refuse what only logits give, of a plan without a head.  Raises UnsupportedError."""
+        """Refuse what only logits give, of a plan without a head.
+
+        Raises
+        ------
+        UnsupportedError
+        """
         of_logits = (self.wanted_tokens, self.bans, self.draws)
         if "logits" not in plan.outputs and (self.want_logits or any(array is not None for array in of_logits)):
             raise UnsupportedError(
@@ -118,13 +152,22 @@ class ForwardPass(KeySet):
 class Outcome:
     """What a pass gave; every array but the logits belongs to the executor and holds until its next pass.
 
-    statistics  float32 (fields, reads and rows ahead): those of RowStatistics, of which the first holds int32; no reads of a plan without a head
-    log_probs   float32 (reads,): of the wanted tokens, in nats; None without any
-    logits      float32 (reads, vocab_size), or None
-    outputs     where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read, (reads, width)
-    stream      float32 (rows, hidden_size): leaves end_layer; (0, hidden_size) where `segments` ran
-    drawn       int32 (reads and rows ahead,): tokens, where `draws` has a temperature; else None
-    taps        by name, float32 (rows, width)
+    Attributes
+    ----------
+    statistics : float32 (fields, reads and rows ahead)
+        those of RowStatistics, of which the first holds int32; no reads of a plan without a head
+    log_probs : float32 (reads,) or None
+        of the wanted tokens, in nats; None without any
+    logits : float32 (reads, vocab_size) or None
+    outputs : dict[str, np.ndarray]
+        where they are wanted, the plan's other outputs by name, float32 (rows, width); those of rows that are read,
+        (reads, width)
+    stream : float32 (rows, hidden_size)
+        leaves end_layer; (0, hidden_size) where `segments` ran
+    drawn : int32 (reads and rows ahead,) or None
+        tokens, where `draws` has a temperature; else None
+    taps : dict[str, np.ndarray]
+        by name, float32 (rows, width)
     """
 
     statistics: np.ndarray

@@ -23,9 +23,14 @@ Shape = tuple[int, int]  # heads of keys, floats a head
 class Page:
     """PAGE slots of all layers; written only while one cache holds it.
 
-    memory     uint8 (bytes,): all of it
-    array      keys and values, in the cache's type
-    positions  int32 (PAGE,): behind them, of the rows that the slots hold, for windows and slopes
+    Attributes
+    ----------
+    memory : uint8 (bytes,)
+        all of it
+    array
+        keys and values, in the cache's type
+    positions : int32 (PAGE,)
+        behind them, of the rows that the slots hold, for windows and slopes
     """
 
     __slots__ = ("array", "memory", "positions", "shared")
@@ -38,11 +43,18 @@ class Page:
 class Layers(NamedTuple):
     """Layers of one shape that follow one another.
 
-    first     the number of the first
-    layers    how many
-    heads     of keys, a layer
-    head_dim  floats a head
-    begin     numbers a slot of the layers before
+    Attributes
+    ----------
+    first : int
+        the number of the first
+    layers : int
+        how many
+    heads : int
+        of keys, a layer
+    head_dim : int
+        floats a head
+    begin : int
+        numbers a slot of the layers before
     """
 
     first: int
@@ -67,16 +79,23 @@ class Layers(NamedTuple):
 
 
 class KVCache:
-    """Keys and values of up to `slots` tokens, of f16 or f32.  Pages are taken when they are first written.
+    """Keys and values of up to `slots` tokens, of f16 or f32. Pages are taken when they are first written.
 
-    A page holds [layer][key, value][kv_head] planes.  A plane of keys is [slot / 16][padded][slot % 16], for scores of 16 slots at
-    a time, a plane of values [slot][padded]; padded is head_dim rounded up to 16.
+    A page holds [layer][key, value][kv_head] planes. A plane of keys is [slot / 16][padded][slot % 16], for scores of
+    16 slots at a time, a plane of values [slot][padded]; padded is head_dim rounded up to 16.
 
-    slots         of all pages that there may be
-    format        the name of its type
-    dtype         its type
-    is_f32        whether that is float32
-    positions_at  bytes from a page's beginning to the positions of what its slots hold
+    Attributes
+    ----------
+    slots : int
+        of all pages that there may be
+    format : str
+        the name of its type
+    dtype
+        its type
+    is_f32 : bool
+        whether that is float32
+    positions_at
+        bytes from a page's beginning to the positions of what its slots hold
     """
 
     def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN) -> None:
@@ -116,7 +135,10 @@ class KVCache:
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.
 
-        raises  CapacityError where memory lacks
+        Raises
+        ------
+        CapacityError
+            where memory lacks
         """
         for number in range(start // PAGE, min(-(-end // PAGE), len(self._pages))):
             if self._pages[number].shared:

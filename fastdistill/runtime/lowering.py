@@ -1,10 +1,10 @@
 """Plan -> the steps that the native executor runs: fused, grouped into stages, placed in one arena.
 
-A step is one C op.  Three passes, each of which keeps every bit:
+A step is one C op. Three passes, each of which keeps every bit:
 
-    translate   one or more steps for each op; activations are quantised where a quantised weight reads them
-    fuse        linears over the same rows become one step; gate and residual become epilogues
-    place       values that live at the same time get different places; an `add` writes over its residual
+- translate: one or more steps for each op; activations are quantised where a quantised weight reads them
+- fuse: linears over the same rows become one step; gate and residual become epilogues
+- place: values that live at the same time get different places; an `add` writes over its residual
 
 Steps that treat each row on its own and follow one another run as one stage: no barrier between them.
 """
@@ -25,19 +25,33 @@ STEPS = {step.name: step for step in (QUANTIZE, COPY, *_OF_OPS)}
 
 @dataclass(frozen=True)
 class Step:
-    """One C op.  Values are the plan's numbers, or new ones above them; `codes` are a value's int8 form.
+    """One C op. Values are the plan's numbers, or new ones above them; `codes` are a value's int8 form.
 
-    kind       one of STEPS
-    inputs     values read
-    outputs    values written
-    segment    as of `Op`, or POSITIONS
-    weights    names, of each part: weight, and its bias where there is one
-    op         the op of the plan that it comes from, with its constants
-    epilogue   in C's enum fd_epilogue: what becomes of a linear's outputs; the values that it needs beside them are the last inputs
-    over       the input that the one output may be written over, element by element; None: none
-    codes_in   the value whose codes it multiplies; None: floats
-    codes_out  the value whose codes it writes; None: none
-    reads      runs over the rows that are read
+    Attributes
+    ----------
+    kind : str
+        one of STEPS
+    inputs : tuple[int, ...]
+        values read
+    outputs : tuple[int, ...]
+        values written
+    segment : str
+        as of `Op`, or POSITIONS
+    weights : tuple[tuple[str, ...], ...]
+        names, of each part: weight, and its bias where there is one
+    op : Op | None
+        the op of the plan that it comes from, with its constants
+    epilogue : str
+        in C's enum fd_epilogue: what becomes of a linear's outputs; the values that it needs beside them are the last
+        inputs
+    over : int | None
+        the input that the one output may be written over, element by element; None: none
+    codes_in : int | None
+        the value whose codes it multiplies; None: floats
+    codes_out : int | None
+        the value whose codes it writes; None: none
+    reads : bool
+        runs over the rows that are read
     """
 
     kind: str
@@ -57,12 +71,20 @@ class Step:
 class Program:
     """Steps and where their values lie; sizes in floats a row, for values and for codes.
 
-    steps        in the order of execution
-    widths       floats a row, of each value
-    places       value -> first float of its place, times max_rows
-    code_places  the same of values' codes
-    arena_width  floats a row that all places together take
-    taps         name -> value that holds a copy
+    Attributes
+    ----------
+    steps : list[Step]
+        in the order of execution
+    widths : list[int]
+        floats a row, of each value
+    places : dict[int, int]
+        value -> first float of its place, times max_rows
+    code_places : dict[int, int]
+        the same of values' codes
+    arena_width : int
+        floats a row that all places together take
+    taps : dict[str, int]
+        name -> value that holds a copy
     """
 
     steps: list[Step]
@@ -109,10 +131,17 @@ def lower(
 ) -> Program:
     """The steps of a plan.
 
-    quantised  whether each weight is held in q8 or q4
-    taps       names of values to expose
-    fuse       False leaves every op a step of its own
-    keep       True gives every value a place of its own, so that all can be looked at afterwards
+    Parameters
+    ----------
+    plan : Plan
+    quantised : Mapping[str, bool]
+        whether each weight is held in q8 or q4
+    taps : Iterable[str], default ()
+        names of values to expose
+    fuse : bool, default True
+        False leaves every op a step of its own
+    keep : bool, default False
+        True gives every value a place of its own, so that all can be looked at afterwards
     """
     program = _translate(plan, quantised, taps, fuse)
     if fuse:

@@ -28,13 +28,22 @@ _OP_FIELDS = dict(ffi.typeof("struct fd_op").fields)
 class Part:
     """Some segments of a program, ready to run.
 
-    steps   as lowered
-    ops     struct fd_op[], one a step
-    held    what `ops` points to
-    stages  int64_t[]: stage s is ops stages[s] .. stages[s + 1]
-    count   stages
-    given   the plan's outputs but the logits, by name: values
-    taps    by name: values
+    Attributes
+    ----------
+    steps : list[Step]
+        as lowered
+    ops : Any
+        struct fd_op[], one a step
+    held : Any
+        what `ops` points to
+    stages : Any
+        int64_t[]: stage s is ops stages[s] .. stages[s + 1]
+    count : int
+        stages
+    given : dict[str, int]
+        the plan's outputs but the logits, by name: values
+    taps : dict[str, int]
+        by name: values
     """
 
     steps: list[Step]
@@ -63,7 +72,13 @@ class Inbox:
 
 
 class NativeExecutor:
-    """Runs passes of at most `max_rows` rows; everything it needs is allocated here.  Raises CapacityError where memory lacks."""
+    """Runs passes of at most `max_rows` rows; everything it needs is allocated here.
+
+    Raises
+    ------
+    CapacityError
+        where memory lacks
+    """
 
     def __init__(
         self,
@@ -116,8 +131,13 @@ class NativeExecutor:
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass.
 
-        raises  NotFiniteError naming the op and the row that met a NaN or an infinity; IsaError where the selected level reads
-                weights of another layout; UnsupportedError
+        Raises
+        ------
+        NotFiniteError
+            naming the op and the row that met a NaN or an infinity
+        IsaError
+            where the selected level reads weights of another layout
+        UnsupportedError
         """
         request.check_for(self.plan)
         first, end = request.first_layer, request.end_layer

@@ -36,11 +36,18 @@ FINGERPRINT_TOKENS = 8
 class Network:
     """Weights packed for one executor, and the plan they belong to.
 
-    plan         what is computed
-    weights      packed, by name
-    threads      of every forward
-    cache_dtype  "f32" or "f16": of keys and values where a session does not say
-    runs_ahead   whether sessions know `Forward.ahead`
+    Attributes
+    ----------
+    plan : Plan
+        what is computed
+    weights
+        packed, by name
+    threads
+        of every forward
+    cache_dtype
+        "f32" or "f16": of keys and values where a session does not say
+    runs_ahead : bool
+        whether sessions know `Forward.ahead`
     """
 
     def __init__(
@@ -54,9 +61,20 @@ class Network:
     ) -> None:
         """Pack the tensors (checked against the plan beforehand); nothing of them is held afterwards by `native`.
 
-        format    convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
-        threads   of every forward; default: what this process may use
-        executor  "native", or "reference": NumPy, op by op, slow
+        Parameters
+        ----------
+        plan : Plan
+            what is computed
+        tensors : Mapping[str, Tensor]
+            by name, those that the plan needs
+        format : str, optional
+            convert linears and head: "f32", "f16", "bf16", "q8" or "q4"; None keeps what is stored
+        threads : int, optional
+            of every forward; default: what this process may use
+        executor : str, default "native"
+            "native", or "reference": NumPy, op by op, slow
+        progress : Callable[[int, int], None], optional
+            called with (tensors packed, tensors in all)
         """
         if format is not None:
             check_choice("format", format, FORMATS)
@@ -83,10 +101,16 @@ class Network:
     ) -> Session:
         """A new, empty sequence.
 
-        capacity  most committed tokens; default: the model's max_position_embeddings
-        max_rows  most rows of one forward
-        cache     "f16" or "f32" keys and values; default: f32 where weights are f32, else f16
-        taps      names of hidden states to give with every forward: "embedding", "layers.0", ...
+        Parameters
+        ----------
+        capacity : int, optional
+            most committed tokens; default: the model's max_position_embeddings
+        max_rows : int, default 256
+            most rows of one forward
+        cache : str, optional
+            "f16" or "f32" keys and values; default: f32 where weights are f32, else f16
+        taps : Iterable[str], default ()
+            names of hidden states to give with every forward: "embedding", "layers.0", ...
         """
         return Session(self, capacity, max_rows, cache, taps)
 
@@ -99,8 +123,13 @@ class Network:
     ) -> Session:
         """The sequence that `Session.save` has written: it goes on with the bits that it would have had.
 
-        raises  CheckpointError where the file is another model's, damaged, or no session; CapacityError where it holds more than
-                `capacity`; ArgumentError
+        Raises
+        ------
+        CheckpointError
+            where the file is another model's, damaged, or no session
+        CapacityError
+            where it holds more than `capacity`
+        ArgumentError
         """
         saved = read_session(path, self.plan, self.fingerprint)
         session = self.session(capacity, max_rows, saved.cache, taps)
@@ -111,7 +140,8 @@ class Network:
     def fingerprint(self) -> bytes:
         """What tells this network from others, 32 bytes: its ops, and its logits after a few fixed tokens.
 
-        They have the same bits on every machine, and any other weight, but for the embeddings of other tokens, gives other bits.
+        They have the same bits on every machine, and any other weight, but for the embeddings of other tokens, gives
+        other bits.
         """
         plan = self.plan
         constants = [

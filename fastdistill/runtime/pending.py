@@ -17,15 +17,25 @@ from fastdistill.messages import short
 class Pending:
     """Pending rows, one array entry a row; rows and nodes are numbered from the oldest pending one.
 
-    tokens     int32 (rows,): -1 where a row was given as `inputs`
-    positions  int32 (rows,)
-    nodes      int32 (rows,): ascending by first appearance
-    parents    of each node: an older node, or -1
-    seen       of each node: the rows it sees, as runs of (start, length)
-    ascending  no row has a smaller position than one before it in what it sees
-    layers     how many layers the rows have run through
-    hides      committed rows [start, end) that they do not see and whose place they take
-    streams    float32 (rows, hidden_size): where they stopped before the last layer; else None
+    Attributes
+    ----------
+    tokens : int32 (rows,)
+        -1 where a row was given as `inputs`
+    positions : int32 (rows,)
+    nodes : int32 (rows,)
+        ascending by first appearance
+    parents : tuple[int, ...]
+        of each node: an older node, or -1
+    seen : tuple[tuple[tuple[int, int], ...], ...]
+        of each node: the rows it sees, as runs of (start, length)
+    ascending : bool
+        no row has a smaller position than one before it in what it sees
+    layers : int
+        how many layers the rows have run through
+    hides : tuple[int, int]
+        committed rows [start, end) that they do not see and whose place they take
+    streams : float32 (rows, hidden_size) or None
+        where they stopped before the last layer; else None
     """
 
     tokens: np.ndarray

@@ -19,7 +19,10 @@ FEWEST_ROWS = 256  # of an executor: sessions of fewer rows share those of this 
 class Seat:
     """An executor, and the work space of draws beside it.
 
-    executor  for passes of at most `max_rows` rows
+    Attributes
+    ----------
+    executor : NativeExecutor | ReferenceExecutor
+        for passes of at most `max_rows` rows
     """
 
     def __init__(self, executor: NativeExecutor | ReferenceExecutor, max_rows: int, threads: int) -> None:
@@ -27,7 +30,12 @@ class Seat:
         self._workspace: np.ndarray | None = None
 
     def workspace(self) -> np.ndarray:
-        """What `sample` works in; made at the first draw.  raises  CapacityError"""
+        """What `sample` works in; made at the first draw.
+
+        Raises
+        ------
+        CapacityError
+        """
         if self._workspace is None:
             vocab = self.executor.plan.vocab_size
             try:
@@ -45,7 +53,13 @@ class Pool:
         self._idle: list[Seat] = []
 
     def take(self) -> Seat:
-        """A seat for one pass, to be given back.  raises  CapacityError where there is no memory for another one"""
+        """A seat for one pass, to be given back.
+
+        Raises
+        ------
+        CapacityError
+            where there is no memory for another one
+        """
         try:
             return self._idle.pop()
         except IndexError:

@@ -33,9 +33,14 @@ from fastdistill.runtime.packing import PackedWeights
 class Stages:
     """What all stages of one name took.
 
-    calls    stages that were run
-    seconds  in them
-    bytes    weights once a forward; each sequence's visible keys and values once a layer; nothing else
+    Attributes
+    ----------
+    calls : int
+        stages that were run
+    seconds : float
+        in them
+    bytes : int
+        weights once a forward; each sequence's visible keys and values once a layer; nothing else
     """
 
     calls: int = 0
@@ -47,10 +52,16 @@ class Stages:
 class Phase:
     """Forwards of one kind, and the time from the end of the forward before each of them.
 
-    forwards  how many
-    rows      of all of them
-    seconds   in them and before them
-    stages    by name, what each took
+    Attributes
+    ----------
+    forwards : int
+        how many
+    rows : int
+        of all of them
+    seconds : float
+        in them and before them
+    stages : dict[str, Stages]
+        by name, what each took
     """
 
     forwards: int = 0
@@ -73,11 +84,18 @@ class Phase:
 class Profile:
     """Records the native forwards that this thread makes within `with`; entered again, it goes on counting.
 
-    prefill  forwards that read fewer rows than they run: a prompt.  Arithmetic limits them
-    decode   forwards that read every row.  With few rows, the memory's bandwidth limits them
-    kernels  format -> the kernel that multiplied by weights of this format
-    threads  most of any forward
-    seconds  between entering and leaving, recording aside: those of prefill and decode
+    Attributes
+    ----------
+    prefill : Phase
+        forwards that read fewer rows than they run: a prompt. Arithmetic limits them
+    decode : Phase
+        forwards that read every row. With few rows, the memory's bandwidth limits them
+    kernels : dict[str, str]
+        format -> the kernel that multiplied by weights of this format
+    threads : int
+        most of any forward
+    seconds : float
+        between entering and leaving, recording aside: those of prefill and decode
     """
 
     def __init__(self) -> None:
@@ -167,12 +185,20 @@ def active_profile() -> Profile | None:
 class Outline:
     """What a profile has to know of a program.
 
-    names          of stages, each once
-    name_of_stage  int64 (stages,): which of `names`
-    calls          int64 (names,): stages of that name
-    weight_bytes   int64 (2, names): read in any case, and where rows are read
-    attends        of each of `names`, for each reading of keys and values: their key set and window, and the numbers of a token's
-    formats        of the weights that rows are multiplied by
+    Attributes
+    ----------
+    names : tuple[str, ...]
+        of stages, each once
+    name_of_stage : int64 (stages,)
+        which of `names`
+    calls : int64 (names,)
+        stages of that name
+    weight_bytes : int64 (2, names)
+        read in any case, and where rows are read
+    attends : list[list[tuple[tuple[str, int], int]]]
+        of each of `names`, for each reading of keys and values: their key set and window, and the numbers of a token's
+    formats : tuple[str, ...]
+        of the weights that rows are multiplied by
     """
 
     names: tuple[str, ...]

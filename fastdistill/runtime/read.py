@@ -19,13 +19,20 @@ from fastdistill.messages import short
 class Read:
     """What a forward gives beside the statistics, for the rows that are read.
 
-    logits       the logits themselves, float32 (reads, vocab_size)
-    hidden       what the head reads, float32 (reads, hidden_size)
-    sampler      draw a token a row, a function of its logits, the sampler and its position
-    allowed      bool (reads, vocab_size), or uint32 (reads, ceil(vocab_size / 32)): which tokens may be drawn; bit t % 32 of word
-                 t // 32 is that of token t
-    log_prob_of  int32 (reads,): tokens whose log probability is wanted
-    banned       int32 (k,): tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
+    Parameters
+    ----------
+    logits : bool, default False
+        the logits themselves, float32 (reads, vocab_size)
+    hidden : bool, default False
+        what the head reads, float32 (reads, hidden_size)
+    sampler : Sampler, optional
+        draw a token a row, a function of its logits, the sampler and its position
+    allowed : bool (reads, vocab_size) or uint32 (reads, ceil(vocab_size / 32)), optional
+        which tokens may be drawn; bit t % 32 of word t // 32 is that of token t
+    log_prob_of : int32 (reads,), optional
+        tokens whose log probability is wanted
+    banned : int32 (k,), optional
+        tokens whose logits are -inf in every row, for all that is given: statistics, logits, draws
     """
 
     logits: bool = False
@@ -43,13 +50,21 @@ STATISTICS_ONLY = Read()
 class Rows:
     """What a forward gave, row i for the i-th row that was read, in arrays of their own.
 
-    statistics  RowStatistics of (reads,) rows
-    tokens      int32 (reads,)                drawn by the sampler; None without one
-    log_probs   float32 (reads,)              of `log_prob_of`, in nats; None where it was not given
-    logits      float32 (reads, vocab_size)   None where they were not asked for
-    hidden      float32 (reads, hidden_size)  what the head reads; None where it was not asked for
-    taps        by name, float32 (rows, width): hidden states of all rows of the forward, at the session's taps
-    outputs     what else the model gives, by name, float32 (reads, width), or (rows, width) where it gives all rows
+    Attributes
+    ----------
+    statistics : RowStatistics of (reads,) rows
+    tokens : int32 (reads,) or None
+        drawn by the sampler; None without one
+    log_probs : float32 (reads,) or None
+        of `log_prob_of`, in nats; None where it was not given
+    logits : float32 (reads, vocab_size) or None
+        None where they were not asked for
+    hidden : float32 (reads, hidden_size) or None
+        what the head reads; None where it was not asked for
+    taps : Mapping[str, np.ndarray]
+        by name, float32 (rows, width): hidden states of all rows of the forward, at the session's taps
+    outputs : Mapping[str, np.ndarray]
+        what else the model gives, by name, float32 (reads, width), or (rows, width) where it gives all rows
     """
 
     statistics: RowStatistics
@@ -133,9 +148,20 @@ def draw(
 ) -> np.ndarray | None:
     """The tokens that `read.sampler` draws, int32 (reads,), or None without a sampler.
 
-    positions  int32 (reads,): asked for where they count
-    seen       of the i-th row that is read: its text, in order, which the sampler's penalties count
-    drawn      what the head has drawn already, int32 (reads,); None: it draws nothing
+    Parameters
+    ----------
+    read : Read
+    statistics : RowStatistics
+    logits : np.ndarray | None
+    positions : Callable[[], np.ndarray]
+        int32 (reads,): asked for where they count
+    seen : Callable[[int], np.ndarray]
+        of the i-th row that is read: its text, in order, which the sampler's penalties count
+    threads : int
+        at most so many
+    workspace : np.ndarray, optional
+    drawn : np.ndarray, optional
+        what the head has drawn already, int32 (reads,); None: it draws nothing
     """
     if read.sampler is None:
         return None

@@ -27,11 +27,18 @@ CACHES = ("f16", "f32")  # types of keys and values
 class Home(Runner, Protocol):
     """What a session knows of the network that it belongs to.
 
-    plan         what is computed
-    threads      of every forward
-    cache_dtype  of keys and values where a session does not say
-    runs_ahead   whether its executor does
-    fingerprint  what tells the network from others
+    Attributes
+    ----------
+    plan : Plan
+        what is computed
+    threads : int
+        of every forward
+    cache_dtype : str
+        of keys and values where a session does not say
+    runs_ahead : bool
+        whether its executor does
+    fingerprint : bytes
+        what tells the network from others
     """
 
     plan: Plan
@@ -45,24 +52,42 @@ class Home(Runner, Protocol):
 
 
 class Session(SessionLike):
-    """One sequence over a network; made by `Model.session`.  Belongs to one caller at a time (`BusyError`).
+    """One sequence over a network; made by `Model.session`. Belongs to one caller at a time (`BusyError`).
 
-    network      what it runs
-    runner       runs forwards of several sessions in one pass
-    threads      of every forward
-    runs_ahead   it knows `Forward.ahead`
-    capacity     most committed tokens
-    limit        what errors add where the model itself has no more room
-    max_rows     most rows of one forward
-    vocab_size   columns of the logits
-    taps         names of hidden states that every forward gives
-    context      its rows
-    cache        keys and values of all layers
-    pool         executors of its passes
-    causal       as of the plan
-    mask_token   as of the plan
-    logit_shift  as of the plan
-    writer       whoever writes a text here: a text asks whether it still is the one
+    Attributes
+    ----------
+    network : Home
+        what it runs
+    runner : Runner | None
+        runs forwards of several sessions in one pass
+    threads
+        of every forward
+    runs_ahead : bool
+        it knows `Forward.ahead`
+    capacity : int
+        most committed tokens
+    limit : str
+        what errors add where the model itself has no more room
+    max_rows : int
+        most rows of one forward
+    vocab_size : int
+        columns of the logits
+    taps
+        names of hidden states that every forward gives
+    context : Context
+        its rows
+    cache : KVCache
+        keys and values of all layers
+    pool
+        executors of its passes
+    causal : bool
+        as of the plan
+    mask_token : int | None
+        as of the plan
+    logit_shift : int
+        as of the plan
+    writer : object
+        whoever writes a text here: a text asks whether it still is the one
     """
 
     def __init__(
@@ -164,7 +189,9 @@ class Session(SessionLike):
     def share(self, other: Session, length: int) -> None:
         """Begin with the first `length` committed rows of another session of the same network: with the pages that hold them.
 
-        raises  BusyError
+        Raises
+        ------
+        BusyError
         """
         with self.entered(), other.entered():
             self.cache.share(other.cache, length)
@@ -175,7 +202,13 @@ class Session(SessionLike):
 
         The file is there whole or not at all; one that was there is replaced.
 
-        raises  BusyError; ArgumentError for what is no path; CheckpointError where it cannot be written
+        Raises
+        ------
+        BusyError
+        ArgumentError
+            for what is no path
+        CheckpointError
+            where it cannot be written
         """
         with self.entered():
             context, n = self.context, self.length
@@ -184,7 +217,12 @@ class Session(SessionLike):
             write_session(path, saved, self.network.fingerprint)
 
     def restore(self, saved: SavedSession) -> None:
-        """Begin with the rows of a file.  Raises CapacityError."""
+        """Begin with the rows of a file.
+
+        Raises
+        ------
+        CapacityError
+        """
         with self.entered():
             n = len(saved.tokens)
             if n > self.capacity:

@@ -2,11 +2,11 @@
 
 A safetensors file of these arrays, n rows each:
 
-    tokens, positions  int32 (n,)
-    keys, values       float16 or float32 (n, floats of a token): of all layers, one after another
-    session            int64 (2,): the format's version, and how many leading rows have been read as a text is
-    model              uint8 (32,): the network's fingerprint
-    digest             uint8 (32,): SHA-256 of all the others
+- tokens, positions: int32 (n,)
+- keys, values: float16 or float32 (n, floats of a token): of all layers, one after another
+- session: int64 (2,): the format's version, and how many leading rows have been read as a text is
+- model: uint8 (32,): the network's fingerprint
+- digest: uint8 (32,): SHA-256 of all the others
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ _CACHES = {"F16": "f16", "F32": "f32"}
 class SavedSession:
     """The committed rows of a session.
 
-    tokens       int32 (n,): -1 where a row was given as `inputs`
-    positions    int32 (n,)
-    text_length  leading rows that have seen the rows before them and no others
-    keys         float16 or float32 (n, floats of a token): of all layers, one after another
-    values       float16 or float32 (n, floats of a token)
+    Attributes
+    ----------
+    tokens : int32 (n,)
+        -1 where a row was given as `inputs`
+    positions : int32 (n,)
+    text_length : int
+        leading rows that have seen the rows before them and no others
+    keys : float16 or float32 (n, floats of a token)
+        of all layers, one after another
+    values : float16 or float32 (n, floats of a token)
     """
 
     tokens: np.ndarray
@@ -59,7 +64,12 @@ class SavedSession:
 def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     """Write a session's file, whole or not at all.
 
-    raises  ArgumentError for what is no path; CheckpointError where it cannot be written
+    Raises
+    ------
+    ArgumentError
+        for what is no path
+    CheckpointError
+        where it cannot be written
     """
     path = Path(os.path.realpath(_path(path)))
     kind = saved.cache.upper()
@@ -83,7 +93,12 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
 def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     """The session that a file holds, if it is one of this network, and whole.
 
-    raises  ArgumentError for what is no path; CheckpointError naming what is wrong with the file
+    Raises
+    ------
+    ArgumentError
+        for what is no path
+    CheckpointError
+        naming what is wrong with the file
     """
     path = _path(path)
     arrays = read_safetensors(path)

@@ -14,22 +14,38 @@ from fastdistill.runtime.read import Read
 class Share:
     """Rows of one sequence, and its state once the pass has succeeded.
 
-    tokens       int32 (m,): -1 where a row is given as `inputs`
-    inputs       float32 (m, hidden_size), or None
-    positions    int32 (m,)
-    nodes        int32 (m,): which list of visible slots
-    runs         int32 (runs, 2): (start, length) of visible slots
-    run_offsets  int64 (lists + 1,): where each list begins in `runs`
-    first_slot   of the cache, for row 0; the others follow
-    reads        int32 (reads,): rows to read
-    layers       the pass runs layers [start, end)
-    read         what is asked of them
-    pending      afterwards; None: the rows are committed
-    streams      float32 (m, hidden_size): enters layers[0]; None where that is 0
-    out          float32 (reads, vocab_size): where the caller wants the logits, or None
-    ahead        how many rows more to go on with what is drawn,
-    until        and the tokens that end that
-    in_order     the positions of rows that are committed at once never fall, nor below that of the row before them
+    Attributes
+    ----------
+    tokens : int32 (m,)
+        -1 where a row is given as `inputs`
+    inputs : float32 (m, hidden_size) or None
+    positions : int32 (m,)
+    nodes : int32 (m,)
+        which list of visible slots
+    runs : int32 (runs, 2)
+        (start, length) of visible slots
+    run_offsets : int64 (lists + 1,)
+        where each list begins in `runs`
+    first_slot : int
+        of the cache, for row 0; the others follow
+    reads : int32 (reads,)
+        rows to read
+    layers : tuple[int, int]
+        the pass runs layers [start, end)
+    read : Read
+        what is asked of them
+    pending : Pending | None
+        afterwards; None: the rows are committed
+    streams : float32 (m, hidden_size) or None
+        enters layers[0]; None where that is 0
+    out : float32 (reads, vocab_size) or None
+        where the caller wants the logits
+    ahead : int
+        how many rows more to go on with what is drawn,
+    until : frozenset[int]
+        and the tokens that end that
+    in_order : bool
+        the positions of rows that are committed at once never fall, nor below that of the row before them
     """
 
     tokens: np.ndarray

@@ -45,10 +45,15 @@ def node_runs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Runs and offsets of nodes that see the context and, each, its own extra rows, whatever their positions.
 
-    context_slots, context_positions  (n,): what every node sees, in the order it was committed
-    extras                            for each node the slots and positions of its ancestors' rows and its own, in order
-    insert                            before which row of the context the extras will stand once they are kept: among
-                                      equal positions the order is that of the sequence, now as then
+    Parameters
+    ----------
+    context_slots, context_positions : np.ndarray (n,)
+        what every node sees, in the order it was committed
+    extras : Sequence[tuple[np.ndarray, np.ndarray]]
+        for each node the slots and positions of its ancestors' rows and its own, in order
+    insert : int
+        before which row of the context the extras will stand once they are kept: among equal positions the order is
+        that of the sequence, now as then
     """
     lists = []
     for slots, positions in extras:

@@ -17,10 +17,21 @@ MOST_SHOWN = 1 << 12  # 16 MB of text
 def layout(layout: LookaheadLayout | np.ndarray, *, label: Callable[[int], str] | None = None) -> str:
     """A layout as text, one line a row: its position, what it is, its token, and which rows it sees.
 
-    layout   LookaheadLayout, or the parents of a tree, int32 (n,), as tree_layout takes them; at most 4096 rows
-    label    the text of a token; by default its number.  A token of -1 is blank in any case
-    returns  lines without a last line break
-    raises   ArgumentError
+    Parameters
+    ----------
+    layout : LookaheadLayout | np.ndarray
+        LookaheadLayout, or the parents of a tree, int32 (n,), as tree_layout takes them; at most 4096 rows
+    label : Callable[[int], str], optional
+        the text of a token; by default its number. A token of -1 is blank in any case
+
+    Returns
+    -------
+    str
+        lines without a last line break
+
+    Raises
+    ------
+    ArgumentError
     """
     if isinstance(layout, LookaheadLayout):
         tokens, parents, _, cells, branches = layout

@@ -15,10 +15,21 @@ FILLED, MASKED, AGAIN = "-", "·", "x"
 def trace(trace: Trace, *, label: Callable[[int], str] | None = None) -> str:
     """A trace in characters, a line a step, a column a place: how probable each token was when it was put there; then the step's tokens.
 
-    trace    of an unmasked text, Unmask(trace=True)
-    label    the text of a token; by default its number
-    returns  lines without a last line break, a legend first
-    raises   ArgumentError
+    Parameters
+    ----------
+    trace : Trace
+        of an unmasked text, Unmask(trace=True)
+    label : Callable[[int], str], optional
+        the text of a token; by default its number
+
+    Returns
+    -------
+    str
+        lines without a last line break, a legend first
+
+    Raises
+    ------
+    ArgumentError
     """
     check_instance("trace", trace, Trace)
     check_label(label)

@@ -23,7 +23,12 @@ _LABEL = 24  # letters of a token
 def check_png(path: str | os.PathLike[str]) -> Path:
     """The path of a picture that can be made.
 
-    raises  ArgumentError for another suffix or a folder that is not there; UnsupportedError without Pillow
+    Raises
+    ------
+    ArgumentError
+        for another suffix or a folder that is not there
+    UnsupportedError
+        without Pillow
     """
     path = check_path("path", path)
     if path.suffix.lower() != ".png":
@@ -42,11 +47,23 @@ def trace_png(
 ) -> None:
     """A trace as a picture: a line a place with its token, a column a forward, dark where a token was probable.
 
-    trace   of an unmasked text, Unmask(trace=True)
-    path    of a .png file in a folder that is there
-    label   the text of a token; by default its number
-    title   what stands above
-    raises  ArgumentError; UnsupportedError without Pillow (extra `demo`); OSError
+    Parameters
+    ----------
+    trace : Trace
+        of an unmasked text, Unmask(trace=True)
+    path : str | os.PathLike[str]
+        of a .png file in a folder that is there
+    label : Callable[[int], str], optional
+        the text of a token; by default its number
+    title : str, default ""
+        what stands above
+
+    Raises
+    ------
+    ArgumentError
+    UnsupportedError
+        without Pillow (extra `demo`)
+    OSError
     """
     check_instance("trace", trace, Trace)
     path = check_png(path)

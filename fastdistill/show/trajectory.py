@@ -31,12 +31,23 @@ RULER = 10  # columns between two numbers
 def trajectory_cells(generation: Generation) -> np.ndarray:
     """What every round knew of every token of a text.
 
-    generation  of a decoder that keeps a trace, such as Jacobi(trace=True)
-    returns     int8 (1 + rounds, tokens): row 0 is the prompt's forward, which draws the first token; row 1 + r is generation.rounds[r].
-                A token becomes final in one row: GUESSED, right in the iterate; RECYCLED, guessed by a pool's n-gram; or DRAWN after the
-                guesses that were right.  Before that row it is NO_GUESS, WRONG or RIGHT, by the guess that the round began with, and
-                after it FINAL
-    raises      ArgumentError where there is no trace
+    Parameters
+    ----------
+    generation : Generation
+        of a decoder that keeps a trace, such as Jacobi(trace=True)
+
+    Returns
+    -------
+    int8 (1 + rounds, tokens)
+        row 0 is the prompt's forward, which draws the first token; row 1 + r is generation.rounds[r]. A token becomes
+        final in one row: GUESSED, right in the iterate; RECYCLED, guessed by a pool's n-gram; or DRAWN after the
+        guesses that were right. Before that row it is NO_GUESS, WRONG or RIGHT, by the guess that the round began with,
+        and after it FINAL
+
+    Raises
+    ------
+    ArgumentError
+        where there is no trace
     """
     check_instance("generation", generation, Generation)
     rounds, tokens = generation.rounds, np.array(generation.tokens, np.int64)
@@ -68,12 +79,26 @@ def trajectory(
 ) -> str:
     """A text's trajectory in characters: a line a round, a column a token, and at its end the tokens that the round made final.
 
-    generation  of a decoder that keeps a trace, such as Jacobi(trace=True)
-    rounds      which of generation.rounds; None: all.  The prompt's line comes first where round 0 does
-    tokens      which of generation.tokens; None: those that became final in these rounds or that they guessed
-    label       the text of a token; by default its number
-    returns     lines without a last line break: a legend, a header with the numbers of tokens, the prompt, the rounds
-    raises      ArgumentError; also where there is no trace
+    Parameters
+    ----------
+    generation : Generation
+        of a decoder that keeps a trace, such as Jacobi(trace=True)
+    rounds : slice, optional
+        which of generation.rounds; None: all. The prompt's line comes first where round 0 does
+    tokens : slice, optional
+        which of generation.tokens; None: those that became final in these rounds or that they guessed
+    label : Callable[[int], str], optional
+        the text of a token; by default its number
+
+    Returns
+    -------
+    str
+        lines without a last line break: a legend, a header with the numbers of tokens, the prompt, the rounds
+
+    Raises
+    ------
+    ArgumentError
+        also where there is no trace
     """
     cells = trajectory_cells(generation)
     check_label(label)

@@ -38,7 +38,9 @@ _LISTS = ("normalizers", "pretokenizers", "processors", "decoders")
 def check_tokenizer(data: bytes, source: str) -> None:
     """Refuse a tokenizer.json that would take memory or time without bound, or end the process.
 
-    raises  TextError
+    Raises
+    ------
+    TextError
     """
     parts = _parsed(data, source)
     _check_merges(parts.get("model"), source)

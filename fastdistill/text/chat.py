@@ -1,6 +1,7 @@
 """A conversation as the text a model was trained to continue, by the folder's chat template.
 
-What a template sees is what transformers' `apply_chat_template` shows it, so that published templates write the same text.
+What a template sees is what transformers' `apply_chat_template` shows it, so that published templates write the same
+text.
 """
 
 from __future__ import annotations
@@ -38,17 +39,32 @@ def render_chat(
 ) -> str:
     """The text of a conversation; encode it with special=False, since a template writes bos itself.
 
-    messages                [{"role": "user", "content": "..."}, ...]; dataclasses and pydantic models do as well; a key that is
-                            None counts as absent
-    add_generation_prompt   end with what opens the assistant's turn
-    continue_final_message  end within the last message, which the model writes on; then nothing opens a turn
-    tools                   JSON schemas of functions; a model's template "tool_use" is for them
-    documents               dicts, usually of "title" and "text"
-    chat_template           the name of a template of the folder, or one's own text
-    variables               whatever else the template reads; also in place of a special token
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    messages : Sequence[Any]
+        [{"role": "user", "content": "..."}, ...]; dataclasses and pydantic models do as well; a key that is None counts
+        as absent
+    add_generation_prompt : bool, default True
+        end with what opens the assistant's turn
+    continue_final_message : bool, default False
+        end within the last message, which the model writes on; then nothing opens a turn
+    tools : Sequence[Any], optional
+        JSON schemas of functions; a model's template "tool_use" is for them
+    documents : Sequence[Any], optional
+        dicts, usually of "title" and "text"
+    chat_template : str, optional
+        the name of a template of the folder, or one's own text
+    **variables : Any
+        whatever else the template reads; also in place of a special token
 
-    Raises ArgumentError for messages that are none; TextError where there is no template, where it is malformed, refuses the
-    messages or takes more time or memory than `render_template` grants, or without jinja2.
+    Raises
+    ------
+    ArgumentError
+        for messages that are none
+    TextError
+        where there is no template, where it is malformed, refuses the messages or takes more time or memory than
+        `render_template` grants, or without jinja2
     """
     check_instance("tokenizer", tokenizer, Tokenizer)
     given = {

@@ -21,10 +21,16 @@ _BRACES = re.compile(r"\{(?=\d|,\d)(\d{0,9})(,?)(\d{0,9})\}\??")
 class _Piece(NamedTuple):
     """A part of a pattern.
 
-    shortest    characters that it matches at least
-    ways        in which it may match
-    until_fail  of them, those that may be tried before it fails
-    certain     it cannot fail
+    Attributes
+    ----------
+    shortest : int
+        characters that it matches at least
+    ways : int
+        in which it may match
+    until_fail : int
+        of them, those that may be tried before it fails
+    certain : bool
+        it cannot fail
     """
 
     shortest: int
@@ -36,7 +42,10 @@ class _Piece(NamedTuple):
 def shortest_and_ways(pattern: str) -> tuple[int, int]:
     """The fewest characters that a pattern matches, and a bound on the ways that are tried at one place.
 
-    raises  ValueError for a pattern that is not understood
+    Raises
+    ------
+    ValueError
+        for a pattern that is not understood
     """
     parser = _Parser(pattern)
     piece = parser.alternatives(0)

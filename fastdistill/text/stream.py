@@ -23,11 +23,18 @@ _Character = tuple[str, str]
 class TextStream:
     """Turns tokens into pieces of text, one call a token.
 
-    stop         a string or several; the text ends before the one that is complete first, and of those that are
-                 complete at the same character before the one that begins first.  A special token's text is one too.
+    Parameters
+    ----------
+    stop : str | Sequence[str], default ()
+        a string or several; the text ends before the one that is complete first, and of those that are complete at the
+        same character before the one that begins first. A special token's text is one too.
 
-    text         the pieces so far, in one
-    stopped      a stop string has come; later tokens add nothing
+    Attributes
+    ----------
+    text : str
+        the pieces so far, in one
+    stopped : bool
+        a stop string has come; later tokens add nothing
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
@@ -50,7 +57,10 @@ class TextStream:
     def push(self, token: int) -> str:
         """Take the next token and return the text that has become certain, often "".
 
-        Raises ArgumentError for what is no token id, or after `finish`.
+        Raises
+        ------
+        ArgumentError
+            for what is no token id, or after `finish`
         """
         token = check_token(token)
         if self._finished:
@@ -79,7 +89,11 @@ class TextStream:
     def _emit(self, certain: str, rest: str | None) -> str:
         """Pass text on up to the first stop string, or to what may begin one.
 
-        rest         follows `certain` in the text as it stands, but the next token may change it; None: not looked at
+        Parameters
+        ----------
+        certain : str
+        rest : str | None
+            follows `certain` in the text as it stands, but the next token may change it; None: not looked at
         """
         fixed: list[_Character] = []
         if certain or rest == "":
@@ -116,7 +130,10 @@ class TextStream:
 class _StopString:
     """One stop string looked for as text passes (Knuth, Morris, Pratt): constant work a character.
 
-    matched      how much of its beginning the text ends with
+    Attributes
+    ----------
+    matched : int
+        how much of its beginning the text ends with
     """
 
     def __init__(self, text: str) -> None:
@@ -209,7 +226,13 @@ class _WindowDecoder:
 
 
 def check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """One stop string or several, as a tuple. Raises ArgumentError for what is no string, or empty."""
+    """One stop string or several, as a tuple.
+
+    Raises
+    ------
+    ArgumentError
+        for what is no string, or empty
+    """
     if not isinstance(stop, (str, list, tuple, set, frozenset)):
         raise ArgumentError(f"stop must be a string or several, got {short(stop)}")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)

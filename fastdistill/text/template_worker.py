@@ -1,8 +1,9 @@
 """The program of the process in which `templates.render_template` runs a chat template.  It imports nothing of the package.
 
-A request is a `REQUEST`: bytes of memory, seconds of processor time, and the lengths of what follows: the template, and its
-variables, marshalled.  A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template refuses,
-E what failed, M out of memory, I no jinja2.  Time beyond what the request grants ends the process, wherever it is, by SIGPROF.
+A request is a `REQUEST`: bytes of memory, seconds of processor time, and the lengths of what follows: the template, and
+its variables, marshalled. A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template
+refuses, E what failed, M out of memory, I no jinja2. Time beyond what the request grants ends the process, wherever it
+is, by SIGPROF.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ LONGEST_REASON = 400
 
 
 def compiler() -> Any:
-    """What compiles a template's text, in the environment that transformers gives it.  Raises ImportError."""
+    """What compiles a template's text, in the environment that transformers gives it.
+
+    Raises
+    ------
+    ImportError
+    """
     import jinja2
 
     if tuple(map(int, re.findall(r"\d+", jinja2.__version__)[:3])) < OLDEST:

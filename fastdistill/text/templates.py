@@ -34,9 +34,14 @@ MOST_IDLE = 4  # processes kept for the next text; as many run as there are thre
 class Limits(NamedTuple):
     """What one text may take.
 
-    seconds  of processor time
-    memory   bytes
-    text     bytes written
+    Attributes
+    ----------
+    seconds : float
+        of processor time
+    memory : int
+        bytes
+    text : int
+        bytes written
     """
 
     seconds: float
@@ -47,10 +52,17 @@ class Limits(NamedTuple):
 def render_template(template: str, variables: dict[str, Any]) -> str:
     """The text of a template.
 
-    variables  plain data: None, booleans, numbers, text, and lists, tuples and dicts of them
+    Parameters
+    ----------
+    template : str
+    variables : dict[str, Any]
+        plain data: None, booleans, numbers, text, and lists, tuples and dicts of them
 
-    raises     TextError where it is malformed, fails, refuses, takes more than `SECONDS` of processor time or `MEMORY` bytes, or
-               writes more than `TEXT` bytes, each with what the variables add; and where there is no jinja2
+    Raises
+    ------
+    TextError
+        where it is malformed, fails, refuses, takes more than `SECONDS` of processor time or `MEMORY` bytes, or writes
+        more than `TEXT` bytes, each with what the variables add; and where there is no jinja2
     """
     try:
         data = marshal.dumps(variables, 2)
@@ -104,7 +116,13 @@ class _Worker:
             raise TextError(f"a chat template runs in a process of its own, which cannot start: {error}") from error
 
     def ask(self, template: bytes, variables: bytes, limits: Limits) -> tuple[str, str]:
-        """The letter and the text of the reply.  Raises TextError where there is none, or a longer one than may be."""
+        """The letter and the text of the reply.
+
+        Raises
+        ------
+        TextError
+            where there is none, or a longer one than may be
+        """
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None and sink is not None
         with suppress(BrokenPipeError):  # it has ended, and may have said why

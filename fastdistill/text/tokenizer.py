@@ -25,12 +25,19 @@ _CHANCES = ("dropout", "alpha", "nbest_size")
 class Tokenizer:
     """Text to token ids and back, as the folder's tokenizer.json says.
 
-    folder       holds tokenizer.json, and where the model has them what `TokenizerConfig` reads
+    Attributes
+    ----------
+    folder
+        holds tokenizer.json, and where the model has them what `TokenizerConfig` reads
+    vocab_size : int
+        tokens, added ones included
+    special_ids
+        the tokens that mark something and are no text
 
-    vocab_size   tokens, added ones included
-    special_ids  the tokens that mark something and are no text
-
-    Raises TextError where a file is missing or malformed; any text that is a str can be encoded.
+    Raises
+    ------
+    TextError
+        where a file is missing or malformed; any text that is a str can be encoded
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -59,9 +66,16 @@ class Tokenizer:
     def encode(self, text: str, special: bool = True) -> list[int]:
         """The ids of a text; a special token's name in it becomes that token.
 
-        special      whether the post-processor adds its own (a begin-of-text token, say); a rendered chat has them
+        Parameters
+        ----------
+        text : str
+        special : bool, default True
+            whether the post-processor adds its own (a begin-of-text token, say); a rendered chat has them
 
-        Raises ArgumentError for words that would silently become another token, such as the one that pads.
+        Raises
+        ------
+        ArgumentError
+            for words that would silently become another token, such as the one that pads
         """
         check_text("text", text)
         check_flag("special", special)
@@ -150,7 +164,12 @@ class Tokenizer:
 
 
 def check_token(token: int) -> int:
-    """A token id as an int of 32 bits. Raises ArgumentError."""
+    """A token id as an int of 32 bits.
+
+    Raises
+    ------
+    ArgumentError
+    """
     return check_integer("a token id", token, 0, (1 << 32) - 1)
 
 

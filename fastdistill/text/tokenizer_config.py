@@ -1,7 +1,7 @@
 """What stands beside tokenizer.json: how the special tokens are called, and the chat templates.
 
-Both as transformers reads them: special_tokens_map.json before tokenizer_config.json, but not at all where the latter holds
-`added_tokens_decoder`; template files before templates in tokenizer_config.json.
+Both as transformers reads them: special_tokens_map.json before tokenizer_config.json, but not at all where the latter
+holds `added_tokens_decoder`; template files before templates in tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ MOST_ENTRIES = 1000  # of additional_chat_templates/, whatever they are
 
 
 class TokenizerConfig:
-    """The special tokens and chat templates of a model's folder.  Files are read on first use.  Raises TextError."""
+    """The special tokens and chat templates of a model's folder. Files are read on first use.
+
+    Raises
+    ------
+    TextError
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,8 +80,18 @@ class TokenizerConfig:
     def chat_template(self, wanted: str | None = None, tools: bool = False) -> str:
         """The template to use: the one of that name, or that text itself, or by default the usual one.
 
-        tools   there are tools, for which a model may have a template of its own, "tool_use"
-        raises  TextError where there is none, ArgumentError where none has that name
+        Parameters
+        ----------
+        wanted : str, optional
+        tools : bool, default False
+            there are tools, for which a model may have a template of its own, "tool_use"
+
+        Raises
+        ------
+        TextError
+            where there is none
+        ArgumentError
+            where none has that name
         """
         known = self.chat_templates
         if wanted is not None:

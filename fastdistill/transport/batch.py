@@ -26,10 +26,16 @@ class TransportBatch(TransportProblems):
 
     What is given is kept: plan and gradient are computed from it when they are asked for.
 
-    leading         the batch's dimensions
-    agreement       how far apart totals of a and b may be, as a share
-    wanted_epsilon  the last of all stages
-    lengths         for "cosine", what points x (problems or 1, n) and y (problems or 1, m) had, float64
+    Attributes
+    ----------
+    leading
+        the batch's dimensions
+    agreement
+        how far apart totals of a and b may be, as a share
+    wanted_epsilon : float
+        the last of all stages
+    lengths : dict[str, np.ndarray]
+        for "cosine", what points x (problems or 1, n) and y (problems or 1, m) had, float64
     """
 
     def __init__(
@@ -263,7 +269,8 @@ class TransportBatch(TransportProblems):
     def look_for_infeasible(self) -> None:
         """Say so where forbidden pairs leave no plan: some rows have more mass than all columns that they may reach (Hall's condition).
 
-        The iteration drives the potentials of such rows apart from the others', so they come first by potential: no sets are searched.
+        The iteration drives the potentials of such rows apart from the others', so they come first by potential: no
+        sets are searched.
         """
         if self.metric is not None or self.taus != (np.inf, np.inf):
             return

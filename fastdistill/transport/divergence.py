@@ -18,8 +18,12 @@ from fastdistill.transport.sinkhorn import Transport, sinkhorn
 class Divergence:
     """What `sinkhorn_divergence` found; of a batch (...), arrays with these leading dimensions.
 
-    value       float64 (...)  OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2; what rounding takes below 0 is 0
-    transports  of a to b, of a to itself and of b to itself; their statuses say what did not converge
+    Attributes
+    ----------
+    value : float64 (...)
+        OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2; what rounding takes below 0 is 0
+    transports : tuple[Transport, Transport, Transport]
+        of a to b, of a to itself and of b to itself; their statuses say what did not converge
     """
 
     value: np.ndarray | np.float64
@@ -58,15 +62,40 @@ def sinkhorn_divergence(
 ) -> Divergence:
     """How far masses a at points x are from masses b at points y.
 
-    OT(a, b) alone is not least at b = a: its plan is blurred.  Less half of each side's transport to itself it is, for every metric
-    here, as e^(-cost / epsilon) is a positive kernel.  It goes from the transport cost, epsilon -> 0, to a kernel distance,
-    epsilon -> inf.  Where unbalanced, epsilon (total of a - total of b)^2 / 2 comes on top.
+    OT(a, b) alone is not least at b = a: its plan is blurred. Less half of each side's transport to itself it is, for
+    every metric here, as e^(-cost / epsilon) is a positive kernel. It goes from the transport cost, epsilon -> 0, to a
+    kernel distance, epsilon -> inf. Where unbalanced, epsilon (total of a - total of b)^2 / 2 comes on top.
 
-    a, b        as in `sinkhorn`; (..., n) and (..., m), or None
-    x, y        (..., n, d) and (..., m, d)
-    unbalanced  (tau, tau), or tau: a divergence holds both sides alike
-    returns     Divergence; the other parameters, and what is raised, as in `sinkhorn`
-    source      Feydy et al. 2019; Séjourné et al. 2019, unbalanced
+    Parameters
+    ----------
+    a, b : np.ndarray (..., n) and (..., m) or None
+        as in `sinkhorn`
+    x, y : np.ndarray (..., n, d) and (..., m, d)
+        as in `sinkhorn`
+    metric : str, default "sqeuclidean"
+        as in `sinkhorn`
+    epsilon : float
+        as in `sinkhorn`
+    max_iterations : int, default 1000
+        as in `sinkhorn`
+    tolerance : float, default 1e-6
+        as in `sinkhorn`
+    unbalanced : tuple[float, float] | float, optional
+        (tau, tau), or tau: a divergence holds both sides alike
+    epsilon_scaling : float, optional
+        as in `sinkhorn`
+    dtype : type, optional
+        as in `sinkhorn`
+    threads : int, optional
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    Divergence
+
+    References
+    ----------
+    Feydy et al. 2019; Séjourné et al. 2019, unbalanced
     """
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)
     settings: dict[str, Any] = {
@@ -91,7 +120,8 @@ def _to_itself(
 ) -> tuple[Transport, np.ndarray]:
     """Masses to themselves, and the potentials (..., n) before the last step.
 
-    Both sides have the same potentials.  Half a step of both at once gets there in some twenty; in turns it may take thousands.
+    Both sides have the same potentials. Half a step of both at once gets there in some twenty; in turns it may take
+    thousands.
     """
     potentials: Any = None
     start, iterations, running = None, np.array(0), np.array(True)

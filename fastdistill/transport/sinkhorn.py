@@ -22,23 +22,35 @@ _SCALING_ERROR = 1e-2  # ... or until the marginal error is this share of the ma
 class Transport:
     """What `sinkhorn` found; of a batch, arrays with its leading dimensions (...), of one problem, scalars.
 
-    Plan, products and gradient are computed from the potentials and the costs or points given, which must not have changed since.
+    Plan, products and gradient are computed from the potentials and the costs or points given, which must not have
+    changed since.
 
-    value           float64 (...)              what is minimised, regularisation and penalties included: value_linear + epsilon KL(plan | a x b),
-                                               unbalanced + tau_a KL(plan 1 | a) + tau_b KL(plan' 1 | b), where converged; before that
-                                               the dual's, never above the optimum
-    value_linear    float64 (...)              <cost, plan>
-    potentials      f (..., n), g (..., m)     float64: plan = a b exp((f + g - cost) / epsilon); balanced ones with <f, a> = <g, b>;
-                                               +inf where everything in reach is forbidden or without mass
-    plan            (..., n, m)                in the dtype of the costs, computed when asked for
-    gradient        of value: the plan, by the costs; (dx, dy), by points; computed when asked for
-    iterations      int64 (...)
-    marginal_error  float64 (...)              the larger of the two L1 distances between a marginal of the plan and the one wanted: a,
-                                               or a exp(-f / tau) where unbalanced; measured on the plan of these potentials
-    converged       bool (...)                 marginal_error <= tolerance
-    status          str (...)                  "converged", "max_iterations" or "infeasible": forbidden pairs leave no plan; values are inf
-    errors          float64 (..., iterations)  the marginal error after each, where history was asked for; NaN after a problem's last
-    epsilon         float
+    Attributes
+    ----------
+    value : float64 (...)
+        what is minimised, regularisation and penalties included: value_linear + epsilon KL(plan | a x b), unbalanced +
+        tau_a KL(plan 1 | a) + tau_b KL(plan' 1 | b), where converged; before that the dual's, never above the optimum
+    value_linear : float64 (...)
+        <cost, plan>
+    potentials : float64 f (..., n), g (..., m)
+        plan = a b exp((f + g - cost) / epsilon); balanced ones with <f, a> = <g, b>; +inf where everything in reach is
+        forbidden or without mass
+    plan : np.ndarray (..., n, m)
+        in the dtype of the costs, computed when asked for
+    gradient : np.ndarray | tuple[np.ndarray, np.ndarray]
+        of value: the plan, by the costs; (dx, dy), by points; computed when asked for
+    iterations : int64 (...)
+    marginal_error : float64 (...)
+        the larger of the two L1 distances between a marginal of the plan and the one wanted: a, or a exp(-f / tau)
+        where unbalanced; measured on the plan of these potentials
+    converged : bool (...)
+        marginal_error <= tolerance
+    status : str (...)
+        "converged", "max_iterations" or "infeasible": forbidden pairs leave no plan; values are inf
+    errors : float64 (..., iterations)
+        the marginal error after each, where history was asked for; NaN after a problem's last
+    epsilon : float
+        as it was given
     """
 
     def __init__(
@@ -79,11 +91,23 @@ class Transport:
         return self.plan if p.metric is None else (p.pull(), p.transposed().pull())
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Products of the plan with values (..., m, k) in its dtype -> (..., n, k); the plan is not stored."""
+        """Products of the plan with values (..., m, k) in its dtype -> (..., n, k); the plan is not stored.
+
+        Parameters
+        ----------
+        values : np.ndarray (..., m, k)
+            in the dtype of the plan
+        """
         return self._batch.apply(values)
 
     def apply_transpose(self, values: np.ndarray) -> np.ndarray:
-        """Products of the transposed plan with values (..., n, k) in its dtype -> (..., m, k)."""
+        """Products of the transposed plan with values (..., n, k) in its dtype -> (..., m, k).
+
+        Parameters
+        ----------
+        values : np.ndarray (..., n, k)
+            in the dtype of the plan
+        """
         return self._batch.transposed().apply(values)
 
 
@@ -109,26 +133,60 @@ def sinkhorn(
 ) -> Transport:
     """min <cost, P> + epsilon KL(P | a x b) over plans P with the marginals a and b, KL(P | Q) = sum P log(P / Q) - P + Q.
 
-    a, b             float32 or float64 (..., n), (..., m): masses of equal totals, 0 or more; None: uniform, of total 1
-    cost             float32 or float64 (..., n, m), C-contiguous; +inf forbids a pair
-    x, y             in its place, points (..., n, d), (..., m, d) of one dtype: costs are computed on the way and never stored
-    metric           of points: "sqeuclidean", sum (x - y)^2; "euclidean"; "l1"; "cosine", 1 - x.y / |x||y|
-    epsilon          above 0, in the unit of the costs
-    max_iterations   1 or more; an iteration updates f, then g
-    tolerance        of the marginal error, in the unit of the masses
-    unbalanced       (tau_a, tau_b), or one for both: marginals may differ, at the price tau_a KL(P 1 | a) + tau_b KL(P' 1 | b);
-                     inf: that one may not
-    epsilon_scaling  in (0, 1): begin with epsilon at the largest cost and let it fall by this factor
-    warm_start       a Transport or (f, g) to begin from; g counts
-    dtype            float32 or float64 to compute in; that of the costs or points, if None
-    lengths          rows (...) and columns (...) that count in each problem of a ragged batch; what is beyond is not read
-    history          keep the marginal error after each iteration
-    progress         called now and then with the iterations done and the marginal error, of the farthest and the worst running problem
-    returns          Transport; the same bits for any threads and instruction set, and for a problem alone or in a batch
-    raises           ArgumentError, NotFiniteError
-    source           Cuturi 2013; Schmitzer 2019 (absorption into the kernel); Chizat et al. 2018 (unbalanced); see docs/kernels/transport/sinkhorn.md
+    Parameters
+    ----------
+    a, b : float32 or float64 (..., n), (..., m) or None
+        masses of equal totals, 0 or more; None: uniform, of total 1
+    cost : float32 or float64 (..., n, m), optional
+        C-contiguous; +inf forbids a pair
+    x, y : float32 or float64 (..., n, d), (..., m, d), optional
+        in its place, points of one dtype: costs are computed on the way and never stored
+    metric : str, default "sqeuclidean"
+        of points: "sqeuclidean", sum (x - y)^2; "euclidean"; "l1"; "cosine", 1 - x.y / |x||y|
+    epsilon : float
+        above 0, in the unit of the costs
+    max_iterations : int, default 1000
+        1 or more; an iteration updates f, then g
+    tolerance : float, default 1e-6
+        of the marginal error, in the unit of the masses
+    unbalanced : tuple[float, float] | float, optional
+        (tau_a, tau_b), or one for both: marginals may differ, at the price tau_a KL(P 1 | a) + tau_b KL(P' 1 | b); inf:
+        that one may not
+    epsilon_scaling : float, optional
+        in (0, 1): begin with epsilon at the largest cost and let it fall by this factor
+    warm_start : Transport | tuple[np.ndarray, np.ndarray], optional
+        a Transport or (f, g) to begin from; g counts
+    dtype : Any, optional
+        float32 or float64 to compute in; that of the costs or points, if None
+    lengths : tuple[Any, Any], optional
+        rows (...) and columns (...) that count in each problem of a ragged batch; what is beyond is not read
+    history : bool, default False
+        keep the marginal error after each iteration
+    progress : Callable[[int, float], None], optional
+        called now and then with the iterations done and the marginal error, of the farthest and the worst running
+        problem
+    threads : int, optional
+        at most so many; None: as many as this process may use
 
-    Leading dimensions broadcast.  Points without mass take no part in the plan; their potentials are what the others imply.
+    Returns
+    -------
+    Transport
+        the same bits for any threads and instruction set, and for a problem alone or in a batch
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+
+    Notes
+    -----
+    Leading dimensions broadcast. Points without mass take no part in the plan; their potentials are what the others
+    imply.
+
+    References
+    ----------
+    Cuturi 2013; Schmitzer 2019 (absorption into the kernel); Chizat et al. 2018 (unbalanced); see
+    docs/kernels/transport/sinkhorn.md
     """
     epsilon = check_number("epsilon", epsilon, np.finfo(np.float64).tiny, np.finfo(np.float64).max)
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)

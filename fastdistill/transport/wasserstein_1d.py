@@ -17,12 +17,24 @@ def wasserstein_1d(
 
     For a convex cost no plan beats the one that keeps the order, so it is an integral over quantiles, in O(n log n).
 
-    x, y     float32 or float64 (..., n) and (..., m), in any order; leading dimensions broadcast
-    a, b     masses, float32 or float64 (..., n) and (..., m); None: uniform, of total 1.  Totals must agree to 1e-8, with float32
-             to 1e-5; b is then scaled to a's
-    p        1..1000; below 1 the cost is not convex
-    returns  float64 (...)
-    raises   ArgumentError; NotFiniteError naming the array that holds a NaN or an infinity
+    Parameters
+    ----------
+    x, y : float32 or float64 (..., n) and (..., m)
+        in any order; leading dimensions broadcast
+    a, b : float32 or float64 (..., n) and (..., m), optional
+        masses; None: uniform, of total 1. Totals must agree to 1e-8, with float32 to 1e-5; b is then scaled to a's
+    p : float, default 1.0
+        1..1000; below 1 the cost is not convex
+
+    Returns
+    -------
+    float64 (...)
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        naming the array that holds a NaN or an infinity
     """
     p = check_number("p", p, 1, 1000)
     a, b = _uniform("x", x, a), _uniform("y", y, b)

@@ -27,16 +27,32 @@ def convert_gguf(
 ) -> Path:
     """Write the model of a GGUF file as a checkpoint folder with config, tokenizer and chat template.
 
-    source       a GGUF file, version 2 or 3, architecture llama
-    destination  the folder to make; it appears complete or not at all
-    format       None keeps Q4_0, Q4_1, Q8_0, F32, F16 and BF16 as they are and dequantises the rest to f32;
-                 "q8", "q4", "f32", ... converts every matrix to that format (norms and biases stay as they are)
-    progress     called with (bytes done, bytes in all) after each tensor
+    Parameters
+    ----------
+    source : str | os.PathLike[str]
+        a GGUF file, version 2 or 3, architecture llama
+    destination : str | os.PathLike[str]
+        the folder to make; it appears complete or not at all
+    format : str, optional
+        None keeps Q4_0, Q4_1, Q8_0, F32, F16 and BF16 as they are and dequantises the rest to f32; "q8", "q4", "f32",
+        ... converts every matrix to that format (norms and biases stay as they are)
+    overwrite : bool, default False
+    progress : Callable[[int, int], None], optional
+        called with (bytes done, bytes in all) after each tensor
 
-    returns      the destination
+    Returns
+    -------
+    Path
+        the destination
 
-    Raises CheckpointError for a file that is not what its header says, UnsupportedError for a model, tensor type or
-    tokenizer that has no equal here, ArgumentError for an unknown format.
+    Raises
+    ------
+    CheckpointError
+        for a file that is not what its header says
+    UnsupportedError
+        for a model, tensor type or tokenizer that has no equal here
+    ArgumentError
+        for an unknown format
     """
     source, destination = check_path("source", source), check_path("destination", destination)
     if format is not None:

@@ -36,11 +36,18 @@ BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q4_1: (32, 20)
 class GgufTensor:
     """What the header says of one tensor; shape is (out, in): GGUF writes it in the other order.
 
-    name    as in the file
-    type    GGML's number of the format
-    shape   of the numbers, not of the bytes
-    offset  bytes from the file's first one
-    size    how many bytes
+    Attributes
+    ----------
+    name : str
+        as in the file
+    type : int
+        GGML's number of the format
+    shape : tuple[int, ...]
+        of the numbers, not of the bytes
+    offset : int
+        bytes from the file's first one
+    size : int
+        how many bytes
     """
 
     name: str
@@ -53,7 +60,11 @@ class GgufTensor:
 class GgufFile:
     """An open GGUF file: `metadata` and `tensors` by name, both checked against the size of the file.
 
-    Raises CheckpointError, or UnsupportedError for another version, byte order or tensor type.
+    Raises
+    ------
+    CheckpointError
+    UnsupportedError
+        for another version, byte order or tensor type
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

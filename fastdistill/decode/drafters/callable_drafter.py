@@ -16,11 +16,18 @@ from fastdistill.decode.drafters.draft import Draft, DraftRequest
 class CallableDrafter:
     """Ask a function: function(text, budget) -> the tokens of a chain, or a `Draft`.
 
-    function  is told
-                  text    int32 (n,): prompt and output, the seed last
-                  budget  most guesses; more are cut off
+    Parameters
+    ----------
+    function : Callable[[np.ndarray, int], Any]
+        is told
 
-    raises  ArgumentError, also when the function returns anything else
+        - text: int32 (n,): prompt and output, the seed last
+        - budget: most guesses; more are cut off
+
+    Raises
+    ------
+    ArgumentError
+        also when the function returns anything else
     """
 
     function: Callable[[np.ndarray, int], Any]

@@ -23,16 +23,27 @@ _ANY_TOKEN = 2**31 - 1
 class Draft:
     """Guesses (draft tokens) at how a text goes on: a tree below its last token, the seed.
 
-    tokens       (n,) the guesses
-    parents      (n,) of each: an earlier guess, or -1: the seed.  None: a chain
-    laws         float32 (laws, vocab): laws, or distributions, that guesses were drawn from.  None: they were chosen, not drawn
-    law_rows     int32 (n,): which law each was drawn from; -1: chosen
-    replacement  False: guesses with one parent and one law were drawn without replacement
-    kinds        int32 (n,): guesses of one kind are alike in how often they are right, where their parents are: which line of the
-                 drafter's `priors`; -1: none of them.  None: all -1
-    layers       seed and guesses are pending in the target's session already, and have still to run through these layers
+    Parameters
+    ----------
+    tokens : np.ndarray (n,)
+        the guesses
+    parents : np.ndarray (n,), optional
+        of each: an earlier guess, or -1: the seed. None: a chain
+    laws : float32 (laws, vocab), optional
+        laws, or distributions, that guesses were drawn from. None: they were chosen, not drawn
+    law_rows : int32 (n,), optional
+        which law each was drawn from; -1: chosen
+    replacement : bool, default True
+        False: guesses with one parent and one law were drawn without replacement
+    kinds : int32 (n,), optional
+        guesses of one kind are alike in how often they are right, where their parents are: which line of the drafter's
+        `priors`; -1: none of them. None: all -1
+    layers : tuple[int, int], optional
+        seed and guesses are pending in the target's session already, and have still to run through these layers
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     tokens: Any
@@ -117,12 +128,19 @@ def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:
 class DraftRequest:
     """The text that guesses are wanted for.
 
-    prompt     int32 (n,)
-    session    the target's: its capacity, vocabulary, layers
-    sampler    the one that the target draws with
-    tree       the shape that is wanted; None: a chain
-    sampled    the rule gains by guesses that were drawn, with their laws
-    max_draft  most guesses a round
+    Attributes
+    ----------
+    prompt : int32 (n,)
+    session : Any
+        the target's: its capacity, vocabulary, layers
+    sampler : Sampler
+        the one that the target draws with
+    tree : Tree | StaticTree | None
+        the shape that is wanted; None: a chain
+    sampled : bool
+        the rule gains by guesses that were drawn, with their laws
+    max_draft : int
+        most guesses a round
     """
 
     prompt: np.ndarray
@@ -136,10 +154,11 @@ class DraftRequest:
 class DraftRun(Protocol):
     """Guesses for one text.
 
-    A run some of whose guesses come from a pool of n-grams names their kinds in `pooled`: rounds count those that are accepted.
-    A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under rule "coupled": of the
-    last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the target drew after the seed and after
-    each of them: after the seed alone, where there was no room for a draft.  It holds until the session's next call.
+    A run some of whose guesses come from a pool of n-grams names their kinds in `pooled`: rounds count those that are
+    accepted. A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under
+    rule "coupled": of the last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the
+    target drew after the seed and after each of them: after the seed alone, where there was no room for a draft. It
+    holds until the session's next call.
     """
 
     def propose(self, budget: int) -> Draft:
@@ -148,18 +167,24 @@ class DraftRun(Protocol):
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         """The text has grown.
 
-        tokens  the new ones: at first the one that the prompt's last forward gave, then those of each round
-        path    int32 (k,): the guesses of the last draft that are among them, in order; one token more follows them
-        taps    hidden states, where the session gives some, of the rows that were accepted, the seed first: float32 (k + 1, width) each.
-                Before, of the prompt's rows, forward by forward; there are no new tokens then until the last.  They hold until
-                the session's next call
+        Parameters
+        ----------
+        tokens : Sequence[int]
+            the new ones: at first the one that the prompt's last forward gave, then those of each round
+        path : int32 (k,)
+            the guesses of the last draft that are among them, in order; one token more follows them
+        taps : Mapping[str, np.ndarray]
+            hidden states, where the session gives some, of the rows that were accepted, the seed first: float32 (k + 1,
+            width) each. Before, of the prompt's rows, forward by forward; there are no new tokens then until the last.
+            They hold until the session's next call
         """
 
 
 class Drafter(Protocol):
     """Frozen settings; `start` begins one text.
 
-    Where its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong before any was.
+    Where its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
+    before any was.
     """
 
     def start(self, request: DraftRequest) -> DraftRun: ...

@@ -17,11 +17,16 @@ from fastdistill.runtime.read import Read, Rows
 class Drawing:
     """Ranks the next tokens of a draft model.
 
-    Same text: with the target's own noise of that position, so that both draw alike where their logits are (Daliri et al. 2024).
-    Same law: with noise of the draft's own, so that the k best are k draws without replacement (Gumbel top-k).
+    Same text: with the target's own noise of that position, so that both draw alike where their logits are (Daliri et
+    al. 2024). Same law: with noise of the draft's own, so that the k best are k draws without replacement (Gumbel
+    top-k).
 
-    allowed    uint32 (words,): tokens that can be proposed; None: all
-    to_target  int32 (vocab,): the target's token for each, whose noise and bias it is drawn with; None: the same
+    Parameters
+    ----------
+    allowed : uint32 (words,), optional
+        tokens that can be proposed; None: all
+    to_target : int32 (vocab,), optional
+        the target's token for each, whose noise and bias it is drawn with; None: the same
     """
 
     def __init__(
@@ -50,9 +55,15 @@ class Drawing:
     def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, np.ndarray | None]:
         """The first choice after the last row read, and, where it was drawn, from which law: float32 (1, vocab).
 
-        position  of the row that it follows
-        index     tells draws of one round apart that share a position
-        seen      int32 (n,): the text before it
+        Parameters
+        ----------
+        rows : Rows
+        position : int
+            of the row that it follows
+        index : int
+            tells draws of one round apart that share a position
+        seen : int32 (n,)
+            the text before it
         """
         if self._session_draws:
             assert rows.tokens is not None  # `read` asked for them
@@ -65,7 +76,11 @@ class Drawing:
     ) -> tuple[np.ndarray, np.ndarray]:
         """After each row read: keys that rank the tokens, the best the largest, and their law, both float32 (rows, vocab).
 
-        positions, indices, seen  one a row, as in `first`
+        Parameters
+        ----------
+        rows : Rows
+        positions, indices, seen
+            one a row, as in `first`
         """
         assert rows.logits is not None
         laws = probabilities(rows.logits, self._ranking, seen=seen, allowed=self._masks(len(positions)))

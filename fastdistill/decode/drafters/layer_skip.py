@@ -18,9 +18,16 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 class LayerSkip:
     """Draft a chain with the first `layers` layers of the target: no second model, one cache (Elhoushi et al. 2024).
 
-    layers  1 or more, fewer than the target has
+    Parameters
+    ----------
+    layers : int
+        1 or more, fewer than the target has
 
-    raises  ArgumentError; UnsupportedError for a session without layers, or a tree
+    Raises
+    ------
+    ArgumentError
+    UnsupportedError
+        for a session without layers, or a tree
     """
 
     layers: int

@@ -24,12 +24,20 @@ _LOGITS = Read(logits=True)
 class ModelDrafter:
     """Draft with a model that is faster than the target.
 
-    model              anything with `session(capacity=, max_rows=)` and `vocab_size`: `fd.load(folder, format="q4")`, say
-    least_probability  stop a chain after a guess to which the model gives less than this
-    token_map          (draft vocabulary,): the target's token for each of the model's, -1 where there is none; each at most
-                       once.  None: the same vocabulary.  Text that the model has no token for is left out of its context
+    Parameters
+    ----------
+    model : Any
+        anything with `session(capacity=, max_rows=)` and `vocab_size`: `fd.load(folder, format="q4")`, say
+    least_probability : float, default 0.0
+        stop a chain after a guess to which the model gives less than this
+    token_map : np.ndarray (draft vocabulary,), optional
+        the target's token for each of the model's, -1 where there is none; each at most once. None: the same
+        vocabulary. Text that the model has no token for is left out of its context
 
-    raises  ArgumentError when the vocabularies do not fit
+    Raises
+    ------
+    ArgumentError
+        when the vocabularies do not fit
     """
 
     model: Any

@@ -26,13 +26,22 @@ PRIORS = ((1.0, 3.0), (4.0, 3.0), (2.0, 1.0), (8.0, 1.0), (8.0, 0.5), (8.0, 0.2)
 class PromptLookup:
     """The end of the text is looked for earlier in prompt and output; what followed there is guessed to follow again.
 
-    max_match      tokens of the end that are compared at most: the longest match wins, then the latest
-    min_match      a match of fewer is none; None: 3, or max_match where that is less
-    continuations  how many matches to follow at once, as a tree; None: one, or as many as `Speculative.tree` is wide
+    Parameters
+    ----------
+    max_match : int, default 32
+        tokens of the end that are compared at most: the longest match wins, then the latest
+    min_match : int, optional
+        a match of fewer is none; None: 3, or max_match where that is less
+    continuations : int, optional
+        how many matches to follow at once, as a tree; None: one, or as many as `Speculative.tree` is wide
 
+    Raises
+    ------
+    ArgumentError
+
+    Notes
+    -----
     A match that lies near the end is continued periodically.
-
-    raises  ArgumentError
     """
 
     max_match: int = 32

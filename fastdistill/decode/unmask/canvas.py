@@ -17,16 +17,28 @@ if TYPE_CHECKING:
 class Canvas:
     """Positions are those of the text; places count from the answer's first position.
 
-    text        int32 (n,): the prompt, then the answer, which is all masks at first
-    mask        the mask token
-    first       the answer's first position
-    chances     float32 (places,): an order by chance, the same in every step; empty where the rule goes by another one
-    confidence  float32 (places,): log probability of each token as it was filled
-    revisions   int32 (places,): how often each token was replaced
-    number      of the current block
-    quotas      of each block, positions to fill in each step to come; None: that depends on the model alone
-    forwards    that have filled places
-    trace       what they filled; None: nobody asked
+    Attributes
+    ----------
+    text : int32 (n,)
+        the prompt, then the answer, which is all masks at first
+    mask : int
+        the mask token
+    first : int
+        the answer's first position
+    chances : float32 (places,)
+        an order by chance, the same in every step; empty where the rule goes by another one
+    confidence : float32 (places,)
+        log probability of each token as it was filled
+    revisions : int32 (places,)
+        how often each token was replaced
+    number : int
+        of the current block
+    quotas
+        of each block, positions to fill in each step to come; None: that depends on the model alone
+    forwards : int
+        that have filled places
+    trace
+        what they filled; None: nobody asked
     """
 
     def __init__(self, prompt: np.ndarray, length: int, mask: int, settings: Unmask, chances: np.ndarray) -> None:

@@ -1,9 +1,9 @@
 """Unmasking: a masked diffusion model fills an answer that is all masks at first, several positions a forward.
 
-Each forward predicts every masked position of the current block; a rule (`rules`) says which predictions stand (`filling`).  What is
-seen, and what is kept between forwards, is the view's business (`views`); `run` puts them together.
-Sources: LLaDA (Nie et al. 2025), Dream (Ye et al. 2025): the loop, blocks from left to right; Fast-dLLM (Wu et al. 2025): caches;
-BARD, SDAR: block-causal attention; FreeDave (Wu & Zhang 2025): drafts.
+Each forward predicts every masked position of the current block; a rule (`rules`) says which predictions stand
+(`filling`). What is seen, and what is kept between forwards, is the view's business (`views`); `run` puts them
+together. Sources: LLaDA (Nie et al. 2025), Dream (Ye et al. 2025): the loop, blocks from left to right; Fast-dLLM (Wu
+et al. 2025): caches; BARD, SDAR: block-causal attention; FreeDave (Wu & Zhang 2025): drafts.
 """
 
 from __future__ import annotations
@@ -38,28 +38,47 @@ class FillsMasks(Protocol):
 class Unmask:
     """Decoding for masked diffusion models: max_tokens masks behind the prompt, filled (unmasked) by a rule until none is left.
 
-    rule           which positions to fill after a forward, of `fastdistill.unmask`: Threshold, Schedule, Factor, EntropyThreshold,
-                   EntropyBudget, Adaptive, Learned, Explore
-    block_length   positions that are filled before the ones behind them; None: the whole answer at once
-    max_steps      most forwards; the last one fills whatever is left.  None: as many as the rule takes, at most one a position
-                   (and those of `remask`)
-    cache          "none": every forward runs the whole text; "prefix": within a block, what is before it is not run again; "dual":
-                   nor is what is behind it.  Both see keys and values from the block's first forward: faster, not exact
-    refresh_every  forwards after which a cache is made anew within a block; 1 is exact; None: once a block
-    attention      "full", or "block_causal" for models trained so: a block sees what is before it and itself, the prompt is read as a
-                   chain; its cache is exact, and needs no `cache`
-    temperature    of the draw; None: the request's.  Confidence is always the model's own, of the token drawn
-    remask         unmask.RunningConfidence, Remdm or Revise: fill positions more than once
-    drafts         check so many steps of the schedule ahead in each forward: fewer forwards, the very same answer (FreeDave); rows
-                   grow as many times
-    end            see unmask.EndOfText
-    early_exit     stop as soon as the text has ended; False: fill the whole answer
-    trace          keep a record of who was filled when: `Generation.trace`
-    mask_token, logit_shift  None: the session's
+    Parameters
+    ----------
+    rule : Rule, optional
+        which positions to fill after a forward, of `fastdistill.unmask`: Threshold, Schedule, Factor, EntropyThreshold,
+        EntropyBudget, Adaptive, Learned, Explore
+    block_length : int, optional
+        positions that are filled before the ones behind them; None: the whole answer at once
+    max_steps : int, optional
+        most forwards; the last one fills whatever is left. None: as many as the rule takes, at most one a position (and
+        those of `remask`)
+    cache : str, default "none"
+        "none": every forward runs the whole text; "prefix": within a block, what is before it is not run again; "dual":
+        nor is what is behind it. Both see keys and values from the block's first forward: faster, not exact
+    refresh_every : int, optional
+        forwards after which a cache is made anew within a block; 1 is exact; None: once a block
+    attention : str, default "full"
+        "full", or "block_causal" for models trained so: a block sees what is before it and itself, the prompt is read
+        as a chain; its cache is exact, and needs no `cache`
+    temperature : float, optional
+        of the draw; None: the request's. Confidence is always the model's own, of the token drawn
+    remask : Remask, optional
+        unmask.RunningConfidence, Remdm or Revise: fill positions more than once
+    drafts : int, default 0
+        check so many steps of the schedule ahead in each forward: fewer forwards, the very same answer (FreeDave); rows
+        grow as many times
+    end : EndOfText, optional
+        see unmask.EndOfText
+    early_exit : bool, default True
+        stop as soon as the text has ended; False: fill the whole answer
+    trace : bool, default False
+        keep a record of who was filled when: `Generation.trace`
+    mask_token, logit_shift : int, optional
+        None: the session's
 
-    A position that is filled stays as it is, except with `remask`.  Text becomes certain from its beginning on.
+    Raises
+    ------
+    ArgumentError
 
-    raises  ArgumentError
+    Notes
+    -----
+    A position that is filled stays as it is, except with `remask`. Text becomes certain from its beginning on.
     """
 
     rule: Rule = field(default_factory=Threshold)

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 class Drafts:
     """In place of `Filling`, where the rule is a schedule: a forward runs the text and guesses at what the next steps make of it.
 
-    most  versions of the text in one forward
+    Parameters
+    ----------
+    most : int
+        versions of the text in one forward
     """
 
     def __init__(self, settings: Unmask, canvas: Canvas, most: int) -> None:

@@ -14,12 +14,19 @@ from fastdistill.decode.unmask.rules import Step, log_of
 class EndOfText:
     """What is done about tokens that end the text, which many models propose too early; by default nothing.
 
-    discount      their confidence is multiplied by this at first, growing evenly to 1 as positions are filled (EOSER)
-    banned_until  they cannot be drawn until this part of the answer is filled (CD4LM)
-    truncate_at   the first one proposed with at least this probability ends the answer at once: what is behind it is cut off, and
-                  no longer seen by the rest, so the text may change (Learn2PD's end-of-text prediction); None: never
+    Parameters
+    ----------
+    discount : float, default 1.0
+        their confidence is multiplied by this at first, growing evenly to 1 as positions are filled (EOSER)
+    banned_until : float, default 0.0
+        they cannot be drawn until this part of the answer is filled (CD4LM)
+    truncate_at : float, optional
+        the first one proposed with at least this probability ends the answer at once: what is behind it is cut off, and
+        no longer seen by the rest, so the text may change (Learn2PD's end-of-text prediction); None: never
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     discount: float = 1.0

@@ -14,14 +14,22 @@ from fastdistill.kernels.forward.linear import PackedWeight
 class LearnedFilter:
     """Two layers with a ReLU between them: confidences of a block -> a logit for each of its tokens.
 
-    w1, b1  float32 (hidden, width), (hidden,)
-    w2, b2  float32 (width, hidden), (width,)
-    width   positions of a block; shorter blocks are filled up with 1, as are positions that are filled already
-    hidden  units between the layers
+    Attributes
+    ----------
+    w1, b1 : float32 (hidden, width), (hidden,)
+    w2, b2 : float32 (width, hidden), (width,)
+    width
+        positions of a block; shorter blocks are filled up with 1, as are positions that are filled already
+    hidden
+        units between the layers
 
+    Raises
+    ------
+    ArgumentError
+
+    Notes
+    -----
     `fit` trains one.
-
-    raises  ArgumentError
     """
 
     def __init__(self, w1: np.ndarray, b1: np.ndarray, w2: np.ndarray, b2: np.ndarray) -> None:
@@ -60,10 +68,24 @@ class LearnedFilter:
     ) -> LearnedFilter:
         """Train one by binary cross-entropy and Adam (Kingma & Ba 2015), all examples in each epoch.
 
-        confidence  float32 (examples, width): what the blocks looked like
-        right       bool (examples, width): whether the likeliest token was the final one (`Oracle` collects both)
+        Parameters
+        ----------
+        confidence : float32 (examples, width)
+            what the blocks looked like
+        right : bool (examples, width)
+            whether the likeliest token was the final one (`Oracle` collects both)
+        hidden : int, default 64
+            units between the layers
+        epochs : int, default 2000
+            passes over all examples
+        rate : float, default 3e-3
+            of Adam
+        seed : int, default 0
+            of the weights that it begins with
 
-        raises  ArgumentError
+        Raises
+        ------
+        ArgumentError
         """
         examples, width = check_array("confidence", confidence, np.float32, (None, None))
         check_array("right", right, np.bool_, (examples, width))

@@ -18,11 +18,18 @@ _LEAST_SURE = UnmaskRule("given")
 class Block:
     """The current block, as remasking sees it.
 
-    filled       bool (n,): which of its positions hold a token
-    confidence   float32 (n,): log probability of each token when it was filled
-    revisions    int32 (n,): how often each was replaced
-    quotas       of the steps still to come, positions to fill in each; None: they are not scheduled
-    extra_steps  that the remasking has taken in this block
+    Attributes
+    ----------
+    filled : bool (n,)
+        which of its positions hold a token
+    confidence : float32 (n,)
+        log probability of each token when it was filled
+    revisions : int32 (n,)
+        how often each was replaced
+    quotas : list[int] | None
+        of the steps still to come, positions to fill in each; None: they are not scheduled
+    extra_steps : int
+        that the remasking has taken in this block
     """
 
     filled: np.ndarray
@@ -60,7 +67,7 @@ class Remask:
 class RunningConfidence(Remask):
     """Each step fills the whole block, then masks again as many as later steps have to fill: the least sure ones (MDPO's RCR).
 
-    A token so keeps its place only while others were filled with less confidence.  With `Schedule` alone.
+    A token so keeps its place only while others were filled with less confidence. With `Schedule` alone.
     """
 
     fills_block = True
@@ -73,11 +80,18 @@ class RunningConfidence(Remask):
 class Remdm(Remask):
     """Late in each block, some steps that first mask the least sure tokens again (ReMDM).
 
-    at     when this part of the block has been filled
-    steps  how many such steps a block gets
-    count  tokens masked in each
+    Parameters
+    ----------
+    at : float, optional
+        when this part of the block has been filled
+    steps : int, default 1
+        how many such steps a block gets
+    count : int, default 1
+        tokens masked in each
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     at: float = 7 / 8
@@ -104,10 +118,16 @@ class Remdm(Remask):
 class Revise(Remask):
     """A filled position is read again in each forward, and its token replaced where another one is probable enough (BARD).
 
-    threshold  probability that the other token needs
-    times      how often a position may be replaced: bounded, or two tokens might take turns for ever
+    Parameters
+    ----------
+    threshold : float, default 0.9
+        probability that the other token needs
+    times : int, default 1
+        how often a position may be replaced: bounded, or two tokens might take turns for ever
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     threshold: float = 0.9

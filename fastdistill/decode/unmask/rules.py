@@ -1,7 +1,7 @@
 """Which masked positions to fill after a forward: every rule in terms of the kernel `unmask_select`.
 
-A rule is frozen; what it needs to know of a step it is told (`Step`).  `selection` is what the kernel gets; a schedule has `quotas`
-beside; a rule that picks positions by itself has `also`.
+A rule is frozen; what it needs to know of a step it is told (`Step`). `selection` is what the kernel gets; a schedule
+has `quotas` beside; a rule that picks positions by itself has `also`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,18 @@ SCORES = ("confidence", "margin", "entropy", "random")
 class Step(NamedTuple):
     """What a forward has said of some positions of the answer.
 
-    block       places in the answer that the current block covers
-    places      int32 (n,): of the positions, in the answer
-    tokens      int32 (n,): what the model would put there
-    confidence  float32 (n,): log probability of that
-    statistics  RowStatistics of (n,) rows: all that is known of the model's laws, or distributions, there
+    Attributes
+    ----------
+    block : range
+        places in the answer that the current block covers
+    places : int32 (n,)
+        of the positions, in the answer
+    tokens : int32 (n,)
+        what the model would put there
+    confidence : float32 (n,)
+        log probability of that
+    statistics : RowStatistics of (n,) rows
+        all that is known of the model's laws, or distributions, there
     """
 
     block: range
@@ -78,12 +85,19 @@ class Rule:
 class Schedule(Rule):
     """So many positions a step, fixed beforehand: the best by a score (LLaDA, Dream, MaskGIT; ASS with kind="ascending").
 
-    steps  in all, dealt to the blocks; None: one a position ("ascending": floor(log2) of a block's positions)
-    score  "confidence": the probability of the likeliest token; "margin": that minus the second one's; "entropy": the lowest first;
-           "random": in an order by chance, the same in every step
-    kind   how positions are dealt to steps: see `quotas`
+    Parameters
+    ----------
+    steps : int, optional
+        in all, dealt to the blocks; None: one a position ("ascending": floor(log2) of a block's positions)
+    score : str, default "confidence"
+        "confidence": the probability of the likeliest token; "margin": that minus the second one's; "entropy": the
+        lowest first; "random": in an order by chance, the same in every step
+    kind : str, default "linear"
+        how positions are dealt to steps: see `quotas`
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     steps: int | None = None
@@ -108,11 +122,18 @@ class Schedule(Rule):
 class Threshold(Rule):
     """All positions whose likeliest token is at least so probable (Fast-dLLM).
 
-    threshold  a probability, 0..1
-    least      fill the best so many in any case, 1 or more
-    most       never more than so many in one step; None: any number
+    Parameters
+    ----------
+    threshold : float, default 0.9
+        a probability, 0..1
+    least : int, default 1
+        fill the best so many in any case, 1 or more
+    most : int, optional
+        never more than so many in one step; None: any number
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     threshold: float = 0.9
@@ -134,11 +155,18 @@ class Threshold(Rule):
 class Adaptive(Threshold):
     """`Threshold` within a budget of positions a step: confidence-adaptive decoding (CD4LM).
 
-    threshold  a probability, 0..1
-    least      fill the best so many in any case, 1 or more
-    most       never more than so many in one step
+    Parameters
+    ----------
+    threshold : float, default 0.95
+        a probability, 0..1
+    least : int, default 1
+        fill the best so many in any case, 1 or more
+    most : int | None, default 4
+        never more than so many in one step
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     threshold: float = 0.95
@@ -149,9 +177,14 @@ class Adaptive(Threshold):
 class EntropyThreshold(Rule):
     """All positions whose entropy is at most so many nats, and the lowest in any case (dParallel).
 
-    threshold  nats, 0 or more
+    Parameters
+    ----------
+    threshold : float, default 0.5
+        nats, 0 or more
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     threshold: float = 0.5
@@ -167,9 +200,14 @@ class Factor(Rule):
 
     With factor 1 these tokens together are the likeliest ones, whatever depends on what (Fast-dLLM, theorem 1).
 
-    factor  above 1 more positions at once, below 1 fewer
+    Parameters
+    ----------
+    factor : float, default 1.0
+        above 1 more positions at once, below 1 fewer
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     factor: float = 1.0
@@ -183,9 +221,14 @@ class Factor(Rule):
 class EntropyBudget(Rule):
     """Positions in order of entropy while what filling them at once may lose stays within so many nats (EB-Sampler).
 
-    budget  nats a step, 0 or more: the sum of the entropies, the largest aside
+    Parameters
+    ----------
+    budget : float, default 0.1
+        nats a step, 0 or more: the sum of the entropies, the largest aside
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     budget: float = 0.1
@@ -199,13 +242,21 @@ class EntropyBudget(Rule):
 class Explore(Rule):
     """`Factor` over the current block and some after it; where that fills few positions, an uncertain one as well (ETE).
 
-    An uncertain token says more than a certain one: what depends on it becomes certain.  The text is not the one `Factor` writes.
+    An uncertain token says more than a certain one: what depends on it becomes certain. The text is not the one
+    `Factor` writes.
 
-    factor     as of `Factor`
-    below      explore where fewer positions than these are certain; 0: never
-    lookahead  blocks behind the current one in which certain positions are filled as well
+    Parameters
+    ----------
+    factor : float, default 1.0
+        as of `Factor`
+    below : int, default 1
+        explore where fewer positions than these are certain; 0: never
+    lookahead : int, default 1
+        blocks behind the current one in which certain positions are filled as well
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     factor: float = 1.0
@@ -226,11 +277,18 @@ class Explore(Rule):
 class Learned(Rule):
     """A schedule, and all positions that a small network takes to be right already (Learn2PD).
 
-    filter    reads the confidences of a whole block: see `LearnedFilter`
-    accept    positions that it takes to be right with at least this probability
-    schedule  how many are filled in any case, and which
+    Parameters
+    ----------
+    filter : LearnedFilter
+        reads the confidences of a whole block: see `LearnedFilter`
+    accept : float, default 0.96
+        positions that it takes to be right with at least this probability
+    schedule : Schedule, optional
+        how many are filled in any case, and which
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     filter: LearnedFilter
@@ -265,11 +323,19 @@ class Learned(Rule):
 class Oracle(Rule):
     """All positions whose token is already that of a known answer, else the surest gets its own: the fewest forwards for a filter.
 
-    answer    tokens of the whole answer, none of them the mask
-    width     of the examples: positions of a block
-    examples  receives a pair each step, for `LearnedFilter.fit`: confidences float32 (width,), which of them were right bool (width,)
+    Parameters
+    ----------
+    answer : Sequence[int]
+        tokens of the whole answer, none of them the mask
+    width : int
+        of the examples: positions of a block
+    examples : list[tuple[np.ndarray, np.ndarray]], optional
+        receives a pair each step, for `LearnedFilter.fit`: confidences float32 (width,), which of them were right bool
+        (width,)
 
-    raises  ArgumentError
+    Raises
+    ------
+    ArgumentError
     """
 
     answer: Sequence[int]
@@ -306,7 +372,10 @@ class Oracle(Rule):
 def block_confidence(step: Step, width: int) -> np.ndarray:
     """What a learned filter reads, float32 (width,): probabilities by place in the block, 1 where nothing is masked or there is no place.
 
-    raises  ArgumentError where the block is wider
+    Raises
+    ------
+    ArgumentError
+        where the block is wider
     """
     if len(step.block) > width:
         raise ArgumentError(f"the filter reads blocks of at most {width} positions, got one of {len(step.block)}")

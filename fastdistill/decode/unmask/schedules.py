@@ -1,7 +1,7 @@
 """How many positions each step fills, where that is fixed beforehand.
 
-Sources: LLaDA (Nie et al. 2025): "linear"; MaskGIT (Chang et al. 2022): "cosine"; Dream (Ye et al. 2025): "time"; ASS (Yang et al.
-2025): "ascending".
+Sources: LLaDA (Nie et al. 2025): "linear"; MaskGIT (Chang et al. 2022): "cosine"; Dream (Ye et al. 2025): "time"; ASS
+(Yang et al. 2025): "ascending".
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ _EARLIEST = 1e-3  # Dream's time grid runs from 1 to here
 def quotas(kind: str, masked: int, steps: int | None = None) -> list[int]:
     """Positions to fill in each step: at least one in each, `masked` in all.
 
-    kind   "linear": equal steps, the remainder first; "cosine": few at first, then more and more; "time": as shares of what is left on
-           an even grid of times; "ascending": each step twice the one before, or in such a ratio that the steps suffice
-    steps  None: one a position, of "ascending": floor(log2(masked)); never more than there are positions
+    Parameters
+    ----------
+    kind : str
+        "linear": equal steps, the remainder first; "cosine": few at first, then more and more; "time": as shares of
+        what is left on an even grid of times; "ascending": each step twice the one before, or in such a ratio that the
+        steps suffice
+    masked : int
+    steps : int, optional
+        None: one a position, of "ascending": floor(log2(masked)); never more than there are positions
     """
     if masked == 0:
         return []
@@ -63,7 +69,10 @@ def _ratio(masked: int, steps: int) -> float:
 def quotas_of_blocks(kind: str, sizes: list[int], steps: int | None) -> list[list[int]]:
     """The quotas of each block; steps are dealt to the blocks evenly, the remainder to the first ones.
 
-    raises  ArgumentError where there are fewer steps than blocks
+    Raises
+    ------
+    ArgumentError
+        where there are fewer steps than blocks
     """
     if steps is None:
         return [quotas(kind, size) for size in sizes]

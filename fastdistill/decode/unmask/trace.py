@@ -10,13 +10,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One forward.  Places count from the answer's first.
+    """One forward. Places count from the answer's first.
 
-    places      int32 (k,): filled, or filled anew, ascending
-    tokens      int32 (k,): what was put there
-    confidence  float32 (k,): probabilities of these tokens
-    remasked    int32 (r,): places masked again afterwards
-    length      of the answer afterwards
+    Attributes
+    ----------
+    places : int32 (k,)
+        filled, or filled anew, ascending
+    tokens : int32 (k,)
+        what was put there
+    confidence : float32 (k,)
+        probabilities of these tokens
+    remasked : int32 (r,)
+        places masked again afterwards
+    length : int
+        of the answer afterwards
     """
 
     places: np.ndarray
@@ -30,9 +37,14 @@ class TraceStep:
 class Trace:
     """Steps of a text, from which every state that it went through can be had again; `show.trace` draws it.
 
-    length      of the answer at first
-    mask_token  what stands where nothing is filled
-    steps       one a forward
+    Attributes
+    ----------
+    length : int
+        of the answer at first
+    mask_token : int
+        what stands where nothing is filled
+    steps : list[TraceStep]
+        one a forward
     """
 
     length: int

@@ -1,9 +1,9 @@
 """Which rows a forward runs, and whom they see: how the text is laid over a session's committed rows and nodes.
 
-A text is the prompt and a masked answer; a block of it is being filled.  Under full attention every row sees every other one, so a
-forward runs all of it (no cache) or a part, beside keys and values from the block's first forward that are slightly stale (Fast-dLLM's
-prefix and dual caches).  Under block-causal attention a block sees what is before it and itself: its keys and values never change once
-it is filled, and the cache is exact.
+A text is the prompt and a masked answer; a block of it is being filled. Under full attention every row sees every other
+one, so a forward runs all of it (no cache) or a part, beside keys and values from the block's first forward that are
+slightly stale (Fast-dLLM's prefix and dual caches). Under block-causal attention a block sees what is before it and
+itself: its keys and values never change once it is filled, and the cache is exact.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from typing import NamedTuple
 class View(NamedTuple):
     """One forward over rows [first, ends[-1]) of the text: nodes [first, ends[0]), [ends[0], ends[1]), ..., each seeing those before it.
 
-    first    its first row in the text
-    ends     where each node ends, ascending
-    replace  committed rows [start, end) that these stand for; None: none
-    keep     rows, from the first, that the session keeps afterwards
+    Attributes
+    ----------
+    first : int
+        its first row in the text
+    ends : tuple[int, ...]
+        where each node ends, ascending
+    replace : tuple[int, int] | None
+        committed rows [start, end) that these stand for; None: none
+    keep : int
+        rows, from the first, that the session keeps afterwards
     """
 
     first: int
@@ -34,8 +40,16 @@ class View(NamedTuple):
 def full_view(cache: str, fresh: bool, start: int, reach: int, length: int, shift: int) -> View:
     """Full attention over a text of `length` rows, whose positions [start, reach) may be filled.
 
-    fresh  nothing is committed; else what the view of the block's first forward kept
-    shift  1: the row before a position predicts it
+    Parameters
+    ----------
+    cache : str
+    fresh : bool
+        nothing is committed; else what the view of the block's first forward kept
+    start : int
+    reach : int
+    length : int
+    shift : int
+        1: the row before a position predicts it
     """
     if fresh or cache == "none":
         return View(0, (length,), keep={"none": 0, "prefix": start - shift, "dual": length}[cache])

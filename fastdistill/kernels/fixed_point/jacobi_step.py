@@ -17,11 +17,18 @@ from fastdistill.messages import short
 class JacobiStep(NamedTuple):
     """What became of an iterate (..., n); of a single one (n,) the fields (...) are NumPy scalars.
 
-    next        int32 (..., n)  the seed, then what was drawn after each position but the last
-    prefix      int32 (...)     how many leading positions of `next` are final, in 1..n
-    stationary  bool (..., n)   where `next` is the iterate
-    bonus       int32 (...)     what was drawn after the last position
-    converged   bool (...)      all stationary: `next` is the fixed point, and `bonus` is final too
+    Attributes
+    ----------
+    next : int32 (..., n)
+        the seed, then what was drawn after each position but the last
+    prefix : int32 (...)
+        how many leading positions of `next` are final, in 1..n
+    stationary : bool (..., n)
+        where `next` is the iterate
+    bonus : int32 (...)
+        what was drawn after the last position
+    converged : bool (...)
+        all stationary: `next` is the fixed point, and `bonus` is final too
     """
 
     next: np.ndarray
@@ -40,19 +47,36 @@ def jacobi_step(
 ) -> JacobiStep:
     """The next iterate, and how much of it is final.
 
-    Sequential decoding solves a triangular system: each token is a function of those before it, also where it is drawn, since
-    noise belongs to a position.  So at most n steps lead from any guesses to the sequential text, and each makes at least one
-    position more final.
+    Sequential decoding solves a triangular system: each token is a function of those before it, also where it is drawn,
+    since noise belongs to a position. So at most n steps lead from any guesses to the sequential text, and each makes
+    at least one position more final.
 
-    iterate    int32 (..., n), n >= 1: the seed, which is final, then n - 1 guesses
-    target     what the model says after each position: int32 (..., n), drawn tokens; or RowStatistics of (..., n) rows, for
-               their argmax; or float32 (..., n, vocab), logits to draw from
-    sampler    of logits alone; None: greedy.  It must have no penalties: they would need what each row has seen
-    positions  int32 (..., n), as in `sample`: of the token that each row draws; needed where the temperature is above 0
-    returns    JacobiStep
-    raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row of logits holds NaN or +inf.
-               Rows are counted over all dimensions before vocab
-    source     Song et al. 2021; Santilli et al. 2023, parallel decoding; Kou et al. 2024, CLLM
+    Parameters
+    ----------
+    iterate : int32 (..., n)
+        n >= 1: the seed, which is final, then n - 1 guesses
+    target : np.ndarray | RowStatistics
+        what the model says after each position: int32 (..., n), drawn tokens; or RowStatistics of (..., n) rows, for
+        their argmax; or float32 (..., n, vocab), logits to draw from
+    sampler : Sampler, optional
+        of logits alone; None: greedy. It must have no penalties: they would need what each row has seen
+    positions : int32 (..., n), optional
+        as in `sample`: of the token that each row draws; needed where the temperature is above 0
+
+    Returns
+    -------
+    JacobiStep
+
+    Raises
+    ------
+    ArgumentError
+        also when every token of a row is banned
+    NotFiniteError
+        when a row of logits holds NaN or +inf. Rows are counted over all dimensions before vocab
+
+    References
+    ----------
+    Song et al. 2021; Santilli et al. 2023, parallel decoding; Kou et al. 2024, CLLM
     """
     iterate = as_array("iterate", iterate, np.int32, (..., "n"))
     *leading, n = iterate.shape

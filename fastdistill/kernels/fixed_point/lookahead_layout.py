@@ -17,11 +17,18 @@ MOST_ROWS = 1 << 16
 class LookaheadLayout(NamedTuple):
     """A lookahead step as one tree: the seed, then the window level by level, then the guesses one after another.
 
-    tokens     int32 (rows,)                -1 where only counts were given
-    parents    int32 (rows,)                -1 for the seed, else an earlier row
-    positions  int32 (rows,)                depths, the seed's is 0
-    cells      int32 (levels, columns)      the row of each cell of the window
-    branches   int32 (guesses, ngram - 1)   the row of each token of a guess
+    Attributes
+    ----------
+    tokens : int32 (rows,)
+        -1 where only counts were given
+    parents : int32 (rows,)
+        -1 for the seed, else an earlier row
+    positions : int32 (rows,)
+        depths, the seed's is 0
+    cells : int32 (levels, columns)
+        the row of each cell of the window
+    branches : int32 (guesses, ngram - 1)
+        the row of each token of a guess
     """
 
     tokens: np.ndarray
@@ -41,19 +48,35 @@ def lookahead_layout(
 ) -> LookaheadLayout:
     """Seed, window and guesses of a lookahead step as one tree: a row sees its ancestors and itself.
 
-    The token of window level l, column i stands at position 1 + i + l after the seed.  It sees the seed, level 0 up to column
-    i, and its own column above it.  A guess sees the seed and its own tokens.  Where tokens are given, of one or
-    both, rows with one parent and one token have one context and stand once, the first of them; a row may then belong to cells
-    and guesses alike.
+    The token of window level l, column i stands at position 1 + i + l after the seed. It sees the seed, level 0 up to
+    column i, and its own column above it. A guess sees the seed and its own tokens. Where tokens are given, of one or
+    both, rows with one parent and one token have one context and stand once, the first of them; a row may then belong
+    to cells and guesses alike.
 
-    window   how many columns, of ngram - 1 levels; or their tokens, int32 (levels, columns), levels <= ngram - 1
-    ngram    2..64
-    guesses  how many; or their tokens, int32 (guesses, ngram - 1)
-    seed     the token of row 0
-    returns  LookaheadLayout
-    raises   ArgumentError; also where one of window and guesses is tokens and the other a count above 0, and where there are
-             more than 65536 rows before any are merged
-    source   Fu et al. 2024, Lookahead Decoding, arXiv 2402.02057
+    Parameters
+    ----------
+    window : int | np.ndarray
+        how many columns, of ngram - 1 levels; or their tokens, int32 (levels, columns), levels <= ngram - 1
+    ngram : int
+        2..64
+    guesses : int | np.ndarray
+        how many; or their tokens, int32 (guesses, ngram - 1)
+    seed : int, default -1
+        the token of row 0
+
+    Returns
+    -------
+    LookaheadLayout
+
+    Raises
+    ------
+    ArgumentError
+        also where one of window and guesses is tokens and the other a count above 0, and where there are more than
+        65536 rows before any are merged
+
+    References
+    ----------
+    Fu et al. 2024, Lookahead Decoding, arXiv 2402.02057
     """
     length = check_integer("ngram", ngram, 2, 64) - 1
     seed = check_integer("seed", seed, -(2**31), 2**31 - 1)

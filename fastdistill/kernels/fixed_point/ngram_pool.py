@@ -17,19 +17,31 @@ _FIRST_TOKEN, _LAST_TOKEN = -(2**31), 2**31 - 1
 class NgramPool:
     """The n-grams inserted last, for drafting: what followed a token once may follow it again.
 
-    Inserting and looking up take a time that does not grow with the pool.  Threads may share one: calls take turns.
+    Inserting and looking up take a time that does not grow with the pool. Threads may share one: calls take turns.
 
-    source  Fu et al. 2024, lookahead decoding: its pool of n-grams
+    References
+    ----------
+    Fu et al. 2024, lookahead decoding: its pool of n-grams
     """
 
     def __init__(self, ngram: int, capacity: int = 4096, per_key: int = 8, key: int = 1) -> None:
         """An empty pool; its memory is taken here, once.
 
-        ngram     tokens of each n-gram, key + 1 .. 64
-        capacity  most n-grams kept, 1 .. 2^24
-        per_key   most of them with one key, 1 .. 256
-        key       leading tokens that an n-gram is looked up by, 1 .. ngram - 1
-        raises    ArgumentError, MemoryError
+        Parameters
+        ----------
+        ngram : int
+            tokens of each n-gram, key + 1 .. 64
+        capacity : int, default 4096
+            most n-grams kept, 1 .. 2^24
+        per_key : int, default 8
+            most of them with one key, 1 .. 256
+        key : int, default 1
+            leading tokens that an n-gram is looked up by, 1 .. ngram - 1
+
+        Raises
+        ------
+        ArgumentError
+        MemoryError
         """
         key = check_integer("key", key, 1, lib.FD_NGRAM - 1)
         ngram = check_integer("ngram", ngram, key + 1, lib.FD_NGRAM)
@@ -62,11 +74,17 @@ class NgramPool:
     def insert(self, tokens: np.ndarray) -> None:
         """Every window of `ngram` tokens of each row, from the first to the last, row by row.
 
-        One that is there already becomes the most recent.  Where a key has more than per_key, the one of them that was
+        One that is there already becomes the most recent. Where a key has more than per_key, the one of them that was
         inserted least recently goes; where there are more than capacity, the least recent of all.
 
-        tokens  int32 (..., n), any values; rows shorter than `ngram` hold no n-gram
-        raises  ArgumentError
+        Parameters
+        ----------
+        tokens : int32 (..., n)
+            any values; rows shorter than `ngram` hold no n-gram
+
+        Raises
+        ------
+        ArgumentError
         """
         tokens = as_array("tokens", tokens, np.int32, (..., "n"))
         n = tokens.shape[-1]
@@ -76,10 +94,20 @@ class NgramPool:
     def lookup(self, key: int | Sequence[int] | np.ndarray, count: int | None = None) -> np.ndarray:
         """What has followed these tokens, the most recently inserted first; changes nothing.
 
-        key      a token where `key` is 1, or int32 (key,), or a sequence of so many tokens
-        count    the most continuations, 0 or more; None: all
-        returns  int32 (found, ngram - key)
-        raises   ArgumentError
+        Parameters
+        ----------
+        key : int | Sequence[int] | np.ndarray
+            a token where `key` is 1, or int32 (key,), or a sequence of so many tokens
+        count : int, optional
+            the most continuations, 0 or more; None: all
+
+        Returns
+        -------
+        int32 (found, ngram - key)
+
+        Raises
+        ------
+        ArgumentError
         """
         if isinstance(key, (int, np.integer)):
             tokens = np.array([check_integer("key", key, _FIRST_TOKEN, _LAST_TOKEN)], np.int32)
@@ -107,7 +135,9 @@ class NgramPool:
     def copy(self) -> NgramPool:
         """A pool of the same n-grams, in the same order, that goes its own way.
 
-        raises  MemoryError
+        Raises
+        ------
+        MemoryError
         """
         other = NgramPool(self.ngram, self.capacity, self.per_key, self.key)
         with self._lock:

@@ -11,9 +11,15 @@ from fastdistill.kernels.boundary import bits, const, lib, pointer
 def exp_log(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """e^x and log x, the same bits on every level.
 
-    x        float32 or float64 (n,)
-    returns  (n,), (n,), of that dtype; e^x of float32 is 0 below -86.98, of float64 below -708, and above 708 it is that of 708;
-             log is defined for positive normal numbers
+    Parameters
+    ----------
+    x : float32 or float64 (n,)
+
+    Returns
+    -------
+    exp, log : float32 or float64 (n,)
+        of the dtype of x; e^x of float32 is 0 below -86.98, of float64 below -708, and above 708 it is that of 708; log
+        is defined for positive normal numbers
     """
     (n,) = check_array("x", x, REAL, ("n",))
     exp_out, log_out = np.empty(n, x.dtype), np.empty(n, x.dtype)

@@ -16,7 +16,13 @@ _CODES_PER_BLOCK = {"q8": 32, "q4": 16}  # array entries that hold the codes of 
 
 
 def kernel_name(format: str) -> str:
-    """What multiplies rows by weights of a format at the selected level: its instruction and its register tile."""
+    """What multiplies rows by weights of a format at the selected level: its instruction and its register tile.
+
+    Parameters
+    ----------
+    format : str
+        "f32", "f16", "bf16", "q8" or "q4"
+    """
     check_choice("format", format, FORMATS)
     text = ffi.new("char[]", 128)
     lib.fd_kernel_name(FORMATS[format], text, len(text))
@@ -31,10 +37,16 @@ def packed_bytes(format: str, outputs: int, inputs: int) -> int:
 class PackedWeight:
     """A weight matrix (outputs, inputs) in tiles, as csrc/kernels/forward/packed.h has them, and its bias; immutable.
 
-    format  "f32", "f16", "bf16", "q8" or "q4"
-    shape   (outputs, inputs)
-    layout  "16x4" or "8x8": levels that read this one multiply by it
-    struct  struct fd_weight *, for C
+    Attributes
+    ----------
+    format : str
+        "f32", "f16", "bf16", "q8" or "q4"
+    shape
+        (outputs, inputs)
+    layout
+        "16x4" or "8x8": levels that read this one multiply by it
+    struct
+        struct fd_weight *, for C
     """
 
     def __init__(
@@ -51,15 +63,30 @@ class PackedWeight:
     ) -> None:
         """Pack a matrix; the arrays it is made of are not held afterwards.
 
-        format  "f32", "f16", "bf16", "q8" or "q4"
-        data    (outputs, inputs) float32, float16 or uint16 (bf16 bits); q8: int8 codes (outputs, blocks * 32); q4: uint8
-                (outputs, blocks * 16), byte j of a block holding code j low and code j + 16 high; blocks = ceil(inputs / 32)
-        scale   float16 (outputs, blocks), q8 and q4; minimum the same, q4: weight = scale * code + minimum
-        bias    float32 (outputs,)
-        inputs  columns, where the last block is not full
-        packed  where to: uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
-        layout  "16x4" or "8x8"; default: what the selected level reads
-        raises  ArgumentError
+        Parameters
+        ----------
+        format : str
+            "f32", "f16", "bf16", "q8" or "q4"
+        data : float32, float16 or uint16 (outputs, inputs)
+            uint16 holds bf16 bits; q8: int8 codes (outputs, blocks * 32); q4: uint8 (outputs, blocks * 16), byte j of a
+            block holding code j low and code j + 16 high; blocks = ceil(inputs / 32)
+        scale : float16 (outputs, blocks), optional
+            of q8 and q4
+        minimum : float16 (outputs, blocks), optional
+            of q4: weight = scale * code + minimum
+        bias : float32 (outputs,), optional
+        inputs : int, optional
+            columns, where the last block is not full
+        threads : int | None, default 1
+            at most so many; None: as many as this process may use
+        packed : np.ndarray, optional
+            where to: uint8 (packed_bytes(format, outputs, inputs),), beginning on a cache line; default: a new array
+        layout : str, optional
+            "16x4" or "8x8"; default: what the selected level reads
+
+        Raises
+        ------
+        ArgumentError
         """
         check_choice("format", format, FORMATS)
         outputs, columns = check_array("data", data, _DTYPES[format], ("outputs", "columns"))
@@ -112,8 +139,19 @@ class PackedWeight:
     def multiply(self, x: np.ndarray, threads: int | None = 1) -> np.ndarray:
         """x float32 (rows, inputs) -> float32 (rows, outputs); q8 and q4 quantise x first (`quantize_rows`).
 
-        raises  ArgumentError; NotFiniteError where x is to be quantised and is not finite; IsaError where the selected level
-                reads another layout
+        Parameters
+        ----------
+        x : float32 (rows, inputs)
+        threads : int | None, default 1
+            at most so many; None: as many as this process may use
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+            where x is to be quantised and is not finite
+        IsaError
+            where the selected level reads another layout
         """
         rows, _ = check_array("x", x, np.float32, ("rows", self.shape[1]))
         y = np.empty((rows, self.shape[0]), np.float32)
@@ -137,8 +175,29 @@ def linear(
 ) -> np.ndarray:
     """x (rows, inputs) times a weight matrix, plus a bias: packs, then multiplies; see PackedWeight for repeated use.
 
-    returns  float32 (rows, outputs)
-    raises   ArgumentError; NotFiniteError
+    Parameters
+    ----------
+    x : float32 (rows, inputs)
+    format : str
+        "f32", "f16", "bf16", "q8" or "q4"
+    data : np.ndarray
+        as of PackedWeight
+    scale : np.ndarray, optional
+        as of PackedWeight
+    minimum : np.ndarray, optional
+        as of PackedWeight
+    bias : float32 (outputs,), optional
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    float32 (rows, outputs)
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
     """
     _, inputs = check_array("x", x, np.float32, ("rows", "inputs"))
     return PackedWeight(format, data, scale, minimum, bias, inputs, threads).multiply(x, threads)

@@ -11,10 +11,24 @@ from fastdistill.kernels.boundary import check_status, const, lib, pointer, refu
 def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Quantise each row in blocks of 32: scale = largest magnitude / 127, codes to nearest, half to even.
 
-    x        float32 (rows, width); finite
-    returns  codes int8 (rows, blocks * 32), scale float32, sum float32 = scale * total, total int32 = sum of the codes, each
-             (rows, blocks), blocks = ceil(width / 32); a block whose scale would be subnormal is zero
-    raises   ArgumentError; NotFiniteError
+    Parameters
+    ----------
+    x : float32 (rows, width)
+        finite
+
+    Returns
+    -------
+    codes : int8 (rows, blocks * 32)
+    scale : float32 (rows, blocks)
+    sum : float32 (rows, blocks)
+        scale * total
+    total : int32 (rows, blocks)
+        sum of the codes; blocks = ceil(width / 32); a block whose scale would be subnormal is zero
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
     """
     rows, width = check_array("x", x, np.float32, ("rows", "width"))
     blocks = -(-width // 32)

@@ -15,12 +15,20 @@ from fastdistill.kernels.threads import check_threads
 class RowStatistics(NamedTuple):
     """Statistics of rows of logits (..., vocab).
 
-    argmax       int32 (...)    the token of the largest logit, the lowest of them on a tie
-    top          float32 (...)  the largest logit
-    second       float32 (...)  the second largest, equal to top on a tie; -inf where there is no other
-    log_sum_exp  float32 (...)  the natural logarithm of the sum of e^logit: a token's log probability is its logit minus this
-    entropy      float32 (...)  of the softmax, in nats
-    log_prob     float32 (...)  log p of argmax, to its own last digits where p is near 1: top - log_sum_exp has lost them
+    Attributes
+    ----------
+    argmax : int32 (...)
+        the token of the largest logit, the lowest of them on a tie
+    top : float32 (...)
+        the largest logit
+    second : float32 (...)
+        the second largest, equal to top on a tie; -inf where there is no other
+    log_sum_exp : float32 (...)
+        the natural logarithm of the sum of e^logit: a token's log probability is its logit minus this
+    entropy : float32 (...)
+        of the softmax, in nats
+    log_prob : float32 (...)
+        log p of argmax, to its own last digits where p is near 1: top - log_sum_exp has lost them
     """
 
     argmax: np.ndarray
@@ -41,9 +49,23 @@ class RowStatistics(NamedTuple):
 def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics:
     """Argmax, top, second, log-sum-exp, entropy and log p of the argmax of each row, in two passes over it.
 
-    logits   float32 (..., vocab), 1 <= vocab < 2^31: rows in any dimensions before it; -inf is a ban
-    returns  RowStatistics, each field (...,)
-    raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
+    Parameters
+    ----------
+    logits : float32 (..., vocab)
+        1 <= vocab < 2^31: rows in any dimensions before it; -inf is a ban
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    RowStatistics
+        each field (...,)
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        when a row holds NaN or +inf, or nothing but -inf
     """
     *leading, vocab = check_array("logits", logits, np.float32, (..., "vocab"))
     if not 0 < vocab < 2**31:

@@ -18,14 +18,33 @@ def gumbel_noise(
     round: int = 0,
     index: int = 0,
 ) -> np.ndarray:
-    """One noise value a token, for each position.  Keys that differ anywhere give independent noise.
+    """One noise value a token, for each position. Keys that differ anywhere give independent noise.
 
-    positions  int32 (rows,), any value
-    vocab      1..2^31 - 1
-    seed       64 bits;  sequence  32 bits;  purpose  0..7, 0 is the target's own draw
-    round      0..2^20 - 1;  index  0..2^12 - 1
-    returns    float32 (rows, vocab), each in -3.2..22.9
-    raises     ArgumentError
+    Parameters
+    ----------
+    positions : int32 (rows,)
+        any value
+    vocab : int
+        1..2^31 - 1
+    seed : int, default 0
+        64 bits
+    sequence : int, default 0
+        32 bits
+    purpose : int, default 0
+        0..7, 0 is the target's own draw
+    round : int, default 0
+        0..2^20 - 1
+    index : int, default 0
+        0..2^12 - 1
+
+    Returns
+    -------
+    float32 (rows, vocab)
+        each in -3.2..22.9
+
+    Raises
+    ------
+    ArgumentError
     """
     positions = as_array("positions", positions, np.int32, ("rows",))
     rows = len(positions)

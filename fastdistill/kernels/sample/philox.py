@@ -11,10 +11,18 @@ from fastdistill.kernels.boundary import const, lib, pointer
 def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Four random words for each counter under one key.
 
-    counter  uint32 (n, 4)
-    key      uint32 (2,)
-    returns  uint32 (n, 4)
-    raises   ArgumentError
+    Parameters
+    ----------
+    counter : uint32 (n, 4)
+    key : uint32 (2,)
+
+    Returns
+    -------
+    uint32 (n, 4)
+
+    Raises
+    ------
+    ArgumentError
     """
     counter = as_array("counter", counter, np.uint32, ("n", 4))
     key, n = as_array("key", key, np.uint32, (2,)), len(counter)

@@ -23,15 +23,36 @@ def probabilities(
 ) -> np.ndarray:
     """The law, or distribution, that `sample` draws from: the softmax over the tokens that the sampler's processors leave.
 
-    Under temperature 0 the first largest logit has all of it.  Its seed and sequence do not matter.
+    Under temperature 0 the first largest logit has all of it. Its seed and sequence do not matter.
 
-    logits     float32 (rows, vocab), 1 <= vocab < 2^23; -inf is a ban
-    seen       for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
-    allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
-    workspace  uint8, from `sample_workspace`; None: made here
-    out        float32 (rows, vocab), filled and returned; may be the very logits, must not overlap otherwise; None: made here
-    returns    float32 (rows, vocab); each row sums to 1 but for rounding
-    raises     as `sample`
+    Parameters
+    ----------
+    logits : float32 (rows, vocab)
+        1 <= vocab < 2^23; -inf is a ban
+    sampler : Sampler
+        how a token is chosen
+    seen : Sequence[np.ndarray], optional
+        for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
+    allowed : uint32 (rows, ceil(vocab / 32)), optional
+        token t is banned unless bit t % 32 of word t // 32 is set; None: all
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+    workspace : uint8, optional
+        from `sample_workspace`; None: made here
+    out : float32 (rows, vocab), optional
+        filled and returned; may be the very logits, must not overlap otherwise; None: made here
+
+    Returns
+    -------
+    float32 (rows, vocab)
+        each row sums to 1 but for rounding
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+    BusyError
+        as `sample`
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     law = np.empty(logits.shape, np.float32) if out is None else out

@@ -21,23 +21,42 @@ _MOST_TOKENS = 2**23 - 1  # the masses of more tokens could overflow (csrc/kerne
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a token is chosen.  Processors apply in this order: bias, penalties as listed, temperature, top-k, top-p, min-p.
+    """How a token is chosen.
 
-    temperature         0 (greedy: the first largest logit) up to 1e30
-    top_k               keep the k largest, ties to the lowest tokens; 0 keeps all
-    top_p               keep the shortest prefix, best first, of at least this mass; in (0, 1], 1 keeps all
-    min_p               drop what is less likely than this share of the best; in [0, 1]
-    repetition_penalty  tokens of prompt and answer: a negative logit is multiplied, another one divided by it; above 0, 1 does nothing
-    frequency_penalty   taken from a token's logit for each time that the answer has it; in [-2, 2]
-    presence_penalty    taken once from the logit of each token that the answer has; in [-2, 2]
-    logit_bias          added to the logits of these tokens; -inf bans
-    seed, sequence      64 and 32 bits: together with a row's position and the round they fix the noise
-    round               20 bits: decoders that draw a position again draw with new noise in another round
-    prompt_length       so many tokens of what a row has seen, from the first, are no part of the answer; a text's is its prompt's
+    Processors apply in this order: bias, penalties as listed, temperature, top-k, top-p, min-p.
 
+    Parameters
+    ----------
+    temperature : float, default 0.0
+        0 (greedy: the first largest logit) up to 1e30
+    top_k : int, default 0
+        keep the k largest, ties to the lowest tokens; 0 keeps all
+    top_p : float, default 1.0
+        keep the shortest prefix, best first, of at least this mass; in (0, 1], 1 keeps all
+    min_p : float, default 0.0
+        drop what is less likely than this share of the best; in [0, 1]
+    repetition_penalty : float, default 1.0
+        tokens of prompt and answer: a negative logit is multiplied, another one divided by it; above 0, 1 does nothing
+    frequency_penalty : float, default 0.0
+        taken from a token's logit for each time that the answer has it; in [-2, 2]
+    presence_penalty : float, default 0.0
+        taken once from the logit of each token that the answer has; in [-2, 2]
+    logit_bias : Mapping[int, float], optional
+        added to the logits of these tokens; -inf bans
+    seed, sequence : int, default 0
+        64 and 32 bits: together with a row's position and the round they fix the noise
+    round : int, default 0
+        20 bits: decoders that draw a position again draw with new noise in another round
+    prompt_length : int, default 0
+        so many tokens of what a row has seen, from the first, are no part of the answer; a text's is its prompt's
+
+    Raises
+    ------
+    ArgumentError
+
+    Notes
+    -----
     Real numbers are rounded to float32.
-
-    raises  ArgumentError
     """
 
     temperature: float = 0.0
@@ -124,7 +143,17 @@ def _joined(seen: Sequence[np.ndarray], rows: int, vocab: int) -> tuple[np.ndarr
 
 
 def sample_workspace(rows: int, vocab: int, threads: int | None = 1) -> np.ndarray:
-    """Memory for `sample` over so many rows and columns, to use again and again."""
+    """Memory for `sample` over so many rows and columns, to use again and again.
+
+    Parameters
+    ----------
+    rows : int
+        of the logits, at most
+    vocab : int
+        columns of the logits
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+    """
     pieces = min(check_threads(threads), check_integer("rows", rows, 0, 2**31 - 1))
     return np.empty(pieces * lib.fd_sample_workspace(check_integer("vocab", vocab, 1, _MOST_TOKENS)), np.uint8)
 
@@ -132,14 +161,24 @@ def sample_workspace(rows: int, vocab: int, threads: int | None = 1) -> np.ndarr
 class Sampling(NamedTuple):
     """What `sample` and `probabilities` are given alike, checked and as C takes it.
 
-    rows          of logits
-    vocab         columns of each
-    sampler       struct fd_sampler
-    biases        the arrays that `sampler` points into, kept alive beside it
-    seen          int32 (tokens,): those that each row's penalties count, one row's behind the other's; None: no penalty
-    seen_offsets  int64 (rows + 1,): where each row's begin in `seen`
-    workspace     uint8 (bytes,): of `sample_workspace`
-    threads       at most so many
+    Attributes
+    ----------
+    rows : int
+        of logits
+    vocab : int
+        columns of each
+    sampler : Any
+        struct fd_sampler
+    biases : Any
+        the arrays that `sampler` points into, kept alive beside it
+    seen : int32 (tokens,) or None
+        those that each row's penalties count, one row's behind the other's; None: no penalty
+    seen_offsets : int64 (rows + 1,) or None
+        where each row's begin in `seen`
+    workspace : uint8 (bytes,)
+        of `sample_workspace`
+    threads : int
+        at most so many
     """
 
     rows: int
@@ -161,7 +200,12 @@ class Sampling(NamedTuple):
         threads: int | None,
         workspace: np.ndarray | None,
     ) -> Sampling:
-        """raises  ArgumentError"""
+        """What they are given, checked.
+
+        Raises
+        ------
+        ArgumentError
+        """
         rows, vocab = check_array("logits", logits, np.float32, ("rows", "vocab"))
         if not 1 <= vocab <= _MOST_TOKENS:
             raise ArgumentError(f"logits must have 1..{_MOST_TOKENS} columns, got shape {logits.shape}")
@@ -193,16 +237,39 @@ def sample(
 ) -> np.ndarray:
     """The token of each row: a function of its logits, the sampler, its position, what it has seen and what it allows.
 
-    logits     float32 (rows, vocab), 1 <= vocab < 2^23; -inf is a ban
-    positions  int32 (rows,), of the token that is drawn
-    seen       for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
-    allowed    uint32 (rows, ceil(vocab / 32)): token t is banned unless bit t % 32 of word t // 32 is set; None: all
-    noise      float32 (rows, vocab), finite, instead of the Gumbel noise of (seed, sequence, round, position)
-    workspace  uint8, from `sample_workspace`, of one caller at a time; None: made here
-    out        int32 (rows,), apart from the other arrays, filled and returned; None: made here
-    returns    int32 (rows,)
-    raises     ArgumentError, also when every token of a row is banned; NotFiniteError when a row holds NaN or +inf,
-               banned or not, or when bias or repetition penalty makes a logit +inf; BusyError where another call is writing workspace or out
+    Parameters
+    ----------
+    logits : float32 (rows, vocab)
+        1 <= vocab < 2^23; -inf is a ban
+    sampler : Sampler
+        how a token is chosen
+    positions : int32 (rows,)
+        of the token that is drawn
+    seen : Sequence[np.ndarray], optional
+        for each row its int32 (n,) text so far, prompt first, which the penalties count; None: nothing
+    allowed : uint32 (rows, ceil(vocab / 32)), optional
+        token t is banned unless bit t % 32 of word t // 32 is set; None: all
+    noise : float32 (rows, vocab), optional
+        finite, instead of the Gumbel noise of (seed, sequence, round, position)
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+    workspace : uint8, optional
+        from `sample_workspace`, of one caller at a time; None: made here
+    out : int32 (rows,), optional
+        apart from the other arrays, filled and returned; None: made here
+
+    Returns
+    -------
+    int32 (rows,)
+
+    Raises
+    ------
+    ArgumentError
+        also when every token of a row is banned
+    NotFiniteError
+        when a row holds NaN or +inf, banned or not, or when bias or repetition penalty makes a logit +inf
+    BusyError
+        where another call is writing workspace or out
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     rows, vocab = given.rows, given.vocab

@@ -16,10 +16,27 @@ def distance_gradient(
 ) -> np.ndarray:
     """The gradient of the sum of weights_ij c(x_i, y_j) by x, with c as in `pairwise_distance`.
 
-    weights  (..., n, m), of the dtype of x
-    x, y     float32 or float64 (..., n, d) and (..., m, d), n, m, d >= 1, of one dtype and with equal leading dimensions
-    returns  (..., n, d): sum over j of weights_ij dc(x_i, y_j)/dx_i, which counts as 0 at a kink (l1: x_ik = y_jk; euclidean: x_i = y_j)
-    raises   ArgumentError; NotFiniteError naming the array
+    Parameters
+    ----------
+    weights : np.ndarray (..., n, m)
+        of the dtype of x
+    x, y : float32 or float64 (..., n, d) and (..., m, d)
+        n, m, d >= 1, of one dtype and with equal leading dimensions
+    metric : str, default "sqeuclidean"
+        as in `pairwise_distance`
+    threads : int, optional
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    np.ndarray (..., n, d)
+        sum over j of weights_ij dc(x_i, y_j)/dx_i, which counts as 0 at a kink (l1: x_ik = y_jk; euclidean: x_i = y_j)
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        naming the array
     """
     batch, n, m, d = check_points(metric, x, y)
     check_array("weights", weights, x.dtype.type, (*x.shape[:-1], m), like="x")

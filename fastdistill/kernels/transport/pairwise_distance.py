@@ -14,10 +14,26 @@ def pairwise_distance(
 ) -> np.ndarray:
     """The distance of each point of x to each point of y.
 
-    x, y     float32 or float64 (..., n, d) and (..., m, d), n, m, d >= 1, of one dtype and with equal leading dimensions
-    metric   "sqeuclidean", the sum of (x - y)^2; "euclidean", its root; "l1", the sum of |x - y|; "cosine", 1 - x.y / (|x| |y|)
-    returns  (..., n, m), of that dtype
-    raises   ArgumentError; NotFiniteError naming the array
+    Parameters
+    ----------
+    x, y : float32 or float64 (..., n, d) and (..., m, d)
+        n, m, d >= 1, of one dtype and with equal leading dimensions
+    metric : str, default "sqeuclidean"
+        "sqeuclidean", the sum of (x - y)^2; "euclidean", its root; "l1", the sum of |x - y|; "cosine", 1 - x.y / (|x|
+        |y|)
+    threads : int, optional
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    np.ndarray (..., n, m)
+        of that dtype
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        naming the array
     """
     batch, n, m, d = check_points(metric, x, y)
     threads = check_threads(threads)

@@ -15,10 +15,25 @@ from fastdistill.kernels.threads import check_threads
 def softmax(logits: np.ndarray, temperature: float = 1.0, *, threads: int | None = 1) -> np.ndarray:
     """The softmax of logits / temperature, row by row.
 
-    logits       float32 or float64 (..., vocab), vocab >= 1: rows in any dimensions before it; -inf is a ban
-    temperature  above 0
-    returns      (..., vocab), of that dtype
-    raises       ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf
+    Parameters
+    ----------
+    logits : float32 or float64 (..., vocab)
+        vocab >= 1: rows in any dimensions before it; -inf is a ban
+    temperature : float, default 1.0
+        above 0
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    np.ndarray (..., vocab)
+        of that dtype
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        when a row holds NaN or +inf, or nothing but -inf
     """
     *leading, vocab = check_array("logits", logits, REAL, (..., "vocab"))
     if vocab == 0:
@@ -44,12 +59,25 @@ def softmax_gradient(
 ) -> np.ndarray:
     """Turn, in place, a gradient by probabilities into the gradient by the logits that they are the softmax of.
 
-    probabilities  float32 or float64 (..., vocab), from `softmax`
-    gradient       (..., vocab), of that dtype, writable, apart from probabilities; overwritten and returned:
-                   weight / temperature p (gradient - <p, gradient>)
-    temperature    above 0
-    weight         within 1e30 of 0
-    raises         ArgumentError; BusyError where another call is writing the gradient
+    Parameters
+    ----------
+    probabilities : float32 or float64 (..., vocab)
+        from `softmax`
+    gradient : np.ndarray (..., vocab)
+        of that dtype, writable, apart from probabilities; overwritten and returned: weight / temperature p (gradient -
+        <p, gradient>)
+    temperature : float, default 1.0
+        above 0
+    weight : float, default 1.0
+        within 1e30 of 0
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Raises
+    ------
+    ArgumentError
+    BusyError
+        where another call is writing the gradient
     """
     *leading, vocab = check_array("probabilities", probabilities, REAL, (..., "vocab"))
     check_array("gradient", gradient, probabilities.dtype.type, probabilities.shape, like="probabilities", written=True)

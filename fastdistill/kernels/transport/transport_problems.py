@@ -24,19 +24,32 @@ _ALONE = 1 << 23  # a problem of more bytes has all threads to itself
 class TransportProblems:
     """Checked problems of n rows and m columns, or fewer; potentials and results of each are what the last call of C has left.
 
-    metric   of points; None: costs are given
-    places   cost (problems or 1, n, m), or x (problems or 1, n, d) and y (problems or 1, m, d), float32 or float64; of length 1 for "cosine"
-    sizes    int64 (problems, 2)                             rows and columns that count
-    a, b     float64 (problems, n), (problems, m)            masses of total 1, as the places' dtype holds them
-    totals   float64 (2, problems)                           of the masses before that
-    taus     of rows and columns; inf: balanced
-    threads  1 or more
-
-    phi      float64 (problems, n)                           potentials over epsilon, -inf where nothing is reached; ...
-    gamma    float64 (problems, m)                           ... those that an iteration begins with
-    epsilon  float64 (problems,)
-    results  float64 (problems, 5)                           <cost, plan>, dual of rows, of columns, mass, marginal error: over a's total
-    status   int32 (problems,)                               enum fd_transport_status
+    Attributes
+    ----------
+    metric : str | None
+        of points; None: costs are given
+    places : dict[str, np.ndarray]
+        cost (problems or 1, n, m), or x (problems or 1, n, d) and y (problems or 1, m, d), float32 or float64; of
+        length 1 for "cosine"
+    sizes : int64 (problems, 2)
+        rows and columns that count
+    a, b : float64 (problems, n), (problems, m)
+        masses of total 1, as the places' dtype holds them
+    totals : float64 (2, problems)
+        of the masses before that
+    taus : tuple[float, float]
+        of rows and columns; inf: balanced
+    threads : int
+        1 or more
+    phi : float64 (problems, n)
+        potentials over epsilon, -inf where nothing is reached
+    gamma : float64 (problems, m)
+        potentials over epsilon, those that an iteration begins with
+    epsilon : float64 (problems,)
+    results : float64 (problems, 5)
+        <cost, plan>, dual of rows, of columns, mass, marginal error: over a's total
+    status : int32 (problems,)
+        enum fd_transport_status
     """
 
     def __init__(
@@ -63,10 +76,16 @@ class TransportProblems:
     ) -> Iterator[slice]:
         """Iterate on the problems that are FD_NOT_BEGUN, each from its gamma at its epsilon; after each call of C, which it is at.
 
-        tolerance   float64 (problems,)                  of the marginal error
-        most        int64 (problems,)                    iterations
-        iterations  int64 (problems,)                    written: how many there were
-        errors      float64 (problems, most of them)     written: the error after each, over a's total; or None
+        Parameters
+        ----------
+        tolerance : float64 (problems,)
+            of the marginal error
+        most : int64 (problems,)
+            iterations
+        iterations : int64 (problems,)
+            written: how many there were
+        errors : float64 (problems, most of them) or None
+            written: the error after each, over a's total
         """
         native, keep = self._native(
             tolerance,
@@ -88,7 +107,13 @@ class TransportProblems:
     def rows(self, kind: int, width: int, values: np.ndarray | None = None) -> np.ndarray:
         """What C computes of the rows of each plan, in the dtype of the places -> (problems, n, width).
 
-        kind    FD_PLAN: the plan, width m; FD_PRODUCT: with values (problems, width, m padded to 16); FD_GRADIENT: of the places x, width d
+        Parameters
+        ----------
+        kind : int
+            FD_PLAN: the plan, width m; FD_PRODUCT: with values (problems, width, m padded to 16); FD_GRADIENT: of the
+            places x, width d
+        width : int
+        values : np.ndarray, optional
         """
         out = np.zeros((self.count, self.n, width), self.dtype)
         native, keep = self._native(np.zeros(self.count))

@@ -20,9 +20,14 @@ _TERMS_OF_AN_EXPONENTIAL = 64
 class Unrolled(NamedTuple):
     """A plan, what it costs, and the gradient of that by each cost.
 
-    value     float64 (...)  the sum of plan times cost, in the unit of the costs
-    plan      (..., n, m)    in the dtype of the costs: columns sum to 1, rows as nearly as the iterations got
-    gradient  (..., n, m)    of value by each cost, in their dtype
+    Attributes
+    ----------
+    value : float64 (...)
+        the sum of plan times cost, in the unit of the costs
+    plan : np.ndarray (..., n, m)
+        in the dtype of the costs: columns sum to 1, rows as nearly as the iterations got
+    gradient : np.ndarray (..., n, m)
+        of value by each cost, in their dtype
     """
 
     value: np.ndarray
@@ -35,12 +40,27 @@ def unrolled_sinkhorn(cost: np.ndarray, epsilon: float, iterations: int, *, thre
 
     In logarithms and float64 inside, so that any epsilon works.
 
-    cost        float32 or float64 (..., n, m), n, m >= 1, finite
-    epsilon     above 0
-    iterations  at least 1
-    returns     Unrolled(value, plan, gradient): columns of the plan sum to 1, rows as nearly as the iterations got; value is the sum of
-                plan * cost, and gradient its derivative by the costs, through all iterations
-    raises      ArgumentError; NotFiniteError
+    Parameters
+    ----------
+    cost : float32 or float64 (..., n, m)
+        n, m >= 1, finite
+    epsilon : float
+        above 0
+    iterations : int
+        at least 1
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    Unrolled
+        columns of the plan sum to 1, rows as nearly as the iterations got; value is the sum of plan * cost, and
+        gradient its derivative by the costs, through all iterations
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
     """
     *leading, n, m = check_array("cost", cost, REAL, (..., "n", "m"))
     if 0 in (n, m):

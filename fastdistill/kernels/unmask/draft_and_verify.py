@@ -14,8 +14,12 @@ from fastdistill.kernels.boundary import const, lib, pointer
 class Drafted(NamedTuple):
     """How far the schedule has come, and what comes next.
 
-    accepted  int           how many guesses in a row are right: states[accepted] is the furthest state that is certain
-    drafts    int32 (k, n)  that state after 1, 2, ... further steps; the first is certain, the others are guesses
+    Attributes
+    ----------
+    accepted : int
+        how many guesses in a row are right: states[accepted] is the furthest state that is certain
+    drafts : int32 (k, n)
+        that state after 1, 2, ... further steps; the first is certain, the others are guesses
     """
 
     accepted: int
@@ -27,20 +31,39 @@ def draft_and_verify(
 ) -> Drafted:
     """Check guesses of a static schedule's coming states, and draft the states that follow.
 
-    A step (start, end, quota) commits, of the positions in start..end - 1 that are masked and whose score is not NaN, the
-    `quota` best, all where there are fewer: the highest scores, ties to the lowest positions.  A committed position gets its token.
-    A guess is right where it is what its step makes of the state before it, by that state's tokens and scores.  So whatever was
-    guessed, the accepted states and the first draft are those of one forward a step.
+    A step (start, end, quota) commits, of the positions in start..end - 1 that are masked and whose score is not NaN,
+    the `quota` best, all where there are fewer: the highest scores, ties to the lowest positions. A committed position
+    gets its token. A guess is right where it is what its step makes of the state before it, by that state's tokens and
+    scores. So whatever was guessed, the accepted states and the first draft are those of one forward a step.
 
-    states      int32 (branches, n), branches >= 1: the first is certain, states[j] is a guess of it after steps[:j]
-    tokens      int32 (branches, n): the model's choice of each position, given each state
-    scores      float32 (branches, n): the higher, the earlier a position is committed
-    steps       int32 (s, 3), s >= branches - 1: start, end and quota of the steps after states[0]
-    mask_token  what a masked position holds
-    drafts      1 or more: the most to make
-    returns     Drafted, k = min(drafts, s - accepted)
-    raises      ArgumentError, also where a step does not lie within n, and where one would commit the mask token
-    source      Wu and Zhang 2025, FreeDave
+    Parameters
+    ----------
+    states : int32 (branches, n)
+        branches >= 1: the first is certain, states[j] is a guess of it after steps[:j]
+    tokens : int32 (branches, n)
+        the model's choice of each position, given each state
+    scores : float32 (branches, n)
+        the higher, the earlier a position is committed
+    steps : int32 (s, 3)
+        s >= branches - 1: start, end and quota of the steps after states[0]
+    mask_token : int
+        what a masked position holds
+    drafts : int
+        1 or more: the most to make
+
+    Returns
+    -------
+    Drafted
+        k = min(drafts, s - accepted)
+
+    Raises
+    ------
+    ArgumentError
+        also where a step does not lie within n, and where one would commit the mask token
+
+    References
+    ----------
+    Wu and Zhang 2025, FreeDave
     """
     states = as_array("states", states, np.int32, ("branches", "n"))
     branches, n = states.shape

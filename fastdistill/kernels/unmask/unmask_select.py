@@ -28,23 +28,37 @@ _MOST = 2**31 - 1
 
 @dataclass(frozen=True)
 class UnmaskRule:
-    """How many of the best positions are taken.  Positions rank by score, the highest first, ties by position.
+    """How many of the best positions are taken. Positions rank by score, the highest first, ties by position.
 
-    score      "confidence"  log p of the best token, or of the one that was drawn
-               "margin"      p of the best token minus p of the second
-               "entropy"     minus the entropy
-               "given"       any other, passed with the call
-    threshold  passes while the confidence or the margin, in [0, 1], or a given score is no lower; the entropy, in nats, no higher
-    factor     passes n while (n + 1) (1 - p) < factor, with p the n-th confidence; 1 is the bound below which greedy in parallel
-               is greedy in sequence
-    budget     passes while the entropies, in nats, sum to no more, the largest of them aside
-    least      so many at least, the best, where no limit is lower; 0 or more
-    most       so many at most
-    explore    where fewer pass, they and the one of highest entropy among the others are taken, in place of `least`
+    Parameters
+    ----------
+    score : str, default "confidence"
+        - "confidence": log p of the best token, or of the one that was drawn
+        - "margin": p of the best token minus p of the second
+        - "entropy": minus the entropy
+        - "given": any other, passed with the call
+    threshold : float, optional
+        passes while the confidence or the margin, in [0, 1], or a given score is no lower; the entropy, in nats, no
+        higher
+    factor : float, optional
+        passes n while (n + 1) (1 - p) < factor, with p the n-th confidence; 1 is the bound below which greedy in
+        parallel is greedy in sequence
+    budget : float, optional
+        passes while the entropies, in nats, sum to no more, the largest of them aside
+    least : int, default 1
+        so many at least, the best, where no limit is lower; 0 or more
+    most : int, optional
+        so many at most
+    explore : int, default 0
+        where fewer pass, they and the one of highest entropy among the others are taken, in place of `least`
 
+    Raises
+    ------
+    ArgumentError
+
+    Notes
+    -----
     What is None limits nothing; a position has to pass all that is not.
-
-    raises  ArgumentError
     """
 
     score: str = "confidence"
@@ -72,10 +86,16 @@ class UnmaskRule:
 class Unmasked(NamedTuple):
     """What a step commits; of a single row (n,) count is a NumPy scalar.
 
-    chosen      bool (..., n)     what is committed now
-    count       int32 (...)       how many were chosen
-    ranks       int32 (..., n)    0 the best; -1 where not eligible
-    confidence  float32 (..., n)  the score that ranked, bias included; NaN where not eligible
+    Attributes
+    ----------
+    chosen : bool (..., n)
+        what is committed now
+    count : int32 (...)
+        how many were chosen
+    ranks : int32 (..., n)
+        0 the best; -1 where not eligible
+    confidence : float32 (..., n)
+        the score that ranked, bias included; NaN where not eligible
     """
 
     chosen: np.ndarray
@@ -98,17 +118,39 @@ def unmask_select(
 ) -> Unmasked:
     """The best of the eligible positions, as many as the rule and the quota say: eligible is what is masked and has a score.
 
-    statistics  RowStatistics of (..., n) rows; None where neither score nor budget nor explore needs them
-    masked      bool (..., n)
-    rule        UnmaskRule
-    quota       int32 (...), or one for all rows: at most so many, 0 or more; without threshold, factor and budget just so many
-    log_probs   float32 (..., n), of drawn tokens, in place of the best tokens' for the score confidence
-    scores      float32 (..., n), for the score given
-    bias        float32 (..., n), added to the score: log g lets a confidence count g times
-    also        bool (..., n), taken too where eligible, whatever the limits
-    returns     Unmasked
-    raises      ArgumentError
-    source      Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM; Ben-Hamu et al. 2025, EB-sampler; see docs/kernels/unmask/unmask_select.md
+    Parameters
+    ----------
+    statistics : RowStatistics of (..., n) rows or None
+        None where neither score nor budget nor explore needs them
+    masked : bool (..., n)
+    rule : UnmaskRule
+        how many are taken
+    quota : np.ndarray | int, optional
+        at most so many of each row, int32 (...), or one number for all rows, 0 or more; without threshold, factor and
+        budget just so many
+    log_probs : float32 (..., n), optional
+        of drawn tokens, in place of the best tokens' for the score confidence
+    scores : float32 (..., n), optional
+        for the score given
+    bias : float32 (..., n), optional
+        added to the score: log g lets a confidence count g times
+    also : bool (..., n), optional
+        taken too where eligible, whatever the limits
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    Unmasked
+
+    Raises
+    ------
+    ArgumentError
+
+    References
+    ----------
+    Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM; Ben-Hamu et al. 2025, EB-sampler; see
+    docs/kernels/unmask/unmask_select.md
     """
     if not isinstance(rule, UnmaskRule):
         raise ArgumentError(f"rule must be an UnmaskRule, got {type(rule).__name__}")

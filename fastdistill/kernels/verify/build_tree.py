@@ -14,8 +14,12 @@ from fastdistill.kernels.boundary import const, lib, pointer
 class BuiltTree(NamedTuple):
     """Nodes kept of a pool.
 
-    nodes    int32 (m,)  pool indices, ascending
-    parents  int32 (m,)  places in `nodes`, each before its child; -1: a child of the seed
+    Attributes
+    ----------
+    nodes : int32 (m,)
+        pool indices, ascending
+    parents : int32 (m,)
+        places in `nodes`, each before its child; -1: a child of the seed
     """
 
     nodes: np.ndarray
@@ -27,12 +31,30 @@ def build_tree(parents: np.ndarray, scores: np.ndarray, budget: int) -> BuiltTre
 
     A node counts with the lowest score of its path: in exact arithmetic its own.
 
-    parents  int32 (n,): of each node one before it, or -1 for a child of the seed, which is not in the pool
-    scores   float32 (n,), cumulative log probabilities; -inf is the worst
-    budget   1 or more
-    returns  BuiltTree, m = min(budget, n)
-    raises   ArgumentError, naming the first node whose parent is another; NotFiniteError when a score is NaN or +inf
-    source   Li et al. 2024, EAGLE-2, section 4.2
+    Parameters
+    ----------
+    parents : int32 (n,)
+        of each node one before it, or -1 for a child of the seed, which is not in the pool
+    scores : float32 (n,)
+        cumulative log probabilities; -inf is the worst
+    budget : int
+        1 or more
+
+    Returns
+    -------
+    BuiltTree
+        m = min(budget, n)
+
+    Raises
+    ------
+    ArgumentError
+        naming the first node whose parent is another
+    NotFiniteError
+        when a score is NaN or +inf
+
+    References
+    ----------
+    Li et al. 2024, EAGLE-2, section 4.2
     """
     parents = as_array("parents", parents, np.int32, ("n",))
     n = len(parents)

@@ -15,9 +15,13 @@ from fastdistill.kernels.threads import check_threads
 class Expansion(NamedTuple):
     """Continuations of frontier nodes, the best first.
 
-    tokens  int32 (found,)
-    rows    int32 (found,)    the frontier node that each continues
-    scores  float32 (found,)  cumulative log probabilities, in nats
+    Attributes
+    ----------
+    tokens : int32 (found,)
+    rows : int32 (found,)
+        the frontier node that each continues
+    scores : float32 (found,)
+        cumulative log probabilities, in nats
     """
 
     tokens: np.ndarray
@@ -30,12 +34,31 @@ def expand_tree(logits: np.ndarray, scores: np.ndarray, count: int, threads: int
 
     Best first; ties, of scores in float32, go to the lowest row, then to the lowest token.
 
-    logits   float32 (frontier, vocab), vocab >= 1, fewer than 2^32 values: of the draft, after each node; -inf is a ban
-    scores   float32 (frontier,), finite: cumulative log probabilities of those nodes
-    count    1 or more
-    returns  Expansion, found <= count; what is banned is never found
-    raises   ArgumentError; NotFiniteError when a row holds NaN or +inf, or nothing but -inf, or a score is not finite
-    source   Li et al. 2024, EAGLE-2, section 4.1
+    Parameters
+    ----------
+    logits : float32 (frontier, vocab)
+        vocab >= 1, fewer than 2^32 values: of the draft, after each node; -inf is a ban
+    scores : float32 (frontier,)
+        finite: cumulative log probabilities of those nodes
+    count : int
+        1 or more
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    Expansion
+        found <= count; what is banned is never found
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        when a row holds NaN or +inf, or nothing but -inf, or a score is not finite
+
+    References
+    ----------
+    Li et al. 2024, EAGLE-2, section 4.1
     """
     frontier, vocab = check_array("logits", logits, np.float32, ("frontier", "vocab"))
     if vocab == 0 or frontier * vocab >= 2**32:

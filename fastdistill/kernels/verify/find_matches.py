@@ -15,8 +15,12 @@ MOST_MATCHES = 16
 class Matches(NamedTuple):
     """Earlier occurrences of the end of a text, the best first.
 
-    starts   int32 (found,)  where the continuation begins, counted in tokens
-    lengths  int32 (found,)  how many tokens before it are those at the end of the text
+    Attributes
+    ----------
+    starts : int32 (found,)
+        where the continuation begins, counted in tokens
+    lengths : int32 (found,)
+        how many tokens before it are those at the end of the text
     """
 
     starts: np.ndarray
@@ -26,16 +30,32 @@ class Matches(NamedTuple):
 def find_matches(tokens: np.ndarray, max_match: int, min_match: int = 1, count: int = 1) -> Matches:
     """Earlier occurrences of the end of a text, for drafting by prompt lookup: what followed once may follow again.
 
-    At each start 1 <= s < n the match is the longest common suffix of tokens[:s] and tokens, at most max_match long.  Longest
-    first, among equals the latest first.  A match may overlap the end it equals.
+    At each start 1 <= s < n the match is the longest common suffix of tokens[:s] and tokens, at most max_match long.
+    Longest first, among equals the latest first. A match may overlap the end it equals.
 
-    tokens     int32 (n,); n of 0 or 1 has no match
-    max_match  min_match or more
-    min_match  1 or more; shorter matches are left out
-    count      1..16
-    returns    Matches, found <= count
-    raises     ArgumentError
-    source     Saxena 2023, prompt lookup decoding
+    Parameters
+    ----------
+    tokens : int32 (n,)
+        n of 0 or 1 has no match
+    max_match : int
+        min_match or more
+    min_match : int, default 1
+        1 or more; shorter matches are left out
+    count : int, default 1
+        1..16
+
+    Returns
+    -------
+    Matches
+        found <= count
+
+    Raises
+    ------
+    ArgumentError
+
+    References
+    ----------
+    Saxena 2023, prompt lookup decoding
     """
     tokens = as_array("tokens", tokens, np.int32, ("n",))
     min_match = check_integer("min_match", min_match, 1, 2**31 - 1)

@@ -29,13 +29,32 @@ def residual_distribution(
 ) -> tuple[np.ndarray, float]:
     """max(a p - q, 0) and its sum: what a rejected draft drawn from q leaves of the target's law (distribution) p; not normalised.
 
-    p, q     float32 (vocab,), vocab >= 1, finite and not negative
-    a        above 0, rounded to float32
-    out      float32 (vocab,), filled and returned, apart from p and q; None: made here
-    returns  r float32 (vocab,), each element rounded once; mass, the sum of r in float64, in an order fixed by vocab
-    raises   ArgumentError, also for a negative entry; NotFiniteError for NaN and infinity, and where a p overflows
+    Parameters
+    ----------
+    p, q : float32 (vocab,)
+        vocab >= 1, finite and not negative
+    a : float, default 1.0
+        above 0, rounded to float32
+    out : float32 (vocab,), optional
+        filled and returned, apart from p and q; None: made here
 
-    Source: Leviathan et al. 2023 (a = 1); with a weight, Sun et al. 2024, "Block verification".
+    Returns
+    -------
+    r : float32 (vocab,)
+        each element rounded once
+    mass : float
+        the sum of r in float64, in an order fixed by vocab
+
+    Raises
+    ------
+    ArgumentError
+        also for a negative entry
+    NotFiniteError
+        for NaN and infinity, and where a p overflows
+
+    References
+    ----------
+    Leviathan et al. 2023 (a = 1); with a weight, Sun et al. 2024, "Block verification".
     """
     (vocab,) = check_array("p", p, np.float32, ("vocab",))
     if vocab == 0:

@@ -14,11 +14,18 @@ from fastdistill.kernels.boundary import const, lib, pointer
 class TreeLayout(NamedTuple):
     """What follows from the parents of n nodes.
 
-    depths         int32 (n,)                   how many nodes stand above each; the root's is 0
-    ancestors      uint64 (n, ceil(n / 64))     node j is i or above it where bit j % 64 of word j // 64 of row i is set
-    leaves         int32 (leaves,)              nodes without children, ascending
-    children       int32 (n - 1,)               of node i children[child_offsets[i] : child_offsets[i + 1]], ascending
-    child_offsets  int32 (n + 1,)               where each node's children begin, and the last one's end
+    Attributes
+    ----------
+    depths : int32 (n,)
+        how many nodes stand above each; the root's is 0
+    ancestors : uint64 (n, ceil(n / 64))
+        node j is i or above it where bit j % 64 of word j // 64 of row i is set
+    leaves : int32 (leaves,)
+        nodes without children, ascending
+    children : int32 (n - 1,)
+        of node i children[child_offsets[i] : child_offsets[i + 1]], ascending
+    child_offsets : int32 (n + 1,)
+        where each node's children begin, and the last one's end
     """
 
     depths: np.ndarray
@@ -37,9 +44,19 @@ class TreeLayout(NamedTuple):
 def tree_layout(parents: np.ndarray) -> TreeLayout:
     """Depths, ancestors, leaves and children of a tree in one pass each.
 
-    parents  int32 (n,), n >= 1: -1 for node 0, the root; of every other node one before it
-    returns  TreeLayout
-    raises   ArgumentError, naming the first node whose parent is another (a second root, a node after it: so any cycle)
+    Parameters
+    ----------
+    parents : int32 (n,)
+        n >= 1: -1 for node 0, the root; of every other node one before it
+
+    Returns
+    -------
+    TreeLayout
+
+    Raises
+    ------
+    ArgumentError
+        naming the first node whose parent is another (a second root, a node after it: so any cycle)
     """
     parents = as_array("parents", parents, np.int32, ("n",))
     n = len(parents)

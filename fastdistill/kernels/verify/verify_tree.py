@@ -26,11 +26,18 @@ _MOST = 2**31 - 1
 class Verified(NamedTuple):
     """What was decided about each tree, its nodes counted from its own root; -1 after the end.
 
-    path      int32 (nodes,)   accepted nodes, the root first
-    tokens    int32 (nodes,)   what is emitted: the accepted nodes' tokens without the root's, then the final token
-    accepted  int32 (trees,)   how many nodes beside the root; one token more is emitted
-    bonus     int32 (trees,)   the final token
-    verdicts  int8 (nodes,)    1 accepted, the root too; -1 looked at and not accepted; 0 not looked at
+    Attributes
+    ----------
+    path : int32 (nodes,)
+        accepted nodes, the root first
+    tokens : int32 (nodes,)
+        what is emitted: the accepted nodes' tokens without the root's, then the final token
+    accepted : int32 (trees,)
+        how many nodes beside the root; one token more is emitted
+    bonus : int32 (trees,)
+        the final token
+    verdicts : int8 (nodes,)
+        1 accepted, the root too; -1 looked at and not accepted; 0 not looked at
     """
 
     path: np.ndarray
@@ -41,7 +48,17 @@ class Verified(NamedTuple):
 
 
 def verify_tree_workspace(rule: str, nodes: int, vocab: int) -> np.ndarray:
-    """Memory for `verify_tree` over trees of up to so many nodes, to use again and again; taken as it is written."""
+    """Memory for `verify_tree` over trees of up to so many nodes, to use again and again; taken as it is written.
+
+    Parameters
+    ----------
+    rule : str
+        that of `verify_tree`
+    nodes : int
+        of all trees, at most
+    vocab : int
+        columns of the laws
+    """
     code = RULES[check_choice("rule", rule, RULES)]
     nodes, vocab = check_integer("nodes", nodes, 1, _MOST), check_integer("vocab", vocab, 1, _MOST)
     if nodes * vocab > 1 << 44:  # 64 TB; the count of bytes stays far below 2^63
@@ -67,30 +84,55 @@ def verify_tree(
 ) -> Verified:
     """Which path of each tree the target accepts, and the token after it.
 
-    parents      int32 (nodes,): within its tree, -1 for the root, which comes first; parents[i] < i
-    tokens       int32 (nodes,); the root's, already committed, is not looked at
-    rule         "coupled"    follow the target's own draws: the same text as plain decoding with these draws
-                 "rejection"  child by child from the root (Leviathan et al. 2023; on trees SpecInfer, Miao et al. 2024)
-                 "block"      a chain as a whole (Sun et al. 2024)
-                 "traversal"  a tree from its deepest nodes up (Weng et al. 2025); on a chain it is "block"
-                 "typical"    the longest path of tokens with p > min(epsilon, delta e^-entropy) (Medusa, Cai et al. 2024)
-                 The middle three keep the target's law (its distribution) exactly.  "typical", and any lenience below 1, do not.
-    target       "coupled": int32 (nodes,), the target's draw after each node.  Others: float32 (nodes, vocab), its law after
-                 each node, filtered and normalised; rows that the walk does not come to are not read
-    offsets      int64 (trees + 1,): tree t is nodes offsets[t] .. offsets[t + 1]; None: one tree
-    drafts       float32 (rows, vocab): laws that tokens were drawn from, as they were drawn from
-    draft_rows   int32 (nodes,): of each token the row it was drawn from; -1: it was chosen, not drawn.  None: all were chosen
-    replacement  False: siblings from one row were drawn in turn without replacement
-    uniforms     float64 (nodes,) in [0, 1): a node's decides about it, the root's draws the final token
-    lenience     "rejection" of chains: (name, e), e in [1e-6, 1]; f(p) stands for p, "linear" p / e, "square" p / e^2,
-                 "exponential" p^e (DistillSpec, Zhou et al. 2024)
-    epsilon, delta  of "typical", at least 0
-    workspace    uint8, from `verify_tree_workspace`, of one caller at a time; None: made here
-    raises       ArgumentError: a malformed tree, a token or row that is not there, a uniform outside [0, 1), a token that its row
-                 does not hold, a law that does not sum to 1 or has a negative entry; NotFiniteError for NaN or infinity in a law;
-                 BusyError where another call is writing the workspace
+    Parameters
+    ----------
+    parents : int32 (nodes,)
+        within its tree, -1 for the root, which comes first; parents[i] < i
+    tokens : int32 (nodes,)
+        the root's, already committed, is not looked at
+    target : np.ndarray
+        "coupled": int32 (nodes,), the target's draw after each node. Others: float32 (nodes, vocab), its law after each
+        node, filtered and normalised; rows that the walk does not come to are not read
+    rule : str, default "coupled"
+        - "coupled": follow the target's own draws: the same text as plain decoding with these draws
+        - "rejection": child by child from the root (Leviathan et al. 2023; on trees SpecInfer, Miao et al. 2024)
+        - "block": a chain as a whole (Sun et al. 2024)
+        - "traversal": a tree from its deepest nodes up (Weng et al. 2025); on a chain it is "block"
+        - "typical": the longest path of tokens with p > min(epsilon, delta e^-entropy) (Medusa, Cai et al. 2024)
 
-    Of a refused child drawn from q the law p leaves max(p - q, 0), normalised; if that is nothing, by rounding, p stays.
+        The middle three keep the target's law (its distribution) exactly. "typical", and any lenience below 1, do not.
+    offsets : int64 (trees + 1,), optional
+        tree t is nodes offsets[t] .. offsets[t + 1]; None: one tree
+    drafts : float32 (rows, vocab), optional
+        laws that tokens were drawn from, as they were drawn from
+    draft_rows : int32 (nodes,), optional
+        of each token the row it was drawn from; -1: it was chosen, not drawn. None: all were chosen
+    replacement : bool, default True
+        False: siblings from one row were drawn in turn without replacement
+    uniforms : float64 (nodes,) in [0, 1), optional
+        a node's decides about it, the root's draws the final token
+    lenience : tuple[str, float], optional
+        "rejection" of chains: (name, e), e in [1e-6, 1]; f(p) stands for p, "linear" p / e, "square" p / e^2,
+        "exponential" p^e (DistillSpec, Zhou et al. 2024)
+    epsilon, delta : float, default 0.09 and 0.3
+        of "typical", at least 0
+    workspace : uint8, optional
+        from `verify_tree_workspace`, of one caller at a time; None: made here
+
+    Raises
+    ------
+    ArgumentError
+        a malformed tree, a token or row that is not there, a uniform outside [0, 1), a token that its row does not
+        hold, a law that does not sum to 1 or has a negative entry
+    NotFiniteError
+        for NaN or infinity in a law
+    BusyError
+        where another call is writing the workspace
+
+    Notes
+    -----
+    Of a refused child drawn from q the law p leaves max(p - q, 0), normalised; if that is nothing, by rounding, p
+    stays.
     """
     parents = as_array("parents", parents, np.int32, ("nodes",))
     nodes = len(parents)

@@ -10,9 +10,9 @@ from fastdistill.reference.forward.quantize_rows import quantize_rows
 def linear(x, format, data, scale=None, minimum=None, bias=None):
     """x float32 (rows, inputs) times weights (outputs, inputs), in float64.
 
-    f32, f16, bf16  data holds the numbers (bf16: its bits as uint16)
-    q8, q4          x is quantised too, and the product is that of the codes, block by block:
-                    sum of w_scale x_scale (codes . codes) and, for q4, of w_minimum x_scale (sum of x's codes)
+    - f32, f16, bf16: data holds the numbers (bf16: its bits as uint16)
+    - q8, q4: x is quantised too, and the product is that of the codes, block by block: sum of w_scale x_scale (codes .
+      codes) and, for q4, of w_minimum x_scale (sum of x's codes)
     """
     x = np.asarray(x, np.float32)
     if format == "bf16":

@@ -8,8 +8,8 @@ import numpy as np
 def quantize_rows(x):
     """x float32 (rows, width) -> codes int8 (rows, blocks * 32), scale, sum float32, total int32 (rows, blocks).
 
-    Blocks of 32 (the last one padded with zeros): scale = largest magnitude / 127, codes = x / scale to nearest, half to
-    even.  A block whose scale would be subnormal is zero.  sum = scale * total, total = the sum of the codes.
+    Blocks of 32 (the last one padded with zeros): scale = largest magnitude / 127, codes = x / scale to nearest, half
+    to even. A block whose scale would be subnormal is zero. sum = scale * total, total = the sum of the codes.
     """
     rows, width = x.shape
     blocks = -(-width // 32)

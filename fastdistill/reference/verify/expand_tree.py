@@ -8,7 +8,8 @@ import numpy as np
 def expand_tree(logits, scores, count):
     """The `count` best continuations of a frontier: tokens, rows, scores, each (found,).
 
-    logits (frontier, vocab) after each node and its scores (frontier,) give scores[row] + log softmax(logits[row])[token].
+    logits (frontier, vocab) after each node and its scores (frontier,) give scores[row] + log
+    softmax(logits[row])[token].
     """
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)

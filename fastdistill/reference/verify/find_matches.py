@@ -8,8 +8,8 @@ import numpy as np
 def find_matches(tokens, max_match, min_match=1, count=1):
     """Where the end of tokens (n,) has stood before: starts and lengths, each (found,), the best `count`.
 
-    A match at `start` of `length` has tokens[start - length : start] == tokens[n - length : n]; it is the longest one there
-    of at most max_match.  Longest first, among equals the latest first.
+    A match at `start` of `length` has tokens[start - length : start] == tokens[n - length : n]; it is the longest one
+    there of at most max_match. Longest first, among equals the latest first.
     """
     n, found = len(tokens), []
     for start in range(1, n):

@@ -1,7 +1,8 @@
 """What `kernels.verify_tree` means.
 
-A rule walks a tree, asks `decide(node, chance)` whether a node is accepted, and ends with the last accepted node and the law of the
-token after it.  With given uniforms the answer is u < chance; with both answers in turn the same code enumerates what can happen.
+A rule walks a tree, asks `decide(node, chance)` whether a node is accepted, and ends with the last accepted node and
+the law of the token after it. With given uniforms the answer is u < chance; with both answers in turn the same code
+enumerates what can happen.
 """
 
 from __future__ import annotations
