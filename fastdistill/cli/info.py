@@ -80,7 +80,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
     from fastdistill.runtime.kv_cache import PAGE, KVCache
-    from fastdistill.runtime.native import NativeExecutor
+    from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
 

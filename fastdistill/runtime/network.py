@@ -25,7 +25,7 @@ from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.pool import Pool, executor_rows, make_seat
 from fastdistill.runtime.read import Read, Rows
-from fastdistill.runtime.reference import ReferenceWeights
+from fastdistill.runtime.reference_executor import ReferenceWeights
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.session_file import read_session
 

@@ -9,9 +9,9 @@ import numpy as np
 from fastdistill.errors import CapacityError
 from fastdistill.kernels.sample.sample import sample_workspace
 from fastdistill.models.plan import Plan
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
-from fastdistill.runtime.reference import ReferenceExecutor, ReferenceWeights
+from fastdistill.runtime.reference_executor import ReferenceExecutor, ReferenceWeights
 
 FEWEST_ROWS = 256  # of an executor: sessions of fewer rows share those of this size
 

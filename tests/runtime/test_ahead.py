@@ -11,7 +11,7 @@ import fastdistill as fd
 from fastdistill.decode import Autoregressive, Request, autoregressive, generate
 from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.runtime import Forward, Read, from_callable, native
+from fastdistill.runtime import Forward, Read, from_callable, native_executor
 from tests.small_models import network
 from tests.strategies import LOGITS, Setting, bits, settings_of_models, token_lists
 
@@ -67,7 +67,7 @@ def test_one_that_meets_no_number_ends_before_it_and_says_so_next():
     made = network("plain", "f32")
     session = made.session(20)
     session.forward([1, 2])
-    truth, calls = native.lib, []
+    truth, calls = native_executor.lib, []
 
     class Failing:
         """C of which the third forward and all after it meet a NaN."""
@@ -83,7 +83,7 @@ def test_one_that_meets_no_number_ends_before_it_and_says_so_next():
             return truth.FD_NOT_FINITE
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "lib", Failing())
+        patch.setattr(native_executor, "lib", Failing())
         rows = session.run(Forward([3], rows="last", read=Read(sampler=Sampler()), ahead=5))
         assert len(rows.tokens) == 2 and session.length == 4
         with pytest.raises(NotFiniteError):

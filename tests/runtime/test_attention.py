@@ -16,9 +16,9 @@ from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
-from fastdistill.runtime.reference import ReferenceExecutor
+from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.runtime.visibility import chain_runs
 from tests.plans import FACTS, SLOPES, VOCAB, WAYS, WIDTH, attending, encoder_decoder, layered, text
 from tests.runtime.test_executors import assert_within_bounds

@@ -10,10 +10,10 @@ from fastdistill.ops import OPS
 from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
 from fastdistill.runtime.forward import Forward
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
-from fastdistill.runtime.reference import ReferenceExecutor
+from fastdistill.runtime.reference_executor import ReferenceExecutor
 from tests.small_models import CONFIGS, FORMATS, network, tensors
 
 EPS = 2.0**-24  # of one rounding

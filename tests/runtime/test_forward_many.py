@@ -16,7 +16,7 @@ from fastdistill.errors import ArgumentError, BusyError, CapacityError, NotFinit
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import forward_many, from_callable
 from fastdistill.runtime.forward import Forward
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.read import Read
 from tests.small_models import network
 from tests.strategies import (

@@ -11,7 +11,7 @@ from fastdistill.checkpoint import quantize_tensor
 from fastdistill.models import plan_for
 from fastdistill.models.builder import Builder
 from fastdistill.runtime.lowering import STEPS, Program, lower
-from fastdistill.runtime.native import NativeExecutor
+from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.pool import Pool, Seat
 from fastdistill.runtime.read import Read
