@@ -20,6 +20,7 @@ from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
 from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
+from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.check_decoder import check_decoder
@@ -550,18 +551,14 @@ class Model:
         )
         logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
         sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
-        mask = None if asked["allowed"] is None else self._mask(asked["allowed"])
-        early = None
-        if min_tokens:
-            early = np.full(-(-self.vocab_size // 32), 0xFFFFFFFF, np.uint32) if mask is None else mask.copy()
-            for token in ends:
-                if token < self.vocab_size:
-                    early[token // 32] &= ~np.uint32(1 << token % 32)
+        allowed = allowed_tokens(asked["allowed"], self.vocab_size)
+        early = early_tokens(allowed, ends, self.vocab_size) if min_tokens else None
         decoder = self._decoder(asked["decoder"])
         logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
         stop = check_stop(asked["stop"])
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
-        _check_usable(sampler, mask, early, self.vocab_size)
+        if sampler.logit_bias and max(sampler.logit_bias) >= self.vocab_size:
+            raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {self.vocab_size}")
         given = asked["session"]
         if given is not None and not isinstance(given, Session):
             raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
@@ -575,7 +572,7 @@ class Model:
                     session.share(*beginning)
             cached = prepare_session(session, ids)
             request = Request(
-                ids, cached, sampler, mask, early, min_tokens, max_tokens, ends, logprobs, lambda: self.costs
+                ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: self.costs
             )
             return Text(session, request, decoder, stream)
 
@@ -615,24 +612,6 @@ class Model:
     def _has_text(self) -> bool:
         return os.path.lexists(self.folder / "tokenizer.json")
 
-    def _mask(self, allowed: Any) -> np.ndarray:
-        """Tokens that may be drawn, ids or one bool a token, as bits: uint32 (ceil(vocab_size / 32),)."""
-        chosen = np.zeros(-(-self.vocab_size // 32) * 32, bool)
-        if isinstance(allowed, np.ndarray) and allowed.dtype == bool:
-            if allowed.shape != (self.vocab_size,):
-                raise ArgumentError(
-                    f"allowed as a bool array must have shape ({self.vocab_size},), a token each, got {allowed.shape}"
-                )
-            chosen[: self.vocab_size] = allowed
-        else:
-            ids = check_integers("allowed", allowed, 0, self.vocab_size - 1)
-            if len(ids) == self.vocab_size > 2 and ids.max() <= 1:
-                raise ArgumentError(
-                    "allowed holds a 0 or a 1 for each token, which are ids: a mask must be a bool array"
-                )
-            chosen[ids] = True
-        return np.packbits(chosen, bitorder="little").view("<u4").astype(np.uint32)
-
     def _score(self, text: str) -> Score:
         ids = self._encode(text)
         if len(ids) < 2:
@@ -656,19 +635,6 @@ class Model:
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
-
-
-def _check_usable(sampler: Sampler, mask: np.ndarray | None, early: np.ndarray | None, vocab_size: int) -> None:
-    """Refuse before anything runs what could only fail at the first draw."""
-    if sampler.logit_bias and max(sampler.logit_bias) >= vocab_size:
-        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {vocab_size}")
-    real = np.full(-(-vocab_size // 32), 0xFFFFFFFF, np.uint32)
-    if vocab_size % 32:
-        real[-1] = (1 << vocab_size % 32) - 1
-    if mask is not None and not (mask & real).any():
-        raise ArgumentError("allowed must name at least one token")
-    if early is not None and not (early & real).any():
-        raise ArgumentError("allowed names only tokens that end the text, so min_tokens cannot be met")
 
 
 def _processor() -> str:

@@ -41,7 +41,7 @@ def model(tmp_path_factory):
 
 
 def test_chat_writes_what_follows_the_prompt_of_its_messages(model):
-    options = {"max_tokens": 9, "temperature": 1.0, "seed": 3}
+    options = {"max_tokens": 40, "temperature": 1.0, "seed": 3}
     prompt = model.chat_prompt(MESSAGES)
     assert prompt == model.tokenizer.encode("<|special|>user:the ab\nassistant:", special=False) and prompt[0] == 0
     want = model.generate(prompt, **options)

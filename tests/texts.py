@@ -17,10 +17,10 @@ def written(begin: Sequence[Callable[[], Text]], together: int) -> list[Generati
 
 
 def events(texts: Sequence[Text]) -> list[Event]:
-    """All that texts that have begun give, step by step."""
+    """All that texts that have begun give, step by step; `event.task.number` says which."""
     engine = Engine(len(texts))
-    for text in texts:
-        engine.submit(Task(np.empty(0, np.int32), lambda _, text=text: text))
+    for number, text in enumerate(texts):
+        engine.submit(Task(np.empty(0, np.int32), lambda _, text=text: text)).number = number
     found = []
     while engine.tasks:
         found += engine.step()

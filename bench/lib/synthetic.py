@@ -52,7 +52,7 @@ class SyntheticSession:
     def __init__(self, session: Any, law: Law) -> None:
         self._session, self._law = session, law
         self.writer: object = None  # as in Session
-        self.runner = None  # each forward by itself, through here
+        self.runner, self.runs_ahead = None, False  # each forward by itself, through here
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
