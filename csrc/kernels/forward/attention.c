@@ -42,7 +42,7 @@ static struct attention attention_at(const struct fd_op *op, const struct fd_pas
     a.values = a.keys + op->kv_heads * plane;
     return a;
 }
-static inline char *attention_page(const struct attention *a, int64_t slot) { return a->pages[slot / FD_PAGE]; }
+static inline char *attention_page(const struct attention *a, int64_t slot) { return a->pages[(uint64_t)slot / FD_PAGE]; }
 static inline int32_t *attention_position(const struct attention *a, int64_t slot)
 {
     return (int32_t *)(void *)(attention_page(a, slot) + a->positions) + slot % FD_PAGE;
@@ -107,21 +107,23 @@ static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t 
 FD_INLINE void attention_scores(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
                                 int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], const char **values)
 {
+    const int64_t row_bytes = a->padded * (is_f32 ? 4 : 2), bytes = FD_LANES * row_bytes, pair = bytes / a->padded * 2;
     float found[ATTENTION_HEADS][2 * FD_LANES] = {{0}};
     int64_t rank = -a->skip, n = 0, held = -1;           /* held: the tile whose scores `found` holds */
     for (const int32_t *run = a->runs; rank < end; rank += run[1], run += 2) {
         int64_t slot = run[0] + (begin > rank ? begin - rank : 0), last = run[0] + fd_min(run[1], end - rank);
         while (slot < last) {
-            int64_t tile = slot / FD_LANES, lane = slot % FD_LANES, count = fd_min(FD_LANES - lane, last - slot);
-            int64_t row_bytes = a->padded * a->element, bytes = FD_LANES * row_bytes;
-            const char *page = attention_page(a, slot) + slot % FD_PAGE / FD_LANES * bytes, *value = page + a->values;
+            int64_t tile = (int64_t)((uint64_t)slot / FD_LANES), lane = slot & (FD_LANES - 1);
+            int64_t count = fd_min(FD_LANES - lane, last - slot);
+            const char *page = attention_page(a, slot) + (tile & (FD_PAGE / FD_LANES - 1)) * bytes, *value = page + a->values;
             if (tile != held) {
-                int64_t pair = 2 * FD_LANES * a->element;
-                const char *keys = page + a->keys, *ahead = value;
+                int64_t after = (tile + 1) * FD_LANES;
+                const char *keys = page + a->keys, *ahead = value, *next = keys + bytes;
+                if (after % FD_PAGE == 0 && after < last) next = attention_page(a, after) + a->keys;
                 vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
                 FD_ROWS even[r] = odd[r] = vf_zero();
-                for (int64_t d = 0; d < a->padded; d += 2, ahead += pair) {
-                    __builtin_prefetch(keys + bytes + d * FD_LANES * a->element);
+                for (int64_t d = 0; d < a->padded; d += 2, ahead += pair, next += pair) {
+                    __builtin_prefetch(next);
                     __builtin_prefetch(ahead);
                     vf key = attention_load(is_f32, keys, d * FD_LANES);
                     FD_ROWS even[r] = vf_fma(key, vf_set1(q[r * a->padded + d]), even[r]);
@@ -132,7 +134,8 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
                 held = tile;
             }
             FD_ROWS vf_store(score[r] + n, vf_load(found[r] + lane));        /* what lies beyond `count` is written over */
-            for (int64_t i = 0; i < count; i++) values[n + i] = value + (lane + i) * row_bytes;
+            FD_UNROLL
+            for (int i = 0; i < FD_LANES; i++) values[n + i] = value + (lane + i) * row_bytes;
             slot += count;
             n += count;
         }
@@ -180,7 +183,7 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
                                     int64_t begin, int64_t end, float *peak, float *mass, float *o)
 {
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
-    const char *values[FD_KEY_TILE + 1];
+    const char *values[FD_KEY_TILE + FD_LANES];
     int64_t n = end - begin;
     values[0] = NULL;                                    /* n >= 1: it is written over; the compiler does not know */
     attention_scores(rows, is_f32, a, q, begin, end, score, values);
