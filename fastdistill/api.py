@@ -486,11 +486,13 @@ class Model:
                 warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
         else:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
-        tasks = [attempt(self._task, one, asked, sequence) for one, sequence in each]
-        generations = unless_failed(
-            write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
-        )
+        generations = unless_failed(self._written(each, asked))
         return generations[0] if prompts is None and n is None else generations
+
+    def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
+        """Texts of prompts, each with its number among those of one prompt and seed; one that cannot begin has its error."""
+        tasks = [attempt(self._task, one, asked, sequence) for one, sequence in each]
+        return write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
 
     @signed
     def stream(
@@ -519,12 +521,10 @@ class Model:
         engine = Engine(1)
         engine.submit(task)
         while engine.tasks:
-            for event in engine.step():
-                yield event.piece
-        try:
-            return unless_failed([task.result])[0]
-        finally:
-            del task  # an error holds this frame
+            yield from [event.piece for event in engine.step()]
+        result = task.result
+        del task, engine  # an error holds this frame
+        return unless_failed([result])[0]
 
     def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Task:
         """A text to be written, as `resolved` options ask.
@@ -576,7 +576,7 @@ class Model:
             )
             return Text(session, request, decoder, stream)
 
-        return Task(ids, begin, shares=given is None and self.plan.causal)
+        return Task(ids, begin, family=self.network if given is None and self.plan.causal else None)
 
     def _session_for(self, tokens: int, decoder: Decoder) -> Session:
         """A session for a text of so many tokens, prompt and answer."""

@@ -25,8 +25,8 @@ class AutoregressiveRun(Run):
 
     def __init__(self, session: SessionLike, request: Request) -> None:
         self._request, self._session = request, session
-        self._rest = request.prompt[request.cached :]  # tokens that the session has not seen
-        self._emitted, self.unread = 0, len(self._rest)
+        self._emitted, self.unread = 0, len(request.prompt) - request.cached
+        self._last = request.prompt[:0]  # the token drawn last, which the session has not seen
         self._until = request.end_tokens
         plain = request.allowed is None and request.allowed_early is None and not request.logprobs
         self._goes_on = session.runs_ahead and plain and draws_alone(request.read([0]))
@@ -38,10 +38,10 @@ class AutoregressiveRun(Run):
             if self._goes_on and self.together == 1:
                 ahead = min(self._ahead, self._request.max_tokens - self._emitted - 1)
             read = self._request.read([self._emitted])
-            return Forward(self._rest, rows="last", read=read, ahead=ahead, until=self._until)
-        most = min(self._session.max_rows, self.room)
-        chunk, self._rest = self._rest[:most], self._rest[most:]
-        self.unread = len(self._rest)
+            return Forward(self._last, rows="last", read=read, ahead=ahead, until=self._until)
+        rest = self._request.prompt[self._session.length :]  # as it is: the pass before may have been interrupted
+        chunk = rest[: min(self._session.max_rows, self.room)]
+        self.unread = len(rest) - len(chunk)
         if self.unread:
             return Forward(chunk, rows=())
         return Forward(chunk, rows="last", read=self._request.read([0]))
@@ -53,6 +53,6 @@ class AutoregressiveRun(Run):
         if self._emitted:
             self.passes = len(tokens)
             self._ahead = min(MOST_AHEAD, int(SPELL * len(tokens) / self.seconds)) if self.seconds else 0
-        self._rest = rows.tokens[-1:]
+        self._last = rows.tokens[-1:]
         self._emitted += len(tokens)
         return [(token, row) for row, token in enumerate(tokens)]

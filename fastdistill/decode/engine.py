@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastdistill.arguments import check_instance, check_integer
 from fastdistill.decode.generation import Generation, Piece
 from fastdistill.decode.text import Text
-from fastdistill.errors import attempt
+from fastdistill.errors import ArgumentError, attempt
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.kv_cache import PAGE
 from fastdistill.runtime.read import Rows
@@ -49,22 +49,24 @@ class Task:
     Attributes
     ----------
     prompt : int32 (n,)
-    shares : bool
-        may begin with what other texts have read of its prompt
+    family : object
+        tasks of one family, a network, may begin with what others have read of their prompts; None: it has none
     text : Text | None
         while it is being written; None before and afterwards
     result : Generation
         what there is of it so far
     cancelled : bool
         is to end where it is
+    submitted : bool
+        an engine has it
     """
 
-    def __init__(self, prompt: np.ndarray, begin: Callable[[Beginning | None], Text], shares: bool = False) -> None:
-        """`begin` makes the text, with a beginning where one is given; it is given one only where the task `shares`."""
-        self.prompt, self.shares, self._begin = prompt, shares, begin
+    def __init__(self, prompt: np.ndarray, begin: Callable[[Beginning | None], Text], family: object = None) -> None:
+        """`begin` makes the text, with a beginning where one is given: of a task of the same family."""
+        self.prompt, self.family, self._begin = prompt, family, begin
         self.text: Text | None = None
         self.result = Generation()
-        self.cancelled = False
+        self.cancelled = self.submitted = False
 
     @classmethod
     def failed(cls, error: Exception) -> Task:
@@ -114,6 +116,7 @@ class Engine:
         self._most_rows = check_integer("max_rows", max_rows, 1, 1 << 16)
         self._running: list[Task] = []
         self._waiting: deque[Task] = deque()
+        self._cancels = False  # whether somebody has cancelled a task since the last step
 
     @property
     def tasks(self) -> list[Task]:
@@ -128,6 +131,9 @@ class Engine:
             for what is no Task
         """
         check_instance("task", task, Task)
+        if task.submitted:
+            raise ArgumentError("this task has been submitted already: each is written once")
+        task.submitted = True
         self._waiting.append(task)
         return task
 
@@ -140,7 +146,7 @@ class Engine:
             for what is no Task
         """
         check_instance("task", task, Task)
-        task.cancelled = True
+        task.cancelled = self._cancels = True
 
     def step(self) -> list[Event]:
         """Run one forward of every text that takes part, and give what has become certain: each text's last piece says why it ended."""
@@ -148,7 +154,7 @@ class Engine:
         for task in self._running:
             if task.cancelled and task.text is not None:
                 events.append(Event(task, task.text.end("cancelled")))
-        if events:
+        if any(task.finished for task in self._running):  # cancelled, or left by a step that was interrupted
             self._leave()
         started = time.perf_counter()
         asked = self._ask()
@@ -171,20 +177,18 @@ class Engine:
 
     def _leave(self) -> None:
         """Let go of the texts that have ended, and of their sessions."""
-        for task in self._running:
-            if task.finished:
-                task.text = None
+        ended = [task for task in self._running if task.finished]
         self._running = [task for task in self._running if not task.finished]
+        for task in ended:
+            task.text = None
 
     def _admit(self) -> list[Event]:
         """Begin texts that wait, as many as there are places; the last pieces of those that end before they begin."""
-        events, later = [], list[Task]()
+        events, later = self._cancelled(), list[Task]()
         while self._waiting and len(self._running) + len(later) < self._most_texts:
             task = self._waiting.popleft()
-            if task.cancelled and task.text is None:
-                task.result.finish_reason = task.result.finish_reason or "cancelled"
-            elif not task.finished and task.text is None:
-                beginning, waits = self._beginning(task) if task.shares else (None, False)
+            if not task.finished and task.text is None:
+                beginning, waits = (None, False) if task.family is None else self._beginning(task)
                 if waits:
                     later.append(task)
                     continue
@@ -199,18 +203,31 @@ class Engine:
         self._waiting.extendleft(reversed(later))
         return events
 
+    def _cancelled(self) -> list[Event]:
+        """The last pieces of texts that were cancelled before they began."""
+        if not self._cancels:
+            return []
+        self._cancels, events = False, list[Event]()
+        for _ in range(len(self._waiting)):  # others may append meanwhile
+            task = self._waiting.popleft()
+            if task.cancelled and not task.finished and task.text is None:
+                task.result.finish_reason = "cancelled"
+                events.append(Event(task, Piece("", finish_reason="cancelled")))
+            else:
+                self._waiting.append(task)
+        return events
+
     def _beginning(self, task: Task) -> tuple[Beginning | None, bool]:
         """What other texts have read of a prompt already, if it fills a page; and whether more of it is on its way."""
         best: Beginning | None = None
         coming, prompt = 0, task.prompt[:-1]  # the last token is read in any case, for what follows it
         for other in self._running:
             text = other.text
-            assert text is not None
-            if not other.shares or not isinstance(text.session, Session):
+            if text is None or other.family is not task.family:
                 continue
             length = text.session.common_prefix(prompt)
             if length >= (PAGE if best is None else best.length + 1):
-                best = Beginning(text.session, length)
+                best = Beginning(cast(Session, text.session), length)
             if text.run.unread:
                 coming = max(coming, _common(text.request.prompt, prompt))
         return best, coming >= (PAGE if best is None else best.length + FEWEST_ROWS)
@@ -219,14 +236,14 @@ class Engine:
         """What each text that takes part runs: those being written, then prompts, while there is room for a chunk."""
         texts = [(task, task.text) for task in self._running if task.text is not None]
         part = [(task, text, self._most_rows) for task, text in texts if not text.run.unread]
-        rows = len(part)
-        for task, text in texts:
-            unread, room = text.run.unread, self._most_rows - rows
-            if unread and rows and room < min(unread, FEWEST_ROWS):
+        rows, fewest = len(part), min(FEWEST_ROWS, -(-self._most_rows // 2))
+        reading = [(task, text) for task, text in texts if text.run.unread]
+        for number, (task, text) in enumerate(reading):
+            room = max(self._most_rows - rows, 0 if number else fewest)  # the first one is never left out
+            if room < min(text.run.unread, fewest):
                 break
-            if unread:
-                part.append((task, text, max(room, 1)))
-                rows += min(unread, room)
+            part.append((task, text, room))
+            rows += min(text.run.unread, room)
         return [(task, text, attempt(text.ask, len(part), room)) for task, text, room in part]
 
 

@@ -166,7 +166,10 @@ class Piece(str):
 
 def unless_failed(results: list[Generation]) -> list[Generation]:
     """The results of texts that have not failed; raises as `all_given`."""
-    return all_given(results, {n: result.error for n, result in enumerate(results) if result.error is not None})
+    try:
+        return all_given(results, {n: result.error for n, result in enumerate(results) if result.error is not None})
+    finally:
+        del results  # an error holds this frame
 
 
 def log_probs_of(token: int, rows: Rows, row: int, count: int) -> TokenLogProbs:

@@ -48,10 +48,12 @@ class Text:
 
     def __init__(self, session: SessionLike, request: Request, decoder: Decoder, speller: Speller | None) -> None:
         self.session, self.request, self._speller = session, request, speller
-        session.writer = self  # a second text takes the session over
         self.run = decoder.start(session, request)
         if not isinstance(self.run, Run):
             raise ArgumentError(f"what a decoder's start gives must be a decode.Run, got {short(self.run)}")
+        self._mark = session.writer = (
+            object()
+        )  # a second text takes the session over; no text, which would hold the session
         self.result = Generation(logprobs=[] if request.logprobs else None, trace=self.run.trace)
         self.result.stats.prompt_tokens = len(request.prompt)
         self.result.stats.reused_tokens = session.length  # a decoder may have forgotten some
@@ -65,7 +67,7 @@ class Text:
 
     def ask(self, together: int, room: int) -> Forward:
         """What to run next, in a forward that so many texts share and that has room for so many rows of a prompt."""
-        if self.session.writer is not self:
+        if self.session.writer is not self._mark:
             raise BusyError("another text has been started in this session; the first one cannot go on")
         self.run.together, self.run.room = together, room
         return self.run.forward()
@@ -84,9 +86,11 @@ class Text:
         """End here, whatever the decoder was about; the last of the text."""
         self.result.finish_reason = reason
         text = "" if self._speller is None else attempt(self._speller.finish)
-        if self.session.writer is self:
+        if self.session.writer is self._mark:
             attempt(self._keep_what_is_sure)
-        return self._piece("" if isinstance(text, Exception) else text) or Piece("", finish_reason=reason)
+        piece = self._piece("" if isinstance(text, Exception) else text)
+        assert piece is not None  # the last one
+        return piece
 
     def _piece(self, text: str) -> Piece | None:
         """The text that has become certain, with the tokens since the last piece; without text, tokens are certain as they come."""
@@ -108,7 +112,6 @@ class Text:
         seconds += time.perf_counter() - started
         stats.committed = run.committed
         if decoding:
-            stats.forwards += run.passes
             stats.decode_seconds += seconds
         else:
             stats.prefill_seconds += seconds
@@ -123,6 +126,8 @@ class Text:
             result.finish_reason = self._reason(token)
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
+        if decoding:  # passes beyond the text's end are none of its forwards
+            stats.forwards += min(run.passes, max(len(result.tokens) - before, 1))
         for round in run.rounds[len(result.rounds) :]:
             kept = len(result.tokens) - before
             if kept <= round.accepted:  # the text has ended within them

@@ -200,7 +200,7 @@ def aligned_bytes(size: int) -> np.ndarray:
 
 
 def mapped_bytes(size: int) -> np.ndarray:
-    """uint8 (size,), zeros, beginning on a page; small pages, so that only what is written takes memory.
+    """uint8 (size,), zeros, beginning on a page; taken as it is written, in huge pages where the system has some to give.
 
     A fork gets its own.
 
@@ -212,9 +212,9 @@ def mapped_bytes(size: int) -> np.ndarray:
         mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
         raise MemoryError(f"no memory for {size} bytes") from None
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+    if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages
-            mapped.madvise(mmap.MADV_NOHUGEPAGE)
+            mapped.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(mapped, np.uint8)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import as_array, check_array, check_instance, check_integer, check_integers
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
@@ -71,6 +71,8 @@ class Context:
         of the committed rows; -1 where a row was given as `inputs`
     positions : int32 (capacity,)
         theirs
+    runs_ahead : bool
+        whether its rows may go on by themselves
     ascending : bool
         whether the positions of the committed rows never fall
     pending : Pending | None
@@ -84,7 +86,7 @@ class Context:
         self.vocab_size, self.num_layers, self.hidden_size = vocab_size, num_layers, hidden_size
         self.length = self.text_length = 0
         self.tokens, self.positions = np.empty((2, capacity), np.int32)
-        self.ascending = True
+        self.ascending, self.runs_ahead = True, False
         self.pending: Pending | None = None
 
     @property
@@ -262,13 +264,18 @@ class Context:
         )  # fmt: skip
 
     def _check_ahead(self, asked: Forward, share: Share) -> None:
+        if not self.runs_ahead:
+            raise UnsupportedError(
+                "this session does not run ahead: only the native executor does, of a model with a head, without taps"
+            )
         ahead = check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
         check_instance("until", asked.until, frozenset)
         read = share.read
         plain = not (read.logits or read.hidden or read.log_prob_of is not None) and draws_alone(read)
-        if not plain or share.pending is not None or share.inputs is not None or len(share.tokens) != 1:
+        one = share.pending is None and share.inputs is None and len(share.tokens) == len(share.reads) == 1
+        if not plain or not one:
             raise ArgumentError(
-                "ahead goes on from a chain of one token that the head draws the next one of, and reads no more"
+                "ahead goes on from a chain of one token that is read and that the head draws the next one of, and reads no more"
             )
         room = self.capacity - self.length - 1
         if share.in_order and self.ascending:  # else who sees whom is no single run

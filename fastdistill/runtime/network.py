@@ -26,7 +26,7 @@ from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.pool import Pool, executor_rows, make_seat
 from fastdistill.runtime.read import Read, Rows
 from fastdistill.runtime.reference_executor import ReferenceWeights
-from fastdistill.runtime.session import Session
+from fastdistill.runtime.session import Caller, Session
 from fastdistill.runtime.session_file import read_session
 
 EXECUTORS = ("native", "reference")
@@ -165,10 +165,10 @@ class Network:
         results: list[Any] = [None] * len(requests)
         laid: list[tuple[int, Member]] = []
         writes: list[written] = []
-        caller = object()
+        callers = [Caller() for _ in requests]  # one each: a session that is there twice is refused the second time
         try:
             for number, (session, asked) in enumerate(requests):
-                member = attempt(_laid_out, caller, writes, session, asked)
+                member = attempt(_laid_out, callers[number], writes, session, asked)
                 if isinstance(member, Exception):
                     results[number] = member
                 else:
@@ -184,7 +184,7 @@ class Network:
         finally:
             for writing in writes:
                 writing.__exit__(None, None, None)
-            for session, _ in requests:
+            for caller, (session, _) in zip(callers, requests, strict=True):
                 session.leave(caller)
         return results
 
@@ -225,7 +225,7 @@ class Network:
             pool.give_back(seat)
 
 
-def _laid_out(caller: object, writes: list[written], session: Session, asked: Forward) -> Member:
+def _laid_out(caller: Caller, writes: list[written], session: Session, asked: Forward) -> Member:
     """A request's rows; the session is held from here on, and so is the memory that the caller wants written."""
     session.enter(caller)
     share = session.context.lay_out(asked)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import ref
 
 import numpy as np
 
-from fastdistill.arguments import check_choice, check_integer
+from fastdistill.arguments import check_choice, check_instance, check_integer
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
@@ -22,6 +23,12 @@ from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session_file import SavedSession, write_session
 
 CACHES = ("f16", "f32")  # types of keys and values
+
+
+class Caller:
+    """Who holds a session, for as long as somebody knows it."""
+
+    __slots__ = ("__weakref__",)
 
 
 class Home(Runner, Protocol):
@@ -109,7 +116,7 @@ class Session(SessionLike):
         for name in self.taps:
             if not isinstance(name, str) or name not in plan.taps:
                 raise ArgumentError(f"tap {short(name)} is unknown; this model has: {listed(plan.taps)}")
-        self.runs_ahead = network.runs_ahead and not self.taps
+        self.runs_ahead = network.runs_ahead and not self.taps and "logits" in plan.outputs
         self.vocab_size, self.threads = plan.vocab_size, network.threads
         self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
         self.network = self.runner = network
@@ -117,10 +124,11 @@ class Session(SessionLike):
         self.context = Context(
             self.capacity, self.max_rows, plan.vocab_size, plan.num_layers, plan.hidden_size, self.limit
         )
+        self.context.runs_ahead = self.runs_ahead
         # Pending rows lie behind those that are committed.
         self.cache = KVCache(plan, self.capacity + self.max_rows, cache or network.cache_dtype)
         self.writer: object = None
-        self._holder: dict[str, object] = {}
+        self._holder: dict[str, ref[Caller]] = {}
 
     def __repr__(self) -> str:
         waiting = f", {self.pending} rows pending" if self.pending else ""
@@ -187,13 +195,25 @@ class Session(SessionLike):
         return other
 
     def share(self, other: Session, length: int) -> None:
-        """Begin with the first `length` committed rows of another session of the same network: with the pages that hold them.
+        """Begin with the first `length` committed rows of another session: with the pages that hold them.
+
+        Parameters
+        ----------
+        other : Session
+            of the same network, with a cache of the same type
+        length : int
+            at most the other one's, and what this one has room for
 
         Raises
         ------
         BusyError
+        ArgumentError
         """
+        check_instance("other", other, Session)
+        if other.network is not self.network or other.cache.format != self.cache.format:
+            raise ArgumentError("other must be a session of the same model, with keys and values of the same type")
         with self.entered(), other.entered():
+            check_integer("length", length, 0, min(other.length, self.capacity))
             self.cache.share(other.cache, length)
             self.context.adopt(other.context, length)
 
@@ -238,19 +258,22 @@ class Session(SessionLike):
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Hold the session; a second caller gets BusyError."""
-        me = object()
+        me = Caller()
         try:
             self.enter(me)
             yield
         finally:
             self.leave(me)
 
-    def enter(self, caller: object) -> None:
-        """Hold the session until `leave`.  One step takes it and says who did: an interrupt leaves no lock behind, wherever it comes."""
-        if self._holder.setdefault("caller", caller) is not caller:
+    def enter(self, caller: Caller) -> None:
+        """Hold the session until `leave`, or until the caller is gone: an interrupt leaves no lock behind, wherever it comes."""
+        mine = ref(caller)
+        held = self._holder.setdefault("caller", mine)
+        if held is not mine and held() is not None:
             raise BusyError("this session is in use by another caller; a session belongs to one at a time")
+        self._holder["caller"] = mine
 
-    def leave(self, caller: object) -> None:
+    def leave(self, caller: Caller) -> None:
         """Let go of the session, if it is this caller who holds it."""
-        if self._holder.get("caller") is caller:
+        if self._holder.get("caller") is ref(caller):
             del self._holder["caller"]

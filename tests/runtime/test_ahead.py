@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
-from fastdistill.decode import Autoregressive, Request, autoregressive, generate
+from fastdistill.decode import Autoregressive, autoregressive, generate
 from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import Forward, Read, from_callable, native_executor
@@ -110,7 +110,7 @@ def test_a_profile_counts_each_of_them():
     "asked",
     [
         dict(tokens=[1, 2]), dict(tokens=[1], parents=[-1]), dict(tokens=[1], read=Read(sampler=Sampler(1.0, top_k=3))),
-        dict(tokens=[1], read=Read()), dict(tokens=[1], read=Read(logits=True, sampler=Sampler())), dict(tokens=[1], ahead=-1),
+        dict(tokens=[1], rows=()), dict(tokens=[1], read=Read()), dict(tokens=[1], read=Read(logits=True, sampler=Sampler())), dict(tokens=[1], ahead=-1),
         dict(tokens=[1], ahead=1.5), dict(inputs={"embedding": np.zeros((1, 64), np.float32)}),
     ],
 )  # fmt: skip
@@ -133,4 +133,6 @@ def test_others_do_not_know_it():
     with pytest.raises(UnsupportedError, match="ahead"):
         session.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))
     assert not session.runs_ahead and not network("plain", "f32", "reference").session(9).runs_ahead
-    assert Request(np.array([1], np.int32), 0, Sampler()).read([0]).sampler is not None
+    tapped = network("plain", "f32").session(9, taps=("layers.0",))
+    with pytest.raises(UnsupportedError, match="ahead"):
+        tapped.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))

@@ -34,6 +34,7 @@ from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.read import Read
+from fastdistill.runtime.session import Caller
 from tests.small_models import network
 from tests.strategies import (
     ALPHABET,
@@ -1075,3 +1076,32 @@ def test_any_sequence_of_calls_leaves_the_bits_of_the_committed_text():
         run_state_machine_as_test(SessionMachine, settings=settings(max_examples=60, stateful_step_count=25))
     finally:
         set_isa(before)
+
+
+# ---- beginnings that sessions share ----
+
+
+def test_a_beginning_is_shared_or_refused_as_a_whole():
+    donor, taker = PLAIN.session(40), PLAIN.session(40)
+    donor.forward([1, 2, 3, 4])
+    taker.share(donor, 3)
+    assert_rows(taker.forward([5], read=LOGITS), PLAIN.oracle.rows([1, 2, 3, 5])[-1:])
+    others = [network("plain", "q8").session(40), PLAIN.session(40, cache="f16"), 3, None]
+    for other, length in ((donor, 5), (donor, -1), (donor, 1.5), *((other, 2) for other in others)):
+        with pytest.raises(ArgumentError):
+            taker.share(other, length)
+        assert taker.tokens.tolist() == [1, 2, 3, 5]
+    small = PLAIN.session(3)
+    with pytest.raises(ArgumentError, match=r"length must lie in 0..3"):
+        small.share(donor, 4)
+
+
+def test_a_caller_that_is_gone_holds_no_session():
+    """As an interrupt leaves it, on the way to `leave`."""
+    session, caller = PLAIN.session(), Caller()
+    session.enter(caller)
+    with pytest.raises(BusyError):
+        session.forward([1])
+    del caller
+    session.forward([1])
+    assert session.length == 1

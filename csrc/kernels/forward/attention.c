@@ -102,11 +102,17 @@ static int op_store(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     return vi_largest(largest) < limit;
 }
 
-/* Scores of ranks [begin, end) for `rows` query heads, and where their values lie.  Slots in lanes that are not asked for are computed
- * with the others and left; a tile of keys that several runs touch in turn is read once.  score[r] has room for 16 more. */
-FD_INLINE void attention_scores(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
-                                int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], const char **values)
+/* Values of neighbours: `count` of them from `at` on. */
+struct attention_piece { const char *at; int64_t count; };
+
+/* Scores of ranks [begin, end) for `rows` query heads, and where their values lie: the number of pieces.  Slots in lanes that are not
+ * asked for are computed with the others and left; a tile of keys that several runs touch in turn is read once.  score[r] has room for
+ * 16 more. */
+FD_INLINE int attention_scores(const int rows, const int is_f32, const struct attention *a, const float *q, int64_t begin,
+                               int64_t end, float (*score)[FD_KEY_TILE + FD_LANES], struct attention_piece *pieces)
 {
+    int piece = -1;
+    const char *beyond = NULL;                           /* the last value */
     const int64_t row_bytes = a->padded * (is_f32 ? 4 : 2), bytes = FD_LANES * row_bytes, pair = bytes / a->padded * 2;
     float found[ATTENTION_HEADS][2 * FD_LANES] = {{0}};
     int64_t rank = -a->skip, n = 0, held = -1;           /* held: the tile whose scores `found` holds */
@@ -134,30 +140,44 @@ FD_INLINE void attention_scores(const int rows, const int is_f32, const struct a
                 held = tile;
             }
             FD_ROWS vf_store(score[r] + n, vf_load(found[r] + lane));        /* what lies beyond `count` is written over */
-            FD_UNROLL
-            for (int i = 0; i < FD_LANES; i++) values[n + i] = value + (lane + i) * row_bytes;
+            value += lane * row_bytes;
+            if (value != beyond) pieces[++piece] = (struct attention_piece){value, 0};
+            pieces[piece].count += count;
+            beyond = value + count * row_bytes;
             slot += count;
             n += count;
         }
     }
+    return piece + 1;
 }
+
+/* sum[r] <- score[r][j] times a value. */
+#define ATTENTION_ADD(sum, from) do { \
+    vf value = attention_load(is_f32, from, d); \
+    FD_ROWS sum[r] = vf_fma(vf_set1(score[r][j]), value, sum[r]); \
+    j++; \
+} while (0)
 
 /* o[r] = sum of score[r][j] times value j, even j and odd j apart. */
 FD_INLINE void attention_values(const int rows, const int is_f32, const struct attention *a,
-                                float (*score)[FD_KEY_TILE + FD_LANES], const char *const *values, int64_t n, float *o)
+                                float (*score)[FD_KEY_TILE + FD_LANES], const struct attention_piece *pieces, int count, float *o)
 {
+    const int64_t bytes = a->padded * (is_f32 ? 4 : 2);
     for (int64_t d = 0; d < a->padded; d += FD_LANES) {
         vf even[ATTENTION_HEADS], odd[ATTENTION_HEADS];
+        int64_t j = 0;
         FD_ROWS even[r] = odd[r] = vf_zero();
-        for (int64_t j = 0; j < n; j += 2) {             /* the score of rank n is 0, its value one that is seen */
-            vf value = attention_load(is_f32, values[j], d);
-            FD_ROWS even[r] = vf_fma(vf_set1(score[r][j]), value, even[r]);
-            value = attention_load(is_f32, values[j + 1], d);
-            FD_ROWS odd[r] = vf_fma(vf_set1(score[r][j + 1]), value, odd[r]);
+        for (int piece = 0; piece < count; piece++) {
+            const char *at = pieces[piece].at, *end = at + pieces[piece].count * bytes;
+            if (j & 1) { ATTENTION_ADD(odd, at); at += bytes; }
+            for (; at + bytes < end; at += 2 * bytes) { ATTENTION_ADD(even, at); ATTENTION_ADD(odd, at + bytes); }
+            if (at < end) ATTENTION_ADD(even, at);
         }
+        if (j & 1) ATTENTION_ADD(odd, pieces[0].at);     /* of a score that is 0: sums end in pairs */
         FD_ROWS vf_store(o + r * a->padded + d, vf_add(even[r], odd[r]));
     }
 }
+#undef ATTENTION_ADD
 
 /* Scores as they are, scaled, capped and sloped; `head` is the first of the rows. */
 static __attribute__((noinline)) void attention_bend(int rows, const struct attention *a, int64_t head, int64_t begin, int64_t end,
@@ -183,11 +203,10 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
                                     int64_t begin, int64_t end, float *peak, float *mass, float *o)
 {
     float score[ATTENTION_HEADS][FD_KEY_TILE + FD_LANES];
-    const char *values[FD_KEY_TILE + FD_LANES];
+    struct attention_piece pieces[FD_KEY_TILE];
     int64_t n = end - begin;
-    values[0] = NULL;                                    /* n >= 1: it is written over; the compiler does not know */
-    attention_scores(rows, is_f32, a, q, begin, end, score, values);
-    values[n] = values[0];
+    pieces[0].at = NULL;                                 /* n >= 1: it is written over; the compiler does not know */
+    int count = attention_scores(rows, is_f32, a, q, begin, end, score, pieces);
     float scale = a->op->scalar;
     if (a->op->softcap > 0.0f || a->op->vectors) { attention_bend(rows, a, head, begin, end, score); scale = 1.0f; }
     for (int r = 0; r < rows; r++) {
@@ -205,7 +224,7 @@ FD_SHAPED void attention_tile_heads(const int rows, const int is_f32, const stru
         }
         mass[r] = vf_sum(total);
     }
-    attention_values(rows, is_f32, a, score, values, n, o);
+    attention_values(rows, is_f32, a, score, pieces, count, o);
 }
 
 static void attention_tile(const struct attention *a, int64_t head, int64_t heads, const float *q, int64_t tile, float *peak,
