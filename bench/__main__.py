@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
     known = benches()
     if not arguments or arguments[0] not in known:
         print("python -m bench NAME [--json FILE] [options]\n")
-        print("\n".join(f"  {name:16} {about}" for name, (_, about) in known.items()))
+        width = max(map(len, known))
+        print("\n".join(f"  {name:{width}} {about}" for name, (_, about) in known.items()))
         return 0 if not arguments or arguments[0] in ("-h", "--help") else 2
     name, about = known[arguments[0]]
     module = importlib.import_module(name)

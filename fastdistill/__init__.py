@@ -116,4 +116,4 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
 
 
 def __dir__() -> list[str]:
-    return sorted((*globals(), *__all__))
+    return sorted({*globals(), *__all__})

@@ -40,6 +40,17 @@ def parallel(b: Builder, x: int, name: str) -> int:
     return b.add(b.add(x, attention(b, h, name)), feed_forward(b, h, name))
 
 
+def unprojected(b: Builder, x: int, name: str) -> int:
+    """A norm straight behind rotary positions, and a norm and a sum straight behind attention: they read a row's padding."""
+    h = b.rms_norm(x, f"{name}.norm", 1e-5)
+    q = b.rms_norm(b.rotary(b.linear(h, f"{name}.q", WIDTH), HEAD_DIM, FREQUENCIES), f"{name}.q.norm", 1e-5)
+    k = b.rotary(b.linear(h, f"{name}.k", HEAD_DIM), HEAD_DIM, FREQUENCIES)
+    v = b.linear(h, f"{name}.v", HEAD_DIM)
+    found = b.attention(q, k, v, HEAD_DIM, HEAD_DIM**-0.5)
+    x = b.rms_norm(b.add(b.add(x, found), b.rms_norm(found, f"{name}.found.norm", 1e-5)), f"{name}.sum.norm", 1e-5)
+    return b.add(x, feed_forward(b, x, name))
+
+
 def attending(**how):
     """x + attention(norm x) alone, attention done in some way."""
 
@@ -58,7 +69,7 @@ WAYS = {
     "all": dict(window=140, softcap=3.0, slopes=SLOPES, kv_heads=3),
 }
 
-LAYERS = {"post-norm": post_norm, "parallel": parallel}
+LAYERS = {"post-norm": post_norm, "parallel": parallel, "unprojected": unprojected}
 
 
 def layered(layer, count: int, head: bool = True) -> Plan:

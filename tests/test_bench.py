@@ -595,3 +595,11 @@ def test_a_picture_that_cannot_be_drawn_is_said_before_anything_runs(monkeypatch
 
 def test_numbers_of_points_are_joined():
     assert ranges([1, 2, 3, 5, 7, 8]) == "1-3, 5, 7-8" and ranges([4]) == "4"
+
+
+def test_benches_are_listed_in_columns(capsys):
+    assert bench.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    known = bench.benches()
+    begins = {line.index(about, 2 + len(name)) for line, (name, (_, about)) in zip(lines, known.items(), strict=True)}
+    assert len(begins) == 1

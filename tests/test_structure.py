@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import fastdistill
 from fastdistill.ops import OPS
 from fastdistill.runtime.lowering import STEPS
 
@@ -332,3 +333,9 @@ def test_parts_know_each_other_in_no_circle():
         part = name.split(".")[1]
         graph[part] |= {other.split(".")[1] for other in imported(path) if other in MODULES} - {part}
     assert circles(graph) == []
+
+
+def test_a_name_of_the_package_is_listed_once():
+    assert fastdistill.Sampler  # it has been imported by now
+    listed = fastdistill.__dir__()
+    assert len(listed) == len(set(listed)) and set(fastdistill.__all__) <= set(listed)

@@ -24,6 +24,8 @@ class Builder:
         self._widths: list[int] = []
         self._weights: dict[str, Weight] = {}
         self._sources: dict[str, Source] = {}
+        self._biases: dict[str, tuple[str, ...]] = {}  # of each matrix, which holds it when packed: () for none
+        self._read: set[int] = set()  # values whose rows are those that are read
         self._taps: dict[str, int] = {}
         self._boundaries: list[int] = []
         self._layers: list[str] = []
@@ -47,6 +49,7 @@ class Builder:
 
     def made_of(self, weight: str, source: Source) -> None:
         """What a checkpoint stores `weight` in, where that is no tensor of this name and shape; to be said before its op."""
+        assert weight not in self._weights, f"{weight} has been used already"
         self._sources[weight] = source
 
     def op(
@@ -60,9 +63,17 @@ class Builder:
             multiplies = role == MATRIX or (name in self._weights and self._weights[name].linear)
             self._weights[name] = Weight(shape, multiplies, self._sources.get(name) or stored(name, shape))
             assert self._weights[name].source.shape == shape, f"{name} {shape} is made otherwise"
+        if known.weights[:1] == (MATRIX,):
+            matrix, *bias = weights
+            assert self._biases.setdefault(matrix, tuple(bias)) == tuple(bias), (
+                f"{matrix} comes with another bias elsewhere"
+            )
         self._widths.append(known.width([self._widths[value] for value in inputs], [*weights.values()], constants))
         self._ops.append(Op(kind, inputs, len(self._widths) - 1, tuple(weights), constants, self._segment))
-        return self._ops[-1].output
+        output = self._ops[-1].output
+        if known.selects or not self._read.isdisjoint(inputs):
+            self._read.add(output)
+        return output
 
     def embedding(self, name: str, vocab_size: int, width: int) -> int:
         """Rows of the embedding (vocab_size, width) for the tokens, or the rows given as `inputs`."""
@@ -150,7 +161,8 @@ class Builder:
         return self.op("head", x, weights=self._matrix(x, name, vocab_size, bias))
 
     def tap(self, x: int, name: str) -> None:
-        """Let sessions expose x as `name`."""
+        """Let sessions expose x as `name`: of all rows, so it lies before `read`."""
+        assert x not in self._read, f"{name} is a tap of rows that are read alone"
         self._taps[name] = x
 
     def plan(self, leaving: int, outputs: Mapping[str, int], ignored: Mapping[str, Ignored], **facts: Any) -> Plan:
@@ -176,7 +188,7 @@ class Builder:
             self._widths[inputs[0]] // head_dim,
             {name: value for name, value in how.items() if value is not None},
         )
-        assert heads % kv_heads == 0 and (how["key_set"] == OWN or not how.get("window")), (heads, kv_heads, how)
+        assert how["key_set"] == OWN or not how.get("window"), how
         constants = {name: value for name, value in given.items() if name == "slopes" or value not in (0, OWN)}
         return self.op(
             "attention",
@@ -190,7 +202,7 @@ class Builder:
         )
 
     def _next_layer(self, key_set: str) -> int:
-        stores = [op for op in self._ops if op.kind == "store" or len(op.inputs) == 3]
+        stores = [op for op in self._ops if op.kind == "store" or (op.kind == "attention" and len(op.inputs) == 3)]
         return sum(op.constants.get("key_set", OWN) == key_set for op in stores)
 
     def _check_segments(self, boundaries: tuple[int, ...]) -> None:

@@ -92,6 +92,7 @@ def stacked(*parts: Source) -> Source:
         return found.pop()
 
     def tensor(tensors: Tensors) -> Tensor:
+        format({name: tensors[name].format for name in _names(parts)})
         found = [part.tensor(tensors) for part in parts]
         arrays = [each.parts for each in found]
         joined = {field: np.concatenate([each[field] for each in arrays]) for field in arrays[0]}
@@ -116,11 +117,16 @@ def computed(
         of what it makes; default: that of the first part
     """
 
+    def format(formats: Formats) -> str:
+        for part in parts:
+            part.format(formats)  # refuses what it cannot be made of
+        return "f32"
+
     def tensor(tensors: Tensors) -> Tensor:
         made = np.asarray(function(*(part.tensor(tensors).to_float32() for part in parts)), np.float32)
         return Tensor(f"{', '.join(_names(parts))} ({name})", "f32", made.shape, np.ascontiguousarray(made))
 
-    return Source(shape or parts[0].shape, _names(parts), lambda formats: "f32", tensor)
+    return Source(shape or parts[0].shape, _names(parts), format, tensor)
 
 
 def _names(parts: tuple[Source, ...]) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +86,24 @@ def attended(
     return np.einsum("hn,hnd->hd", weights / weights.sum(axis=1, keepdims=True), values)
 
 
+def attention_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """That of the queries; keys and values have kv_heads each, and a slope is of a head."""
+    heads, kv_heads, slopes = constants["heads"], constants["kv_heads"], constants.get("slopes")
+    queries, *stored = widths
+    assert queries == heads * constants["head_dim"] and kv_heads and heads % kv_heads == 0, (widths, constants)
+    assert not stored or store_width(stored, shapes, constants) == 0
+    assert slopes is None or (slopes.dtype == np.float32 and slopes.shape == (heads,) and slopes.flags.c_contiguous), (
+        f"slopes must be float32 ({heads},), contiguous, got {slopes!r}"
+    )
+    return queries
+
+
+def store_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """Nothing; keys and values have kv_heads each."""
+    assert [*widths] == [constants["kv_heads"] * constants["head_dim"]] * 2, f"keys and values of {widths}, {constants}"
+    return 0
+
+
 _OF_KEYS = {name: name for name in ("kv_heads", "head_dim", "layer", "key_set")}
 _STORE = StepKind("store", inputs=(0, 1), writes=False, row_wise=True)
 
@@ -96,7 +116,7 @@ KINDS = (
         inputs=(1, 3),
         constants=_OF_KEYS
         | {"heads": "heads", "scale": "scalar", "window": "window", "softcap": "softcap", "slopes": "vectors"},
-        width=lambda widths, shapes, constants: constants["heads"] * constants["head_dim"],
+        width=attention_width,
         steps=(
             replace(_STORE, inputs=(1, 2)),
             StepKind("attend", inputs=(0,), reads_keys=True),
@@ -110,7 +130,7 @@ KINDS = (
         of_pass=True,
         inputs=(2,),
         constants=_OF_KEYS,
-        width=lambda widths, shapes, constants: 0,
+        width=store_width,
         steps=(_STORE,),
     ),
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
-from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table
+from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table, same_width
 
 
 def rotary(x: np.ndarray, *, head_dim: int, inverse_frequencies: np.ndarray, request: PassRows) -> np.ndarray:
@@ -21,6 +24,16 @@ def rotary(x: np.ndarray, *, head_dim: int, inverse_frequencies: np.ndarray, req
     return np.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1).reshape(x.shape)
 
 
+def rotary_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """That of the input, whole heads; each has an inverse frequency for a pair of its floats."""
+    head_dim, frequencies = constants["head_dim"], constants["inverse_frequencies"]
+    assert head_dim % 2 == 0 and widths[0] % head_dim == 0, (widths, head_dim)
+    assert (
+        frequencies.dtype == np.float32 and frequencies.shape == (head_dim // 2,) and frequencies.flags.c_contiguous
+    ), f"inverse_frequencies must be float32 ({head_dim // 2},), contiguous, got {frequencies!r}"
+    return same_width(widths, shapes, constants)
+
+
 KINDS = (
     OpKind(
         name="rotary",
@@ -28,6 +41,7 @@ KINDS = (
         reference=rotary,
         of_pass=True,
         constants={"head_dim": "head_dim", "inverse_frequencies": "vectors"},
+        width=rotary_width,
         table=Table(
             StepKind("rotary_table", row_wise=True),
             "inverse_frequencies",

@@ -7,9 +7,12 @@ from itertools import accumulate
 
 import numpy as np
 
+from fastdistill.errors import UnsupportedError
 from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.forward.row_statistics import RowStatistics
-from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.messages import listed
+from fastdistill.models.plan import Plan
+from fastdistill.runtime.forward_pass import ForwardPass, Outcome, no_head
 from fastdistill.runtime.read import Read, Rows, draw, draws_in_head, needs_logits
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.share import Share
@@ -37,6 +40,21 @@ def _alike(one: Member, other: Member) -> bool:
         return share.layers, session.taps, share.inputs is None, share.streams is None
 
     return kind(one) == kind(other) and not (one[1].ahead or other[1].ahead)
+
+
+def check_given(read: Read, plan: Plan) -> None:
+    """Refuse to read what a plan does not give.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    if read.sampler is not None and "logits" not in plan.outputs:  # the likeliest token is asked of no pass
+        raise no_head(plan)
+    if read.hidden and "hidden" not in plan.outputs:
+        raise UnsupportedError(
+            f"this model ({plan.architecture}) names no output hidden: it gives {listed(plan.outputs)}"
+        )
 
 
 def joined(members: list[Member]) -> ForwardPass:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fastdistill.errors import UnsupportedError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import listed
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
@@ -135,17 +135,28 @@ class ForwardPass(KeySet):
         return len(self.positions)
 
     def check_for(self, plan: Plan) -> None:
-        """Refuse what only logits give, of a plan without a head.
+        """Refuse what only logits give, of a plan without a head, and a pass without keys that its ops see.
 
         Raises
         ------
         UnsupportedError
+        ArgumentError
         """
         of_logits = (self.wanted_tokens, self.bans, self.draws)
         if "logits" not in plan.outputs and (self.want_logits or any(array is not None for array in of_logits)):
-            raise UnsupportedError(
-                f"this model ({plan.architecture}) has no head: it gives {listed(plan.given(0))}, no logits"
-            )
+            raise no_head(plan)
+        if len(plan.key_sets) > 1:
+            for op in plan.part(self.first_layer, self.end_layer, self.segments):
+                name = op.constants.get("key_set", OWN)
+                if self.keys(name) is None:
+                    raise ArgumentError(f"{op.kind} ({op.segment}) needs the key set {name!r}, which this pass lacks")
+
+
+def no_head(plan: Plan) -> UnsupportedError:
+    """The error of whoever asks for what only logits give."""
+    return UnsupportedError(
+        f"this model ({plan.architecture}) has no head: it gives {listed(plan.given(0))}, no logits"
+    )
 
 
 @dataclass

@@ -138,6 +138,7 @@ class NativeExecutor:
         IsaError
             where the selected level reads weights of another layout
         UnsupportedError
+        ArgumentError
         """
         request.check_for(self.plan)
         first, end = request.first_layer, request.end_layer

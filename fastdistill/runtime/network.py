@@ -20,7 +20,7 @@ from fastdistill.kernels.boundary import written
 from fastdistill.kernels.forward.linear import FORMATS
 from fastdistill.kernels.threads import check_threads
 from fastdistill.models.plan import Plan
-from fastdistill.runtime.batch import Member, groups, joined, parts, result
+from fastdistill.runtime.batch import Member, check_given, groups, joined, parts, result
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.pool import Pool, executor_rows, make_seat
@@ -138,7 +138,7 @@ class Network:
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """What tells this network from others, 32 bytes: its ops, and its logits after a few fixed tokens.
+        """What tells this network from others, 32 bytes: its ops, and its logits after a few fixed tokens, or all that it gives without a head.
 
         They have the same bits on every machine, and any other weight, but for the embeddings of other tokens, gives
         other bits.
@@ -152,9 +152,10 @@ class Network:
         tokens = np.arange(FINGERPRINT_TOKENS) * plan.vocab_size // FINGERPRINT_TOKENS
         tokens = tokens[: plan.max_positions]
         with suppress(NotFiniteError):  # such weights are told apart by the rest
-            rows = self.session(len(tokens), len(tokens), "f32").forward(tokens, read=Read(logits=True))
-            assert rows.logits is not None
-            digest.update(rows.logits.astype("<f4").tobytes())
+            read = Read(logits="logits" in plan.outputs)
+            rows = self.session(len(tokens), len(tokens), "f32").forward(tokens, read=read)
+            for given in rows.outputs.values() if rows.logits is None else (rows.logits,):
+                digest.update(given.astype("<f4").tobytes())
         return digest.digest()
 
     def run(self, requests: Sequence[tuple[Session, Forward]]) -> list[Rows | Exception]:
@@ -229,6 +230,7 @@ def _laid_out(caller: Caller, writes: list[written], session: Session, asked: Fo
     """A request's rows; the session is held from here on, and so is the memory that the caller wants written."""
     session.enter(caller)
     share = session.context.lay_out(asked)
+    check_given(share.read, session.network.plan)
     session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens) + share.ahead)
     if share.out is not None:
         writing = written({"out": share.out}, {})

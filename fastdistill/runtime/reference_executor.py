@@ -45,7 +45,7 @@ class ReferenceExecutor:
         self.plan, self.weights, self.taps = plan, weights, tuple(taps)
 
     def run(self, request: ForwardPass) -> Outcome:
-        """Run one pass; raises NotFiniteError where a logit is not finite, UnsupportedError."""
+        """Run one pass; raises NotFiniteError where a logit is not finite, UnsupportedError and ArgumentError."""
         plan = self.plan
         request.check_for(plan)
         values: dict[int, np.ndarray] = {}

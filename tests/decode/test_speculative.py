@@ -352,6 +352,24 @@ def test_a_model_with_its_tokens_in_another_order_is_always_right(temperature):
     assert ours.stats.accepted == ours.stats.drafted > 20
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_that_lacks_tokens_of_the_prompt_penalises_the_same_answer(temperature):
+    """Its prompt is shorter than the target's, and its answer begins there."""
+    target, order = chain_law(9, 5), np.array([4, 7, 1, 8, 2, 5, 3, 6])
+
+    class Model:
+        vocab_size = 8
+
+        def session(self, capacity, max_rows):
+            return from_callable(lambda tokens: np.log(target(order[tokens])[:, order]), 8, capacity, max_rows)
+
+    sampler = Sampler(temperature=temperature, seed=2, logit_bias={0: -float("inf")}, frequency_penalty=1.0)
+    decoder = Speculative(ModelDrafter(Model(), token_map=order), max_draft=4)
+    prompt = [0, 0, 1, 0, 0, 2, 0, 0, 5]
+    ours = generate(from_callable(lambda tokens: np.log(target(tokens)), 9), prompt, 40, sampler, decoder=decoder)
+    assert ours.stats.accepted == ours.stats.drafted > 20
+
+
 def test_a_draft_model_that_knows_no_token_of_the_text_guesses_nothing():
     drafter = ModelDrafter(network("odd", "q8"), token_map=[299] + [-1] * 76)
     plain = generate(Setting("plain", "q8").session(), [1, 2, 3], 8)

@@ -256,3 +256,26 @@ def test_pieces_of_several_formats_are_refused(folder):
         Network(plan, found | {"first": quantize_tensor(found["first"], "f16")})
     with open_checkpoint(path) as checkpoint:
         assert plan_of(checkpoint).stored.keys() == checkpoint.tensors.keys()
+
+
+@pytest.mark.parametrize("formats", [("f32", "bf16"), ("f16", "f32")])
+def test_parts_of_several_formats_are_refused_under_a_computed_weight_too(formats):
+    parts = {
+        name: quantize_tensor(Tensor(name, "f32", (2,), np.ones(2, np.float32)), format)
+        for name, format in zip("ab", formats, strict=True)
+    }
+    joined = stacked(stored("a", (2,)), stored("b", (2,)))
+    one_more = computed("one more", lambda w: 1 + w, joined)
+    for source in (joined, one_more):
+        with pytest.raises(UnsupportedError, match="one format"):
+            source.format({name: part.format for name, part in parts.items()})
+        with pytest.raises(UnsupportedError, match="one format"):
+            source.tensor(parts)
+
+
+def test_a_computed_weight_refuses_what_its_parts_refuse():
+    """So that no quantised folder is written which cannot be read."""
+    source = computed("twice", lambda w: 2 * w, stored("w", (64, 4)).transposed())
+    assert source.format({"w": "bf16"}) == "f32"
+    with pytest.raises(UnsupportedError, match="transposed"):
+        source.format({"w": "q8"})

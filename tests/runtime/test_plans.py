@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fastdistill.errors import UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models.builder import Builder
 from fastdistill.runtime.lowering import lower
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
-from tests.plans import FACTS, LAYERS, WIDTH, layered, text
+from tests.plans import FACTS, LAYERS, VOCAB, WIDTH, encoder_decoder, feed_forward, layered, text
 from tests.runtime.test_lowering import assert_apart
 from tests.small_models import FORMATS, tensors
 from tests.strategies import LOGITS, bits
@@ -60,6 +60,21 @@ def test_layers_run_in_parts_give_the_bits_of_all_at_once(isa, layer, format, ex
         np.testing.assert_array_equal(bits(got.hidden), bits(want.hidden))
 
 
+@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rows_run_one_by_one_give_the_bits_of_all_at_once(isa, layer, format):
+    """Whatever the arena held."""
+    words, made = text(9), network(layer, format)
+    whole, one = made.session(32), made.session(32)
+    for session in (whole, one):
+        seat = session.pool.take()
+        seat.executor._arena[:] = np.nan
+        session.pool.give_back(seat)
+    want = whole.forward(words, read=EVERYTHING).logits
+    got = [one.forward([word], read=EVERYTHING).logits for word in words]
+    np.testing.assert_array_equal(bits(np.concatenate(got)), bits(want))
+
+
 @pytest.mark.parametrize("format", ["f32", "q4"])
 @pytest.mark.parametrize("end", [1, 2])
 @pytest.mark.parametrize("layer", LAYERS)
@@ -99,10 +114,46 @@ def test_an_encoder_gives_its_outputs_and_no_logits(isa, format):
 
 
 @pytest.mark.parametrize("executor", ["native", "reference"])
-@pytest.mark.parametrize("read", [LOGITS, Read(sampler=Sampler(temperature=1.0)), Read(log_prob_of=[1, 2, 3])])
+@pytest.mark.parametrize(
+    "read", [LOGITS, Read(sampler=Sampler()), Read(sampler=Sampler(temperature=1.0)), Read(log_prob_of=[1, 2, 3])]
+)
 def test_what_a_head_would_give_is_refused_without_one(read, executor):
     with pytest.raises(UnsupportedError, match="has no head"):
         network("post-norm", "f32", executor, head=False).session(32).forward([1, 2, 3], read=read)
+
+
+@pytest.mark.parametrize("executor", ["native", "reference"])
+def test_a_hidden_state_that_no_output_names_is_refused(executor):
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    with b.layer(0, x):
+        x = feed_forward(b, x, "inner")
+    plan = b.plan(x, {"logits": b.head(b.read(x), "head", VOCAB)}, {}, **FACTS)
+    session = Network(plan, tensors(plan), executor=executor).session(8)
+    with pytest.raises(UnsupportedError, match="names no output hidden: it gives logits"):
+        session.forward([1, 2], read=Read(hidden=True))
+    assert session.length == 0 and session.forward([1, 2], read=LOGITS).hidden is None
+
+
+@pytest.mark.parametrize("executor", ["native", "reference"])
+def test_a_session_of_a_plan_without_a_head_can_be_saved(tmp_path, executor):
+    made, words = network("post-norm", "f32", executor, head=False), text(6)
+    session = made.session(32)
+    session.forward(words)
+    session.save(tmp_path / "session")
+    got = made.load_session(tmp_path / "session", 32).forward([3]).outputs
+    for name, want in session.forward([3]).outputs.items():
+        np.testing.assert_array_equal(bits(got[name]), bits(want))
+    other = tensors(made.plan, 2)
+    with pytest.raises(CheckpointError, match="another model"):
+        Network(made.plan, other, executor=executor).load_session(tmp_path / "session")
+
+
+@pytest.mark.parametrize("executor", ["native", "reference"])
+def test_a_pass_that_lacks_keys_which_its_ops_see_is_refused(executor):
+    plan = encoder_decoder()
+    with pytest.raises(ArgumentError, match=r"attention \(layer 0\) needs the key set 'cross', which this pass lacks"):
+        Network(plan, tensors(plan), executor=executor).session(16).forward([1, 2, 3])
 
 
 def test_a_value_that_jumps_over_a_boundary_is_refused():

@@ -252,9 +252,13 @@ static void attention_merge(float *state_peak, float *state_mass, float *state_o
         vf_store(state_o + d, vf_fma(vf_load(o + d), vf_set1(gain), vf_mul(vf_load(state_o + d), vf_set1(keep))));
 }
 
+/* The last head writes the row's padding, too: no other task does. */
 static void attention_write(const struct attention *a, int64_t head, float mass, const float *o)
 {
-    float *out = a->op->out[0] + a->row * fd_stride(a->op->heads * a->op->head_dim) + head * a->op->head_dim;
+    int64_t width = a->op->heads * a->op->head_dim, stride = fd_stride(width);
+    float *row = a->op->out[0] + a->row * stride, *out = row + head * a->op->head_dim;
+    if (head == a->op->heads - 1)
+        for (int64_t k = width; k < stride; k++) row[k] = 0.0f;
     for (int64_t d = 0; d < a->op->head_dim; d += 16)
         vf_store_part(out + d, a->op->head_dim - d, vf_div(vf_load(o + d), vf_set1(mass)));
 }

@@ -43,5 +43,6 @@ static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t
             vf_store_part(op->out[0] + first, n, vf_fnma(b, s, vf_mul(a, c)));
             vf_store_part(op->out[0] + second, n, vf_fma(a, s, vf_mul(b, c)));
         }
+    for (int64_t k = op->width; k < fd_stride(op->width); k++) op->out[0][at + k] = 0.0f;
     return 1;
 }

@@ -40,7 +40,9 @@ class Drawing:
         if to_target is not None:
             bias = request.sampler.logit_bias
             mapped = {token: bias[target] for token, target in enumerate(to_target.tolist()) if target in bias}
-            self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped)
+            # The prompt is as long as what the draft's text has of it.
+            length = int(np.isin(request.prompt[: request.sampler.prompt_length], to_target).sum())
+            self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped, prompt_length=length)
         if not self._sampler.temperature and not self.sampled:  # the law of greedy decoding ranks one token alone
             self._ranking = replace(self._sampler, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +17,25 @@ from fastdistill.messages import short
 
 _FLOAT = np.finfo(np.float32)
 _MOST_TOKENS = 2**23 - 1  # the masses of more tokens could overflow (csrc/kernels/sample/sample.c)
+
+
+class Biases(Mapping[int, float]):
+    """Numbers by token, which nobody changes: what a sampler has found out about its bias stays true."""
+
+    def __init__(self, biases: Mapping[int, float]) -> None:
+        self._biases = dict(biases)
+
+    def __getitem__(self, token: int) -> float:
+        return self._biases[token]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._biases)
+
+    def __len__(self) -> int:
+        return len(self._biases)
+
+    def __repr__(self) -> str:
+        return repr(self._biases)
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,7 @@ class Sampler:
         for token, bias in self.logit_bias.items():
             token = check_integer("a token of logit_bias", token, 0, _MOST_TOKENS - 1)
             biases[token] = check_number(f"logit_bias[{token}]", bias, -np.inf, float(_FLOAT.max))
-        object.__setattr__(self, "logit_bias", biases)
+        object.__setattr__(self, "logit_bias", Biases(biases))
 
     @cached_property
     def is_greedy(self) -> bool:

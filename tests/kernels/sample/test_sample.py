@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import copy
+import pickle
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -402,6 +404,19 @@ def test_is_greedy():
     assert Sampler().is_greedy and Sampler(top_k=3).is_greedy and Sampler(seed=4).is_greedy
     assert not any(s.is_greedy for s in (Sampler(0.1), Sampler(repetition_penalty=1.1), Sampler(logit_bias={1: 0.0})))
     assert not any(Sampler(**{name: -0.5}).is_greedy for name in ("frequency_penalty", "presence_penalty"))
+
+
+def test_a_bias_is_a_mapping_that_nobody_changes():
+    bias = {3: 1.0, 1: -np.inf}
+    sampler = Sampler(logit_bias=bias)
+    with pytest.raises(TypeError):
+        sampler.logit_bias[3] = 5.0
+    bias[4] = 1.0
+    assert sampler.logit_bias == {3: 1.0, 1: -np.inf} == sampler.logit_bias
+    assert repr(sampler.logit_bias) == "{3: 1.0, 1: -inf}"
+    for other in (pickle.loads(pickle.dumps(sampler)), copy.copy(sampler), copy.deepcopy(sampler), replace(sampler)):
+        assert other == sampler and hash(other) == hash(sampler)
+    assert asdict(sampler)["logit_bias"] == sampler.logit_bias and not sampler.is_greedy
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 1.0, 1e30])
