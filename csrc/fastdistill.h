@@ -59,9 +59,9 @@ enum fd_transport_status {
 struct fd_transport {                       /* problems of one shape or smaller; a real is a float or a double */
     int32_t bits, metric;                   /* of a real: 32 or 64; enum fd_metric */
     int64_t n, m, d;
-    const void *cost;                       /* (n, m) of reals, or NULL; this far from one problem to the next, 0: they share it: */
-    const void *x, *y;                      /* (n, d), (m padded to 16 / 16, d, 16) of reals, or NULL */
-    int64_t cost_step, x_step, y_step;
+    const void *cost;                       /* (n, m) of reals, or NULL where points are given */
+    const void *x, *y;                      /* points: (n, d), (m padded to 16 / 16, d, 16) of reals, or NULL */
+    int64_t cost_step, x_step, y_step;      /* reals from one problem's cost, x, y to the next one's; 0: all problems share it */
     const int64_t *sizes;                   /* (problems, 2): rows and columns that count */
     const double *a, *b;                    /* (problems, n), (problems, m): masses over their total, as reals hold them */
     double tau[2];                          /* of rows and columns; infinity: balanced */

@@ -35,13 +35,14 @@ INITS = ("prompt", "random", "copy")
 MOST_GUESSES = 512
 NGRAM = 5  # of the pool: one token to look up by, and four that followed it
 
-# Kinds of guesses: how often each was drawn since it was made up (the last of them: or more often), and those from the pool.
+# A guess's kind is how often it has been drawn since it was made up, 0 to REFINED - 1, where it stays; those from the pool are RECYCLED.
 REFINED = 4
 RECYCLED = REFINED
 PRIORS = ((0.1, 2.0), (1.0, 0.5), (1.0, 0.4), (1.0, 0.3), (0.5, 1.5))
-LENGTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of the window that are weighed against one another
-TRIES = 2  # rounds that what may be lost has to last for: the first one's guesses are wrong in any model
-AWAKE, ASLEEP = 3, 8  # rounds until the lengths are weighed again, where one was found and where none was
+LENGTHS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # guesses of a window: lengths that are compared by their rates
+TRIES = 2  # a round spends at most this part, one half, of what may be lost: the first round's guesses are wrong in any model
+AWAKE = 3  # rounds until lengths are compared again, after one that pays was found
+ASLEEP = 8  # rounds of plain decoding until then, where none paid; doubled each time
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,17 @@ from fastdistill.decode.drafters.draft import Draft
 
 # How many guesses are taken to have been right and wrong before any was, of those that are of no kind.
 NOTHING_KNOWN = (0.5, 1.0)
-MEMORY = 0.8  # of what was seen of a kind, at its next draft: texts change,
-FADING = 0.995  # and each round without one: what was given up is tried again
-FAR = 32  # tokens of context, which change the cost of a row by less than can be measured
+# Counts of right and wrong guesses of a kind are multiplied by this whenever guesses of the kind are checked: texts change.
+MEMORY = 0.8
+FADING = 0.995  # the same in a round without such guesses, so that a kind that was given up is tried again
+FAR = 32  # tokens: contexts that differ by fewer have rows of the same cost, as far as can be measured
 NOTHING = np.empty(0, np.int64)
 
-# What rounds took, beside what they are known to cost: of the last few without guesses and with some, once there are enough.
-SAMPLES, ENOUGH = 7, 3
-MOST_EXTRA, LEAST_EXTRA, FIRST_EXTRA = 4.0, -0.5, 0.1  # in forwards of one row
+# What a round with guesses takes beyond its known cost is the median of the last rounds of each sort:
+SAMPLES = 7  # rounds that are kept
+ENOUGH = 3  # rounds from which on there is a median
+# Bounds of it, and what is taken before there is one; the unit is a forward of one row.
+MOST_EXTRA, LEAST_EXTRA, FIRST_EXTRA = 4.0, -0.5, 0.1
 
 
 class Pace:
@@ -43,30 +46,32 @@ class Pace:
         leading guesses of the next draft that are checked whatever they are worth in that round
     """
 
-    credit = 2.0  # forwards of one row that a text may lose at first,
-    share = 0.04  # and later on this part of what plain decoding would have cost
+    # Guessing may cost a text at most the sum of the two:
+    credit = 2.0  # forwards of one row
+    share = 0.04  # part of the seconds that plain decoding would have taken so far
     memory = MEMORY
     rests_first = False
     invested = 0
 
     def __init__(self, costs: Costs, priors: Sequence[tuple[float, float]] = (), live: bool = False) -> None:
         self._costs, self._live = costs, live
-        self._together = 1  # texts that share the next forward
-        self._plain_took = deque[float](maxlen=SAMPLES)  # in what the costs say
-        self._guessing_took = deque[tuple[float, float]](maxlen=SAMPLES)  # seconds, and what the costs say
-        self._extra = self._extra_then = (
-            0.0  # of a round with guesses, beside costs; now, and where the last one was weighed
-        )
-        # Rounds of plain decoding that are to come, and that were since the last draft.  Where costs are corrected they come first.
+        self._together = 1  # texts that share the next forward; set by `shared_by`
+        self._plain_took = deque[float](maxlen=SAMPLES)  # of rounds without guesses: seconds over what the costs say
+        self._guessing_took = deque[tuple[float, float]](
+            maxlen=SAMPLES
+        )  # of rounds with some: seconds, and what the costs say
+        # Seconds of a round with guesses beyond its cost: as known now, and as known when the last draft was chosen.
+        self._extra = self._extra_then = 0.0
+        # Rounds of plain decoding that are still to come, and that have passed since the last draft.  Live costs begin with some.
         self._resting, self._rested = ENOUGH if live and self.rests_first else 0, 0
         self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
-        self._right = [right for right, _ in self._priors]  # of each kind: what was seen of late, the prior included
+        self._right = [right for right, _ in self._priors]  # right guesses of each kind, fading, the prior included
         self._wrong = [wrong for _, wrong in self._priors]
         self._plain = 0.0  # seconds that plain decoding would have taken
-        self._gain = 0.0  # of which guessing has spared so many, or cost more where below 0
+        self._gain = 0.0  # seconds that guessing has spared so far; below 0: has cost
         self._plain_seconds: dict[int, float] = {}
-        self._kinds: list[int] = []  # of the guesses that were chosen last
-        self._seconds = [0.0]  # of a forward with 0, 1, ... of them
+        self._kinds: list[int] = []  # the kind of each guess that was chosen last; set by `choose`
+        self._seconds = [0.0]  # seconds of a forward with 0, 1, ... of these guesses
 
     def shared_by(self, texts: int) -> None:
         """So many texts share the next forward, and its cost: what is known of that is of another number of them now."""
