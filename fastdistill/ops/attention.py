@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.messages import short
 from fastdistill.ops.kind import OpKind, PassRows, StepKind
 
 OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
@@ -93,7 +94,7 @@ def attention_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], co
     assert queries == heads * constants["head_dim"] and kv_heads and heads % kv_heads == 0, (widths, constants)
     assert not stored or store_width(stored, shapes, constants) == 0
     assert slopes is None or (slopes.dtype == np.float32 and slopes.shape == (heads,) and slopes.flags.c_contiguous), (
-        f"slopes must be float32 ({heads},), contiguous, got {slopes!r}"
+        f"slopes must be float32 ({heads},), contiguous, got {short(slopes)}"
     )
     return queries
 

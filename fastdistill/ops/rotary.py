@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.messages import short
 from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table, same_width
 
 
@@ -30,7 +31,7 @@ def rotary_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], const
     assert head_dim % 2 == 0 and widths[0] % head_dim == 0, (widths, head_dim)
     assert (
         frequencies.dtype == np.float32 and frequencies.shape == (head_dim // 2,) and frequencies.flags.c_contiguous
-    ), f"inverse_frequencies must be float32 ({head_dim // 2},), contiguous, got {frequencies!r}"
+    ), f"inverse_frequencies must be float32 ({head_dim // 2},), contiguous, got {short(frequencies)}"
     return same_width(widths, shapes, constants)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.messages import listed
+from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 from fastdistill.runtime.kv_cache import KVCache
@@ -149,7 +149,9 @@ class ForwardPass(KeySet):
             for op in plan.part(self.first_layer, self.end_layer, self.segments):
                 name = op.constants.get("key_set", OWN)
                 if self.keys(name) is None:
-                    raise ArgumentError(f"{op.kind} ({op.segment}) needs the key set {name!r}, which this pass lacks")
+                    raise ArgumentError(
+                        f"{op.kind} ({op.segment}) needs the key set {short(name)}, which this pass lacks"
+                    )
 
 
 def no_head(plan: Plan) -> UnsupportedError:
