@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
-from fastdistill.decode import Autoregressive, autoregressive, generate
+from fastdistill.decode import Autoregressive, Request, autoregressive, generate
+from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import Forward, Read, from_callable, native_executor
 from tests.small_models import network
 from tests.strategies import LOGITS, Setting, bits, settings_of_models, token_lists
+from tests.texts import events
 
 samplers = st.builds(Sampler, temperature=st.sampled_from([0.0, 0.7, 2.0]), seed=st.integers(0, 99))
 
@@ -136,3 +138,30 @@ def test_others_do_not_know_it():
     tapped = network("plain", "f32").session(9, taps=("layers.0",))
     with pytest.raises(UnsupportedError, match="ahead"):
         tapped.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))
+
+
+def test_forwards_beyond_the_end_are_none_of_the_texts():
+    """A stop string ends it within the tokens that ran ahead: its statistics are those of forwards one by one."""
+
+    class StopsAt:
+        def __init__(self, count):
+            self.left, self.stopped = count, False
+
+        def push(self, token):
+            self.left -= 1
+            self.stopped = self.left == 0
+            return ""
+
+        def finish(self):
+            return ""
+
+    for count in range(1, 12):
+        session = network("plain", "q8").session(60)
+        request = Request(np.array([1, 2, 3], np.int32), 0, Sampler(), max_tokens=40)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(autoregressive, "SPELL", 1e9)
+            text = Text(session, request, Autoregressive(), StopsAt(count))
+            events([text])
+        stats = text.result.stats
+        assert (len(text.result.tokens), text.result.finish_reason) == (count, "stop")
+        assert (stats.forwards, stats.new_tokens) == (count - 1, count) and session.length == 3 + count - 1
