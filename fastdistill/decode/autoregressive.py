@@ -8,7 +8,7 @@ from fastdistill.decode.request import Request, Run
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows, draws_alone
 
-SPELL = 0.015  # seconds that text may wait while a session goes on by itself: nobody sees them
+SPELL = 0.03  # seconds that text may wait while a session goes on by itself: too few to be seen
 MOST_AHEAD = 15
 
 
