@@ -120,7 +120,12 @@ enum fd_op_kind {
 };
 #undef FD_OP
 enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = the last of in + y; out = silu(y0) * y1 */
-struct fd_codes { int8_t *codes; float *scale; float *sum; int32_t *total; };
+enum { FD_GROUP = 4 };                       /* rows whose int8 forms lie together: */
+struct fd_block {                           /* 32 inputs of each of them; row r, block b: lane r % 4 of [r / 4 * blocks + b] */
+    int8_t codes[FD_GROUP][32];             /* of block.h's block_row */
+    float scale[FD_GROUP], sum[FD_GROUP];   /* sum: scale * total */
+    int32_t total[FD_GROUP];                /* of the codes */
+};
 struct fd_op {
     int32_t kind, read_rows;                /* read_rows: runs over the rows that are read, not over all */
     int32_t epilogue, inputs, outputs, parts;
@@ -133,7 +138,7 @@ struct fd_op {
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
     int64_t window;                         /* positions that a row sees up to its own, or 0: any */
     float scalar, softcap;                  /* softcap: 0, or what bounds scores */
-    struct fd_codes codes_in, codes_out;    /* of in[0]; of what it makes */
+    struct fd_block *codes_in, *codes_out;  /* the int8 form of in[0]; of what it makes */
 };
 enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */
 struct fd_cache {                           /* one sequence's keys and values */

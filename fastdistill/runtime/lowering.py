@@ -78,7 +78,7 @@ class Program:
     widths : list[int]
         floats a row, of each value
     places : dict[int, int]
-        value -> first float of its place, times max_rows
+        value -> first float of its place, times the arena's rows
     code_places : dict[int, int]
         the same of values' codes
     arena_width : int
@@ -257,7 +257,7 @@ def code_floats(width: int) -> int:
 
 
 def _place(program: Program, plan: Plan, keep: bool) -> None:
-    """First fit by lifetime, in units of whole rows, so that a place's first float is its number times max_rows.
+    """First fit by lifetime, in units of whole rows, so that a place's first float is its number times the arena's rows.
 
     A lifetime counts stages, not steps: within a stage one row may be steps ahead of another.
     """

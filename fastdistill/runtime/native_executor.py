@@ -92,12 +92,13 @@ class NativeExecutor:
         keep: bool = False,
     ) -> None:
         self.plan, self.max_rows, self.threads = plan, max_rows, threads
+        self._arena_rows = -(-max_rows // lib.FD_GROUP) * lib.FD_GROUP
         self._weights = weights
         quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
         self.program: Program = lower(plan, quantised, taps, fuse=fuse, keep=keep)
         logits_width = plan.vocab_size if "logits" in plan.outputs else 0
         floats = {
-            "values": max_rows * self.program.arena_width,
+            "values": self._arena_rows * self.program.arena_width,
             "statistics": max_rows * lib.fd_statistics_floats(logits_width),
         }
         try:
@@ -331,9 +332,10 @@ class NativeExecutor:
             for name, value in step.op.constants.items():
                 if fields[name] != "vectors":
                     setattr(op, fields[name], self._number(step.op, name, value))
-        for struct, coded in ((op.codes_in, step.codes_in), (op.codes_out, step.codes_out)):
+        for name, coded in (("codes_in", step.codes_in), ("codes_out", step.codes_out)):
             if coded is not None:
-                self._codes(struct, coded)
+                place = self._arena[self.program.code_places[coded] * self._arena_rows :]
+                setattr(op, name, ffi.cast("struct fd_block *", pointer(place)))
 
     def _number(self, op: Op, name: str, value: Any) -> Any:
         """A constant as C has it: a key set by its number, a layer by where it begins."""
@@ -343,23 +345,13 @@ class NativeExecutor:
             return sum(map(numbers, self.plan.key_sets[op.constants.get("key_set", OWN)][:value]))
         return value
 
-    def _codes(self, struct: Any, value: int) -> None:
-        blocks = -(-self.program.widths[value] // 32)
-        at = self.program.code_places[value] * self.max_rows
-        arena, sizes = self._arena, [8 * blocks, blocks, blocks, blocks]
-        starts = at + np.cumsum([0, *sizes[:-1]]) * self.max_rows
-        struct.codes, struct.scale, struct.sum, struct.total = (
-            pointer(arena[start : start + size * self.max_rows].view(dtype))
-            for start, size, dtype in zip(starts, sizes, (np.int8, np.float32, np.float32, np.int32), strict=True)
-        )
-
     def _view(self, value: int, rows: int) -> np.ndarray:
         stride = -(-self.program.widths[value] // 32) * 32
-        start = self.program.places[value] * self.max_rows
+        start = self.program.places[value] * self._arena_rows
         return self._arena[start : start + rows * stride].reshape(rows, stride)
 
     def _pointer(self, value: int) -> Any:
-        return pointer(self._arena[self.program.places[value] * self.max_rows :])
+        return pointer(self._arena[self.program.places[value] * self._arena_rows :])
 
 
 def _no_memory(rows: int, floats: Mapping[str, int]) -> CapacityError:

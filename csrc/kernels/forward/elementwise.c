@@ -7,7 +7,7 @@
 
 static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t stride = fd_stride(op->width), blocks = stride / FD_BLOCK;
+    int64_t stride = fd_stride(op->width);
     const float *x = op->in[0] + row * stride;
     float *y = op->out[0] + row * stride;
     vf sum = vf_zero();
@@ -16,16 +16,12 @@ static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64
     for (int64_t k = 0; k < stride; k += 16)
         vf_store(y + k, vf_mul(vf_mul(vf_load(x + k), vf_set1(inverse)), vf_load(op->vectors[0] + k)));
     if (!(squares < INFINITY)) return 0;                 /* NaN, or too large to be squared: the result would be 0 */
-    if (!op->codes_out.codes) return 1;
-    return quantize_row(op->width, y, op->codes_out.codes + row * stride, op->codes_out.scale + row * blocks,
-                        op->codes_out.sum + row * blocks, op->codes_out.total + row * blocks);
+    return op->codes_out ? quantize_row(op->width, y, row, op->codes_out) : 1;
 }
 
 static int op_quantize(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t stride = fd_stride(op->width), blocks = stride / FD_BLOCK;
-    return quantize_row(op->width, op->in[0] + row * stride, op->codes_out.codes + row * stride, op->codes_out.scale + row * blocks,
-                        op->codes_out.sum + row * blocks, op->codes_out.total + row * blocks);
+    return quantize_row(op->width, op->in[0] + row * fd_stride(op->width), row, op->codes_out);
 }
 
 static int op_add(const struct fd_op *op, const struct fd_pass *pass, int64_t row)

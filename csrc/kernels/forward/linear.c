@@ -6,81 +6,13 @@
  *
  * While a tile is multiplied the next one is fetched, line by line at the same place: a core's own prefetchers stop at the end
  * of a page, and at few rows it must not wait for memory.
- *
- * A register tile is 16 outputs x up to FD_ROW_TILE rows; `rows` is a constant in each copy, so the arrays below are registers
- * (scalar: tile.h).
  */
 #pragma once
 #include "../../threads.h"
 #include "../tile.h"
-#include "block.h"
+#include "linear_tile.h"
 #include "packed.h"
 #include "quantize_rows.c"
-
-struct linear_rows {                     /* the rows that one call multiplies */
-    const float *x;                      /* floats, from row to row x_stride; NULL for quantised weights */
-    int64_t x_stride;
-    struct fd_codes codes;               /* quantised rows, `blocks` a row */
-    int64_t blocks;
-};
-
-FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
-{
-    vf sum[FD_ROW_TILE];
-    const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
-    const float *scale = in->codes.scale + row * in->blocks, *sums = in->codes.sum + row * in->blocks;
-    FD_ROWS sum[r] = vf_zero();
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q4, ahead += PACKED_Q4, x += FD_BLOCK) {
-        FD_FETCH(ahead, PACKED_Q4);
-        vi total[FD_ROW_TILE];
-        block_q4(rows, tile, x, in->blocks, total);
-        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q4));
-        vf w_minimum = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q4) + FD_LANES);
-        FD_ROWS {
-            vf product = vf_mul(w_scale, vf_set1(scale[r * in->blocks + b]));
-            sum[r] = vf_fma(vf_from_int(total[r]), product, sum[r]);
-            sum[r] = vf_fma(w_minimum, vf_set1(sums[r * in->blocks + b]), sum[r]);
-        }
-    }
-    FD_ROWS y[r] = sum[r];
-}
-
-FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
-{
-    vf sum[FD_ROW_TILE];
-    const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
-    const float *scale = in->codes.scale + row * in->blocks;
-    const int32_t *totals = in->codes.total + row * in->blocks;
-    FD_ROWS sum[r] = vf_zero();
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q8, ahead += PACKED_Q8, x += FD_BLOCK) {
-        FD_FETCH(ahead, PACKED_Q8);
-        vi total[FD_ROW_TILE];
-        block_q8(rows, tile, x, totals + b, in->blocks, total);
-        vf w_scale = vf_load_f16((const uint16_t *)(const void *)(tile + CODES_Q8));
-        FD_ROWS {
-            vf product = vf_mul(w_scale, vf_set1(scale[r * in->blocks + b]));
-            sum[r] = vf_fma(vf_from_int(total[r]), product, sum[r]);
-        }
-    }
-    FD_ROWS y[r] = sum[r];
-}
-
-FD_SHAPED void linear_tile_float(const int rows, const int format, const struct linear_rows *in, int64_t row, const char *tile,
-                                 const char *ahead, int64_t inputs, vf *y)
-{
-    vf sum[FD_ROW_TILE];
-    const float *x = in->x + row * in->x_stride;
-    FD_ROWS sum[r] = vf_zero();
-    const int bytes = (format == FD_F32 ? 4 : 2) * FD_LANES;
-    for (int64_t k = 0; k < inputs; k++, ahead += bytes) {
-        FD_FETCH(ahead, bytes);
-        vf w = format == FD_F32 ? vf_load((const float *)(const void *)tile + k * FD_LANES)
-             : format == FD_F16 ? vf_load_f16((const uint16_t *)(const void *)tile + k * FD_LANES)
-                                : vf_load_bf16((const uint16_t *)(const void *)tile + k * FD_LANES);
-        FD_ROWS sum[r] = vf_fma(w, vf_set1(x[r * in->x_stride + k]), sum[r]);
-    }
-    FD_ROWS y[r] = sum[r];
-}
 
 FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row,
                                 int64_t tile, int64_t next, vf *y)
@@ -200,21 +132,17 @@ static void linear_range(void *context, int64_t begin, int64_t end)
 
 static int linear(const struct fd_weight *weight, int64_t rows, const float *x, float *y, int threads)
 {
-    int64_t blocks = fd_ceil(weight->inputs, FD_BLOCK), cells = rows * blocks;
+    int64_t inputs = weight->inputs, blocks = fd_ceil(inputs, FD_BLOCK);
+    struct fd_block *codes = NULL;
+    int finite = 1;
     if (!packed_for(FD_LAYOUT, weight)) return FD_OTHER_LAYOUT;
-    struct linear_call call = {{weight, NULL, {x, weight->inputs, {NULL, NULL, NULL, NULL}, blocks}, NULL, y, weight->outputs,
-                                weight->outputs}, rows};
-    int quantised = weight->format >= FD_Q8, status = FD_OK;
-    struct fd_codes *codes = &call.job.in.codes;
-    if (quantised) {
-        codes->codes = fd_malloc((size_t)(cells * FD_BLOCK) + 64);
-        codes->scale = fd_malloc((size_t)cells * 4 + 64);
-        codes->sum = fd_malloc((size_t)cells * 4 + 64);
-        codes->total = fd_malloc((size_t)cells * 4 + 64);
-        if (!codes->codes || !codes->scale || !codes->sum || !codes->total) status = FD_NO_MEMORY;
-        else status = quantize_rows(rows, weight->inputs, x, codes->codes, codes->scale, codes->sum, codes->total);
+    if (weight->format >= FD_Q8) {
+        codes = fd_malloc((size_t)(fd_ceil(rows, FD_GROUP) * blocks) * sizeof *codes + 64);
+        if (!codes) return FD_NO_MEMORY;
+        for (int64_t row = 0; row < rows; row++) finite &= quantize_row(inputs, x + row * inputs, row, codes);
     }
-    if (status == FD_OK) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &call);
-    free(codes->codes); free(codes->scale); free(codes->sum); free(codes->total);
-    return status;
+    struct linear_call call = {{weight, NULL, {x, inputs, codes, blocks}, NULL, y, weight->outputs, weight->outputs}, rows};
+    if (finite) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &call);
+    free(codes);
+    return finite ? FD_OK : FD_NOT_FINITE;
 }
