@@ -55,7 +55,8 @@ if not is_clang():
     # A quarter of the time that a level takes to compile goes into what pointers may point to, a tenth into loads after reload.
     FLAGS += ["-fno-tree-pta", "-fno-gcse-after-reload"]
     # On ARM, GCC would put loads first until registers overflow; a tile's statements stand in their order.  On x86 it does so anyway.
-    FLAGS += ["-fno-schedule-insns"]
+    # Registers are then given new names, so that the pass after it may order instructions: a CPU that cannot would wait.
+    FLAGS += ["-fno-schedule-insns", "-frename-registers"]
 
 FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()
 

@@ -32,23 +32,21 @@ FD_INLINE int32x4_t neon_zero(void) { int32x4_t r; __asm__ volatile("movi %0.4s,
 FD_INLINE int8x16_t neon_low(uint8x16_t codes) { return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8(15))); }
 FD_INLINE int8x16_t neon_high(uint8x16_t codes) { return vreinterpretq_s8_u8(vshrq_n_u8(codes, 4)); }
 
-struct neon_rows { const struct fd_block *at; int64_t blocks, lane; };   /* a block of the tile's rows; lane: of the first in its group */
+/* Of a block, for the first row of a tile: its codes, and its scale, FD_GROUP before its sum.  All rows are of one group. */
+struct neon_rows { const int8_t *x; const float *scale; };
 
 /* total[r][q], lane i = the sum of a block for output 4 (first + q) + i. */
 #if defined(FD_I8MM)
 #define FD_PRODUCT_Q8 "int8 smmla"
 #define FD_PRODUCT_Q4 "int8 smmla"
 /* SMMLA multiplies 2 rows by 2 outputs, 8 inputs deep: a group's codes are [2 pairs][4 parts of 8 inputs][2 rows][8]. */
-FD_INLINE int8_t *neon_pair(const struct fd_block *at, int64_t lane)
-{
-    return (int8_t *)(uintptr_t)at->codes + lane / 2 * 64 + lane % 2 * 8;
-}
+FD_INLINE int64_t neon_lane(int64_t lane) { return lane / 2 * 64 + lane % 2 * 8; }               /* where a row begins; parts are 16 apart */
 FD_INLINE void block_store(struct fd_block *at, int64_t lane, vi low, vi high)
 {
     int8_t codes[32];
     vi_store_int8(codes, low);
     vi_store_int8(codes + 16, high);
-    for (int part = 0; part < 4; part++) memcpy(neon_pair(at, lane) + 16 * part, codes + 8 * part, 8);
+    for (int part = 0; part < 4; part++) memcpy((int8_t *)at->codes + neon_lane(lane) + 16 * part, codes + 8 * part, 8);
 }
 /* Quads are halves of a panel of 8 outputs, and a register of codes is 2 outputs: parts 64 bytes apart. */
 FD_INLINE int64_t neon_panel(int64_t width, int quad) { return quad / 2 * 8 * width + quad % 2 * 32; }
@@ -57,49 +55,47 @@ FD_INLINE struct neon_parts neon_parts(const int format, const char *codes, int 
 {
     struct neon_parts w;
     const uint8_t *from = (const uint8_t *)codes + neon_panel(format == FD_Q4 ? 16 : 32, quad);
-#define NEON_PART(part, output) vld1q_u8(from + 64 * (part) + 16 * (output))
+#define NEON_CODES(part, output) vld1q_u8(from + 64 * (part) + 16 * (output))
     if (format == FD_Q4) {
-        uint8x16_t bytes[4] = {NEON_PART(0, 0), NEON_PART(0, 1), NEON_PART(1, 0), NEON_PART(1, 1)};
+        uint8x16_t bytes[4] = {NEON_CODES(0, 0), NEON_CODES(0, 1), NEON_CODES(1, 0), NEON_CODES(1, 1)};
         FD_EACH(w.at[i / 2][i % 2] = neon_low(bytes[i]); w.at[i / 2 + 2][i % 2] = neon_high(bytes[i]);)
     } else {
-        FD_EACH(w.at[i][0] = vreinterpretq_s8_u8(NEON_PART(i, 0)); w.at[i][1] = vreinterpretq_s8_u8(NEON_PART(i, 1));)
+        FD_EACH(w.at[i][0] = vreinterpretq_s8_u8(NEON_CODES(i, 0)); w.at[i][1] = vreinterpretq_s8_u8(NEON_CODES(i, 1));)
     }
-#undef NEON_PART
+#undef NEON_CODES
     return w;
 }
 struct neon_two { int32x4_t row[2]; };
-FD_INLINE struct neon_two neon_pair_total(struct neon_parts w, const int8x16_t *x)       /* of a quad */
+FD_INLINE struct neon_two neon_pair(struct neon_parts w, const int8_t *from)              /* totals of two rows */
 {
-    int32x4_t a = neon_zero(), b = neon_zero();
-    FD_EACH(a = vmmlaq_s32(a, x[i], w.at[i][0]); b = vmmlaq_s32(b, x[i], w.at[i][1]);)
-    int64x2_t one = vreinterpretq_s64_s32(a), other = vreinterpretq_s64_s32(b);         /* outputs 0 and 1 of both rows, 2 and 3 */
+    int32x4_t a = neon_zero(), b = neon_zero();                         /* outputs 0 and 1 of both rows, 2 and 3 */
+    FD_UNROLL
+    for (int i = 0; i < 4; i += 2) {                                    /* a pair of loads, then their products: few registers */
+        int8x16_t x = vld1q_s8(from + 16 * i), y = vld1q_s8(from + 16 * i + 16);
+        a = vmmlaq_s32(vmmlaq_s32(a, x, w.at[i][0]), y, w.at[i + 1][0]);
+        b = vmmlaq_s32(vmmlaq_s32(b, x, w.at[i][1]), y, w.at[i + 1][1]);
+    }
+    int64x2_t one = vreinterpretq_s64_s32(a), other = vreinterpretq_s64_s32(b);
     return (struct neon_two){{vreinterpretq_s32_s64(vzip1q_s64(one, other)), vreinterpretq_s32_s64(vzip2q_s64(one, other))}};
+}
+FD_INLINE int32x4_t neon_single(struct neon_parts w, const int8_t *from)
+{
+    int32x4_t total = neon_zero();
+    FD_EACH(                                /* the row over zeros, and under them: its products with outputs 0 and 1, with 2 and 3 */
+        int8x16_t x = vcombine_s8(vld1_s8(from + 16 * i), vdup_n_s8(0));
+        total = vmmlaq_s32(vmmlaq_s32(total, x, w.at[i][0]), vextq_s8(vdupq_n_s8(0), x, 8), w.at[i][1]);)
+    return total;
 }
 FD_INLINE void neon_block(const int format, const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
                           int32x4_t (*total)[4])
 {
-    int8x16_t x[2][4];
-    if (rows == 1) {                        /* the row over zeros, and under them: its products with outputs 0 and 1, with 2 and 3 */
-        FD_EACH(
-            x[0][i] = vcombine_s8(vld1_s8(neon_pair(in.at, in.lane) + 16 * i), vdup_n_s8(0));
-            x[1][i] = vextq_s8(vdupq_n_s8(0), x[0][i], 8);)
-    } else { FD_EACH(x[0][i] = vld1q_s8(neon_pair(in.at, 0) + 16 * i);) }
-    if (rows > 2) { FD_EACH(x[1][i] = vld1q_s8(neon_pair(in.at, 2) + 16 * i);) }
     FD_EACH(if (i < quads) {
-        enum { q = i };
-        struct neon_parts w = neon_parts(format, codes, first + q);
-        if (rows == 1) {
-            total[0][q] = neon_zero();
-            FD_EACH(total[0][q] = vmmlaq_s32(vmmlaq_s32(total[0][q], x[0][i], w.at[i][0]), x[1][i], w.at[i][1]);)
-        } else {
-            struct neon_two one = neon_pair_total(w, x[0]);
-            total[0][q] = one.row[0];
-            total[1][q] = one.row[1];
-            if (rows > 2) {
-                struct neon_two other = neon_pair_total(w, x[1]);
-                total[2][q] = other.row[0];
-                if (rows > 3) total[3][q] = other.row[1];
-            }
+        struct neon_parts w = neon_parts(format, codes, first + i);
+        if (rows == 1) total[0][i] = neon_single(w, in.x);
+        else FD_UNROLL for (int r = 0; r < rows; r += 2) {
+            struct neon_two two = neon_pair(w, in.x + FD_BLOCK * r);
+            total[r][i] = two.row[0];
+            if (r + 1 < rows) total[r + 1][i] = two.row[1];
         }
     })
 }
@@ -111,8 +107,8 @@ FD_INLINE void neon_block_q4(const int rows, const int quads, const int first, c
 {
     int8x16_t low_x[FD_ROW_TILE], high_x[FD_ROW_TILE];
     FD_ROWS {
-        low_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r));
-        high_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r) + 16);
+        low_x[r] = vld1q_s8(in.x + FD_BLOCK * r);
+        high_x[r] = vld1q_s8(in.x + FD_BLOCK * r + 16);
     }
     FD_ROWS NEON_QUADS total[r][q] = neon_zero();
     FD_EACH(
@@ -129,8 +125,8 @@ FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, c
 {
     int8x16_t low_x[FD_ROW_TILE], high_x[FD_ROW_TILE];
     FD_ROWS {
-        low_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r));
-        high_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r) + 16);
+        low_x[r] = vld1q_s8(in.x + FD_BLOCK * r);
+        high_x[r] = vld1q_s8(in.x + FD_BLOCK * r + 16);
     }
     FD_ROWS NEON_QUADS total[r][q] = neon_zero();
     FD_EACH(
@@ -150,7 +146,7 @@ FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, c
 FD_INLINE int8x16_t neon_four(const struct neon_rows in, int r, int at)
 {
     int32_t four;
-    memcpy(&four, block_row(in.at, in.blocks, in.lane, r) + at, 4);
+    memcpy(&four, in.x + FD_BLOCK * r + at, 4);
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
 }
 /* Products as 16 bits, a lane an input of an output: 8 of 15 x 127 stay below 2^15, and 16 where two lanes are added. */
@@ -158,8 +154,7 @@ FD_INLINE void neon_block_q4(const int rows, const int quads, const int first, c
                             int32x4_t (*total)[4])
 {
     int16x8_t a[FD_ROW_TILE][4], b[FD_ROW_TILE][4];
-    const void *x0 = block_row(in.at, in.blocks, in.lane, 0);
-    int32x4_t low_x = vld1q_s32(x0), high_x = vld1q_s32((const int32_t *)x0 + 4);
+    int32x4_t low_x = vreinterpretq_s32_s8(vld1q_s8(in.x)), high_x = vreinterpretq_s32_s8(vld1q_s8(in.x + 16));
     FD_EACH(
         uint8x16_t bytes[4];
         NEON_QUADS bytes[q] = vld1q_u8((const uint8_t *)codes + 64 * i + 16 * (first + q));
@@ -184,8 +179,7 @@ FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, c
                             int32x4_t (*total)[4])
 {
     int32x4_t a[FD_ROW_TILE][4], b[FD_ROW_TILE][4];
-    const void *x0 = block_row(in.at, in.blocks, in.lane, 0);
-    int32x4_t low_x = vld1q_s32(x0), high_x = vld1q_s32((const int32_t *)x0 + 4);
+    int32x4_t low_x = vreinterpretq_s32_s8(vld1q_s8(in.x)), high_x = vreinterpretq_s32_s8(vld1q_s8(in.x + 16));
     FD_EACH(
         NEON_QUADS {
             const int8_t *at = (const int8_t *)codes + 128 * i + 16 * (first + q);
@@ -203,6 +197,7 @@ FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, c
 #endif
 
 #if !defined(FD_I8MM)
+FD_INLINE int64_t neon_lane(int64_t lane) { return FD_BLOCK * lane; }
 FD_INLINE void neon_block(const int format, const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
                           int32x4_t (*total)[4])
 {
@@ -213,12 +208,9 @@ FD_INLINE void neon_block(const int format, const int rows, const int quads, con
 
 FD_INLINE void neon_load_f16(const int quads, const char *p, float32x4_t *x)
 {
-    FD_UNROLL
-    for (int q = 0; q < quads; q += 2) {
-        float16x8_t h = vreinterpretq_f16_u16(vld1q_u16((const uint16_t *)(const void *)p + 4 * q));
-        x[q] = vcvt_f32_f16(vget_low_f16(h));
-        x[q + 1] = vcvt_high_f32_f16(h);
-    }
+    float16x8_t two[2];
+    FD_UNROLL for (int q = 0; q < quads; q += 2) two[q / 2] = vreinterpretq_f16_u16(vld1q_u16((const uint16_t *)(const void *)p + 4 * q));
+    NEON_QUADS x[q] = q % 2 ? vcvt_high_f32_f16(two[q / 2]) : vcvt_f32_f16(vget_low_f16(two[q / 2]));
 }
 
 /* y of `rows` rows and of quads [first, first + quads). */
@@ -226,22 +218,26 @@ FD_INLINE void neon_tile(const int format, const int rows, const int quads, cons
                          const char *tile, vf *y)
 {
     const int codes = format == FD_Q4 ? CODES_Q4 : CODES_Q8, bytes = format == FD_Q4 ? PACKED_Q4 : PACKED_Q8;
-    struct neon_rows in = {of->codes + row / FD_GROUP * of->blocks, of->blocks, rows == 1 ? row % FD_GROUP : 0};
+    const struct fd_block *at = of->codes + row / FD_GROUP * of->blocks;
+    const int64_t lane = rows == 1 ? row % FD_GROUP : 0;
+    struct neon_rows in = {at->codes[0] + neon_lane(lane), at->scale + lane};
     float32x4_t sum[FD_ROW_TILE][4];
     FD_ROWS NEON_QUADS sum[r][q] = vdupq_n_f32(0.0f);
-    for (const struct fd_block *end = in.at + in.blocks; in.at < end; in.at++, tile += bytes) {
+    for (const char *end = tile + of->blocks * bytes; tile < end; tile += bytes) {
         if (rows <= 2) { FD_FETCH(tile + NEON_AHEAD, bytes); }
         int32x4_t total[FD_ROW_TILE][4];
-        float32x4_t w_scale[4], w_minimum[4], scale = vdupq_n_f32(0.0f), sums = scale;
         neon_block(format, rows, quads, first, tile, in, total);
+        float32x4_t w_scale[4], w_minimum[4], scale = vdupq_n_f32(0.0f), sums = scale;
         neon_load_f16(quads, tile + codes + 8 * first, w_scale);
         if (format == FD_Q4) neon_load_f16(quads, tile + codes + 2 * FD_LANES + 8 * first, w_minimum);
-        if (rows > 1) { scale = vld1q_f32(in.at->scale); sums = vld1q_f32(in.at->sum); }
-        else { scale[0] = in.at->scale[in.lane]; sums[0] = in.at->sum[in.lane]; }
+        if (rows > 1) { scale = vld1q_f32(in.scale); sums = vld1q_f32(in.scale + FD_GROUP); }
+        else { scale[0] = in.scale[0]; sums[0] = in.scale[FD_GROUP]; }
         FD_ROWS NEON_QUADS {
             sum[r][q] = vfmaq_f32(sum[r][q], vcvtq_f32_s32(total[r][q]), vmulq_n_f32(w_scale[q], scale[r]));
             if (format == FD_Q4) sum[r][q] = vfmaq_n_f32(sum[r][q], w_minimum[q], sums[r]);
         }
+        in.x += sizeof *at;
+        in.scale += sizeof *at / sizeof *in.scale;
     }
     FD_ROWS NEON_QUADS y[r].v[first + q] = sum[r][q];
 }
@@ -289,9 +285,7 @@ FD_INLINE void neon_many(const int format, const int quad, const struct linear_r
 #if defined(FD_I8MM)
             FD_UNROLL
             for (int p = 0; p < 2; p++) {
-                int8x16_t x[4];
-                FD_EACH(x[i] = vld1q_s8(neon_pair(group, 2 * p) + 16 * i);)
-                struct neon_two total = neon_pair_total(w, x);
+                struct neon_two total = neon_pair(w, group->codes[2 * p]);
                 FD_UNROLL
                 for (int r = 0; r < 2; r++) {
                     sum[g][2 * p + r] = vfmaq_f32(sum[g][2 * p + r], vcvtq_f32_s32(total.row[r]), vmulq_n_f32(w_scale, scale[2 * p + r]));
@@ -313,9 +307,9 @@ FD_INLINE void neon_many(const int format, const int quad, const struct linear_r
     }
     FD_UNROLL for (int g = 0; g < 4; g++) { FD_EACH(y[4 * g + i].v[quad] = sum[g][i];) }
 }
-static void linear_many(const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
+static void linear_many(int format, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
 {
-    if (weight->format == FD_Q4) for (int quad = 0; quad < 4; quad++) neon_many(FD_Q4, quad, in, row, tile, y);
+    if (format == FD_Q4) for (int quad = 0; quad < 4; quad++) neon_many(FD_Q4, quad, in, row, tile, y);
     else for (int quad = 0; quad < 4; quad++) neon_many(FD_Q8, quad, in, row, tile, y);
 }
 #endif

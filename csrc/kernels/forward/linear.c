@@ -4,7 +4,7 @@
  * q8:              sum <- fma(block total, w_scale x_scale, sum), blocks ascending; block totals are exact integers.
  * q4:              the same, then sum <- fma(w_minimum, x_sum, sum): x_sum = x_scale * the sum of x's codes.
  *
- * While a tile is multiplied the next one is fetched, line by line at the same place: a core's own prefetchers stop at the end
+ * Where a tile is read for the first time, weights LINEAR_AHEAD further on are fetched meanwhile: a core's own prefetchers stop at the end
  * of a page, and at few rows it must not wait for memory.
  */
 #pragma once
@@ -14,46 +14,59 @@
 #include "packed.h"
 #include "quantize_rows.c"
 
-FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row,
-                                const char *packed, const char *ahead, vf *y)
+enum { LINEAR_AHEAD = 4096 };            /* bytes; a whole tile would push the rows' codes out of a first cache of 32 KB */
+
+/* Packed weights, from one tile of theirs on. */
+struct linear_weights { int format; int64_t inputs, bytes; const char *tile; const float *bias; };      /* bytes: of a tile */
+static struct linear_weights linear_weights_from(const struct fd_weight *weight, int64_t tile)
 {
-    switch (weight->format) {
-    case FD_F32: linear_tile_float(rows, FD_F32, in, row, packed, ahead, weight->inputs, y); break;
-    case FD_F16: linear_tile_float(rows, FD_F16, in, row, packed, ahead, weight->inputs, y); break;
-    case FD_BF16: linear_tile_float(rows, FD_BF16, in, row, packed, ahead, weight->inputs, y); break;
-    case FD_Q8: linear_tile_q8(rows, in, row, packed, ahead, y); break;
-    default: linear_tile_q4(rows, in, row, packed, ahead, y);
+    int64_t bytes = packed_tile_bytes(weight->format, weight->inputs);
+    return (struct linear_weights){weight->format, weight->inputs, bytes, (const char *)weight->packed + tile * bytes,
+                                   weight->bias ? weight->bias + tile * FD_LANES : NULL};
+}
+static inline void linear_next(struct linear_weights *w)
+{
+    w->tile += w->bytes;
+    if (w->bias) w->bias += FD_LANES;
+}
+
+FD_INLINE void linear_tile_rows(const int rows, const struct linear_weights *w, const struct linear_rows *in, int64_t row,
+                                const char *ahead, vf *y)
+{
+    switch (w->format) {
+    case FD_F32: linear_tile_float(rows, FD_F32, in, row, w->tile, ahead, w->inputs, y); break;
+    case FD_F16: linear_tile_float(rows, FD_F16, in, row, w->tile, ahead, w->inputs, y); break;
+    case FD_BF16: linear_tile_float(rows, FD_BF16, in, row, w->tile, ahead, w->inputs, y); break;
+    case FD_Q8: linear_tile_q8(rows, in, row, w->tile, ahead, y); break;
+    default: linear_tile_q4(rows, in, row, w->tile, ahead, y);
     }
 }
 
-static void linear_few(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *packed,
-                       const char *ahead, vf *y)
+/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_ROW_TILE. */
+static void linear_few(int64_t rows, const struct linear_weights *w, const struct linear_rows *in, int64_t row, const char *ahead, vf *y)
 {
     switch (rows) {
-    case 1: linear_tile_rows(1, weight, in, row, packed, ahead, y); break;
-    case 2: linear_tile_rows(2, weight, in, row, packed, ahead, y); break;
-    case 3: linear_tile_rows(3, weight, in, row, packed, ahead, y); break;
-    case 4: linear_tile_rows(4, weight, in, row, packed, ahead, y); break;
+    case 1: linear_tile_rows(1, w, in, row, ahead, y); break;
+    case 2: linear_tile_rows(2, w, in, row, ahead, y); break;
+    case 3: linear_tile_rows(3, w, in, row, ahead, y); break;
+    case 4: linear_tile_rows(4, w, in, row, ahead, y); break;
 #if FD_ROW_TILE > 4
-    case 5: linear_tile_rows(5, weight, in, row, packed, ahead, y); break;
-    case 6: linear_tile_rows(6, weight, in, row, packed, ahead, y); break;
-    case 7: linear_tile_rows(7, weight, in, row, packed, ahead, y); break;
-    case 8: linear_tile_rows(8, weight, in, row, packed, ahead, y); break;
+    case 5: linear_tile_rows(5, w, in, row, ahead, y); break;
+    case 6: linear_tile_rows(6, w, in, row, ahead, y); break;
+    case 7: linear_tile_rows(7, w, in, row, ahead, y); break;
+    case 8: linear_tile_rows(8, w, in, row, ahead, y); break;
 #endif
     }
 }
 
-/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_MANY_ROWS; tile `next` is fetched meanwhile. */
-static void linear_tile(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, int64_t tile,
-                        int64_t next, vf *y)
+/* The same of up to FD_MANY_ROWS; what lies at `ahead` is fetched meanwhile. */
+static inline void linear_tile(int64_t rows, const struct linear_weights *w, const struct linear_rows *in, int64_t row, const char *ahead, vf *y)
 {
-    const char *packed = packed_tile(weight, tile), *ahead = packed_tile(weight, next);
-    if (FD_MANY_ROWS > FD_ROW_TILE && rows == FD_MANY_ROWS && weight->format >= FD_Q8) linear_many(weight, in, row, packed, y);
-    else for (int64_t r = 0; r < rows; r += FD_ROW_TILE, ahead = packed)
-        linear_few(fd_min(FD_ROW_TILE, rows - r), weight, in, row + r, packed, ahead, y + r);
-    if (!weight->bias) return;
-    vf bias = vf_load(weight->bias + tile * FD_LANES);
-    for (int64_t r = 0; r < rows; r++) y[r] = vf_add(y[r], bias);
+    if (FD_MANY_ROWS > FD_ROW_TILE && rows == FD_MANY_ROWS && w->format >= FD_Q8) linear_many(w->format, in, row, w->tile, y);
+    else for (int64_t r = 0; r < rows; r += FD_ROW_TILE, ahead = w->tile)
+        linear_few(fd_min(FD_ROW_TILE, rows - r), w, in, row + r, ahead, y + r);
+    if (w->bias)
+        for (int64_t r = 0; r < rows; r++) y[r] = vf_add(y[r], vf_load(w->bias));
 }
 
 /* What one call makes of its rows: y = linear, silu(linear) * linear of `up`, or residual + linear. */
@@ -70,23 +83,36 @@ static vf silu(vf x)                     /* x / (1 + e^-x) */
     return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x))));
 }
 
+/* y[r], or residual + y[r], in as many columns as are left of `width`. */
+static void linear_write(int64_t rows, vf *y, const float *residual, float *out, int64_t stride, int64_t width)
+{
+    if (residual)
+        for (int64_t r = 0; r < rows; r++) y[r] = vf_add(vf_load(residual + r * stride), y[r]);
+    if (width >= FD_LANES)
+        for (int64_t r = 0; r < rows; r++) vf_store(out + r * stride, y[r]);
+    else
+        for (int64_t r = 0; r < rows; r++) vf_store_part(out + r * stride, width, y[r]);
+}
+
 /* Rows [row_begin, row_end) of tiles [tile_begin, tile_end); the first of them is y's first. */
 static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
 {
-    for (int64_t tile = tile_begin; tile < tile_end; tile++)
+    struct linear_weights w = linear_weights_from(job->weight, tile_begin), up = linear_weights_from(job->up ? job->up : job->weight, tile_begin);
+    for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile++, column += FD_LANES) {
         for (int64_t row = row_begin; row < row_end; row += FD_MANY_ROWS) {
-            vf y[FD_MANY_ROWS], up[FD_MANY_ROWS];
-            int64_t rows = fd_min(FD_MANY_ROWS, row_end - row), column = (tile - tile_begin) * FD_LANES;
-            int64_t next = row == row_begin ? tile + 1 : tile;           /* once a tile: what is in the cache costs nothing */
-            linear_tile(rows, job->weight, &job->in, row, tile, next, y);
-            if (job->up) linear_tile(rows, job->up, &job->in, row, tile, next, up);
-            for (int64_t r = 0; r < rows; r++) {
-                int64_t at = (row - row_begin + r) * job->stride + column;
-                if (job->up) y[r] = vf_mul(silu(y[r]), up[r]);
-                if (job->residual) y[r] = vf_add(vf_load(job->residual + at), y[r]);
-                vf_store_part(job->y + at, job->width - column, y[r]);
+            vf y[FD_MANY_ROWS], gated[FD_MANY_ROWS];
+            int64_t rows = fd_min(FD_MANY_ROWS, row_end - row), at = (row - row_begin) * job->stride + column;
+            int64_t ahead = row == row_begin ? LINEAR_AHEAD : 0;         /* else it lies in the cache, and costs nothing */
+            linear_tile(rows, &w, &job->in, row, w.tile + ahead, y);
+            if (job->up) {
+                linear_tile(rows, &up, &job->in, row, up.tile + ahead, gated);
+                for (int64_t r = 0; r < rows; r++) y[r] = vf_mul(silu(y[r]), gated[r]);
             }
+            linear_write(rows, y, job->residual ? job->residual + at : NULL, job->y + at, job->stride, job->width - column);
         }
+        linear_next(&w);
+        linear_next(&up);
+    }
 }
 
 static struct linear_rows linear_rows_of(const struct fd_op *op)

@@ -2,7 +2,7 @@
  * an output is summed.
  *
  * `rows` is a constant in each copy, so the arrays are registers (scalar: tile.h).  `tile` are the packed weights of 16 outputs; `ahead`
- * those that are fetched meanwhile, `tile` itself where they have been.  A level whose registers hold another shape defines
+ * is what is fetched meanwhile, `tile` itself where nothing has to be.  A level whose registers hold another shape defines
  * FD_OWN_TILES and its own linear_tile_q4 and linear_tile_q8: tile_neon.h.
  */
 #pragma once
@@ -13,7 +13,7 @@
 
 #if !defined(FD_MANY_ROWS)                  /* a level may have a tile of many rows: linear_many, of q4 and q8 */
 #define FD_MANY_ROWS FD_ROW_TILE
-static inline void linear_many(const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *tile, vf *y) {}
+static inline void linear_many(int format, const struct linear_rows *in, int64_t row, const char *tile, vf *y) {}
 #endif
 
 #if !defined(FD_OWN_TILES)
