@@ -39,9 +39,9 @@ class Board:
 
 
 BOARDS = (
-    Board("Raspberry Pi Zero 2 W", "cortex-a53", "neon", 4, 1.0e9, 2 * 1.2955e9),
-    Board("Raspberry Pi 4", "cortex-a72", "neon", 4, 1.8e9, 2 * 2.78e9),
-    Board("Raspberry Pi 5", "cortex-a76", "dotprod", 4, 2.4e9, 2 * 5.27e9),
+    Board("Raspberry Pi Zero 2 W", "cortex-a53", "neon", 4, 1.0e9, 2 * 1.300e9),
+    Board("Raspberry Pi 4", "cortex-a72", "neon", 4, 1.8e9, 2 * 2.326e9),
+    Board("Raspberry Pi 5", "cortex-a76", "dotprod", 4, 2.4e9, 2 * 5.273e9),
 )
 CPUS = {board.cpu: board.level for board in BOARDS} | {"neoverse-v1": "i8mm"}
 
