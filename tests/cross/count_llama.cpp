@@ -52,6 +52,11 @@ static void count_repacked(const char *kernel, product *gemv, product *gemm)
     }
 }
 
+#if defined(__ARM_FEATURE_SVE)
+#include <arm_sve.h>
+int ggml_cpu_get_sve_cnt(void) { return (int)svcntb(); }             /* theirs is in a file that is not built here */
+#endif
+
 int main()
 {
     count_vec_dot("q4_0_vec_dot", ggml_vec_dot_q4_0_q8_0, Q4_BYTES);
@@ -63,6 +68,9 @@ int main()
 #if defined(__ARM_FEATURE_MATMUL_INT8)
     count_repacked("q4_0_4x8", ggml_gemv_q4_0_4x8_q8_0, ggml_gemm_q4_0_4x8_q8_0);
     count_repacked("q8_0_4x8", ggml_gemv_q8_0_4x8_q8_0, ggml_gemm_q8_0_4x8_q8_0);
+#endif
+#if defined(__ARM_FEATURE_SVE)
+    count_repacked("q4_0_8x8", ggml_gemv_q4_0_8x8_q8_0, ggml_gemm_q4_0_8x8_q8_0);
 #endif
     ggml_fp16_t *sum = (ggml_fp16_t *)y, *keys = (ggml_fp16_t *)x;
     COUNT_BEGIN("%s attention 1 %d", LEVEL, KEYS * HEAD * 2 / UNIT);

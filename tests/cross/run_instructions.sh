@@ -12,7 +12,7 @@ need qemu-aarch64 qemu-user
 budget=$here/instruction_budget.txt
 compiler="aarch64-linux-gnu-gcc $(aarch64-linux-gnu-gcc -dumpfullversion)"
 gcc -std=gnu11 -O1 -Wall -Wextra -fPIC -shared -o "$work/plugin.so" "$here/count_instructions.c"
-count() { qemu-aarch64 -cpu max -plugin "$work/plugin.so$2" "$1"; }        # count PROGRAM PLUGIN-ARGUMENTS
+count() { qemu-aarch64 -cpu "max$3" -plugin "$work/plugin.so$2" "$1"; }            # count PROGRAM PLUGIN-OPTIONS CPU-OPTIONS
 compile_main aarch64-linux-gnu-gcc "$work/ours" "$here/count_main.c" -static "-I$here"
 
 # count_llama FOLDER TREE NAME ARCHITECTURE: their kernels as their own build makes them, -O3; what else their files want is left out.
@@ -25,22 +25,23 @@ count_llama() {
             "-I$ggml/include" "-I$ggml/src" "-I$ggml/src/ggml-cpu" "-I$here" "-DLEVEL=\"$3\"" -c "$file" -o "${objects[-1]}"
     done
     aarch64-linux-gnu-g++ -static -Wl,--gc-sections,--unresolved-symbols=ignore-all -o "$1/$3" "${objects[@]}"
-    count "$1/$3" ,blocks=on >"$1/$3.counts"
+    count "$1/$3" ,blocks=on ,sve-default-vector-length=32 >"$1/$3.counts"         # SVE of 256 bits, as Graviton 3 has it
 }
 
 if [ "${1-}" = --into ]; then
     mkdir -p "$2"
     cp "$work/ours" "$2/ours"
-    count "$2/ours" ,blocks=on >"$2/ours.counts"
+    count "$2/ours" ,blocks=on "" >"$2/ours.counts"
     [ $# -gt 2 ] || exit 0
     need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
     count_llama "$2" "$3" llama_neon armv8-a
     count_llama "$2" "$3" llama_dotprod armv8.2-a+dotprod
     count_llama "$2" "$3" llama_i8mm armv8.2-a+dotprod+i8mm
+    count_llama "$2" "$3" llama_sve armv8.2-a+dotprod+i8mm+sve
     exit
 fi
 
-count "$work/ours" "" >"$work/counts"
+count "$work/ours" "" "" >"$work/counts"
 figures() { awk 'NF != 5 { exit 1 } { printf "%-8s %-20s %2d %8.1f\n", $1, $2, $3, $5 / $4 }'; }
 { echo "compiler $compiler"; figures <"$work/counts"; } | tee "$work/figures"
 if [ "${1-}" = --record ]; then
