@@ -9,6 +9,7 @@ import pytest
 from bench.lib import instruction_counts
 from bench.lib.instruction_counts import Block, Count, loops, parse
 from bench.studies.instructions import TOKEN, UNIT, Counts
+from fastdistill.errors import ArgumentError
 
 COUNTED = """\
 neon q4 1 2 1080
@@ -40,6 +41,13 @@ def test_cycles_are_those_of_the_loops_that_hold_most_instructions(monkeypatch):
     blocks = (Block(0x400, 10, 60), Block(0x800, 5, 80), Block(0x900, 1, 10))
     count = Count(Path(), "neon", "q4", 1, 101, 1010, blocks)
     assert count.cycles("any") == pytest.approx(10 * (600 * 2 + 400 * 0.5) / 1000)
+
+
+def test_a_tree_of_something_else_is_refused(tmp_path):
+    with pytest.raises(
+        ArgumentError, match=r"--llama must name a source tree of llama\.cpp, got .*, which has no ggml/"
+    ):
+        instruction_counts.count(tmp_path, tmp_path)
 
 
 def count(level, kernel, per_unit, rows=1):

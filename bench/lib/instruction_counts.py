@@ -19,6 +19,7 @@ from pathlib import Path
 from fastdistill.errors import ArgumentError
 
 SCRIPT = Path(__file__).parents[2] / "tests/cross/run_instructions.sh"
+THEIRS = "ggml/src/ggml-cpu/arch/arm/repack.cpp"  # of llama.cpp's files one that is built
 AS_OFTEN = 0.1  # blocks of one loop are run as often, but for such a part
 COVERED = 0.9  # of a kernel's instructions
 ITERATIONS = 100  # of a loop that llvm-mca looks at
@@ -68,6 +69,8 @@ class Count:
 
 def count(folder: Path, llama: Path | None = None) -> list[Count]:
     """Builds and counts in a folder, which has to last as long as cycles are asked for."""
+    if llama and not (llama / THEIRS).exists():
+        raise ArgumentError(f"--llama must name a source tree of llama.cpp, got {llama}, which has no {THEIRS}")
     command = [str(SCRIPT), "--into", str(folder), *([str(llama)] if llama else [])]
     done = subprocess.run(command, env=environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
     if done.returncode:
