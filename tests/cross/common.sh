@@ -13,37 +13,53 @@ need() {
     [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 2; }
 }
 
-# settings: what build_native.py says, in $work/settings: C files, flags, libraries; and the C of the module itself.  It needs cffi, not
-# setuptools, which a fresh environment may lack.
+# settings: what build_native.py says, in $work/settings: C files, flags; and the C of the module itself.  It needs cffi, not setuptools,
+# which a fresh environment may lack.
 settings() {
     [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >/dev/null) <<'END'
 import sys
 import sysconfig
 sys.path.insert(0, "csrc")
 sys.dont_write_bytecode = True
-from build_native import FLAGS, SOURCES, ffi
+from build_native import FLAGS, SOURCES, ffi, here
 ffi.emit_c_code(sys.argv[1] + "/_native.c")
 with open(sys.argv[1] + "/settings", "w") as settings:
-    print(*("csrc/" + name for name in SOURCES), file=settings)
-    print(*FLAGS, "-Icsrc", "-I" + sysconfig.get_path("include"), "-pthread", file=settings)
-    print("-lm", file=settings)
+    print(*(here / name for name in SOURCES), file=settings)
+    print(*FLAGS, f"-I{here}", "-I" + sysconfig.get_path("include"), "-pthread", file=settings)
 END
-    { read -r sources; read -r flags; read -r libraries; } <"$work/settings"
+    { read -r sources; read -r flags; } <"$work/settings"
 }
 
-# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place, all units side by side.
+# compile_units FOLDER COMPILER FLAG...: an object of each unit in FOLDER, under the extension's own flags; as many at once as there are
+# cores.
+compile_units() {
+    local folder=$1 compiler=$2 sources flags
+    shift 2
+    settings
+    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
+    mkdir "$folder"
+    # shellcheck disable=SC2086
+    (cd "$folder" && xargs -n 1 -P "$(nproc)" "$compiler" $flags "$@" -c <<<"$sources")
+}
+
+# compile_main OUTPUT MAIN COMPILER FLAG...: a C main linked with the extension's units.
+compile_main() {
+    local output=$1 main=$2 compiler=$3
+    shift 3
+    compile_units "$output.units" "$compiler" "$@"
+    "$compiler" -std=gnu11 -pthread "-I$root/csrc" "$@" -o "$output" "$main" "$output.units"/*.o -lm
+}
+
+# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
 build_in_copy() {
     mkdir "$tree"
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
-    local sources flags libraries source jobs=()
-    settings
-    for source in $sources "$work/_native.c"; do
-        # shellcheck disable=SC2086
-        (cd "$tree" && gcc -fPIC $flags $1 -c "$source" -o "$work/$(basename "$source" .c).o") & jobs+=($!)
-    done
-    for job in "${jobs[@]}"; do wait "$job" || exit 1; done
     # shellcheck disable=SC2086
-    gcc -shared -pthread $2 -o "$tree/fastdistill/_native.abi3.so" "$work"/*.o $libraries
+    compile_units "$work/units" gcc -fPIC $1
+    local sources flags
+    settings
+    # shellcheck disable=SC2086
+    gcc -fPIC $flags $1 -shared $2 -o "$tree/fastdistill/_native.abi3.so" "$work/_native.c" "$work/units"/*.o -lm
 }
 
 # run_tests [VARIABLE=VALUE ...] -- PYTEST-ARGUMENTS: the copy's tests; tests/kernels where no argument says which.
@@ -53,14 +69,4 @@ run_tests() {
     shift
     [ $# -gt 0 ] || set -- tests/kernels
     (cd "$tree" && env PYTHONPATH="$tree" PYTHONDONTWRITEBYTECODE=1 "${settings[@]}" "$PYTHON" -m pytest -p no:cacheprovider "$@")
-}
-
-# compile_main COMPILER OUTPUT MAIN FLAG...: a C main linked with the extension's sources, under the extension's own flags.
-compile_main() {
-    local compiler=$1 output=$2 main=$3 sources flags libraries
-    shift 3
-    settings
-    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
-    # shellcheck disable=SC2086
-    (cd "$root" && "$compiler" $flags "$@" -o "$output" "$main" $sources $libraries)
 }
