@@ -36,7 +36,7 @@ compile_units() {
     local folder=$1 compiler=$2 sources flags
     shift 2
     settings
-    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
+    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\|schedule\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
     mkdir "$folder"
     # shellcheck disable=SC2086
     (cd "$folder" && xargs -n 1 -P "$(nproc)" "$compiler" $flags "$@" -c <<<"$sources")
