@@ -50,10 +50,15 @@ compile_main() {
     "$compiler" -std=gnu11 -pthread "-I$root/csrc" "$@" -o "$output" "$main" "$output.units"/*.o -lm
 }
 
-# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
-build_in_copy() {
+# copy_tree: a copy of the tree, with nothing that was built.
+copy_tree() {
     mkdir "$tree"
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
+}
+
+# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
+build_in_copy() {
+    copy_tree
     # shellcheck disable=SC2086
     compile_units "$work/units" gcc -fPIC $1
     local sources flags
