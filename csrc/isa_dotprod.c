@@ -4,7 +4,7 @@
 #define FD_TRANSPORT_LEVEL neon
 #define FD_DOT
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("arch=armv8.2-a,dotprod"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #define __ARM_FEATURE_DOTPROD 1
 #else
 #pragma GCC target("arch=armv8.2-a+dotprod")
