@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Machine:
     name: str
     baseline: str  # what the assembler calls it
-    levels: dict[str, str]  # what it calls each level's instructions beyond the baseline
+    levels: dict[str, str]  # what it calls those that csrc/levels.c asks for
     comment: str  # how the disassembler's remarks begin
     allowed: dict[tuple[str, str], str]  # (unit, instruction), patterns: why it runs everywhere
     wrong_unit: tuple[str, str]  # compiled with a flag that it must not have: has to be noticed
@@ -42,7 +42,10 @@ MACHINES = {
     "Advanced Micro Devices X86-64": Machine(
         "x86_64",
         "generic64",
-        {"avx2": "+avx2+fma+f16c", "avx512": "+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512_vnni"},
+        {
+            "avx2": "generic64+avx2+fma+f16c",
+            "avx512": "generic64+avx2+fma+f16c+avx512f+avx512bw+avx512dq+avx512vl+avx512_vnni",
+        },
         "#",
         {
             (r"levels\.c", "xgetbv"): "asked for only where CPUID says OSXSAVE",
@@ -69,9 +72,12 @@ MACHINES = {
     "AArch64": Machine(
         "aarch64",
         "armv8-a",
-        {"neon": "", "dotprod": "+dotprod", "i8mm": "+dotprod+i8mm"},
+        {"neon": "armv8-a", "dotprod": "armv8.2-a+dotprod+nocrc", "i8mm": "armv8.2-a+dotprod+i8mm+nocrc"},
         "//",
-        {(".*", "hint .*"): "a CPU that does not know the number does nothing"},
+        {
+            ("libgcc", "(cas|swp|ld(add|clr|eor|set)).*"): "its atomics ask the system whether there are these",
+            (".*", "hint .*"): "a CPU that does not know the number does nothing",
+        },
         ("threads.c", "-march=armv8.2-a"),
         [
             ("threads.c", ".arch armv8.1-a\n ldaddal w0, w1, [x2]"),
@@ -82,6 +88,7 @@ MACHINES = {
             ("isa_dotprod.c", "ret"),
             ("isa_dotprod.c", ".arch armv8.2-a+i8mm\n smmla v0.4s, v1.16b, v2.16b"),
             ("isa_i8mm.c", ".arch armv8.2-a+sve\n ptrue p0.s"),
+            ("isa_i8mm.c", ".arch armv8-a+crc\n crc32b w0, w1, w2"),
         ],
     ),
 }
@@ -99,7 +106,8 @@ def instructions_of(machine: Machine, library: Path) -> dict[str, list[str]]:
         if kind == "FILE":  # the local symbols of a unit follow its name
             unit = name
         elif kind == "FUNC" and binding == "LOCAL":
-            functions.append((int(value, 16), int(value, 16) + int(size, 0), unit))
+            of_libgcc = not unit and name.startswith("__aarch64_")
+            functions.append((int(value, 16), int(value, 16) + int(size, 0), "libgcc" if of_libgcc else unit))
     functions.sort()
     found: dict[str, list[str]] = {}
     listing = output(
@@ -117,9 +125,9 @@ def instructions_of(machine: Machine, library: Path) -> dict[str, list[str]]:
     return found
 
 
-def refused(machine: Machine, extensions: str, instructions: list[str]) -> list[str]:
+def refused(machine: Machine, march: str, instructions: list[str]) -> list[str]:
     """Those that the assembler does not know."""
-    command = (machine.command("as"), f"-march={machine.baseline}{extensions}", "-o", "/dev/null", "-")
+    command = (machine.command("as"), f"-march={march}", "-o", "/dev/null", "-")
     told = subprocess.run(command, input="\n".join(instructions) + "\n", capture_output=True, text=True)
     lines = {int(number) for number in re.findall(r"^\{standard input\}:(\d+): Error", told.stderr, re.MULTILINE)}
     assert bool(lines) == bool(told.returncode), told.stderr
@@ -137,8 +145,8 @@ def findings(library: Path) -> tuple[list[str], list[str]]:
     lines, wrong = [], []
     for unit, instructions in sorted(instructions_of(machine, library).items()):
         level = re.match(r"isa_(\w+?)(_transport)?\.c$", unit)
-        name = level[1] if level and machine.levels.get(level[1]) else ""
-        beyond = [text for text in refused(machine, "", instructions) if not machine.unit_may(unit, text)]
+        name = level[1] if level and machine.levels.get(level[1], machine.baseline) != machine.baseline else ""
+        beyond = [text for text in refused(machine, machine.baseline, instructions) if not machine.unit_may(unit, text)]
         bad = refused(machine, machine.levels[name], beyond) if name else beyond
         lines.append(
             f"{unit or 'no unit':<26} {len(instructions):6} instructions, {len(beyond):6} beyond {machine.baseline}"
