@@ -75,3 +75,17 @@ run_tests() {
     [ $# -gt 0 ] || set -- tests/kernels
     (cd "$tree" && env PYTHONPATH="$tree" PYTHONDONTWRITEBYTECODE=1 "${settings[@]}" "$PYTHON" -m pytest -p no:cacheprovider "$@")
 }
+
+# emulated COMMAND...: with few examples of each test.
+emulated() { env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_PROFILE=quick "$@"; }
+
+# tests_on CPU LEVELS [PYTEST-ARGUMENT...]: the script's `on CPU` runs a Python that finds these levels and passes the tests.
+tests_on() {
+    local cpu=$1 levels
+    levels=$(on "$cpu" -c 'import fastdistill; print(*fastdistill.isa_levels())')
+    [ "$levels" = "$2" ] || { echo "$cpu has the levels '$levels', not '$2'" >&2; exit 1; }
+    echo "$cpu: $levels"
+    shift 2
+    [ $# -gt 0 ] || set -- tests/kernels/forward/test_linear.py
+    on "$cpu" -m pytest --quiet -p no:cacheprovider "$@"
+}
