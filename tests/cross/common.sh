@@ -79,13 +79,33 @@ run_tests() {
 # emulated COMMAND...: with few examples of each test.
 emulated() { env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_PROFILE=quick "$@"; }
 
-# tests_on CPU LEVELS [PYTEST-ARGUMENT...]: the script's `on CPU` runs a Python that finds these levels and passes the tests.
+# Kernels and law 1 in a minute or two of an emulated CPU.
+few_tests=(
+    tests/kernels/forward/test_{linear,quantize_rows,row_statistics}.py tests/kernels/unmask
+    tests/kernels/fixed_point/test_{fixed_point_prefix,jacobi_step,lookahead_layout}.py
+    tests/runtime/test_law_one.py::test_{a_row_of_a_tree_has_the_bits_of_its_path_as_a_text,branches_over_the_context_do_not_see_each_other}
+    tests/runtime/test_law_one.py::test_rows_on_both_sides_of_a_tile_border_may_share_a_split_pass
+    tests/runtime/test_law_one.py::test_any_split_of_a_text_into_forwards_gives_the_same_bits
+)
+
+# tests_on CPU LEVELS [PYTEST-ARGUMENT...]: the script's `on CPU` runs a Python that finds these levels and passes the tests: those few
+# where no argument says which.  Several CPUs at once; all_passed waits for them.
 tests_on() {
     local cpu=$1 levels
     levels=$(on "$cpu" -c 'import fastdistill; print(*fastdistill.isa_levels())')
     [ "$levels" = "$2" ] || { echo "$cpu has the levels '$levels', not '$2'" >&2; exit 1; }
-    echo "$cpu: $levels"
     shift 2
-    [ $# -gt 0 ] || set -- tests/kernels/forward/test_linear.py
-    on "$cpu" -m pytest --quiet -p no:cacheprovider "$@"
+    [ $# -gt 0 ] || set -- "${few_tests[@]}"
+    on "$cpu" -m pytest --quiet -p no:cacheprovider "$@" >"$work/$cpu.out" 2>&1 &
+    tested+=("$! $cpu: $levels")
+}
+all_passed() {
+    local one status=0
+    for one in "${tested[@]}"; do
+        wait "${one%% *}" || status=1
+        echo "${one#* }"
+        one=${one#* }
+        cat "$work/${one%%:*}.out"
+    done
+    return $status
 }

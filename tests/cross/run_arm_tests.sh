@@ -41,3 +41,4 @@ basename "$work"/wheels/*.whl
 cp -r "$tree/tests" "$tree/pyproject.toml" "$arm"
 tests_on cortex-a53 "scalar neon" "$@"
 tests_on max "scalar neon dotprod i8mm" "$@"
+all_passed

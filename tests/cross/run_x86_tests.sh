@@ -6,5 +6,6 @@
 [ "$(uname -m)" = x86_64 ] || { echo "$(basename "$0"): this machine's Python is not for x86-64" >&2; exit 2; }
 need qemu-x86_64 qemu-user
 on() { (cd "$root" && emulated qemu-x86_64 -cpu "$1,check=off" "$PYTHON" "${@:2}"); }      # without warnings of what qemu lacks
-tests_on Nehalem "scalar" "$@"
+tests_on Nehalem scalar "$@"
 tests_on Haswell "scalar avx2" "$@"
+all_passed
