@@ -151,7 +151,7 @@ def findings(library: Path) -> tuple[list[str], list[str]]:
         lines.append(
             f"{unit or 'no unit':<26} {len(instructions):6} instructions, {len(beyond):6} beyond {machine.baseline}"
         )
-        wrong += [f"{unit or 'no unit'} must not hold: {text}" for text in dict.fromkeys(bad)]
+        wrong += [f"{unit or 'no unit'} must not hold: {text}" for text in list(dict.fromkeys(bad))[:10]]
         if name and len(beyond) == len(bad):
             wrong.append(f"{unit} holds none of the instructions of {name}")
     return lines, wrong
