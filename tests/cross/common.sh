@@ -47,7 +47,7 @@ compile_main() {
     local output=$1 main=$2 compiler=$3
     shift 3
     compile_units "$output.units" "$compiler" "$@"
-    "$compiler" -std=gnu11 -pthread "-I$root/csrc" "$@" -o "$output" "$main" "$output.units"/*.o -lm
+    "$compiler" -std=gnu11 -ffp-contract=off -pthread "-I$root/csrc" "$@" -o "$output" "$main" "$output.units"/*.o -lm
 }
 
 # copy_tree: a copy of the tree, with nothing that was built.
