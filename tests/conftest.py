@@ -19,6 +19,7 @@ settings.register_profile(
     "default", deadline=None, derandomize=True, max_examples=30, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=4)  # for emulated CPUs
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -1,11 +1,15 @@
 /* bits_main.c - law 1 across machines: prints, for each level that this CPU runs, hashes of the bits that the kernels give.
  *
  * Inputs come from integer arithmetic alone.  Lines of any two levels, compilers, architectures must be equal but for the name.
+ * With an argument it prints the levels alone; on ARM also which of them are missed where one of the system's bits is not set.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 #include "fastdistill.h"
 
 static uint64_t random_state;
@@ -387,8 +391,62 @@ static uint32_t hash_sinkhorn(void)                      /* costs and points, ba
     return h;
 }
 
-int main(void)
+static void print_levels(void)
 {
+    for (int level = 0; level < fd_isa_count(); level++)
+        if (fd_isa_supported(level)) printf(" %s", fd_isa_name(level));
+    printf("\n");
+}
+
+#if defined(__aarch64__)
+/* What the system says of the CPU (linked with --wrap=getauxval), as far as a bit is in `kept`: AT_HWCAP, AT_HWCAP2. */
+static uint64_t kept[2] = {UINT64_MAX, UINT64_MAX};
+unsigned long __real_getauxval(unsigned long type);
+unsigned long __wrap_getauxval(unsigned long type);
+unsigned long __wrap_getauxval(unsigned long type)
+{
+    return __real_getauxval(type) & (type == AT_HWCAP ? kept[0] : type == AT_HWCAP2 ? kept[1] : UINT64_MAX);
+}
+static unsigned supported(void)                          /* a bit a level */
+{
+    unsigned levels = 0;
+    for (int level = 0; level < fd_isa_count(); level++) levels |= (unsigned)fd_isa_supported(level) << level;
+    return levels;
+}
+static void print_needs(void)
+{
+    const unsigned all = supported();
+    uint64_t needed[2] = {0, 0};
+    for (int word = 0; word < 2; word++)
+        for (int bit = 0; bit < 64; bit++) {
+            kept[word] = ~(UINT64_C(1) << bit);
+            if (supported() != all) {
+                needed[word] |= ~kept[word];
+                printf("without bit %d of AT_HWCAP%s:", bit, word ? "2" : "");
+                print_levels();
+            }
+            kept[word] = UINT64_MAX;
+        }
+    memcpy(kept, needed, sizeof kept);
+    printf("with these alone:");
+    print_levels();
+    memset(kept, 0, sizeof kept);
+    printf("with none:");
+    print_levels();
+}
+#else
+static void print_needs(void) {}
+#endif
+
+int main(int arguments, char **argument)
+{
+    (void)argument;
+    if (arguments > 1) {
+        printf("levels:");
+        print_levels();
+        print_needs();
+        return 0;
+    }
     static const char *const formats[] = {"f32", "f16", "bf16", "q8", "q4"};
     for (int level = 0; level < fd_isa_count(); level++) {
         if (!fd_isa_supported(level)) continue;

@@ -13,37 +13,57 @@ need() {
     [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 2; }
 }
 
-# settings: what build_native.py says, in $work/settings: C files, flags, libraries; and the C of the module itself.  It needs cffi, not
-# setuptools, which a fresh environment may lack.
+# settings COMPILER: what build_native.py says for one: C files, flags; and the C of the module itself.  It needs cffi, not setuptools, which a
+# fresh environment may lack.
 settings() {
-    [ -e "$work/settings" ] || (cd "$root" && "$PYTHON" - "$work" >/dev/null) <<'END'
+    [ -e "$work/settings-$1" ] || (cd "$root" && CC=$1 "$PYTHON" - "$work" "$1" >/dev/null) <<'END'
 import sys
 import sysconfig
 sys.path.insert(0, "csrc")
 sys.dont_write_bytecode = True
-from build_native import FLAGS, SOURCES, ffi
+from build_native import FLAGS, SOURCES, ffi, here
 ffi.emit_c_code(sys.argv[1] + "/_native.c")
-with open(sys.argv[1] + "/settings", "w") as settings:
-    print(*("csrc/" + name for name in SOURCES), file=settings)
-    print(*FLAGS, "-Icsrc", "-I" + sysconfig.get_path("include"), "-pthread", file=settings)
-    print("-lm", file=settings)
+with open(f"{sys.argv[1]}/settings-{sys.argv[2]}", "w") as settings:
+    print(*(here / name for name in SOURCES), file=settings)
+    print(*FLAGS, f"-I{here}", "-I" + sysconfig.get_path("include"), "-pthread", file=settings)
 END
-    { read -r sources; read -r flags; read -r libraries; } <"$work/settings"
+    { read -r sources; read -r flags; } <"$work/settings-$1"
 }
 
-# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place, all units side by side.
-build_in_copy() {
+# compile_units FOLDER COMPILER FLAG...: an object of each unit in FOLDER, under the extension's own flags; as many at once as there are
+# cores.
+compile_units() {
+    local folder=$1 compiler=$2 sources flags
+    shift 2
+    settings "$compiler"
+    mkdir "$folder"
+    # shellcheck disable=SC2086
+    (cd "$folder" && xargs -n 1 -P "$(nproc)" "$compiler" $flags "$@" -c <<<"$sources")
+}
+
+# compile_main OUTPUT MAIN COMPILER FLAG...: a C main linked with the extension's units.
+compile_main() {
+    local output=$1 main=$2 compiler=$3
+    shift 3
+    compile_units "$output.units" "$compiler" "$@"
+    "$compiler" -std=gnu11 -ffp-contract=off -pthread "-I$root/csrc" "$@" -o "$output" "$main" "$output.units"/*.o -lm
+}
+
+# copy_tree: a copy of the tree, with nothing that was built.
+copy_tree() {
     mkdir "$tree"
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
-    local sources flags libraries source jobs=()
-    settings
-    for source in $sources "$work/_native.c"; do
-        # shellcheck disable=SC2086
-        (cd "$tree" && gcc -fPIC $flags $1 -c "$source" -o "$work/$(basename "$source" .c).o") & jobs+=($!)
-    done
-    for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+}
+
+# build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
+build_in_copy() {
+    copy_tree
     # shellcheck disable=SC2086
-    gcc -shared -pthread $2 -o "$tree/fastdistill/_native.abi3.so" "$work"/*.o $libraries
+    compile_units "$work/units" gcc -fPIC $1
+    local sources flags
+    settings gcc
+    # shellcheck disable=SC2086
+    gcc -fPIC $flags $1 -shared $2 -o "$tree/fastdistill/_native.abi3.so" "$work/_native.c" "$work/units"/*.o -lm
 }
 
 # run_tests [VARIABLE=VALUE ...] -- PYTEST-ARGUMENTS: the copy's tests; tests/kernels where no argument says which.
@@ -55,12 +75,36 @@ run_tests() {
     (cd "$tree" && env PYTHONPATH="$tree" PYTHONDONTWRITEBYTECODE=1 "${settings[@]}" "$PYTHON" -m pytest -p no:cacheprovider "$@")
 }
 
-# compile_main COMPILER OUTPUT MAIN FLAG...: a C main linked with the extension's sources, under the extension's own flags.
-compile_main() {
-    local compiler=$1 output=$2 main=$3 sources flags libraries
-    shift 3
-    settings
-    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\|schedule\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
-    # shellcheck disable=SC2086
-    (cd "$root" && "$compiler" $flags "$@" -o "$output" "$main" $sources $libraries)
+# emulated COMMAND...: with few examples of each test.
+emulated() { env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_PROFILE=quick "$@"; }
+
+# Kernels and law 1 in a minute or two of an emulated CPU.
+few_tests=(
+    tests/kernels/forward/test_{linear,quantize_rows,row_statistics}.py tests/kernels/unmask
+    tests/kernels/fixed_point/test_{fixed_point_prefix,jacobi_step,lookahead_layout}.py
+    tests/runtime/test_law_one.py::test_{a_row_of_a_tree_has_the_bits_of_its_path_as_a_text,branches_over_the_context_do_not_see_each_other}
+    tests/runtime/test_law_one.py::test_rows_on_both_sides_of_a_tile_border_may_share_a_split_pass
+    tests/runtime/test_law_one.py::test_any_split_of_a_text_into_forwards_gives_the_same_bits
+)
+
+# tests_on CPU LEVELS [PYTEST-ARGUMENT...]: the script's `on CPU` runs a Python that finds these levels and passes the tests: those few
+# where no argument says which.  Several CPUs at once; all_passed waits for them.
+tests_on() {
+    local cpu=$1 levels
+    levels=$(on "$cpu" -c 'import fastdistill; print(*fastdistill.isa_levels())')
+    [ "$levels" = "$2" ] || { echo "$cpu has the levels '$levels', not '$2'" >&2; exit 1; }
+    shift 2
+    [ $# -gt 0 ] || set -- "${few_tests[@]}"
+    on "$cpu" -m pytest --quiet -p no:cacheprovider "$@" >"$work/$cpu.out" 2>&1 &
+    tested+=("$! $cpu: $levels")
+}
+all_passed() {
+    local one status=0
+    for one in "${tested[@]}"; do
+        wait "${one%% *}" || status=1
+        echo "${one#* }"
+        one=${one#* }
+        cat "$work/${one%%:*}.out"
+    done
+    return $status
 }

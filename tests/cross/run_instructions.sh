@@ -13,7 +13,7 @@ budget=$here/instruction_budget.txt
 compiler="aarch64-linux-gnu-gcc $(aarch64-linux-gnu-gcc -dumpfullversion)"
 gcc -std=gnu11 -O1 -Wall -Wextra -fPIC -shared -o "$work/plugin.so" "$here/count_instructions.c"
 count() { qemu-aarch64 -cpu "max$3" -plugin "$work/plugin.so$2" "$1"; }            # count PROGRAM PLUGIN-OPTIONS CPU-OPTIONS
-compile_main aarch64-linux-gnu-gcc "$work/ours" "$here/count_main.c" -static "-I$here"
+compile_main "$work/ours" "$here/count_main.c" aarch64-linux-gnu-gcc -static "-I$here"
 
 # count_llama FOLDER TREE NAME ARCHITECTURE: their kernels as their own build makes them, -O3; what else their files want is left out.
 count_llama() {

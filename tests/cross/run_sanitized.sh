@@ -11,6 +11,6 @@ build_in_copy "-fsanitize=address,undefined -fno-sanitize=null,object-size -fno-
 status=0
 run_tests LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 -- -s "${@:-tests/kernels}" 2>"$work/stderr" || status=$?
-sed "s|$tree/||g" "$work/stderr" >&2
+sed "s|$tree/||g; s|$root/||g" "$work/stderr" >&2
 if grep -qE 'runtime error:|ERROR: AddressSanitizer' "$work/stderr"; then status=1; fi
 exit $status
