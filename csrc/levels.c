@@ -4,6 +4,10 @@
 #include "levels.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 extern const struct fd_kernels fd_kernels_scalar, fd_kernels_scalar_pairs;
@@ -36,10 +40,31 @@ static int has_avx512(void)
     return (b & need) == need && (c & 1u << 11);                             /* VNNI */
 }
 #endif
+#elif defined(__aarch64__)
+extern const struct fd_kernels fd_kernels_neon, fd_kernels_dotprod, fd_kernels_i8mm;
+
+#if defined(__APPLE__)
+static int has(const char *feature)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(feature, &value, &size, NULL, 0) == 0 && value;
+}
+static int has_dotprod(void) { return has("hw.optional.arm.FEAT_DotProd") && has("hw.optional.arm.FEAT_LSE"); }
+static int has_i8mm(void) { return has_dotprod() && has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__linux__)
+/* Bits of AT_HWCAP and AT_HWCAP2.  The compiler is told ARMv8.2, of which it may use atomics and rounding products too. */
+enum { ATOMICS = 1 << 8, ASIMDRDM = 1 << 12, ASIMDDP = 1 << 20, I8MM_2 = 1 << 13 };
+static int has_dotprod(void) { return !(~getauxval(AT_HWCAP) & (ATOMICS | ASIMDRDM | ASIMDDP)); }
+static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & I8MM_2); }
+#else
+static int has_dotprod(void) { return 0; }              /* not asked for here */
+static int has_i8mm(void) { return 0; }
+#endif
 #endif
 static int always(void) { return 1; }
 
-/* Worst first.  The place for neon and dotprod is here: their words in vec_neon.h. */
+/* Worst first. */
 static const struct { const struct fd_kernels *kernels; int (*supported)(void); } levels[] = {
     {&fd_kernels_scalar, always},
 #if defined(FD_TEST_LAYOUT)
@@ -48,6 +73,10 @@ static const struct { const struct fd_kernels *kernels; int (*supported)(void); 
 #if defined(__x86_64__)
     {&fd_kernels_avx2, has_avx2},
     {&fd_kernels_avx512, has_avx512},
+#elif defined(__aarch64__)
+    {&fd_kernels_neon, always},
+    {&fd_kernels_dotprod, has_dotprod},
+    {&fd_kernels_i8mm, has_i8mm},
 #endif
 };
 static int selected;
@@ -63,7 +92,7 @@ const struct fd_kernels *fd_selected_kernels(void) { return levels[selected].ker
 int fd_isa_shares_code(int level, int other)
 {
     const struct fd_kernels *a = levels[level].kernels, *b = levels[other].kernels;
-    return a->op_run == b->op_run || a->transport == b->transport || a->linear == b->linear || a->quantize_rows == b->quantize_rows
+    return a->op_run == b->op_run || a->linear == b->linear || a->quantize_rows == b->quantize_rows
         || a->row_statistics == b->row_statistics || a->sample == b->sample;
 }
 int fd_kernel_name(int format, char *text, int size)

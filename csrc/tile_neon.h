@@ -1,52 +1,216 @@
-/* tile_neon.h - blocks and register tiles of q4 and q8 for the quads of vec_neon.h.
+/* tile_neon.h - register tiles of q4 and q8 for the quads of vec_neon.h.
  *
- * 32 registers hold 2 rows x 16 outputs or 4 rows x 8, each with a float sum and a block's total.  So a tile of 16 outputs is either
- * read once, for one row or two, or one half after the other.
+ * A quad is 4 outputs.  32 registers hold the float sums and a block's totals of
+ *
+ *     1 or 2 rows x 4 quads: weights come from memory, are read once and fetched ahead;
+ *     4 rows x 2 quads, each half of a tile in turn: weights lie in the cache, loads and unpacking are shared by more rows;
+ *     16 rows x 1 quad (FD_MANY_ROWS): the codes of a block stay in 8 registers while rows pass by.
+ *
+ * Instructions are few where loads are pairs: statements stand in the order in which they are to be issued, and gcc leaves them there
+ * (-fno-schedule-insns: docs/numerics.md).  Counts: docs/arm.md.
  */
 #pragma once
+#if defined(FD_I8MM)
+#define FD_LAYOUT FD_8X8
+#define FD_OWN_ROWS
+#else
+#define FD_LAYOUT FD_16X4
+#endif
+#define FD_OWN_TILES
+#include "vec_neon.h"
+#include "kernels/forward/block.h"
 #include "kernels/forward/linear_rows.h"
 #include "kernels/forward/packed.h"
 #include "kernels/tile.h"
 
-#define FD_LAYOUT FD_16X4
-#define FD_OWN_TILES
 #define FD_PRODUCT_FLOAT "fmla"
 #define NEON_QUADS FD_UNROLL for (int q = 0; q < quads; q++)
+enum { NEON_AHEAD = 1024 };                 /* bytes: 300 ns of what one core streams; tiles lie one after another */
 
-#if defined(FD_DOT)
-/* total[r][q] = the sum of a block, of outputs 4 q to 4 q + 3.  Codes of 4 inputs are a lane, their x a lane of a register. */
+/* Zero made anew: gcc would keep one in a register and copy it to all totals. */
+FD_INLINE int32x4_t neon_zero(void) { int32x4_t r; __asm__ volatile("movi %0.4s, 0" : "=w"(r)); return r; }
+FD_INLINE int8x16_t neon_low(uint8x16_t codes) { return vreinterpretq_s8_u8(vandq_u8(codes, vdupq_n_u8(15))); }
+FD_INLINE int8x16_t neon_high(uint8x16_t codes) { return vreinterpretq_s8_u8(vshrq_n_u8(codes, 4)); }
+
+struct neon_rows { const struct fd_block *at; int64_t blocks, lane; };   /* a block of the tile's rows; lane: of the first in its group */
+
+/* total[r][q], lane i = the sum of a block for output 4 (first + q) + i. */
+#if defined(FD_I8MM)
+#define FD_PRODUCT_Q8 "int8 smmla"
+#define FD_PRODUCT_Q4 "int8 smmla"
+/* SMMLA multiplies 2 rows by 2 outputs, 8 inputs deep: a group's codes are [2 pairs][4 parts of 8 inputs][2 rows][8]. */
+FD_INLINE int8_t *neon_pair(const struct fd_block *at, int64_t lane)
+{
+    return (int8_t *)(uintptr_t)at->codes + lane / 2 * 64 + lane % 2 * 8;
+}
+FD_INLINE void block_store(struct fd_block *at, int64_t lane, vi low, vi high)
+{
+    int8_t codes[32];
+    vi_store_int8(codes, low);
+    vi_store_int8(codes + 16, high);
+    for (int part = 0; part < 4; part++) memcpy(neon_pair(at, lane) + 16 * part, codes + 8 * part, 8);
+}
+/* Quads are halves of a panel of 8 outputs, and a register of codes is 2 outputs: parts 64 bytes apart. */
+FD_INLINE int64_t neon_panel(int64_t width, int quad) { return quad / 2 * 8 * width + quad % 2 * 32; }
+struct neon_parts { int8x16_t at[4][2]; };                              /* [part of the inputs][2 outputs] of a quad */
+FD_INLINE struct neon_parts neon_parts(const int format, const char *codes, int quad)
+{
+    struct neon_parts w;
+    const uint8_t *from = (const uint8_t *)codes + neon_panel(format == FD_Q4 ? 16 : 32, quad);
+#define NEON_PART(part, output) vld1q_u8(from + 64 * (part) + 16 * (output))
+    if (format == FD_Q4) {
+        uint8x16_t bytes[4] = {NEON_PART(0, 0), NEON_PART(0, 1), NEON_PART(1, 0), NEON_PART(1, 1)};
+        FD_EACH(w.at[i / 2][i % 2] = neon_low(bytes[i]); w.at[i / 2 + 2][i % 2] = neon_high(bytes[i]);)
+    } else {
+        FD_EACH(w.at[i][0] = vreinterpretq_s8_u8(NEON_PART(i, 0)); w.at[i][1] = vreinterpretq_s8_u8(NEON_PART(i, 1));)
+    }
+#undef NEON_PART
+    return w;
+}
+struct neon_two { int32x4_t row[2]; };
+FD_INLINE struct neon_two neon_pair_total(struct neon_parts w, const int8x16_t *x)       /* of a quad */
+{
+    int32x4_t a = neon_zero(), b = neon_zero();
+    FD_EACH(a = vmmlaq_s32(a, x[i], w.at[i][0]); b = vmmlaq_s32(b, x[i], w.at[i][1]);)
+    int64x2_t one = vreinterpretq_s64_s32(a), other = vreinterpretq_s64_s32(b);         /* outputs 0 and 1 of both rows, 2 and 3 */
+    return (struct neon_two){{vreinterpretq_s32_s64(vzip1q_s64(one, other)), vreinterpretq_s32_s64(vzip2q_s64(one, other))}};
+}
+FD_INLINE void neon_block(const int format, const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                          int32x4_t (*total)[4])
+{
+    int8x16_t x[2][4];
+    if (rows == 1) {                        /* the row over zeros, and under them: its products with outputs 0 and 1, with 2 and 3 */
+        FD_EACH(
+            x[0][i] = vcombine_s8(vld1_s8(neon_pair(in.at, in.lane) + 16 * i), vdup_n_s8(0));
+            x[1][i] = vextq_s8(vdupq_n_s8(0), x[0][i], 8);)
+    } else { FD_EACH(x[0][i] = vld1q_s8(neon_pair(in.at, 0) + 16 * i);) }
+    if (rows > 2) { FD_EACH(x[1][i] = vld1q_s8(neon_pair(in.at, 2) + 16 * i);) }
+    FD_EACH(if (i < quads) {
+        enum { q = i };
+        struct neon_parts w = neon_parts(format, codes, first + q);
+        if (rows == 1) {
+            total[0][q] = neon_zero();
+            FD_EACH(total[0][q] = vmmlaq_s32(vmmlaq_s32(total[0][q], x[0][i], w.at[i][0]), x[1][i], w.at[i][1]);)
+        } else {
+            struct neon_two one = neon_pair_total(w, x[0]);
+            total[0][q] = one.row[0];
+            total[1][q] = one.row[1];
+            if (rows > 2) {
+                struct neon_two other = neon_pair_total(w, x[1]);
+                total[2][q] = other.row[0];
+                if (rows > 3) total[3][q] = other.row[1];
+            }
+        }
+    })
+}
+#elif defined(FD_DOT)
 #define FD_PRODUCT_Q8 "int8 sdot"
 #define FD_PRODUCT_Q4 "int8 sdot"
-FD_INLINE void neon_block_q4(const int rows, const int quads, const char *codes, const int8_t *x, int64_t stride, int32x4_t (*total)[4])
+FD_INLINE void neon_block_q4(const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                            int32x4_t (*total)[4])
 {
-    int8x16_t x_low[FD_ROW_TILE], x_high[FD_ROW_TILE];
-    FD_ROWS { x_low[r] = vld1q_s8(x + r * stride); x_high[r] = vld1q_s8(x + r * stride + 16); }
-    FD_ROWS NEON_QUADS total[r][q] = vdupq_n_s32(0);
+    int8x16_t low_x[FD_ROW_TILE], high_x[FD_ROW_TILE];
+    FD_ROWS {
+        low_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r));
+        high_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r) + 16);
+    }
+    FD_ROWS NEON_QUADS total[r][q] = neon_zero();
     FD_EACH(
+        uint8x16_t bytes[4];
+        NEON_QUADS bytes[q] = vld1q_u8((const uint8_t *)codes + 64 * i + 16 * (first + q));
         NEON_QUADS {
-            uint8x16_t bytes = vld1q_u8((const uint8_t *)codes + 64 * i + 16 * q);
-            int8x16_t low = vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), high = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4));
-            FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], low, x_low[r], i);
-            FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], high, x_high[r], i);
+            int8x16_t low = neon_low(bytes[q]), high = neon_high(bytes[q]);
+            FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], low, low_x[r], i);
+            FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], high, high_x[r], i);
         })
 }
-FD_INLINE void neon_block_q8(const int rows, const int quads, const char *codes, const int8_t *x, int64_t stride, int32x4_t (*total)[4])
+FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                            int32x4_t (*total)[4])
 {
-    int8x16_t x_part[FD_ROW_TILE];
-    FD_ROWS NEON_QUADS total[r][q] = vdupq_n_s32(0);
-    FD_UNROLL
-    for (int part = 0; part < 2; part++) {
-        FD_ROWS x_part[r] = vld1q_s8(x + r * stride + 16 * part);
-        FD_EACH(
-            NEON_QUADS {
-                int8x16_t four = vld1q_s8((const int8_t *)codes + 256 * part + 64 * i + 16 * q);
-                FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], four, x_part[r], i);
-            })
+    int8x16_t low_x[FD_ROW_TILE], high_x[FD_ROW_TILE];
+    FD_ROWS {
+        low_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r));
+        high_x[r] = vld1q_s8(block_row(in.at, in.blocks, in.lane, r) + 16);
     }
+    FD_ROWS NEON_QUADS total[r][q] = neon_zero();
+    FD_EACH(
+        int8x16_t four[4];
+        NEON_QUADS four[q] = vld1q_s8((const int8_t *)codes + 64 * i + 16 * (first + q));
+        NEON_QUADS FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], four[q], low_x[r], i);)
+    FD_EACH(
+        int8x16_t four[4];
+        NEON_QUADS four[q] = vld1q_s8((const int8_t *)codes + 256 + 64 * i + 16 * (first + q));
+        NEON_QUADS FD_ROWS total[r][q] = vdotq_laneq_s32(total[r][q], four[q], high_x[r], i);)
+}
+#else
+#define FD_PRODUCT_Q8 "int8 smlal"
+#define FD_PRODUCT_Q4 "int8 smlal"
+/* Inputs 4 i to 4 i + 3 of row r, over and over.  One row's codes stay in registers; more rows would crowd out their sums. */
+#define NEON_FOUR(r, i) (rows == 1 ? vreinterpretq_s8_s32(vdupq_laneq_s32((i) < 4 ? low_x : high_x, (i) % 4)) : neon_four(in, r, 4 * (i)))
+FD_INLINE int8x16_t neon_four(const struct neon_rows in, int r, int at)
+{
+    int32_t four;
+    memcpy(&four, block_row(in.at, in.blocks, in.lane, r) + at, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
+}
+/* Products as 16 bits, a lane an input of an output: 8 of 15 x 127 stay below 2^15, and 16 where two lanes are added. */
+FD_INLINE void neon_block_q4(const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                            int32x4_t (*total)[4])
+{
+    int16x8_t a[FD_ROW_TILE][4], b[FD_ROW_TILE][4];
+    const void *x0 = block_row(in.at, in.blocks, in.lane, 0);
+    int32x4_t low_x = vld1q_s32(x0), high_x = vld1q_s32((const int32_t *)x0 + 4);
+    FD_EACH(
+        uint8x16_t bytes[4];
+        NEON_QUADS bytes[q] = vld1q_u8((const uint8_t *)codes + 64 * i + 16 * (first + q));
+        FD_ROWS {
+            int8x16_t x = NEON_FOUR(r, i);
+            NEON_QUADS {
+                int8x16_t low = neon_low(bytes[q]);
+                a[r][q] = i ? vmlal_s8(a[r][q], vget_low_s8(low), vget_low_s8(x)) : vmull_s8(vget_low_s8(low), vget_low_s8(x));
+                b[r][q] = i ? vmlal_high_s8(b[r][q], low, x) : vmull_high_s8(low, x);
+            }
+            x = NEON_FOUR(r, i + 4);
+            NEON_QUADS {
+                int8x16_t high = neon_high(bytes[q]);
+                a[r][q] = vmlal_s8(a[r][q], vget_low_s8(high), vget_low_s8(x));
+                b[r][q] = vmlal_high_s8(b[r][q], high, x);
+            }
+        })
+    FD_ROWS NEON_QUADS total[r][q] = vpaddlq_s16(vpaddq_s16(a[r][q], b[r][q]));
+}
+/* 2 of 128 x 127 stay below 2^15. */
+FD_INLINE void neon_block_q8(const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                            int32x4_t (*total)[4])
+{
+    int32x4_t a[FD_ROW_TILE][4], b[FD_ROW_TILE][4];
+    const void *x0 = block_row(in.at, in.blocks, in.lane, 0);
+    int32x4_t low_x = vld1q_s32(x0), high_x = vld1q_s32((const int32_t *)x0 + 4);
+    FD_EACH(
+        NEON_QUADS {
+            const int8_t *at = (const int8_t *)codes + 128 * i + 16 * (first + q);
+            int8x16_t one = vld1q_s8(at), other = vld1q_s8(at + 64);
+            FD_ROWS {
+                int8x16_t x = NEON_FOUR(r, 2 * i), y = NEON_FOUR(r, 2 * i + 1);
+                int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(one), vget_low_s8(x)), vget_low_s8(other), vget_low_s8(y));
+                int16x8_t high = vmlal_high_s8(vmull_high_s8(one, x), other, y);
+                a[r][q] = i ? vpadalq_s16(a[r][q], low) : vpaddlq_s16(low);
+                b[r][q] = i ? vpadalq_s16(b[r][q], high) : vpaddlq_s16(high);
+            }
+        })
+    FD_ROWS NEON_QUADS total[r][q] = vpaddq_s32(a[r][q], b[r][q]);
 }
 #endif
 
-/* 4 quads of sums a row.  `first` is the first quad, in a whole tile. */
+#if !defined(FD_I8MM)
+FD_INLINE void neon_block(const int format, const int rows, const int quads, const int first, const char *codes, const struct neon_rows in,
+                          int32x4_t (*total)[4])
+{
+    if (format == FD_Q4) neon_block_q4(rows, quads, first, codes, in, total);
+    else neon_block_q8(rows, quads, first, codes, in, total);
+}
+#endif
+
 FD_INLINE void neon_load_f16(const int quads, const char *p, float32x4_t *x)
 {
     FD_UNROLL
@@ -56,54 +220,102 @@ FD_INLINE void neon_load_f16(const int quads, const char *p, float32x4_t *x)
         x[q + 1] = vcvt_high_f32_f16(h);
     }
 }
-FD_INLINE void neon_tile_q4(const int rows, const int quads, int first, const struct linear_rows *in, int64_t row, const char *tile,
-                            const char *ahead, vf *y)
+
+/* y of `rows` rows and of quads [first, first + quads). */
+FD_INLINE void neon_tile(const int format, const int rows, const int quads, const int first, const struct linear_rows *of, int64_t row,
+                         const char *tile, vf *y)
 {
+    const int codes = format == FD_Q4 ? CODES_Q4 : CODES_Q8, bytes = format == FD_Q4 ? PACKED_Q4 : PACKED_Q8;
+    struct neon_rows in = {of->codes + row / FD_GROUP * of->blocks, of->blocks, rows == 1 ? row % FD_GROUP : 0};
     float32x4_t sum[FD_ROW_TILE][4];
-    const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
-    const float *scale = in->codes.scale + row * in->blocks, *sums = in->codes.sum + row * in->blocks;
     FD_ROWS NEON_QUADS sum[r][q] = vdupq_n_f32(0.0f);
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q4, ahead += PACKED_Q4, x += FD_BLOCK) {
-        if (quads == 4) FD_FETCH(ahead, PACKED_Q4);
+    for (const struct fd_block *end = in.at + in.blocks; in.at < end; in.at++, tile += bytes) {
+        if (rows <= 2) { FD_FETCH(tile + NEON_AHEAD, bytes); }
         int32x4_t total[FD_ROW_TILE][4];
-        float32x4_t w_scale[4], w_minimum[4];
-        neon_block_q4(rows, quads, tile + 16 * first, x, in->blocks * FD_BLOCK, total);
-        neon_load_f16(quads, tile + CODES_Q4 + 8 * first, w_scale);
-        neon_load_f16(quads, tile + CODES_Q4 + 2 * FD_LANES + 8 * first, w_minimum);
+        float32x4_t w_scale[4], w_minimum[4], scale = vdupq_n_f32(0.0f), sums = scale;
+        neon_block(format, rows, quads, first, tile, in, total);
+        neon_load_f16(quads, tile + codes + 8 * first, w_scale);
+        if (format == FD_Q4) neon_load_f16(quads, tile + codes + 2 * FD_LANES + 8 * first, w_minimum);
+        if (rows > 1) { scale = vld1q_f32(in.at->scale); sums = vld1q_f32(in.at->sum); }
+        else { scale[0] = in.at->scale[in.lane]; sums[0] = in.at->sum[in.lane]; }
         FD_ROWS NEON_QUADS {
-            float32x4_t product = vmulq_n_f32(w_scale[q], scale[r * in->blocks + b]);
-            sum[r][q] = vfmaq_f32(sum[r][q], vcvtq_f32_s32(total[r][q]), product);
-            sum[r][q] = vfmaq_n_f32(sum[r][q], w_minimum[q], sums[r * in->blocks + b]);
+            sum[r][q] = vfmaq_f32(sum[r][q], vcvtq_f32_s32(total[r][q]), vmulq_n_f32(w_scale[q], scale[r]));
+            if (format == FD_Q4) sum[r][q] = vfmaq_n_f32(sum[r][q], w_minimum[q], sums[r]);
         }
     }
     FD_ROWS NEON_QUADS y[r].v[first + q] = sum[r][q];
 }
-FD_INLINE void neon_tile_q8(const int rows, const int quads, int first, const struct linear_rows *in, int64_t row, const char *tile,
-                            const char *ahead, vf *y)
+FD_INLINE void neon_tiles(const int format, const int rows, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
 {
-    float32x4_t sum[FD_ROW_TILE][4];
-    const int8_t *x = in->codes.codes + row * in->blocks * FD_BLOCK;
-    const float *scale = in->codes.scale + row * in->blocks;
-    FD_ROWS NEON_QUADS sum[r][q] = vdupq_n_f32(0.0f);
-    for (int64_t b = 0; b < in->blocks; b++, tile += PACKED_Q8, ahead += PACKED_Q8, x += FD_BLOCK) {
-        if (quads == 4) FD_FETCH(ahead, PACKED_Q8);
-        int32x4_t total[FD_ROW_TILE][4];
-        float32x4_t w_scale[4];
-        neon_block_q8(rows, quads, tile + 16 * first, x, in->blocks * FD_BLOCK, total);
-        neon_load_f16(quads, tile + CODES_Q8 + 8 * first, w_scale);
-        FD_ROWS NEON_QUADS {
-            float32x4_t product = vmulq_n_f32(w_scale[q], scale[r * in->blocks + b]);
-            sum[r][q] = vfmaq_f32(sum[r][q], vcvtq_f32_s32(total[r][q]), product);
+    if (rows <= 2) { neon_tile(format, rows, 4, 0, in, row, tile, y); return; }
+    neon_tile(format, rows, 2, 0, in, row, tile, y);
+    neon_tile(format, rows, 2, 2, in, row, tile, y);
+}
+FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
+{
+    neon_tiles(FD_Q4, rows, in, row, tile, y);
+}
+FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
+{
+    neon_tiles(FD_Q8, rows, in, row, tile, y);
+}
+
+#if defined(FD_DOT)
+#define FD_MANY_ROWS 16
+/* y of 16 rows and of one quad. */
+FD_INLINE void neon_many(const int format, const int quad, const struct linear_rows *of, int64_t row, const char *tile, vf *y)
+{
+    const int codes = format == FD_Q4 ? CODES_Q4 : CODES_Q8, bytes = format == FD_Q4 ? PACKED_Q4 : PACKED_Q8;
+    const int64_t blocks = of->blocks;
+    const struct fd_block *at = of->codes + row / FD_GROUP * blocks;
+    float32x4_t sum[4][FD_GROUP];
+    FD_UNROLL for (int g = 0; g < 4; g++) { FD_EACH(sum[g][i] = vdupq_n_f32(0.0f);) }
+    for (const struct fd_block *end = at + blocks; at < end; at++, tile += bytes) {
+#if defined(FD_I8MM)
+        struct neon_parts w = neon_parts(format, tile, quad);
+#else
+        int8x16_t low[4], high[4];
+        FD_EACH(
+            uint8x16_t four = vld1q_u8((const uint8_t *)tile + 64 * i + 16 * quad);
+            low[i] = format == FD_Q4 ? neon_low(four) : vreinterpretq_s8_u8(four);
+            high[i] = format == FD_Q4 ? neon_high(four) : vld1q_s8((const int8_t *)tile + 256 + 64 * i + 16 * quad);)
+#endif
+        float32x4_t w_scale = fd_load_f16((const uint16_t *)(const void *)(tile + codes) + 4 * quad), w_minimum;
+        if (format == FD_Q4) w_minimum = fd_load_f16((const uint16_t *)(const void *)(tile + codes) + FD_LANES + 4 * quad);
+        FD_UNROLL
+        for (int g = 0; g < 4; g++) {
+            const struct fd_block *group = at + g * blocks;
+            float32x4_t scale = vld1q_f32(group->scale), sums = vld1q_f32(group->sum);
+#if defined(FD_I8MM)
+            FD_UNROLL
+            for (int p = 0; p < 2; p++) {
+                int8x16_t x[4];
+                FD_EACH(x[i] = vld1q_s8(neon_pair(group, 2 * p) + 16 * i);)
+                struct neon_two total = neon_pair_total(w, x);
+                FD_UNROLL
+                for (int r = 0; r < 2; r++) {
+                    sum[g][2 * p + r] = vfmaq_f32(sum[g][2 * p + r], vcvtq_f32_s32(total.row[r]), vmulq_n_f32(w_scale, scale[2 * p + r]));
+                    if (format == FD_Q4) sum[g][2 * p + r] = vfmaq_n_f32(sum[g][2 * p + r], w_minimum, sums[2 * p + r]);
+                }
+            }
+#else
+            FD_UNROLL
+            for (int r = 0; r < FD_GROUP; r++) {
+                int8x16_t x_low = vld1q_s8(group->codes[r]), x_high = vld1q_s8(group->codes[r] + 16);
+                int32x4_t total = neon_zero();
+                FD_EACH(total = vdotq_laneq_s32(total, low[i], x_low, i);)
+                FD_EACH(total = vdotq_laneq_s32(total, high[i], x_high, i);)
+                sum[g][r] = vfmaq_f32(sum[g][r], vcvtq_f32_s32(total), vmulq_n_f32(w_scale, scale[r]));
+                if (format == FD_Q4) sum[g][r] = vfmaq_n_f32(sum[g][r], w_minimum, sums[r]);
+            }
+#endif
         }
     }
-    FD_ROWS NEON_QUADS y[r].v[first + q] = sum[r][q];
+    FD_UNROLL for (int g = 0; g < 4; g++) { FD_EACH(y[4 * g + i].v[quad] = sum[g][i];) }
 }
-#define NEON_TILE(format) \
-    FD_INLINE void linear_tile_##format(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y) \
-    { \
-        if (rows <= 2) { neon_tile_##format(rows, 4, 0, in, row, tile, ahead, y); return; } \
-        neon_tile_##format(rows, 2, 0, in, row, tile, ahead, y); \
-        neon_tile_##format(rows, 2, 2, in, row, tile, ahead, y); \
-    }
-NEON_TILE(q4)
-NEON_TILE(q8)
+static void linear_many(const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *tile, vf *y)
+{
+    if (weight->format == FD_Q4) for (int quad = 0; quad < 4; quad++) neon_many(FD_Q4, quad, in, row, tile, y);
+    else for (int quad = 0; quad < 4; quad++) neon_many(FD_Q8, quad, in, row, tile, y);
+}
+#endif

@@ -28,7 +28,7 @@ typedef struct { uint32x4_t v[4]; } vm;                                 /* all b
 #define FD_EACH(...) FD_AT(0, __VA_ARGS__) FD_AT(1, __VA_ARGS__) FD_AT(2, __VA_ARGS__) FD_AT(3, __VA_ARGS__)
 #define FD_EACH8(...) FD_EACH(__VA_ARGS__) FD_AT(4, __VA_ARGS__) FD_AT(5, __VA_ARGS__) FD_AT(6, __VA_ARGS__) FD_AT(7, __VA_ARGS__)
 #define FD_QUADS(type, ...) { type r; FD_EACH(r.v[i] = __VA_ARGS__;) return r; }
-#define FD_PAIRS(...) { vd r; FD_EACH8(r.v[i] = __VA_ARGS__;) return r; }
+#define FD_DOUBLES(...) { vd r; FD_EACH8(r.v[i] = __VA_ARGS__;) return r; }
 
 /* ---- floats ---- */
 static inline vf vf_set1(float a) FD_QUADS(vf, vdupq_n_f32(a))
@@ -53,9 +53,9 @@ static inline float vf_sum(vf x)
 }
 
 /* ---- doubles ---- */
-static inline vd vd_set1(double x) FD_PAIRS(vdupq_n_f64(x))
-static inline vd vd_zero(void) FD_PAIRS(vdupq_n_f64(0.0))
-static inline vd vd_load(const double *p) FD_PAIRS(vld1q_f64(p + 2 * i))
+static inline vd vd_set1(double x) FD_DOUBLES(vdupq_n_f64(x))
+static inline vd vd_zero(void) FD_DOUBLES(vdupq_n_f64(0.0))
+static inline vd vd_load(const double *p) FD_DOUBLES(vld1q_f64(p + 2 * i))
 static inline void vd_store(double *p, vd x) { FD_EACH8(vst1q_f64(p + 2 * i, x.v[i]);) }
 static inline vd vd_from_floats(vf x)
 {
@@ -64,18 +64,18 @@ static inline vd vd_from_floats(vf x)
     return r;
 }
 static inline vf vf_from_doubles(vd x) FD_QUADS(vf, vcvt_high_f32_f64(vcvt_f32_f64(x.v[2 * i]), x.v[2 * i + 1]))
-static inline vd vd_add(vd x, vd y) FD_PAIRS(vaddq_f64(x.v[i], y.v[i]))
-static inline vd vd_sub(vd x, vd y) FD_PAIRS(vsubq_f64(x.v[i], y.v[i]))
-static inline vd vd_mul(vd x, vd y) FD_PAIRS(vmulq_f64(x.v[i], y.v[i]))
-static inline vd vd_div(vd x, vd y) FD_PAIRS(vdivq_f64(x.v[i], y.v[i]))
-static inline vd vd_fma(vd x, vd y, vd z) FD_PAIRS(vfmaq_f64(z.v[i], x.v[i], y.v[i]))
-static inline vd vd_fnma(vd x, vd y, vd z) FD_PAIRS(vfmsq_f64(z.v[i], x.v[i], y.v[i]))
+static inline vd vd_add(vd x, vd y) FD_DOUBLES(vaddq_f64(x.v[i], y.v[i]))
+static inline vd vd_sub(vd x, vd y) FD_DOUBLES(vsubq_f64(x.v[i], y.v[i]))
+static inline vd vd_mul(vd x, vd y) FD_DOUBLES(vmulq_f64(x.v[i], y.v[i]))
+static inline vd vd_div(vd x, vd y) FD_DOUBLES(vdivq_f64(x.v[i], y.v[i]))
+static inline vd vd_fma(vd x, vd y, vd z) FD_DOUBLES(vfmaq_f64(z.v[i], x.v[i], y.v[i]))
+static inline vd vd_fnma(vd x, vd y, vd z) FD_DOUBLES(vfmsq_f64(z.v[i], x.v[i], y.v[i]))
 static inline vd vd_add_floats(vd x, vf y) { return vd_add(x, vd_from_floats(y)); }
-static inline vd vd_where_less(vd x, vd y, vd yes, vd no) FD_PAIRS(vbslq_f64(vcltq_f64(x.v[i], y.v[i]), yes.v[i], no.v[i]))
+static inline vd vd_where_less(vd x, vd y, vd yes, vd no) FD_DOUBLES(vbslq_f64(vcltq_f64(x.v[i], y.v[i]), yes.v[i], no.v[i]))
 static inline vd vd_max(vd x, vd y) { return vd_where_less(y, x, x, y); }
 static inline vd vd_min(vd x, vd y) { return vd_where_less(x, y, x, y); }
-static inline vd vd_abs(vd x) FD_PAIRS(vabsq_f64(x.v[i]))
-static inline vd vd_sqrt(vd x) FD_PAIRS(vsqrtq_f64(x.v[i]))
+static inline vd vd_abs(vd x) FD_DOUBLES(vabsq_f64(x.v[i]))
+static inline vd vd_sqrt(vd x) FD_DOUBLES(vsqrtq_f64(x.v[i]))
 static inline double vd_sum(vd x)                                       /* in the order of vf_sum */
 {
     float64x2_t low = vpaddq_f64(vaddq_f64(x.v[0], x.v[4]), vaddq_f64(x.v[1], x.v[5]));
@@ -83,7 +83,7 @@ static inline double vd_sum(vd x)                                       /* in th
     return vpaddd_f64(low) + vpaddd_f64(high);
 }
 static inline vd vd_scale(vd p, vd t)
-    FD_PAIRS(vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(p.v[i]), vshlq_n_u64(vreinterpretq_u64_f64(t.v[i]), 52))))
+    FD_DOUBLES(vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(p.v[i]), vshlq_n_u64(vreinterpretq_u64_f64(t.v[i]), 52))))
 static inline vd vd_split(vd x, vd *e)
 {
     const uint64_t half_root = 0x3fe6a09e667f3bcd;                      /* bits of 1 / sqrt 2 */

@@ -278,7 +278,7 @@ static inline vi vi_iota(void) { vi r; FD_EACH(r.v[i] = (fd_i4){4 * i, 4 * i + 1
 
 /* ---- between floats and integers ---- */
 static inline vf vf_from_int(vi a) { vf r; FD_EACH(r.v[i] = __builtin_convertvector(a.v[i], fd_f4);) return r; }
-static inline vi vi_round(vf a)      /* to nearest, ties to even; what does not fit (NaN too) gives INT32_MIN */
+static inline vi vi_round(vf a)      /* to nearest, ties to even; NaN gives 0 or INT32_MIN, what else does not fit any number */
 {
     vi r;
     FD_EACH(

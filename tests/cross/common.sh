@@ -60,7 +60,7 @@ compile_main() {
     local compiler=$1 output=$2 main=$3 sources flags libraries
     shift 3
     settings
-    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
+    [ "$compiler" != clang ] || flags=$(sed 's/-fno-\(tree\|gcse\|schedule\)-[a-z-]*\|--param [a-z=0-9-]*//g' <<<"$flags")       # gcc's own
     # shellcheck disable=SC2086
     (cd "$root" && "$compiler" $flags "$@" -o "$output" "$main" $sources $libraries)
 }

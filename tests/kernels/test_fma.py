@@ -53,7 +53,9 @@ def cases(real: type, count: int) -> list[np.ndarray]:
     any_bits = bits.view(real).copy()
     # Significands of few bits: the lower ones cleared.  Exponents within 64 of a middle: of each case another.
     bits &= ~((integer(1) << random.integers(0, stored + 1, (3, count)).astype(integer)) - integer(1))
-    middle = random.choice([0, (least + precision) // 2, (least + precision // 2) // 2, most // 2 - 16, 20 - most // 3], count)
+    middle = random.choice(
+        [0, (least + precision) // 2, (least + precision // 2) // 2, most // 2 - 16, 20 - most // 3], count
+    )
     exponent = np.clip(middle + random.integers(-32, 32, (3, count)) + most - 1, 1, 2 * most - 2).astype(integer)
     bits = (bits & ~(integer(2 * most - 1) << integer(stored))) | (exponent << integer(stored))
     a, b, c = bits.view(real).copy()
@@ -67,7 +69,9 @@ def cases(real: type, count: int) -> list[np.ndarray]:
         half = np.maximum(np.frexp(c[2::4])[1] - precision, least) - 1
         more = 1 + random.choice([-1, 1], len(half)) * np.finfo(real).eps
         a[2::4], b[2::4] = np.ldexp(more.astype(real), half // 2), np.ldexp((2 - more).astype(real), half - half // 2)
-    special = np.array([0, -0.0, 1, -1, math.inf, -math.inf, math.nan, 2.0**least, -(2.0**least), 2.0 ** (least // 2), 0.75])
+    special = np.array(
+        [0, -0.0, 1, -1, math.inf, -math.inf, math.nan, 2.0**least, -(2.0**least), 2.0 ** (least // 2), 0.75]
+    )
     special = np.append(special, [np.finfo(real).max, -np.finfo(real).max, np.finfo(real).tiny]).astype(real)
     all_three = np.stack(np.meshgrid(special, special, special)).reshape(3, -1)
     together = np.concatenate([any_bits, [a, b, c], all_three], axis=1)
@@ -95,7 +99,7 @@ def test_a_fused_multiply_add_rounds_once(words, real):
         getattr(words, f"fma{np.dtype(real).itemsize * 8}")(*pointers)
     want = np.array([exact(*map(float, three), *form) for three in zip(a, b, c, strict=True)], real)
     differ = (got.view(integer) != want.view(integer)) & ~(np.isnan(got) & np.isnan(want))
-    assert not differ.any(), [(*map(float.hex, map(float, three)),) for three in zip(a[differ][:5], b[differ], c[differ])]
+    assert not differ.any(), [[float(x).hex() for x in three] for three in np.stack([a, b, c])[:, differ].T[:5]]
     # The cases can tell: some are subnormal, some would be wrong if the sum were rounded to a double first.
     assert (np.isfinite(want) & (want != 0) & (abs(want) < np.finfo(real).tiny)).sum() > 500
     if real is np.float32:

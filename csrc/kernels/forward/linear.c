@@ -15,9 +15,8 @@
 #include "quantize_rows.c"
 
 FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row,
-                                int64_t tile, int64_t next, vf *y)
+                                const char *packed, const char *ahead, vf *y)
 {
-    const char *packed = packed_tile(weight, tile), *ahead = packed_tile(weight, next);
     switch (weight->format) {
     case FD_F32: linear_tile_float(rows, FD_F32, in, row, packed, ahead, weight->inputs, y); break;
     case FD_F16: linear_tile_float(rows, FD_F16, in, row, packed, ahead, weight->inputs, y); break;
@@ -25,28 +24,36 @@ FD_INLINE void linear_tile_rows(const int rows, const struct fd_weight *weight, 
     case FD_Q8: linear_tile_q8(rows, in, row, packed, ahead, y); break;
     default: linear_tile_q4(rows, in, row, packed, ahead, y);
     }
-    if (weight->bias) {
-        vf bias = vf_load(weight->bias + tile * FD_LANES);
-        FD_ROWS y[r] = vf_add(y[r], bias);
+}
+
+static void linear_few(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *packed,
+                       const char *ahead, vf *y)
+{
+    switch (rows) {
+    case 1: linear_tile_rows(1, weight, in, row, packed, ahead, y); break;
+    case 2: linear_tile_rows(2, weight, in, row, packed, ahead, y); break;
+    case 3: linear_tile_rows(3, weight, in, row, packed, ahead, y); break;
+    case 4: linear_tile_rows(4, weight, in, row, packed, ahead, y); break;
+#if FD_ROW_TILE > 4
+    case 5: linear_tile_rows(5, weight, in, row, packed, ahead, y); break;
+    case 6: linear_tile_rows(6, weight, in, row, packed, ahead, y); break;
+    case 7: linear_tile_rows(7, weight, in, row, packed, ahead, y); break;
+    case 8: linear_tile_rows(8, weight, in, row, packed, ahead, y); break;
+#endif
     }
 }
 
-/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_ROW_TILE; tile `next` is fetched meanwhile. */
+/* y[r] = 16 outputs of rows row .. row + rows, rows <= FD_MANY_ROWS; tile `next` is fetched meanwhile. */
 static void linear_tile(int64_t rows, const struct fd_weight *weight, const struct linear_rows *in, int64_t row, int64_t tile,
                         int64_t next, vf *y)
 {
-    switch (rows) {
-    case 1: linear_tile_rows(1, weight, in, row, tile, next, y); break;
-    case 2: linear_tile_rows(2, weight, in, row, tile, next, y); break;
-    case 3: linear_tile_rows(3, weight, in, row, tile, next, y); break;
-    case 4: linear_tile_rows(4, weight, in, row, tile, next, y); break;
-#if FD_ROW_TILE > 4
-    case 5: linear_tile_rows(5, weight, in, row, tile, next, y); break;
-    case 6: linear_tile_rows(6, weight, in, row, tile, next, y); break;
-    case 7: linear_tile_rows(7, weight, in, row, tile, next, y); break;
-    case 8: linear_tile_rows(8, weight, in, row, tile, next, y); break;
-#endif
-    }
+    const char *packed = packed_tile(weight, tile), *ahead = packed_tile(weight, next);
+    if (FD_MANY_ROWS > FD_ROW_TILE && rows == FD_MANY_ROWS && weight->format >= FD_Q8) linear_many(weight, in, row, packed, y);
+    else for (int64_t r = 0; r < rows; r += FD_ROW_TILE, ahead = packed)
+        linear_few(fd_min(FD_ROW_TILE, rows - r), weight, in, row + r, packed, ahead, y + r);
+    if (!weight->bias) return;
+    vf bias = vf_load(weight->bias + tile * FD_LANES);
+    for (int64_t r = 0; r < rows; r++) y[r] = vf_add(y[r], bias);
 }
 
 /* What one call makes of its rows: y = linear, silu(linear) * linear of `up`, or residual + linear. */
@@ -67,9 +74,9 @@ static vf silu(vf x)                     /* x / (1 + e^-x) */
 static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
 {
     for (int64_t tile = tile_begin; tile < tile_end; tile++)
-        for (int64_t row = row_begin; row < row_end; row += FD_ROW_TILE) {
-            vf y[FD_ROW_TILE], up[FD_ROW_TILE];
-            int64_t rows = fd_min(FD_ROW_TILE, row_end - row), column = (tile - tile_begin) * FD_LANES;
+        for (int64_t row = row_begin; row < row_end; row += FD_MANY_ROWS) {
+            vf y[FD_MANY_ROWS], up[FD_MANY_ROWS];
+            int64_t rows = fd_min(FD_MANY_ROWS, row_end - row), column = (tile - tile_begin) * FD_LANES;
             int64_t next = row == row_begin ? tile + 1 : tile;           /* once a tile: what is in the cache costs nothing */
             linear_tile(rows, job->weight, &job->in, row, tile, next, y);
             if (job->up) linear_tile(rows, job->up, &job->in, row, tile, next, up);

@@ -11,6 +11,11 @@
 #include "linear_rows.h"
 #include "packed.h"
 
+#if !defined(FD_MANY_ROWS)                  /* a level may have a tile of many rows: linear_many, of q4 and q8 */
+#define FD_MANY_ROWS FD_ROW_TILE
+static inline void linear_many(const struct fd_weight *weight, const struct linear_rows *in, int64_t row, const char *tile, vf *y) {}
+#endif
+
 #if !defined(FD_OWN_TILES)
 FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
