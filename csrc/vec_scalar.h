@@ -46,6 +46,12 @@ typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level nee
 
 /* A word of many instructions, at hundreds of places: one function, or the compiler takes minutes. */
 #define FD_LONG static __attribute__((noinline, unused))
+/* A word of doubles.  32-bit ARM has no registers for it; inlined there, such words take the compiler twice the time and 400 MB. */
+#if defined(__arm__)
+#define FD_WIDE FD_LONG
+#else
+#define FD_WIDE static inline
+#endif
 
 /* Lanes of a where the mask is set, else of b. */
 static inline fd_f4 fd_pick(fd_i4 mask, fd_f4 a, fd_f4 b) { return (fd_f4)((mask & (fd_i4)a) | (~mask & (fd_i4)b)); }
@@ -150,50 +156,50 @@ static inline float vf_sum(vf a)
 }
 
 /* ---- doubles ---- */
-static inline vd vd_set1(double a) { vd r; FD_EACH8(r.v[i] = (fd_d2){a, a};) return r; }
-static inline vd vd_zero(void) { return vd_set1(0.0); }
-static inline vd vd_load(const double *p) { vd r; FD_EACH8(memcpy(&r.v[i], p + 2 * i, 16);) return r; }
+FD_WIDE vd vd_set1(double a) { vd r; FD_EACH8(r.v[i] = (fd_d2){a, a};) return r; }
+FD_WIDE vd vd_zero(void) { return vd_set1(0.0); }
+FD_WIDE vd vd_load(const double *p) { vd r; FD_EACH8(memcpy(&r.v[i], p + 2 * i, 16);) return r; }
 static inline void vd_store(double *p, vd a) { FD_EACH8(memcpy(p + 2 * i, &a.v[i], 16);) }
-static inline vd vd_from_floats(vf a)
+FD_WIDE vd vd_from_floats(vf a)
 {
     vd r;
     FD_EACH8(r.v[i] = (fd_d2){(double)a.v[i / 2][i % 2 * 2], (double)a.v[i / 2][i % 2 * 2 + 1]};)
     return r;
 }
-static inline vf vf_from_doubles(vd a)
+FD_WIDE vf vf_from_doubles(vd a)
 {
     vf r;
     FD_EACH(r.v[i] = (fd_f4){(float)a.v[2 * i][0], (float)a.v[2 * i][1], (float)a.v[2 * i + 1][0], (float)a.v[2 * i + 1][1]};)
     return r;
 }
-static inline vd vd_add(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] + b.v[i];) return r; }
-static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] - b.v[i];) return r; }
-static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] * b.v[i];) return r; }
-static inline vd vd_div(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] / b.v[i];) return r; }
-static inline vd vd_add_floats(vd a, vf b) { return vd_add(a, vd_from_floats(b)); }
-static inline vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH8(r.v[i] = fd_fma_d(a.v[i], b.v[i], c.v[i]);) return r; }     /* a b + c */
-static inline vd vd_fnma(vd a, vd b, vd c) { FD_EACH8(a.v[i] = -a.v[i];) return vd_fma(a, b, c); }                      /* c - a b */
-static inline vd vd_where_less(vd a, vd b, vd x, vd y)
+FD_WIDE vd vd_add(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] + b.v[i];) return r; }
+FD_WIDE vd vd_sub(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] - b.v[i];) return r; }
+FD_WIDE vd vd_mul(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] * b.v[i];) return r; }
+FD_WIDE vd vd_div(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] / b.v[i];) return r; }
+FD_WIDE vd vd_add_floats(vd a, vf b) { return vd_add(a, vd_from_floats(b)); }
+FD_WIDE vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH8(r.v[i] = fd_fma_d(a.v[i], b.v[i], c.v[i]);) return r; }     /* a b + c */
+FD_WIDE vd vd_fnma(vd a, vd b, vd c) { FD_EACH8(a.v[i] = -a.v[i];) return vd_fma(a, b, c); }                      /* c - a b */
+FD_WIDE vd vd_where_less(vd a, vd b, vd x, vd y)
 {
     vd r;
     FD_EACH8(r.v[i] = fd_pick_d(a.v[i] < b.v[i], x.v[i], y.v[i]);)
     return r;
 }
-static inline vd vd_max(vd a, vd b) { return vd_where_less(b, a, a, b); }                                               /* NaN gives b */
-static inline vd vd_min(vd a, vd b) { return vd_where_less(a, b, a, b); }
-static inline vd vd_abs(vd a) { vd r; FD_EACH8(r.v[i] = fd_abs_d(a.v[i]);) return r; }
-static inline vd vd_sqrt(vd a) { vd r; FD_EACH8(FD_LANE(2) r.v[i][lane] = sqrt(a.v[i][lane]);) return r; }
-static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
+FD_WIDE vd vd_max(vd a, vd b) { return vd_where_less(b, a, a, b); }                                               /* NaN gives b */
+FD_WIDE vd vd_min(vd a, vd b) { return vd_where_less(a, b, a, b); }
+FD_WIDE vd vd_abs(vd a) { vd r; FD_EACH8(r.v[i] = fd_abs_d(a.v[i]);) return r; }
+FD_WIDE vd vd_sqrt(vd a) { vd r; FD_EACH8(FD_LANE(2) r.v[i][lane] = sqrt(a.v[i][lane]);) return r; }
+FD_WIDE double vd_sum(vd a)                                       /* in the order of vf_sum */
 {
     fd_d2 b[4];
     FD_EACH(b[i] = a.v[i] + a.v[i + 4];)
     return ((b[0][0] + b[0][1]) + (b[1][0] + b[1][1])) + ((b[2][0] + b[2][1]) + (b[3][0] + b[3][1]));
 }
 /* p 2^n of t = n + 1.5 * 2^52; p and the result are normal numbers. */
-static inline vd vd_scale(vd p, vd t) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)p.v[i] + ((fd_u2)t.v[i] << 52));) return r; }
+FD_WIDE vd vd_scale(vd p, vd t) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)p.v[i] + ((fd_u2)t.v[i] << 52));) return r; }
 /* A positive normal number is 2^e m with m in [1 / sqrt 2, sqrt 2). */
 #define FD_HALF_ROOT 0x3fe6a09e667f3bcdULL                               /* bits of 1 / sqrt 2 */
-static inline vd vd_split(vd x, vd *e)
+FD_WIDE vd vd_split(vd x, vd *e)
 {
     vd m;
     FD_EACH8(
