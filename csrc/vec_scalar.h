@@ -46,8 +46,8 @@ typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level nee
 
 /* A word of many instructions, at hundreds of places: one function, or the compiler takes minutes. */
 #define FD_LONG static __attribute__((noinline, unused))
-/* A word of doubles.  32-bit ARM has no registers for it; inlined there, such words take the compiler twice the time and 400 MB. */
-#if defined(__arm__)
+/* A word of doubles.  Where there are no vectors of them, such words inlined take the compiler twice the time and 400 MB (32-bit ARM). */
+#if !defined(__SSE2__) && !defined(__aarch64__)
 #define FD_WIDE FD_LONG
 #else
 #define FD_WIDE static inline
