@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,18 @@ from setuptools.command.build_ext import build_ext
 # Free-threaded Pythons have no stable ABI.
 limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
+UNIT_MEMORY = 300 * 1024  # kB that a compiler takes for the largest unit
+
+
+def at_once(cores, meminfo):
+    """How many units to compile side by side: one a core, as far as memory goes, which /proc/meminfo tells."""
+    found = re.search(r"^MemAvailable: *(\d+) kB", meminfo, re.MULTILINE)
+    return max(1, min(cores, int(found[1]) // UNIT_MEMORY)) if found else cores
+
 
 class BuildExtension(build_ext):
-    """As many units at once as there are cores.  Objects are kept in build/, by all that they were made of: each install of pip builds
-    anew, in temporary folders, and would compile everything again."""
+    """As many units at once as there are cores and memory for.  Objects are kept in build/, by all that they were made of: each install
+    of pip builds anew, in temporary folders, and would compile everything again."""
 
     def build_extensions(self):
         self.compile_some, self.compiler.compile = self.compiler.compile, self.compile_units
@@ -48,12 +57,12 @@ class BuildExtension(build_ext):
                 old.unlink(missing_ok=True)
 
         missing = [source for source in sources if not objects[source].exists()]
-        cores, began = len(os.sched_getaffinity(0)), time.monotonic()
+        cores, meminfo, began = len(os.sched_getaffinity(0)), Path("/proc/meminfo"), time.monotonic()
+        jobs = at_once(cores, meminfo.read_text() if meminfo.exists() else "")
         if missing:
-            print(
-                f"fastdistill: compiling {len(missing)} files of C on {cores} cores; half a minute on two", flush=True
-            )
-            with ThreadPoolExecutor(cores) as pool:
+            why = f"for {cores} cores there is too little memory" if jobs < cores else "half a minute on two cores"
+            print(f"fastdistill: compiling {len(missing)} files of C, {jobs} at once; {why}", flush=True)
+            with ThreadPoolExecutor(jobs) as pool:
                 list(pool.map(compile_one, reversed(missing)))  # the levels, which take longest, first
             print(f"fastdistill: compiled in {time.monotonic() - began:.0f} s", flush=True)
         return [str(objects[source]) for source in sources]

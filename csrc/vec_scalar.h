@@ -39,23 +39,99 @@ typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level nee
 
 /* Statements for each quarter i of a vf, of a vd.  Written out: a loop would be unrolled late, its arrays in memory until then. */
 #define FD_AT(n, ...) { enum { i = n }; __VA_ARGS__ }
-#define FD_EACH(...) FD_AT(0, __VA_ARGS__) FD_AT(1, __VA_ARGS__) FD_AT(2, __VA_ARGS__) FD_AT(3, __VA_ARGS__)
+#define FD_EACH2(...) FD_AT(0, __VA_ARGS__) FD_AT(1, __VA_ARGS__)
+#define FD_EACH(...) FD_EACH2(__VA_ARGS__) FD_AT(2, __VA_ARGS__) FD_AT(3, __VA_ARGS__)
 #define FD_EACH8(...) FD_EACH(__VA_ARGS__) FD_AT(4, __VA_ARGS__) FD_AT(5, __VA_ARGS__) FD_AT(6, __VA_ARGS__) FD_AT(7, __VA_ARGS__)
 #define FD_LANE(n) for (int lane = 0; lane < (n); lane++)
 
-/* A word of hundreds of instructions, at hundreds of places: one function, or the compiler takes minutes.  A fused multiply-add is one
- * of them where the target has no instruction for it, and each lane is a call. */
+/* A word of many instructions, at hundreds of places: one function, or the compiler takes minutes. */
 #define FD_LONG static __attribute__((noinline, unused))
-#if defined(__FP_FAST_FMAF)
-#define FD_FUSED static inline
+/* A word of doubles.  Where there are no vectors of them, such words inlined take the compiler twice the time and 400 MB (32-bit ARM). */
+#if !defined(__SSE2__) && !defined(__aarch64__)
+#define FD_WIDE FD_LONG
 #else
-#define FD_FUSED FD_LONG
+#define FD_WIDE static inline
 #endif
 
 /* Lanes of a where the mask is set, else of b. */
 static inline fd_f4 fd_pick(fd_i4 mask, fd_f4 a, fd_f4 b) { return (fd_f4)((mask & (fd_i4)a) | (~mask & (fd_i4)b)); }
 static inline fd_d2 fd_pick_d(fd_i2 mask, fd_d2 a, fd_d2 b) { return (fd_d2)((mask & (fd_i2)a) | (~mask & (fd_i2)b)); }
 static inline fd_i4 fd_pick_i(fd_i4 mask, fd_i4 a, fd_i4 b) { return (mask & a) | (~mask & b); }
+
+/* ---- a b + c, rounded once ----
+ * Where the target has no instruction for it, from sums and products: a call of the C library takes many times as long, and not every
+ * library rounds once. */
+static inline fd_d2 fd_abs_d(fd_d2 a) { return (fd_d2)((fd_u2)a & ~(1ULL << 63)); }
+#if defined(__FP_FAST_FMA) || defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_d)
+static inline fd_f4 fd_fma(fd_f4 a, fd_f4 b, fd_f4 c)
+{
+    return (fd_f4){fmaf(a[0], b[0], c[0]), fmaf(a[1], b[1], c[1]), fmaf(a[2], b[2], c[2]), fmaf(a[3], b[3], c[3])};
+}
+static inline fd_d2 fd_fma_d(fd_d2 a, fd_d2 b, fd_d2 c) { return (fd_d2){fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1])}; }
+#else
+/* What sum = a + b has lost, exactly; NaN where sum is not finite. */
+static inline fd_d2 fd_lost(fd_d2 a, fd_d2 b, fd_d2 sum) { fd_d2 other = sum - a; return (a - (sum - other)) + (b - other); }
+/* sum + lost between two numbers: the one whose last bit is 1.  It lies on the same side as they of every number of two bits less, and
+ * of every half between such: rounded to those, it gives what the exact sum would. */
+static inline fd_d2 fd_odd(fd_d2 sum, fd_d2 lost)
+{
+    fd_u2 inexact = (fd_u2)(fd_abs_d(lost) > 0.0) & 1, beyond = ((fd_u2)sum ^ (fd_u2)lost) >> 63;
+    return (fd_d2)(((fd_u2)sum - (beyond & inexact)) | inexact);
+}
+/* In doubles the product is exact.  What the sum loses shows in a float only where the sum lies half-way between two: its last 28 bits
+ * are 0 then. */
+FD_LONG fd_f4 fd_fma(fd_f4 a, fd_f4 b, fd_f4 c)
+{
+    fd_d2 product[2], term[2], sum[2];
+    fd_i4 half = {};
+    FD_EACH2(
+        product[i] = (fd_d2){a[2 * i], a[2 * i + 1]} * (fd_d2){b[2 * i], b[2 * i + 1]};
+        term[i] = (fd_d2){c[2 * i], c[2 * i + 1]};
+        sum[i] = product[i] + term[i];
+        half |= (fd_u4)sum[i] << 4 == 0;)
+    if (__builtin_expect(half[0] | half[2], 0)) { FD_EACH2(sum[i] = fd_odd(sum[i], fd_lost(product[i], term[i], sum[i]));) }
+    return (fd_f4){(float)sum[0][0], (float)sum[0][1], (float)sum[1][0], (float)sum[1][1]};
+}
+
+/* product + c, and what a b + c is more than that: of the product's lower half, from halves of a and b, and of what the sum lost. */
+static inline fd_d2 fd_upper(fd_d2 a) { fd_d2 wide = a * (0x1p27 + 1.0); return wide - (wide - a); }                   /* 26 bits of it */
+static inline fd_d2 fd_fma_parts(fd_d2 a, fd_d2 b, fd_d2 c, fd_d2 product, fd_d2 *rest)
+{
+    fd_d2 a1 = fd_upper(a), a2 = a - a1, b1 = fd_upper(b), b2 = b - b1, low = a2 * b2 - (((product - a1 * b1) - a2 * b1) - a1 * b2);
+    fd_d2 sum = product + c, lost = fd_lost(product, c, sum), both = lost + low;
+    *rest = fd_odd(both, fd_lost(lost, low, both));
+    return sum;
+}
+/* Any numbers: scaled by 2^-e, so that nothing overflows and no part is below 2^-1022.  A term 2^-200 of the other shows its sign alone.
+ * A result below 2^-1022 is rounded to multiples of 2^-1074. */
+static __attribute__((noinline, unused)) double fd_fma_far(double a, double b, double c)
+{
+    int ea, eb, ec, e;
+    if (a - a != 0.0 || b - b != 0.0 || a == 0.0 || b == 0.0) return a * b + c;
+    if (c - c != 0.0) return c;
+    a = frexp(a, &ea), b = frexp(b, &eb), c = frexp(c, &ec);
+    ea += eb;
+    e = ea > ec || c == 0.0 ? ea : ec;
+    if (e < -1200) e = -1200;
+    fd_d2 x = {ldexp(a, ea - e < -200 ? -200 : ea - e)}, y = {b}, z = {ldexp(c, ec - e < -200 ? -200 : ec - e)}, rest;
+    fd_d2 sum = fd_fma_parts(x, y, z, x * y, &rest);
+    double result = sum[0] + rest[0], least = ldexp(1.0, -1022 - e);
+    if (fabs(result) <= least) {                                        /* to multiples of 2^-52 of it: between it and twice that */
+        fd_d2 base = {copysign(least, result)}, more = base + sum, lost = fd_lost(base, sum, more), both = lost + rest;
+        result = copysign(more[0] + fd_odd(both, fd_lost(lost, rest, both))[0] - base[0], result);
+    }
+    return ldexp(result, e);
+}
+FD_LONG fd_d2 fd_fma_d(fd_d2 a, fd_d2 b, fd_d2 c)
+{
+    fd_d2 rest, product = a * b, result = fd_fma_parts(a, b, c, product, &rest) + rest;
+    fd_i2 small = fd_abs_d(product) < 0x1p-960;                         /* its lower half may be below 2^-1074 */
+    result = fd_pick_d(small, product + c, result);                     /* which holds for a = 0 or b = 0 */
+    fd_i2 far = (result - result != 0.0) | (small & (a != 0.0) & (b != 0.0));
+    if (__builtin_expect(far[0] | far[1], 0)) FD_LANE(2) if (far[lane]) result[lane] = fd_fma_far(a[lane], b[lane], c[lane]);
+    return result;
+}
+#endif
 
 /* ---- floats ---- */
 static inline vf vf_set1(float a) { vf r; FD_EACH(r.v[i] = (fd_f4){a, a, a, a};) return r; }
@@ -66,14 +142,7 @@ static inline vf vf_add(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] + b.v[i];) r
 static inline vf vf_sub(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] - b.v[i];) return r; }
 static inline vf vf_mul(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] * b.v[i];) return r; }
 static inline vf vf_div(vf a, vf b) { vf r; FD_EACH(r.v[i] = a.v[i] / b.v[i];) return r; }
-FD_FUSED vf vf_fma(vf a, vf b, vf c)                                    /* a b + c */
-{
-    vf r;
-#define FD_FMA(lane) fmaf(a.v[i][lane], b.v[i][lane], c.v[i][lane])
-    FD_EACH(r.v[i] = (fd_f4){FD_FMA(0), FD_FMA(1), FD_FMA(2), FD_FMA(3)};)
-#undef FD_FMA
-    return r;
-}
+static inline vf vf_fma(vf a, vf b, vf c) { vf r; FD_EACH(r.v[i] = fd_fma(a.v[i], b.v[i], c.v[i]);) return r; }        /* a b + c */
 static inline vf vf_max(vf a, vf b) { vf r; FD_EACH(r.v[i] = fd_pick(a.v[i] > b.v[i], a.v[i], b.v[i]);) return r; }   /* NaN gives b */
 static inline vf vf_min(vf a, vf b) { vf r; FD_EACH(r.v[i] = fd_pick(a.v[i] < b.v[i], a.v[i], b.v[i]);) return r; }
 static inline vf vf_sqrt(vf a) { vf r; FD_EACH(FD_LANE(4) r.v[i][lane] = sqrtf(a.v[i][lane]);) return r; }
@@ -87,55 +156,50 @@ static inline float vf_sum(vf a)
 }
 
 /* ---- doubles ---- */
-static inline vd vd_set1(double a) { vd r; FD_EACH8(r.v[i] = (fd_d2){a, a};) return r; }
-static inline vd vd_zero(void) { return vd_set1(0.0); }
-static inline vd vd_load(const double *p) { vd r; FD_EACH8(memcpy(&r.v[i], p + 2 * i, 16);) return r; }
+FD_WIDE vd vd_set1(double a) { vd r; FD_EACH8(r.v[i] = (fd_d2){a, a};) return r; }
+FD_WIDE vd vd_zero(void) { return vd_set1(0.0); }
+FD_WIDE vd vd_load(const double *p) { vd r; FD_EACH8(memcpy(&r.v[i], p + 2 * i, 16);) return r; }
 static inline void vd_store(double *p, vd a) { FD_EACH8(memcpy(p + 2 * i, &a.v[i], 16);) }
-static inline vd vd_from_floats(vf a)
+FD_WIDE vd vd_from_floats(vf a)
 {
     vd r;
     FD_EACH8(r.v[i] = (fd_d2){(double)a.v[i / 2][i % 2 * 2], (double)a.v[i / 2][i % 2 * 2 + 1]};)
     return r;
 }
-static inline vf vf_from_doubles(vd a)
+FD_WIDE vf vf_from_doubles(vd a)
 {
     vf r;
     FD_EACH(r.v[i] = (fd_f4){(float)a.v[2 * i][0], (float)a.v[2 * i][1], (float)a.v[2 * i + 1][0], (float)a.v[2 * i + 1][1]};)
     return r;
 }
-static inline vd vd_add(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] + b.v[i];) return r; }
-static inline vd vd_sub(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] - b.v[i];) return r; }
-static inline vd vd_mul(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] * b.v[i];) return r; }
-static inline vd vd_div(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] / b.v[i];) return r; }
-static inline vd vd_add_floats(vd a, vf b) { return vd_add(a, vd_from_floats(b)); }
-FD_FUSED vd vd_fma(vd a, vd b, vd c)                                    /* a b + c */
-{
-    vd r;
-    FD_EACH8(r.v[i] = (fd_d2){fma(a.v[i][0], b.v[i][0], c.v[i][0]), fma(a.v[i][1], b.v[i][1], c.v[i][1])};)
-    return r;
-}
-static inline vd vd_fnma(vd a, vd b, vd c) { FD_EACH8(a.v[i] = -a.v[i];) return vd_fma(a, b, c); }                      /* c - a b */
-static inline vd vd_where_less(vd a, vd b, vd x, vd y)
+FD_WIDE vd vd_add(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] + b.v[i];) return r; }
+FD_WIDE vd vd_sub(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] - b.v[i];) return r; }
+FD_WIDE vd vd_mul(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] * b.v[i];) return r; }
+FD_WIDE vd vd_div(vd a, vd b) { vd r; FD_EACH8(r.v[i] = a.v[i] / b.v[i];) return r; }
+FD_WIDE vd vd_add_floats(vd a, vf b) { return vd_add(a, vd_from_floats(b)); }
+FD_WIDE vd vd_fma(vd a, vd b, vd c) { vd r; FD_EACH8(r.v[i] = fd_fma_d(a.v[i], b.v[i], c.v[i]);) return r; }     /* a b + c */
+FD_WIDE vd vd_fnma(vd a, vd b, vd c) { FD_EACH8(a.v[i] = -a.v[i];) return vd_fma(a, b, c); }                      /* c - a b */
+FD_WIDE vd vd_where_less(vd a, vd b, vd x, vd y)
 {
     vd r;
     FD_EACH8(r.v[i] = fd_pick_d(a.v[i] < b.v[i], x.v[i], y.v[i]);)
     return r;
 }
-static inline vd vd_max(vd a, vd b) { return vd_where_less(b, a, a, b); }                                               /* NaN gives b */
-static inline vd vd_min(vd a, vd b) { return vd_where_less(a, b, a, b); }
-static inline vd vd_abs(vd a) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)a.v[i] & ~(1ULL << 63));) return r; }
-static inline vd vd_sqrt(vd a) { vd r; FD_EACH8(FD_LANE(2) r.v[i][lane] = sqrt(a.v[i][lane]);) return r; }
-static inline double vd_sum(vd a)                                       /* in the order of vf_sum */
+FD_WIDE vd vd_max(vd a, vd b) { return vd_where_less(b, a, a, b); }                                               /* NaN gives b */
+FD_WIDE vd vd_min(vd a, vd b) { return vd_where_less(a, b, a, b); }
+FD_WIDE vd vd_abs(vd a) { vd r; FD_EACH8(r.v[i] = fd_abs_d(a.v[i]);) return r; }
+FD_WIDE vd vd_sqrt(vd a) { vd r; FD_EACH8(FD_LANE(2) r.v[i][lane] = sqrt(a.v[i][lane]);) return r; }
+FD_WIDE double vd_sum(vd a)                                       /* in the order of vf_sum */
 {
     fd_d2 b[4];
     FD_EACH(b[i] = a.v[i] + a.v[i + 4];)
     return ((b[0][0] + b[0][1]) + (b[1][0] + b[1][1])) + ((b[2][0] + b[2][1]) + (b[3][0] + b[3][1]));
 }
 /* p 2^n of t = n + 1.5 * 2^52; p and the result are normal numbers. */
-static inline vd vd_scale(vd p, vd t) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)p.v[i] + ((fd_u2)t.v[i] << 52));) return r; }
+FD_WIDE vd vd_scale(vd p, vd t) { vd r; FD_EACH8(r.v[i] = (fd_d2)((fd_u2)p.v[i] + ((fd_u2)t.v[i] << 52));) return r; }
 /* A positive normal number is 2^e m with m in [1 / sqrt 2, sqrt 2). */
 #define FD_HALF_ROOT 0x3fe6a09e667f3bcdULL                               /* bits of 1 / sqrt 2 */
-static inline vd vd_split(vd x, vd *e)
+FD_WIDE vd vd_split(vd x, vd *e)
 {
     vd m;
     FD_EACH8(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,16 @@ def tree(tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "tree")
     return tmp_path / "tree"
+
+
+def test_units_are_compiled_side_by_side_as_far_as_memory_goes():
+    """A board of 512 MB compiles one by one, whatever cores it has."""
+    text = (ROOT / "setup.py").read_text()
+    names = {"re": re}
+    exec(text[text.index("UNIT_MEMORY =") : text.index("class BuildExtension")], names)
+    memory = "MemTotal:  4000000 kB\nMemAvailable:  {} kB\n"
+    assert [names["at_once"](4, memory.format(kb)) for kb in (90000, 400000, 700000, 3000000)] == [1, 1, 2, 4]
+    assert names["at_once"](4, "") == 4
 
 
 def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp_path):

@@ -47,7 +47,7 @@ class KeySet:
         """How many slots each node sees, int64 (nodes,)."""
         if len(self.runs) == len(self.run_offsets) - 1:  # a run each
             return self.runs[:, 1].astype(np.int64)
-        return np.add.reduceat(self.runs[:, 1].astype(np.int64), self.run_offsets[:-1])
+        return np.add.reduceat(self.runs[:, 1].astype(np.int64), self.run_offsets[:-1].astype(np.intp))
 
     def visible(self, node: int) -> np.ndarray:
         """Slots that a node sees, in position order."""

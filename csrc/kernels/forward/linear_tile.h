@@ -17,7 +17,7 @@ static inline void linear_many(int format, const struct linear_rows *in, int64_t
 #endif
 
 #if !defined(FD_OWN_TILES)
-FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
+FD_SHAPED void linear_tile_q4(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
     vf sum[FD_ROW_TILE];
     const int64_t blocks = in->blocks, lane = rows == 1 ? row % FD_GROUP : 0;
@@ -39,7 +39,7 @@ FD_INLINE void linear_tile_q4(const int rows, const struct linear_rows *in, int6
     FD_ROWS y[r] = sum[r];
 }
 
-FD_INLINE void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
+FD_SHAPED void linear_tile_q8(const int rows, const struct linear_rows *in, int64_t row, const char *tile, const char *ahead, vf *y)
 {
     vf sum[FD_ROW_TILE];
     const int64_t blocks = in->blocks, lane = rows == 1 ? row % FD_GROUP : 0;

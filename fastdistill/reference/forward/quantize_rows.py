@@ -21,4 +21,4 @@ def quantize_rows(x):
     divisor = np.where(scale > 0, scale, np.float32(1))[..., None]
     codes = np.where(scale[..., None] > 0, np.rint(padded / divisor), 0).astype(np.int8)
     total = codes.sum(axis=2, dtype=np.int32)
-    return codes.reshape(rows, -1), scale, scale * total.astype(np.float32), total
+    return codes.reshape(rows, blocks * 32), scale, scale * total.astype(np.float32), total

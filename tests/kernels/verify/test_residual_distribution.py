@@ -60,7 +60,8 @@ def test_is_zero_where_p_is_and_where_a_p_is_not_above_q(isa, laws, a):
     p, q = laws
     r, mass = residual_distribution(p, q, a)
     none = np.float64(np.float32(a)) * p <= q  # 24 by 24 bits: the product is exact
-    assert not r[none | (p == 0)].view(np.int32).any(), "+0"
+    zero = np.float64(p) == 0  # 32-bit ARM: NumPy compares float32 with subnormals flushed
+    assert not r[none | zero].view(np.int32).any(), "+0"
     assert (r[~none] >= 0).all() and mass >= 0
     r, mass = residual_distribution(p, p)
     assert mass == 0 and not r.view(np.int32).any()
