@@ -8,9 +8,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 tree=$work/tree
 
-# need PATH-OR-COMMAND DEBIAN-PACKAGE
+# need PATH-OR-COMMAND DEBIAN-PACKAGE: or the script ends with 77, which says that it was skipped.
 need() {
-    [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 2; }
+    [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 77; }
 }
 
 # settings COMPILER: what build_native.py says for one: C files, flags; and the C of the module itself.  It needs cffi, not setuptools, which a

@@ -18,7 +18,7 @@ apt_of_arm() {
         -o Acquire::Languages=none -o Debug::NoLocking=1 -o Dir::State="$arm" -o Dir::State::status=/dev/null -o Dir::Cache="$arm" \
         -o Dir::Cache::archives="$arm/debs" "$@"
 }
-apt_of_arm update
+apt_of_arm update || { echo "$(basename "$0"): Debian's packages cannot be fetched" >&2; exit 77; }
 apt_of_arm install --download-only python3 libpython3-dev libstdc++6 >"$work/apt.log" || { cat "$work/apt.log"; exit 1; }
 for package in "$arm"/debs/*.deb; do dpkg-deb --extract "$package" "$arm/system"; done
 python=$(find "$arm/system/usr/bin" -name 'python3.*[0-9]')

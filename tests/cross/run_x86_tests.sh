@@ -3,7 +3,7 @@
 #
 #     tests/cross/run_x86_tests.sh [pytest arguments]     # default: a selection of a few minutes
 . "$(dirname "$0")/common.sh"
-[ "$(uname -m)" = x86_64 ] || { echo "$(basename "$0"): this machine's Python is not for x86-64" >&2; exit 2; }
+[ "$(uname -m)" = x86_64 ] || { echo "$(basename "$0"): this machine's Python is not for x86-64" >&2; exit 77; }
 need qemu-x86_64 qemu-user
 on() { (cd "$root" && emulated qemu-x86_64 -cpu "$1,check=off" "$PYTHON" "${@:2}"); }      # without warnings of what qemu lacks
 tests_on Nehalem scalar "$@"
