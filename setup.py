@@ -57,7 +57,8 @@ class BuildExtension(build_ext):
                 old.unlink(missing_ok=True)
 
         missing = [source for source in sources if not objects[source].exists()]
-        cores, meminfo, began = len(os.sched_getaffinity(0)), Path("/proc/meminfo"), time.monotonic()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        meminfo, began = Path("/proc/meminfo"), time.monotonic()
         jobs = at_once(cores, meminfo.read_text() if meminfo.exists() else "")
         if missing:
             why = f"for {cores} cores there is too little memory" if jobs < cores else "half a minute on two cores"

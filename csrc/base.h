@@ -5,7 +5,7 @@
 #include "fastdistill.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "fastdistill is for little-endian CPUs");
-_Static_assert(FLT_EVAL_METHOD == 0, "an operation must round to its type: on 32-bit x86, -msse2 -mfpmath=sse");
+_Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16, "an operation must round to its type: on 32-bit x86, -msse2 -mfpmath=sse");         /* 16 is of _Float16 alone */
 #if defined(__arm__) && defined(__clang__) && defined(__ARM_NEON)
 #error "clang computes floats with 32-bit NEON, which flushes subnormal numbers: take gcc"
 #endif

@@ -122,7 +122,7 @@ enum fd_op_kind {
 enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = the last of in + y; out = silu(y0) * y1 */
 enum { FD_GROUP = 4 };                       /* rows whose int8 forms lie together: */
 struct fd_block {                           /* 32 inputs of each of them; row r, block b: lane r % 4 of [r / 4 * blocks + b] */
-    int8_t codes[FD_GROUP][32];             /* of block.h's block_row */
+    int8_t codes[FD_GROUP][32];             /* row by row, or as the level wants them: block.h's block_store */
     float scale[FD_GROUP], sum[FD_GROUP];   /* sum: scale * total */
     int32_t total[FD_GROUP];                /* of the codes */
 };

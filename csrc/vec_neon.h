@@ -140,7 +140,7 @@ static inline vi vi_iota(void)
 
 /* ---- between floats and integers ---- */
 static inline vf vf_from_int(vi x) FD_QUADS(vf, vcvtq_f32_s32(x.v[i]))
-static inline vi vi_round(vf x) FD_QUADS(vi, vcvtnq_s32_f32(x.v[i]))
+static inline vi vi_round(vf x) FD_QUADS(vi, vcvtnq_s32_f32(x.v[i]))                   /* NaN gives 0; what does not fit, the nearest int32 */
 static inline vi vi_of_bits(vf x) FD_QUADS(vi, vreinterpretq_s32_f32(x.v[i]))
 static inline vf vf_of_bits(vi x) FD_QUADS(vf, vreinterpretq_f32_s32(x.v[i]))
 

@@ -35,7 +35,7 @@ typedef struct { fd_i4 v[4]; } vm;  /* all bits of a lane */
 typedef struct { fd_i8 v[4]; } vb;
 typedef struct { fd_i8 v[4]; } vs;  /* sums of a block, as wide as the level needs: 8 pair sums of 2 x 15 x 127 stay below 2^15 */
 
-#define FD_ROW_TILE 4               /* rows of one register tile, 4 to 8 */
+#define FD_ROW_TILE 4               /* rows of one register tile, 4 or 8: whole groups of fd_block */
 
 /* Statements for each quarter i of a vf, of a vd.  Written out: a loop would be unrolled late, its arrays in memory until then. */
 #define FD_AT(n, ...) { enum { i = n }; __VA_ARGS__ }

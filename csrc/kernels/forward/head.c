@@ -22,6 +22,7 @@
 #include "row_statistics.c"
 
 enum { FD_HEAD_ROWS = 32 };              /* rows whose chunk of logits one thread holds at a time */
+_Static_assert(FD_HEAD_ROWS % FD_MANY_ROWS == 0, "they begin at the first row of a tile");
 enum { FD_PARTIAL = 8 };                 /* floats of one chunk's statistics */
 static const float head_margin = 0x1p-15f;
 struct head_chunk { struct statistics statistics; float most; };

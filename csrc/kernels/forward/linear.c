@@ -5,7 +5,7 @@
  * q4:              the same, then sum <- fma(w_minimum, x_sum, sum): x_sum = x_scale * the sum of x's codes.
  *
  * Where a tile is read for the first time, weights LINEAR_AHEAD further on are fetched meanwhile: a core's own prefetchers stop at the end
- * of a page, and at few rows it must not wait for memory.
+ * of a page, and at few rows it must not wait for memory.  (tile_neon.h fetches as ARM wants it.)
  */
 #pragma once
 #include "../../threads.h"
@@ -14,6 +14,7 @@
 #include "packed.h"
 #include "quantize_rows.c"
 
+_Static_assert(FD_ROW_TILE % FD_GROUP == 0 && FD_MANY_ROWS % FD_ROW_TILE == 0, "a tile begins at the first row of a group");
 enum { LINEAR_AHEAD = 4096 };            /* bytes; a whole tile would push the rows' codes out of a first cache of 32 KB */
 
 /* Packed weights, from one tile of theirs on. */
