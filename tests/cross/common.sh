@@ -13,6 +13,12 @@ need() {
     [ -e "$1" ] || command -v "$1" >/dev/null || { echo "$(basename "$0"): $1 is missing; on Debian: apt install $2" >&2; exit 77; }
 }
 
+# lacks COMMAND DEBIAN-PACKAGE: then the part of a script that wants it is skipped.
+lacks() {
+    ! command -v "$1" >/dev/null || return 1
+    echo "skipped: $1 is missing; on Debian: apt install $2"
+}
+
 # settings COMPILER: what build_native.py says for one: C files, flags; and the C of the module itself.  It needs cffi, not setuptools, which a
 # fresh environment may lack.
 settings() {

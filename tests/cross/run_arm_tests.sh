@@ -18,8 +18,11 @@ apt_of_arm() {
         -o Acquire::Languages=none -o Debug::NoLocking=1 -o Dir::State="$arm" -o Dir::State::status=/dev/null -o Dir::Cache="$arm" \
         -o Dir::Cache::archives="$arm/debs" "$@"
 }
-apt_of_arm update || { echo "$(basename "$0"): Debian's packages cannot be fetched" >&2; exit 77; }
-apt_of_arm install --download-only python3 libpython3-dev libstdc++6 >"$work/apt.log" || { cat "$work/apt.log"; exit 1; }
+{ apt_of_arm update && apt_of_arm install --download-only python3 libpython3-dev libstdc++6; } >"$work/apt.log" 2>&1 || {
+    cat "$work/apt.log"
+    echo "$(basename "$0"): Debian's packages for aarch64 cannot be fetched" >&2
+    exit 77
+}
 for package in "$arm"/debs/*.deb; do dpkg-deb --extract "$package" "$arm/system"; done
 python=$(find "$arm/system/usr/bin" -name 'python3.*[0-9]')
 on() { (cd "$arm" && PYTHONPATH="$site" emulated qemu-aarch64 -cpu "$1" -L "$arm/system" "$python" "${@:2}"); }
