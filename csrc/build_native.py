@@ -54,7 +54,7 @@ if not is_clang():
         FLAGS += ["--param", limit]
     # A quarter of the time that a level takes to compile goes into what pointers may point to, a tenth into loads after reload.
     FLAGS += ["-fno-tree-pta", "-fno-gcse-after-reload"]
-    # On ARM, GCC would put loads first until registers overflow; a tile's statements stand in their order.  On x86 it does so anyway.
+    # On ARM, GCC would put loads first until registers overflow; a tile's statements stand in their order.  On x86 that pass is off.
     # Registers are then given new names, so that the pass after it may order instructions: a CPU that cannot would wait.
     FLAGS += ["-fno-schedule-insns", "-frename-registers"]
 

@@ -21,8 +21,7 @@ enum { LINEAR_AHEAD = 4096 };            /* bytes; a whole tile would push the r
 struct linear_weights { int format; int64_t inputs, bytes; const char *tile; const float *bias; };      /* bytes: of a tile */
 static struct linear_weights linear_weights_from(const struct fd_weight *weight, int64_t tile)
 {
-    int64_t bytes = packed_tile_bytes(weight->format, weight->inputs);
-    return (struct linear_weights){weight->format, weight->inputs, bytes, (const char *)weight->packed + tile * bytes,
+    return (struct linear_weights){weight->format, weight->inputs, packed_tile_bytes(weight->format, weight->inputs), packed_tile(weight, tile),
                                    weight->bias ? weight->bias + tile * FD_LANES : NULL};
 }
 static inline void linear_next(struct linear_weights *w)
