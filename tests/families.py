@@ -8,7 +8,8 @@ from fastdistill.checkpoint import Config
 from fastdistill.kernels.isa import isa_layout
 from fastdistill.models import plan_for
 from fastdistill.runtime.network import Network
-from tests.small_models import dream_config, llada_config, tensors
+from tests import small_models
+from tests.small_models import CONFIGS, dream_config, llada_config, tensors
 
 # No multiple of 16 but by chance, grouped heads, an odd vocabulary: padding has to stay zero.
 SIZES = dict(
@@ -33,13 +34,13 @@ CASES: dict[str, tuple[str, dict]] = {
     "qwen3_moe": ("qwen3_moe", SIZES | MIXTURE | dict(head_dim=14, norm_topk_prob=True, mlp_only_layers=[1])),
     "gemma2": ("gemma2", SIZES | dict(head_dim=14, sliding_window=6, query_pre_attn_scalar=20)),
     "gemma3": ("gemma3_text", SIZES | dict(head_dim=14, sliding_window=6, sliding_window_pattern=2, num_hidden_layers=3)),
-    "phi3": ("phi3", SIZES | dict(hidden_size=48, partial_rotary_factor=0.5)),
+    "phi3": ("phi3", SIZES | dict(hidden_size=48, partial_rotary_factor=0.5, pad_token_id=0)),
     "phi3, long": (
         "phi3",
-        SIZES | dict(hidden_size=48, original_max_position_embeddings=24,
+        SIZES | dict(hidden_size=48, pad_token_id=0, original_max_position_embeddings=24,
                      rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.5, 2.0, 3.0], long_factor=[1.0, 1.5, 2.0, 4.0, 6.0, 9.0])),
     ),
-    "smollm3": ("smollm3", SIZES | dict(hidden_size=48, no_rope_layer_interval=2, num_hidden_layers=3)),
+    "smollm3": ("smollm3", SIZES | dict(hidden_size=48, pad_token_id=0, no_rope_layer_interval=2, num_hidden_layers=3)),
     "olmo2": ("olmo2", SIZES | dict(hidden_size=48)),
     "granite": ("granite", SIZES | dict(hidden_size=48, embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.3, logits_scaling=4.0)),
     "stablelm": ("stablelm", SIZES | dict(hidden_size=64, use_qkv_bias=True)),
@@ -64,12 +65,14 @@ def family_config(name: str, **changes) -> Config:
     return Config({"model_type": model_type} | raw | changes)
 
 
-def family_network(name: str, format: str = "f32", executor: str = "native", threads: int = 2) -> Network:
-    """A network of a case, with random weights."""
+def network(name: str, format: str = "f32", executor: str = "native", threads: int = 2) -> Network:
+    """A network of a case, or of one of `small_models.CONFIGS`, with random weights."""
+    if name in CONFIGS:
+        return small_models.network(name, format, executor, threads)
     return _network(name, format, executor, threads, isa_layout())
 
 
 @functools.cache
 def _network(name: str, format: str, executor: str, threads: int, layout: str) -> Network:
     plan = plan_for(family_config(name))
-    return Network(plan, tensors(plan, format=format), threads=threads, executor=executor)
+    return Network(plan, tensors(plan), format=None if format == "f32" else format, threads=threads, executor=executor)

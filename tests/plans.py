@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdistill.checkpoint.config import Section
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
-from fastdistill.checkpoint.config import Section
 from fastdistill.models.rope import rotary
 
 WIDTH, INNER, VOCAB, HEAD_DIM = 42, 50, 77, 14  # no multiples of 16: padding has to stay zero

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.models.rope import Rotary
 from fastdistill.models.plan import ENTER, EXIT, Ignored, Op, Plan, Weight
+from fastdistill.models.rope import Rotary
 from fastdistill.models.source import Source, stored
 from fastdistill.ops import BIAS, MATRIX, OPS, OWN
 

@@ -10,7 +10,6 @@ from fastdistill.messages import short
 from fastdistill.models.decoder import Experts
 from fastdistill.ops.experts import MOST_EXPERTS
 
-
 # How many there are: files say it by either name, a family's table has the number that its class has for none.
 COUNTS = ("num_experts", "num_local_experts")
 

@@ -119,10 +119,7 @@ def test_the_tables_are_those_of_transformers(name):
         for written in (config.to_dict(), config.to_diff_dict()):  # nothing that they write is unknown here
             assert plan_for(Config(written | {"model_type": name.lower()})).ops
     theta, kind = config.rope_parameters["rope_theta"], config.rope_parameters["rope_type"]
-    np.testing.assert_array_equal(
-        inverse_frequencies(Config({}), 16),
-        inverse_frequencies(Config({"rope_parameters": {"rope_theta": theta, "rope_type": kind}}), 16),
-    )
+    assert (theta, kind) == (10000.0, "default")
 
 
 def test_a_window_that_a_mistral_config_does_not_mention_is_there():
@@ -215,7 +212,7 @@ def test_a_rope_type_is_refused_for_its_own_reason(kind, reason):
 
 
 def test_a_factor_without_a_rope_type_is_refused():
-    with pytest.raises(UnsupportedError, match="'factor' is 4.0, but rope_type default does not read it"):
+    with pytest.raises(UnsupportedError, match=r"'factor' is 4\.0, but rope_type default does not read it"):
         plan_for(config(rope_scaling={"factor": 4.0}))
     assert plan_for(config(rope_scaling={"type": "default", "factor": 1.0})).ops
 

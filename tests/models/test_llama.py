@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastdistill.api import Model
 from fastdistill.checkpoint import Config
-from fastdistill.decode.text import prepare_session
-from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, FastDistillError, UnsupportedError
+from fastdistill.errors import CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.rope import rotary
-from fastdistill.runtime.network import Network
 from tests.dense import TOLERANCE, dense
 from tests.small_models import CONFIGS, config, network, tensors
 from tests.strategies import LOGITS, token_lists, trees

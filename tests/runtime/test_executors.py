@@ -18,7 +18,8 @@ from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference_executor import ReferenceExecutor
-from tests.small_models import CONFIGS, FORMATS, network, tensors
+from tests.families import CASES, network
+from tests.small_models import CONFIGS, FORMATS, tensors
 
 EPS = 2.0**-24  # of one rounding
 
@@ -153,12 +154,14 @@ def test_every_op_has_its_bound():
     assert BOUNDS.keys() == OPS.keys()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [*product(CONFIGS, FORMATS), *((name, format) for name in CASES for format in ("f32", "q8", "q4"))],
+)
 def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, format):
-    random = np.random.default_rng(5)
-    tokens, context = (random.integers(0, CONFIGS[name]["vocab_size"], n) for n in (7, 20))
-    assert_within_bounds(network(name, format), network(name, format, "reference"), tokens, context)
+    random, native = np.random.default_rng(5), network(name, format)
+    tokens, context = (random.integers(0, native.plan.vocab_size, n) for n in (7, 20))
+    assert_within_bounds(native, network(name, format, "reference"), tokens, context)
 
 
 # What ops that treat each row on its own are tried with, whether or not a family here uses them.
