@@ -10,7 +10,7 @@ Each knows only those above it.
 """
 
 from fastdistill.checkpoint.gguf.convert import convert_gguf
+from fastdistill.checkpoint.gguf.moves import rotary_rows
 from fastdistill.checkpoint.gguf.reader import GgufFile
-from fastdistill.checkpoint.gguf.tensors import rotary_rows
 
 __all__ = ["GgufFile", "convert_gguf", "rotary_rows"]
