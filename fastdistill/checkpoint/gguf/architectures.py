@@ -249,9 +249,7 @@ def _every(period: int) -> Callable[[Sizes], list[str]]:
 
 def _query_scalar(largest: int) -> Callable[[Sizes], int]:
     """Scores are divided by the root of a head's width, but in the model of that many layers by that of width / heads."""
-    return lambda lengths: (
-        lengths["width"] // lengths["heads"] if lengths["layers"] == largest else lengths["head"]
-    )
+    return lambda lengths: lengths["width"] // lengths["heads"] if lengths["layers"] == largest else lengths["head"]
 
 
 # --- the records ------------------------------------------------------------------------------------------------------
@@ -394,7 +392,8 @@ ARCHITECTURES = (
             "query_pre_attn_scalar": _query_scalar(62),
             "layer_types": _every(6),
         },
-        silent=_GEMMA2.silent | {"attn_logit_softcapping": None, "sliding_window_pattern": 6, "_sliding_window_pattern": 6},
+        silent=_GEMMA2.silent
+        | {"attn_logit_softcapping": None, "sliding_window_pattern": 6, "_sliding_window_pattern": 6},
         absent={"query_pre_attn_scalar": 256, "tie_word_embeddings": True},
         local_theta="rope_local_base_freq",
     ),

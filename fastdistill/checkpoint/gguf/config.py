@@ -229,4 +229,3 @@ def _config_value(config: Config, key: str, names: str) -> Any:
     if _COUNT.search(key):
         return config.integer(name, minimum=0 if default is None else 1, default=default)
     return config.number(name, minimum=1e-38, maximum=1e38, default=default)
-

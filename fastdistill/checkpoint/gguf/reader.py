@@ -246,7 +246,7 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     if count == 1:
         return file
     folder, name = os.path.split(os.fsdecode(path))
-    stem = re.fullmatch(r"(.*)-\d{5}-of-%05d\.gguf" % count, name)
+    stem = re.fullmatch(rf"(.*)-\d{{5}}-of-{count:05}\.gguf", name)
     if not 1 <= count <= _MAX_PARTS or stem is None:
         raise CheckpointError(
             f"{file.name}: is one of {count} parts of a model; expected a name that ends in -00001-of-{count:05}.gguf "
@@ -256,7 +256,9 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     for number in range(count):
         part_name = os.path.join(folder, f"{stem[1]}-{number + 1:05}-of-{count:05}.gguf")
         if not os.path.lexists(part_name):
-            raise CheckpointError(f"{file.name}: is one of {count} parts of a model; {short(part_name, 300)} is missing")
+            raise CheckpointError(
+                f"{file.name}: is one of {count} parts of a model; {short(part_name, 300)} is missing"
+            )
         part = file if part_name == os.fsdecode(path) else GgufFile(part_name)
         if (part.get("split.no", int), part.get("split.count", int)) != (number, count):
             raise CheckpointError(f"{part.name}: is part {part.get('split.no', int) + 1}, not {number + 1} of {count}")

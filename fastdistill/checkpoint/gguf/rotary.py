@@ -185,7 +185,9 @@ def write_rotary(
             part = config.number(architecture.partial, minimum=0, maximum=1, default=share[architecture.partial])
         turning = int(turning * part)
     elif rope.number("partial_rotary_factor", default=1.0) != 1.0:
-        raise UnsupportedError(f"{rope.source}: partial_rotary_factor is not 1; llama.cpp's {architecture.name} has 1, always")
+        raise UnsupportedError(
+            f"{rope.source}: partial_rotary_factor is not 1; llama.cpp's {architecture.name} has 1, always"
+        )
     values["rope.dimension_count"] = turning
     theta = rope.number("rope_theta", minimum=1, maximum=1e30, default=None)
     theta = config.number(architecture.theta, minimum=1, maximum=1e30, default=10000.0) if theta is None else theta
@@ -221,7 +223,11 @@ def _scaling(
         factor = rope.number("factor", minimum=1, maximum=1e6)
         usual, scale = 0.1 * math.log(factor) + 1, rope.number("attention_factor", default=None)
         others = [key for key in ("mscale", "mscale_all_dim") if rope.number(key, default=None) is not None]
-        if others or not rope.boolean("truncate", default=True) or not math.isclose(scale or usual, usual, rel_tol=1e-6):
+        if (
+            others
+            or not rope.boolean("truncate", default=True)
+            or not math.isclose(scale or usual, usual, rel_tol=1e-6)
+        ):
             raise UnsupportedError(
                 f"{rope.source}: llama.cpp scales yarn's scores by 0.1 ln factor + 1, and knows no mscale and no truncate"
             )
@@ -236,8 +242,10 @@ def _scaling(
         tensors = {}
         for key, name in (("short_factor", _SHORT), ("long_factor", _LONG)):
             factors = rope.raw.get(key)
-            if type(factors) is not list or len(factors) != turning // 2 or not all(
-                type(factor) in (int, float) for factor in factors
+            if (
+                type(factors) is not list
+                or len(factors) != turning // 2
+                or not all(type(factor) in (int, float) for factor in factors)
             ):
                 rope.refuse(key, factors, f"a list of {turning // 2} numbers")
             tensors[name] = np.array(factors, np.float32)
