@@ -24,7 +24,6 @@ _GEMMA: dict[str, Any] = {
 }  # fmt: skip
 _LONGROPE = {
     "rope_scaling": {"type": "longrope", "short_factor": [1.0 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]},
-    "original_max_position_embeddings": 64,
 }  # fmt: skip
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 _LLAMA3 = {
@@ -48,7 +47,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma3_text linear": {"model_type": "gemma3_text", **_GEMMA, "rope_theta": 1e6, "num_hidden_layers": 6,
                            "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     "phi3": {"model_type": "phi3", "sliding_window": None},
-    "phi3 longrope": {"model_type": "phi3", "sliding_window": None, **_LONGROPE},
+    # llama.cpp takes the long factors where its context is longer than the original, transformers where the text is.
+    "phi3 longrope, short": {"model_type": "phi3", "sliding_window": None, **_LONGROPE, "max_position_embeddings": 1024,
+                             "original_max_position_embeddings": 512},
+    "phi3 longrope, long": {"model_type": "phi3", "sliding_window": None, **_LONGROPE, "original_max_position_embeddings": 32},
     "phi3 partial": {"model_type": "phi3", "sliding_window": None, "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
     "smollm3": {"model_type": "smollm3", "num_hidden_layers": 5, "tie_word_embeddings": True},
     "olmo2": {"model_type": "olmo2"},
@@ -74,9 +76,9 @@ _OWN_WORDS = {"gpt2": {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0},
 def tiny_config(name: str) -> dict[str, Any]:
     own = (FAMILIES | OTHERS)[name]
     base = dict(_OWN_WORDS.get(own["model_type"], _BASE))
-    if own["model_type"] == "gpt_neox":
-        for key in ("rms_norm_eps", "num_key_value_heads", "rope_theta"):
-            del base[key]
+    foreign = {"gpt_neox": ("rms_norm_eps", "num_key_value_heads", "rope_theta"), "stablelm": ("rms_norm_eps",)}
+    for key in foreign.get(own["model_type"], ()):
+        del base[key]
     return base | own
 
 

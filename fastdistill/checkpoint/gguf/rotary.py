@@ -23,7 +23,8 @@ ROTARY_KEYS = {
 }  # fmt: skip
 _QUOTIENTS, _LONG, _SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 _PUBLISHED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # Llama 3's
-_YARN = {"beta_fast": 32.0, "beta_slow": 1.0}  # what both have where nothing is said
+
+_PARTIAL = {"gptneox": 0.25, "stablelm": 0.25}  # the part of a head that turns where config.json does not say; else all
 
 
 # --- a file's ---------------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def read_rotary(
         )
     theta = number("freq_base", 10000.0)
     config: dict[str, Any] = {architecture.theta: theta}
-    if architecture.partial:
+    if architecture.partial and (turning != head or architecture.name in _PARTIAL):
         config[architecture.partial] = _share(turning, head)
     if architecture.local_theta:
         config[architecture.local_theta] = number("freq_base_swa", 10000.0)
@@ -179,10 +180,10 @@ def write_rotary(
     turning = sizes["head"]
     values: dict[str, Any] = {}
     if architecture.partial:
-        share = {"rotary_pct": 0.25, "partial_rotary_factor": 0.25 if architecture.name == "stablelm" else 1.0}
+        usual = _PARTIAL.get(architecture.name, 1.0)
         part = rope.number("partial_rotary_factor", minimum=0, maximum=1, default=None)
         if part is None:
-            part = config.number(architecture.partial, minimum=0, maximum=1, default=share[architecture.partial])
+            part = config.number(architecture.partial, minimum=0, maximum=1, default=usual)
         turning = int(turning * part)
     elif rope.number("partial_rotary_factor", default=1.0) != 1.0:
         raise UnsupportedError(
@@ -231,8 +232,9 @@ def _scaling(
             raise UnsupportedError(
                 f"{rope.source}: llama.cpp scales yarn's scores by 0.1 ln factor + 1, and knows no mscale and no truncate"
             )
-        for key, usual in _YARN.items():
-            values[f"rope.scaling.yarn_{key}"] = rope.number(key, minimum=1e-3, maximum=1e6, default=usual)
+        for key in ("beta_fast", "beta_slow"):
+            if (beta := rope.number(key, minimum=1e-3, maximum=1e6, default=None)) is not None:
+                values[f"rope.scaling.yarn_{key}"] = beta
         values["rope.scaling.factor"] = factor
         values["rope.scaling.original_context_length"] = _original(config, rope, None)
         return values, {}
