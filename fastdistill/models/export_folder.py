@@ -27,7 +27,7 @@ def export_folder(
     source : str | os.PathLike[str]
         the folder to read
     destination : str | os.PathLike[str]
-        the file to make; it appears complete or not at all
+        the file to make, NAME.gguf; it appears complete or not at all
     format : str, optional
         of matrices; None keeps theirs
     progress : Callable[[int, int], None], optional
@@ -40,7 +40,7 @@ def export_folder(
     CheckpointError
         for a source that is not sound and a destination that is there
     ArgumentError
-        for an unknown format
+        for an unknown format, and a destination that is not called so
     UnsupportedError
         for a model that cannot be loaded, and one that llama.cpp computes otherwise; nothing is written then
     """

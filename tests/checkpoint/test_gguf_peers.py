@@ -95,7 +95,7 @@ def test_transformers_reads_the_file_itself(tmp_path, name):
     model = made(tmp_path / "folder", name)
     with open_checkpoint(tmp_path / "folder") as checkpoint:
         export_checkpoint(checkpoint, tmp_path / "model.gguf")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", config=model.config)
     found = theirs.state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(found[key], value), key

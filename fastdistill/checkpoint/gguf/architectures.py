@@ -14,7 +14,6 @@ from fastdistill.checkpoint.gguf.moves import (
     ADD_ONE,
     GROUPED_ROWS,
     KEEP,
-    ONE_ROW,
     ROTARY_KEYS,
     ROTARY_QUERIES,
     STACK,
@@ -144,7 +143,7 @@ def sizes(values: Mapping[str, Any]) -> dict[str, int]:
     kv_heads, head = values["attention.head_count_kv"], values["attention.key_length"]
     inner, experts = values["feed_forward_length"], values.get("expert_count", 0)
     return {
-        "width": width, "vocab": values["vocab_size"], "layers": values["block_count"], "inner": inner, "heads": heads,
+        "one": 1, "width": width, "vocab": values["vocab_size"], "layers": values["block_count"], "inner": inner, "heads": heads,
         "kv_heads": kv_heads, "head": head, "q": heads * head, "kv": kv_heads * head, "qkv": (heads + 2 * kv_heads) * head,
         "gate_up": 2 * inner, "positions": values["context_length"], "experts": experts,
         "expert_inner": values.get("expert_feed_forward_length", inner),
@@ -342,7 +341,7 @@ ARCHITECTURES = (
         | _attention("qkv_bias")
         | _EXPERTS
         | {
-            "ffn_gate_inp_shexp": Weight("mlp.shared_expert_gate", "width", ONE_ROW),
+            "ffn_gate_inp_shexp": Weight("mlp.shared_expert_gate", "one width"),
             "ffn_gate_shexp": Weight("mlp.shared_expert.gate_proj", "shared_inner width"),
             "ffn_up_shexp": Weight("mlp.shared_expert.up_proj", "shared_inner width"),
             "ffn_down_shexp": Weight("mlp.shared_expert.down_proj", "width shared_inner"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fastdistill.checkpoint.config import Config
@@ -15,9 +16,10 @@ from fastdistill.checkpoint.gguf.tokenizer import special_ids
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.messages import short
 
-# What says nothing that is not said elsewhere, or is compared with that.
+# What says nothing that is not said elsewhere, or is compared with that; StableLM's residuals its tensors say.
 _KNOWN = {
     "vocab_size", "attention.head_count_kv", "attention.key_length", "attention.value_length", "tensor_data_layout",
+    "use_parallel_residual",
 }  # fmt: skip
 _COUNT = re.compile(r"(_length|count|count_kv|_window)$")
 _SAME_ACTIVATION = {"swish": "silu"}
@@ -67,6 +69,10 @@ def file_model(file: GgufFile) -> Model:
     if architecture.mask:
         config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int)
     expected = list(places(architecture, config, lengths))
+    for place in expected:
+        tensor = file.tensors.get(place.name)
+        if tensor is not None and (1, *tensor.shape) == place.shape:  # to llama.cpp a matrix of one row is a vector
+            file.tensors[place.name] = replace(tensor, shape=place.shape)
     check_against(file.name, file.tensors, {place.name: place.shape for place in expected}, used)
     return Model(architecture, config | found | special_ids(file), lengths, expected)
 

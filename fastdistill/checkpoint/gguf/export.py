@@ -21,8 +21,9 @@ from fastdistill.checkpoint.gguf.tokenizer_metadata import tokenizer_metadata
 from fastdistill.checkpoint.gguf.writer import Described, write_gguf
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
-from fastdistill.errors import CheckpointError
+from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
+from fastdistill.messages import short
 
 # What old files hold beside their weights: masks, and rotary frequencies, which the config gives.
 _IGNORED = {"*.rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.attention.bias", "*.attention.masked_bias"}
@@ -42,7 +43,7 @@ def export_checkpoint(
     checkpoint : Checkpoint
         an open folder of one of the model_types of ARCHITECTURES
     destination : str | os.PathLike[str]
-        the GGUF file to make; it appears complete or not at all
+        the GGUF file to make, NAME.gguf; it appears complete or not at all
     format : str, optional
         None keeps q8 (as Q8_0), q4 (as Q4_1), f32, f16 and bf16 as they are; else every matrix is converted to it
     progress : Callable[[int, int], None], optional
@@ -57,10 +58,12 @@ def export_checkpoint(
     UnsupportedError
         for a model or tokenizer that llama.cpp has no equal for
     ArgumentError
-        for an unknown format
+        for an unknown format, and a destination that is not called so
     """
     check_instance("checkpoint", checkpoint, Checkpoint)
     path = Path(os.path.realpath(check_path("destination", destination)))
+    if path.suffix != ".gguf":
+        raise ArgumentError(f"destination must be a name that ends in .gguf, got {short(str(destination))}")
     if format is not None:
         check_choice("format", format, FORMATS)
     check_flag("overwrite", overwrite)

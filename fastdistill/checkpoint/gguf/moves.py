@@ -96,10 +96,3 @@ STACK = Move(_same, _same, lambda shape: shape[1:])
 ADD_ONE = Move(_added(-1.0), _added(1.0), keeps_blocks=False)
 # GPT-2's own layout of a linear, inputs first.
 TRANSPOSE = Move(_transposed, _transposed, lambda shape: shape[::-1], keeps_blocks=False)
-# One output: a vector in a GGUF file.
-ONE_ROW = Move(
-    lambda tensor, sizes: _values(tensor, lambda data: data[None]),
-    lambda tensor, sizes: _values(tensor, lambda data: data[0]),
-    lambda shape: (1, *shape),
-    keeps_blocks=False,
-)
