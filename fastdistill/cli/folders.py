@@ -45,7 +45,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--format", required=True, choices=FORMATS, help="of every matrix")
     _add_overwrite(parser)
 
-    parser = add_command(commands, "convert", run_convert, "write a GGUF file as a model folder, or a folder as a GGUF file", _CONVERT)
+    parser = add_command(
+        commands, "convert", run_convert, "write a GGUF file as a model folder, or a folder as a GGUF file", _CONVERT
+    )
     parser.add_argument("source", metavar="SRC", help=f"a GGUF file, or any part of one; or {MODEL_HELP}")
     parser.add_argument("destination", metavar="DST", help="the folder to make, or NAME.gguf")
     parser.add_argument("--format", choices=FORMATS, help="of every matrix (default: as they are)")

@@ -64,7 +64,9 @@ def llama_cpp_logits(path) -> np.ndarray:
 def said(folder) -> dict[str, Any]:
     """What a config says, whichever way and whatever it leaves out, but for the width of GPT-2's MLP, which it may leave out."""
     config = transformers.AutoConfig.from_pretrained(folder).to_dict()
-    return {key: value for key, value in config.items() if key not in ("_name_or_path", "n_inner", "dtype", "hidden_act")}
+    return {
+        key: value for key, value in config.items() if key not in ("_name_or_path", "n_inner", "dtype", "hidden_act")
+    }
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:
