@@ -210,6 +210,8 @@ def test_what_llama_cpp_takes_for_granted_is_compared(tmp_path, name, key):
         ("gemma2", {"query_pre_attn_scalar": None}, UnsupportedError, "query_pre_attn_scalar is 256"),
         ("gemma2", {"sliding_window": None}, CheckpointError, "sliding_window is missing"),
         ("llama", {"rms_norm_eps": None}, CheckpointError, "rms_norm_eps is missing"),
+        ("llama", {"num_hidden_layers": 1 << 30}, CheckpointError, "1073741824 layers"),
+        ("stablelm 2", {"num_attention_heads": 1 << 30}, CheckpointError, "1073741824 heads"),
         ("llama", {"hidden_size": 96}, CheckpointError, "do not agree with the config"),
         ("llama", {"mlp_bias": False}, CheckpointError, "unexpected: .*mlp.*bias"),
     ],

@@ -22,6 +22,7 @@ _KNOWN = {
     "use_parallel_residual",
 }  # fmt: skip
 _COUNT = re.compile(r"(_length|count|count_kv|_window)$")
+_MOST = 1 << 20  # ten times what the largest models have
 _SAME_ACTIVATION = {"swish": "silu"}
 
 
@@ -57,7 +58,7 @@ def file_model(file: GgufFile) -> Model:
     """
     architecture = _architecture_of(file)
     values = _read_values(file, architecture)
-    lengths = sizes(values)
+    lengths = _sizes(file.name, values)
     config: dict[str, Any] = {"architectures": [architecture.model_class], "model_type": architecture.model_types[0]}
     config |= {architecture.config_key(key): values[key] for key in architecture.keys}
     config["vocab_size"] = lengths["vocab"]
@@ -144,10 +145,9 @@ def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
             f"{file.name}: {heads} heads of width {head} over {kv_heads} key and value heads; expected an "
             "even width, and heads in equal groups"
         )
-    if values["block_count"] > len(file.tensors) or values.get("expert_count", 0) > 1 << 16:
+    if values["block_count"] > len(file.tensors):
         raise CheckpointError(
-            f"{file.name}: {prefix}block_count is {values['block_count']}, {prefix}expert_count "
-            f"{values.get('expert_count', 0)}, but there are {len(file.tensors)} tensors"
+            f"{file.name}: {prefix}block_count is {values['block_count']}, but there are {len(file.tensors)} tensors"
         )
     embedding = file.tensors.get("token_embd.weight")
     values["vocab_size"] = size("vocab_size", embedding.shape[0] if embedding else 1)
@@ -163,6 +163,18 @@ def _is_there(file: GgufFile, architecture: Architecture, flag: str) -> bool:
                 if condition == flag and any(full.fullmatch(found) for found in file.tensors):
                     return True
     return False
+
+
+def _sizes(name: str, values: Mapping[str, Any]) -> dict[str, int]:
+    """`sizes`, of a model that may have as many tensors as that says: names are made of each."""
+    lengths = sizes(values)
+    most = lengths["layers"] * max(lengths["heads"], lengths["experts"], 1)
+    if most > _MOST:
+        raise CheckpointError(
+            f"{name}: has {lengths['layers']} layers (block_count) of {lengths['heads']} heads and "
+            f"{lengths['experts']} experts (expert_count); expected at most {_MOST} of them in all"
+        )
+    return lengths
 
 
 def _fact(fact: Any, lengths: Mapping[str, int]) -> Any:
@@ -197,7 +209,7 @@ def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
         values["context_length"] = min(values["context_length"], window)
     elif architecture.keys.get("attention.sliding_window", "").endswith("?"):
         values["attention.sliding_window"] = values["attention.sliding_window"] or 0
-    lengths = sizes(values)
+    lengths = _sizes(config.source, values)
     found = dict(config.raw)
     for key, fact in (architecture.facts | architecture.silent).items():
         expected, value = _fact(fact, lengths), config.raw.get(key)

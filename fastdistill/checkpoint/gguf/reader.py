@@ -249,19 +249,19 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     stem = re.fullmatch(rf"(.*)-\d{{5}}-of-{count:05}\.gguf", name)
     if not 1 <= count <= _MAX_PARTS or stem is None:
         raise CheckpointError(
-            f"{file.name}: is one of {count} parts of a model; expected a name that ends in -00001-of-{count:05}.gguf "
-            f"or another number, and at most {_MAX_PARTS} parts"
+            f"{file.name}: is one of {count} parts of a model; expected 1 to {_MAX_PARTS}, and a name that ends in "
+            f"-00001-of-{count:05}.gguf or another number"
         )
     whole: GgufFile | None = None
     for number in range(count):
-        part_name = os.path.join(folder, f"{stem[1]}-{number + 1:05}-of-{count:05}.gguf")
-        if not os.path.lexists(part_name):
-            raise CheckpointError(
-                f"{file.name}: is one of {count} parts of a model; {short(part_name, 300)} is missing"
-            )
-        part = file if part_name == os.fsdecode(path) else GgufFile(part_name)
-        if (part.get("split.no", int), part.get("split.count", int)) != (number, count):
-            raise CheckpointError(f"{part.name}: is part {part.get('split.no', int) + 1}, not {number + 1} of {count}")
+        other = f"{stem[1]}-{number + 1:05}-of-{count:05}.gguf"
+        if not os.path.lexists(os.path.join(folder, other)):
+            shown = other if other.isprintable() else short(other)
+            raise CheckpointError(f"{file.name}: is one of {count} parts of a model; {shown} is not beside it")
+        part = file if other == name else GgufFile(os.path.join(folder, other))
+        found = part.get("split.no", int), part.get("split.count", int)
+        if found != (number, count):
+            raise CheckpointError(f"{part.name}: is part {found[0] + 1} of {found[1]}, not {number + 1} of {count}")
         if whole is None:
             whole = part
         else:
