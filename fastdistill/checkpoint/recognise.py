@@ -22,10 +22,9 @@ def what_file(path: Path) -> str:
         return text
     if start[:4] == b"GGUF" or path.suffix == ".gguf":
         if parts := _SPLIT.search(path.name):
-            first = _shown(path.with_name(path.name[: parts.start()] + f"-00001-of-{parts[2]}.gguf"))
             return (
-                f"part {int(parts[1])} of {int(parts[2])} of a split GGUF file: run `llama-gguf-split --merge {first} "
-                "WHOLE.gguf` (of llama.cpp), then `fastdistill convert WHOLE.gguf FOLDER`, and give the folder"
+                f"part {int(parts[1])} of {int(parts[2])} of a GGUF file: with the others beside it, run "
+                f"`fastdistill convert {quoted} FOLDER` and give the folder"
             )
         return f"a GGUF file: run `fastdistill convert {quoted} FOLDER` and give the folder"
     if path.suffix in _PICKLES:

@@ -26,9 +26,12 @@ q8 and q4 take about 8.5 and 5 bits a weight, in blocks of 32. Norms, biases, to
 """
 _CONVERT = """\
   fastdistill convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2
-  fastdistill convert model.gguf ./model --format q8
+  fastdistill convert model-00001-of-00003.gguf ./model --format q8
+  fastdistill convert ./smollm2 smollm2.gguf
+  fastdistill convert smollm2-135m-instruct smollm2-q8.gguf --format q8
 
-Without --format, Q4_0, Q4_1 and Q8_0 keep their codes, F32, F16 and BF16 their bits; other types become f32.
+From a file, Q4_0, Q4_1 and Q8_0 keep their codes, F32, F16 and BF16 their bits; other types become f32, of which
+--format q8 keeps a quarter. From a folder, q8 becomes Q8_0, q4 Q4_1, f32, f16 and bf16 what they are.
 """
 
 
@@ -42,10 +45,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--format", required=True, choices=FORMATS, help="of every matrix")
     _add_overwrite(parser)
 
-    parser = add_command(commands, "convert", run_convert, "write the model of a GGUF file as a model folder", _CONVERT)
-    parser.add_argument("source", metavar="MODEL.gguf", help="a GGUF file, architecture llama")
-    parser.add_argument("destination", metavar="DST", help="the folder to make")
-    parser.add_argument("--format", choices=FORMATS, help="of every matrix (default: as in the file)")
+    parser = add_command(
+        commands, "convert", run_convert, "write a GGUF file as a model folder, or a folder as a GGUF file", _CONVERT
+    )
+    parser.add_argument("source", metavar="SRC", help=f"a GGUF file, or any part of one; or {MODEL_HELP}")
+    parser.add_argument("destination", metavar="DST", help="the folder to make, or NAME.gguf")
+    parser.add_argument("--format", choices=FORMATS, help="of every matrix (default: as they are)")
     _add_overwrite(parser)
 
 
@@ -71,23 +76,25 @@ def run_quantize(arguments: argparse.Namespace) -> None:
         quantize_folder(
             source, arguments.destination, arguments.format, functools.partial(bar, "quantizing"), arguments.overwrite
         )
-    _print_sizes(str(source), before, arguments.destination)
+    _print_sizes(str(source), before, arguments.destination, folder_bytes(Path(arguments.destination)))
 
 
 def run_convert(arguments: argparse.Namespace) -> None:
     from fastdistill.checkpoint.gguf import convert_gguf
+    from fastdistill.models import export_folder
 
+    source, destination = arguments.source, Path(arguments.destination)
+    options = {"format": arguments.format, "overwrite": arguments.overwrite}
     with ProgressBar() as bar:
-        convert_gguf(
-            arguments.source,
-            arguments.destination,
-            format=arguments.format,
-            overwrite=arguments.overwrite,
-            progress=functools.partial(bar, "converting"),
-        )
-    _print_sizes(arguments.source, os.path.getsize(arguments.source), arguments.destination)
+        options["progress"] = functools.partial(bar, "converting")
+        if source.endswith(".gguf") or os.path.isfile(source):
+            convert_gguf(source, destination, **options)
+        else:
+            source = find_folder(source)
+            export_folder(source, destination, **options)
+    sizes = [folder_bytes(path) if path.is_dir() else path.stat().st_size for path in (Path(source), destination)]
+    _print_sizes(str(source), sizes[0], str(destination), sizes[1])
 
 
-def _print_sizes(source: str, before: int, destination: str) -> None:
-    after = folder_bytes(Path(destination))
+def _print_sizes(source: str, before: int, destination: str, after: int) -> None:
     print(f"{source}: {megabytes(before)} -> {destination}: {megabytes(after)}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fastdistill.models.agreement import plan_of
+from fastdistill.models.export_folder import export_folder
 from fastdistill.models.families import plan_for
 from fastdistill.models.plan import Plan
 from fastdistill.models.quantize_folder import quantize_folder
 
-__all__ = ["Plan", "plan_for", "plan_of", "quantize_folder"]
+__all__ = ["Plan", "export_folder", "plan_for", "plan_of", "quantize_folder"]

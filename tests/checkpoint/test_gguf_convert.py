@@ -12,6 +12,12 @@ from fastdistill.errors import ArgumentError, CheckpointError, FastDistillError,
 from tests.checkpoint.gguf_files import NAMES, TOKENS, TYPES, T, converted, gguf, put_back, refused, write_gguf
 from tests.test_files import not_files
 
+YARN = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 4.0,
+    "llama.rope.scaling.original_context_length": 32,
+}
+
 
 def test_format_converts_matrices_only(tmp_path):
     written = write_gguf(tmp_path / "model.gguf", kinds=T.Q4_0)
@@ -36,10 +42,19 @@ def test_an_unknown_format_is_an_argument_error(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"architecture": "qwen2"}, UnsupportedError, "architecture 'qwen2'"),
-        ({"metadata": {"llama.expert_count": 8}}, UnsupportedError, "mixture of experts"),
+        ({"architecture": "mamba"}, UnsupportedError, "architecture 'mamba' .* gemma3"),
+        ({"metadata": {"llama.expert_count": 8}}, CheckpointError, "expert_used_count is missing"),
+        ({"metadata": {"llama.expert_count": 8, "llama.expert_used_count": 2}}, CheckpointError, "missing: blk.0.ffn_gate_inp"),
+        ({"metadata": {"llama.expert_count": 1 << 31, "llama.expert_used_count": 2}}, CheckpointError, "expert_count"),
+        ({"metadata": {"llama.attention.causal": False}}, UnsupportedError, r"llama\.attention\.causal"),
         ({"metadata": {"llama.attention.scale": 2.0}}, UnsupportedError, r"llama\.attention\.scale"),
-        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, UnsupportedError, "yarn"),
+        ({"metadata": {"llama.rope.scaling.type": "dynamic"}}, UnsupportedError, "dynamic"),
+        ({"metadata": {"llama.rope.scaling.type": "longrope"}}, UnsupportedError, "rope_factors_long"),
+        ({"metadata": {"llama.rope.scaling.type": "yarn"}}, CheckpointError, "original_context_length is missing"),
+        ({"metadata": YARN | {"llama.rope.scaling.factor": 0.0}}, CheckpointError, "factor must be a positive"),
+        ({"metadata": YARN | {"llama.rope.scaling.yarn_ext_factor": 0.5}}, UnsupportedError, "yarn_ext_factor"),
+        ({"metadata": YARN | {"llama.rope.scaling.yarn_log_multiplier": 0.1}}, UnsupportedError, "yarn_log_multiplier"),
+        ({"metadata": {"llama.rope.freq_base_swa": 7.0}}, UnsupportedError, "freq_base_swa"),
         ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedError, "rotary widths"),
         ({"metadata": {"tokenizer.ggml.model": "llama"}}, UnsupportedError, "tokenizer 'llama'"),
         ({"metadata": {"tokenizer.ggml.pre": "tekken"}}, UnsupportedError, "pre-tokenizer 'tekken'"),
@@ -92,12 +107,6 @@ def test_progress_ends_at_all_the_bytes(tmp_path):
     convert_gguf(tmp_path / "model.gguf", tmp_path / "out", progress=lambda done, total: calls.append((done, total)))
     total = sum(data.nbytes for data, _ in written.values())
     assert [done for done, _ in calls] == sorted(done for done, _ in calls) and calls[-1] == (total, total)
-
-
-def test_a_part_of_a_split_model_says_how_to_join_it(tmp_path):
-    settings = {"split.count": 3, "split.no": 0, "split.tensors.count": 20}
-    refused(tmp_path, UnsupportedError, r"one of the 3 parts .*`llama-gguf-split --merge", metadata=settings)
-    assert converted(tmp_path, metadata={"split.count": 1})
 
 
 def test_a_file_that_cannot_be_opened_is_a_checkpoint_error(tmp_path):

@@ -1,126 +1,249 @@
-"""A GGUF file's metadata as the config.json of Hugging Face's LlamaForCausalLM."""
+"""A GGUF file's metadata as config.json, and config.json as metadata: whichever the record of the architecture says."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from fastdistill.checkpoint.config import Config
 from fastdistill.checkpoint.folder import check_tensors
+from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES, Architecture, Place, places, sizes
 from fastdistill.checkpoint.gguf.reader import GgufFile
-from fastdistill.checkpoint.gguf.tensors import read_tensor, tensor_shapes
+from fastdistill.checkpoint.gguf.rotary import ROTARY_KEYS, read_rotary
 from fastdistill.checkpoint.gguf.tokenizer import special_ids
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.messages import short
 
-# What changes the arithmetic and is not in the list is refused: a wrong answer is worse than none.
-_KEYS = {
-    "vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
-    "rope.dimension_count", "rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor",
-    "rope.scaling.original_context_length", "rope.scaling.finetuned", "tensor_data_layout", "expert_count",
-    "expert_used_count",
+# What says nothing that is not said elsewhere, or is compared with that; StableLM's residuals its tensors say.
+_KNOWN = {
+    "vocab_size", "attention.head_count_kv", "attention.key_length", "attention.value_length", "tensor_data_layout",
+    "use_parallel_residual",
 }  # fmt: skip
+_COUNT = re.compile(r"(_length|count|count_kv|_window)$")
+_MOST = 1 << 20  # ten times what the largest models have
+_SAME_ACTIVATION = {"swish": "silu"}
 
 
-def model_config(file: GgufFile) -> dict[str, Any]:
-    """config.json in the form of Hugging Face's LlamaForCausalLM, checked against the tensors' names and shapes."""
+class Model(NamedTuple):
+    """What a GGUF file holds, or is to hold.
 
-    def refuse(what: str) -> None:
-        raise UnsupportedError(f"{file.name}: {what} cannot be converted")
+    Attributes
+    ----------
+    architecture : Architecture
+    config : dict[str, Any]
+        config.json
+    sizes : dict[str, int]
+        every length that its tensors have
+    places : list[Place]
+        its tensors, on either side
+    """
+
+    architecture: Architecture
+    config: dict[str, Any]
+    sizes: dict[str, int]
+    places: list[Place]
+
+
+def file_model(file: GgufFile) -> Model:
+    """The model of a file, its config in the form of Hugging Face's class, checked against the tensors' names and shapes.
+
+    Raises
+    ------
+    CheckpointError
+        for metadata that are missing or impossible, and tensors that do not agree with them
+    UnsupportedError
+        for an architecture that has no record, and metadata that change the arithmetic and have no key in config.json
+    """
+    architecture = _architecture_of(file)
+    values = _read_values(file, architecture)
+    lengths = _sizes(file.name, values)
+    config: dict[str, Any] = {"architectures": [architecture.model_class], "model_type": architecture.model_types[0]}
+    config |= {architecture.config_key(key): values[key] for key in architecture.keys}
+    config["vocab_size"] = lengths["vocab"]
+    for flag in architecture.flags:
+        key, negated = flag.removeprefix("not "), flag.startswith("not ")
+        config[key] = _is_there(file, architecture, flag) is not negated
+    config |= {key: _fact(fact, lengths) for key, fact in architecture.facts.items()}
+    found, used = read_rotary(file, architecture, lengths) if architecture.rotary else ({}, set())
+    if architecture.mask:
+        config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int)
+    expected = list(places(architecture, config, lengths))
+    for place in expected:
+        tensor = file.tensors.get(place.name)
+        if tensor is not None and (1, *tensor.shape) == place.shape:  # to llama.cpp a matrix of one row is a vector
+            file.tensors[place.name] = replace(tensor, shape=place.shape)
+    check_against(file.name, file.tensors, {place.name: place.shape for place in expected}, used)
+    return Model(architecture, config | found | special_ids(file), lengths, expected)
+
+
+def check_against(
+    name: str, tensors: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], ignored: set[str]
+) -> None:
+    """`check_tensors`, its error named after the file or folder."""
+    try:
+        check_tensors(tensors, expected, ignored)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+
+
+# --- a file's metadata ------------------------------------------------------------------------------------------------
+
+
+def _architecture_of(file: GgufFile) -> Architecture:
+    name = file.get("general.architecture", str)
+    named = [architecture for architecture in ARCHITECTURES if architecture.name == name]
+    if not named:
+        known = ", ".join(dict.fromkeys(architecture.name for architecture in ARCHITECTURES))
+        raise UnsupportedError(f"{file.name}: architecture {short(name)} cannot be converted; {known} can")
+    if len(named) > 1:  # a mixture of experts goes by the same name
+        routed = file.get(f"{name}.expert_count", int, 0) > 0
+        named = [architecture for architecture in named if ("expert_count" in architecture.keys) is routed]
+    return named[0]
+
+
+def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
+    """The metadata that have keys in config.json and those that give sizes, checked, by name without the architecture's."""
+    prefix = architecture.name + "."
+    known = _KNOWN | architecture.keys.keys() | (ROTARY_KEYS if architecture.rotary else set())
+    for name, value in file.metadata.items():
+        key = name.removeprefix(prefix)
+        if not name.startswith(prefix) or key in known or (key in ("expert_count", "expert_used_count") and value == 0):
+            continue
+        if key == "attention.causal" and value is not architecture.mask:
+            continue
+        raise UnsupportedError(f"{file.name}: metadata {short(name)} cannot be converted")
 
     def size(key: str, default: Any = ...) -> int:
-        value = file.get("llama." + key, int, default)
-        if value < 1:
-            raise CheckpointError(f"{file.name}: metadata llama.{key} must be at least 1, got {value}")
-        return value
+        return file.size_of(prefix + key, default)
 
-    def positive(key: str, default: Any = ...) -> float:
-        value = file.get("llama." + key, float, default)
-        with np.errstate(all="ignore"):
-            rounded = np.float32(value)
-        if not 0 < rounded < np.inf:
-            raise CheckpointError(f"{file.name}: metadata llama.{key} must be a positive float32, got {value}")
-        return float(str(rounded))  # the shortest decimal of the same float32: 1e-05, not 9.999999747e-06
-
-    for key in file.metadata:
-        if key.startswith("llama.") and key.removeprefix("llama.") not in _KEYS:
-            refuse(f"metadata {short(key)}")
-    if file.get("llama.expert_count", int, 0) or file.get("llama.expert_used_count", int, 0):
-        refuse("a mixture of experts")
-
-    width, layers, heads = size("embedding_length"), size("block_count"), size("attention.head_count")
-    key_value_heads = size("attention.head_count_kv", heads)
-    head_dim = size("attention.key_length", max(1, width // heads))
-    if size("attention.value_length", head_dim) != head_dim or size("rope.dimension_count", head_dim) != head_dim:
-        refuse("a model whose key, value and rotary widths differ")
-    if heads % key_value_heads or head_dim % 2:
+    values: dict[str, Any] = {}
+    for key, name in architecture.keys.items():
+        default = None if name.endswith("?") else ...
+        if key == "attention.sliding_window" and default is None:
+            values[key] = file.get(prefix + key, int, None) or None  # 0: none
+        elif key in ("attention.head_count_kv", "attention.key_length"):
+            continue
+        elif _COUNT.search(key):
+            values[key] = size(key, default)
+        elif key == "use_parallel_residual":
+            values[key] = file.get(prefix + key, bool)
+        else:
+            values[key] = file.positive(prefix + key, default)
+    width, heads = values["embedding_length"], values["attention.head_count"]
+    kv_heads = size("attention.head_count_kv", heads)
+    head = size("attention.key_length", max(1, width // heads))
+    if size("attention.value_length", head) != head or (
+        head * heads != width and "attention.key_length" not in architecture.keys
+    ):
+        raise UnsupportedError(f"{file.name}: a model whose key, value and rotary widths differ cannot be converted")
+    if kv_heads != heads and "attention.head_count_kv" not in architecture.keys:
+        raise UnsupportedError(f"{file.name}: {architecture.name} of {heads} heads with {kv_heads} key and value heads")
+    if heads % kv_heads or (head % 2 and architecture.rotary):
         raise CheckpointError(
-            f"{file.name}: {heads} heads of width {head_dim} over {key_value_heads} key and value heads; expected an "
+            f"{file.name}: {heads} heads of width {head} over {kv_heads} key and value heads; expected an "
             "even width, and heads in equal groups"
         )
-    if layers > len(file.tensors):
-        raise CheckpointError(f"{file.name}: llama.block_count is {layers}, but there are {len(file.tensors)} tensors")
+    if values["block_count"] > len(file.tensors):
+        raise CheckpointError(
+            f"{file.name}: {prefix}block_count is {values['block_count']}, but there are {len(file.tensors)} tensors"
+        )
     embedding = file.tensors.get("token_embd.weight")
-    vocab = size("vocab_size", embedding.shape[0] if embedding else 1)
-    config: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": width,
-        "intermediate_size": size("feed_forward_length"),
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": key_value_heads,
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "max_position_embeddings": size("context_length"),
-        "vocab_size": vocab,
-        "rms_norm_eps": positive("attention.layer_norm_rms_epsilon"),
-        "rope_theta": positive("rope.freq_base", 10000.0),
-        "tie_word_embeddings": "output.weight" not in file.tensors,
-        "attention_bias": any(".attn_" in name and name.endswith(".bias") for name in file.tensors),
-        "mlp_bias": any(".ffn_" in name and name.endswith(".bias") for name in file.tensors),
-    }
-    try:
-        check_tensors(file.tensors, tensor_shapes(config), {"rope_freqs.weight": "its meaning is in the config"})
-    except CheckpointError as error:
-        raise CheckpointError(f"{file.name}: {error}") from None
-    config |= special_ids(file)
-
-    older = "linear" if "llama.rope.scale_linear" in file.metadata else "none"
-    scaling = file.get("llama.rope.scaling.type", str, older)
-    if scaling == "linear":
-        factor = positive("rope.scaling.factor", positive("rope.scale_linear", 1.0))
-        config["rope_scaling"] = {"rope_type": "linear", "factor": factor}
-    elif scaling != "none":
-        refuse(f"rope scaling {short(scaling)}")
-    if "rope_freqs.weight" in file.tensors:
-        if scaling != "none":
-            refuse(f"rope_freqs.weight beside rope scaling {scaling}")
-        config["rope_scaling"] = _llama3_scaling(file, config)
-    return config
+    values["vocab_size"] = size("vocab_size", embedding.shape[0] if embedding else 1)
+    return values | {"attention.head_count_kv": kv_heads, "attention.key_length": head}
 
 
-def _llama3_scaling(file: GgufFile, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters behind `rope_freqs.weight`, by which llama.cpp divides each rotary frequency.
+def _is_there(file: GgufFile, architecture: Architecture, flag: str) -> bool:
+    """Whether the file has a tensor that hangs on this flag."""
+    for words, pattern in ((architecture.weights, "{}"), (architecture.layer, r"blk\.\d+\.{}")):
+        for name, weight in words.items():
+            for suffix, condition in (("weight", weight.only), ("bias", weight.bias)):
+                full = re.compile(pattern.format(name) + rf"\.{suffix}")
+                if condition == flag and any(full.fullmatch(found) for found in file.tensors):
+                    return True
+    return False
 
-    Llama 3's rule leaves wavelengths below original / high alone, divides those above original / low by `factor`, and
-    interpolates between. The file has only the quotients, so the published parameters (low 1, high 4, original 8192)
-    are tried, and must give every one of them back to float32's precision.
+
+def _sizes(name: str, values: Mapping[str, Any]) -> dict[str, int]:
+    """`sizes`, of a model that may have as many tensors as that says: names are made of each."""
+    lengths = sizes(values)
+    most = lengths["layers"] * max(lengths["heads"], lengths["experts"], 1)
+    if most > _MOST:
+        raise CheckpointError(
+            f"{name}: has {lengths['layers']} layers (block_count) of {lengths['heads']} heads and "
+            f"{lengths['experts']} experts (expert_count); expected at most {_MOST} of them in all"
+        )
+    return lengths
+
+
+def _fact(fact: Any, lengths: Mapping[str, int]) -> Any:
+    return fact(lengths) if callable(fact) else fact
+
+
+# --- a folder's config ------------------------------------------------------------------------------------------------
+
+
+def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
+    """The model of a config.json as llama.cpp computes it, and the metadata that say so, without those of its rotary positions.
+
+    Raises
+    ------
+    CheckpointError
+        for keys that are missing or impossible
+    UnsupportedError
+        for a model_type that has no record, and keys that llama.cpp computes otherwise
     """
-    found = read_tensor(file, file.tensors["rope_freqs.weight"], "rope_freqs.weight").to_float32().astype(np.float64)
-    head_dim = config["head_dim"]
-    factor, low, high, original = float(found.max(initial=1.0)), 1.0, 4.0, 8192
-    wavelength = 2 * np.pi * config["rope_theta"] ** (np.arange(0, head_dim, 2) / head_dim)
-    smooth = np.clip((original / wavelength - low) / (high - low), 0, 1)
-    expected = 1 / ((1 - smooth) / factor + smooth) if np.isfinite(factor) and factor >= 1 else np.zeros(0)
-    if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-5, atol=0):
-        raise UnsupportedError(f"{file.name}: rope_freqs.weight is not of the form that Llama 3's scaling gives")
-    return {
-        "rope_type": "llama3",
-        "factor": factor,
-        "low_freq_factor": low,
-        "high_freq_factor": high,
-        "original_max_position_embeddings": original,
-    }
+    architecture = architecture_for(config)
+    values = {key: _config_value(config, key, name) for key, name in architecture.keys.items()}
+    width, heads = values["embedding_length"], values["attention.head_count"]
+    values["attention.head_count_kv"] = values.get("attention.head_count_kv") or heads
+    head = values.get("attention.key_length") or max(1, width // heads)
+    values["attention.key_length"] = values["attention.value_length"] = head
+    if "feed_forward_length" in values and values["feed_forward_length"] is None:
+        values["feed_forward_length"] = 4 * width  # GPT-2's
+    values["vocab_size"] = config.integer("vocab_size", minimum=1)
+    if "attention.sliding_window" not in architecture.keys and config.boolean("use_sliding_window", default=True):
+        # Within a window sliding attention is plain attention, which is all that llama.cpp has for this architecture.
+        window = config.integer("sliding_window", default=None) or values["context_length"]
+        values["context_length"] = min(values["context_length"], window)
+    elif architecture.keys.get("attention.sliding_window", "").endswith("?"):
+        values["attention.sliding_window"] = values["attention.sliding_window"] or 0
+    lengths = _sizes(config.source, values)
+    found = dict(config.raw)
+    for key, fact in (architecture.facts | architecture.silent).items():
+        expected, value = _fact(fact, lengths), config.raw.get(key)
+        value = architecture.absent.get(key, expected) if value is None else value
+        if (_SAME_ACTIVATION.get(value, value) if isinstance(value, str) else value) != expected:
+            raise UnsupportedError(
+                f"{config.source}: {key} is {short(value)}; llama.cpp's {architecture.name} has {short(expected)}, always"
+            )
+        found[key] = expected
+    for flag in architecture.flags:
+        key = flag.removeprefix("not ")
+        found[key] = config.boolean(key, default=architecture.absent.get(key, False))
+    model = Model(architecture, found, lengths, list(places(architecture, found, lengths)))
+    return model, {key: value for key, value in values.items() if value is not None}
+
+
+def architecture_for(config: Config) -> Architecture:
+    """The architecture of llama.cpp's that computes a model_type."""
+    model_type = config.string("model_type")
+    for architecture in ARCHITECTURES:
+        if model_type in architecture.model_types:
+            return architecture
+    known = ", ".join(name for architecture in ARCHITECTURES for name in architecture.model_types)
+    raise UnsupportedError(f"{config.source}: model_type {short(model_type)} cannot be written as GGUF; {known} can")
+
+
+def _config_value(config: Config, key: str, names: str) -> Any:
+    """What config.json says where metadata have `key`: None where it may say nothing."""
+    options, default = names.rstrip("?").split("|"), None if names.endswith("?") else ...
+    name = next((option for option in options if config.raw.get(option) is not None), options[0])
+    if key == "attention.head_count_kv":
+        default = None
+    if key == "use_parallel_residual":
+        return config.boolean(name)
+    if _COUNT.search(key):
+        return config.integer(name, minimum=0 if default is None else 1, default=default)
+    return config.number(name, minimum=1e-38, maximum=1e38, default=default)

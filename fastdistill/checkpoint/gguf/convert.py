@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastdistill.arguments import check_callable, check_choice, check_flag, check_path
 from fastdistill.checkpoint.folder import write_checkpoint
-from fastdistill.checkpoint.gguf.config import model_config
-from fastdistill.checkpoint.gguf.reader import GgufFile
-from fastdistill.checkpoint.gguf.tensors import model_tensors
+from fastdistill.checkpoint.gguf.config import Model, file_model
+from fastdistill.checkpoint.gguf.moves import STACK
+from fastdistill.checkpoint.gguf.reader import GgufFile, open_gguf
+from fastdistill.checkpoint.gguf.tensors import read_tensor
 from fastdistill.checkpoint.gguf.tokenizer import tokenizer_files
-from fastdistill.checkpoint.tensor import FORMATS
-from fastdistill.errors import UnsupportedError
-from fastdistill.messages import short
+from fastdistill.checkpoint.quantize import quantize_tensor
+from fastdistill.checkpoint.tensor import FORMATS, Tensor
 
 
 def convert_gguf(
@@ -30,7 +30,7 @@ def convert_gguf(
     Parameters
     ----------
     source : str | os.PathLike[str]
-        a GGUF file, version 2 or 3, architecture llama
+        a GGUF file, version 2 or 3, of one of ARCHITECTURES; of a model in parts any one, beside which the others lie
     destination : str | os.PathLike[str]
         the folder to make; it appears complete or not at all
     format : str, optional
@@ -60,21 +60,30 @@ def convert_gguf(
     check_flag("overwrite", overwrite)
     if progress is not None:
         check_callable("progress", progress)
-    with GgufFile(source) as file:
-        parts = file.get("split.count", int, 1)
-        if parts > 1:
-            raise UnsupportedError(
-                f"{file.name}: is one of the {parts} parts of a model: join them first, "
-                "`llama-gguf-split --merge FIRST_PART WHOLE`, and convert WHOLE"
-            )
-        architecture = file.get("general.architecture", str)
-        if architecture != "llama":
-            raise UnsupportedError(f"{file.name}: architecture {short(architecture)} cannot be converted; llama can")
-        config = model_config(file)
+    with open_gguf(source) as file:
+        model = file_model(file)
         files = tokenizer_files(file) | {"NOTICE": _notice(file).encode()}
-        tensors = model_tensors(file, config, format, progress)
-        write_checkpoint(destination, config, tensors, files, overwrite=overwrite)
+        tensors = _tensors(file, model, format, progress)
+        write_checkpoint(destination, model.config, tensors, files, overwrite=overwrite)
     return destination
+
+
+def _tensors(
+    file: GgufFile, model: Model, format: str | None, progress: Callable[[int, int], None] | None
+) -> Iterator[Tensor]:
+    """The model's tensors under their names here, read and converted one at a time."""
+    done, total = 0, sum(file.tensors[place.name].size for place in model.places)
+    for place in model.places:
+        found = file.tensors[place.name]
+        pieces = found.pieces() if place.move is STACK else [found]
+        for name, piece in zip(place.names, pieces, strict=True):
+            tensor = place.move.to_folder(read_tensor(file, piece, name), model.sizes)
+            if format is not None and len(tensor.shape) == 2:
+                tensor = quantize_tensor(tensor, format)
+            yield tensor
+            done += piece.size
+            if progress is not None:
+                progress(done, total)
 
 
 def _notice(file: GgufFile) -> str:

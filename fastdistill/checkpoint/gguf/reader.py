@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ _STRING, _ARRAY = 8, 9
 # A header of 262,144 tokens and 514,906 merges, the largest one known, takes 20 MB; a string of Python takes some ten
 # times the least that it takes in a file, a tensor's description more.
 _MAX_HEADER, _MAX_STRINGS, _MAX_ENTRIES = 1 << 26, 1 << 21, 1 << 16
+_MAX_PARTS = 1 << 10
 _WINDOW = 1 << 20  # bytes of the header read at a time
 
 F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
@@ -56,6 +58,11 @@ class GgufTensor:
     offset: int
     size: int
 
+    def pieces(self) -> list[GgufTensor]:
+        """The tensors that this one stacks: one for each number of its first axis."""
+        count, size = self.shape[0], self.size // self.shape[0]
+        return [replace(self, shape=self.shape[1:], offset=self.offset + i * size, size=size) for i in range(count)]
+
 
 class GgufFile:
     """An open GGUF file: `metadata` and `tensors` by name, both checked against the size of the file.
@@ -73,6 +80,7 @@ class GgufFile:
         self._file = RegularFile(path)
         self.name = self._file.path
         self._position, self._window, self._window_start, self._strings = 0, b"", 0, 0
+        self._places: dict[str, RegularFile] = {}  # of the tensors that lie in other parts
         self._read_header()
         self._window = b""
 
@@ -80,7 +88,8 @@ class GgufFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        for file in {self._file, *self._places.values()}:
+            file.close()
 
     def get(self, key: str, kind: type, default: Any = ...) -> Any:
         """The metadata value `key`, of type bool, int, float or str; without a default it must be there."""
@@ -95,9 +104,35 @@ class GgufFile:
             raise CheckpointError(f"{self.name}: metadata {key} must be {kind.__name__}, got {short(value)}")
         return value
 
+    def size_of(self, key: str, default: Any = ...) -> Any:
+        """The metadata value `key`, which counts something: an int of at least 1, or the default."""
+        value = self.get(key, int, default)
+        if value is not None and value < 1:
+            raise CheckpointError(f"{self.name}: metadata {key} must be at least 1, got {value}")
+        return value
+
+    def positive(self, key: str, default: Any = ...) -> Any:
+        """The metadata value `key`, a positive float32, as its shortest decimal (1e-05, not 9.999999747e-06), or the default."""
+        value = self.get(key, float, default)
+        if value is None:
+            return None
+        with np.errstate(all="ignore"):
+            rounded = np.float32(value)
+        if not 0 < rounded < np.inf:
+            raise CheckpointError(f"{self.name}: metadata {key} must be a positive float32, got {value}")
+        return float(str(rounded))
+
     def read(self, tensor: GgufTensor) -> np.ndarray:
         """The bytes of a tensor, uint8 (..., bytes of a row)."""
-        return self._file.read(tensor.size, tensor.offset, tensor.name).reshape(*tensor.shape[:-1], -1)
+        file = self._places.get(tensor.name, self._file)
+        return file.read(tensor.size, tensor.offset, tensor.name).reshape(*tensor.shape[:-1], -1)
+
+    def join(self, part: GgufFile) -> None:
+        """Take in the tensors of another part, which stays open for as long as this one."""
+        for name, tensor in part.tensors.items():
+            if name in self.tensors:
+                raise CheckpointError(f"{part.name}: tensor {short(name)} is in {self.name} or another part too")
+            self.tensors[name], self._places[name] = tensor, part._file
 
     def _take(self, size: int, what: str) -> bytes:
         """The next bytes of the header."""
@@ -196,6 +231,45 @@ class GgufFile:
                 )
             end = placed.offset + tensor.size
             self.tensors[tensor.name] = placed
+
+
+def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
+    """The file, or, of a model in parts, the first of them with the tensors of all; they lie beside each other.
+
+    Raises
+    ------
+    CheckpointError
+        for a part that is missing or no part of this model, and what GgufFile raises
+    """
+    file = GgufFile(path)
+    count = file.get("split.count", int, 1)
+    if count == 1:
+        return file
+    folder, name = os.path.split(os.fsdecode(path))
+    stem = re.fullmatch(rf"(.*)-\d{{5}}-of-{count:05}\.gguf", name)
+    if not 1 <= count <= _MAX_PARTS or stem is None:
+        raise CheckpointError(
+            f"{file.name}: is one of {count} parts of a model; expected 1 to {_MAX_PARTS}, and a name that ends in "
+            f"-00001-of-{count:05}.gguf or another number"
+        )
+    whole: GgufFile | None = None
+    for number in range(count):
+        other = f"{stem[1]}-{number + 1:05}-of-{count:05}.gguf"
+        if not os.path.lexists(os.path.join(folder, other)):
+            shown = other if other.isprintable() else short(other)
+            raise CheckpointError(f"{file.name}: is one of {count} parts of a model; {shown} is not beside it")
+        part = file if other == name else GgufFile(os.path.join(folder, other))
+        found = part.get("split.no", int), part.get("split.count", int)
+        if found != (number, count):
+            raise CheckpointError(f"{part.name}: is part {found[0] + 1} of {found[1]}, not {number + 1} of {count}")
+        if whole is None:
+            whole = part
+        else:
+            whole.join(part)
+    assert whole is not None
+    if (total := whole.get("split.tensors.count", int, len(whole.tensors))) != len(whole.tensors):
+        raise CheckpointError(f"{whole.name}: its {count} parts have {len(whole.tensors)} tensors; expected {total}")
+    return whole
 
 
 def gguf_package() -> Any:

@@ -1,4 +1,4 @@
-"""A GGUF file's tensors under the names, and with the rows in the order, that Hugging Face gives them.
+"""A GGUF file's tensors as tensors of a checkpoint, and those of a checkpoint as a GGUF file's bytes.
 
 Q4_0, Q4_1 and Q8_0 keep their codes and scales, F32, F16 and BF16 their bits. The package `gguf` is needed only for
 the other types, which are dequantised.
@@ -6,76 +6,15 @@ the other types, which are dequantised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-
 import numpy as np
 
 from fastdistill.checkpoint.gguf.reader import BF16, BLOCKS, F16, F32, Q4_1, Q8_0, GgufFile, GgufTensor, gguf_package
-from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import CheckpointError, UnsupportedError
 
 # Type -> the format here, and the dtype of its bytes.
 _NUMBERS = {F32: ("f32", "<f4"), F16: ("f16", "<f2"), BF16: ("bf16", "<u2")}
-
-_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_ROTATED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
-
-
-def tensor_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors that a config asks for, by their names in GGUF."""
-    width, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
-    q, kv = (config[heads] * config["head_dim"] for heads in ("num_attention_heads", "num_key_value_heads"))
-    linears = {
-        "attn_q": (q, width), "attn_k": (kv, width), "attn_v": (kv, width), "attn_output": (width, q),
-        "ffn_gate": (inner, width), "ffn_up": (inner, width), "ffn_down": (width, inner),
-    }  # fmt: skip
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab, width), "output_norm.weight": (width,)}
-    if not config["tie_word_embeddings"]:
-        shapes["output.weight"] = (vocab, width)
-    for layer in (f"blk.{i}." for i in range(config["num_hidden_layers"])):
-        shapes |= {layer + name + ".weight": (width,) for name in ("attn_norm", "ffn_norm")}
-        shapes |= {layer + name + ".weight": shape for name, shape in linears.items()}
-        for name, (out, _) in linears.items():
-            if config["attention_bias" if name.startswith("attn") else "mlp_bias"]:
-                shapes[layer + name + ".bias"] = (out,)
-    return shapes
-
-
-def _hugging_face_name(name: str) -> str:
-    *layer, word, suffix = name.split(".")
-    return f"model.layers.{layer[1]}.{_LAYER_NAMES[word]}.{suffix}" if layer else f"{_NAMES[word]}.{suffix}"
-
-
-def model_tensors(
-    file: GgufFile, config: Mapping[str, Any], format: str | None, progress: Callable[[int, int], None] | None
-) -> Iterator[Tensor]:
-    """The model's tensors under their names here, read and converted one at a time."""
-    names = list(tensor_shapes(config))
-    done, total = 0, sum(file.tensors[name].size for name in names)
-    for name in names:
-        found = file.tensors[name]
-        tensor = read_tensor(file, found, _hugging_face_name(name))
-        if heads := _ROTATED.get(name.split(".")[-2]):
-            tensor = tensor.rows(rotary_rows(found.shape[0], config[heads]))
-        if format is not None and len(tensor.shape) == 2:
-            tensor = quantize_tensor(tensor, format)
-        yield tensor
-        done += found.size
-        if progress is not None:
-            progress(done, total)
+_TYPES = {format: kind for kind, (format, _) in _NUMBERS.items()} | {"q8": Q8_0, "q4": Q4_1}
 
 
 def read_tensor(file: GgufFile, found: GgufTensor, name: str) -> Tensor:
@@ -127,10 +66,18 @@ def _blocks(file: GgufFile, found: GgufTensor, name: str, raw: np.ndarray) -> Te
     return Tensor(name, "q8", found.shape, codes.reshape(rows, -1), scale)
 
 
-def rotary_rows(rows: int, heads: int) -> np.ndarray:
-    """Where each row of a query or key projection lies in a GGUF file, int64 (rows,).
+def file_type(format: str, shape: tuple[int, ...]) -> int:
+    """The type in a file of a tensor in a format: norms and biases are F32 there, and so are rows of no whole blocks."""
+    kind = _TYPES[format]
+    return F32 if len(shape) == 1 or shape[-1] % BLOCKS[kind][0] else kind
 
-    Hugging Face rotates row i of a head with row i + half; llama.cpp rotates neighbours, so its converter writes them
-    interleaved: i to 2 i, i + half to 2 i + 1. A row is whole blocks: moving it loses nothing.
-    """
-    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).ravel()
+
+def file_bytes(tensor: Tensor, kind: int) -> np.ndarray:
+    """A tensor as the bytes of a type that `file_type` gives: codes, scales and bits as they are."""
+    if kind == F32:
+        return np.ascontiguousarray(tensor.to_float32(), "<f4")
+    if kind in _NUMBERS:
+        return np.ascontiguousarray(tensor.data, _NUMBERS[kind][1])
+    rows, blocks = tensor.shape[0], tensor.shape[1] // 32
+    parts = [tensor.scale, tensor.minimum, tensor.data] if kind == Q4_1 else [tensor.scale, tensor.data]
+    return np.concatenate([part.reshape(rows, blocks, -1).view(np.uint8) for part in parts if part is not None], axis=2)

@@ -1,0 +1,537 @@
+"""What llama.cpp calls the parts of each model, and how it lays them out: a record an architecture, read both ways.
+
+A record says which tensor of a GGUF file is which of Hugging Face's, of what size, and what moves between the two; which
+metadata are which keys of config.json; and what llama.cpp takes for granted, which a config has to agree with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from fastdistill.checkpoint.gguf.moves import (
+    ADD_ONE,
+    GROUPED_ROWS,
+    KEEP,
+    ROTARY_KEYS,
+    ROTARY_QUERIES,
+    STACK,
+    TRANSPOSE,
+    Move,
+)
+
+Sizes = Mapping[str, int]
+
+
+class Weight(NamedTuple):
+    """A tensor of a GGUF file as one of Hugging Face's, or as several.
+
+    Attributes
+    ----------
+    name : str
+        Hugging Face's, without `.weight`; that of one of a layer's within its layer; {} is the number of one of several
+    shape : str
+        the GGUF tensor's, outputs first, as names of `sizes`
+    move : Move
+        what lies between the two
+    bias : str
+        "always", or the key of config.json that says whether there is one
+    only : str
+        the key of config.json without which there is no such tensor; "not KEY" where it is the other way round
+    """
+
+    name: str
+    shape: str
+    move: Move = KEEP
+    bias: str = ""
+    only: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How an architecture of llama.cpp's becomes a model_type of Hugging Face's, and the other way round.
+
+    Attributes
+    ----------
+    name : str
+        llama.cpp's
+    model_types : tuple[str, ...]
+        Hugging Face's that it stands for; a file becomes the first
+    model_class : str
+        the first of config.json's `architectures`
+    weights, layer : dict[str, Weight]
+        by GGUF's name, without `.weight` and `blk.N.`: of the model, and of each of its layers
+    layers : str
+        what Hugging Face's names of a layer's tensors begin with, before the layer's number
+    keys : dict[str, str]
+        metadata, without the architecture -> key of config.json; "a|b" where some files say b, "a?" where it may be null
+    facts : dict[str, Any]
+        what config.json has to say, a value or a function of `sizes`: written where a file becomes a folder
+    silent : dict[str, Any]
+        the same, of keys that say nothing a class does not say too: compared only
+    absent : dict[str, Any]
+        what it means that config.json lacks a key of facts, silent or flags; others: what they have to be, or false
+    rotary : bool
+        whether positions rotate
+    partial : str
+        the key that says which part of a head they rotate; empty where it is all of it
+    theta : str
+        the key of the rotary base
+    local_theta : str
+        that of the layers with a window; empty where there is one base
+    mask : bool
+        whether this is a masked diffusion model, whose attention looks both ways
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    model_class: str
+    weights: dict[str, Weight]
+    layer: dict[str, Weight]
+    keys: dict[str, str]
+    layers: str = "model.layers"
+    facts: dict[str, Any] = field(default_factory=dict)
+    silent: dict[str, Any] = field(default_factory=dict)
+    absent: dict[str, Any] = field(default_factory=dict)
+    rotary: bool = True
+    partial: str = ""
+    theta: str = "rope_theta"
+    local_theta: str = ""
+    mask: bool = False
+
+    @property
+    def flags(self) -> list[str]:
+        """Keys of config.json that say which tensors there are, "not KEY" too."""
+        every = [*self.weights.values(), *self.layer.values()]
+        said = {name: None for weight in every for name in (weight.bias, weight.only) if name not in ("", "always")}
+        return [name for name in said if name.removeprefix("not ") not in self.facts]
+
+    def config_key(self, key: str) -> str:
+        """The key of config.json that these metadata become."""
+        return self.keys[key].split("|")[0].rstrip("?")
+
+
+class Place(NamedTuple):
+    """Where one tensor lies on either side.
+
+    Attributes
+    ----------
+    names : list[str]
+        in the folder; several where the GGUF tensor stacks them
+    name : str
+        in the file
+    shape : tuple[int, ...]
+        in the file, outputs first
+    move : Move
+    """
+
+    names: list[str]
+    name: str
+    shape: tuple[int, ...]
+    move: Move
+
+    @property
+    def folder_shape(self) -> tuple[int, ...]:
+        """Of each of the folder's."""
+        return self.move.folder_shape(self.shape)
+
+
+def sizes(values: Mapping[str, Any]) -> dict[str, int]:
+    """Every length that a tensor may have, from metadata without the architecture's name."""
+    width, heads = values["embedding_length"], values["attention.head_count"]
+    kv_heads, head = values["attention.head_count_kv"], values["attention.key_length"]
+    inner, experts = values["feed_forward_length"], values.get("expert_count", 0)
+    return {
+        "one": 1, "width": width, "vocab": values["vocab_size"], "layers": values["block_count"], "inner": inner, "heads": heads,
+        "kv_heads": kv_heads, "head": head, "q": heads * head, "kv": kv_heads * head, "qkv": (heads + 2 * kv_heads) * head,
+        "gate_up": 2 * inner, "positions": values["context_length"], "experts": experts,
+        "expert_inner": values.get("expert_feed_forward_length", inner),
+        "shared_inner": values.get("expert_shared_feed_forward_length", inner),
+    }  # fmt: skip
+
+
+def places(architecture: Architecture, config: Mapping[str, Any], lengths: Sizes) -> Iterator[Place]:
+    """Every tensor that a config asks for."""
+
+    def holds(condition: str) -> bool:
+        negated = condition.startswith("not ")
+        return bool(config.get(condition.removeprefix("not "))) is not negated
+
+    def found(weight: Weight, name: str, prefix: str) -> Iterator[Place]:
+        if weight.only and not holds(weight.only):
+            return
+        shape = tuple(lengths[size] for size in weight.shape.split())
+        numbers = range(shape[0]) if weight.move is STACK else range(1)
+        biased = weight.bias == "always" or (weight.bias and holds(weight.bias))
+        for suffix, size in (("weight", shape), *((("bias", shape[:1]),) if biased else ())):
+            names = [f"{prefix}{weight.name.format(number)}.{suffix}" for number in numbers]
+            yield Place(names, f"{name}.{suffix}", size, weight.move)
+
+    for name, weight in architecture.weights.items():
+        yield from found(weight, name, "")
+    for i in range(lengths["layers"]):
+        for name, weight in architecture.layer.items():
+            yield from found(weight, f"blk.{i}.{name}", f"{architecture.layers}.{i}.")
+
+
+# --- words that several share -----------------------------------------------------------------------------------------
+
+_MODEL = {
+    "token_embd": Weight("model.embed_tokens", "vocab width"),
+    "output_norm": Weight("model.norm", "width"),
+    "output": Weight("lm_head", "vocab width", only="not tie_word_embeddings"),
+}
+_PRE_NORMS = {
+    "attn_norm": Weight("input_layernorm", "width"),
+    "ffn_norm": Weight("post_attention_layernorm", "width"),
+}
+_MLP = {
+    "ffn_gate": Weight("mlp.gate_proj", "inner width"),
+    "ffn_up": Weight("mlp.up_proj", "inner width"),
+    "ffn_down": Weight("mlp.down_proj", "width inner"),
+}
+_EXPERTS = {
+    "ffn_gate_inp": Weight("mlp.gate", "experts width"),
+    "ffn_gate_exps": Weight("mlp.experts.{}.gate_proj", "experts expert_inner width", STACK),
+    "ffn_up_exps": Weight("mlp.experts.{}.up_proj", "experts expert_inner width", STACK),
+    "ffn_down_exps": Weight("mlp.experts.{}.down_proj", "experts width expert_inner", STACK),
+}
+_HEAD_NORMS = {"attn_q_norm": Weight("self_attn.q_norm", "head"), "attn_k_norm": Weight("self_attn.k_norm", "head")}
+
+
+def _attention(bias: str = "", out_bias: str = "", rotated: bool = False) -> dict[str, Weight]:
+    queries, keys = (ROTARY_QUERIES, ROTARY_KEYS) if rotated else (KEEP, KEEP)
+    return {
+        "attn_q": Weight("self_attn.q_proj", "q width", queries, bias),
+        "attn_k": Weight("self_attn.k_proj", "kv width", keys, bias),
+        "attn_v": Weight("self_attn.v_proj", "kv width", KEEP, bias),
+        "attn_output": Weight("self_attn.o_proj", "width q", KEEP, out_bias),
+    }
+
+
+def _biased(weights: dict[str, Weight], bias: str) -> dict[str, Weight]:
+    return {name: weight._replace(bias=bias) for name, weight in weights.items()}
+
+
+def _norms_plus_one(weights: dict[str, Weight]) -> dict[str, Weight]:
+    return {
+        name: weight._replace(move=ADD_ONE) if name.endswith("norm") else weight for name, weight in weights.items()
+    }
+
+
+_KEYS = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+}
+_GROUPS = {"attention.head_count_kv": "num_key_value_heads"}
+_HEAD = {"attention.key_length": "head_dim?"}
+_RMS = {"attention.layer_norm_rms_epsilon": "rms_norm_eps"}
+_LAYER_NORM = {"attention.layer_norm_epsilon": "layer_norm_eps"}
+_SILU = {"hidden_act": "silu"}
+_ROUTED = {"expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size"}
+
+
+def _full(lengths: Sizes) -> list[str]:
+    return ["full_attention"] * lengths["layers"]
+
+
+def _every(period: int) -> Callable[[Sizes], list[str]]:
+    """Windows in all layers but each `period`th."""
+    return lambda lengths: [
+        "full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(lengths["layers"])
+    ]
+
+
+def _query_scalar(largest: int) -> Callable[[Sizes], int]:
+    """Scores are divided by the root of a head's width, but in the model of that many layers by that of width / heads."""
+    return lambda lengths: lengths["width"] // lengths["heads"] if lengths["layers"] == largest else lengths["head"]
+
+
+# --- the records ------------------------------------------------------------------------------------------------------
+
+_LLAMA = Architecture(
+    "llama",
+    ("llama", "mistral"),
+    "LlamaForCausalLM",
+    _MODEL,
+    _PRE_NORMS | _attention("attention_bias", "attention_bias", rotated=True) | _biased(_MLP, "mlp_bias"),
+    _KEYS | _GROUPS | _HEAD | _RMS,
+    facts=_SILU,
+)
+_QWEN2 = Architecture(
+    "qwen2",
+    ("qwen2",),
+    "Qwen2ForCausalLM",
+    _MODEL,
+    _PRE_NORMS | _attention("always") | _MLP,
+    _KEYS | _GROUPS | _RMS,
+    facts=_SILU | {"use_sliding_window": False},
+    silent={"layer_types": _full},
+)
+_QWEN3 = replace(
+    _QWEN2,
+    name="qwen3",
+    model_types=("qwen3",),
+    model_class="Qwen3ForCausalLM",
+    layer=_PRE_NORMS | _attention() | _HEAD_NORMS | _MLP,
+    keys=_QWEN2.keys | _HEAD,
+    facts=_QWEN2.facts | {"attention_bias": False},
+)
+_GEMMA2 = Architecture(
+    "gemma2",
+    ("gemma2",),
+    "Gemma2ForCausalLM",
+    _norms_plus_one(_MODEL),
+    _norms_plus_one(
+        {
+            "attn_norm": Weight("input_layernorm", "width"),
+            "post_attention_norm": Weight("post_attention_layernorm", "width"),
+            "ffn_norm": Weight("pre_feedforward_layernorm", "width"),
+            "post_ffw_norm": Weight("post_feedforward_layernorm", "width"),
+        }
+    )
+    | _attention()
+    | _MLP,
+    _KEYS
+    | _GROUPS
+    | _HEAD
+    | _RMS
+    | {
+        "attention.sliding_window": "sliding_window",
+        "attn_logit_softcapping": "attn_logit_softcapping",
+        "final_logit_softcapping": "final_logit_softcapping",
+    },
+    facts={
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": _query_scalar(46),
+        "layer_types": _every(2),
+        "tie_word_embeddings": True,
+    },
+    silent={"attention_bias": False, "use_bidirectional_attention": False},
+    absent={"query_pre_attn_scalar": 256},
+)
+
+ARCHITECTURES = (
+    _LLAMA,
+    replace(
+        _LLAMA,
+        model_types=("mixtral",),
+        model_class="MixtralForCausalLM",
+        layer=_PRE_NORMS
+        | _attention(rotated=True)
+        | {
+            "ffn_gate_inp": Weight("block_sparse_moe.gate", "experts width"),
+            "ffn_gate_exps": Weight("block_sparse_moe.experts.{}.w1", "experts inner width", STACK),
+            "ffn_down_exps": Weight("block_sparse_moe.experts.{}.w2", "experts width inner", STACK),
+            "ffn_up_exps": Weight("block_sparse_moe.experts.{}.w3", "experts inner width", STACK),
+        },
+        keys=_LLAMA.keys | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+    ),
+    _QWEN2,
+    replace(
+        _QWEN2,
+        name="qwen2moe",
+        model_types=("qwen2_moe",),
+        model_class="Qwen2MoeForCausalLM",
+        layer=_PRE_NORMS
+        | _attention("qkv_bias")
+        | _EXPERTS
+        | {
+            "ffn_gate_inp_shexp": Weight("mlp.shared_expert_gate", "one width"),
+            "ffn_gate_shexp": Weight("mlp.shared_expert.gate_proj", "shared_inner width"),
+            "ffn_up_shexp": Weight("mlp.shared_expert.up_proj", "shared_inner width"),
+            "ffn_down_shexp": Weight("mlp.shared_expert.down_proj", "width shared_inner"),
+        },
+        keys=_QWEN2.keys
+        | _ROUTED
+        | {
+            "expert_count": "num_experts|num_local_experts",
+            "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+        },
+        facts=_QWEN2.facts | {"norm_topk_prob": False, "tie_word_embeddings": False},
+        silent=_QWEN2.silent | {"decoder_sparse_step": 1, "mlp_only_layers": []},
+        absent={"qkv_bias": True},
+    ),
+    _QWEN3,
+    replace(
+        _QWEN3,
+        name="qwen3moe",
+        model_types=("qwen3_moe",),
+        model_class="Qwen3MoeForCausalLM",
+        layer=_PRE_NORMS | _attention() | _HEAD_NORMS | _EXPERTS,
+        keys=_QWEN3.keys | _ROUTED | {"expert_count": "num_experts|num_local_experts"},
+        facts=_QWEN3.facts | {"norm_topk_prob": True},
+        silent=_QWEN3.silent | {"decoder_sparse_step": 1, "mlp_only_layers": []},
+        absent={"norm_topk_prob": False},
+    ),
+    replace(
+        _QWEN2,
+        name="dream",
+        model_types=("Dream",),
+        model_class="DreamModel",
+        facts=_SILU | {"use_sliding_window": False, "tie_word_embeddings": False},
+        silent={},
+        mask=True,
+    ),
+    _GEMMA2,
+    replace(
+        _GEMMA2,
+        name="gemma3",
+        model_types=("gemma3_text",),
+        model_class="Gemma3ForCausalLM",
+        layer=_GEMMA2.layer | _norms_plus_one(_HEAD_NORMS),
+        keys={key: name for key, name in _GEMMA2.keys.items() if key != "attn_logit_softcapping"}
+        | {"final_logit_softcapping": "final_logit_softcapping?"},
+        facts={
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": _query_scalar(62),
+            "layer_types": _every(6),
+        },
+        silent=_GEMMA2.silent
+        | {"attn_logit_softcapping": None, "sliding_window_pattern": 6, "_sliding_window_pattern": 6},
+        absent={"query_pre_attn_scalar": 256, "tie_word_embeddings": True},
+        local_theta="rope_local_base_freq",
+    ),
+    Architecture(
+        "phi3",
+        ("phi3",),
+        "Phi3ForCausalLM",
+        _MODEL,
+        _PRE_NORMS
+        | {
+            "attn_qkv": Weight("self_attn.qkv_proj", "qkv width"),
+            "attn_output": Weight("self_attn.o_proj", "width q"),
+            "ffn_up": Weight("mlp.gate_up_proj", "gate_up width"),
+            "ffn_down": Weight("mlp.down_proj", "width inner"),
+        },
+        _KEYS | _GROUPS | _RMS | {"attention.sliding_window": "sliding_window?"},
+        facts=_SILU,
+        silent={"attention_bias": False},
+        partial="partial_rotary_factor",
+    ),
+    replace(
+        _LLAMA,
+        name="smollm3",
+        model_types=("smollm3",),
+        model_class="SmolLM3ForCausalLM",
+        layer=_PRE_NORMS | _attention(rotated=True) | _MLP,
+        keys=_KEYS | _GROUPS | _RMS,
+        facts=_SILU
+        | {
+            "use_sliding_window": False,
+            "no_rope_layer_interval": 4,
+            "no_rope_layers": lambda lengths: [int((i + 1) % 4 != 0) for i in range(lengths["layers"])],
+        },
+        silent={"attention_bias": False, "mlp_bias": False, "layer_types": _full},
+        absent={"tie_word_embeddings": True},
+    ),
+    Architecture(
+        "olmo2",
+        ("olmo2",),
+        "Olmo2ForCausalLM",
+        _MODEL,
+        {
+            "post_attention_norm": Weight("post_attention_layernorm", "width"),
+            "post_ffw_norm": Weight("post_feedforward_layernorm", "width"),
+            "attn_q_norm": Weight("self_attn.q_norm", "q"),
+            "attn_k_norm": Weight("self_attn.k_norm", "kv"),
+        }
+        | _attention()
+        | _MLP,
+        _KEYS | _GROUPS | _RMS,
+        facts=_SILU | {"tie_word_embeddings": False},
+        silent={"attention_bias": False},
+    ),
+    replace(
+        _LLAMA,
+        name="granite",
+        model_types=("granite",),
+        model_class="GraniteForCausalLM",
+        keys=_KEYS
+        | _GROUPS
+        | _RMS
+        | {
+            "attention.scale": "attention_multiplier",
+            "embedding_scale": "embedding_multiplier",
+            "residual_scale": "residual_multiplier",
+            "logit_scale": "logits_scaling",
+        },
+    ),
+    Architecture(
+        "stablelm",
+        ("stablelm",),
+        "StableLmForCausalLM",
+        _MODEL | {"output_norm": Weight("model.norm", "width", bias="always")},
+        _attention("use_qkv_bias")
+        | {
+            "attn_norm": Weight("input_layernorm", "width", bias="always"),
+            "ffn_norm": Weight("post_attention_layernorm", "width", bias="always", only="not use_parallel_residual"),
+            "attn_q_norm": Weight("self_attn.q_layernorm.norms.{}", "heads head", STACK, only="qk_layernorm"),
+            "attn_k_norm": Weight("self_attn.k_layernorm.norms.{}", "kv_heads head", STACK, only="qk_layernorm"),
+        }
+        | _MLP,
+        _KEYS | _GROUPS | _LAYER_NORM,
+        facts=_SILU | {"tie_word_embeddings": False},
+        partial="partial_rotary_factor",
+    ),
+    Architecture(
+        "gpt2",
+        ("gpt2",),
+        "GPT2LMHeadModel",
+        {
+            "token_embd": Weight("transformer.wte", "vocab width"),
+            "position_embd": Weight("transformer.wpe", "positions width"),
+            "output_norm": Weight("transformer.ln_f", "width", bias="always"),
+            "output": Weight("lm_head", "vocab width", only="not tie_word_embeddings"),
+        },
+        {
+            "attn_norm": Weight("ln_1", "width", bias="always"),
+            "attn_qkv": Weight("attn.c_attn", "qkv width", TRANSPOSE, "always"),
+            "attn_output": Weight("attn.c_proj", "width q", TRANSPOSE, "always"),
+            "ffn_norm": Weight("ln_2", "width", bias="always"),
+            "ffn_up": Weight("mlp.c_fc", "inner width", TRANSPOSE, "always"),
+            "ffn_down": Weight("mlp.c_proj", "width inner", TRANSPOSE, "always"),
+        },
+        {
+            "context_length": "n_positions",
+            "embedding_length": "n_embd",
+            "block_count": "n_layer",
+            "feed_forward_length": "n_inner?",
+            "attention.head_count": "n_head",
+            "attention.layer_norm_epsilon": "layer_norm_epsilon",
+        },
+        layers="transformer.h",
+        facts={"activation_function": "gelu_new"},
+        silent={"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+        absent={"tie_word_embeddings": True},
+        rotary=False,
+    ),
+    Architecture(
+        "gptneox",
+        ("gpt_neox",),
+        "GPTNeoXForCausalLM",
+        {
+            "token_embd": Weight("gpt_neox.embed_in", "vocab width"),
+            "output_norm": Weight("gpt_neox.final_layer_norm", "width", bias="always"),
+            "output": Weight("embed_out", "vocab width"),
+        },
+        {
+            "attn_norm": Weight("input_layernorm", "width", bias="always"),
+            "attn_qkv": Weight("attention.query_key_value", "qkv width", GROUPED_ROWS, "always"),
+            "attn_output": Weight("attention.dense", "width q", bias="always"),
+            "ffn_norm": Weight("post_attention_layernorm", "width", bias="always"),
+            "ffn_up": Weight("mlp.dense_h_to_4h", "inner width", bias="always"),
+            "ffn_down": Weight("mlp.dense_4h_to_h", "width inner", bias="always"),
+        },
+        _KEYS | _LAYER_NORM | {"use_parallel_residual": "use_parallel_residual"},
+        layers="gpt_neox.layers",
+        facts={"hidden_act": "gelu", "tie_word_embeddings": False},
+        silent={"attention_bias": True},
+        partial="rotary_pct",
+        theta="rotary_emb_base",
+    ),
+)
