@@ -31,7 +31,7 @@ def decoder(
     architecture: str,
     *,
     theta: float = 10000.0,
-    partial: float = 1.0,
+    partial: float | None = None,
     turns: Callable[[int], Rotary | None] | None = None,
     slides: Callable[[int], bool] = lambda layer: True,
     experts: Callable[[int], Experts | None] = lambda layer: None,
@@ -46,8 +46,8 @@ def decoder(
         as `completed`
     architecture : str
         the family's name
-    theta, partial : float
-        of `rotary`, where the config does not say
+    theta, partial
+        as of `rotary`
     turns : Callable[[int], Rotary | None], optional
         the rotary positions of a layer; default: those of `rope_parameters` in all
     slides : Callable[[int], bool], optional

@@ -9,12 +9,11 @@ from fastdistill.models.plan import Plan
 from fastdistill.models.rope import rotary
 
 MODEL_TYPES = {
-    "gemma3_text": GEMMA2
+    "gemma3_text": {key: value for key, value in GEMMA2.items() if key != "attn_logit_softcapping"}
     | {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,
         "final_logit_softcapping": None,
-        "attn_logit_softcapping": None,
         "sliding_window_pattern": 6,
         "rope_local_base_freq": 10000.0,
     }

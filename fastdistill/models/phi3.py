@@ -46,5 +46,5 @@ def plan(config: Config) -> Plan:
     rope = dict(config.section("rope_parameters").raw)
     if rope["rope_type"] in ("su", "yarn", "longrope"):  # the first two: older names of the third
         rope |= {"rope_type": "longrope", "original_max_position_embeddings": original}
-    turns = rotary(Section(rope, config.source), size.head_dim, size.positions)
+    turns = rotary(Section(rope, config.source), size.head_dim, size.positions, partial=1.0)
     return decoder(config, "phi3", sources=sources, turns=lambda layer: turns)

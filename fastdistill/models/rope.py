@@ -49,7 +49,9 @@ class Rotary:
     plain: np.ndarray
 
 
-def rotary(rope: Section, head_dim: int, positions: int, *, theta: float = 10000.0, partial: float = 1.0) -> Rotary:
+def rotary(
+    rope: Section, head_dim: int, positions: int, *, theta: float = 10000.0, partial: float | None = None
+) -> Rotary:
     """What `rope_parameters` says: theta^(-2 i / d) of each pair of the d numbers of a head that turn, scaled as `rope_type` says.
 
     `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two
@@ -63,8 +65,11 @@ def rotary(rope: Section, head_dim: int, positions: int, *, theta: float = 10000
     head_dim : int
     positions : int
         max_position_embeddings
-    theta, partial : float
-        where the section does not say: rope_theta, and partial_rotary_factor, the part of a head that turns
+    theta : float
+        rope_theta, where the section does not say
+    partial : float, optional
+        partial_rotary_factor, the part of a head that turns, where the section does not say; None: of a family whose heads
+        turn as a whole
 
     Raises
     ------
@@ -73,7 +78,10 @@ def rotary(rope: Section, head_dim: int, positions: int, *, theta: float = 10000
     CheckpointError
         for impossible numbers
     """
-    partial = rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=partial)
+    asked = rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=1.0 if partial is None else partial)
+    if partial is None and asked != 1.0:
+        raise UnsupportedError(f"{rope.source}: partial_rotary_factor is {asked:g}, but this family's heads turn as a whole")
+    partial = asked
     pairs = int(head_dim * partial) // 2
     if pairs < 1 or int(head_dim * partial) % 2:
         rope.refuse("partial_rotary_factor", partial, f"an even part of head_dim = {head_dim}")
