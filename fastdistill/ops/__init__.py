@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastdistill.ops import attention, elementwise, linear, rotary
-from fastdistill.ops.attention import OWN
+from fastdistill.ops.attention import OWN, windowed
 from fastdistill.ops.kind import BIAS, MATRIX, TABLE, VECTOR, OpKind, StepKind, Table
 
 OPS = {kind.name: kind for module in (elementwise, linear, rotary, attention) for kind in module.KINDS}
 
-__all__ = ["BIAS", "MATRIX", "OPS", "OWN", "TABLE", "VECTOR", "OpKind", "StepKind", "Table"]
+__all__ = ["BIAS", "MATRIX", "OPS", "OWN", "TABLE", "VECTOR", "OpKind", "StepKind", "Table", "windowed"]
