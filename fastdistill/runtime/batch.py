@@ -62,7 +62,8 @@ def check_given(read: Read, plan: Plan) -> None:
 def joined(members: list[Member]) -> ForwardPass:
     """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
     made = _alone(*members[0]) if len(members) == 1 else _together(members)
-    made.others = _windowed(members, made)
+    if len(members[0][0].caches) > 1:
+        made.others = _windowed(members, made)
     return made
 
 
@@ -133,7 +134,7 @@ def _alone(session: Session, share: Share) -> ForwardPass:
     )
 
 
-def _windowed(members: list[Member], own: ForwardPass) -> dict[str, KeySet] | None:
+def _windowed(members: list[Member], own: ForwardPass) -> dict[str, KeySet]:
     """The key sets of windows: the same slots, but for those that a session has forgotten there."""
     sets: dict[str, KeySet] = {}
     for name in members[0][0].caches:
@@ -144,7 +145,7 @@ def _windowed(members: list[Member], own: ForwardPass) -> dict[str, KeySet] | No
                 for cache, (_, share) in zip(caches, members, strict=True)
             ]
             sets[name] = KeySet(own.slots, own.nodes, *_joined_lists(lists), caches)
-    return sets or None
+    return sets
 
 
 def parts(members: list[Member]) -> Iterator[tuple[Session, Share, slice, slice]]:

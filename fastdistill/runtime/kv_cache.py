@@ -147,8 +147,8 @@ class KVCache:
 
     @staticmethod
     def slot_bytes(plan: Plan, format: str) -> int:
-        """Bytes that one token takes: keys and values of all layers, and its position."""
-        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4
+        """Bytes that one token takes: keys and values of all layers, and its position once a key set."""
+        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4 * len(plan.windows)
 
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.

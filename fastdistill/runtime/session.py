@@ -132,6 +132,7 @@ class Session(SessionLike):
         # Pending rows lie behind those that are committed.
         slots, self.cache_format = self.capacity + self.max_rows, cache or network.cache_dtype
         self.caches = {name: KVCache(plan, slots, self.cache_format, name) for name in plan.windows}
+        self._windowed = [cache for cache in self.caches.values() if cache.window]
         self.writer: object = None
         self._holder: dict[str, ref[Caller]] = {}
 
@@ -305,20 +306,20 @@ class Session(SessionLike):
         CapacityError
         ForgottenError
         """
-        windowed = [cache for cache in self.caches.values() if cache.window]
-        if windowed:
+        if self._windowed:
             start, first = self.context.reach(share)
-            for cache in windowed:
+            for cache in self._windowed:
                 cache.check_held(start, first)
-            for cache in windowed:
+            for cache in self._windowed:
                 cache.forget(self.context.positions[:start], first)
+        end = share.first_slot + len(share.tokens) + share.ahead
         for cache in self.caches.values():
-            cache.reserve(share.first_slot, share.first_slot + len(share.tokens) + share.ahead)
+            cache.reserve(share.first_slot, end)
 
     def _check_held(self, length: int) -> None:
         """Refuse a beginning of the committed rows that nothing can follow, since what it would see is forgotten."""
-        for cache in self.caches.values():
-            if cache.window and length:
+        for cache in self._windowed:
+            if length:
                 cache.check_held(length, self.context.next_position(length))
 
     @contextmanager

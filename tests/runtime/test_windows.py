@@ -279,6 +279,7 @@ def test_what_is_forgotten_is_refused_by_name(tmp_path):
         lambda: session.truncate(300),
         lambda: session.truncate(5),
         lambda: far.share(session, 300),
+        lambda: far.truncate(forgotten(far) + 1),
         lambda: session.forward([1], positions=[20]),
         lambda: session.forward([1], parents=[-1], positions=[20]),
         lambda: session.forward([1], replace=(100, 600)),
@@ -294,6 +295,20 @@ def test_what_is_forgotten_is_refused_by_name(tmp_path):
     with slack(KEEPS):
         want = fresh("mixed").forward(LONG[:30], read=LOGITS).logits
     np.testing.assert_array_equal(bits(session.forward(LONG[:30], read=LOGITS).logits), bits(want))
+
+
+def test_pending_rows_that_are_dropped_leave_the_text_where_it_can_go_on():
+    """The last row lies at a low position; those that were to replace it lie high."""
+    gave = []
+    for positions in (kv_cache.SLACK, KEEPS):
+        with slack(positions):
+            session = fresh("last")
+            session.prefill(LONG[:300])
+            session.forward([1, 2], positions=[420, 200], rows=())
+            session.forward([3], replace=(301, 302), positions=[500], rows=())
+            session.truncate(302)
+            gave.append(bits(session.forward([4], read=LOGITS).logits))
+    np.testing.assert_array_equal(*gave)
 
 
 @pytest.mark.parametrize("name", LAYERS)
