@@ -1,8 +1,8 @@
 """AWQ (Lin et al. 2024), as AutoAWQ writes it for its GEMM kernel: 4 bits, a scale and a zero a group of inputs.
 
-X.qweight   int32 (K, N / 8): codes of 8 outputs in sequence; from the lowest bits on those of outputs 0 2 4 6 1 3 5 7
-X.qzeros    int32 (groups, N / 8), likewise
-X.scales    float16 (groups, N)
+- X.qweight: int32 (K, N / 8), codes of 8 outputs a word; from the lowest bits on those of outputs 0 2 4 6 1 3 5 7
+- X.qzeros: int32 (groups, N / 8), likewise
+- X.scales: float16 (groups, N)
 """
 
 from __future__ import annotations

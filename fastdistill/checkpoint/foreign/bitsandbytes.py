@@ -1,11 +1,12 @@
 """bitsandbytes: LLM.int8() (Dettmers et al. 2022), and NF4 or FP4 (Dettmers et al. 2023). Both as f32: no f16 holds their scales.
 
-X.weight                                   int8 (N, K), times X.SCB float32 (N,) / 127
-X.weight                                   uint8 (N K / 2, 1): two codes a byte, the first in the high half;
-X.weight.quant_map                         float32 (16,): what a code means, times
-X.weight.absmax                            float32, one a block of codes in sequence, whatever their rows; or
-X.weight.absmax, nested_absmax, nested_quant_map    uint8 codes of it, likewise, and an offset less
-X.weight.quant_state.bitsandbytes__nf4     uint8: JSON that says shape, block sizes and the offset
+Of 8 bits: X.weight int8 (N, K), times X.SCB float32 (N,) / 127.  Of 4 bits
+
+- X.weight: uint8 (N K / 2, 1), two codes a byte, the first in the high half
+- X.weight.quant_map: float32 (16,), what a code means
+- X.weight.absmax: float32, times what, one a block of codes in sequence, whatever their rows; or uint8 codes of that,
+  less an offset, which X.weight.nested_quant_map float32 (256,) and nested_absmax explain likewise
+- X.weight.quant_state.bitsandbytes__nf4: uint8, JSON that says shape, block sizes and the offset
 """
 
 from __future__ import annotations

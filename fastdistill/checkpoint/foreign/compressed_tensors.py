@@ -1,10 +1,10 @@
 """compressed-tensors, as llm-compressor writes it: one scheme a folder, of these formats.
 
-    pack-quantized    X.weight_packed int32 (N, K bits / 32): codes of inputs in sequence, the first in the lowest bits;
-                      X.weight_shape int64 (2,): N, K; X.weight_zero_point int32 (N bits / 32, groups), where not symmetric
-    int-quantized     X.weight int8 (N, K); X.weight_zero_point int8
-    float-quantized   X.weight F8_E4M3 (N, K)
-    all               X.weight_scale (N, groups), (N, 1), (1,), or one a block; X.weight_g_idx int32 (K,): each input's group
+- pack-quantized: X.weight_packed int32 (N, K bits / 32), codes of inputs in sequence, the first in the lowest bits;
+  X.weight_shape int64 (2,), N and K; X.weight_zero_point int32 (N bits / 32, groups), where not symmetric
+- int-quantized: X.weight int8 (N, K), X.weight_zero_point int8
+- float-quantized: X.weight F8_E4M3 (N, K)
+- all: X.weight_scale (N, groups), (N, 1), (1,), or one a block; X.weight_g_idx int32 (K,), each input's group
 
 Codes and zeros of b bits are signed; packed they are stored with 2^(b-1) added.
 """

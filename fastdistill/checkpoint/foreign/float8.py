@@ -1,7 +1,7 @@
 """Numbers of 8 bits with an exponent (Micikevicius et al. 2022), as f16, which holds them all.
 
-F8_E4M3   "fn": 4 bits of exponent, 3 of mantissa; no infinity, and the largest code is the one NaN: up to 448
-F8_E5M2   the upper half of an f16
+- F8_E4M3: 4 bits of exponent, 3 of mantissa, no infinity ("fn"); the largest code is the one NaN, the largest number 448
+- F8_E5M2: the upper half of an f16
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Weights as 8-bit floats: `fp8` of DeepSeek and Qwen (blocks of 128 x 128) and of transformers, `fbgemm_fp8` of Llama 3.1 405B.
 
-X.weight             F8_E4M3 or F8_E5M2 (N, K)
-X.weight_scale_inv   float32 (ceil(N / 128), ceil(K / 128)): what a block is multiplied by, whatever its name says
-X.weight_scale       float32, one or one an output, likewise; without weight_block_size
+- X.weight: F8_E4M3 or F8_E5M2 (N, K)
+- X.weight_scale_inv: float32 (ceil(N / 128), ceil(K / 128)), what a block is multiplied by, whatever its name says
+- X.weight_scale: float32, one or one an output, likewise; without weight_block_size
 """
 
 from __future__ import annotations

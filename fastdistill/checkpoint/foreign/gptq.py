@@ -1,9 +1,9 @@
 """GPTQ (Frantar et al. 2022), as AutoGPTQ and GPTQModel write it: 2, 4 or 8 bits, a scale and a zero a group of inputs.
 
-X.qweight   int32 (K bits / 32, N): codes of inputs in sequence, the first in the lowest bits
-X.qzeros    int32 (groups, N bits / 32): zeros of outputs in sequence; less 1, but for checkpoint_format gptq_v2
-X.scales    float16 (groups, N)
-X.g_idx     int32 (K,): each input's group; in order unless desc_act
+- X.qweight: int32 (K bits / 32, N), codes of inputs in sequence, the first in the lowest bits
+- X.qzeros: int32 (groups, N bits / 32), zeros of outputs in sequence, less 1 but for checkpoint_format gptq_v2
+- X.scales: float16 (groups, N)
+- X.g_idx: int32 (K,), each input's group; in order unless desc_act
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Codes with a scale and a zero for each group of inputs: scale (code - zero), in blocks of ours where they hold it exactly.
 
-    q4    scale code - scale zero: where f16 holds the scales and all scale zero
-    q8    scale (code - zero): where f16 holds the scales, and int8 all code - zero
-    f32   (code - zero) scale, rounded once where a scale has more than 15 bits or so
+- q4: scale code - scale zero, where f16 holds the scales and all scale zero
+- q8: scale (code - zero), where f16 holds the scales, and int8 all code - zero
+- f32: (code - zero) scale, rounded once where a scale has more than 15 bits or so
 
 A block is 32 inputs in sequence, so blocks serve groups of 32, 64, 96 ... inputs in sequence, and groups that are whole rows.
 """
