@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastdistill as fd
-from fastdistill.checkpoint import open_checkpoint, write_checkpoint
+from fastdistill.checkpoint import FORMATS, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.foreign import METHODS
 from fastdistill.checkpoint.foreign.foreign import unpacked
 from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
@@ -229,6 +232,12 @@ def retyped(dtype, array):
     return Stored("U32", array.view(np.uint32))
 
 
+def no_inputs(arrays, _):
+    """Fewer than none, which packed are none."""
+    arrays[f"{MODULE}.weight_packed"] = Stored("I32", np.empty((64, 0), np.int32))
+    arrays[f"{MODULE}.weight_shape"] = Stored("I64", np.array([64, -5], np.int64))
+
+
 def of_weights(**more):
     return lambda arrays, quantization: quantization["config_groups"]["group_0"]["weights"].update(more)
 
@@ -258,6 +267,7 @@ def of_weights(**more):
         ("packed", of_weights(num_bits=3), UnsupportedError, "int of 3 bits by group is not read"),
         ("packed", of_weights(is_new=True), UnsupportedError, "'is_new', which is not understood"),
         ("packed", other("weight_shape", lambda dtype, array: Stored(dtype, array[::-1] * 3)), CheckpointError, "weight_packed must be"),
+        ("packed", no_inputs, CheckpointError, "weight_packed must be"),
         ("packed", other("weight_scale", cut), CheckpointError, "weight_scale must be"),
         ("packed in act order", other("weight_g_idx", lambda dtype, array: Stored(dtype, array + 7)), CheckpointError, "g_idx must lie in"),
         ("fp8 in blocks", without("weight_scale_inv"), CheckpointError, "weight_scale must be .* found nothing"),
@@ -290,6 +300,106 @@ def test_a_scheme_for_some_layers_is_refused(tmp_path):
     write_foreign(tmp_path / "m", two, packed())
     with pytest.raises(UnsupportedError, match="several groups of layers have schemes of their own"):
         open_checkpoint(tmp_path / "m")
+
+
+def odd(dtype: str, array: np.ndarray, random: np.random.Generator) -> Stored:
+    """An array that is not what it should be, or perhaps is."""
+    shape = list(array.shape)
+    ways = ["value", "flat", "type", *(["size", "nothing", "longer"] if shape else [])]
+    way = random.choice(ways)
+    axis = random.integers(len(shape)) if shape else 0
+    if way == "flat":
+        return Stored(dtype, array.reshape(-1))
+    if way == "type":
+        return Stored(
+            {1: "U8", 2: "U16", 4: "U32", 8: "U64"}[array.dtype.itemsize], array.view(f"u{array.dtype.itemsize}")
+        )
+    if way == "value":
+        changed = array.copy()
+        changed.reshape(-1).view(np.uint8)[random.integers(array.nbytes)] ^= 1 << random.integers(8)
+        return Stored(dtype, changed)
+    if way == "longer":
+        return Stored(dtype, np.concatenate([array, array], axis=axis))
+    shape[axis] = 0 if way == "nothing" else shape[axis] // 2
+    return Stored(dtype, np.ascontiguousarray(array[tuple(map(slice, shape))]))
+
+
+VALUES = [None, True, 0, -1, 7, 2**31, 0.5, "", "x", [], [1], [0, 0], [-1, 3], {}, {"a": 1}, [[]]]
+
+
+@settings(max_examples=200)
+@given(
+    case=st.sampled_from([*CASES]),
+    seed=st.integers(0, 2**32 - 1),
+    value=st.sampled_from(VALUES),
+    of_config=st.booleans(),
+)
+def test_nothing_but_errors_of_ours_comes_of_hostile_folders(tmp_path_factory, case, seed, value, of_config):
+    """One module alone: any array cut, grown, turned or changed in a bit; any key of the config anything."""
+    quantization, make, _ = CASES[case]
+    quantization, random = json.loads(json.dumps(quantization)), np.random.default_rng(seed)
+    arrays, _ = make(LINEAR, (16, 64))
+    if of_config:
+        section = quantization
+        while any(isinstance(each, dict) and each for each in section.values()) and random.integers(3):
+            section = random.choice([each for each in section.values() if isinstance(each, dict) and each])
+        section[random.choice([*section])] = value
+    else:
+        name = random.choice(sorted(arrays))
+        arrays[name] = odd(*arrays[name], random)
+    folder = tmp_path_factory.getbasetemp() / "hostile"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"quantization_config": quantization}))
+    write_safetensors(folder / "model.safetensors", arrays)
+    try:
+        with open_checkpoint(folder) as checkpoint, np.errstate(all="ignore"):
+            for tensor in checkpoint.tensors.values():
+                if tensor.format in FORMATS:
+                    assert tensor.to_float32().shape == tensor.shape
+    except (CheckpointError, UnsupportedError) as error:
+        assert len(str(error)) < 2000
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("type", ["nf4", "fp4"])
+def test_4_bits_are_those_of_bitsandbytes(tmp_path, type, nested):
+    torch, functional = pytest.importorskip("torch"), pytest.importorskip("bitsandbytes.functional")
+    weights = torch.randn(96, 5 * 64, generator=torch.Generator().manual_seed(0))
+    codes, state = functional.quantize_4bit(weights, blocksize=64, quant_type=type, compress_statistics=nested)
+    arrays = {"a.weight": codes} | {f"a.weight.{name}": part for name, part in state.as_dict(packed=True).items()}
+    kinds = {torch.uint8: "U8", torch.float32: "F32"}
+    stored = {name: Stored(kinds[part.dtype], part.contiguous().numpy()) for name, part in arrays.items()}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": BNB4 | {"bnb_4bit_quant_type": type}}))
+    write_safetensors(tmp_path / "model.safetensors", stored)
+    got = open_checkpoint(tmp_path).tensors["a.weight"].to_float32()
+    np.testing.assert_array_equal(got, functional.dequantize_4bit(codes, state).numpy())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("bits", [4, 8])
+def test_words_are_those_of_compressed_tensors(bits):
+    torch, peer = pytest.importorskip("torch"), pytest.importorskip("compressed_tensors.compressors.pack_quantized")
+    half = 2 ** (bits - 1)
+    codes = torch.randint(-half, half, (24, 64), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    for dimension in (1, 0):
+        packed = peer.pack_to_int32(codes, bits, packed_dim=dimension).contiguous().numpy()
+        np.testing.assert_array_equal(unpacked(packed, bits, dimension).astype(int) - half, codes.numpy())
+
+
+def test_biases_of_zeros_that_autogptq_adds_are_left_out(tmp_path):
+    def change(arrays, _):
+        for name in LINEARS:
+            outputs = PLAN.stored[name][0]
+            arrays[f"{name.removesuffix('.weight')}.bias"] = Stored("F16", np.zeros(outputs, np.float16))
+
+    write_foreign(tmp_path / "m", dict(GPTQ), gptq(), change)
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert set(checkpoint.tensors) == set(PLAN.stored)
+        assert checkpoint.notes == [
+            f"{len(LINEARS)} tensors are left out: they are biases of zeros, which AutoGPTQ adds"
+        ]
 
 
 def test_every_method_is_tried():

@@ -13,15 +13,10 @@ from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, unpa
 from fastdistill.checkpoint.foreign.grouped import Scales, add_grouped
 
 _PLACES = [0, 4, 1, 5, 2, 6, 3, 7]  # of outputs 0 .. 7 in a word: the order above, turned round
-_HARMLESS = [
-    "quant_method",
-    "modules_to_not_convert",
-    "backend",
-    "do_fuse",
-    "fuse_max_seq_len",
-    "modules_to_fuse",
-    "exllama_config",
-]
+_HARMLESS_WORDS = """
+quant_method modules_to_not_convert backend do_fuse fuse_max_seq_len modules_to_fuse exllama_config
+"""
+_HARMLESS = _HARMLESS_WORDS.split()
 
 
 def read(foreign: Foreign) -> None:

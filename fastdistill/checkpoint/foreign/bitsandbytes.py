@@ -21,20 +21,12 @@ from fastdistill.errors import CheckpointError
 from fastdistill.files import parse_json
 from fastdistill.messages import short
 
-_HARMLESS = [
-    "quant_method",
-    "load_in_4bit",
-    "load_in_8bit",
-    "_load_in_4bit",
-    "_load_in_8bit",
-    "bnb_4bit_compute_dtype",
-    "bnb_4bit_quant_type",
-    "bnb_4bit_use_double_quant",
-    "llm_int8_enable_fp32_cpu_offload",
-    "llm_int8_has_fp16_weight",
-    "llm_int8_skip_modules",
-    "llm_int8_threshold",
-]
+_HARMLESS_WORDS = """
+quant_method load_in_4bit load_in_8bit _load_in_4bit _load_in_8bit bnb_4bit_compute_dtype bnb_4bit_quant_type
+bnb_4bit_use_double_quant llm_int8_enable_fp32_cpu_offload llm_int8_has_fp16_weight llm_int8_skip_modules
+llm_int8_threshold
+"""
+_HARMLESS = _HARMLESS_WORDS.split()
 _TYPES = ("nf4", "fp4")
 _STATE = "quant_state.bitsandbytes__"
 

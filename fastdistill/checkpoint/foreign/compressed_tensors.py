@@ -24,30 +24,15 @@ from fastdistill.errors import CheckpointError
 from fastdistill.messages import short
 
 _FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
-_HARMLESS = [
-    "quant_method",
-    "config_groups",
-    "format",
-    "quantization_status",
-    "ignore",
-    "global_compression_ratio",
-    "version",
-    "run_compressed",
-]
-_OF_WEIGHTS = [
-    "num_bits",
-    "type",
-    "symmetric",
-    "strategy",
-    "group_size",
-    "block_structure",
-    "actorder",
-    "dynamic",
-    "observer",
-    "observer_kwargs",
-    "scale_dtype",
-    "zp_dtype",
-]
+_HARMLESS_WORDS = """
+quant_method config_groups format quantization_status ignore global_compression_ratio version run_compressed
+"""
+_HARMLESS = _HARMLESS_WORDS.split()
+_OF_WEIGHTS_WORDS = """
+num_bits type symmetric strategy group_size block_structure actorder dynamic observer observer_kwargs scale_dtype
+zp_dtype
+"""
+_OF_WEIGHTS = _OF_WEIGHTS_WORDS.split()
 
 
 def read(foreign: Foreign) -> None:
@@ -112,7 +97,7 @@ def _add(foreign: Foreign, module: str, bits: int, group: int | None, packed: bo
     if packed:
         words = foreign.take(f"{module}.weight_packed", ["I32"], (None, None)).array
         shape = np.asarray(foreign.take(f"{module}.weight_shape", ["I64", "I32"], (2,)).array).tolist()
-        if words.shape != (shape[0], -(-shape[1] // per_word)):
+        if min(shape) < 0 or words.shape != (shape[0], -(-shape[1] // per_word)):
             raise CheckpointError(
                 f"{foreign.section.source}: {module}.weight_packed must be [N, K / {per_word}] for the weight_shape "
                 f"{shape}, found {[*words.shape]}"

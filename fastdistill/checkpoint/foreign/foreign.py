@@ -67,7 +67,7 @@ class Foreign:
     def check_keys(self, known: Collection[str], section: Section | None = None) -> None:
         """Refuse keys of the config that nobody here understands."""
         section = section or self.section
-        others = [key for key, value in section.raw.items() if key not in known and value is not None]
+        others = [key for key, value in section.raw.items() if key not in known and value not in (None, {}, [])]
         if others:
             unsupported(section, f"says {listed(map(short, others))}, which is not understood")
 

@@ -11,17 +11,11 @@ from fastdistill.checkpoint.foreign.float8 import FLOATS8, add_scaled
 from fastdistill.checkpoint.foreign.foreign import Foreign, unsupported
 
 ACTIVATIONS = "they scale activations, which are not rounded to 8-bit floats here"
-_KNOWN = [
-    "quant_method",
-    "fmt",
-    "activation_scheme",
-    "weight_block_size",
-    "modules_to_not_convert",
-    "ignored_layers",
-    "scale_fmt",
-    "activation_scale_ub",
-    "dequantize",
-]
+_KNOWN_WORDS = """
+quant_method fmt activation_scheme weight_block_size modules_to_not_convert ignored_layers scale_fmt
+activation_scale_ub dequantize
+"""
+_KNOWN = _KNOWN_WORDS.split()
 
 
 def read(foreign: Foreign) -> None:

@@ -4,6 +4,7 @@
 - X.qzeros: int32 (groups, N bits / 32), zeros of outputs in sequence, less 1 but for checkpoint_format gptq_v2
 - X.scales: float16 (groups, N)
 - X.g_idx: int32 (K,), each input's group; in order unless desc_act
+- X.bias: also where the model has none; then it is zeros
 """
 
 from __future__ import annotations
@@ -16,49 +17,36 @@ from fastdistill.checkpoint.safetensors_file import Stored
 from fastdistill.errors import CheckpointError
 
 # What says how the weights were made, or how others are to run them, and nothing of what they are.
-_HARMLESS = [
-    "quant_method",
-    "sym",
-    "true_sequential",
-    "static_groups",
-    "damp_percent",
-    "damp_auto_increment",
-    "dataset",
-    "tokenizer",
-    "meta",
-    "model_name_or_path",
-    "model_file_base_name",
-    "model_seqlen",
-    "block_name_to_quantize",
-    "module_name_preceding_first_block",
-    "modules_in_block_to_quantize",
-    "batch_size",
-    "pad_token_id",
-    "use_cuda_fp16",
-    "cache_block_outputs",
-    "max_input_length",
-    "backend",
-    "use_exllama",
-    "disable_exllama",
-    "exllama_config",
-    "lm_head",
-]
+_HARMLESS_WORDS = """
+quant_method sym true_sequential static_groups damp_percent damp_auto_increment dataset tokenizer meta
+model_name_or_path model_file_base_name model_seqlen block_name_to_quantize module_name_preceding_first_block
+modules_in_block_to_quantize batch_size pad_token_id use_cuda_fp16 cache_block_outputs max_input_length backend
+use_exllama disable_exllama exllama_config lm_head
+method act_group_aware mse
+"""
+_HARMLESS = _HARMLESS_WORDS.split()
 
 
 def read(foreign: Foreign) -> None:
     """The tensors of a folder whose quant_method is gptq."""
     section = foreign.section
-    foreign.check_keys([*_HARMLESS, "bits", "group_size", "desc_act", "checkpoint_format", "is_marlin_format"])
+    known = ["bits", "group_size", "desc_act", "checkpoint_format", "format", "is_marlin_format", "pack_dtype"]
+    foreign.check_keys([*_HARMLESS, *known])
     bits = section.integer("bits", minimum=2, maximum=8)
     if bits not in (2, 4, 8):
         unsupported(section, f"bits {bits} are not read, only 2, 4 and 8")
     size = section.integer("group_size", minimum=-1, default=-1)
     section.boolean("desc_act", default=False)
-    layout = section.string("checkpoint_format", default="gptq")
+    layout = section.string("checkpoint_format", default=section.string("format", default="gptq"))
+    if section.string("pack_dtype", default="int32") != "int32":
+        unsupported(section, f"pack_dtype {section.raw['pack_dtype']!r} is not read, only 'int32'")
     if layout not in ("gptq", "gptq_v2") or section.boolean("is_marlin_format", default=False):
         unsupported(section, f"checkpoint_format {layout!r} is not read, only 'gptq' and 'gptq_v2'")
     for module in foreign.modules(".qweight"):
         _add(foreign, module, bits, size, less_one=layout == "gptq")
+        bias = foreign.arrays.get(f"{module}.bias")
+        if bias is not None and bias.dtype in FLOATS and not floats(bias).any():
+            foreign.drop(f"{module}.bias", reason="they are biases of zeros, which AutoGPTQ adds")
 
 
 def _add(foreign: Foreign, module: str, bits: int, size: int, less_one: bool) -> None:
