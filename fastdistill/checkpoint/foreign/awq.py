@@ -11,6 +11,7 @@ import numpy as np
 
 from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, unpacked, unsupported
 from fastdistill.checkpoint.foreign.grouped import Scales, add_grouped
+from fastdistill.messages import short
 
 _PLACES = [0, 4, 1, 5, 2, 6, 3, 7]  # of outputs 0 .. 7 in a word: the order above, turned round
 _HARMLESS_WORDS = """
@@ -26,7 +27,7 @@ def read(foreign: Foreign) -> None:
     for names, wanted in ((("bits", "w_bit"), 4), (("version",), "gemm"), (("zero_point",), True)):
         for found in (section.raw[name] for name in names if section.raw.get(name) is not None):
             if type(found) is not type(wanted) or (found.lower() if isinstance(found, str) else found) != wanted:
-                unsupported(section, f"{names[0]} {found!r} is not read, only {wanted!r}")
+                unsupported(section, f"{names[0]} {short(found)} is not read, only {short(wanted)}")
     size = section.integer("group_size", minimum=-1, default=None)
     size = section.integer("q_group_size", minimum=-1) if size is None else size
     for module in foreign.modules(".qweight"):

@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from fastdistill.checkpoint.config import Section
-from fastdistill.checkpoint.foreign.foreign import Foreign, unsupported
+from fastdistill.checkpoint.foreign.foreign import Foreign, plain, unsupported
 from fastdistill.errors import CheckpointError
 from fastdistill.files import parse_json
 from fastdistill.messages import short
@@ -51,7 +51,9 @@ def _add_int8(foreign: Foreign, module: str) -> None:
     if f"{module}.weight_format" in foreign.arrays:
         order = foreign.take(f"{module}.weight_format", ["U8"], (), (1,)).array
         if np.asarray(order).any():  # 0 is row by row
-            unsupported(foreign.section, f"{module}.weight_format {np.asarray(order).tolist()} is not read, only 0")
+            unsupported(
+                foreign.section, f"{plain(module)}.weight_format {np.asarray(order).tolist()} is not read, only 0"
+            )
 
     def make() -> dict[str, np.ndarray]:
         values = np.asarray(weight).astype(np.float32)
@@ -95,7 +97,7 @@ def _add_4bit(foreign: Foreign, name: str, type: str) -> None:
 
 def _state(foreign: Foreign, name: str, type: str) -> Section:
     stored = foreign.take(f"{name}.{_STATE}{type}", ["U8"], (None,)).array
-    source = f"{foreign.section.source}: {name}.{_STATE}{type}"
+    source = f"{foreign.section.source}: {plain(name)}.{_STATE}{type}"
     if stored.nbytes > 1 << 16:
         raise CheckpointError(f"{source}: has {stored.nbytes} bytes; expected a few lines of JSON")
     state = Section(parse_json(np.asarray(stored).tobytes(), source), source)

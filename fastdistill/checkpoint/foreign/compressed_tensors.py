@@ -17,7 +17,7 @@ import numpy as np
 
 from fastdistill.checkpoint.config import Section
 from fastdistill.checkpoint.foreign.float8 import FLOATS8, add_scaled
-from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, unpacked, unsupported
+from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, plain, unpacked, unsupported
 from fastdistill.checkpoint.foreign.fp8 import ACTIVATIONS
 from fastdistill.checkpoint.foreign.grouped import Scales, add_grouped
 from fastdistill.errors import CheckpointError
@@ -99,7 +99,7 @@ def _add(foreign: Foreign, module: str, bits: int, group: int | None, packed: bo
         shape = np.asarray(foreign.take(f"{module}.weight_shape", ["I64", "I32"], (2,)).array).tolist()
         if min(shape) < 0 or words.shape != (shape[0], -(-shape[1] // per_word)):
             raise CheckpointError(
-                f"{foreign.section.source}: {module}.weight_packed must be [N, K / {per_word}] for the weight_shape "
+                f"{foreign.section.source}: {plain(module)}.weight_packed must be [N, K / {per_word}] for the weight_shape "
                 f"{shape}, found {[*words.shape]}"
             )
     else:
@@ -139,5 +139,5 @@ def _add(foreign: Foreign, module: str, bits: int, group: int | None, packed: bo
         if (groups == -1).all() or (groups == np.arange(inputs) // size).all():
             groups = None
         elif not (groups.min() >= 0 and groups.max() < count):
-            raise CheckpointError(f"{foreign.section.source}: {module}.weight_g_idx must lie in 0..{count - 1}")
+            raise CheckpointError(f"{foreign.section.source}: {plain(module)}.weight_g_idx must lie in 0..{count - 1}")
     add_grouped(foreign, f"{module}.weight", (outputs, inputs), bits, size, read_scales, read_codes, groups)

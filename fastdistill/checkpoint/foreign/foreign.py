@@ -91,7 +91,7 @@ class Foreign:
             wanted = " or ".join(f"[{', '.join('any' if n is None else str(n) for n in shape)}]" for shape in shapes)
             found = "nothing" if stored is None else f"{stored.dtype} {[*stored.array.shape]}"
             raise CheckpointError(
-                f"{self.section.source}: {name} must be {' or '.join(dtypes)} {wanted}, found {found}"
+                f"{self.section.source}: {plain(name)} must be {' or '.join(dtypes)} {wanted}, found {found}"
             )
         return stored
 
@@ -122,6 +122,11 @@ def unsupported(section: Section, problem: str) -> NoReturn:
         f"{section.source}: {problem}; save the model unquantised (in transformers: model.dequantize(), then "
         "model.save_pretrained(...)) or take the one that it was made of, and let `fastdistill quantize` quantise that"
     )
+
+
+def plain(name: str) -> str:
+    """A tensor's name in a message, unquoted; files name them as they like."""
+    return short(name, 200)[1:-1]
 
 
 def floats(stored: Stored) -> np.ndarray:

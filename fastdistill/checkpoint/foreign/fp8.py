@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from fastdistill.checkpoint.foreign.float8 import FLOATS8, add_scaled
 from fastdistill.checkpoint.foreign.foreign import Foreign, unsupported
+from fastdistill.messages import short
 
 ACTIVATIONS = "they scale activations, which are not rounded to 8-bit floats here"
 _KNOWN_WORDS = """
@@ -24,7 +25,7 @@ def read(foreign: Foreign) -> None:
     foreign.check_keys(_KNOWN)
     format = section.string("fmt", default="e4m3")
     if format not in ("e4m3", "e5m2", "float8_e4m3fn", "float8_e5m2"):
-        unsupported(section, f"fmt {format!r} is not read, only 'e4m3' and 'e5m2'")
+        unsupported(section, f"fmt {short(format)} is not read, only 'e4m3' and 'e5m2'")
     block = section.integers("weight_block_size", minimum=1, default=None)
     if block is not None and len(block) != 2:
         section.refuse("weight_block_size", block, "two integers")

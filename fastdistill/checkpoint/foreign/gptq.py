@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, unpacked, unsupported
+from fastdistill.checkpoint.foreign.foreign import FLOATS, Foreign, floats, plain, unpacked, unsupported
 from fastdistill.checkpoint.foreign.grouped import Scales, add_grouped
 from fastdistill.checkpoint.safetensors_file import Stored
 from fastdistill.errors import CheckpointError
+from fastdistill.messages import short
 
 # What says how the weights were made, or how others are to run them, and nothing of what they are.
 _HARMLESS_WORDS = """
@@ -39,9 +40,9 @@ def read(foreign: Foreign) -> None:
     section.boolean("desc_act", default=False)
     layout = section.string("checkpoint_format", default=section.string("format", default="gptq"))
     if section.string("pack_dtype", default="int32") != "int32":
-        unsupported(section, f"pack_dtype {section.raw['pack_dtype']!r} is not read, only 'int32'")
+        unsupported(section, f"pack_dtype {short(section.raw['pack_dtype'])} is not read, only 'int32'")
     if layout not in ("gptq", "gptq_v2") or section.boolean("is_marlin_format", default=False):
-        unsupported(section, f"checkpoint_format {layout!r} is not read, only 'gptq' and 'gptq_v2'")
+        unsupported(section, f"checkpoint_format {short(layout)} is not read, only 'gptq' and 'gptq_v2'")
     for module in foreign.modules(".qweight"):
         _add(foreign, module, bits, size, less_one=layout == "gptq")
         bias = foreign.arrays.get(f"{module}.bias")
@@ -58,13 +59,14 @@ def _add(foreign: Foreign, module: str, bits: int, size: int, less_one: bool) ->
     scales = foreign.take(f"{module}.scales", FLOATS, (count, outputs))
     qzeros = foreign.take(f"{module}.qzeros", ["I32"], (count, -(-outputs // per_word))).array
     if outputs % per_word:
-        unsupported(foreign.section, f"{module} has {outputs} outputs, not a multiple of {per_word}")
+        unsupported(foreign.section, f"{plain(module)} has {outputs} outputs, not a multiple of {per_word}")
 
     def read_scales() -> Scales:
         stored = unpacked(np.asarray(qzeros), bits, axis=1).T.astype(np.int32)
         if less_one and (stored == 2**bits - 1).any():
             unsupported(
-                foreign.section, f"{module}.qzeros holds {2**bits - 1}, which some read as {2**bits} and others as 0"
+                foreign.section,
+                f"{plain(module)}.qzeros holds {2**bits - 1}, which some read as {2**bits} and others as 0",
             )
         return np.ascontiguousarray(floats(scales).T), stored + less_one
 
@@ -83,6 +85,6 @@ def _groups(foreign: Foreign, stored: Stored, module: str, group: int) -> np.nda
     count = -(-len(groups) // group)
     if groups.size and not (groups.min() >= 0 and groups.max() < count):
         raise CheckpointError(
-            f"{foreign.section.source}: {module}.g_idx must lie in 0..{count - 1}, found {groups.min()}..{groups.max()}"
+            f"{foreign.section.source}: {plain(module)}.g_idx must lie in 0..{count - 1}, found {groups.min()}..{groups.max()}"
         )
     return None if (groups == np.arange(len(groups)) // group).all() else groups
