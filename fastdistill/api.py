@@ -99,6 +99,8 @@ def load(
     folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
+        for note in checkpoint.notes:
+            warn(f"{folder}: {note}")
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)

@@ -29,6 +29,10 @@ class CapacityError(FastDistillError, ValueError):
     """More tokens or rows than a session has room for."""
 
 
+class ForgottenError(FastDistillError, ValueError):
+    """A place of a text whose keys and values a session has forgotten, since a sliding window had passed over them."""
+
+
 class BusyError(FastDistillError, RuntimeError):
     """A session, or memory that a call writes, entered by a second caller while a first one is inside."""
 

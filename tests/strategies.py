@@ -39,9 +39,10 @@ def level(name: str) -> Iterator[None]:
 
 def poisoned(session: Session) -> Session:
     """NaN wherever nothing has been written: whoever reads a hidden slot, or a result of nobody, shows it."""
-    session.cache.reserve(0, session.cache.slots)
-    for page in session.cache._pages:
-        page.array.fill(np.nan)
+    for cache in session.caches.values():
+        cache.reserve(0, cache.slots)
+        for page in cache._pages:
+            page.array.fill(np.nan)
     seat = session.pool.take()
     seat.executor._partial_attention.fill(np.nan)
     seat.executor._partial_statistics.fill(np.nan)

@@ -69,7 +69,7 @@ MADE_INSIDE = {
 }  # fmt: skip
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
-    "run", "pool", "enter", "leave", "entered", "share", "restore", "add",  # of sessions, networks, profiles: by a pass
+    "run", "pool", "enter", "leave", "entered", "share", "restore", "prepare", "add",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
     "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize

@@ -3,23 +3,26 @@
 A quantised tensor X is stored as the arrays X.codes, X.scale and, in q4, X.minimum; config.json says what they make:
 
     "quantization_config": {"quant_method": "fastdistill", "tensors": {"X": {"format": "q4", "shape": [N, K]}}}
+
+What other methods store is read by fastdistill/checkpoint/foreign/.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastdistill.arguments import check_flag, check_instance, check_mapping, check_path
 from fastdistill.checkpoint.config import Config, Section, read_config
+from fastdistill.checkpoint.foreign import FLOATS8, Float8Array, read_foreign
 from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
-from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import TEMPLATES, foreign_text, read_json, replace, work_folder
 from fastdistill.messages import short
 
@@ -48,6 +51,8 @@ class Checkpoint:
         generation_config.json; empty without the file
     tensors : Mapping[str, Tensor]
         by name
+    notes : Sequence[str]
+        what became of tensors that are not held as another method has stored them, and why
 
     Notes
     -----
@@ -55,11 +60,19 @@ class Checkpoint:
     CheckpointError. `close` forgets the tensors; a file is closed when the last tensor that it holds is gone.
     """
 
-    def __init__(self, folder: Path, config: Config, generation_config: dict[str, Any], tensors: dict[str, Tensor]):
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        generation_config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        notes: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.config = config
         self.generation_config = generation_config
         self.tensors: Mapping[str, Tensor] = tensors
+        self.notes = notes
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -83,7 +96,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     ------
     CheckpointError
     UnsupportedError
-        for a folder quantised by another method
+        for a folder quantised by a method that is not read, or in a way that is not
     """
     folder = check_path("folder", folder)
     try:
@@ -94,7 +107,7 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
         generation_config = read_json(path) if os.path.lexists(path) else {}
-        return Checkpoint(folder, config, generation_config, _tensors(config, _read_arrays(folder)))
+        return Checkpoint(folder, config, generation_config, *_tensors(config, _read_arrays(folder)))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
 
@@ -267,21 +280,26 @@ def _read_shards(folder: Path) -> dict[str, Stored]:
     return arrays
 
 
-def _tensors(config: Config, arrays: dict[str, Stored]) -> dict[str, Tensor]:
-    """Tensors by name. What config.json calls quantised is put together from its arrays, which `arrays` loses."""
-    tensors = {}
+def _tensors(config: Config, arrays: dict[str, Stored]) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors by name, and notes. What config.json calls quantised is put together from its arrays, which `arrays` loses."""
+    tensors, notes = dict[str, Tensor](), list[str]()
     quantization = config.section("quantization_config", default=None)
     if quantization is not None:
-        method = quantization.string("quant_method", default="")
-        if method != "fastdistill":
-            raise UnsupportedError(f"{quantization.source}: the method {short(method)} cannot be read")
-        described = quantization.section("tensors")
-        tensors = {name: _quantised(name, described.section(name), arrays) for name in described.raw}
-    for name, (dtype, array) in arrays.items():
+        if quantization.raw.get("quant_method") == "fastdistill":
+            described = quantization.section("tensors")
+            tensors = {name: _quantised(name, described.section(name), arrays) for name in described.raw}
+        else:
+            foreign = read_foreign(quantization, arrays)
+            tensors, notes = foreign.tensors, foreign.notes
+    for name, stored in arrays.items():
         if name in tensors:
-            raise CheckpointError(f"{config.source}: {short(name)} is called quantised, but is there as {dtype} too")
-        tensors[name] = Tensor(name, dtype.lower(), array.shape, array)
-    return tensors
+            raise CheckpointError(
+                f"{config.source}: {short(name)} is called quantised, but is there as {stored.dtype} too"
+            )
+        is_float8 = stored.dtype in FLOATS8
+        format, array = ("f16", Float8Array(stored)) if is_float8 else (stored.dtype.lower(), stored.array)
+        tensors[name] = Tensor(name, format, array.shape, array)
+    return tensors, notes
 
 
 def _quantised(name: str, described: Section, arrays: dict[str, Stored]) -> Tensor:

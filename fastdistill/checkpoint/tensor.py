@@ -26,7 +26,7 @@ class Tensor:
         as the checkpoint has it
     format : str
         "f32", "f16", "bf16", "q8" or "q4"; of a tensor that no model computes with its safetensors type ("i64",
-        "f8_e4m3", ...)
+        "f64", ...)
     shape : tuple[int, ...]
         the logical one, (out, in) for linears, whatever the format
     data : np.ndarray

@@ -228,8 +228,9 @@ class Engine:
             length = text.session.common_prefix(prompt)
             if length >= (PAGE if best is None else best.length + 1):
                 best = Beginning(cast(Session, text.session), length)
-            if text.run.unread:
-                coming = max(coming, _common(text.request.prompt, prompt))
+            common = _common(text.request.prompt, prompt)
+            if text.run.unread and common > text.session.length:  # what it has read is here, or forgotten
+                coming = max(coming, common)
         return best, coming >= (PAGE if best is None else best.length + FEWEST_ROWS)
 
     def _ask(self) -> list[tuple[Task, Text, Forward | Exception]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -83,11 +83,6 @@ def pointer(array: np.ndarray | None, writable: bool = True) -> Any:
 def const(array: np.ndarray | None) -> Any:
     """A C pointer through which nothing is written: the array may be read-only."""
     return pointer(array, False)
-
-
-def pointers(arrays: Sequence[np.ndarray]) -> Any:
-    """A C array of pointers, `void *[]`, to the first elements of arrays; keep them alive beside it."""
-    return ffi.new("void *[]", [pointer(array) for array in arrays])
 
 
 def bits(array: np.ndarray) -> int:

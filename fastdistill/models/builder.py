@@ -11,7 +11,7 @@ import numpy as np
 from fastdistill.models.plan import ENTER, EXIT, Ignored, Op, Plan, Weight
 from fastdistill.models.rope import Rotary
 from fastdistill.models.source import Source, stored
-from fastdistill.ops import BIAS, MATRIX, OPS, OWN
+from fastdistill.ops import BIAS, MATRIX, OPS, OWN, windowed
 
 
 def _given(**constants: Any) -> dict[str, Any]:
@@ -192,7 +192,10 @@ class Builder:
         slopes : float32 (heads,), optional
             times (key position - query position), added to scores; None: nothing
         key_set : str, optional
+            default: the rows' own; those of one window are a set of their own, so that a session can forget what it passes over
         """
+        if window and key_set == OWN:
+            key_set = windowed(window)
         return self._attend(
             (q, k, v),
             self._next_layer(key_set),
@@ -255,7 +258,8 @@ class Builder:
             self._widths[inputs[0]] // head_dim,
             {name: value for name, value in how.items() if value is not None},
         )
-        assert how["key_set"] == OWN or not how.get("window"), how
+        window = how.get("window")
+        assert not window or how["key_set"] == windowed(window), how
         constants = {name: value for name, value in given.items() if name == "slopes" or value not in (0, OWN)}
         return self.op(
             "attention",

@@ -172,10 +172,16 @@ class Plan:
                 found.setdefault(c.get("key_set", OWN), {})[c["layer"]] = c["kv_heads"], c["head_dim"]
         return {name: tuple(shape for _, shape in sorted(layers.items())) for name, layers in found.items()}
 
+    @cached_property
+    def windows(self) -> dict[str, int]:
+        """The key sets that a session holds, the rows' own first, and how many positions a row sees there; 0: all before it."""
+        windowed = [op.constants for op in self.ops if op.kind == "attention" and op.constants.get("window")]
+        return {OWN: 0} | {constants["key_set"]: constants["window"] for constants in windowed}
+
     @property
     def cache_layers(self) -> tuple[tuple[int, int], ...]:
-        """(kv_heads, head_dim) of the keys and values that a session holds, a layer each attention of the own key set."""
-        return self.key_sets[OWN]
+        """(kv_heads, head_dim) of the keys and values that a session holds, a layer each attention of its key sets."""
+        return tuple(shape for name in self.windows for shape in self.key_sets[name])
 
     @cached_property
     def attention_shapes(self) -> frozenset[tuple[int, int]]:

@@ -14,6 +14,11 @@ from fastdistill.ops.kind import OpKind, PassRows, StepKind
 OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
 
 
+def windowed(window: int) -> str:
+    """The set of those layers that see so many positions back."""
+    return f"window {window}"
+
+
 def store(
     k: np.ndarray, v: np.ndarray, *, kv_heads: int, head_dim: int, layer: int, key_set: str = OWN, request: PassRows
 ) -> np.ndarray:

@@ -12,10 +12,12 @@ from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.messages import listed
 from fastdistill.models.plan import Plan
-from fastdistill.runtime.forward_pass import ForwardPass, Outcome, no_head
+from fastdistill.ops import OWN
+from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome, no_head
 from fastdistill.runtime.read import Read, Rows, draw, draws_in_head, needs_logits
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.share import Share
+from fastdistill.runtime.visibility import without
 
 Member = tuple[Session, Share]
 
@@ -59,14 +61,18 @@ def check_given(read: Read, plan: Plan) -> None:
 
 def joined(members: list[Member]) -> ForwardPass:
     """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
-    if len(members) == 1:
-        return _alone(*members[0])
+    made = _alone(*members[0]) if len(members) == 1 else _together(members)
+    if len(members[0][0].caches) > 1:
+        made.others = _windowed(members, made)
+    return made
+
+
+def _together(members: list[Member]) -> ForwardPass:
     shares = [share for _, share in members]
-    first, count = shares[0], len(shares)
+    first = shares[0]
     rows = _starts(len(share.tokens) for share in shares)
-    runs = _starts(len(share.runs) for share in shares)
+    runs, offsets = _joined_lists([(share.runs, share.run_offsets) for share in shares])
     lists = _starts(len(share.run_offsets) - 1 for share in shares)
-    offsets = [share.run_offsets if n == count else share.run_offsets[:-1] for n, share in enumerate(shares, 1)]
     slots = [np.arange(share.first_slot, share.first_slot + len(share.tokens), dtype=np.int32) for share in shares]
     wanted = draws = None
     if any(share.read.log_prob_of is not None for share in shares):
@@ -83,8 +89,8 @@ def joined(members: list[Member]) -> ForwardPass:
         sequences=_joined([np.full(len(share.tokens), n, np.int32) for n, share in enumerate(shares)]),
         slots=_joined(slots),
         nodes=_joined([share.nodes for share in shares], lists),
-        runs=_joined([share.runs for share in shares]),
-        run_offsets=_joined(offsets, runs),
+        runs=runs,
+        run_offsets=offsets,
         caches=[session.cache for session, _ in members],
         read_rows=_joined([share.reads for share in shares], rows),
         wanted_tokens=wanted,
@@ -126,6 +132,20 @@ def _alone(session: Session, share: Share) -> ForwardPass:
         share.ahead,
         share.until,
     )
+
+
+def _windowed(members: list[Member], own: ForwardPass) -> dict[str, KeySet]:
+    """The key sets of windows: the same slots, but for those that a session has forgotten there."""
+    sets: dict[str, KeySet] = {}
+    for name in members[0][0].caches:
+        if name != OWN:
+            caches = [session.caches[name] for session, _ in members]
+            lists = [
+                without(cache.forgotten, share.runs, share.run_offsets)
+                for cache, (_, share) in zip(caches, members, strict=True)
+            ]
+            sets[name] = KeySet(own.slots, own.nodes, *_joined_lists(lists), caches)
+    return sets
 
 
 def parts(members: list[Member]) -> Iterator[tuple[Session, Share, slice, slice]]:
@@ -180,6 +200,15 @@ def _joined(arrays: list[np.ndarray], starts: list[int] | None = None) -> np.nda
     if starts is not None:
         arrays = [array + array.dtype.type(start) for array, start in zip(arrays, starts, strict=False)]
     return np.concatenate(arrays)
+
+
+def _joined_lists(lists: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and offsets of all lists, from those of each."""
+    if len(lists) == 1:
+        return lists[0]
+    starts = _starts(len(runs) for runs, _ in lists)
+    offsets = [offsets if n == len(lists) else offsets[:-1] for n, (_, offsets) in enumerate(lists, 1)]
+    return _joined([runs for runs, _ in lists]), _joined(offsets, starts)
 
 
 def _draws(read: Read, n: int) -> np.ndarray:

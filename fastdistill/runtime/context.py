@@ -139,6 +139,18 @@ class Context:
             seen = np.concatenate([self.tokens[:start], pending.tokens[rows], self.tokens[end : self.length]])
         return seen[seen >= 0]
 
+    def next_position(self, length: int) -> int:
+        """Where a text goes on after its first `length` rows."""
+        return int(self.positions[length - 1]) + 1 if length else 0
+
+    def reach(self, share: Share) -> tuple[int, int]:
+        """How many rows stay, whatever becomes of a share, and the lowest position from which they are seen: by its rows, or after them."""
+        if share.pending is None:
+            start, positions = self.length, share.positions
+        else:
+            start, positions = share.pending.hides[0], share.pending.positions
+        return start, min(int(positions.min()), self.next_position(start), self.next_position(self.length))
+
     # ---- between forwards ----
 
     def kept(self, indices: Any) -> Kept:
@@ -229,7 +241,7 @@ class Context:
                 f"{m} rows beside {pending.rows} pending and {self.length} committed ones are more than the session's {places} places"
             )
         old = pending.rows
-        base = int(self.positions[pending.hides[0] - 1]) + 1 if pending.hides[0] else 0
+        base = self.next_position(pending.hides[0])
         after = pending.extended(ids, asked.nodes, asked.parents, positions, base)
         if after.positions.max() >= POSITION_LIMIT:
             raise CapacityError(f"position {after.positions.max()} is beyond the limit of {POSITION_LIMIT}")
@@ -246,7 +258,7 @@ class Context:
             raise ArgumentError(f"{self.waiting} rows are pending: keep some (or none) of them first, or name parents")
         if length + m > self.capacity:
             raise CapacityError(f"{m} rows after {length} do not fit a capacity of {self.capacity}{self.limit}")
-        base = int(self.positions[length - 1]) + 1 if length else 0
+        base = self.next_position(length)
         if positions is None:
             positions = np.arange(base, base + m, dtype=np.int32)
             if base + m > POSITION_LIMIT:

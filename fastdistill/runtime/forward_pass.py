@@ -145,7 +145,7 @@ class ForwardPass(KeySet):
         of_logits = (self.wanted_tokens, self.bans, self.draws)
         if "logits" not in plan.outputs and (self.want_logits or any(array is not None for array in of_logits)):
             raise no_head(plan)
-        if len(plan.key_sets) > 1:
+        if len(plan.key_sets) > 1 and any(self.keys(name) is None for name in plan.key_sets):
             for op in plan.part(self.first_layer, self.end_layer, self.segments):
                 name = op.constants.get("key_set", OWN)
                 if self.keys(name) is None:

@@ -1,4 +1,8 @@
-"""Keys and values of one sequence, in pages that sequences with the same beginning share."""
+"""Keys and values of one sequence, in pages that sequences with the same beginning share.
+
+Layers with a window are a key set, and so a cache, of their own. It forgets: a page whose rows lie before the window of
+all rows to come is used again for those. Slots keep their numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.errors import CapacityError
-from fastdistill.kernels.boundary import ffi, lib, mapped_bytes, pointers
+from fastdistill.errors import CapacityError, ForgottenError
+from fastdistill.kernels.boundary import ffi, lib, mapped_bytes, pointer
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 
 LANES = 16  # slots of one tile of keys
 PAGE: int = lib.FD_PAGE  # slots of a page
 MOST_PAGES = 16  # that are taken at once, where fewer are needed
+SLACK = PAGE  # positions before a window that are kept: a text can be cut back so far beyond its last forward
+NEVER = -(1 << 31)  # before all positions
 
 Shape = tuple[int, int]  # heads of keys, floats a head
 
@@ -27,16 +33,18 @@ class Page:
     ----------
     memory : uint8 (bytes,)
         all of it
+    pointer
+        C's, to it
     array
         keys and values, in the cache's type
     positions : int32 (PAGE,)
         behind them, of the rows that the slots hold, for windows and slopes
     """
 
-    __slots__ = ("array", "memory", "positions", "shared")
+    __slots__ = ("array", "memory", "pointer", "positions", "shared")
 
     def __init__(self, memory: np.ndarray, dtype: np.dtype) -> None:
-        self.memory, self.shared = memory, False
+        self.memory, self.pointer, self.shared = memory, pointer(memory), False
         self.array, self.positions = memory[: -4 * PAGE].view(dtype), memory[-4 * PAGE :].view(np.int32)
 
 
@@ -96,6 +104,12 @@ class KVCache:
         whether that is float32
     positions_at
         bytes from a page's beginning to the positions of what its slots hold
+    window : int
+        positions that a row sees, its own the last; what is before may be forgotten. 0: all, and nothing is
+    forgotten : int
+        slots, the first ones, whole pages of them
+    last_forgotten : int
+        the greatest position there
     """
 
     def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN) -> None:
@@ -109,19 +123,23 @@ class KVCache:
             self._runs.append(Layers(self._count, count, *shape, self._numbers))
             self._count, self._numbers = self._count + count, self._numbers + count * numbers(shape)
         self.positions_at = PAGE * self._numbers * self.dtype.itemsize
-        self._pages: list[Page] = []
+        self.window = plan.windows.get(key_set, 0) if plan.causal else 0  # else rows are written anew where they lie
+        self.forgotten, self.last_forgotten = 0, NEVER
+        self._pages: list[Page] = []  # from slot `forgotten` on
+        self._spare: list[Page] = []  # of those that are forgotten
         self._struct: Any = None  # of C, over the pages as they are
 
     @property
     def nbytes(self) -> int:
         """Bytes of the pages; those that other caches hold too are counted in each."""
-        return sum(page.memory.nbytes for page in self._pages)
+        return sum(page.memory.nbytes for pages in (self._pages, self._spare) for page in pages)
 
     @property
     def struct(self) -> Any:
         """C's `struct fd_cache *`; holds until the next `reserve` or `share`."""
         if self._struct is None:
-            self._held = pointers([page.memory for page in self._pages])
+            forgotten = [ffi.NULL] * (self.forgotten // PAGE)
+            self._held = ffi.new("void *[]", forgotten + [page.pointer for page in self._pages])
             self._struct = ffi.new(
                 "struct fd_cache *", {"pages": self._held, "positions": self.positions_at, "is_f32": self.is_f32}
             )
@@ -129,8 +147,8 @@ class KVCache:
 
     @staticmethod
     def slot_bytes(plan: Plan, format: str) -> int:
-        """Bytes that one token takes: keys and values of all layers, and its position."""
-        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4
+        """Bytes that one token takes: keys and values of all layers, and its position once a key set."""
+        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4 * len(plan.windows)
 
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.
@@ -140,20 +158,51 @@ class KVCache:
         CapacityError
             where memory lacks
         """
-        for number in range(start // PAGE, min(-(-end // PAGE), len(self._pages))):
-            if self._pages[number].shared:
+        first, held = self.forgotten // PAGE, len(self._pages)
+        for at in range(start // PAGE - first, min(-(-end // PAGE) - first, held)):
+            if self._pages[at].shared:
                 copy = self._new_pages(1)[0]
-                copy.memory[:] = self._pages[number].memory
-                self._pages[number], self._struct = copy, None
-        missing = -(-end // PAGE) - len(self._pages)
+                copy.memory[:] = self._pages[at].memory
+                self._pages[at], self._struct = copy, None
+        missing = -(-end // PAGE) - first - held
         if missing > 0:
-            more = min(max(missing, min(len(self._pages), MOST_PAGES)), -(-self.slots // PAGE) - len(self._pages))
-            self._pages += self._new_pages(more)
+            if not self.window:  # else pages come back soon
+                missing = min(max(missing, min(held, MOST_PAGES)), -(-self.slots // PAGE) - held)
+            new = self._new_pages(missing - len(self._spare)) if missing > len(self._spare) else []
+            self._pages += new + [self._spare.pop() for _ in range(missing - len(new))]
             self._struct = None
+
+    def check_held(self, start: int, first: int) -> None:
+        """Refuse rows that follow the first `start` slots, from position `first` on, where what they see is forgotten.
+
+        Raises
+        ------
+        ForgottenError
+        """
+        if self.forgotten > start or first - self.window < self.last_forgotten:
+            raise ForgottenError(
+                f"a row at position {first} after {start} tokens sees {self.window} positions in some layers; the first "
+                f"{self.forgotten} tokens are forgotten there: truncate to 0 and read the text again"
+            )
+
+    def forget(self, positions: np.ndarray, first: int) -> None:
+        """Let go of pages among the first slots that rows from position `first` - SLACK on do not see; `positions` (n,) are theirs."""
+        while self.window and self.forgotten + PAGE <= len(positions):
+            last = int(positions[self.forgotten : self.forgotten + PAGE].max())
+            if last > first - self.window - SLACK:
+                break
+            self._let_go(1)
+            self.forgotten, self.last_forgotten = self.forgotten + PAGE, max(self.last_forgotten, last)
+
+    def restart(self, forgotten: int = 0, last_forgotten: int = NEVER) -> None:
+        """Hold nothing; the first `forgotten` slots, whole pages, as if it had been forgotten."""
+        self._let_go(len(self._pages))
+        self.forgotten, self.last_forgotten = forgotten, last_forgotten
 
     def share(self, other: KVCache, slots: int) -> None:
         """Begin with the first `slots` slots of another cache of the same model: the same pages, until either writes there."""
-        self._pages, self._struct = other._pages[: -(-slots // PAGE)], None
+        self.restart(other.forgotten, other.last_forgotten)
+        self._pages = other._pages[: -(-(slots - self.forgotten) // PAGE)]
         for page in self._pages:
             page.shared = True
 
@@ -175,14 +224,14 @@ class KVCache:
         found = np.empty(len(slots), np.int32)
         for number in np.unique(slots // PAGE).tolist():
             rows = slots // PAGE == number
-            found[rows] = self._pages[number].positions[slots[rows] % PAGE]
+            found[rows] = self._page(number).positions[slots[rows] % PAGE]
         return found
 
     def set_positions(self, slots: np.ndarray, positions: np.ndarray) -> None:
         """Put there what `positions` gives; the pages are there and may be written."""
         for number in np.unique(slots // PAGE).tolist():
             rows = slots // PAGE == number
-            self._pages[number].positions[slots[rows] % PAGE] = positions[rows]
+            self._page(number).positions[slots[rows] % PAGE] = positions[rows]
 
     def read(self, layer: int, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of these slots in one layer, each (n, kv_heads, head_dim)."""
@@ -201,9 +250,10 @@ class KVCache:
     def read_all(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of these slots in all layers one after another, each (n, floats of a token)."""
         layers = [self.read(layer, slots) for layer in range(self._count)]
+        nothing = np.empty((2, len(slots), 0), self.dtype)
         keys, values = (
-            np.concatenate([part.reshape(len(part), math.prod(part.shape[1:])) for part in parts], axis=1)
-            for parts in zip(*layers, strict=True)
+            np.concatenate([none, *(part.reshape(len(part), math.prod(part.shape[1:])) for part in parts)], axis=1)
+            for none, *parts in zip(nothing, *layers, strict=True)
         )
         return keys, values
 
@@ -216,6 +266,14 @@ class KVCache:
             shape = len(slots), run.heads, run.head_dim
             self.write(layer, slots, keys[:, begin:end].reshape(shape), values[:, begin:end].reshape(shape))
             begin = end
+
+    def _page(self, number: int) -> Page:
+        return self._pages[number - self.forgotten // PAGE]
+
+    def _let_go(self, count: int) -> None:
+        """Of the first `count` pages that it holds."""
+        self._spare += [page for page in self._pages[:count] if not page.shared]
+        self._pages, self._struct = self._pages[count:], None
 
     def _new_pages(self, count: int) -> list[Page]:
         size = PAGE * (self._numbers * self.dtype.itemsize + 4)
@@ -239,7 +297,7 @@ class KVCache:
         gathered = np.empty((2, len(slots), run.layers, run.heads, run.padded), self.dtype)
         for number in np.unique(slots // PAGE).tolist():
             rows = np.flatnonzero(slots // PAGE == number)
-            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._page(number))
             gathered[0, rows] = keys[:, :, at // LANES, :, at % LANES]
             gathered[1, rows] = np.moveaxis(values[:, :, at], 2, 0)
         return gathered[0], gathered[1]
@@ -248,7 +306,7 @@ class KVCache:
         """Put there what `_gather` gives; the pages are there and may be written."""
         for number in np.unique(slots // PAGE).tolist():
             rows = np.flatnonzero(slots // PAGE == number)
-            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._page(number))
             keys[:, :, at // LANES, :, at % LANES] = new_keys[rows]
             values[:, :, at] = np.moveaxis(new_values[rows], 0, 2)
 

@@ -198,7 +198,7 @@ class NativeExecutor:
             p.tokens[0] = tokens[-1]
             p.positions[0] += 1
             for struct, name in self._key_sets:
-                if name == OWN:
+                if name in self.plan.windows:
                     struct.slots[0] += 1
                     struct.runs[1] += 1
                     struct.key_counts[0] += 1
@@ -209,7 +209,8 @@ class NativeExecutor:
             if status != lib.FD_OK:
                 break
             if profile is not None and clock is not None:
-                request.runs = request.runs + np.array([0, 1], np.int32)
+                for keys in (request, *(request.others or {}).values()):
+                    keys.runs = keys.runs + np.array([0, 1], np.int32)
                 profile.add(self._outline(part), request, clock, self.threads)
             statistics.append(self._statistics[:, :1].copy())
             tokens.append(int(drawn[0]))

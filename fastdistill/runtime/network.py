@@ -231,7 +231,7 @@ def _laid_out(caller: Caller, writes: list[written], session: Session, asked: Fo
     session.enter(caller)
     share = session.context.lay_out(asked)
     check_given(share.read, session.network.plan)
-    session.cache.reserve(share.first_slot, share.first_slot + len(share.tokens) + share.ahead)
+    session.prepare(share)
     if share.out is not None:
         writing = written({"out": share.out}, {})
         writing.__enter__()  # nor another request's

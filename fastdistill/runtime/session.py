@@ -11,16 +11,18 @@ from weakref import ref
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_instance, check_integer
-from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, ForgottenError, UnsupportedError, attempt
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
+from fastdistill.ops import OWN
 from fastdistill.runtime.context import Context, Kept
 from fastdistill.runtime.forward import Forward, Runner, SessionLike
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
-from fastdistill.runtime.kv_cache import KVCache
+from fastdistill.runtime.kv_cache import NEVER, KVCache
 from fastdistill.runtime.pool import Pool
 from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session_file import SavedSession, write_session
+from fastdistill.runtime.share import Share
 
 CACHES = ("f16", "f32")  # types of keys and values
 
@@ -83,8 +85,10 @@ class Session(SessionLike):
         names of hidden states that every forward gives
     context : Context
         its rows
-    cache : KVCache
-        keys and values of all layers
+    caches : dict[str, KVCache]
+        keys and values, by key set: the rows' own, which all layers without a window have, and one of each window
+    cache_format
+        the type of them: "f16" or "f32"
     pool
         executors of its passes
     causal : bool
@@ -126,7 +130,9 @@ class Session(SessionLike):
         )
         self.context.runs_ahead = self.runs_ahead
         # Pending rows lie behind those that are committed.
-        self.cache = KVCache(plan, self.capacity + self.max_rows, cache or network.cache_dtype)
+        slots, self.cache_format = self.capacity + self.max_rows, cache or network.cache_dtype
+        self.caches = {name: KVCache(plan, slots, self.cache_format, name) for name in plan.windows}
+        self._windowed = [cache for cache in self.caches.values() if cache.window]
         self.writer: object = None
         self._holder: dict[str, ref[Caller]] = {}
 
@@ -134,7 +140,7 @@ class Session(SessionLike):
         waiting = f", {self.pending} rows pending" if self.pending else ""
         return (
             f"<session of {self.network.plan.architecture}: {self.length} of {self.capacity} tokens{waiting}, "
-            f"{self.cache.format} cache, forwards of at most {self.max_rows} rows>"
+            f"{self.cache_format} cache, forwards of at most {self.max_rows} rows>"
         )
 
     def __copy__(self) -> Session:
@@ -147,6 +153,16 @@ class Session(SessionLike):
         raise UnsupportedError(
             "a session is not pickled: session.save(path) keeps it in a file, model.load_session(path) reads it"
         )
+
+    @property
+    def cache(self) -> KVCache:
+        """Keys and values of the layers without a window."""
+        return self.caches[OWN]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values; those that other sessions hold too are counted in each."""
+        return sum(cache.nbytes for cache in self.caches.values())
 
     @property
     def length(self) -> int:
@@ -176,22 +192,41 @@ class Session(SessionLike):
         with self.entered():
             kept = self.context.kept(indices)
             self.context.cut(kept.start)  # an interrupt leaves what is sure
-            self.cache.move(kept.sources, kept.start)
+            for cache in self.caches.values():
+                cache.move(kept.sources, kept.start)
             self.context.take(kept)
 
     def truncate(self, length: int) -> None:
+        """Forget committed rows from `length` on, and all pending ones.
+
+        Raises
+        ------
+        BusyError
+        ArgumentError
+        ForgottenError
+            where rows that follow there would see what a window has passed over, by more than the last forward and
+            SLACK positions; never at 0
+        """
         with self.entered():
-            self.context.cut(check_integer("length", length, 0, self.length))
+            self._check_held(check_integer("length", length, 0, self.length))
+            if length == 0:
+                for cache in self.caches.values():
+                    if cache.forgotten:
+                        cache.restart()
+            self.context.cut(length)
 
     def common_prefix(self, tokens: np.ndarray) -> int:
-        return self.context.common_prefix(tokens)
+        """How many of these tokens, from the first, are committed as a text is: in place, and each after reading the others.
+
+        0 where it could not go on from there, or from one token before, since a window has passed over it.
+        """
+        length = self.context.common_prefix(tokens)
+        return 0 if isinstance(attempt(self._check_held, max(length - 1, 0)), ForgottenError) else length
 
     def fork(self) -> Session:
         """A session of its own with the same committed rows, whose pages both hold until one writes there; pending rows stay behind."""
-        other = Session(self.network, self.capacity, self.max_rows, self.cache.format, self.taps)
-        with self.entered():
-            other.cache.share(self.cache, self.length)
-            other.context.adopt(self.context, self.length)
+        other = Session(self.network, self.capacity, self.max_rows, self.cache_format, self.taps)
+        other.share(self, self.length)
         return other
 
     def share(self, other: Session, length: int) -> None:
@@ -208,13 +243,16 @@ class Session(SessionLike):
         ------
         BusyError
         ArgumentError
+        ForgottenError
+            where the other one could not be truncated to `length`
         """
         check_instance("other", other, Session)
-        if other.network is not self.network or other.cache.format != self.cache.format:
+        if other.network is not self.network or other.cache_format != self.cache_format:
             raise ArgumentError("other must be a session of the same model, with keys and values of the same type")
         with self.entered(), other.entered():
-            check_integer("length", length, 0, min(other.length, self.capacity))
-            self.cache.share(other.cache, length)
+            other._check_held(check_integer("length", length, 0, min(other.length, self.capacity)))
+            for name, cache in self.caches.items():
+                cache.share(other.caches[name], length)
             self.context.adopt(other.context, length)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -232,8 +270,8 @@ class Session(SessionLike):
         """
         with self.entered():
             context, n = self.context, self.length
-            keys, values = self.cache.read_all(np.arange(n))
-            saved = SavedSession(context.tokens[:n], context.positions[:n], context.text_length, keys, values)
+            held = {name: cache.read_all(np.arange(cache.forgotten, n)) for name, cache in self.caches.items()}
+            saved = SavedSession(context.tokens[:n], context.positions[:n], context.text_length, held)
             write_session(path, saved, self.network.fingerprint)
 
     def restore(self, saved: SavedSession) -> None:
@@ -249,11 +287,40 @@ class Session(SessionLike):
                 raise CapacityError(
                     f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"
                 )
-            if n:
-                self.cache.write_all(np.arange(n), saved.keys, saved.values)
-                self.cache.set_positions(np.arange(n), saved.positions)
+            for name, (keys, values) in saved.held.items():
+                cache, forgotten = self.caches[name], n - len(keys)
+                cache.restart(forgotten, int(saved.positions[:forgotten].max(initial=NEVER)))
+                if len(keys):
+                    slots = np.arange(forgotten, n)
+                    cache.reserve(forgotten, n)
+                    cache.write_all(slots, keys, values)
+                    cache.set_positions(slots, saved.positions[slots])
             self.context.cut(0)
             self.context.take(Kept(0, np.arange(n), saved.tokens, saved.positions, saved.text_length))
+
+    def prepare(self, share: Share) -> None:
+        """Have room for the rows of a pass; what neither they nor later ones see is forgotten first.
+
+        Raises
+        ------
+        CapacityError
+        ForgottenError
+        """
+        if self._windowed:
+            start, first = self.context.reach(share)
+            for cache in self._windowed:
+                cache.check_held(start, first)
+            for cache in self._windowed:
+                cache.forget(self.context.positions[:start], first)
+        end = share.first_slot + len(share.tokens) + share.ahead
+        for cache in self.caches.values():
+            cache.reserve(share.first_slot, end)
+
+    def _check_held(self, length: int) -> None:
+        """Refuse a beginning of the committed rows that nothing can follow, since what it would see is forgotten."""
+        for cache in self._windowed:
+            if length:
+                cache.check_held(length, self.context.next_position(length))
 
     @contextmanager
     def entered(self) -> Iterator[None]:

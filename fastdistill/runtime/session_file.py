@@ -3,7 +3,8 @@
 A safetensors file of these arrays, n rows each:
 
 - tokens, positions: int32 (n,)
-- keys, values: float16 or float32 (n, floats of a token): of all layers, one after another
+- keys, values: float16 or float32 (n, floats of a token): of all layers without a window, one after another
+- keys of NAME, values of NAME: likewise of the layers of each window's key set; the last rows alone, where the first are forgotten
 - session: int64 (2,): the format's version, and how many leading rows have been read as a text is
 - model: uint8 (32,): the network's fingerprint
 - digest: uint8 (32,): SHA-256 of all the others
@@ -27,7 +28,9 @@ from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
+from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
+from fastdistill.runtime.kv_cache import PAGE
 
 VERSION = 2
 _CACHES = {"F16": "f16", "F32": "f32"}
@@ -44,21 +47,20 @@ class SavedSession:
     positions : int32 (n,)
     text_length : int
         leading rows that have seen the rows before them and no others
-    keys : float16 or float32 (n, floats of a token)
-        of all layers, one after another
-    values : float16 or float32 (n, floats of a token)
+    held : dict[str, tuple[np.ndarray, np.ndarray]]
+        keys and values of each key set, float16 or float32 (rows, floats of a token): of all its layers, one after
+        another; rows are the last ones, those before are forgotten
     """
 
     tokens: np.ndarray
     positions: np.ndarray
     text_length: int
-    keys: np.ndarray
-    values: np.ndarray
+    held: dict[str, tuple[np.ndarray, np.ndarray]]
 
     @property
     def cache(self) -> str:
         """The type of keys and values: "f16" or "f32"."""
-        return "f16" if self.keys.dtype == np.float16 else "f32"
+        return "f16" if self.held[OWN][0].dtype == np.float16 else "f32"
 
 
 def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
@@ -76,11 +78,11 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     arrays = {
         "tokens": Stored("I32", saved.tokens),
         "positions": Stored("I32", saved.positions),
-        "keys": Stored(kind, np.ascontiguousarray(saved.keys)),
-        "values": Stored(kind, np.ascontiguousarray(saved.values)),
         "session": Stored("I64", np.array([VERSION, saved.text_length], np.int64)),
         "model": Stored("U8", np.frombuffer(fingerprint, np.uint8)),
     }
+    for name, parts in saved.held.items():
+        arrays |= {key: Stored(kind, np.ascontiguousarray(part)) for key, part in zip(_names(name), parts, strict=True)}
     arrays["digest"] = Stored("U8", np.frombuffer(_digest(arrays), np.uint8))
     try:
         with work_folder(path) as work:
@@ -102,7 +104,8 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     """
     path = _path(path)
     arrays = read_safetensors(path)
-    if set(arrays) != {"tokens", "positions", "keys", "values", "session", "model", "digest"}:
+    names = [name for key_set in plan.windows for name in _names(key_set)]
+    if set(arrays) != {"tokens", "positions", *names, "session", "model", "digest"}:
         raise CheckpointError(f"{path}: is no session: it holds the arrays {listed(map(short, arrays))}")
     _check_array(path, arrays, "session", (2,), "I64")
     version, text_length = np.asarray(arrays["session"].array).tolist()
@@ -114,18 +117,21 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     n = min(*(arrays["tokens"].array.shape or (0,))[:1], plan.max_positions, POSITION_LIMIT)
     _check_array(path, arrays, "tokens", (n,), "I32")
     _check_array(path, arrays, "positions", (n,), "I32")
-    for name in ("keys", "values"):
-        _check_array(path, arrays, name, (n, sum(map(math.prod, plan.cache_layers))), *_CACHES)
-    _check_array(path, arrays, "values", arrays["keys"].array.shape, arrays["keys"].dtype)
+    for key_set, window in plan.windows.items():
+        rows = n
+        if window:  # whole pages are forgotten
+            found = min(*(arrays[_names(key_set)[0]].array.shape or (0,))[:1], n)
+            rows = n - (n - found) // PAGE * PAGE
+        for name in _names(key_set):
+            shape = rows, sum(map(math.prod, plan.key_sets[key_set]))
+            _check_array(path, arrays, name, shape, *(_CACHES if name == "keys" else [arrays["keys"].dtype]))
     _check_array(path, arrays, "digest", (32,), "U8")
     arrays = {
         name: Stored(dtype, np.asarray(array)) for name, (dtype, array) in arrays.items()
     }  # now that all sizes are right
     if np.asarray(arrays["digest"].array).tobytes() != _digest(arrays):
         raise CheckpointError(f"{path}: is damaged: its digest is not that of what it holds")
-    tokens, positions, keys, values = (
-        np.asarray(arrays[name].array) for name in ("tokens", "positions", "keys", "values")
-    )
+    tokens, positions = (np.asarray(arrays[name].array) for name in ("tokens", "positions"))
     for name, found, least, most in (
         ("tokens", tokens, -1, plan.vocab_size - 1),
         ("positions", positions, 0, POSITION_LIMIT - 1),
@@ -133,9 +139,18 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     ):
         if found.size and not (found.min() >= least and found.max() <= most):
             raise CheckpointError(f"{path}: {name} must lie in {least}..{most}, found {found.min()}..{found.max()}")
-    if not (np.isfinite(keys).all() and np.isfinite(values).all()):
-        raise CheckpointError(f"{path}: its keys and values hold a NaN or an infinity")
-    return SavedSession(tokens, positions, text_length, keys, values)
+    held: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for key_set in plan.windows:
+        keys, values = (np.asarray(arrays[name].array) for name in _names(key_set))
+        if not (np.isfinite(keys).all() and np.isfinite(values).all()):
+            raise CheckpointError(f"{path}: its keys and values hold a NaN or an infinity")
+        held[key_set] = keys, values
+    return SavedSession(tokens, positions, text_length, held)
+
+
+def _names(key_set: str) -> tuple[str, str]:
+    """What a key set's keys and values are called."""
+    return ("keys", "values") if key_set == OWN else (f"keys of {key_set}", f"values of {key_set}")
 
 
 def _path(path: Any) -> Path:

@@ -21,6 +21,16 @@ def chain_runs(length: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return runs, np.arange(rows + 1, dtype=np.int64)
 
 
+def without(forgotten: int, runs: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Runs and offsets of the same lists without slots 0 .. forgotten - 1; of each list something is left."""
+    if not forgotten:
+        return runs, offsets
+    starts, ends = np.maximum(runs[:, 0], forgotten), runs.sum(axis=1, dtype=np.int32)
+    left = ends > starts
+    counts = np.concatenate([[0], np.cumsum(left)])
+    return np.stack([starts, ends - starts], axis=1)[left], counts[offsets]
+
+
 def lineage_runs(
     context: int, first: int, lineages: Iterable[Sequence[tuple[int, int]]]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastdistill.models.builder import Builder
-from fastdistill.ops import OPS
+from fastdistill.ops import OPS, OWN
 from fastdistill.ops.activation import ACTIVATIONS
 from fastdistill.ops.elementwise import normed_width
 from fastdistill.ops.kind import same_width
@@ -30,7 +30,8 @@ def run_both(native, reference, tokens, context):
     if len(context):
         session.prefill(context)
     executor = NativeExecutor(native.plan, native.weights, 16, 2, fuse=False, keep=True)
-    session.cache.reserve(0, session.cache.slots)
+    for cache in session.caches.values():
+        cache.reserve(0, cache.slots)
     asked = Forward(tokens, read=Read(logits="logits" in native.plan.outputs))
     request = joined([(session, session.context.lay_out(asked))])
     outcome = executor.run(request)
@@ -73,13 +74,12 @@ def attended(op, inputs, want, judge, request):
     # A score is head_dim products, summed in head_dim steps of at most |q| |k|, then scaled: within `score` of the
     # true one.  Both exp's argument and the peak carry that error, exp 2 ulp more; then sums over the keys, ranks folded by
     # 16, and one division.  The result is an average of values: at most the largest of them.
-    head_dim, slots = op.constants["head_dim"], np.arange(request.caches[0].slots)
-    keys, values = (
-        np.abs(part.astype(np.float64)).max() for part in request.caches[0].read(op.constants["layer"], slots)
-    )
+    (cache,) = request.keys(op.constants.get("key_set", OWN)).caches
+    head_dim, slots = op.constants["head_dim"], np.arange(cache.slots)
+    keys, values = (np.abs(part.astype(np.float64)).max() for part in cache.read(op.constants["layer"], slots))
     score = (head_dim + 2) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
     score += op.constants.get("softcap", 0) * (4 + 2) * EPS  # tanh within 2^-22; a quotient and a product
-    distance = np.ptp(request.caches[0].positions(slots))
+    distance = np.ptp(cache.positions(slots))
     score += 2 * EPS * np.abs(op.constants.get("slopes", 0)).max() * distance  # one rounding, of the sum of both
     seen = int(request.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
