@@ -57,8 +57,8 @@ def test_a_folder_returns_as_it_was(tmp_path, name, format):
         again = after[tensor]
         if there.format == again.format:
             assert bits(again) == bits(there), tensor
-        else:  # GPT-2's transposes
-            assert again.format == "f32" and name == "gpt2" and ".c_" in tensor
+        else:  # GPT-2's transposes, and a matrix of one row, which is a vector there
+            assert again.format == "f32" and (".c_" in tensor or tensor.endswith("shared_expert_gate.weight"))
             assert np.array_equal(again.to_float32(), there.to_float32())
 
 
@@ -185,7 +185,13 @@ def test_what_llama_cpp_takes_for_granted_is_compared(tmp_path, name, key):
         export_checkpoint(checkpoint, tmp_path / "model.gguf")
     architecture = architecture_for(Config(tiny_config(name)))
     fact = (architecture.facts | architecture.silent)[key]
-    lengths = {"layers": tiny_config(name).get("num_hidden_layers"), "head": 32, "width": 64, "heads": 2}
+    lengths = {
+        "layers": tiny_config(name).get("num_hidden_layers", 3),
+        "head": 32,
+        "width": 64,
+        "heads": 2,
+        "vocab": 300,
+    }
     changed = tiny_config(name) | {key: other(fact(lengths) if callable(fact) else fact)}
     (tmp_path / "model.gguf").unlink()
     (tmp_path / "folder/config.json").write_text(json.dumps(changed))

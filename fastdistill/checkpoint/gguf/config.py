@@ -68,7 +68,9 @@ def file_model(file: GgufFile) -> Model:
     config |= {key: _fact(fact, lengths) for key, fact in architecture.facts.items()}
     found, used = read_rotary(file, architecture, lengths) if architecture.rotary else ({}, set())
     if architecture.mask:
-        config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int)
+        # LLaDA's released files say nothing of it, and its sampler takes this one.
+        usual = 126336 if architecture.name == "llada" else ...
+        config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int, usual)
     expected = list(places(architecture, config, lengths))
     for place in expected:
         tensor = file.tensors.get(place.name)

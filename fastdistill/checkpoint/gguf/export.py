@@ -130,6 +130,8 @@ def _stored(checkpoint: Checkpoint, model: Model) -> Mapping[str, Tensor]:
 def _described(model: Model, place: Any, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
+    if len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
+        return Described(place.name, F32, shape[1:], 4 * shape[1])
     formats = {stored[name].format for name in place.names}
     if format is not None and len(shape) == 2:
         formats = {format}
@@ -159,5 +161,6 @@ def _metadata(checkpoint: Checkpoint, model: Model, values: Mapping[str, Any]) -
         metadata[f"{architecture.name}.{key}"] = value
     if architecture.mask:
         metadata[f"{architecture.name}.attention.causal"] = False
+        metadata["diffusion.shift_logits"] = architecture.name == "dream"  # its rows predict the token after theirs
         metadata["tokenizer.ggml.mask_token_id"] = checkpoint.config.integer("mask_token_id")
     return metadata | tokenizer_metadata(checkpoint, model.sizes["vocab"])
