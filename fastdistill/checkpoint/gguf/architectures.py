@@ -124,6 +124,7 @@ class Place(NamedTuple):
     shape : tuple[int, ...]
         in the file, outputs first
     move : Move
+        what lies between the two
     """
 
     names: list[str]

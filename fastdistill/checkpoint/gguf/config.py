@@ -32,6 +32,7 @@ class Model(NamedTuple):
     Attributes
     ----------
     architecture : Architecture
+        its record
     config : dict[str, Any]
         config.json
     sizes : dict[str, int]
