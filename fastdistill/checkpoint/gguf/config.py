@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.checkpoint.folder import check_tensors
-from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES, Architecture, Place, places, sizes
+from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES
 from fastdistill.checkpoint.gguf.reader import GgufFile
+from fastdistill.checkpoint.gguf.record import Architecture, Place, places, sizes
 from fastdistill.checkpoint.gguf.rotary import ROTARY_KEYS, read_rotary
 from fastdistill.checkpoint.gguf.tokenizer import special_ids
 from fastdistill.errors import CheckpointError, UnsupportedError

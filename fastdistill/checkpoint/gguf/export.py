@@ -15,6 +15,7 @@ from fastdistill.checkpoint.folder import Checkpoint
 from fastdistill.checkpoint.gguf.config import Model, check_against, folder_model
 from fastdistill.checkpoint.gguf.moves import STACK
 from fastdistill.checkpoint.gguf.reader import BLOCKS, F32
+from fastdistill.checkpoint.gguf.record import Place
 from fastdistill.checkpoint.gguf.rotary import write_rotary
 from fastdistill.checkpoint.gguf.tensors import file_bytes, file_type
 from fastdistill.checkpoint.gguf.tokenizer_metadata import tokenizer_metadata
@@ -127,7 +128,7 @@ def _stored(checkpoint: Checkpoint, model: Model) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _described(model: Model, place: Any, stored: Mapping[str, Tensor], format: str | None) -> Described:
+def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
     if len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
