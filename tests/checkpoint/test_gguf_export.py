@@ -139,6 +139,19 @@ def test_experts_of_several_formats_become_f32(tmp_path):
         assert again.format == "f32" and np.array_equal(again.to_float32(), tensors[again.name].to_float32())
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_beside_the_embedding_that_it_is(tmp_path, same):
+    write_tiny(tmp_path / "folder", "llama 3")
+    tensors = stored(tmp_path / "folder")
+    data = tensors["model.embed_tokens.weight"].data + np.float32(0 if same else 1)
+    tensors["lm_head.weight"] = Tensor("lm_head.weight", "f32", data.shape, data)
+    write_checkpoint(tmp_path / "folder", tiny_config("llama 3"), tensors.values(), tokenizer_files(), overwrite=True)
+    if same:
+        assert "output.weight" not in read_back(exported(tmp_path))[1]
+    else:
+        refused(tmp_path, CheckpointError, "holds another lm_head")
+
+
 def test_gpt2_without_its_first_word(tmp_path):
     """As it was first published, with its masks."""
     write_tiny(tmp_path / "folder", "gpt2")

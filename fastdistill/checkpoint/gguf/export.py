@@ -122,10 +122,19 @@ def _stored(checkpoint: Checkpoint, model: Model) -> Mapping[str, Tensor]:
         root + name if name not in expected and root + name in expected else name: tensor
         for name, tensor in checkpoint.tensors.items()
     }
-    head = model.architecture.weights["output"]
-    tied = {f"{head.name}.weight"} if head.only and f"{head.name}.weight" not in expected else set()
-    check_against(str(checkpoint.folder), tensors, expected, _IGNORED | tied)
+    head, embedding = (f"{model.architecture.weights[name].name}.weight" for name in ("output", "token_embd"))
+    check_against(str(checkpoint.folder), tensors, expected, _IGNORED | {head})
+    if head in tensors and head not in expected and not _equal(tensors[head], tensors[embedding]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: config.json says that the embedding is the head, but it holds another {head}"
+        )
     return tensors
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and all(
+        np.array_equal(one.rows(rows).to_float32(), other.rows(rows).to_float32()) for rows in one.chunks(1 << 20)
+    )
 
 
 def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
