@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fastdistill.checkpoint import Checkpoint, Tensor, open_checkpoint, write_checkpoint
+from fastdistill.checkpoint import Checkpoint, Tensor, open_checkpoint, quantize_tensor, write_checkpoint
 from fastdistill.checkpoint.config import Config
 from fastdistill.checkpoint.gguf import ARCHITECTURES, convert_gguf, export_checkpoint
 from fastdistill.checkpoint.gguf.config import architecture_for
@@ -131,7 +131,7 @@ def test_experts_of_several_formats_become_f32(tmp_path):
     write_tiny(tmp_path / "folder", "mixtral", "q8")
     tensors = stored(tmp_path / "folder")
     name = "model.layers.0.block_sparse_moe.experts.1.w1.weight"
-    tensors[name] = Tensor(name, "f32", tensors[name].shape, tensors[name].to_float32())
+    tensors[name] = quantize_tensor(Tensor(name, "f32", tensors[name].shape, tensors[name].to_float32()), "q4")
     write_checkpoint(tmp_path / "folder", tiny_config("mixtral"), tensors.values(), tokenizer_files(), overwrite=True)
     found = stored(returned(tmp_path))
     for i in range(4):
