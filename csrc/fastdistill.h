@@ -119,7 +119,8 @@ enum fd_op_kind {
 #include "ops.h"
 };
 #undef FD_OP
-enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_GATED };   /* out = y; out = the last of in + y; out = silu(y0) * y1 */
+enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_ACTIVATED, FD_GATED };   /* out = y, in[last] + y, activation(y), activation(y0) * y1 */
+enum fd_activation { FD_NONE, FD_SILU, FD_GELU, FD_GELU_TANH };
 enum { FD_GROUP = 4 };                       /* rows whose int8 forms lie together: */
 struct fd_block {                           /* 32 inputs of each of them; row r, block b: lane r % 4 of [r / 4 * blocks + b] */
     int8_t codes[FD_GROUP][32];             /* row by row, or as the level wants them: block.h's block_store */
@@ -128,16 +129,19 @@ struct fd_block {                           /* 32 inputs of each of them; row r,
 };
 struct fd_op {
     int32_t kind, read_rows;                /* read_rows: runs over the rows that are read, not over all */
-    int32_t epilogue, inputs, outputs, parts;
+    int32_t epilogue, activation;           /* enum fd_epilogue, enum fd_activation */
+    int32_t inputs, outputs, parts;
     int64_t width;                          /* floats a row of in[0], without padding */
     const float *const *in;                 /* (inputs,) values, */
     float *const *out;                      /* (outputs,) those that it makes, */
     const struct fd_weight *const *weights; /* (parts,) matrices, */
     const float *const *vectors;            /* weights and constants of one axis, or NULL; weights are padded with zeros to a multiple of 32 */
-    int64_t heads, kv_heads, head_dim;
+    int64_t heads, kv_heads, head_dim;      /* head_dim of a norm: what it norms at a time, or 0: the row */
+    int64_t rotary_dim;                     /* the floats of a head, from its first, that are rotated */
+    int64_t experts, top_k;                 /* how many there are, how many a row goes through */
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
     int64_t window;                         /* positions that a row sees up to its own, or 0: any */
-    float scalar, softcap;                  /* softcap: 0, or what bounds scores */
+    float scalar, softcap;                  /* softcap: 0, or what bounds scores, or logits */
     struct fd_block *codes_in, *codes_out;  /* the int8 form of in[0]; of what it makes */
 };
 enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */

@@ -2,12 +2,20 @@
  * and each level's table of them (kernels/forward/ops.c) are made of these lines; `op_<name>` does one task, and returns 0 where
  * it meets a row that is not finite. */
 FD_OP(embedding, op_rows)                   /* tokens by weights[0], or the pass's input rows -> out[0] */
+FD_OP(position_embedding, op_rows)          /* positions by weights[0] -> out[0] */
 FD_OP(rms_norm, op_rows)                    /* in[0] / sqrt(mean(in[0]^2) + scalar) * vectors[0] -> out[0] and, where given, codes_out */
+FD_OP(layer_norm, op_rows)                  /* the same of in[0] - mean(in[0]), + vectors[1] */
 FD_OP(quantize, op_rows)                    /* in[0] -> codes_out */
 FD_OP(linear, op_linear_tasks)              /* weights[0..parts) over in[0] or codes_in -> out[...]; `epilogue` */
 FD_OP(add, op_rows)                         /* in[0] + in[1] -> out[0] */
-FD_OP(silu_mul, op_rows)                    /* silu(in[0]) * in[1] -> out[0] */
-FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies -> cos out[0], sin out[1] */
+FD_OP(scale, op_rows)                       /* in[0] * scalar -> out[0] */
+FD_OP(activation, op_rows)                  /* activation(in[0]) -> out[0] */
+FD_OP(gated, op_rows)                       /* activation(in[0]) * in[1] -> out[0] */
+FD_OP(sigmoid_mul, op_rows)                 /* in[0] * sigmoid(in[1]), one number a row -> out[0] */
+FD_OP(route, op_rows)                       /* in[0] = the router's logits -> out[0], routes: experts.c */
+FD_OP(experts_up, op_experts_up_tasks)      /* weights[2 e], weights[2 e + 1] of expert e over in[0] or codes_in, by the routes in[1] -> out[0] */
+FD_OP(experts_down, op_experts_down_tasks)  /* weights[e] over what that made, in[0] or codes_in; routes in[1] -> out[0] */
+FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies -> scalar cos out[0], scalar sin out[1] */
 FD_OP(rotary, op_rows)                      /* in[0]; cos in[1], sin in[2] -> out[0] */
 FD_OP(store, op_rows)                       /* keys in[0], values in[1] -> the caches of `key_set`, layer `layer` */
 FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes */

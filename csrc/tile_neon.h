@@ -224,7 +224,7 @@ FD_INLINE void neon_tile(const int format, const int rows, const int quads, cons
     struct neon_rows in = {at->codes[0] + neon_lane(lane), at->scale + lane};
     float32x4_t sum[FD_ROW_TILE][4];
     NEON_ROWS(NEON_QUADS(sum[r][q] = vdupq_n_f32(0.0f);))
-    for (const char *end = tile + of->blocks * bytes; tile < end; tile += bytes) {
+    for (const char *end = tile + of->count * bytes; tile < end; tile += bytes) {
         if (rows <= 2) { FD_FETCH(tile + NEON_AHEAD, bytes); }
         int32x4_t total[FD_ROW_TILE][4];
         neon_block(format, rows, quads, first, tile, in, total);

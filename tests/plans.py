@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastdistill.checkpoint.config import Section
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
-from fastdistill.models.rope import inverse_frequencies
-from tests.small_models import config
+from fastdistill.models.rope import rotary
 
 WIDTH, INNER, VOCAB, HEAD_DIM = 42, 50, 77, 14  # no multiples of 16: padding has to stay zero
 FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=256, architecture="none")
-FREQUENCIES = inverse_frequencies(config(), HEAD_DIM)
+ROTARY = rotary(Section({}, "rope"), HEAD_DIM, 256)
 
 
 def attention(b: Builder, x: int, name: str, kv_heads: int = 1, **how) -> int:
     """Self-attention of three query heads, its output projected."""
-    q = b.rotary(b.linear(x, f"{name}.q", 3 * HEAD_DIM), HEAD_DIM, FREQUENCIES)
-    k = b.rotary(b.linear(x, f"{name}.k", kv_heads * HEAD_DIM), HEAD_DIM, FREQUENCIES)
+    q = b.rotary(b.linear(x, f"{name}.q", 3 * HEAD_DIM), HEAD_DIM, ROTARY)
+    k = b.rotary(b.linear(x, f"{name}.k", kv_heads * HEAD_DIM), HEAD_DIM, ROTARY)
     v = b.linear(x, f"{name}.v", kv_heads * HEAD_DIM)
     return b.linear(b.attention(q, k, v, HEAD_DIM, HEAD_DIM**-0.5, **how), f"{name}.out", WIDTH)
 
@@ -25,7 +25,7 @@ def attention(b: Builder, x: int, name: str, kv_heads: int = 1, **how) -> int:
 def feed_forward(b: Builder, x: int, name: str) -> int:
     """down(silu(gate x) * up x)."""
     gate, up = b.linear(x, f"{name}.gate", INNER), b.linear(x, f"{name}.up", INNER)
-    return b.linear(b.silu_mul(gate, up), f"{name}.down", WIDTH)
+    return b.linear(b.gated(gate, up, "silu"), f"{name}.down", WIDTH)
 
 
 def post_norm(b: Builder, x: int, name: str) -> int:
@@ -43,8 +43,8 @@ def parallel(b: Builder, x: int, name: str) -> int:
 def unprojected(b: Builder, x: int, name: str) -> int:
     """A norm straight behind rotary positions, and a norm and a sum straight behind attention: they read a row's padding."""
     h = b.rms_norm(x, f"{name}.norm", 1e-5)
-    q = b.rms_norm(b.rotary(b.linear(h, f"{name}.q", WIDTH), HEAD_DIM, FREQUENCIES), f"{name}.q.norm", 1e-5)
-    k = b.rotary(b.linear(h, f"{name}.k", HEAD_DIM), HEAD_DIM, FREQUENCIES)
+    q = b.rms_norm(b.rotary(b.linear(h, f"{name}.q", WIDTH), HEAD_DIM, ROTARY), f"{name}.q.norm", 1e-5)
+    k = b.rotary(b.linear(h, f"{name}.k", HEAD_DIM), HEAD_DIM, ROTARY)
     v = b.linear(h, f"{name}.v", HEAD_DIM)
     found = b.attention(q, k, v, HEAD_DIM, HEAD_DIM**-0.5)
     x = b.rms_norm(b.add(b.add(x, found), b.rms_norm(found, f"{name}.found.norm", 1e-5)), f"{name}.sum.norm", 1e-5)

@@ -14,7 +14,8 @@ from fastdistill.kernels import isa, set_isa
 from fastdistill.kernels.forward.row_statistics import RowStatistics, row_statistics
 from fastdistill.runtime.read import Read, Rows
 from fastdistill.runtime.session import Session
-from tests.small_models import CONFIGS, FORMATS, network
+from tests.families import network
+from tests.small_models import CONFIGS, FORMATS
 
 LOGITS = Read(logits=True)
 CAPACITY = 96
@@ -61,11 +62,12 @@ class Setting:
     def session(self, capacity: int = CAPACITY, **options) -> Session:
         threads = options.pop("threads", self.threads)
         made = network(self.name, self.format, threads=threads)
+        capacity = min(capacity, made.plan.max_positions)
         return poisoned(made.session(capacity, **({"max_rows": self.max_rows, "cache": self.cache} | options)))
 
     @property
     def vocab(self) -> int:
-        return CONFIGS[self.name]["vocab_size"]
+        return network(self.name, self.format).plan.vocab_size
 
     @property
     def oracle(self) -> Oracle:

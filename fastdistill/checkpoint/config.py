@@ -32,6 +32,7 @@ class Section:
         self.raw = raw
         self.source = source
         self._values = raw
+        self._spelling: Mapping[str, str] = {}
 
     def integer(self, name: str, *, minimum: int = 0, maximum: int = 2**31 - 1, default: Any = ...) -> Any:
         """An integer in minimum..maximum. A float or a boolean is not one."""
@@ -62,8 +63,42 @@ class Section:
         )
         return float(value) if type(value) is int else value
 
+    def numbers(self, name: str, count: int, *, minimum: float = -math.inf, maximum: float = math.inf) -> list[float]:
+        """A list of so many numbers in minimum..maximum."""
+        return [
+            float(value)
+            for value in self._get(
+                name,
+                ...,
+                lambda value: (
+                    type(value) is list
+                    and len(value) == count
+                    and all(type(each) in (int, float) and minimum <= each <= maximum for each in value)
+                ),
+                f"a list of {count} numbers from {minimum:g} to {maximum:g}",
+            )
+        ]
+
     def boolean(self, name: str, *, default: Any = ...) -> Any:
         return self._get(name, default, lambda value: type(value) is bool, "true or false")
+
+    def booleans(self, name: str, count: int, *, default: Any = ...) -> Any:
+        """A list of so many true or false, or 1 or 0."""
+        return self._get(
+            name,
+            default,
+            lambda value: type(value) is list and len(value) == count and all(each in (0, 1) for each in value),
+            f"a list of {count} of 1 and 0",
+        )
+
+    def strings(self, name: str, count: int, *, default: Any = ...) -> Any:
+        """A list of so many strings."""
+        return self._get(
+            name,
+            default,
+            lambda value: type(value) is list and len(value) == count and all(type(each) is str for each in value),
+            f"a list of {count} strings",
+        )
 
     def string(self, name: str, *, default: Any = ...) -> Any:
         return self._get(name, default, lambda value: type(value) is str, "a string")
@@ -82,16 +117,24 @@ class Section:
         value = self._get(name, default, lambda value: type(value) is dict, "an object")
         return value if value is default else Section(value, f"{self.source}: {name}")
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a key, be it null."""
+        return self.spelt(name) in self._values
+
+    def spelt(self, name: str) -> str:
+        """What the file calls a key: see `Config.respelt`."""
+        return self._spelling.get(name, name)
+
     def refuse(self, name: str, found: object, expected: str) -> NoReturn:
         """Raise the CheckpointError of a value that is not what was expected."""
-        raise CheckpointError(f"{self.source}: {name} must be {expected}, found {short(found)}")
+        raise CheckpointError(f"{self.source}: {self.spelt(name)} must be {expected}, found {short(found)}")
 
     def _get(self, name: str, default: Any, valid: Callable[[Any], bool], expected: str) -> Any:
-        value = self._values.get(name)
+        value = self._values.get(self.spelt(name))
         if value is None:
             if default is not ...:
                 return default
-            raise CheckpointError(f"{self.source}: {name} is missing; expected {expected}")
+            raise CheckpointError(f"{self.source}: {self.spelt(name)} is missing; expected {expected}")
         if not valid(value):
             self.refuse(name, value, expected)
         return value
@@ -132,6 +175,12 @@ class Config(Section):
         }
         known = {name: value for name, value in self._values.items() if name in defaults or name == "rope_parameters"}
         config._values = absent | known
+        return config
+
+    def respelt(self, **spelling: str) -> Config:
+        """This config, where keys asked for by these names are called otherwise in the file."""
+        config = Config(self.raw, self.source)
+        config._values, config._spelling = self._values, spelling
         return config
 
     def changed(self, changes: Mapping[str, Any]) -> Config:

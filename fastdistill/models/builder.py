@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 
 from fastdistill.models.plan import ENTER, EXIT, Ignored, Op, Plan, Weight
+from fastdistill.models.rope import Rotary
 from fastdistill.models.source import Source, stored
-from fastdistill.ops import MATRIX, OPS, OWN
+from fastdistill.ops import BIAS, MATRIX, OPS, OWN
+
+
+def _given(**constants: Any) -> dict[str, Any]:
+    """Those that say something: 0 is what C has where nothing is said."""
+    return {name: value for name, value in constants.items() if value}
 
 
 class Builder:
@@ -24,6 +30,7 @@ class Builder:
         self._widths: list[int] = []
         self._weights: dict[str, Weight] = {}
         self._sources: dict[str, Source] = {}
+        self._exact: set[str] = set()  # matrices that stay in the format that they are stored in
         self._biases: dict[str, tuple[str, ...]] = {}  # of each matrix, which holds it when packed: () for none
         self._read: set[int] = set()  # values whose rows are those that are read
         self._taps: dict[str, int] = {}
@@ -52,18 +59,30 @@ class Builder:
         assert weight not in self._weights, f"{weight} has been used already"
         self._sources[weight] = source
 
+    def is_new(self, weight: str) -> bool:
+        """Whether nothing has been said of a weight, and no op has read it."""
+        return weight not in self._weights and weight not in self._sources
+
+    def width(self, x: int) -> int:
+        """Floats a row of a value."""
+        return self._widths[x]
+
     def op(
         self, kind: str, *inputs: int, weights: Mapping[str, tuple[int, ...]] | None = None, **constants: Any
     ) -> int:
         """Any op: its inputs, its weights' names and shapes in the order of their roles, its constants."""
         known, weights = OPS[kind], weights or {}
-        assert len(inputs) in known.inputs and len(weights) <= len(known.weights), f"{kind} of {inputs}, {weights}"
+        enough = len(weights) % len(known.weights) == 0 if known.repeated else len(weights) <= len(known.weights)
+        assert len(inputs) in known.inputs and enough, f"{kind} of {inputs}, {weights}"
         assert constants.keys() <= known.constants.keys(), f"{kind} has no constants {constants.keys()}"
-        for role, (name, shape) in zip(known.weights, weights.items(), strict=False):
-            multiplies = role == MATRIX or (name in self._weights and self._weights[name].linear)
+        for role, name in known.roles(weights):
+            shape = weights[name]
+            multiplies = (role == MATRIX and name not in self._exact) or (
+                name in self._weights and self._weights[name].linear
+            )
             self._weights[name] = Weight(shape, multiplies, self._sources.get(name) or stored(name, shape))
             assert self._weights[name].source.shape == shape, f"{name} {shape} is made otherwise"
-        if known.weights[:1] == (MATRIX,):
+        if BIAS in known.weights:
             matrix, *bias = weights
             assert self._biases.setdefault(matrix, tuple(bias)) == tuple(bias), (
                 f"{matrix} comes with another bias elsewhere"
@@ -79,25 +98,70 @@ class Builder:
         """Rows of the embedding (vocab_size, width) for the tokens, or the rows given as `inputs`."""
         return self.op("embedding", weights={name: (vocab_size, width)})
 
-    def rms_norm(self, x: int, name: str, epsilon: float) -> int:
-        """Root-mean-square norm with the weight `name` (width,)."""
-        return self.op("rms_norm", x, weights={name: (self._widths[x],)}, epsilon=epsilon)
+    def position_embedding(self, name: str, positions: int, width: int) -> int:
+        """Rows of a table (positions, width) for the rows' positions."""
+        return self.op("position_embedding", weights={name: (positions, width)})
 
-    def linear(self, x: int, name: str, outputs: int, bias: bool = False) -> int:
-        """`name`.weight (outputs, width) times x, plus `name`.bias (outputs,)."""
+    def rms_norm(self, x: int, name: str, epsilon: float, head_dim: int = 0) -> int:
+        """Root-mean-square norm with the weight `name` (width,): of the row, or of each head."""
+        return self.op("rms_norm", x, weights={name: (self._widths[x],)}, epsilon=epsilon, **_given(head_dim=head_dim))
+
+    def layer_norm(self, x: int, name: str, bias: str, epsilon: float, head_dim: int = 0) -> int:
+        """Layer norm with the weights `name` and `bias`, both (width,)."""
+        weights = {name: (self._widths[x],), bias: (self._widths[x],)}
+        return self.op("layer_norm", x, weights=weights, epsilon=epsilon, **_given(head_dim=head_dim))
+
+    def linear(self, x: int, name: str, outputs: int, bias: bool = False, exact: bool = False) -> int:
+        """`name`.weight (outputs, width) times x, plus `name`.bias (outputs,); `exact`: never quantised by `load`."""
+        self._exact |= {f"{name}.weight"} if exact else set()
         return self.op("linear", x, weights=self._matrix(x, name, outputs, bias))
+
+    def scale(self, x: int, factor: float) -> int:
+        """x * factor; x itself where that is 1."""
+        return x if factor == 1.0 else self.op("scale", x, factor=factor)
 
     def add(self, x: int, y: int) -> int:
         """x + y; x is the residual stream."""
         return self.op("add", x, y)
 
-    def silu_mul(self, gate: int, up: int) -> int:
-        """silu(gate) * up."""
-        return self.op("silu_mul", gate, up)
+    def activation(self, x: int, activation: str) -> int:
+        """A function of each number: one of `fastdistill.ops.activation.ACTIVATIONS`."""
+        return self.op("activation", x, activation=activation)
 
-    def rotary(self, x: int, head_dim: int, inverse_frequencies: np.ndarray) -> int:
-        """Rotary positions in the split-half form; inverse_frequencies float32 (head_dim / 2,)."""
-        return self.op("rotary", x, head_dim=head_dim, inverse_frequencies=inverse_frequencies)
+    def gated(self, gate: int, up: int, activation: str) -> int:
+        """activation(gate) * up."""
+        return self.op("gated", gate, up, activation=activation)
+
+    def sigmoid_mul(self, x: int, share: int) -> int:
+        """x * sigmoid(share), one number a row."""
+        return self.op("sigmoid_mul", x, share)
+
+    def route(self, logits: int, top_k: int, renormalised: bool) -> int:
+        """The top_k experts of largest logit, and their shares: for `experts_up` and `experts_down`."""
+        return self.op("route", logits, experts=self._widths[logits], top_k=top_k, renormalised=renormalised)
+
+    def experts_up(self, x: int, routes: int, names: list[str], inner: int, top_k: int, activation: str) -> int:
+        """activation(gate x) * (up x) of the experts that routes name; `names` of gate and up, expert by expert."""
+        weights = {f"{name}.weight": (inner, self._widths[x]) for name in names}
+        return self.op(
+            "experts_up", x, routes, weights=weights, experts=len(names) // 2, top_k=top_k, activation=activation
+        )
+
+    def experts_down(self, x: int, routes: int, names: list[str], width: int, inner: int, top_k: int) -> int:
+        """The sum of the routes' shares times down of what `experts_up` made; `names` of down, expert by expert."""
+        weights = {f"{name}.weight": (width, inner) for name in names}
+        return self.op("experts_down", x, routes, weights=weights, experts=len(names), top_k=top_k)
+
+    def rotary(self, x: int, head_dim: int, rotary: Rotary) -> int:
+        """Rotary positions of the first numbers of each head, in the split-half form."""
+        return self.op(
+            "rotary",
+            x,
+            head_dim=head_dim,
+            rotary_dim=2 * len(rotary.inverse_frequencies),
+            inverse_frequencies=rotary.inverse_frequencies,
+            factor=rotary.factor,
+        )
 
     def attention(
         self,
@@ -156,9 +220,12 @@ class Builder:
         """Only the rows that the caller reads."""
         return self.op("read", x)
 
-    def head(self, x: int, name: str, vocab_size: int, bias: bool = False) -> int:
-        """Logits and their statistics: `name`.weight (vocab_size, width) times x, plus `name`.bias (vocab_size,)."""
-        return self.op("head", x, weights=self._matrix(x, name, vocab_size, bias))
+    def head(self, x: int, name: str, vocab_size: int, bias: bool = False, softcap: float = 0.0) -> int:
+        """Logits and their statistics: `name`.weight (vocab_size, width) times x, plus `name`.bias (vocab_size,).
+
+        With a softcap c a logit z is c tanh(z / c).
+        """
+        return self.op("head", x, weights=self._matrix(x, name, vocab_size, bias), **_given(softcap=softcap))
 
     def tap(self, x: int, name: str) -> None:
         """Let sessions expose x as `name`: of all rows, so it lies before `read`."""

@@ -1,6 +1,6 @@
-"""The keys of config.json, by model_type: what an absent one means, which change no logit, and which no plan here computes.
+"""The keys of config.json: which change no logit, and which no plan here computes.
 
-A family reads the keys of its own table and no others. transformers sets any key on a config and lets the model's code
+A family reads the keys of its own table (its `MODEL_TYPES`) and no others. transformers sets any key on a config and lets the model's code
 take no notice; but a key that another family computes with says that this model is not what its model_type claims, and
 is refused.
 """
@@ -8,85 +8,24 @@ is refused.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
 from fastdistill.messages import listed, short, warn
 
-_LLAMA: dict[str, Any] = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": None,
-    "head_dim": None,
-    "hidden_act": "silu",
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "is_causal": True,  # of every class in transformers
-    # Not of the class, whose attention is always full: a file that names a window is held to it.
-    "sliding_window": None,
-    "use_sliding_window": True,
-}
-_NOT_MISTRAL = {"attention_bias", "mlp_bias", "use_sliding_window"}
-_MISTRAL = {key: value for key, value in _LLAMA.items() if key not in _NOT_MISTRAL}
-_MISTRAL |= {
-    "intermediate_size": 14336,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 131072,
-    "sliding_window": 4096,
-}
-_DREAM = {key: value for key, value in _LLAMA.items() if key != "mlp_bias"}
-_DREAM |= {
-    "vocab_size": 151936,
-    "intermediate_size": 22016,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 32768,
-    "sliding_window": 4096,
-    "use_sliding_window": False,
-    "is_causal": False,
-    "mask_token_id": 151666,
-}
-_LLADA: dict[str, Any] = {
-    "d_model": 768,
-    "n_heads": 12,
-    "n_kv_heads": None,
-    "n_layers": 12,
-    "mlp_ratio": 4,
-    "mlp_hidden_size": None,
-    "activation_type": "swiglu",
-    "block_type": "sequential",
-    "alibi": False,
-    "rope": False,
-    "multi_query_attention": None,
-    "attention_layer_norm": False,
-    "input_emb_norm": False,
-    "layer_norm_type": "default",
-    "layer_norm_with_affine": True,
-    "rms_norm_eps": 1e-5,
-    "max_sequence_length": 1024,
-    "include_qkv_bias": False,
-    "include_bias": False,
-    "bias_for_layer_norm": None,
-    "scale_logits": False,
-    "vocab_size": 50257,
-    "embedding_size": 50304,
-    "weight_tying": True,
-    # Not the class's, GPT-2's 50256: the released sampler takes this one whatever the config says.
-    "mask_token_id": 126336,
-}
-
-# What the configuration class of a model_type says of each key that bears on the forward pass: those of transformers, and
-# configuration_llada.py and configuration_dream.py, which come with the models.
-DEFAULTS: dict[str, dict[str, Any]] = {"llama": _LLAMA, "mistral": _MISTRAL, "Dream": _DREAM, "llada": _LLADA}
-
 # Where null is a value of its own, and not the same as absent.
-NULL_IS_A_VALUE = frozenset({"num_key_value_heads", "sliding_window", "embedding_size"})
+NULL_IS_A_VALUE = frozenset(
+    {
+        "num_key_value_heads",
+        "sliding_window",
+        "embedding_size",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "rotary_dim",
+    }
+)
 
 # Every family's rotary positions are read by rope.py, absent ones as rope_theta 10000 without scaling.
 _ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"})
@@ -105,12 +44,12 @@ exponential_decay_length_penalty
 
 use_cache return_dict return_dict_in_generate output_attentions output_hidden_states output_scores torchscript
 use_bfloat16 tf_legacy_loss is_decoder is_encoder_decoder add_cross_attention cross_attention_hidden_size
-tie_encoder_decoder pruned_heads chunk_size_feed_forward attn_implementation _attn_implementation
+tie_encoder_decoder pruned_heads chunk_size_feed_forward cache_implementation _sliding_window_pattern attn_implementation _attn_implementation
 _attn_implementation_autoset _attn_implementation_internal attn_impl _flash_attn_2_enabled flash_attention
 use_flash_attention use_flash_attention_2 use_flash_attn num_logits_to_keep logits_to_keep precision rope_full_precision pretraining_tp
 
 initializer_range init_std init_fn init_device init_cutoff_factor block_group_size gradient_checkpointing
-use_reentrant_checkpointing neftune_noise_alpha alibi_bias_max attention_layer_norm_with_affine max_window_layers
+use_reentrant_checkpointing output_router_logits router_aux_loss_coef router_jitter_noise neftune_noise_alpha alibi_bias_max attention_layer_norm_with_affine max_window_layers
 """
 HARMLESS = frozenset(_HARMLESS_WORDS.split())
 _HARMLESS_PATTERN = re.compile("dropout|pdrop|_version$|^unsloth_|^transformers_")
@@ -150,8 +89,15 @@ _COMPUTING = re.compile(
 )
 
 
-def completed(config: Config, model_type: str) -> Config:
+def completed(config: Config, model_type: str, defaults: Mapping[str, Any]) -> Config:
     """The config as the family of this model_type reads it: its class's keys alone, absent ones as the class has them.
+
+    Parameters
+    ----------
+    config : Config
+    model_type : str
+    defaults : Mapping[str, Any]
+        what the class has for an absent key: of each family's `MODEL_TYPES`
 
     Raises
     ------
@@ -159,7 +105,6 @@ def completed(config: Config, model_type: str) -> Config:
         for a key that the family does not know and that looks like part of the computation; a warning names other keys
         that it does not know
     """
-    defaults = DEFAULTS[model_type]
     unknown = []
     for key, value in config.raw.items():
         if key in defaults or key in _ROPE or key in HARMLESS or _HARMLESS_PATTERN.search(key):

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
-from fastdistill.errors import UnsupportedError
-from fastdistill.models.llama import LlamaConfig
+from fastdistill.models.described import masked
 from fastdistill.models.plan import Plan
-from fastdistill.models.pre_norm_decoder import mask_token
+from fastdistill.models.qwen2 import QWEN2, beyond_full_layers
 
-MODEL_TYPES = ("Dream",)
+MODEL_TYPES = {"Dream": QWEN2 | {"head_dim": None, "is_causal": False, "mask_token_id": 151666}}
 
 
 def plan(config: Config) -> Plan:
-    """The forward pass of one Dream.  Its config has Llama's keys; its biases are Qwen2's, whatever that says."""
-    c = LlamaConfig.from_config(config)
-    if c.is_causal:
-        raise UnsupportedError("is_causal True is not supported by the Dream plan: its rows see each other")
-    return c.decoder(
-        qkv_bias=True,
-        architecture="dream",
-        causal=False,
-        mask_token=mask_token(config, c.vocab_size),
-        logit_shift=1,
-    )
+    """The forward pass of one Dream.  Its biases are Qwen2's, whatever the config says."""
+    return masked(config, "dream", qkv_bias=True, slides=beyond_full_layers(config), logit_shift=1)

@@ -5,11 +5,55 @@ from __future__ import annotations
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
 from fastdistill.messages import short, suggestion
-from fastdistill.models import dream, llada, llama
+from fastdistill.models import (
+    dream,
+    falcon,
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    gptj,
+    granite,
+    llada,
+    llama,
+    mixtral,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen2_moe,
+    qwen3,
+    qwen3_moe,
+    smollm3,
+    stablelm,
+)
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
 
-FAMILIES = (llama, llada, dream)
+FAMILIES = (
+    llama,
+    mixtral,
+    qwen2,
+    qwen3,
+    qwen2_moe,
+    qwen3_moe,
+    gemma2,
+    gemma3,
+    phi3,
+    smollm3,
+    olmo2,
+    granite,
+    stablelm,
+    gpt2,
+    gpt_neox,
+    gptj,
+    falcon,
+    llada,
+    dream,
+)
+
+DEFAULTS = {
+    model_type: keys for family in FAMILIES for model_type, keys in family.MODEL_TYPES.items()
+}  # of absent keys
 
 
 def plan_for(config: Config) -> Plan:
@@ -30,8 +74,8 @@ def plan_for(config: Config) -> Plan:
     model_type = config.string("model_type")
     for family in FAMILIES:
         if model_type in family.MODEL_TYPES:
-            return family.plan(completed(config, model_type))
-    known = sorted(name for family in FAMILIES for name in family.MODEL_TYPES)
+            return family.plan(completed(config, model_type, DEFAULTS[model_type]))
+    known = sorted(DEFAULTS)
     raise UnsupportedError(
         f"model_type {short(model_type)} is not supported; known: {', '.join(known)}{suggestion(model_type, known)}"
     )

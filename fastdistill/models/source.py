@@ -54,6 +54,10 @@ class Source:
             (len(rows), *self.shape[1:]), self.stored, self.format, lambda tensors: self.tensor(tensors).rows(index)
         )
 
+    def tiled(self, times: int) -> Source:
+        """A vector, over and over: the weight of a norm that all heads share."""
+        return self.picked(np.tile(np.arange(self.shape[0]), times))
+
     def transposed(self) -> Source:
         """Rows and columns exchanged; blocks of q8 and q4 lie along rows, so not of these: UnsupportedError."""
 
@@ -77,6 +81,12 @@ class Source:
 def stored(name: str, shape: tuple[int, ...]) -> Source:
     """A tensor as it is stored."""
     return Source(shape, {name: shape}, lambda formats: formats[name], lambda tensors: tensors[name])
+
+
+def filled(value: float, shape: tuple[int, ...]) -> Source:
+    """What no checkpoint stores: one value throughout, in float32."""
+    made = Tensor(f"{value:g}", "f32", shape, np.full(shape, value, np.float32))
+    return Source(shape, {}, lambda formats: "f32", lambda tensors: made)
 
 
 def stacked(*parts: Source) -> Source:

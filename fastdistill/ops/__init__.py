@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from fastdistill.ops import attention, elementwise, linear, rotary
+from fastdistill.ops import activation, attention, elementwise, experts, linear, rotary
 from fastdistill.ops.attention import OWN
 from fastdistill.ops.kind import BIAS, MATRIX, TABLE, VECTOR, OpKind, StepKind, Table
 
-OPS = {kind.name: kind for module in (elementwise, linear, rotary, attention) for kind in module.KINDS}
+OPS = {
+    kind.name: kind for module in (elementwise, activation, linear, experts, rotary, attention) for kind in module.KINDS
+}
 
 __all__ = ["BIAS", "MATRIX", "OPS", "OWN", "TABLE", "VECTOR", "OpKind", "StepKind", "Table"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
+from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows, same_width
 
 
 def embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
@@ -13,23 +16,49 @@ def embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
     return table.to_float32()[request.tokens] if request.inputs is None else request.inputs
 
 
+def position_embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
+    """Rows of the table (positions, width) for the positions."""
+    return table.to_float32()[request.positions]
+
+
 def read(x: np.ndarray, *, request: PassRows) -> np.ndarray:
     """The rows that the caller reads."""
     return x[request.read_rows]
 
 
-def rms_norm(x: np.ndarray, weight: np.ndarray, *, epsilon: float) -> np.ndarray:
-    """x (rows, width) / sqrt(mean x^2 + epsilon) * weight (width,), in float64 (Zhang and Sennrich 2019)."""
-    x = x.astype(np.float64)
-    return x / np.sqrt((x * x).mean(axis=1, keepdims=True) + np.float64(np.float32(epsilon))) * weight
+def rms_norm(x: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
+    """x (rows, width) / sqrt(mean x^2 + epsilon) * weight (width,), in float64 (Zhang and Sennrich 2019).
+
+    The mean is of the row, or, with head_dim, of each head: so many numbers in sequence.
+    """
+    heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
+    heads = heads / np.sqrt((heads * heads).mean(axis=2, keepdims=True) + np.float64(np.float32(epsilon)))
+    return heads.reshape(x.shape) * weight
 
 
-def silu_mul(gate: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """gate / (1 + e^-gate) * up, in float64 (the gate of Shazeer 2020)."""
-    gate = gate.astype(np.float64)
-    with np.errstate(over="ignore"):
-        return gate / (1 + np.exp(-gate)) * up
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
+    """The same of x - mean x, plus bias (width,) (Ba et al. 2016)."""
+    heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
+    return (
+        rms_norm(
+            (heads - heads.mean(axis=2, keepdims=True)).reshape(x.shape), weight, epsilon=epsilon, head_dim=head_dim
+        )
+        + bias
+    )
 
+
+def scale(x: np.ndarray, *, factor: float) -> np.ndarray:
+    """x * factor, the factor rounded to float32."""
+    return x * np.float64(np.float32(factor))
+
+
+def normed_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    """That of the input, whole heads; a weight is of each of its numbers."""
+    assert widths[0] % (constants.get("head_dim") or widths[0]) == 0, (widths, constants)
+    return same_width(widths, shapes, constants)
+
+
+_OF_NORMS = {"epsilon": "scalar", "head_dim": "head_dim"}
 
 KINDS = (
     OpKind(
@@ -42,12 +71,37 @@ KINDS = (
         width=lambda widths, shapes, constants: shapes[0][1],
     ),
     OpKind(
+        name="position_embedding",
+        meaning="w[position]",
+        reference=position_embedding,
+        of_pass=True,
+        inputs=(0,),
+        weights=(TABLE,),
+        width=lambda widths, shapes, constants: shapes[0][1],
+    ),
+    OpKind(
         name="rms_norm",
-        meaning="x / sqrt(mean x^2 + epsilon) * w",
+        meaning="x / sqrt(mean x^2 + epsilon) * w, the mean of the row, or of each head",
         reference=rms_norm,
         weights=(VECTOR,),
-        constants={"epsilon": "scalar"},
+        constants=_OF_NORMS,
+        width=normed_width,
         quantises=True,
+    ),
+    OpKind(
+        name="layer_norm",
+        meaning="the same of x - mean x, plus b",
+        reference=layer_norm,
+        weights=(VECTOR, VECTOR),
+        constants=_OF_NORMS,
+        width=normed_width,
+        quantises=True,
+    ),
+    OpKind(
+        name="scale",
+        meaning="x * factor",
+        reference=scale,
+        constants={"factor": "scalar"},
     ),
     OpKind(
         name="add",
@@ -56,13 +110,6 @@ KINDS = (
         inputs=(2,),
         epilogue=("FD_RESIDUAL", 1),
         writes_over=0,
-    ),
-    OpKind(
-        name="silu_mul",
-        meaning="silu(x) * y",
-        reference=silu_mul,
-        inputs=(2,),
-        epilogue=("FD_GATED", 2),
     ),
     OpKind(
         name="read",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,6 +128,8 @@ class OpKind:
         how many values it reads; more than one number: any of them
     weights : tuple[str, ...], default ()
         roles of its weights: MATRIX, TABLE, BIAS, VECTOR
+    repeated : bool, default False
+        it has any number of weights: these roles over and over
     constants : Mapping[str, str], optional
         name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis
     width : Width, optional
@@ -154,6 +157,7 @@ class OpKind:
     of_pass: bool = False
     inputs: tuple[int, ...] = (1,)
     weights: tuple[str, ...] = ()
+    repeated: bool = False
     constants: Mapping[str, str] = field(default_factory=dict)
     width: Width = same_width
     steps: tuple[StepKind, ...] = ()
@@ -167,3 +171,11 @@ class OpKind:
     def __post_init__(self) -> None:
         if not self.steps:
             object.__setattr__(self, "steps", (StepKind(self.name, row_wise=True),))
+
+    def roles(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """(role, name) of an op's weights, of which the last may be left out."""
+        return zip(cycle(self.weights) if self.repeated else self.weights, names, strict=False)
+
+    def matrices(self, names: Iterable[str]) -> list[str]:
+        """Those of an op's weights that its first input is multiplied by."""
+        return [name for role, name in self.roles(names) if role == MATRIX]

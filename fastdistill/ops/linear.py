@@ -14,6 +14,12 @@ def linear(x: np.ndarray, matrix: Tensor, bias: np.ndarray | None = None) -> np.
     return reference_linear(x, matrix.format, matrix.data, matrix.scale, matrix.minimum, bias)
 
 
+def head(x: np.ndarray, matrix: Tensor, bias: np.ndarray | None = None, *, softcap: float = 0.0) -> np.ndarray:
+    """`linear`; with a softcap c, c tanh(y / c) of its y (Gemma 2)."""
+    y = linear(x, matrix, bias)
+    return softcap * np.tanh(y.astype(np.float64) / softcap) if softcap else y
+
+
 KINDS = (
     OpKind(
         name="linear",
@@ -25,9 +31,10 @@ KINDS = (
     ),
     OpKind(
         name="head",
-        meaning="w x, plus b where there is one: logits, and their statistics",
-        reference=linear,
+        meaning="w x, plus b where there is one, then, with a softcap c, c tanh(of it / c): logits, and their statistics",
+        reference=head,
         weights=(MATRIX, BIAS),
+        constants={"softcap": "softcap"},
         width=matrix_width,
         steps=(StepKind("head", writes=False, reads_weights=True), StepKind("head_merge", writes=False)),
     ),

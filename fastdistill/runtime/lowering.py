@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from fastdistill.errors import UnsupportedError
 from fastdistill.models.plan import ENTER, EXIT, Op, Plan
-from fastdistill.ops import MATRIX, OPS, StepKind
+from fastdistill.ops import OPS, StepKind
 
 POSITIONS = "positions"  # the segment of what is made once a pass, before all others
 QUANTIZE, COPY = StepKind("quantize", row_wise=True), StepKind("copy", row_wise=True)
@@ -44,6 +45,8 @@ class Step:
     epilogue : str
         in C's enum fd_epilogue: what becomes of a linear's outputs; the values that it needs beside them are the last
         inputs
+    then : Op | None
+        the op that has become its epilogue, with its constants
     over : int | None
         the input that the one output may be written over, element by element; None: none
     codes_in : int | None
@@ -61,6 +64,7 @@ class Step:
     weights: tuple[tuple[str, ...], ...] = ()
     op: Op | None = None
     epilogue: str = "FD_STORE_ONLY"
+    then: Op | None = None
     over: int | None = None
     codes_in: int | None = None
     codes_out: int | None = None
@@ -157,7 +161,7 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
     for name in taps:
         tapped.setdefault(plan.taps[name], []).append(name)
     # A value's codes are made where it is made; what comes from another segment is quantised in each that wants its codes.
-    wanted = {(op.segment, op.inputs[0]) for op in plan.ops if _multiplies(op) and quantised[op.weights[0]]}
+    wanted = {(op.segment, op.inputs[0]) for op in plan.ops if _reads_codes(op, quantised)}
     tables: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def new_value(width: int) -> int:
@@ -178,7 +182,7 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
     for op in plan.ops:
         kind = OPS[op.kind]
         reads = op.output in plan.read_values
-        codes_in = op.inputs[0] if _multiplies(op) and quantised[op.weights[0]] else None
+        codes_in = op.inputs[0] if _reads_codes(op, quantised) else None
         if codes_in is not None and (op.segment, codes_in) in wanted:
             wanted.remove((op.segment, codes_in))
             steps.append(
@@ -213,8 +217,14 @@ def _translate(plan: Plan, quantised: Mapping[str, bool], taps: Iterable[str], f
     return program
 
 
-def _multiplies(op: Op) -> bool:
-    return OPS[op.kind].weights[:1] == (MATRIX,)
+def _reads_codes(op: Op, quantised: Mapping[str, bool]) -> bool:
+    """Whether the matrices that its first input is multiplied by are quantised, so that it has to be, too."""
+    found = {quantised[name] for name in OPS[op.kind].matrices(op.weights)}
+    if len(found) > 1:
+        raise UnsupportedError(
+            f"{op.kind} ({op.segment}): some of its matrices are q8 or q4 and some are not; expected all, or none"
+        )
+    return found == {True}
 
 
 def _fuse(program: Program, plan: Plan) -> None:
@@ -242,7 +252,8 @@ def _joined(last: Step, step: Step, uses: Mapping[int, int]) -> Step | None:
     epilogue, count = (step.op is not None and OPS[step.op.kind].epilogue) or ("", 0)
     if count == len(last.outputs) and step.inputs[-count:] == last.outputs and all(uses[x] == 1 for x in last.outputs):
         beside = step.inputs[:-count]
-        return replace(last, inputs=last.inputs + beside, outputs=step.outputs, epilogue=epilogue, over=step.over)
+        inputs = last.inputs + beside
+        return replace(last, inputs=inputs, outputs=step.outputs, epilogue=epilogue, then=step.op, over=step.over)
     return None
 
 

@@ -312,7 +312,7 @@ class NativeExecutor:
         matrices, vectors = [], []
         if step.op is not None:
             kind = OPS[step.op.kind]
-            for role, name in (pair for names in step.weights for pair in zip(kind.weights, names, strict=False)):
+            for role, name in (pair for names in step.weights for pair in kind.roles(names)):
                 if role in (MATRIX, TABLE):
                     matrices.append(self._weights.matrix(name).struct)
                 elif role == VECTOR:
@@ -327,18 +327,20 @@ class NativeExecutor:
         op.kind, op.read_rows = getattr(lib, f"FD_OP_{step.kind}"), step.reads
         op.epilogue = getattr(lib, step.epilogue)
         op.width = self.program.widths[(step.inputs or step.outputs)[0]]
-        if step.op is not None:
-            fields = OPS[step.op.kind].constants
-            for name, value in step.op.constants.items():
+        for of in (step.op, step.then):
+            fields = {} if of is None else OPS[of.kind].constants
+            for name, value in () if of is None else of.constants.items():
                 if fields[name] != "vectors":
-                    setattr(op, fields[name], self._number(step.op, name, value))
+                    setattr(op, fields[name], self._number(of, name, value))
         for name, coded in (("codes_in", step.codes_in), ("codes_out", step.codes_out)):
             if coded is not None:
                 place = self._arena[self.program.code_places[coded] * self._arena_rows :]
                 setattr(op, name, ffi.cast("struct fd_block *", pointer(place)))
 
     def _number(self, op: Op, name: str, value: Any) -> Any:
-        """A constant as C has it: a key set by its number, a layer by where it begins."""
+        """A constant as C has it: a key set and an activation by their numbers, a layer by where it begins."""
+        if name == "activation":
+            return getattr(lib, f"FD_{value.upper()}")
         if name == "key_set":
             return [*self.plan.key_sets].index(value)
         if name == "layer":

@@ -47,10 +47,7 @@ class PackedWeights:
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
         biases = {
-            op.weights[0]: name
-            for op in plan.ops
-            for role, name in zip(OPS[op.kind].weights, op.weights, strict=False)
-            if role == BIAS
+            op.weights[0]: name for op in plan.ops for role, name in OPS[op.kind].roles(op.weights) if role == BIAS
         }
         sizes = {
             name: packed_bytes(self.formats[name], *weight.shape)

@@ -95,7 +95,7 @@ class ReferenceExecutor:
         kind = OPS[op.kind]
         weights = [
             tensor if role in (MATRIX, TABLE) else tensor.to_float32()
-            for role, tensor in zip(kind.weights, map(self.weights.tensors.__getitem__, op.weights), strict=False)
+            for role, tensor in ((role, self.weights.tensors[name]) for role, name in kind.roles(op.weights))
         ]
         of_pass = {"request": request} if kind.of_pass else {}
         return kind.reference(*inputs, *weights, **op.constants, **of_pass)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS
+from fastdistill.ops.activation import ACTIVATIONS
+from fastdistill.ops.elementwise import normed_width
 from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
 from fastdistill.runtime.forward import Forward
@@ -14,7 +18,8 @@ from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference_executor import ReferenceExecutor
-from tests.small_models import CONFIGS, FORMATS, network, tensors
+from tests.families import CASES, network
+from tests.small_models import CONFIGS, FORMATS, tensors
 
 EPS = 2.0**-24  # of one rounding
 
@@ -80,14 +85,65 @@ def attended(op, inputs, want, judge, request):
     return (4 * score + (2 * seen + 12) * EPS) * values
 
 
+def normed(op, inputs, want, *_):
+    return ((op.constants.get("head_dim") or inputs[0].shape[1]) / 16 + 12) * EPS * np.abs(want)
+
+
+def layer_normed(op, inputs, want, judge, request):
+    # The mean is off by `roundings` of the largest number; so is each difference, and the root of their mean square is not less than
+    # a share of that: all is relative to the largest over the root.
+    weight, bias = (judge.weights.tensors[name].to_float32() for name in op.weights)
+    heads = inputs[0].astype(np.float64).reshape(len(want), -1, op.constants.get("head_dim") or want.shape[1])
+    root = np.sqrt(heads.var(axis=2, keepdims=True) + op.constants["epsilon"])
+    size = np.broadcast_to(np.abs(heads).max(axis=2, keepdims=True) / root + 1, heads.shape).reshape(want.shape)
+    return (heads.shape[2] / 16 + 14) * 2 * EPS * (size * np.abs(weight) + np.abs(bias))
+
+
+def activated(op, inputs, *_):
+    # Of x times a share: exp's argument is rounded twice, at most 90 times 2^-24 each where the share is nothing, 4 where it
+    # is a half; exp is within 2 ulp, then a sum, a quotient and a product.  gelu's polynomial is within 4e-8, its Horner steps
+    # 18 roundings of decreasing size, and 1 - tail takes its error over.
+    return 24 * EPS * np.abs(inputs[0])
+
+
+def routed(op, inputs, want, *_):
+    # exp's argument is a difference, rounded once: of logits up to 32, 2 ulp of exp; sums and quotients over the experts.
+    return (2 * np.abs(inputs[0]).max() + inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want) * (want < 1)
+
+
+def through_experts(op, inputs, want, judge, request):
+    """As `multiplied`, of the largest expert; an activation and a product, or a sum over those picked, behind it."""
+    matrices = [judge.weights.tensors[name] for name in op.weights]
+    x, roundings = np.abs(inputs[0]).max(axis=1, keepdims=True), matrices[0].shape[1] + 40
+    if matrices[0].format in ("q8", "q4"):
+        x = x * (1 + 1 / 127)
+    w = max(np.abs(matrix.to_float32()).sum(axis=1).max() for matrix in matrices)
+    if matrices[0].minimum is not None:
+        w = w + 2 * max(np.abs(matrix.minimum.astype(np.float64)).sum(axis=1).max() for matrix in matrices) * 32
+    return roundings * EPS * x * w * ((1 + x * w) if op.kind == "experts_up" else 1) + 0 * np.abs(want)
+
+
+def capped(op, inputs, want, judge, request):
+    # tanh's slope is at most 1, and it is within 2^-22 of the cap; a quotient and a product.
+    return multiplied(op, inputs, want, judge, request) + op.constants.get("softcap", 0) * (4 + 2) * EPS
+
+
 BOUNDS = {
     "embedding": rounded(2),  # q4: one product, one sum
     "read": rounded(0),
-    "rms_norm": lambda op, inputs, want, *_: (inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want),
+    "rms_norm": normed,
     "linear": multiplied,
-    "head": multiplied,
+    "head": capped,
     "add": rounded(1),
-    "silu_mul": rounded(8),
+    "position_embedding": rounded(2),
+    "layer_norm": layer_normed,
+    "scale": rounded(1),
+    "activation": activated,
+    "gated": lambda op, inputs, *rest: activated(op, inputs, *rest) * np.abs(inputs[1]) + rounded(1)(op, inputs, *rest),
+    "sigmoid_mul": rounded(6),
+    "route": routed,
+    "experts_up": through_experts,
+    "experts_down": through_experts,
     "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
     "attention": attended,
     "store": rounded(0),
@@ -98,27 +154,38 @@ def test_every_op_has_its_bound():
     assert BOUNDS.keys() == OPS.keys()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [*product(CONFIGS, FORMATS), *((name, format) for name in CASES for format in ("f32", "q8", "q4"))],
+)
 def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, format):
-    random = np.random.default_rng(5)
-    tokens, context = (random.integers(0, CONFIGS[name]["vocab_size"], n) for n in (7, 20))
-    assert_within_bounds(network(name, format), network(name, format, "reference"), tokens, context)
+    random, native = np.random.default_rng(5), network(name, format)
+    tokens, context = (random.integers(0, native.plan.vocab_size, n) for n in (7, 20))
+    assert_within_bounds(native, network(name, format, "reference"), tokens, context)
 
 
 # What ops that treat each row on its own are tried with, whether or not a family here uses them.
-CONSTANTS = {"epsilon": 1e-5}
-ROW_BY_ROW = [kind for kind in OPS.values() if kind.width is same_width and not kind.of_pass]
+CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0]}
+ROW_BY_ROW = [
+    (kind, dict(zip(kind.constants, values, strict=True)))
+    for kind in OPS.values()
+    if kind.width in (same_width, normed_width) and not kind.of_pass
+    for values in product(*(CONSTANTS[name] for name in kind.constants))
+]
 
 
 @pytest.mark.parametrize("width", [1, 16, 31, 32, 50])
-@pytest.mark.parametrize("kind", ROW_BY_ROW, ids=lambda kind: kind.name)
-def test_an_op_alone_agrees_with_its_reference(isa, kind, width):
+@pytest.mark.parametrize(
+    "kind, constants", ROW_BY_ROW, ids=[f"{kind.name} {constants}" for kind, constants in ROW_BY_ROW]
+)
+def test_an_op_alone_agrees_with_its_reference(isa, kind, constants, width):
+    if not width % 2 and "head_dim" in constants:
+        constants = constants | {"head_dim": width // 2}
     b = Builder()
     x = b.embedding("embedding", 40, 24)
     inputs = [b.linear(x, f"inputs.{i}", width) for i in range(max(kind.inputs))]
     weights = {f"weights.{i}": (width,) for i, _ in enumerate(kind.weights)}
-    y = b.op(kind.name, *inputs, weights=weights, **{name: CONSTANTS[name] for name in kind.constants})
+    y = b.op(kind.name, *inputs, weights=weights, **constants)
     plan = b.plan(y, {"hidden": y}, {}, vocab_size=40, hidden_size=24, max_positions=64, architecture="none")
     made = tensors(plan, 2)
     native, reference = (Network(plan, made, threads=2, executor=name) for name in ("native", "reference"))

@@ -14,6 +14,7 @@
  */
 #pragma once
 #include "../tile.h"
+#include "activation.c"
 
 enum { FD_KEY_TILE = 128 };              /* keys of one softmax tile */
 enum { FD_SPLIT_ROWS = 4 };              /* up to this many rows, attention is split over key tiles too */
@@ -191,8 +192,8 @@ static __attribute__((noinline)) void attention_bend(int rows, const struct atte
             distance[n++] = (float)(*attention_position(a, run[0] + i) - a->pass->positions[a->row]);
     for (int r = 0; r < rows; r++)
         for (int64_t j = 0; j < end - begin; j += 16) {
-            vf s = vf_mul(vf_load(score[r] + j), vf_set1(a->op->scalar)), cap = vf_set1(a->op->softcap);
-            if (a->op->softcap > 0.0f) s = vf_mul(cap, vf_tanh(vf_div(s, cap)));
+            vf s = vf_mul(vf_load(score[r] + j), vf_set1(a->op->scalar));
+            if (a->op->softcap > 0.0f) s = soft_capped(s, a->op->softcap);
             if (slopes) s = vf_fma(vf_set1(slopes[r]), vf_load(distance + j), s);
             vf_store(score[r] + j, s);
         }

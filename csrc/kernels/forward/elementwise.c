@@ -1,23 +1,46 @@
-/* elementwise.c - what is done to a row on its own: root-mean-square norm, sum, gate, reading, copies. */
+/* elementwise.c - what is done to a row on its own: norms, sum, gate, reading, copies. */
 #pragma once
 #include "../tile.h"
+#include "activation.c"
 #include "linear.c"
 #include "quantize_rows.c"
 #include "unpack.c"
 
-static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+/* y = (x - mean) / sqrt(mean (x - mean)^2 + epsilon) * weight + bias of n numbers; where bias is NULL there is none, and 0 is taken for the
+ * mean.  Returns the sum of squares: NaN, or infinite where they are too large, and then y is wrong. */
+static float normed(int64_t n, const float *x, float epsilon, const float *weight, const float *bias, float *y)
 {
-    int64_t stride = fd_stride(op->width);
-    const float *x = op->in[0] + row * stride;
-    float *y = op->out[0] + row * stride;
     vf sum = vf_zero();
-    for (int64_t k = 0; k < stride; k += 16) { vf v = vf_load(x + k); sum = vf_fma(v, v, sum); }
-    float squares = vf_sum(sum), inverse = 1.0f / sqrtf(squares / (float)op->width + op->scalar);
-    for (int64_t k = 0; k < stride; k += 16)
-        vf_store(y + k, vf_mul(vf_mul(vf_load(x + k), vf_set1(inverse)), vf_load(op->vectors[0] + k)));
-    if (!(squares < INFINITY)) return 0;                 /* NaN, or too large to be squared: the result would be 0 */
-    return op->codes_out ? quantize_row(op->width, y, row, op->codes_out) : 1;
+    float mean = 0.0f;
+    if (bias) {
+        for (int64_t k = 0; k < n; k += 16) sum = vf_add(vf_load_part(x + k, n - k, 0.0f), sum);
+        mean = vf_sum(sum) / (float)n;
+        sum = vf_zero();
+    }
+    for (int64_t k = 0; k < n; k += 16) {
+        vf v = vf_sub(vf_load_part(x + k, n - k, mean), vf_set1(mean));
+        sum = vf_fma(v, v, sum);
+    }
+    float squares = vf_sum(sum);
+    vf inverse = vf_set1(1.0f / sqrtf(squares / (float)n + epsilon));
+    for (int64_t k = 0; k < n; k += 16) {
+        vf v = vf_mul(vf_sub(vf_load_part(x + k, n - k, mean), vf_set1(mean)), inverse), w = vf_load_part(weight + k, n - k, 0.0f);
+        vf_store_part(y + k, n - k, bias ? vf_fma(v, w, vf_load_part(bias + k, n - k, 0.0f)) : vf_mul(v, w));
+    }
+    return squares;
 }
+static int norm_row(const struct fd_op *op, int64_t row, const float *bias)
+{
+    int64_t stride = fd_stride(op->width), n = op->head_dim ? op->head_dim : op->width, at = row * stride;
+    int finite = 1;
+    for (int64_t k = 0; k < op->width; k += n)
+        finite &= normed(n, op->in[0] + at + k, op->scalar, op->vectors[0] + k, bias ? bias + k : NULL, op->out[0] + at + k) < INFINITY;
+    for (int64_t k = op->width; k < stride; k++) op->out[0][at + k] = 0.0f;
+    if (!finite) return 0;
+    return op->codes_out ? quantize_row(op->width, op->out[0] + at, row, op->codes_out) : 1;
+}
+static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(op, row, NULL); }
+static int op_layer_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(op, row, op->vectors[1]); }
 
 static int op_quantize(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
@@ -31,11 +54,33 @@ static int op_add(const struct fd_op *op, const struct fd_pass *pass, int64_t ro
     return 1;
 }
 
-static int op_silu_mul(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+static int op_scale(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    for (int64_t k = 0; k < stride; k += 16) vf_store(op->out[0] + at + k, vf_mul(vf_load(op->in[0] + at + k), vf_set1(op->scalar)));
+    return 1;
+}
+
+static int op_activation(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    for (int64_t k = 0; k < stride; k += 16) vf_store(op->out[0] + at + k, activation(op->activation, vf_load(op->in[0] + at + k)));
+    return 1;
+}
+
+static int op_gated(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
     int64_t stride = fd_stride(op->width), at = row * stride;
     for (int64_t k = 0; k < stride; k += 16)
-        vf_store(op->out[0] + at + k, vf_mul(silu(vf_load(op->in[0] + at + k)), vf_load(op->in[1] + at + k)));
+        vf_store(op->out[0] + at + k, vf_mul(activation(op->activation, vf_load(op->in[0] + at + k)), vf_load(op->in[1] + at + k)));
+    return 1;
+}
+
+static int op_sigmoid_mul(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    vf share = sigmoid(vf_set1(op->in[1][row * fd_stride(1)]));
+    for (int64_t k = 0; k < stride; k += 16) vf_store(op->out[0] + at + k, vf_mul(vf_load(op->in[0] + at + k), share));
     return 1;
 }
 
@@ -55,5 +100,10 @@ static int op_embedding(const struct fd_op *op, const struct fd_pass *pass, int6
     if (pass->tokens) { unpack_row(op->weights[0], pass->tokens[row], out); return 1; }
     memcpy(out, pass->inputs + row * op->width, (size_t)op->width * sizeof *out);
     for (int64_t k = op->width; k < stride; k++) out[k] = 0.0f;
+    return 1;
+}
+static int op_position_embedding(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    unpack_row(op->weights[0], pass->positions[row], op->out[0] + row * fd_stride(op->width));
     return 1;
 }

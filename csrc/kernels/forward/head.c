@@ -102,16 +102,23 @@ static void head_ban(const struct fd_pass *pass, int64_t row, float *z, int64_t 
     for (; at < end && *at < token + n; at++) z[*at - token] = -INFINITY;
 }
 
+/* Logits of n <= FD_CHUNK tokens from `token` on, of rows [begin, end), one row's FD_CHUNK after the other's. */
+static void head_logits(const struct fd_op *op, int64_t begin, int64_t end, int64_t token, int64_t n, float *z)
+{
+    struct linear_job job = {op->weights[0], NULL, linear_rows_of(op), 0, NULL, z, FD_CHUNK, FD_CHUNK};
+    linear_tiles(&job, begin, end, token / FD_LANES, token / FD_LANES + fd_ceil(n, FD_LANES));
+    if (op->softcap > 0.0f)
+        for (int64_t at = 0; at < (end - begin) * FD_CHUNK; at += 16)
+            if (at % FD_CHUNK < n) vf_store(z + at, soft_capped(vf_load(z + at), op->softcap));
+}
+
 static int op_head(const struct fd_op *op, const struct fd_pass *pass, int64_t chunk)
 {
-    const struct fd_weight *weight = op->weights[0];
-    int64_t vocab = weight->outputs, token = chunk * FD_CHUNK, n = fd_min(FD_CHUNK, vocab - token);
-    int64_t tile = token / FD_LANES, tiles = fd_ceil(n, FD_LANES), chunks = head_chunks(op);
+    int64_t vocab = op->weights[0]->outputs, token = chunk * FD_CHUNK, n = fd_min(FD_CHUNK, vocab - token), chunks = head_chunks(op);
     _Alignas(64) float z[FD_HEAD_ROWS * FD_CHUNK];
-    struct linear_job job = {weight, NULL, linear_rows_of(op), NULL, z, FD_CHUNK, FD_CHUNK};
     for (int64_t row = 0; row < pass->reads; row += FD_HEAD_ROWS) {
         int64_t rows = fd_min(FD_HEAD_ROWS, pass->reads - row);
-        linear_tiles(&job, row, row + rows, tile, tile + tiles);
+        head_logits(op, row, row + rows, token, n, z);
         for (int64_t r = 0; r < rows; r++) {
             float *logits = z + r * FD_CHUNK;
             head_ban(pass, row + r, logits, token, n);
@@ -144,9 +151,7 @@ static float head_bound(struct head_chunk c, float top, float temperature)
 }
 static int32_t head_draw(const struct fd_op *op, const struct fd_pass *pass, int64_t row, float temperature, const struct gumbel *g)
 {
-    const struct fd_weight *weight = op->weights[0];
     _Alignas(64) float z[FD_CHUNK];
-    struct linear_job job = {weight, NULL, linear_rows_of(op), NULL, z, FD_CHUNK, FD_CHUNK};
     int64_t chunks = head_chunks(op), likely = 0;
     float top = pass->top[row], reached = -INFINITY;
     int32_t drawn = pass->argmax[row];
@@ -156,11 +161,11 @@ static int32_t head_draw(const struct fd_op *op, const struct fd_pass *pass, int
     }
     reached = -INFINITY;
     for (int64_t i = -1; i < chunks; i++) {              /* the likely one first: then the others seldom reach it */
-        int64_t chunk = i < 0 ? likely : i, token = chunk * FD_CHUNK, tile = token / FD_LANES;
+        int64_t chunk = i < 0 ? likely : i, token = chunk * FD_CHUNK;
         if (i == likely || head_bound(head_chunk_of(pass, row, chunk, chunks), top, temperature) < reached) continue;
-        int64_t n = fd_min(FD_CHUNK, weight->outputs - token);
+        int64_t n = fd_min(FD_CHUNK, op->weights[0]->outputs - token);
         struct sample_best best;
-        linear_tiles(&job, row, row + 1, tile, tile + fd_ceil(n, FD_LANES));
+        head_logits(op, row, row + 1, token, n, z);
         head_ban(pass, row, z, token, n);
         head_keys(z, n, token, top, temperature, g, reached, &best);
         float key = fd_max_lane(best.key);

@@ -10,6 +10,7 @@
 #pragma once
 #include "../../threads.h"
 #include "../tile.h"
+#include "activation.c"
 #include "linear_tile.h"
 #include "packed.h"
 #include "quantize_rows.c"
@@ -69,19 +70,15 @@ static inline void linear_tile(int64_t rows, const struct linear_weights *w, con
         for (int64_t r = 0; r < rows; r++) y[r] = vf_add(y[r], vf_load(w->bias));
 }
 
-/* What one call makes of its rows: y = linear, silu(linear) * linear of `up`, or residual + linear. */
+/* What one call makes of its rows: y = activation(linear), times the linear of `up` where there is one, plus the residual. */
 struct linear_job {
     const struct fd_weight *weight, *up;                 /* up: NULL, or of the same shape */
     struct linear_rows in;
+    int32_t activation;                                  /* enum fd_activation */
     const float *residual;                               /* NULL, or with y's stride */
     float *y;
     int64_t stride, width;                               /* y from row to row; floats that may be written in each */
 };
-
-static vf silu(vf x)                     /* x / (1 + e^-x) */
-{
-    return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x))));
-}
 
 /* y[r], or residual + y[r], in as many columns as are left of `width`. */
 static void linear_write(int64_t rows, vf *y, const float *residual, float *out, int64_t stride, int64_t width)
@@ -104,9 +101,11 @@ static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_
             int64_t rows = fd_min(FD_MANY_ROWS, row_end - row), at = (row - row_begin) * job->stride + column;
             int64_t ahead = row == row_begin ? LINEAR_AHEAD : 0;         /* else it lies in the cache, and costs nothing */
             linear_tile(rows, &w, &job->in, row, w.tile + ahead, y);
+            if (job->activation)
+                for (int64_t r = 0; r < rows; r++) y[r] = activation(job->activation, y[r]);
             if (job->up) {
                 linear_tile(rows, &up, &job->in, row, up.tile + ahead, gated);
-                for (int64_t r = 0; r < rows; r++) y[r] = vf_mul(silu(y[r]), gated[r]);
+                for (int64_t r = 0; r < rows; r++) y[r] = vf_mul(y[r], gated[r]);
             }
             linear_write(rows, y, job->residual ? job->residual + at : NULL, job->y + at, job->stride, job->width - column);
         }
@@ -117,7 +116,7 @@ static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_
 
 static struct linear_rows linear_rows_of(const struct fd_op *op)
 {
-    struct linear_rows in = {op->in[0], fd_stride(op->width), op->codes_in, fd_ceil(op->width, FD_BLOCK)};
+    struct linear_rows in = {op->in[0], fd_stride(op->width), op->codes_in, fd_ceil(op->width, FD_BLOCK), fd_ceil(op->width, FD_BLOCK)};
     return in;
 }
 static int64_t weight_tiles(const struct fd_weight *weight) { return fd_stride(weight->outputs) / FD_LANES; }
@@ -144,7 +143,7 @@ static int op_linear(const struct fd_op *op, const struct fd_pass *pass, int64_t
     int part = op_linear_part(op, &task);
     const struct fd_weight *weight = op->weights[part];
     int64_t stride = fd_stride(weight->outputs), begin = task * FD_TASK_TILES;
-    struct linear_job job = {weight, op->epilogue == FD_GATED ? op->weights[1] : NULL, linear_rows_of(op),
+    struct linear_job job = {weight, op->epilogue == FD_GATED ? op->weights[1] : NULL, linear_rows_of(op), op->activation,
                              op->epilogue == FD_RESIDUAL ? op->in[op->inputs - 1] + begin * FD_LANES : NULL,
                              op->out[part] + begin * FD_LANES, stride, stride - begin * FD_LANES};
     linear_tiles(&job, 0, op_rows(op, pass), begin, fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
@@ -174,7 +173,7 @@ static int linear(const struct fd_weight *weight, int64_t rows, const float *x, 
         if (!codes) return FD_NO_MEMORY;
         for (int64_t row = 0; row < rows; row++) finite &= quantize_row(inputs, x + row * inputs, row, codes);
     }
-    struct linear_call call = {{weight, NULL, {x, inputs, codes, blocks}, NULL, y, weight->outputs, weight->outputs}, rows};
+    struct linear_call call = {{weight, NULL, {x, inputs, codes, blocks, blocks}, 0, NULL, y, weight->outputs, weight->outputs}, rows};
     if (finite) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &call);
     free(codes);
     return finite ? FD_OK : FD_NOT_FINITE;

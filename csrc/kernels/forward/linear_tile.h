@@ -23,7 +23,7 @@ FD_SHAPED void linear_tile_q4(const int rows, const struct linear_rows *in, int6
     const int64_t blocks = in->blocks, lane = rows == 1 ? row % FD_GROUP : 0;
     const struct fd_block *at = in->codes + row / FD_GROUP * blocks;
     FD_ROWS sum[r] = vf_zero();
-    for (const struct fd_block *end = at + blocks; at < end; at++, tile += PACKED_Q4, ahead += PACKED_Q4) {
+    for (const struct fd_block *end = at + in->count; at < end; at++, tile += PACKED_Q4, ahead += PACKED_Q4) {
         FD_FETCH(ahead, PACKED_Q4);
         vi total[FD_ROW_TILE];
         block_q4(rows, tile, at, blocks, lane, total);
@@ -45,7 +45,7 @@ FD_SHAPED void linear_tile_q8(const int rows, const struct linear_rows *in, int6
     const int64_t blocks = in->blocks, lane = rows == 1 ? row % FD_GROUP : 0;
     const struct fd_block *at = in->codes + row / FD_GROUP * blocks;
     FD_ROWS sum[r] = vf_zero();
-    for (const struct fd_block *end = at + blocks; at < end; at++, tile += PACKED_Q8, ahead += PACKED_Q8) {
+    for (const struct fd_block *end = at + in->count; at < end; at++, tile += PACKED_Q8, ahead += PACKED_Q8) {
         FD_FETCH(ahead, PACKED_Q8);
         vi total[FD_ROW_TILE];
         block_q8(rows, tile, at, blocks, lane, total);

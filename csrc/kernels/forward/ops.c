@@ -3,6 +3,7 @@
 #include "../tile.h"
 #include "attention.c"
 #include "elementwise.c"
+#include "experts.c"
 #include "head.c"
 #include "linear.c"
 #include "packed.h"

@@ -1,6 +1,6 @@
 /* rotary.c - rotary positions, split-half form: (a, b) -> (a cos - b sin, b cos + a sin), halves of each head.
  *
- * angle = float(position) * inverse frequency, one f32 product, as the models were trained; its sine and cosine are
+ * Only the first rotary_dim numbers of a head turn.  angle = float(position) * inverse frequency, one f32 product, as the models were trained; its sine and cosine are
  * computed in double (Cody-Waite reduction by pi/2 in two parts: 33 bits, so that k times it is exact for k < 2^20, and
  * the next 53) and rounded once.  Series to r^15 and r^16 on |r| <= pi/4: remainder below 5e-17.
  */
@@ -25,17 +25,21 @@ static void sine_cosine(float angle, float *sine, float *cosine)
 
 static int op_rotary_table(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t half = op->head_dim / 2, at = row * fd_stride(half);
-    for (int64_t i = 0; i < half; i++)
-        sine_cosine((float)pass->positions[row] * op->vectors[0][i], op->out[1] + at + i, op->out[0] + at + i);
+    int64_t half = op->rotary_dim / 2, at = row * fd_stride(half);
+    for (int64_t i = 0; i < half; i++) {
+        float sine, cosine;
+        sine_cosine((float)pass->positions[row] * op->vectors[0][i], &sine, &cosine);
+        op->out[0][at + i] = cosine * op->scalar;
+        op->out[1][at + i] = sine * op->scalar;
+    }
     return 1;
 }
 
 static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t half = op->head_dim / 2, heads = op->width / op->head_dim, table = row * fd_stride(half), at = row * fd_stride(op->width);
+    int64_t half = op->rotary_dim / 2, heads = op->width / op->head_dim, table = row * fd_stride(half), at = row * fd_stride(op->width);
     const float *cosine = op->in[1] + table, *sine = op->in[2] + table;
-    for (int64_t head = 0; head < heads; head++)
+    for (int64_t head = 0; head < heads; head++) {
         for (int64_t i = 0; i < half; i += 16) {
             int64_t first = at + head * op->head_dim + i, second = first + half, n = half - i;
             vf a = vf_load_part(op->in[0] + first, n, 0.0f), b = vf_load_part(op->in[0] + second, n, 0.0f);
@@ -43,6 +47,8 @@ static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t
             vf_store_part(op->out[0] + first, n, vf_fnma(b, s, vf_mul(a, c)));
             vf_store_part(op->out[0] + second, n, vf_fma(a, s, vf_mul(b, c)));
         }
+        for (int64_t k = at + head * op->head_dim + op->rotary_dim; k < at + (head + 1) * op->head_dim; k++) op->out[0][k] = op->in[0][k];
+    }
     for (int64_t k = op->width; k < fd_stride(op->width); k++) op->out[0][at + k] = 0.0f;
     return 1;
 }

@@ -1,0 +1,78 @@
+"""A small config of every family, and of what each can be besides: what tests of all families go through."""
+
+from __future__ import annotations
+
+import functools
+
+from fastdistill.checkpoint import Config
+from fastdistill.kernels.isa import isa_layout
+from fastdistill.models import plan_for
+from fastdistill.runtime.network import Network
+from tests import small_models
+from tests.small_models import CONFIGS, dream_config, llada_config, tensors
+
+# No multiple of 16 but by chance, grouped heads, an odd vocabulary: padding has to stay zero.
+SIZES = dict(
+    hidden_size=44, intermediate_size=50, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    vocab_size=83, max_position_embeddings=96,
+)  # fmt: skip
+GPT = dict(n_embd=40, n_layer=2, n_head=4, n_positions=64, vocab_size=83)
+NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"} | dict(hidden_size=64)
+FALCON = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=83)
+MIXTURE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20)
+
+# name -> (model_type, config.json beside it)
+CASES: dict[str, tuple[str, dict]] = {
+    "llama": ("llama", SIZES | dict(hidden_size=48)),
+    "mistral": ("mistral", SIZES | dict(hidden_size=48, sliding_window=5)),
+    "mixtral": ("mixtral", SIZES | dict(hidden_size=48, num_local_experts=5, num_experts_per_tok=2)),
+    "qwen2": ("qwen2", SIZES | dict(hidden_size=48, tie_word_embeddings=True)),
+    "qwen2, windows above": ("qwen2", SIZES | dict(hidden_size=48, use_sliding_window=True, sliding_window=4, max_window_layers=1)),
+    "qwen3": ("qwen3", SIZES | dict(head_dim=10)),
+    "qwen3, yarn": ("qwen3", SIZES | dict(head_dim=24, rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=24))),
+    "qwen2_moe": ("qwen2_moe", SIZES | MIXTURE | dict(hidden_size=48, shared_expert_intermediate_size=28)),
+    "qwen3_moe": ("qwen3_moe", SIZES | MIXTURE | dict(head_dim=14, norm_topk_prob=True, mlp_only_layers=[1])),
+    "gemma2": ("gemma2", SIZES | dict(head_dim=14, sliding_window=6, query_pre_attn_scalar=20)),
+    "gemma3": ("gemma3_text", SIZES | dict(head_dim=14, sliding_window=6, sliding_window_pattern=2, num_hidden_layers=3)),
+    "phi3": ("phi3", SIZES | dict(hidden_size=48, partial_rotary_factor=0.5, pad_token_id=0)),
+    "phi3, long": (
+        "phi3",
+        SIZES | dict(hidden_size=48, pad_token_id=0, original_max_position_embeddings=24,
+                     rope_scaling=dict(type="longrope", short_factor=[1.0, 1.1, 1.2, 1.5, 2.0, 3.0], long_factor=[1.0, 1.5, 2.0, 4.0, 6.0, 9.0])),
+    ),
+    "smollm3": ("smollm3", SIZES | dict(hidden_size=48, pad_token_id=0, no_rope_layer_interval=2, num_hidden_layers=3)),
+    "olmo2": ("olmo2", SIZES | dict(hidden_size=48)),
+    "granite": ("granite", SIZES | dict(hidden_size=48, embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.3, logits_scaling=4.0)),
+    "stablelm": ("stablelm", SIZES | dict(hidden_size=64, use_qkv_bias=True)),
+    "stablelm, parallel": ("stablelm", SIZES | dict(hidden_size=64, qk_layernorm=True, use_parallel_residual=True)),
+    "gpt2": ("gpt2", GPT),
+    "gpt_neox": ("gpt_neox", NEOX),
+    "gpt_neox, one after the other": ("gpt_neox", NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=0.5)),
+    "gptj": ("gptj", GPT | dict(rotary_dim=4)),
+    "falcon": ("falcon", FALCON),
+    "falcon, grouped": ("falcon", FALCON | dict(new_decoder_architecture=True, num_kv_heads=2)),
+    "falcon, one after the other": ("falcon", FALCON | dict(multi_query=False, parallel_attn=False, bias=True)),
+    "llada": ("llada", {key: value for key, value in llada_config().raw.items() if key != "model_type"}),
+    "dream": ("Dream", {key: value for key, value in dream_config().raw.items() if key != "model_type"}),
+}  # fmt: skip
+CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in ("llada", "Dream")]
+OF_TYPE = {model_type: name for name, (model_type, _) in reversed(CASES.items())}  # the first case of each
+
+
+def family_config(name: str, **changes) -> Config:
+    """The config of a case."""
+    model_type, raw = CASES[name]
+    return Config({"model_type": model_type} | raw | changes)
+
+
+def network(name: str, format: str = "f32", executor: str = "native", threads: int = 2) -> Network:
+    """A network of a case, or of one of `small_models.CONFIGS`, with random weights."""
+    if name in CONFIGS:
+        return small_models.network(name, format, executor, threads)
+    return _network(name, format, executor, threads, isa_layout())
+
+
+@functools.cache
+def _network(name: str, format: str, executor: str, threads: int, layout: str) -> Network:
+    plan = plan_for(family_config(name))
+    return Network(plan, tensors(plan), format=None if format == "f32" else format, threads=threads, executor=executor)

@@ -1,0 +1,243 @@
+"""Every causal family beside transformers: random checkpoints of odd shapes, and every key of its config changed in turn."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastdistill as fd
+from fastdistill.decode import generate
+from fastdistill.errors import FastDistillError
+from tests.families import CASES, CAUSAL, OF_TYPE
+
+pytestmark = pytest.mark.peers
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TOLERANCE = 1e-4  # of the largest logit, both in float32
+
+
+def made(folder: Path, raw: dict, seed: int = 0):
+    """A random model of transformers, saved: norms, biases and matrices far from their tidy beginnings."""
+    config = transformers.AutoConfig.for_model(**raw)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.12))
+    model.save_pretrained(folder)
+    return model
+
+
+def theirs(model, tokens: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+def assert_alike(model, folder: Path, tokens: list[int]) -> None:
+    want = theirs(model, tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # keys that no plan knows: whether they matter is what is tried here
+        got = fd.load(folder, threads=2).logits(tokens)
+    np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max())
+
+
+# ---- shapes ----
+
+OWN_HEAD_DIM = {"llama", "mistral", "mixtral", "qwen3", "qwen3_moe", "gemma2", "gemma3_text"}
+GPT = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "max_position_embeddings": "n_positions"}  # fmt: skip
+
+
+@st.composite
+def shapes(draw: st.DrawFn, model_type: str) -> dict:
+    """Sizes that a config of this model_type may have: few are multiples of anything."""
+    kv_heads = draw(st.integers(1, 3))
+    heads = kv_heads * draw(st.integers(1, 3))
+    head_dim = draw(st.sampled_from([4, 6, 10, 16, 18, 32, 34]))
+    if model_type in ("stablelm", "gpt_neox", "phi3"):
+        head_dim = draw(st.sampled_from([8, 16, 24, 40]))  # a quarter or a half of it is rotated
+    raw = dict(
+        model_type=model_type,
+        hidden_size=heads * head_dim,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=draw(st.integers(1, 70)),
+        num_hidden_layers=draw(st.integers(1, 3)),
+        vocab_size=draw(st.integers(35, 200)),
+        max_position_embeddings=128,
+        tie_word_embeddings=draw(st.booleans()),
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    rare = {key: value for key, value in CASES[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()}
+    raw |= rare | draw(st.fixed_dictionaries({}, optional=OPTIONS.get(model_type, {})))
+    if model_type in OWN_HEAD_DIM:
+        raw |= dict(head_dim=head_dim, hidden_size=draw(st.integers(1, 20)) * heads)
+    if model_type in ("gpt2", "gptj"):
+        raw = {GPT.get(key, key): value for key, value in raw.items() if key not in ("num_key_value_heads", "intermediate_size")}
+    if model_type == "gptj":
+        raw |= dict(rotary_dim=2 * draw(st.integers(1, head_dim // 2)), tie_word_embeddings=False)
+    if model_type in ("falcon", "gpt_neox"):
+        raw.pop("num_key_value_heads")
+    if model_type == "falcon":
+        raw.pop("intermediate_size")
+        if raw.get("new_decoder_architecture"):
+            raw |= dict(num_kv_heads=kv_heads)
+    return raw
+
+
+FLAG, ROPE = st.booleans(), st.sampled_from([500.0, 1e5])
+SLIDING = dict(sliding_window=st.integers(1, 20))
+OPTIONS: dict[str, dict[str, st.SearchStrategy]] = {
+    "llama": dict(attention_bias=FLAG, mlp_bias=FLAG, hidden_act=st.sampled_from(["silu", "gelu", "gelu_pytorch_tanh"])),
+    "mistral": SLIDING,
+    "mixtral": SLIDING | dict(num_local_experts=st.integers(2, 9)),
+    "qwen2": SLIDING | dict(use_sliding_window=FLAG, max_window_layers=st.integers(0, 3)),
+    "qwen3": SLIDING | dict(use_sliding_window=FLAG, max_window_layers=st.integers(0, 3), attention_bias=FLAG),
+    "qwen2_moe": dict(norm_topk_prob=FLAG, num_experts=st.integers(2, 20), decoder_sparse_step=st.integers(1, 2)),
+    "qwen3_moe": dict(norm_topk_prob=FLAG, num_experts=st.integers(2, 20), num_experts_per_tok=st.integers(1, 2)),
+    "gemma2": SLIDING | dict(attn_logit_softcapping=st.sampled_from([None, 3.0]), final_logit_softcapping=st.sampled_from([None, 2.0])),
+    "gemma3_text": SLIDING | dict(sliding_window_pattern=st.integers(1, 3), query_pre_attn_scalar=st.integers(1, 300)),
+    "phi3": SLIDING,
+    "smollm3": dict(no_rope_layer_interval=st.integers(1, 4), attention_bias=FLAG, mlp_bias=FLAG),
+    "olmo2": dict(attention_bias=FLAG),
+    "granite": dict(attention_bias=FLAG, mlp_bias=FLAG, logits_scaling=st.floats(0.5, 8), embedding_multiplier=st.floats(0.5, 8)),
+    "stablelm": dict(use_qkv_bias=FLAG, qk_layernorm=FLAG, use_parallel_residual=FLAG),
+    "gpt2": dict(n_inner=st.integers(1, 70), scale_attn_weights=FLAG),
+    "gpt_neox": dict(attention_bias=FLAG, use_parallel_residual=FLAG, hidden_act=st.sampled_from(["gelu", "gelu_new"])),
+    "gptj": dict(n_inner=st.integers(1, 70)),
+    "falcon": dict(new_decoder_architecture=FLAG, multi_query=FLAG, parallel_attn=st.just(True), bias=FLAG),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", OPTIONS)
+def test_random_checkpoints_of_odd_shapes_are_alike(tmp_path_factory, model_type):
+    @settings(max_examples=15)
+    @given(raw=shapes(model_type), length=st.sampled_from([1, 2, 17, 70]), seed=st.integers(0, 9))
+    def check(raw, length, seed):
+        folder = tmp_path_factory.mktemp("model")
+        model = made(folder, raw, seed)
+        tokens = np.random.default_rng(seed).integers(0, raw["vocab_size"], length).tolist()
+        assert_alike(model, folder, tokens)
+        as_older_files_say_it(folder)
+        assert_alike(model, folder, tokens)
+
+    check()
+
+
+def as_older_files_say_it(folder: Path) -> None:
+    """The same config, in the words of files from before `rope_parameters`, `layer_types` and `dtype`."""
+    raw = json.loads((folder / "config.json").read_text("utf-8"))
+    rope = raw.pop("rope_parameters", None) or {}
+    if "full_attention" in rope:
+        raw |= {"rope_theta": rope["full_attention"]["rope_theta"]}
+        raw |= {"rope_local_base_freq": rope["sliding_attention"]["rope_theta"]}
+        raw |= {"sliding_window_pattern": raw.get("_sliding_window_pattern", 6)}
+    elif rope:
+        partial = rope.get("partial_rotary_factor")
+        if raw["model_type"] == "gpt_neox":
+            raw |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": partial}
+        else:
+            raw |= {"rope_theta": rope["rope_theta"]} | ({} if partial is None else {"partial_rotary_factor": partial})
+        rest = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor", "rope_type")}
+        raw["rope_scaling"] = {"type": rope["rope_type"]} | rest if rope["rope_type"] != "default" else None
+    raw.pop("layer_types", None)
+    raw["torch_dtype"] = raw.pop("dtype", None)
+    (folder / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_greedy_texts_are_alike(tmp_path, name):
+    model_type, raw = CASES[name]
+    model = made(tmp_path / "model", {"model_type": model_type} | raw)
+    ours = fd.load(tmp_path / "model", threads=2)
+    written = tokens = [3, 1, 4, 1, 5, 9, 2, 6]
+    new = 16 if "long" in name else 32  # beyond its original context other frequencies are in force
+    for _ in range(new):
+        written = [*written, int(theirs(model, written)[-1].argmax())]
+    got = generate(ours.session(len(written)), tokens, new)
+    assert got.tokens == written[len(tokens) :]
+
+
+# ---- keys ----
+
+
+def changed(key: str, value: object) -> list[object]:
+    """Other values of a key of transformers' config."""
+    if key in CHANGES:
+        return CHANGES[key]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, 2 * value] if value else [1]
+    if isinstance(value, float):
+        return [1.5 * value + 0.1]
+    return []
+
+
+CHANGES: dict[str, list[object]] = {
+    "hidden_act": ["gelu", "gelu_pytorch_tanh", "relu"],
+    "hidden_activation": ["gelu", "silu", "relu"],
+    "activation_function": ["gelu", "silu", "relu"],
+    "activation": ["gelu_new", "silu", "relu"],
+    "sliding_window": [3, None],
+    "layer_types": [["full_attention"] * 2, ["sliding_attention", "full_attention"], ["sliding_attention"] * 3],
+    "final_logit_softcapping": [2.0, None],
+    "attn_logit_softcapping": [2.0, None],
+    "no_rope_layers": [[0, 1, 0], [1, 1, 1]],
+    "mlp_only_layers": [[], [0]],
+    "num_key_value_heads": [1, 4],
+    "num_kv_heads": [1, 4],
+    "head_dim": [6, 22],
+    "n_inner": [24],
+    "rotary_dim": [2, 10],
+    "rope_parameters": [
+        dict(rope_type="default", rope_theta=300.0),
+        dict(rope_type="linear", rope_theta=10000.0, factor=3.0),
+        dict(rope_type="dynamic", rope_theta=10000.0, factor=3.0),
+        dict(rope_type="yarn", rope_theta=10000.0, factor=3.0, original_max_position_embeddings=20),
+        dict(rope_type="yarn", rope_theta=500.0, factor=3.0, original_max_position_embeddings=20, mscale=0.7, mscale_all_dim=0.4, truncate=False),
+        dict(rope_type="llama3", rope_theta=10000.0, factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=40),
+        dict(rope_type="default", rope_theta=300.0, partial_rotary_factor=0.5),
+    ],
+}  # fmt: skip
+NEVER = {"model_type", "architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "pad_token_id"}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_changed_key_changes_what_theirs_computes_and_ours_alike_or_is_refused(tmp_path_factory, name):
+    """Never a silently wrong model: whatever the key, ours loads what theirs has saved and agrees, or says what it lacks."""
+    model_type, raw = CASES[name]
+    whole = transformers.AutoConfig.for_model(**{"model_type": model_type} | raw).to_dict()
+    tokens = np.random.default_rng(1).integers(0, 60, 30).tolist()
+    tried, agreed, refused = 0, set(), set()
+    for key, value in whole.items():
+        for other in changed(key, value) if key not in NEVER else []:
+            folder = tmp_path_factory.mktemp("model")
+            try:
+                model = made(folder, {"model_type": model_type} | raw | {key: other})
+                theirs(model, tokens)
+            except Exception:
+                continue  # not for transformers either
+            tried += 1
+            try:
+                assert_alike(model, folder, tokens)
+                agreed.add(key)
+            except AssertionError as error:
+                raise AssertionError(f"{key} = {other!r}") from error
+            except FastDistillError as error:
+                assert str(error)
+                refused.add(key)
+    assert tried > 20 and len(agreed) > 12, (tried, agreed, refused)
+    print(name, "refused:", sorted(refused))
