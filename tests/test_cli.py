@@ -796,6 +796,30 @@ def test_convert_writes_a_model_folder(run, tmp_path, options, format):
     assert run("convert", tmp_path / "model.gguf", tmp_path / "out", "--overwrite")[0] == 0
 
 
+def test_convert_writes_a_gguf_file(run, tmp_path):
+    write_gguf(tmp_path / "first.gguf")
+    assert run("convert", tmp_path / "first.gguf", tmp_path / "model")[0] == 0
+    code, out, err = run("convert", tmp_path / "model", tmp_path / "second.gguf")
+    size = terminal.megabytes((tmp_path / "second.gguf").stat().st_size)
+    assert (
+        code == 0
+        and out.startswith(f"{tmp_path / 'model'}: ")
+        and out.endswith(f"{tmp_path / 'second.gguf'}: {size}\n")
+    )
+    assert "converting: 100 % of" in err
+    assert run("convert", tmp_path / "second.gguf", tmp_path / "again")[0] == 0
+    with open_checkpoint(tmp_path / "model") as first, open_checkpoint(tmp_path / "again") as again:
+        assert first.tensors.keys() == again.tensors.keys()
+        for name, tensor in first.tensors.items():
+            assert all(np.array_equal(array, again.tensors[name].parts[part]) for part, array in tensor.parts.items())
+    assert run("generate", tmp_path / "again", "the", "--max-tokens", 3)[0] == 0
+
+    code, out, err = run("convert", tmp_path / "model", tmp_path / "second.gguf")
+    assert code == 1 and out == "" and "is there already" in err
+    assert run("convert", tmp_path / "model", tmp_path / "second.gguf", "--overwrite", "--format", "q8")[0] == 0
+    assert "ends in .gguf" in run("convert", tmp_path / "model", tmp_path / "second")[2]
+
+
 # --- info -------------------------------------------------------------------------------------------------------------
 
 

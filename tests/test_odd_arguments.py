@@ -352,6 +352,6 @@ def test_every_part_has_callables_here():
     wanted = {
         "load", "Model.generate", "Model.stream", "Model.score", "Model.session", "Session.forward", "Session.keep", "CallableSession.forward", "Tokenizer.encode",
         "Tokenizer.decode", "Read", "Unmask", "Jacobi", "Speculative", "Threshold", "PromptLookup", "Tree", "static_tree", "forward_many", "from_callable",
-        "write_checkpoint", "quantize_folder", "convert_gguf", "open_checkpoint", "fetch", "find_folder", "render_chat", "TextStream", "LearnedFilter.fit", "generate",
+        "write_checkpoint", "quantize_folder", "export_folder", "convert_gguf", "open_checkpoint", "fetch", "find_folder", "render_chat", "TextStream", "LearnedFilter.fit", "generate",
     }  # fmt: skip
     assert wanted <= CALLABLES.keys(), wanted - CALLABLES.keys()

@@ -9,6 +9,7 @@ from fastdistill.checkpoint import open_checkpoint
 from fastdistill.checkpoint.gguf import GgufFile, convert_gguf, export_checkpoint
 from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES
 from fastdistill.checkpoint.gguf.moves import grouped_rows
+from fastdistill.checkpoint.gguf.rotary import _share
 from fastdistill.checkpoint.gguf.writer import Described, write_gguf
 from fastdistill.errors import CheckpointError, UnsupportedError
 from tests.checkpoint.gguf_files import config_of
@@ -164,6 +165,13 @@ def test_the_largest_gemma_divides_by_another_width(tmp_path):
     with open_checkpoint(tmp_path / "folder") as checkpoint:
         export_checkpoint(checkpoint, tmp_path / "model.gguf")
     assert config_of(convert_gguf(tmp_path / "model.gguf", tmp_path / "out"))["query_pre_attn_scalar"] == 32
+
+
+def test_the_part_of_a_head_that_turns_is_what_turns():
+    """transformers takes the whole of head * part, which is less than it should be where the quotient was rounded down."""
+    for head in range(2, 514, 2):
+        for turning in range(2, head + 1, 2):
+            assert int(head * _share(turning, head)) == turning
 
 
 def test_fused_rows_are_grouped_by_head():

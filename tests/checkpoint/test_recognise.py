@@ -63,7 +63,11 @@ def test_a_shard_or_an_index_that_was_not_downloaded(model, capsys):
         ("m.gguf", b"GGUF\3\0\0\0", ["a GGUF file", "fastdistill convert", "m.gguf FOLDER"]),
         ("unnamed", b"GGUF\3\0\0\0", ["a GGUF file", "fastdistill convert"]),
         ("m.gguf", POINTER, ["a Git LFS pointer"]),
-        ("m-00002-of-00003.gguf", b"GGUF", ["part 2 of 3 of a split GGUF file", "--merge", "m-00001-of-00003.gguf"]),
+        (
+            "m-00002-of-00003.gguf",
+            b"GGUF",
+            ["part 2 of 3 of a GGUF file", "fastdistill convert", "m-00002-of-00003.gguf FOLDER"],
+        ),
         ("model.safetensors", bytes(8), ["one file of a model", "give the folder"]),
         ("model.safetensors", PAGE, ["a web page"]),
         ("config.json", b"{}", ["one file of a model"]),
@@ -88,7 +92,7 @@ def test_what_is_neither_file_nor_folder(tmp_path, capsys):
     [
         ([], ["config.json: there is no such file; the folder is empty"]),
         (["m.Q4_1.gguf", "README.md"], ["it holds a GGUF file", "fastdistill convert", "m.Q4_1.gguf FOLDER"]),
-        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], ["part 1 of 2 of a split GGUF"]),
+        (["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"], ["part 1 of 2 of a GGUF"]),
         (["snapshots/0123ab/config.json", "blobs/x", "refs/main"], ["a cache of the Hub's", "snapshots/0123ab"]),
         (["models--org--name/snapshots/0123ab/config.json"], ["a cache of the Hub's", "models--org--name/snapshots/0123ab"]),
         (["snapshots/0123ab/x", "refs/main"], ["holds no whole model"]),

@@ -68,9 +68,30 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # What transformers has no class of its own for.
 OTHERS: dict[str, dict[str, Any]] = {
+    "llada": {
+        "model_type": "llada",
+        "vocab_size": 300,
+        "embedding_size": 300,
+        "d_model": 64,
+        "n_heads": 2,
+        "n_kv_heads": 1,
+        "n_layers": 3,
+        "mlp_hidden_size": 96,
+        "max_sequence_length": 128,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "block_type": "llama",
+        "activation_type": "silu",
+        "layer_norm_type": "rms",
+        "rope": True,
+        "include_bias": False,
+        "include_qkv_bias": False,
+        "weight_tying": False,
+        "mask_token_id": 274,
+    },
     "Dream": {"model_type": "Dream", "mask_token_id": 274, "use_sliding_window": False},
 }
-_OWN_WORDS = {"gpt2": {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0}, "gpt_neox": _BASE}
+_OWN_WORDS = {"gpt2": {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0}, "llada": {}}
 
 
 def tiny_config(name: str) -> dict[str, Any]:
@@ -114,8 +135,11 @@ def write_tiny(folder, name: str, format: str = "f32", **changes: Any) -> dict[s
         for place in model.places:
             for tensor in place.names:
                 shape = place.folder_shape
-                # Of Gemma's norms a GGUF file holds one more: in eighths that is exact.
-                data = np.round(random.standard_normal(shape) * 8).astype(np.float32) / 8 + 0.0  # no -0.0
+                data = random.standard_normal(shape).astype(np.float32)
+                if len(shape) == 1:  # of Gemma's norms a GGUF file holds one more: in eighths that is exact
+                    data = np.round(data * 8) / 8 + np.float32(0)  # no -0.0
+                else:
+                    data *= np.float32(shape[-1] ** -0.5)
                 made = Tensor(tensor, "f32", shape, data)
                 yield quantize_tensor(made, format) if len(shape) == 2 else made
 

@@ -3,6 +3,7 @@
 - reader: a file: its header, checked, and the bytes of each tensor
 - tensors: the bytes as tensors of a checkpoint, and back
 - moves: what lies between a tensor there and here: rows in another order, a transpose, an addend
+- record: what is said of an architecture
 - architectures: the records: whose tensors and metadata are called what
 - tokenizer: the metadata as tokenizer.json, and the tokens that end a text
 - rotary: metadata and factors as config.json's rotary base and scaling, and back

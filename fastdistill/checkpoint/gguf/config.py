@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.checkpoint.folder import check_tensors
-from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES, Architecture, Place, places, sizes
+from fastdistill.checkpoint.gguf.architectures import ARCHITECTURES
 from fastdistill.checkpoint.gguf.reader import GgufFile
+from fastdistill.checkpoint.gguf.record import Architecture, Place, places, sizes
 from fastdistill.checkpoint.gguf.rotary import ROTARY_KEYS, read_rotary
 from fastdistill.checkpoint.gguf.tokenizer import special_ids
 from fastdistill.errors import CheckpointError, UnsupportedError
@@ -32,6 +33,7 @@ class Model(NamedTuple):
     Attributes
     ----------
     architecture : Architecture
+        its record
     config : dict[str, Any]
         config.json
     sizes : dict[str, int]
@@ -68,7 +70,9 @@ def file_model(file: GgufFile) -> Model:
     config |= {key: _fact(fact, lengths) for key, fact in architecture.facts.items()}
     found, used = read_rotary(file, architecture, lengths) if architecture.rotary else ({}, set())
     if architecture.mask:
-        config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int)
+        # LLaDA's released files say nothing of it, and its sampler takes this one.
+        usual = 126336 if architecture.name == "llada" else ...
+        config["mask_token_id"] = file.get("tokenizer.ggml.mask_token_id", int, usual)
     expected = list(places(architecture, config, lengths))
     for place in expected:
         tensor = file.tensors.get(place.name)

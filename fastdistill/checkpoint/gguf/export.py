@@ -15,6 +15,7 @@ from fastdistill.checkpoint.folder import Checkpoint
 from fastdistill.checkpoint.gguf.config import Model, check_against, folder_model
 from fastdistill.checkpoint.gguf.moves import STACK
 from fastdistill.checkpoint.gguf.reader import BLOCKS, F32
+from fastdistill.checkpoint.gguf.record import Place
 from fastdistill.checkpoint.gguf.rotary import write_rotary
 from fastdistill.checkpoint.gguf.tensors import file_bytes, file_type
 from fastdistill.checkpoint.gguf.tokenizer_metadata import tokenizer_metadata
@@ -121,15 +122,26 @@ def _stored(checkpoint: Checkpoint, model: Model) -> Mapping[str, Tensor]:
         root + name if name not in expected and root + name in expected else name: tensor
         for name, tensor in checkpoint.tensors.items()
     }
-    head = model.architecture.weights["output"]
-    tied = {f"{head.name}.weight"} if head.only and f"{head.name}.weight" not in expected else set()
-    check_against(str(checkpoint.folder), tensors, expected, _IGNORED | tied)
+    head, embedding = (f"{model.architecture.weights[name].name}.weight" for name in ("output", "token_embd"))
+    check_against(str(checkpoint.folder), tensors, expected, _IGNORED | {head})
+    if head in tensors and head not in expected and not _equal(tensors[head], tensors[embedding]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: config.json says that the embedding is the head, but it holds another {head}"
+        )
     return tensors
 
 
-def _described(model: Model, place: Any, stored: Mapping[str, Tensor], format: str | None) -> Described:
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and all(
+        np.array_equal(one.rows(rows).to_float32(), other.rows(rows).to_float32()) for rows in one.chunks(1 << 20)
+    )
+
+
+def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
+    if len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
+        return Described(place.name, F32, shape[1:], 4 * shape[1])
     formats = {stored[name].format for name in place.names}
     if format is not None and len(shape) == 2:
         formats = {format}
@@ -159,5 +171,6 @@ def _metadata(checkpoint: Checkpoint, model: Model, values: Mapping[str, Any]) -
         metadata[f"{architecture.name}.{key}"] = value
     if architecture.mask:
         metadata[f"{architecture.name}.attention.causal"] = False
+        metadata["diffusion.shift_logits"] = architecture.name == "dream"  # its rows predict the token after theirs
         metadata["tokenizer.ggml.mask_token_id"] = checkpoint.config.integer("mask_token_id")
     return metadata | tokenizer_metadata(checkpoint, model.sizes["vocab"])

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_path
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.files import RegularFile
 from fastdistill.messages import short
@@ -241,11 +242,12 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     CheckpointError
         for a part that is missing or no part of this model, and what GgufFile raises
     """
+    path = check_path("path", path)
     file = GgufFile(path)
     count = file.get("split.count", int, 1)
     if count == 1:
         return file
-    folder, name = os.path.split(os.fsdecode(path))
+    folder, name = path.parent, path.name
     stem = re.fullmatch(rf"(.*)-\d{{5}}-of-{count:05}\.gguf", name)
     if not 1 <= count <= _MAX_PARTS or stem is None:
         raise CheckpointError(
@@ -255,10 +257,10 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     whole: GgufFile | None = None
     for number in range(count):
         other = f"{stem[1]}-{number + 1:05}-of-{count:05}.gguf"
-        if not os.path.lexists(os.path.join(folder, other)):
+        if not os.path.lexists(folder / other):
             shown = other if other.isprintable() else short(other)
             raise CheckpointError(f"{file.name}: is one of {count} parts of a model; {shown} is not beside it")
-        part = file if other == name else GgufFile(os.path.join(folder, other))
+        part = file if other == name else GgufFile(folder / other)
         found = part.get("split.no", int), part.get("split.count", int)
         if found != (number, count):
             raise CheckpointError(f"{part.name}: is part {found[0] + 1} of {found[1]}, not {number + 1} of {count}")

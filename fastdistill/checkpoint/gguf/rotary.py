@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastdistill.checkpoint.config import Config, Section
-from fastdistill.checkpoint.gguf.architectures import Architecture
 from fastdistill.checkpoint.gguf.reader import GgufFile
+from fastdistill.checkpoint.gguf.record import Architecture
 from fastdistill.checkpoint.gguf.tensors import read_tensor
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.messages import short

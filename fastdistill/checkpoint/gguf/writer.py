@@ -19,6 +19,7 @@ class Described(NamedTuple):
     Attributes
     ----------
     name : str
+        as in the file
     type : int
         GGML's number of the format
     shape : tuple[int, ...]
