@@ -229,7 +229,12 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
             "--skip-layers must lie in 1..1, got 2",
         ),
         (["generate", "MODEL", "x", *DRAFT, "model", "--draft-model", "OTHER"], 2, "--draft-model has 300 tokens, the"),
-        (["fetch", "gpt-5"], 2, "invalid choice: 'gpt-5'"),
+        (
+            ["fetch", "gpt-5"],
+            2,
+            "there is no model named 'gpt-5'; known: smollm2-135m-instruct, gemma3-270m, and of the Hub",
+        ),
+        (["fetch"], 2, "one of the arguments NAME --list is required"),
         (["dance"], 2, "invalid choice: 'dance'"),
     ],
 )
