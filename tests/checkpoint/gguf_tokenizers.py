@@ -29,8 +29,8 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
 def corpus() -> list[str]:
-    """To train on: without what would become the token of a byte, or one that stands for itself."""
-    rng, parts = random.Random(0), [part for part in PARTS if part not in ("<0x0A>", "ab cd")]
+    """To train on: without what would become the token of a byte, one that stands for itself, or in C an empty one."""
+    rng, parts = random.Random(0), [part for part in PARTS if part not in ("<0x0A>", "ab cd", "\x00")]
     return ["".join(rng.choice(parts) for _ in range(rng.randrange(1, 14))) for _ in range(3000)]
 
 
@@ -83,7 +83,7 @@ def word_pieces(lowercase: bool) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=SPECIAL["bert"], show_progress=False)
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator([text.replace("▁", "") for text in corpus()], trainer)
     vocabulary = tokenizer.get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.get)
     spelt = [

@@ -359,6 +359,15 @@ def test_sentence_pieces_are_those_worked_out_by_hand(sentence_piece, text, pref
         assert tokenizer.decode(found.ids) == text.replace("▁", " ")
 
 
+def test_a_bytes_name_is_text(tmp_path):
+    """Though pieces that lead to it are there."""
+    metadata = sentence_pieces() | {"tokenizer.ggml.add_space_prefix": False}
+    more = [token for token in ("0", "<0", "<0x", "<0x0", "<0x0A") if token not in metadata["tokenizer.ggml.tokens"]]
+    for key, values in {"tokens": more, "token_type": [1] * len(more), "scores": [-9999.0] * len(more)}.items():
+        metadata[f"tokenizer.ggml.{key}"] = metadata[f"tokenizer.ggml.{key}"] + values
+    assert made(tmp_path / "model.gguf", metadata).encode("<0x0A>").tokens == ["<s>", "<0x0A", ">"]
+
+
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_word_pieces_are_berts(tmp_path, lowercase):
     own, metadata = word_pieces(lowercase)
