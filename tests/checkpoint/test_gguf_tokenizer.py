@@ -218,6 +218,12 @@ def test_control_tokens_end_a_text_by_their_names(tmp_path, controls, others, en
     assert ends_of(tmp_path, controls, others) == ["<|end|>", *ends]
 
 
+def test_named_templates_keep_their_names(tmp_path):
+    metadata = {"tokenizer.chat_templates": ["tool_use"], "tokenizer.chat_template.tool_use": "{{ tools }}"}
+    tokenizer = Tokenizer(converted(tmp_path, metadata=metadata)[1])
+    assert tokenizer.config.chat_templates == {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+
+
 def test_the_end_of_a_part_is_no_end(tmp_path):
     assert ends_of(tmp_path, ["<|return|>", "<|call|>", "<|flush|>"], eos=0) == [
         "<|end|>",

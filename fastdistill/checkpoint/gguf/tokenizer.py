@@ -340,6 +340,14 @@ def _tokenizer_config(file: GgufFile, tokens: list[str]) -> dict[str, Any]:
         **{name: tokens[index] for name, key in names.items() if (index := _token_id(file, key)) is not None},
     }
     template = file.get("tokenizer.chat_template", str, None)
+    named = {
+        key.removeprefix("tokenizer.chat_template."): file.get(key, str)
+        for key in file.metadata
+        if key.startswith("tokenizer.chat_template.")
+    }
+    if named:
+        templates = ({} if template is None else {"default": template}) | named
+        return config | {"chat_template": [{"name": name, "template": text} for name, text in templates.items()]}
     return config if template is None else config | {"chat_template": template}
 
 
