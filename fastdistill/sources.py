@@ -262,7 +262,7 @@ class Repository:
                 "network, and for a model behind a licence accept that on its page and run `hf auth login`"
             ) from error
         every = {
-            file.rfilename: (int(file.size or 0), None if file.lfs is None else str(file.lfs["sha256"]))
+            file.rfilename: (int(file.size or 0), None if file.lfs is None else str(file.lfs.sha256))
             for file in info.siblings or ()
         }
         wanted: tuple[str, ...] = self.WANTED

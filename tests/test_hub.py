@@ -34,7 +34,7 @@ class HfApi:
         assert repo_id == "org/Tiny-1B" and files_metadata
         hashes = json.loads(os.environ["FAKE_HUB_HASHES"])
         return Anything(sha="0123ab", siblings=[
-            Anything(rfilename=name, size=(root / name).stat().st_size, lfs={"sha256": sha256} if sha256 else None)
+            Anything(rfilename=name, size=(root / name).stat().st_size, lfs=Anything(sha256=sha256) if sha256 else None)
             for name, sha256 in hashes.items()])
 def snapshot_download(repo_id, revision, local_dir, allow_patterns):
     assert (repo_id, revision) == ("org/Tiny-1B", "0123ab")
@@ -48,7 +48,7 @@ def snapshot_download(repo_id, revision, local_dir, allow_patterns):
             target.write_bytes(path.read_bytes()[:-1] if mode == "cut" else path.read_bytes())
     pathlib.Path(local_dir, ".cache", "huggingface").mkdir(parents=True)
 """
-UNWANTED = {"run.py": "print()", "pytorch_model.bin": "x", "onnx/model.onnx": "x", "original/model.safetensors": "x"}
+UNWANTED = {"run.py": "print()", "pytorch_model.bin": "x", "onnx/model.onnx": "x", "models/other.safetensors": "x"}
 
 
 class Hub:
