@@ -330,7 +330,7 @@ MODELS: dict[str, Packages] = {
         gguf="gemma-3-270m-q4_k_m.gguf",
         size=253_113_024,
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        folder_size=1_100_000_000,
+        folder_size=600_000_000,
         notice="Gemma 3 270M, by Google. Gemma is provided under and subject to the Gemma Terms of Use found at "
         "https://ai.google.dev/gemma/terms: see GEMMA_TERMS.html.",
     ),

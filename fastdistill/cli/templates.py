@@ -10,6 +10,7 @@ from typing import Any
 from fastdistill.cli.options import flag, given
 from fastdistill.errors import ArgumentError
 from fastdistill.files import MAX_JSON_BYTES, read_text
+from fastdistill.messages import short
 
 _OPTIONS = ("tools", "documents", "chat_template")
 _MAX_TEMPLATE_BYTES = 1 << 20
@@ -50,7 +51,7 @@ def template_options(arguments: argparse.Namespace, chat: bool = True) -> dict[s
     for option in arguments.template_option:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier() or name in (*_OPTIONS, "messages", "tokenizer"):
-            raise ArgumentError(f"--template-option must be NAME=VALUE, a name of the template's own, got {option!r}")
+            raise ArgumentError(f"--template-option must be NAME=VALUE, a name of the template's own, got {short(option)}")
         options[name] = _value(value)
     return options
 

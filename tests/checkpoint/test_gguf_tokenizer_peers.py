@@ -78,8 +78,6 @@ def test_byte_pairs_are_llama_cpps(tmp_path, pairs, name):
     metadata = pairs[PRE_TOKENIZERS[name].bytes] | {"tokenizer.ggml.pre": name, "tokenizer.ggml.add_bos_token": None}
     if name == "qwen2":  # whose own NFC llama.cpp leaves out
         pytest.skip("deepseek-r1-qwen is the same without NFC")
-    if not PRE_TOKENIZERS[name].bytes:
-        metadata["tokenizer.ggml.add_bos_token"] = True  # as llama.cpp has it whatever the file says
     ours, llama = made(tmp_path / "model.gguf", metadata), LlamaCpp(tmp_path / "model.gguf")
 
     @given(text=st.lists(st.sampled_from(PARTS), max_size=12).map("".join))

@@ -196,7 +196,8 @@ _TABLE: dict[tuple[str, ...], PreTokenizer] = {
         ),
         begins=True,
     ),
-    ("gemma4", "granite-embed-multi-311m", "sarvam-moe"): PreTokenizer((r"[^\n]+|[\n]+",), bytes=False),
+    ("gemma4", "granite-embed-multi-311m"): PreTokenizer((r"[^\n]+|[\n]+",), begins=True, bytes=False),
+    ("sarvam-moe",): PreTokenizer((r"[^\n]+|[\n]+",), bytes=False),
 }
 
 PRE_TOKENIZERS = {name: pre_tokenizer for names, pre_tokenizer in _TABLE.items() for name in names}
