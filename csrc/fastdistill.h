@@ -147,7 +147,7 @@ struct fd_op {
 enum { FD_PAGE = 64 };                      /* slots of a page of a cache: a multiple of 16 */
 struct fd_cache {                           /* one sequence's keys and values */
     void *const *pages;                     /* slot s lies in pages[s / FD_PAGE], as its slot s % FD_PAGE: */
-    int32_t is_f32;                         /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16: */
+    int32_t is_f32, is_long;                /* [layer][k, v][kv_head] of planes of f16 or f32, padded = head_dim rounded up to 16: */
     int64_t positions;                      /* keys [FD_PAGE / 16][padded][16 slots], values [FD_PAGE][padded]; and so many bytes from a */
 };                                          /* page's beginning the positions, int32 (FD_PAGE,), of the rows that its slots hold */
 struct fd_keys {                            /* a set of keys and values, and what the rows of a pass see of it */

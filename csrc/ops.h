@@ -15,7 +15,7 @@ FD_OP(sigmoid_mul, op_rows)                 /* in[0] * sigmoid(in[1]), one numbe
 FD_OP(route, op_rows)                       /* in[0] = the router's logits -> out[0], routes: experts.c */
 FD_OP(experts_up, op_experts_up_tasks)      /* weights[2 e], weights[2 e + 1] of expert e over in[0] or codes_in, by the routes in[1] -> out[0] */
 FD_OP(experts_down, op_experts_down_tasks)  /* weights[e] over what that made, in[0] or codes_in; routes in[1] -> out[0] */
-FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies -> scalar cos out[0], scalar sin out[1] */
+FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies, vectors[1] of long texts -> scalar cos out[0], scalar sin out[1] */
 FD_OP(rotary, op_rows)                      /* in[0]; cos in[1], sin in[2] -> out[0] */
 FD_OP(store, op_rows)                       /* keys in[0], values in[1] -> the caches of `key_set`, layer `layer` */
 FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes */

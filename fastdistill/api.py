@@ -567,6 +567,10 @@ class Model:
         if given is not None and given.network is not self.network:
             raise ArgumentError("session belongs to another model")
 
+        # Those that may begin with each other's rows: of this model, and with the same rotary frequencies.
+        long = 0 < self.plan.long_beyond < len(ids) + max_tokens
+        family = (id(self.network), long) if given is None and self.plan.causal else None
+
         def begin(beginning: Beginning | None) -> Text:
             session = self._session_for(len(ids) + max_tokens, decoder) if given is None else given
             if beginning is not None:
@@ -578,7 +582,7 @@ class Model:
             )
             return Text(session, request, decoder, stream)
 
-        return Task(ids, begin, family=self.network if given is None and self.plan.causal else None)
+        return Task(ids, begin, family=family)
 
     def _session_for(self, tokens: int, decoder: Decoder) -> Session:
         """A session for a text of so many tokens, prompt and answer."""

@@ -51,7 +51,9 @@ def template_options(arguments: argparse.Namespace, chat: bool = True) -> dict[s
     for option in arguments.template_option:
         name, equals, value = option.partition("=")
         if not equals or not name.isidentifier() or name in (*_OPTIONS, "messages", "tokenizer"):
-            raise ArgumentError(f"--template-option must be NAME=VALUE, a name of the template's own, got {short(option)}")
+            raise ArgumentError(
+                f"--template-option must be NAME=VALUE, a name of the template's own, got {short(option)}"
+            )
         options[name] = _value(value)
     return options
 

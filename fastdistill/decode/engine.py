@@ -50,7 +50,7 @@ class Task:
     ----------
     prompt : int32 (n,)
     family : object
-        tasks of one family, a network, may begin with what others have read of their prompts; None: it has none
+        tasks of one family (equal ones) may begin with what others have read of their prompts; None: it has none
     text : Text | None
         while it is being written; None before and afterwards
     result : Generation
@@ -223,7 +223,7 @@ class Engine:
         coming, prompt = 0, task.prompt[:-1]  # the last token is read in any case, for what follows it
         for other in self._running:
             text = other.text
-            if text is None or other.family is not task.family:
+            if text is None or other.family != task.family:
                 continue
             length = text.session.common_prefix(prompt)
             if length >= (PAGE if best is None else best.length + 1):

@@ -161,6 +161,7 @@ class Builder:
             rotary_dim=2 * len(rotary.inverse_frequencies),
             inverse_frequencies=rotary.inverse_frequencies,
             factor=rotary.factor,
+            **({} if rotary.long is None else {"long_frequencies": rotary.long}),
         )
 
     def attention(

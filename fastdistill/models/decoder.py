@@ -213,6 +213,7 @@ class Decoder:
             ignored=dict(self.ignored) | (self._tied_head() if self.tied else {}),
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
+            long_beyond=max((layer.rotary.original for layer in self.layers if layer.rotary is not None), default=0),
             **self.facts,
         )
 

@@ -115,6 +115,8 @@ class Plan:
         of a text, that the model was trained for
     architecture : str
         the name of the family: llama, dream, ...
+    long_beyond : int
+        sessions with room for more positions have the long frequencies of `rotary`; 0: there are none
     positions_source : str
         where max_positions comes from, in words for errors: a key of the config
     causal : bool
@@ -137,6 +139,7 @@ class Plan:
     hidden_size: int
     max_positions: int
     architecture: str
+    long_beyond: int = 0
     positions_source: str = "max_position_embeddings"
     causal: bool = True
     mask_token: int | None = None

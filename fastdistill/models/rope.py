@@ -42,11 +42,16 @@ class Rotary:
         times their cosine and sine
     plain : float32 (pairs,)
         the inverse frequencies before any scaling
+    long : float32 (pairs,) or None
+        those of sessions that have room for more than `original` positions; None: all sessions have the same
+    original : int
     """
 
     inverse_frequencies: np.ndarray
     factor: float
     plain: np.ndarray
+    long: np.ndarray | None = None
+    original: int = 0
 
 
 def rotary(
@@ -57,7 +62,8 @@ def rotary(
     `linear` divides all by `factor`; `llama3` divides low frequencies by `factor` and blends between the two
     wavelengths that `low_freq_factor` and `high_freq_factor` name (Llama 3.1's released code); `yarn` blends between
     pairs that turn `beta_fast` and `beta_slow` times over the original context (Peng et al. 2023); `longrope` divides each
-    by a factor of its own (Ding et al. 2024).
+    by a factor of its own, and by another where a session has room for more than the original context (Ding et al. 2024): a
+    text's frequencies do not change as it grows.
 
     Parameters
     ----------
@@ -80,7 +86,9 @@ def rotary(
     """
     asked = rope.number("partial_rotary_factor", minimum=0.0, maximum=1.0, default=1.0 if partial is None else partial)
     if partial is None and asked != 1.0:
-        raise UnsupportedError(f"{rope.source}: partial_rotary_factor is {asked:g}, but this family's heads turn as a whole")
+        raise UnsupportedError(
+            f"{rope.source}: partial_rotary_factor is {asked:g}, but this family's heads turn as a whole"
+        )
     partial = asked
     pairs = int(head_dim * partial) // 2
     if pairs < 1 or int(head_dim * partial) % 2:
@@ -98,6 +106,8 @@ def rotary(
                 f"{rope.source}: {short(key)} is {short(value)}, but rope_type {kind} does not read it"
             )
     plain = np.array([theta ** (-i / pairs) for i in range(pairs)])
+    if kind == "longrope":
+        return _longrope(rope, plain, positions)
     scaled, factor = _SCALED[kind](rope, plain, theta, positions) if kind != "default" else (plain, 1.0)
     return Rotary(scaled.astype(np.float32), factor, plain.astype(np.float32))
 
@@ -146,13 +156,16 @@ def _yarn(rope: Section, plain: np.ndarray, theta: float, positions: int) -> tup
     return share * plain / factor + (1 - share) * plain, stretch
 
 
-def _longrope(rope: Section, plain: np.ndarray, theta: float, positions: int) -> tuple[np.ndarray, float]:
+def _longrope(rope: Section, plain: np.ndarray, positions: int) -> Rotary:
     original = _original(rope, positions)
     factor = rope.number("factor", minimum=1e-3, maximum=1e6, default=positions / original)
     usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     stretch = rope.number("attention_factor", minimum=0.0, maximum=1e3, default=usual)
-    divisors = [rope.numbers(key, len(plain), minimum=1e-3, maximum=1e6) for key in ("short_factor", "long_factor")]
-    return plain / np.array(divisors[positions > original]), stretch
+    short, long = (
+        (plain / rope.numbers(key, len(plain), minimum=1e-3, maximum=1e6)).astype(np.float32)
+        for key in ("short_factor", "long_factor")
+    )
+    return Rotary(short, stretch, plain.astype(np.float32), long, original)
 
 
-_SCALED = {"linear": _linear, "llama3": _llama3, "yarn": _yarn, "longrope": _longrope}
+_SCALED = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fastdistill.ops import activation, attention, elementwise, experts, linear, rotary
-from fastdistill.ops.attention import OWN, windowed
-from fastdistill.ops.kind import BIAS, MATRIX, TABLE, VECTOR, OpKind, StepKind, Table
+from fastdistill.ops.attention import windowed
+from fastdistill.ops.kind import BIAS, MATRIX, OWN, TABLE, VECTOR, OpKind, StepKind, Table
 
 OPS = {
     kind.name: kind for module in (elementwise, activation, linear, experts, rotary, attention) for kind in module.KINDS

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.messages import short
-from fastdistill.ops.kind import OpKind, PassRows, StepKind
-
-OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
+from fastdistill.ops.kind import OWN, OpKind, PassRows, StepKind
 
 
 def windowed(window: int) -> str:

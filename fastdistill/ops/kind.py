@@ -15,6 +15,8 @@ TABLE = "table"  # rows of it are looked up
 BIAS = "bias"  # of the matrix before it, which holds it when packed; may be left out
 VECTOR = "vector"  # one axis, float32
 
+OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
+
 Width = Callable[[Sequence[int], Sequence[tuple[int, ...]], Mapping[str, Any]], int]
 
 

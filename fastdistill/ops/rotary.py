@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.messages import short
-from fastdistill.ops.kind import OpKind, PassRows, StepKind, Table, same_width
+from fastdistill.ops.kind import OWN, OpKind, PassRows, StepKind, Table, same_width
 
 
 def rotary(
@@ -18,16 +18,22 @@ def rotary(
     rotary_dim: int,
     inverse_frequencies: np.ndarray,
     factor: float,
+    long_frequencies: np.ndarray | None = None,
     request: PassRows,
 ) -> np.ndarray:
     """Rotate each head of x (rows, heads * head_dim): (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of what turns.
 
-    Of a head the first rotary_dim numbers turn, the others stay. Cosine and sine are times `factor` (YaRN: Peng et al. 2023).
+    Of a head the first rotary_dim numbers turn, the others stay. Rows of a long text (`KVCache.is_long`) turn by
+    long_frequencies, where there are some. Cosine and sine are times `factor` (YaRN: Peng et al. 2023).
     angle = float32(position) * inverse frequency, rounded to float32 as the models were trained; the rest in float64
     (Su et al. 2021, halves rotated as in the GPT-NeoX form).
     """
-    positions = request.positions.astype(np.float32)
-    angles = (positions[:, None] * inverse_frequencies.astype(np.float32)).astype(np.float64)
+    frequencies = np.tile(inverse_frequencies, (len(x), 1))
+    if long_frequencies is not None:
+        own = request.keys(OWN)
+        assert own is not None
+        frequencies[[own.caches[sequence].is_long for sequence in request.sequences]] = long_frequencies
+    angles = (request.positions.astype(np.float32)[:, None] * frequencies).astype(np.float64)
     cosine, sine = (np.float32(factor) * turned[:, None, :] for turned in (np.cos(angles), np.sin(angles)))
     heads = x.astype(np.float64).reshape(len(x), -1, head_dim)
     a, b, rest = np.split(heads, [rotary_dim // 2, rotary_dim], axis=-1)
@@ -36,11 +42,13 @@ def rotary(
 
 def rotary_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
     """That of the input, whole heads; each has an inverse frequency for a pair of the floats that turn."""
-    head_dim, rotary_dim, frequencies = (constants[name] for name in ("head_dim", "rotary_dim", "inverse_frequencies"))
+    head_dim, rotary_dim = constants["head_dim"], constants["rotary_dim"]
     assert rotary_dim % 2 == 0 and rotary_dim <= head_dim and widths[0] % head_dim == 0, (widths, head_dim, rotary_dim)
-    assert (
-        frequencies.dtype == np.float32 and frequencies.shape == (rotary_dim // 2,) and frequencies.flags.c_contiguous
-    ), f"inverse_frequencies must be float32 ({rotary_dim // 2},), contiguous, got {short(frequencies)}"
+    for name in ("inverse_frequencies", "long_frequencies"):
+        found, shape = constants.get(name), (rotary_dim // 2,)
+        assert found is None or (found.dtype == np.float32 and found.shape == shape and found.flags.c_contiguous), (
+            f"{name} must be float32 {shape}, contiguous, got {short(found)}"
+        )
     return same_width(widths, shapes, constants)
 
 
@@ -55,6 +63,7 @@ KINDS = (
             "rotary_dim": "rotary_dim",
             "inverse_frequencies": "vectors",
             "factor": "scalar",
+            "long_frequencies": "vectors",
         },
         width=rotary_width,
         table=Table(

@@ -104,6 +104,8 @@ class KVCache:
         whether that is float32
     positions_at
         bytes from a page's beginning to the positions of what its slots hold
+    is_long : bool
+        of a text with room for more than `Plan.long_beyond` positions
     window : int
         positions that a row sees, its own the last; what is before may be forgotten. 0: all, and nothing is
     forgotten : int
@@ -112,8 +114,8 @@ class KVCache:
         the greatest position there
     """
 
-    def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN) -> None:
-        self.slots, self.format = slots, format
+    def __init__(self, plan: Plan, slots: int, format: str, key_set: str = OWN, is_long: bool = False) -> None:
+        self.slots, self.format, self.is_long = slots, format, is_long
         self.is_f32 = format == "f32"
         self.dtype = np.dtype(np.float32 if self.is_f32 else np.float16)
         self._runs, self._numbers = list[Layers](), 0  # numbers of a slot
@@ -141,7 +143,8 @@ class KVCache:
             forgotten = [ffi.NULL] * (self.forgotten // PAGE)
             self._held = ffi.new("void *[]", forgotten + [page.pointer for page in self._pages])
             self._struct = ffi.new(
-                "struct fd_cache *", {"pages": self._held, "positions": self.positions_at, "is_f32": self.is_f32}
+                "struct fd_cache *",
+                {"pages": self._held, "positions": self.positions_at, "is_f32": self.is_f32, "is_long": self.is_long},
             )
         return self._struct
 

@@ -132,6 +132,8 @@ class Network:
         ArgumentError
         """
         saved = read_session(path, self.plan, self.fingerprint)
+        if capacity is None and not saved.is_long and self.plan.long_beyond:
+            capacity = min(self.plan.long_beyond, self.plan.max_positions)
         session = self.session(capacity, max_rows, saved.cache, taps)
         session.restore(saved)
         return session

@@ -131,7 +131,8 @@ class Session(SessionLike):
         self.context.runs_ahead = self.runs_ahead
         # Pending rows lie behind those that are committed.
         slots, self.cache_format = self.capacity + self.max_rows, cache or network.cache_dtype
-        self.caches = {name: KVCache(plan, slots, self.cache_format, name) for name in plan.windows}
+        self.is_long = 0 < plan.long_beyond < self.capacity
+        self.caches = {name: KVCache(plan, slots, self.cache_format, name, self.is_long) for name in plan.windows}
         self._windowed = [cache for cache in self.caches.values() if cache.window]
         self.writer: object = None
         self._holder: dict[str, ref[Caller]] = {}
@@ -249,6 +250,12 @@ class Session(SessionLike):
         check_instance("other", other, Session)
         if other.network is not self.network or other.cache_format != self.cache_format:
             raise ArgumentError("other must be a session of the same model, with keys and values of the same type")
+        if other.is_long != self.is_long:
+            beyond = self.network.plan.long_beyond
+            raise ArgumentError(
+                f"other has room for {other.capacity} tokens, this session for {self.capacity}; where one has room for more "
+                f"than {beyond} and one has not, their rotary frequencies differ"
+            )
         with self.entered(), other.entered():
             other._check_held(check_integer("length", length, 0, min(other.length, self.capacity)))
             for name, cache in self.caches.items():
@@ -271,7 +278,7 @@ class Session(SessionLike):
         with self.entered():
             context, n = self.context, self.length
             held = {name: cache.read_all(np.arange(cache.forgotten, n)) for name, cache in self.caches.items()}
-            saved = SavedSession(context.tokens[:n], context.positions[:n], context.text_length, held)
+            saved = SavedSession(context.tokens[:n], context.positions[:n], context.text_length, held, self.is_long)
             write_session(path, saved, self.network.fingerprint)
 
     def restore(self, saved: SavedSession) -> None:
@@ -283,6 +290,12 @@ class Session(SessionLike):
         """
         with self.entered():
             n = len(saved.tokens)
+            if saved.is_long != self.is_long:
+                most = self.network.plan.long_beyond
+                raise CapacityError(
+                    f"the session that was saved had room for {'more than' if saved.is_long else 'at most'} {most} tokens, this "
+                    f"one for {self.capacity}; their rotary frequencies differ"
+                )
             if n > self.capacity:
                 raise CapacityError(
                     f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"

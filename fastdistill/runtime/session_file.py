@@ -5,7 +5,7 @@ A safetensors file of these arrays, n rows each:
 - tokens, positions: int32 (n,)
 - keys, values: float16 or float32 (n, floats of a token): of all layers without a window, one after another
 - keys of NAME, values of NAME: likewise of the layers of each window's key set; the last rows alone, where the first are forgotten
-- session: int64 (2,): the format's version, and how many leading rows have been read as a text is
+- session: int64 (3,): the format's version, how many leading rows have been read as a text is, and whether it is a long one
 - model: uint8 (32,): the network's fingerprint
 - digest: uint8 (32,): SHA-256 of all the others
 """
@@ -32,7 +32,7 @@ from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import POSITION_LIMIT
 from fastdistill.runtime.kv_cache import PAGE
 
-VERSION = 2
+VERSION = 3
 _CACHES = {"F16": "f16", "F32": "f32"}
 
 
@@ -50,12 +50,15 @@ class SavedSession:
     held : dict[str, tuple[np.ndarray, np.ndarray]]
         keys and values of each key set, float16 or float32 (rows, floats of a token): of all its layers, one after
         another; rows are the last ones, those before are forgotten
+    is_long : bool
+        as of `Session`
     """
 
     tokens: np.ndarray
     positions: np.ndarray
     text_length: int
     held: dict[str, tuple[np.ndarray, np.ndarray]]
+    is_long: bool = False
 
     @property
     def cache(self) -> str:
@@ -78,7 +81,7 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     arrays = {
         "tokens": Stored("I32", saved.tokens),
         "positions": Stored("I32", saved.positions),
-        "session": Stored("I64", np.array([VERSION, saved.text_length], np.int64)),
+        "session": Stored("I64", np.array([VERSION, saved.text_length, saved.is_long], np.int64)),
         "model": Stored("U8", np.frombuffer(fingerprint, np.uint8)),
     }
     for name, parts in saved.held.items():
@@ -107,8 +110,8 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     names = [name for key_set in plan.windows for name in _names(key_set)]
     if set(arrays) != {"tokens", "positions", *names, "session", "model", "digest"}:
         raise CheckpointError(f"{path}: is no session: it holds the arrays {listed(map(short, arrays))}")
-    _check_array(path, arrays, "session", (2,), "I64")
-    version, text_length = np.asarray(arrays["session"].array).tolist()
+    _check_array(path, arrays, "session", (3,), "I64")
+    version, text_length, is_long = np.asarray(arrays["session"].array).tolist()
     if version != VERSION:
         raise CheckpointError(f"{path}: is a session of version {version}; expected {VERSION}")
     _check_array(path, arrays, "model", (32,), "U8")
@@ -145,7 +148,7 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
         if not (np.isfinite(keys).all() and np.isfinite(values).all()):
             raise CheckpointError(f"{path}: its keys and values hold a NaN or an infinity")
         held[key_set] = keys, values
-    return SavedSession(tokens, positions, text_length, held)
+    return SavedSession(tokens, positions, text_length, held, bool(is_long))
 
 
 def _names(key_set: str) -> tuple[str, str]:

@@ -20,7 +20,10 @@ from fastdistill.decode import (
     Speculative,
     generate,
 )
+from fastdistill.decode.engine import write
+from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.options import DEFAULTS
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from tests.families import CASES, CAUSAL, family_config, network
@@ -131,3 +134,52 @@ def test_every_decoder_writes_the_text_of_plain_decoding(name, decoder, prompt, 
         return generate(setting.session(48), prompt, 20, decoder=how, end_tokens=frozenset(), **request).tokens
 
     assert written(DECODERS[decoder]) == written(Autoregressive())
+
+
+# ---- Phi-3's two sets of rotary frequencies ----
+
+ORIGINAL = 24  # of the case
+
+
+def test_a_sessions_room_says_which_frequencies_its_text_has(isa, tmp_path):
+    """Whatever a text's length: a token never changes those before it."""
+    made, words = network("phi3, long"), text(83)[:ORIGINAL]
+    short, long = (made.session(capacity) for capacity in (ORIGINAL, ORIGINAL + 1))
+    assert (short.is_long, long.is_long) == (False, True)
+    first, second = (bits(session.forward(words, read=LOGITS).logits) for session in (short, long))
+    assert (first[1:] != second[1:]).any(axis=1).all()
+    for session, want in ((made.session(ORIGINAL), first), (made.session(96), second)):
+        for token, row in zip(words, want, strict=True):
+            assert_rows(session.forward([token], read=LOGITS), row[None])
+    (one, other) = forward_many(
+        [(made.session(ORIGINAL), Forward(words, read=LOGITS)), (made.session(50), Forward(words, read=LOGITS))]
+    )
+    assert_rows(one, first)
+    assert_rows(other, second)
+
+
+def test_rows_of_one_set_of_frequencies_are_none_of_the_other(tmp_path):
+    made, words = network("phi3, long"), text(83)[:20]
+    short, long = made.session(ORIGINAL), made.session(96)
+    short.prefill(words)
+    with pytest.raises(ArgumentError, match="rotary frequencies differ"):
+        long.share(short, 5)
+    short.save(tmp_path / "short")
+    with pytest.raises(CapacityError, match="at most 24 tokens, this one for 96"):
+        made.load_session(tmp_path / "short", 96)
+    assert made.load_session(tmp_path / "short").capacity == ORIGINAL
+    long.prefill(words)
+    long.save(tmp_path / "long")
+    assert made.load_session(tmp_path / "long").is_long
+
+
+def test_texts_share_what_they_have_read_with_their_kind_alone(tmp_path):
+    """Both begin with a page of the same prompt; the short one's rows are none of the long one's."""
+    case = family_config("phi3, long")
+    roomy = case.raw["rope_scaling"] | {"original_max_position_embeddings": 80}
+    write_folder(tmp_path / "model", case.changed({"rope_scaling": roomy, "original_max_position_embeddings": 80}))
+    model, prompt = fd.load(tmp_path / "model", threads=2), (text(83) * 2)[:70]
+    alone = [model.generate(prompt, max_tokens=n).tokens for n in (10, 20)]
+    assert alone[0] != alone[1][:10]
+    asked = [model._task(prompt, dict(DEFAULTS, max_tokens=n)) for n in (10, 20, 10, 20)]
+    assert [each.tokens for each in write(asked)] == alone * 2

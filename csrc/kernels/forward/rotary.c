@@ -26,9 +26,10 @@ static void sine_cosine(float angle, float *sine, float *cosine)
 static int op_rotary_table(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
     int64_t half = op->rotary_dim / 2, at = row * fd_stride(half);
+    const float *frequencies = op->vectors[pass->keys[0].caches[pass->sequences[row]].is_long];
     for (int64_t i = 0; i < half; i++) {
         float sine, cosine;
-        sine_cosine((float)pass->positions[row] * op->vectors[0][i], &sine, &cosine);
+        sine_cosine((float)pass->positions[row] * frequencies[i], &sine, &cosine);
         op->out[0][at + i] = cosine * op->scalar;
         op->out[1][at + i] = sine * op->scalar;
     }

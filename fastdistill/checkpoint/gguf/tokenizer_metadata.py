@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.checkpoint.config import eos_token_ids
 from fastdistill.checkpoint.folder import Checkpoint
-from fastdistill.checkpoint.gguf.tokenizer import _PRE_TOKENIZERS as PRE_TOKENIZERS
+from fastdistill.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, splitting
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.files import TEMPLATES, read_json, read_text
 from fastdistill.messages import short
@@ -95,7 +95,7 @@ def _kind(tokenizer: Mapping[str, Any]) -> tuple[str, dict[str, Any] | str]:
         if any(step != {"type": "NFC"} for step in normalizers):
             return "", f"the normalizer {short(tokenizer['normalizer'])}"
         for name, known in PRE_TOKENIZERS.items():
-            if _steps(known) == steps and (name == "llama-bpe") is bool(model.get("ignore_merges")):
+            if _steps(splitting(known)) == steps and known.whole_words is bool(model.get("ignore_merges")):
                 return "gpt2", {"tokenizer.ggml.pre": name}
         return "", f"the pre-tokenizer {short(tokenizer['pre_tokenizer'], 300)}"
     if not model.get("byte_fallback"):
@@ -121,6 +121,11 @@ def _steps(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if part["type"] == "Sequence":
         inner = part.get("pretokenizers") or part.get("normalizers") or []
         return [step for piece in inner for step in _steps(piece)]
+    if part["type"] == "Digits":
+        return _steps(splitting(PreTokenizer((r"\p{N}" if part.get("individual_digits") else r"\p{N}+",), bytes=False)))
+    if part["type"] == "ByteLevel" and part.get("use_regex", True):  # GPT-2's splitting, in one
+        rest = part | {"use_regex": False}
+        return _steps(splitting(PRE_TOKENIZERS["gpt-2"]))[:-1] + _steps(rest)
     return [{name: value for name, value in part.items() if name != "trim_offsets"}]
 
 
