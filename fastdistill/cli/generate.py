@@ -21,6 +21,7 @@ from fastdistill.cli.decoders import add_decoder_options, decoding, spelling, tr
 from fastdistill.cli.filling import replay
 from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.options import given
+from fastdistill.cli.templates import add_template_options, template_options
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
 from fastdistill.cli.unmasking import fill_statistics, filled
 from fastdistill.errors import ArgumentError, FetchError
@@ -46,6 +47,7 @@ _GENERATE = """\
   fastdistill generate ./model "Once upon a time" --profile
   echo "def fibonacci(n):" | fastdistill generate ./model - --json
   fastdistill generate ./model --chat --prompt-file edit.txt --decoder auto --stats
+  fastdistill generate ./model --chat "What is the weather in Rome?" --tools weather.json --template-option enable_thinking=false
   fastdistill generate ./model "1, 2, 3, 4," --decoder speculative --show-accepted
   fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8 --trace
   fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
@@ -110,6 +112,7 @@ def add_commands(commands: Any) -> None:
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--chat", action="store_true", help="PROMPT is a message, put into the model's chat template")
     style.add_argument("--raw", action="store_false", dest="chat", help="PROMPT is how the text begins (default)")
+    add_template_options(parser)
     add_writing_options(parser, max_tokens=128)
     parser.add_argument(
         "--trace-png",
@@ -275,10 +278,11 @@ def run_generate(arguments: argparse.Namespace) -> None:
         from fastdistill.show.trace_png import check_png
 
         check_png(arguments.trace_png)  # before the model runs
+    template = template_options(arguments, arguments.chat)
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     decoder = decoder_of(model)
-    prompt = model.chat_prompt([{"role": "user", "content": text}]) if arguments.chat else text
+    prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
     from fastdistill.runtime import Profile
 

@@ -7,6 +7,7 @@ text.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastdistill.errors import ArgumentError, TextError
 from fastdistill.messages import short
 from fastdistill.text.templates import render_template
 from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.text.tool_schema import function_schema
 
 MESSAGE = '{"role": "user", "content": "Hello"}'
 TOOL = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}'
@@ -31,7 +33,7 @@ def render_chat(
     /,
     *,
     add_generation_prompt: bool = True,
-    continue_final_message: bool = False,
+    continue_final_message: bool | str = False,
     tools: Sequence[Any] | None = None,
     documents: Sequence[Any] | None = None,
     chat_template: str | None = None,
@@ -47,10 +49,11 @@ def render_chat(
         as absent
     add_generation_prompt : bool, default True
         end with what opens the assistant's turn
-    continue_final_message : bool, default False
-        end within the last message, which the model writes on; then nothing opens a turn
+    continue_final_message : bool | str, default False
+        end within the last message, which the model writes on; then nothing opens a turn. A str names the key that goes
+        on, "reasoning_content" say, in place of "content"
     tools : Sequence[Any], optional
-        JSON schemas of functions; a model's template "tool_use" is for them
+        functions (`function_schema`), or JSON schemas of some; a model's template "tool_use" is for them
     documents : Sequence[Any], optional
         dicts, usually of "title" and "text"
     chat_template : str, optional
@@ -69,16 +72,17 @@ def render_chat(
     check_instance("tokenizer", tokenizer, Tokenizer)
     given = {
         "messages": _conversation(messages),
-        "tools": _dicts("tools", tools, f"a JSON schema such as {TOOL}"),
+        "tools": _dicts("tools", tools, f"a function or a JSON schema such as {TOOL}"),
         "documents": _dicts("documents", documents, 'a dict such as {"title": ..., "text": ...}'),
         "add_generation_prompt": check_flag("add_generation_prompt", add_generation_prompt),
         **{name: _plain(name, value) for name, value in variables.items()},
     }
     template = tokenizer.config.chat_template(chat_template, tools=tools is not None)
     final = None
-    if check_flag("continue_final_message", continue_final_message):
+    if isinstance(continue_final_message, str) or check_flag("continue_final_message", continue_final_message):
         given["add_generation_prompt"] = False
-        final = _mark(given["messages"][-1])
+        key = continue_final_message if isinstance(continue_final_message, str) else "content"
+        final = _mark(given["messages"][-1], key)
     try:
         text = render_template(template, {**tokenizer.config.special_tokens, **given})
     except TextError as error:
@@ -120,6 +124,8 @@ def _dicts(name: str, values: Any, expected: str) -> list[dict[str, Any]] | None
         raise ArgumentError(f"{name} must be a list, each {expected}, got {short(values)}")
     found = []
     for i, value in enumerate(values):
+        if name == "tools" and (inspect.isfunction(value) or inspect.ismethod(value)):
+            value = function_schema(value)
         item = None if callable(value) else _plain(f"{name}[{i}]", value)
         if not isinstance(item, dict):
             raise ArgumentError(f"{name}[{i}] must be {expected}, got {short(value)}")
@@ -161,18 +167,22 @@ def _copied(name: str, value: Any) -> Any:
     raise ArgumentError(f"{name} must be text, numbers, lists and dicts, got {short(value)}")
 
 
-def _mark(message: dict[str, Any]) -> str:
+def _mark(message: dict[str, Any], key: str) -> str:
     """Mark the end of a message's text, and give the text."""
-    content = message.get("content")
+    content = message.get(key)
     if isinstance(content, str):
-        message["content"] = content + _MARK
+        for name in _REASONING if key in _REASONING else (key,):  # under all of its names
+            if message.get(name) == content:
+                message[name] = content + _MARK
         return content
     for part in reversed(content if isinstance(content, (list, tuple)) else ()):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             text: str = part["text"]
             part["text"] = text + _MARK
             return text
-    raise ArgumentError("continue_final_message needs a last message with text to write on, which this one has not")
+    raise ArgumentError(
+        f"continue_final_message needs a last message with text in {short(key)}, which this one has not"
+    )
 
 
 def _cut(text: str, final: str) -> str:

@@ -90,7 +90,7 @@ def write_gguf(path, kinds=T.Q4_1, metadata=(), without=(), tensors=(), architec
     for key, value in (METADATA | dict(metadata)).items():
         if key in without or value is None:
             continue
-        if isinstance(value, list):
+        if isinstance(value, (list, bytes)):
             writer.add_array(key, value)
         else:
             add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}

@@ -10,11 +10,14 @@ import os
 import numpy as np
 import pytest
 from chat_templates import DOCUMENTS, TOOLS
+from test_tool_schema import no_words
 from tokenizers_made_here import KINDS, write_folder
+from tool_functions import add
 
 from fastdistill.errors import ArgumentError, FastDistillError, TextError
 from fastdistill.text.chat import render_chat
 from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.text.tool_schema import function_schema
 
 MESSAGES = [{"role": "user", "content": "Hi <b>"}, {"role": "assistant", "content": "Hello"}]
 
@@ -147,13 +150,18 @@ def test_what_is_no_conversation_is_refused_by_name(chat, messages, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tools": [print]}, r"tools\[0\] must be a JSON schema such as .*, got <built-in function print>"),
+        (
+            {"tools": [print]},
+            r"tools\[0\] must be a function or a JSON schema such as .*, got <built-in function print>",
+        ),
         ({"tools": TOOLS[0]}, "tools must be a list"),
-        ({"tools": ["add"]}, r"tools\[0\] must be a JSON schema"),
+        ({"tools": ["add"]}, r"tools\[0\] must be a function or a JSON schema"),
+        ({"tools": [lambda: 0]}, "tool <lambda> must have a docstring"),
         ({"documents": "text"}, "documents must be a list"),
         ({"documents": ["text"]}, r'documents\[0\] must be a dict such as {"title"'),
         ({"add_generation_prompt": 1}, "add_generation_prompt must be True or False"),
-        ({"continue_final_message": "content"}, "continue_final_message must be True or False"),
+        ({"continue_final_message": 1}, "continue_final_message must be True or False"),
+        ({"continue_final_message": "thinking"}, "text in 'thinking', which this one has not"),
         ({"chat_template": 3}, "chat_template must be a template's name or text, got 3"),
         ({"chat_template": "defualt"}, "the names are default; did you mean 'default'?"),
         ({"controls": object()}, "controls must be text, numbers"),
@@ -302,3 +310,18 @@ def test_a_file_that_is_none_neither_hangs_nor_fills_the_memory(tmp_path, name, 
         path.write_bytes(b"\xff\xfe")
     with pytest.raises(FastDistillError, match=path.name):
         render_chat(Tokenizer(folder), MESSAGES)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_another_key_of_the_last_message_may_go_on(chat, key):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes", "reasoning_content": "Hm, "}]
+    for read in ("reasoning_content", "thinking"):
+        template = "{{ messages[0].content }}<think>{{ messages[1]." + read + " }}</think>{{ messages[1].content }}"
+        assert chat(template, messages, continue_final_message=key) == "Hi<think>Hm, "
+
+
+def test_a_function_is_shown_by_its_schema(chat):
+    template = "{{ tools | tojson }}"
+    assert chat(template, tools=[add]) == json.dumps([function_schema(add)])
+    with pytest.raises(ArgumentError, match="tool no_words: its docstring must describe argument a"):
+        chat(template, tools=[no_words])

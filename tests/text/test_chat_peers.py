@@ -8,14 +8,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, Literal, Optional, Union
 
 import pytest
-from chat_templates import CONVERSATIONS, OPTIONS, TEMPLATES, TOOLS
+from chat_templates import CONVERSATIONS, DOCUMENTS, OPTIONS, TEMPLATES, TOOLS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers_made_here import KINDS, write_folder
+from tool_functions import FUNCTIONS, Level, Unit, add
 
 from fastdistill.errors import FastDistillError
 from fastdistill.text.chat import render_chat
 from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.text.tool_schema import function_schema
 
 pytestmark = pytest.mark.peers
 
@@ -108,3 +113,130 @@ def test_named_templates_are_chosen_as_transformers_chooses(tmp_path, form, name
         assert (want, got) == ("rag", None)  # a name that no template has is one's own mistake, not a template
     else:
         assert got == want
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["", " ", "\n", "Hi <b>&", "  trim me \n", "é日🙂", "</think>", "<think>x</think>y", "{{ 1 }}", "a\r\nb", '"']
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+)
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-5, 1 << 60), st.floats(allow_nan=False, allow_infinity=False), WORDS
+    ),
+    lambda inside: st.one_of(st.lists(inside, max_size=3), st.dictionaries(WORDS, inside, max_size=3)),
+    max_leaves=5,
+)
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries(
+                {"name": WORDS, "arguments": st.one_of(WORDS, st.dictionaries(WORDS, JSON))}
+            ),
+        },
+        optional={"id": st.sampled_from(["call12345", "x"])},
+    ),
+    max_size=2,
+)
+MESSAGE = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["user", "assistant", "system", "tool"]),
+        "content": st.one_of(WORDS, st.none(), st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": WORDS}), max_size=2)),
+    },
+    optional={"tool_calls": st.one_of(st.none(), CALLS), "reasoning_content": WORDS, "thinking": WORDS, "name": WORDS},
+)  # fmt: skip
+TOOL = st.fixed_dictionaries(
+    {
+        "type": st.just("function"),
+        "function": st.fixed_dictionaries(
+            {"name": WORDS, "description": WORDS, "parameters": st.just(TOOLS[0]["function"]["parameters"])}
+        ),
+    }
+)
+GIVEN = st.fixed_dictionaries(
+    {"add_generation_prompt": st.booleans()},
+    optional={
+        "tools": st.one_of(st.none(), st.lists(st.one_of(TOOL, st.just(add)), max_size=2)),
+        "documents": st.one_of(st.none(), st.just(DOCUMENTS), st.lists(st.fixed_dictionaries({"text": WORDS}), max_size=2)),
+        "enable_thinking": st.booleans(),
+        "controls": JSON,
+        "date_string": WORDS,
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_any_conversation_renders_as_transformers_renders_it(tmp_path, name):
+    transformers = pytest.importorskip("transformers")
+    folder = write_folder(tmp_path, KINDS["byte_level"], **NAMES)
+    (folder / "chat_template.jinja").write_text(TEMPLATES[name], "utf-8")
+    peer, tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder), Tokenizer(folder)
+    rendered = 0
+
+    @given(messages=st.lists(MESSAGE, min_size=1, max_size=4), options=GIVEN, goes_on=st.booleans())
+    @settings(max_examples=150, deadline=None)
+    def check(messages, options, goes_on):
+        nonlocal rendered
+        if goes_on:
+            options = options | {"continue_final_message": True, "add_generation_prompt": False}
+        try:
+            want = peer.apply_chat_template(messages, tokenize=False, **options)
+        except Exception:
+            want = None
+        try:
+            got = render_chat(tokenizer, messages, **options)
+        except FastDistillError:
+            got = None
+        assert got == want
+        rendered += want is not None
+
+    check()
+    assert rendered >= 5
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "content"])
+def test_any_key_goes_on_as_in_transformers(tmp_path, key):
+    folder = write_folder(tmp_path, KINDS["byte_level"], **NAMES)
+    (folder / "chat_template.jinja").write_text(TEMPLATES["thinking"], "utf-8")
+    messages = [*CONVERSATIONS["one"], {"role": "assistant", "content": "7", "reasoning": "3 and "}]
+    want, got = both(folder, messages, continue_final_message=key)
+    assert want is not None and got == want
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_functions_have_the_schemas_that_transformers_gives_them(function):
+    pytest.importorskip("transformers")
+    from transformers.utils import get_json_schema
+
+    want = get_json_schema(function)
+    assert function_schema(function) == want and json.dumps(function_schema(function)) == json.dumps(want)
+
+
+HINTS = st.recursive(
+    st.sampled_from([int, float, str, bool, Any, list, dict, tuple, Unit, Level, Literal["a", 2], type(None)]),
+    lambda inside: st.one_of(
+        inside.map(lambda hint: list[hint]),
+        inside.map(lambda hint: dict[str, hint]),
+        inside.map(lambda hint: Optional[hint]),  # noqa: UP045
+        st.tuples(inside, inside).map(lambda hints: Union[hints]),  # noqa: UP007
+        st.tuples(inside, inside).map(lambda hints: tuple[hints]),
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(hints=st.lists(HINTS, max_size=3), returned=HINTS)
+@settings(max_examples=300, deadline=None)
+def test_any_hints_have_the_schemas_that_transformers_gives_them(hints, returned):
+    pytest.importorskip("transformers")
+    from transformers.utils import get_json_schema
+
+    names = [f"argument{i}" for i in range(len(hints))]
+    found: dict[str, Any] = {}
+    exec(f"def tool({', '.join(names)}): ...", found)
+    tool = found["tool"]
+    tool.__annotations__ = dict(zip(names, hints, strict=True)) | {"return": returned}
+    tool.__doc__ = "Does it.\n\nArgs:\n" + "".join(f"    {name}: of {name}\n" for name in names)
+    assert json.dumps(function_schema(tool)) == json.dumps(get_json_schema(tool))
