@@ -76,6 +76,7 @@ def tokenizer_metadata(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     if kind == "gpt2":
         metadata["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     else:
+        metadata["tokenizer.ggml.pre"] = "default"
         # llama.cpp joins the pair whose token has the highest score: the one whose merge comes first.
         ranks: dict[str, int] = {}
         for rank, pair in enumerate(merges):
