@@ -56,7 +56,6 @@ IMPLIED = {
     "max_window_layers",
     "sliding_window",
     "original_max_position_embeddings",
-    "layer_types",
 }
 
 

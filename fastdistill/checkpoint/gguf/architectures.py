@@ -215,7 +215,6 @@ ARCHITECTURES = (
         model_types=("Dream",),
         model_class="DreamModel",
         facts=_SILU | {"use_sliding_window": False, "tie_word_embeddings": False},
-        silent={},
         mask=True,
     ),
     Architecture(
