@@ -107,6 +107,11 @@ def test_tensors_that_are_missing_are_named(tmp_path, name):
         ("qwen3_moe", {"metadata": {"qwen3moe.expert_gating_func": 2}}, UnsupportedError, "expert_gating_func"),
         ("qwen3_moe", {"metadata": {"qwen3moe.expert_count": 1 << 31}}, CheckpointError, "expert_count"),
         ("stablelm 2", {"metadata": {"stablelm.attention.head_count": 1 << 31}}, UnsupportedError, "widths differ"),
+        *((name, {"metadata": {f"{name}.rope.scaling.{key}": 1.5}}, UnsupportedError, key) for name in ("qwen3", "smollm3")
+          for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor")),
+        ("qwen2 yarn", {"metadata": {"qwen2.rope.scaling.attn_factor": 1.5}}, UnsupportedError, "attn_factor"),
+        ("phi3 longrope, long", {"metadata": {"phi3.rope.scaling.yarn_attn_factor": 1.5}}, UnsupportedError, "yarn_attn"),
+        ("granite", {"metadata": {"granite.rope.scaling.finetuned": False}}, UnsupportedError, "without rotary"),
         ("Dream", {"without": ["tokenizer.ggml.mask_token_id"]}, CheckpointError, "mask_token_id is missing"),
         ("Dream", {"metadata": {"dream.attention.causal": True}}, UnsupportedError, "attention.causal"),
         ("qwen2", {"metadata": {"qwen2.attention.causal": False}}, UnsupportedError, "attention.causal"),

@@ -20,7 +20,7 @@ _BASE: dict[str, Any] = {
 _ROUTED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _GEMMA: dict[str, Any] = {
     "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8, "hidden_activation": "gelu_pytorch_tanh",
-    "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
 }  # fmt: skip
 _LONGROPE = {
     "rope_scaling": {"type": "longrope", "short_factor": [1.0 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]},
@@ -98,6 +98,7 @@ def tiny_config(name: str) -> dict[str, Any]:
     own = (FAMILIES | OTHERS)[name]
     base = dict(_OWN_WORDS.get(own["model_type"], _BASE))
     foreign = {"gpt_neox": ("rms_norm_eps", "num_key_value_heads", "rope_theta"), "stablelm": ("rms_norm_eps",)}
+    foreign |= {"gemma2": ("hidden_act",), "gemma3_text": ("hidden_act",)}
     for key in foreign.get(own["model_type"], ()):
         del base[key]
     return base | own

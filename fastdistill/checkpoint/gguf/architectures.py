@@ -169,7 +169,8 @@ ARCHITECTURES = (
             "ffn_down_exps": Weight("block_sparse_moe.experts.{}.w2", "experts width inner", STACK),
             "ffn_up_exps": Weight("block_sparse_moe.experts.{}.w3", "experts inner width", STACK),
         },
-        keys=_LLAMA.keys | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+        keys=_LLAMA.keys
+        | {"expert_count": "num_local_experts|num_experts", "expert_used_count": "num_experts_per_tok"},
     ),
     _QWEN2,
     replace(
@@ -214,7 +215,6 @@ ARCHITECTURES = (
         model_types=("Dream",),
         model_class="DreamModel",
         facts=_SILU | {"use_sliding_window": False, "tie_word_embeddings": False},
-        silent={},
         mask=True,
     ),
     Architecture(
@@ -258,6 +258,8 @@ ARCHITECTURES = (
         },
         silent={
             "multi_query_attention": False,
+            "layer_norm_with_affine": True,
+            "bias_for_layer_norm": False,
             "attention_layer_norm": False,
             "input_emb_norm": False,
             "scale_logits": False,

@@ -215,7 +215,7 @@ def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
         values["attention.sliding_window"] = values["attention.sliding_window"] or 0
     lengths = _sizes(config.source, values)
     found = dict(config.raw)
-    for key, fact in (architecture.facts | architecture.silent).items():
+    for key, fact in (architecture.facts | architecture.silent | {"is_causal": not architecture.mask}).items():
         expected, value = _fact(fact, lengths), config.raw.get(key)
         value = architecture.absent.get(key, expected) if value is None else value
         if (_SAME_ACTIVATION.get(value, value) if isinstance(value, str) else value) != expected:

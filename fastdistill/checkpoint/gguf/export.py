@@ -140,13 +140,13 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
-    if len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
-        return Described(place.name, F32, shape[1:], 4 * shape[1])
     formats = {stored[name].format for name in place.names}
     if format is not None and len(shape) == 2:
         formats = {format}
     elif not place.move.keeps_blocks:
         formats = {"f32" if found in ("q8", "q4") else found for found in formats}
+    if formats == {"f32"} and len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
+        return Described(place.name, F32, shape[1:], 4 * shape[1])
     kind = file_type(formats.pop(), shape) if len(formats) == 1 else F32
     values, size = BLOCKS[kind]
     return Described(place.name, kind, place.shape, math.prod(place.shape) // values * size)
