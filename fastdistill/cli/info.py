@@ -79,7 +79,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
-    from fastdistill.runtime.kv_cache import PAGE, KVCache
+    from fastdistill.runtime.kv_cache import KVCache
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
@@ -105,7 +105,6 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     rows = (
         _MAX_ROWS if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
     )  # a forward that fills masks runs the text
-    slots = -(-(capacity + rows) // PAGE) * PAGE
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
@@ -130,7 +129,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
             "max_rows": rows,
             "weights_bytes": packed,
             "cache_format": cache,
-            "cache_bytes": KVCache.slot_bytes(plan, cache) * slots,
+            "cache_bytes": KVCache.most_bytes(plan, capacity, rows, cache),
             "token_bytes": KVCache.slot_bytes(plan, cache),
             "arena_bytes": executor.nbytes,
         },

@@ -7,6 +7,7 @@ all rows to come is used again for those. Slots keep their numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -149,9 +150,21 @@ class KVCache:
         return self._struct
 
     @staticmethod
-    def slot_bytes(plan: Plan, format: str) -> int:
-        """Bytes that one token takes: keys and values of all layers, and its position once a key set."""
-        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4 * len(plan.windows)
+    def slot_bytes(plan: Plan, format: str, key_sets: Iterable[str] | None = None) -> int:
+        """Bytes that one token takes in some key sets, or in all of a session: keys and values of each layer, and its position."""
+        each = [plan.key_sets[name] for name in (plan.windows if key_sets is None else key_sets)]
+        return sum(4 + sum(map(numbers, layers)) * (2 if format == "f16" else 4) for layers in each)
+
+    @staticmethod
+    def most_bytes(plan: Plan, capacity: int, max_rows: int, format: str) -> int:
+        """Bytes that all key sets of a session take at most, where at most `max_rows` rows are new or pending at a time."""
+        total = 0
+        for name, window in plan.windows.items():
+            slots = capacity + max_rows
+            if window and plan.causal:
+                slots = min(slots, window + SLACK + max_rows + PAGE)
+            total += -(-slots // PAGE) * PAGE * KVCache.slot_bytes(plan, format, [name])
+        return total
 
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.

@@ -208,7 +208,7 @@ def test_several_sequences_share_a_pass(isa):
 @pytest.mark.parametrize("executor", ["native", "reference"])
 def test_memory_is_bounded_while_the_text_grows(executor):
     """Window, slack and rows, and of each page a part; a text is read, written, drafted for and cut."""
-    session = network("mixed", executor).session(2048, max_rows=ROWS)
+    session = network("mixed", executor).session(1100, max_rows=ROWS)
     cache, sizes = session.caches["window 40"], []
     most = -(-(40 + kv_cache.SLACK + 2 * ROWS) // PAGE) + 1
     while session.length < 1000:
@@ -219,6 +219,7 @@ def test_memory_is_bounded_while_the_text_grows(executor):
         session.truncate(session.length - 5)
         sizes.append(cache.nbytes // (cache._pages[0].memory.nbytes))
     assert max(sizes) <= most < 1000 // PAGE and len(cache._pages) <= most
+    assert session.nbytes <= kv_cache.KVCache.most_bytes(session.network.plan, 1100, 2 * ROWS, session.cache_format)
     assert session.cache.nbytes > cache.nbytes and session.nbytes == session.cache.nbytes + cache.nbytes
 
 
