@@ -157,7 +157,7 @@ def _metadata(checkpoint: Checkpoint, model: Model, values: Mapping[str, Any]) -
     metadata: dict[str, Any] = {
         "general.architecture": architecture.name,
         "general.type": "model",
-        "general.name": checkpoint.folder.resolve().name,
+        "general.name": checkpoint.folder.resolve().name.encode(errors="replace").decode(),
         "general.quantization_version": 2,
     }
     for key, value in values.items():
