@@ -80,12 +80,18 @@ def shapes(draw: st.DrawFn, model_type: str) -> dict:
         eos_token_id=2,
         pad_token_id=0,
     )
-    rare = {key: value for key, value in CASES[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()}
+    rare = {
+        key: value for key, value in CASES[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()
+    }
     raw |= rare | draw(st.fixed_dictionaries({}, optional=OPTIONS.get(model_type, {})))
     if model_type in OWN_HEAD_DIM:
         raw |= dict(head_dim=head_dim, hidden_size=draw(st.integers(1, 20)) * heads)
     if model_type in ("gpt2", "gptj"):
-        raw = {GPT.get(key, key): value for key, value in raw.items() if key not in ("num_key_value_heads", "intermediate_size")}
+        raw = {
+            GPT.get(key, key): value
+            for key, value in raw.items()
+            if key not in ("num_key_value_heads", "intermediate_size")
+        }
     if model_type == "gptj":
         raw |= dict(rotary_dim=2 * draw(st.integers(1, head_dim // 2)), tie_word_embeddings=False)
     if model_type in ("falcon", "gpt_neox"):
@@ -150,7 +156,9 @@ def as_older_files_say_it(folder: Path) -> None:
             raw |= {"rotary_emb_base": rope["rope_theta"], "rotary_pct": partial}
         else:
             raw |= {"rope_theta": rope["rope_theta"]} | ({} if partial is None else {"partial_rotary_factor": partial})
-        rest = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor", "rope_type")}
+        rest = {
+            key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor", "rope_type")
+        }
         raw["rope_scaling"] = {"type": rope["rope_type"]} | rest if rope["rope_type"] != "default" else None
     raw.pop("layer_types", None)
     raw["torch_dtype"] = raw.pop("dtype", None)
@@ -212,7 +220,16 @@ CHANGES: dict[str, list[object]] = {
         dict(rope_type="default", rope_theta=300.0, partial_rotary_factor=0.5),
     ],
 }  # fmt: skip
-NEVER = {"model_type", "architectures", "dtype", "transformers_version", "id2label", "label2id", "problem_type", "pad_token_id"}
+NEVER = {
+    "model_type",
+    "architectures",
+    "dtype",
+    "transformers_version",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "pad_token_id",
+}
 
 
 @pytest.mark.parametrize("name", CAUSAL)

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fastdistill.checkpoint.gguf.moves import KEEP, STACK, Move
-
-Sizes = Mapping[str, int]
+from fastdistill.checkpoint.gguf.moves import KEEP, STACK, Move, Sizes
 
 
 class Weight(NamedTuple):
