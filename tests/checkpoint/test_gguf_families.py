@@ -105,6 +105,9 @@ def test_tensors_that_are_missing_are_named(tmp_path, name):
         ("gemma2", {"metadata": {"gemma2.attn_logit_softcapping": float("nan")}}, CheckpointError, "softcapping"),
         ("mixtral", {"metadata": {"llama.expert_count": 5}}, CheckpointError, "misshapen: blk.0.ffn_gate_inp"),
         ("qwen3_moe", {"metadata": {"qwen3moe.expert_gating_func": 2}}, UnsupportedError, "expert_gating_func"),
+        ("mixtral", {"metadata": {"llama.expert_count": 1 << 31}}, CheckpointError, "expert_count"),
+        ("mixtral", {"without": ["blk.0.ffn_gate_inp.weight"]}, UnsupportedError, "llama.expert_count"),
+        ("falcon", {"metadata": {"falcon.attention.head_count_kv": 2}}, UnsupportedError, "4 heads with 2 key"),
         ("qwen3_moe", {"metadata": {"qwen3moe.expert_count": 1 << 31}}, CheckpointError, "expert_count"),
         ("stablelm 2", {"metadata": {"stablelm.attention.head_count": 1 << 31}}, UnsupportedError, "widths differ"),
         *((name, {"metadata": {f"{name}.rope.scaling.{key}": 1.5}}, UnsupportedError, key) for name in ("qwen3", "smollm3")

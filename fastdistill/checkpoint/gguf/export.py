@@ -82,7 +82,7 @@ def export_checkpoint(
         values |= found
     metadata = _metadata(checkpoint, model, values)
     described = [Described(name, F32, data.shape, data.nbytes) for name, data in extra.items()]
-    described += [_described(model, place, stored, format) for place in model.places]
+    described += [_described(place, stored, format) for place in model.places]
     total, done = sum(tensor.size for tensor in described), 0
 
     def pieces() -> Iterator[tuple[str, np.ndarray]]:
@@ -137,7 +137,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
+def _described(place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
     formats = {stored[name].format for name in place.names}
@@ -157,7 +157,7 @@ def _metadata(checkpoint: Checkpoint, model: Model, values: Mapping[str, Any]) -
     metadata: dict[str, Any] = {
         "general.architecture": architecture.name,
         "general.type": "model",
-        "general.name": checkpoint.folder.resolve().name,
+        "general.name": checkpoint.folder.resolve().name.encode(errors="replace").decode(),
         "general.quantization_version": 2,
     }
     for key, value in values.items():

@@ -12,7 +12,7 @@ import numpy as np
 from fastdistill.checkpoint.config import eos_token_ids
 from fastdistill.checkpoint.folder import Checkpoint
 from fastdistill.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
-from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.errors import CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.files import TEMPLATES, read_json, read_text
 from fastdistill.messages import short
 
@@ -37,20 +37,25 @@ def tokenizer_metadata(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     path = folder / "tokenizer.json"
     if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file: a GGUF file holds the tokenizer too")
-    tokenizer = read_json(path)
     try:
-        model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
-        tokens = {int(id): str(token) for token, id in dict(model["vocab"]).items()}
-        tokens |= {int(token["id"]): str(token["content"]) for token in added}
-        special = {int(token["id"]): bool(token["special"]) for token in added}
-        merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-        kind, details = _kind(tokenizer)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise UnsupportedError(
-            f"{path}: is no tokenizer of BPE that can be written as GGUF ({type(problem).__name__}: {short(str(problem))})"
+        return _metadata(checkpoint, read_json(path), str(path), rows)
+    except FastDistillError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as problem:
+        raise CheckpointError(
+            f"{path}: it, or what lies beside it, is no tokenizer ({type(problem).__name__}: {short(str(problem))})"
         ) from None
+
+
+def _metadata(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], path: str, rows: int) -> dict[str, Any]:
+    kind, details = _kind(tokenizer)
     if isinstance(details, str):
         raise UnsupportedError(f"{path}: {details} cannot be written as GGUF")
+    model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
+    tokens = {int(id): str(token) for token, id in dict(model["vocab"]).items()}
+    tokens |= {int(token["id"]): str(token["content"]) for token in added}
+    special = {int(token["id"]): bool(token["special"]) for token in added}
+    merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     if tokens and not 0 <= min(tokens) <= max(tokens) < rows:
         raise CheckpointError(f"{path}: has the token {max(tokens)}, but the embedding has {rows} rows")
 
@@ -83,7 +88,12 @@ def tokenizer_metadata(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
             ranks.setdefault("".join(pair), rank)
         scores = [-float(ranks.get(tokens.get(id, ""), len(merges))) for id in range(rows)]
         metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
-    return metadata | _special(checkpoint, tokenizer, {token: id for id, token in tokens.items()})
+    metadata |= _special(checkpoint, tokenizer, {token: id for id, token in tokens.items()})
+    for value in metadata.values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                text.encode()  # JSON may hold what UTF-8 may not
+    return metadata
 
 
 def _kind(tokenizer: Mapping[str, Any]) -> tuple[str, dict[str, Any] | str]:
