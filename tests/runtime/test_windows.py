@@ -399,3 +399,14 @@ def test_decoders_write_on_and_a_session_is_used_again(decoder):
         model().generate(prompt[:100], max_tokens=10, session=session).tokens
         == model().generate(prompt[:100], max_tokens=10).tokens
     )
+
+
+def test_the_greatest_position_that_is_forgotten_is_known():
+    """Of pages whose positions fall."""
+    cache = kv_cache.KVCache(network("local").plan, 4 * PAGE, "f16", "window 5")
+    cache.reserve(0, 3 * PAGE)
+    cache.forget(np.repeat([90, 10, 990], PAGE), 1000)
+    assert (cache.forgotten, cache.last_forgotten) == (2 * PAGE, 90)
+    cache.check_held(3 * PAGE, 95)
+    with pytest.raises(ForgottenError):
+        cache.check_held(3 * PAGE, 94)
