@@ -217,8 +217,8 @@ def test_memory_is_bounded_while_the_text_grows(executor):
         session.keep([3])
         session.forward([1], rows=())
         session.truncate(session.length - 5)
-        sizes.append(cache.nbytes // (cache._pages[0].memory.nbytes))
-    assert max(sizes) <= most < 1000 // PAGE and len(cache._pages) <= most
+        sizes.append(cache.nbytes // (cache._pages[-1].memory.nbytes))
+    assert max(sizes) <= most < 1000 // PAGE and len(cache._pages) - cache.forgotten // PAGE <= most
     assert session.nbytes <= kv_cache.KVCache.most_bytes(session.network.plan, 1100, 2 * ROWS, session.cache_format)
     assert session.cache.nbytes > cache.nbytes and session.nbytes == session.cache.nbytes + cache.nbytes
 
@@ -290,6 +290,8 @@ def test_what_is_forgotten_is_refused_by_name(tmp_path):
         ):
             act()
         assert (session.length, session.pending, far.length) == (600, 0, 600)
+    far.share(session, 0)
+    far.forward([1], rows=())
     session.truncate(600 - kv_cache.SLACK)
     session.truncate(0)
     assert forgotten(session) == 0
@@ -397,3 +399,14 @@ def test_decoders_write_on_and_a_session_is_used_again(decoder):
         model().generate(prompt[:100], max_tokens=10, session=session).tokens
         == model().generate(prompt[:100], max_tokens=10).tokens
     )
+
+
+def test_the_greatest_position_that_is_forgotten_is_known():
+    """Of pages whose positions fall."""
+    cache = kv_cache.KVCache(network("local").plan, 4 * PAGE, "f16", "window 5")
+    cache.reserve(0, 3 * PAGE)
+    cache.forget(np.repeat([90, 10, 990], PAGE), 1000)
+    assert (cache.forgotten, cache.last_forgotten) == (2 * PAGE, 90)
+    cache.check_held(3 * PAGE, 95)
+    with pytest.raises(ForgottenError):
+        cache.check_held(3 * PAGE, 94)
