@@ -95,6 +95,8 @@ class Session(SessionLike):
         as of the plan
     mask_token : int | None
         as of the plan
+    is_long : bool
+        has room for more than `Plan.long_beyond` positions, where its rotary frequencies are others
     logit_shift : int
         as of the plan
     writer : object
