@@ -293,8 +293,8 @@ class Decoder:
     def _experts(self, b: Builder, h: int, at: str, experts: Experts) -> int:
         e = experts
         routes = b.route(b.linear(h, at + e.router, e.count, exact=True), e.top_k, e.renormalised)
-        both = [[at + name.format(i) for name in (e.gate, e.up)] for i in range(e.count)]
-        made = b.experts_up(h, routes, sum(both, []), e.inner, e.top_k, self.activation)
+        pairs = [at + name.format(i) for i in range(e.count) for name in (e.gate, e.up)]
+        made = b.experts_up(h, routes, pairs, e.inner, e.top_k, self.activation)
         made = b.experts_down(
             made, routes, [at + e.down.format(i) for i in range(e.count)], self.hidden_size, e.inner, e.top_k
         )

@@ -1,4 +1,4 @@
-"""Every family: what transformers computed of it, law 1, and every decoder; `tests/test_peers_families.py` runs transformers itself."""
+"""Every family: what transformers computed of it, law 1, and every decoder; `tests/models/test_families_peers.py` runs transformers itself."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fastdistill.decode import (
 from fastdistill.decode.engine import write
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.options import DEFAULTS
 from fastdistill.models import plan_for, quantize_folder
+from fastdistill.options import DEFAULTS
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
