@@ -20,14 +20,14 @@ def dense(raw: dict, weights: dict, tokens: list[int], positions: list[int], see
     size = raw.get("head_dim", raw["hidden_size"] // heads)
 
     def norm(x, name):
-        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + raw.get("rms_norm_eps", 1e-6)) * w[name]
+        return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + raw["rms_norm_eps"]) * w[name]
 
     def linear(x, name):
         return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0.0)
 
     def rotate(x):  # (n, heads, size), as complex numbers: first half real, second half imaginary
         z = x[..., : size // 2] + 1j * x[..., size // 2 :]
-        turns = np.outer(positions, [raw.get("rope_theta", 10000.0) ** (-2 * i / size) for i in range(size // 2)])
+        turns = np.outer(positions, [raw["rope_theta"] ** (-2 * i / size) for i in range(size // 2)])
         z = z * np.exp(1j * turns)[:, None, :]
         return np.concatenate([z.real, z.imag], axis=-1)
 

@@ -22,8 +22,9 @@ FALCON = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_
 MIXTURE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20)
 LLADA_MOE = {key: value for key, value in SIZES.items() if key != "intermediate_size"} | dict(
     hidden_size=48, dense_intermediate_size=50, expert_intermediate_size=20, num_experts=6, num_experts_per_tok=2,
-    moe_layer_freq=[1, 1], qk_layernorm=True, rope_theta=50000.0, mask_token_id=82,
+    moe_layer_freq=[1, 1], qk_layernorm=True, rope_theta=5e4, rms_norm_eps=1e-5, mask_token_id=82,
 )  # fmt: skip
+SDAR = dict(block_size=4, rope_theta=1e6, rms_norm_eps=1e-6, mask_token_id=82)
 
 # name -> (model_type, config.json beside it)
 CASES: dict[str, tuple[str, dict]] = {
@@ -60,8 +61,8 @@ CASES: dict[str, tuple[str, dict]] = {
     "dream": ("Dream", {key: value for key, value in dream_config().raw.items() if key != "model_type"}),
     "llada_moe": ("lladamoe", LLADA_MOE),
     "llada_moe, a dense layer": ("lladamoe", LLADA_MOE | dict(moe_layer_freq=[0, 1], shared_expert_intermediate_size=12, qk_layernorm=False)),
-    "sdar": ("sdar", SIZES | dict(head_dim=10, mask_token_id=82)),
-    "sdar_moe": ("sdar_moe", SIZES | MIXTURE | dict(head_dim=14, norm_topk_prob=True, mask_token_id=82)),
+    "sdar": ("sdar", SIZES | SDAR | dict(head_dim=10)),
+    "sdar_moe": ("sdar_moe", SIZES | MIXTURE | SDAR | dict(head_dim=14, norm_topk_prob=True)),
 }  # fmt: skip
 MASKED = ("llada", "lladamoe", "Dream", "sdar", "sdar_moe")
 CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in MASKED]
