@@ -78,13 +78,19 @@ def test_every_forward_says_what_the_whole_text_says_without_a_cache(
             last = max(size * (places[0] // size + 1), 0) if most is None or forwards < most - 1 else len(text)
             nodes = np.arange(len(text)) // size
             whole = made.session(1, max_rows=len(text)).forward(
-                text, nodes=nodes, parents=range(-1, int(nodes[-1])), rows=places[places < last] - shift, read=asked.read
+                text,
+                nodes=nodes,
+                parents=range(-1, int(nodes[-1])),
+                rows=places[places < last] - shift,
+                read=asked.read,
             )
             for field, want in zip(given.statistics, whole.statistics, strict=True):
                 np.testing.assert_array_equal(bits(field), bits(want))
             if temperature:
                 np.testing.assert_array_equal(given.tokens, whole.tokens)
-            assert len(asked.tokens) <= 2 * size + shift or forwards == (most or 0) - 1  # a block, and the one before it
+            assert (
+                len(asked.tokens) <= 2 * size + shift or forwards == (most or 0) - 1
+            )  # a block, and the one before it
             forwards += 1
         written += [token for token, _ in run.take(given)]
     assert MASK not in written
@@ -127,7 +133,11 @@ def test_the_models_blocks_are_the_default_and_others_are_said():
     assert unmask(fd.Unmask(attention="block_causal", block_length=4), ids, 16).tokens == own.tokens
     other = {
         tuple(unmask(decoder, ids, 16).tokens)
-        for decoder in (fd.Unmask(block_length=8), fd.Unmask(attention="full"), fd.Unmask(attention="full", block_length=4))
+        for decoder in (
+            fd.Unmask(block_length=8),
+            fd.Unmask(attention="full"),
+            fd.Unmask(attention="full", block_length=4),
+        )
     }
     assert len(other) == 3 and tuple(own.tokens) not in other
     many = fd.Unmask(fd.unmask.Schedule(), drafts=3, early_exit=False)

@@ -61,7 +61,7 @@ PUBLISHED = {
     "SDAR": ("sdar", dict(architectures=["SDARForCausalLM"], auto_map={"AutoModel": "modeling_sdar.SDARModel"}, attention_bias=False, block_size=4,
                           fuse_cross_entropy=True, debug=False, ep_size=1, micro_forward=False, skip_checkpoint=False, use_deepep=False,
                           attn_implementation="sdpa", max_window_layers=28, sliding_window=None, use_sliding_window=False, use_cache=True)),
-    "SDAR-MoE": ("sdar_moe", dict(architectures=["SDARMoeForCausalLM"], block_size=4, fuse_cross_entropy=True, debug=False, ep_size=1,
+    "SDAR-MoE": ("sdar_moe", dict(architectures=["SDARMoeForCausalLM"], block_size=4, fuse_cross_entropy=True, debug=True, ep_size=8,
                                   micro_forward=False, skip_checkpoint=False, use_deepep=True, decoder_sparse_step=1, mlp_only_layers=[],
                                   output_router_logits=False, router_aux_loss_coef=0.001, max_window_layers=48)),
 }  # fmt: skip
