@@ -62,10 +62,10 @@ class UnmaskRun(Run):
         self._unread = request.prompt[:0]  # of which this is left
         self._wanted: list[np.ndarray] = []  # of each text that it runs: places, int64 (k,)
         # Rows of the prompt that see each other; where they are more than one, nobody knows of rows held whom they saw.
-        self._together = settings.block_length or 1 if blocks else 1
-        session.truncate(request.cached if settings.attention == "block_causal" and self._together == 1 else 0)
+        self._span = (settings.block_length or 1) if blocks else 1
+        session.truncate(request.cached if settings.attention == "block_causal" and self._span == 1 else 0)
         if settings.attention == "block_causal":
-            end = canvas.start(0) - (self._shift if self._together == 1 else 0)  # short of the row that a shift needs
+            end = canvas.start(0) - (self._shift if self._span == 1 else 0)  # short of the row that a shift needs
             self._unread = request.prompt[session.length : end]
             self.unread = len(self._unread)
 
@@ -88,7 +88,7 @@ class UnmaskRun(Run):
 
     def forward(self) -> Forward:
         if len(self._unread):
-            size = self._together
+            size = self._span
             most = max(min(self._session.max_rows, self.room) // size, 1) * size
             chunk, self._unread = self._unread[:most], self._unread[most:]
             self.unread = len(self._unread)
