@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,24 @@ def _no_program_outlives_its_test():
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The folder of the real SmolLM2-135M-Instruct: from the user's cache, fetched first where FASTDISTILL_FETCH=1."""
+def real_model() -> Callable[[str], Path]:
+    """real_model(name) -> its folder: from the user's cache, fetched first where FASTDISTILL_FETCH=1."""
     from fastdistill.fetch import cached_folder, fetch, is_fetched
 
-    name = "smollm2-135m-instruct"
-    if os.environ.get("FASTDISTILL_FETCH") == "1":
-        return fetch(name)
-    if not is_fetched(name):
-        pytest.skip(f"needs the real model: run `fastdistill fetch {name}`, or set FASTDISTILL_FETCH=1")
-    return cached_folder(name)
+    def folder(name: str) -> Path:
+        if os.environ.get("FASTDISTILL_FETCH") == "1":
+            return fetch(name)
+        if not is_fetched(name):
+            pytest.skip(f"needs the real model: run `fastdistill fetch {name}`, or set FASTDISTILL_FETCH=1")
+        return cached_folder(name)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(real_model) -> Path:
+    """The folder of the real SmolLM2-135M-Instruct."""
+    return real_model("smollm2-135m-instruct")
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ LONGEST = 300  # characters of a message about an argument
 MODULES = (
     "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.unmask",
     "fastdistill.show", "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
+    "fastdistill.models.export_folder",
     "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
 )  # fmt: skip
 OTHERS = (

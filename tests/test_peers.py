@@ -61,8 +61,9 @@ def float32_pair(folder: Path):
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", PROMPTS)
-def test_greedy_tokens_of_the_dequantised_weights_equal_transformers(smollm2, name):
-    ours, theirs = float32_pair(smollm2)
+@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma3-270m"])
+def test_greedy_tokens_of_the_dequantised_weights_equal_transformers(real_model, model, name):
+    ours, theirs = float32_pair(real_model(model))
     ids = ours.tokenizer.encode(PROMPTS[name])
     expected, leads = transformers_greedy(theirs, ids, NEW_TOKENS)
     session = ours.session(capacity=len(ids) + NEW_TOKENS)

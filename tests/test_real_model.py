@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import fastdistill as fd
+from fastdistill.checkpoint.gguf import convert_gguf
+from fastdistill.models import export_folder
 
 pytestmark = pytest.mark.model
 
@@ -85,3 +87,11 @@ def test_a_chat_turn_ends_itself_and_the_next_one_reuses_the_cache(model):
 @pytest.mark.parametrize("format", ["f16", "q8"])
 def test_other_formats_write_sense(smollm2, format):
     assert fd.load(smollm2, format=format).generate("The capital of France is", max_tokens=2).text.startswith(" Paris")
+
+
+def test_it_returns_from_a_gguf_file_as_it_was(smollm2, model, tmp_path):
+    export_folder(smollm2, tmp_path / "model.gguf")
+    again = fd.load(convert_gguf(tmp_path / "model.gguf", tmp_path / "model"))
+    ids = text_ids(model)
+    assert again.tokenizer.encode(" ".join(TEXTS)) == model.tokenizer.encode(" ".join(TEXTS))
+    assert hashlib.sha256(again.logits(ids).astype("<f4").tobytes()).hexdigest() == LOGITS

@@ -23,23 +23,23 @@ def missing(*modules: str) -> str | None:
 
 
 def transformers_llama(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
-    """transformers' LlamaForCausalLM with the folder's weights, dequantised where they are quantised.
+    """transformers' model with the folder's weights, dequantised where they are quantised.
 
     threads    one by default: torch's pool waits by spinning, and crawls where the cores are shared
     dtype      of torch
     attention  "eager", the plain formula, or "sdpa", torch's fast one
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     with open_checkpoint(folder) as checkpoint:
         fields = {key: value for key, value in checkpoint.config.raw.items() if key != "quantization_config"}
-        config = LlamaConfig(**fields)
+        config = AutoConfig.for_model(**fields)
         state = {name: torch.from_numpy(np.array(tensor.to_float32())) for name, tensor in checkpoint.tensors.items()}
     torch.set_num_threads(threads)
-    model, loading = LlamaForCausalLM.from_pretrained(
+    model, loading = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
         None,
         config=config,
         state_dict=state,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,7 @@ def quantize_checkpoint(
     format: str,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
+    kept: Collection[str] = (),
 ) -> None:
     """Write an open folder as `fastdistill.models.quantize_folder` does, whether or not a model can be made of it.
 
@@ -78,6 +79,8 @@ def quantize_checkpoint(
         called with (bytes done, bytes in all)
     overwrite : bool, default False
         replace the checkpoint that is there
+    kept : Collection[str], default ()
+        names of matrices that stay as they are
 
     Raises
     ------
@@ -91,19 +94,22 @@ def quantize_checkpoint(
     check_flag("overwrite", overwrite)
     if progress is not None:
         check_callable("progress", progress)
-    tensors = _converted(checkpoint, format, progress)
+    tensors = _converted(checkpoint, format, progress, kept)
     write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 
 
-def converts(tensor: Tensor) -> bool:
-    """Whether `quantize_checkpoint` writes a tensor in another format: the matrices of a model."""
-    return len(tensor.shape) == 2 and tensor.name.endswith(".weight") and tensor.format in FORMATS
+def converts(tensor: Tensor, kept: Collection[str] = ()) -> bool:
+    """Whether `quantize_checkpoint` writes a tensor in another format: the matrices of a model, but those `kept`."""
+    matrix = len(tensor.shape) == 2 and tensor.name.endswith(".weight")
+    return matrix and tensor.name not in kept and tensor.format in FORMATS
 
 
-def _converted(checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None) -> Iterator[Tensor]:
+def _converted(
+    checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None, kept: Collection[str]
+) -> Iterator[Tensor]:
     done, total = 0, sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     for tensor in checkpoint.tensors.values():
-        yield quantize_tensor(tensor, format) if converts(tensor) else tensor
+        yield quantize_tensor(tensor, format) if converts(tensor, kept) else tensor
         done += tensor.nbytes
         if progress is not None:
             progress(done, total)

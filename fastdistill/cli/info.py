@@ -14,6 +14,7 @@ from typing import Any
 
 from fastdistill import __version__
 from fastdistill.cli.terminal import MODEL_HELP, add_command, megabytes
+from fastdistill.errors import UnsupportedError
 from fastdistill.fetch import find_folder
 
 _INFO = """\
@@ -23,7 +24,7 @@ _INFO = """\
   FASTDISTILL_ISA=avx2 fastdistill info --json
 
 "weights are multiplied by" names what runs each format: a level, its instruction, outputs x rows of a register tile.
-Of a model only the config and the headers of its files are read.
+Of a model only the config and the headers of its files are read; where it cannot be loaded, why is said, and the status is 1.
 """
 _PACKAGES = ("numpy", "cffi", "tokenizers")
 _MAX_ROWS = 256  # of a session, where nothing else is asked for
@@ -38,14 +39,21 @@ def add_commands(commands: Any) -> None:
 
 def run_info(arguments: argparse.Namespace) -> None:
     facts = machine_facts()
+    refused: UnsupportedError | None = None
     if arguments.model is not None:
-        facts["model"] = model_facts(find_folder(arguments.model), arguments.capacity)
+        folder = find_folder(arguments.model)
+        try:
+            facts["model"] = model_facts(folder, arguments.capacity)
+        except UnsupportedError as error:
+            refused, facts["model"] = error, {"folder": str(folder), "unsupported": str(error)} | stored_facts(folder)
     if arguments.json:
         print(json.dumps(facts, indent=2))
-        return
-    print(_machine_text(facts))
-    if arguments.model is not None:
-        print("\n" + _model_text(facts["model"]))
+    else:
+        print(_machine_text(facts))
+        if arguments.model is not None:
+            print("\n" + (_model_text if refused is None else _stored_text)(facts["model"]))
+    if refused is not None:
+        raise refused
 
 
 def machine_facts() -> dict[str, Any]:
@@ -53,6 +61,7 @@ def machine_facts() -> dict[str, Any]:
 
     from fastdistill import kernels
     from fastdistill.kernels.forward.linear import FORMATS
+    from fastdistill.models.families import DEFAULTS
     from fastdistill.ops import OPS
 
     exported = {name: getattr(getattr(kernels, name), "__module__", "") for name in kernels.__all__}
@@ -69,6 +78,7 @@ def machine_facts() -> dict[str, Any]:
         "threads": kernels.default_threads(),
         "kernels": dict.fromkeys(names, kernels.isa()),  # every level has every kernel
         "weight_kernels": {format: kernels.kernel_name(format) for format in FORMATS},
+        "families": sorted(DEFAULTS, key=str.lower),
     }
 
 
@@ -79,7 +89,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
-    from fastdistill.runtime.kv_cache import PAGE, KVCache
+    from fastdistill.runtime.kv_cache import KVCache
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
@@ -105,7 +115,6 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     rows = (
         _MAX_ROWS if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
     )  # a forward that fills masks runs the text
-    slots = -(-(capacity + rows) // PAGE) * PAGE
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
@@ -118,6 +127,10 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "mask_token": plan.mask_token,
         "mask_spelling": None if plan.mask_token is None else _spelling(folder, plan.mask_token),
         "layers": plan.num_layers,
+        "windows": dict(Counter(op.constants["window"] for op in plan.ops if "window" in op.constants)),
+        "experts": next(
+            ([op.constants["top_k"], op.constants["experts"]] for op in plan.ops if op.kind == "route"), None
+        ),
         "hidden_size": plan.hidden_size,
         "heads": plan.num_heads,
         "kv_heads": plan.num_kv_heads,
@@ -131,10 +144,26 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
             "max_rows": rows,
             "weights_bytes": packed,
             "cache_format": cache,
-            "cache_bytes": KVCache.slot_bytes(plan, cache) * slots,
+            "cache_bytes": KVCache.most_bytes(plan, capacity, rows, cache),
             "token_bytes": KVCache.slot_bytes(plan, cache),
             "arena_bytes": executor.nbytes,
         },
+    }
+
+
+def stored_facts(folder: Path) -> dict[str, Any]:
+    """What a folder that cannot be loaded says it is, and holds."""
+    from fastdistill.checkpoint import open_checkpoint
+
+    with open_checkpoint(folder) as checkpoint:
+        counts = Counter(tensor.format for tensor in checkpoint.tensors.values())
+        sizes: Counter[str] = Counter()
+        for tensor in checkpoint.tensors.values():
+            sizes[tensor.format] += tensor.nbytes
+        model_type = checkpoint.config.string("model_type", default=None)
+    return {
+        "model_type": model_type,
+        "formats": {format: {"tensors": counts[format], "bytes": sizes[format]} for format in sorted(counts)},
     }
 
 
@@ -163,26 +192,47 @@ selected     {facts["level"]} (FASTDISTILL_ISA selects another)
 threads      {facts["threads"]} (FASTDISTILL_THREADS sets them)
 kernels      at {facts["level"]}: {", ".join(facts["kernels"])}
 weights      are multiplied by
-{weights}"""
+{weights}
+models       {", ".join(facts["families"])} (model_type of config.json)"""
+
+
+def _formats_text(model: dict[str, Any]) -> str:
+    return "\n".join(
+        f"  {name:10} {megabytes(entry['bytes'])} in {entry['tensors']} tensor{'s' * (entry['tensors'] > 1)}"
+        for name, entry in model["formats"].items()
+    )
+
+
+def _stored_text(model: dict[str, Any]) -> str:
+    return f"""\
+model        {model["folder"]}
+model_type   {model["model_type"]}
+stored
+{_formats_text(model)}
+loads        no: {model["unsupported"]}"""
+
+
+def _layers_text(model: dict[str, Any]) -> str:
+    """What not all layers of a plain model have."""
+    windows = [f"; {count} see {window:,} positions back" for window, count in model["windows"].items()]
+    experts = "; {} of {} experts a token".format(*model["experts"]) if model["experts"] else ""
+    return "".join(windows) + experts
 
 
 def _model_text(model: dict[str, Any]) -> str:
     session = model["session"]
     total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
-    formats = "\n".join(
-        f"  {name:10} {megabytes(entry['bytes'])} in {entry['tensors']} tensor{'s' * (entry['tensors'] > 1)}"
-        for name, entry in model["formats"].items()
-    )
     return f"""\
 model        {model["folder"]}
-architecture {model["architecture"]}: {model["layers"]} layers, width {model["hidden_size"]}
+loads        yes
+architecture {model["architecture"]}: {model["layers"]} layers, width {model["hidden_size"]}{_layers_text(model)}
 kind         {_kind(model)}
 heads        {model["heads"]} for queries, {model["kv_heads"]} for keys, of {model["head_dim"]}
 vocabulary   {model["vocab_size"]:,} tokens
 context      {model["max_positions"]:,} tokens
 parameters   {model["parameters"]:,}
 stored
-{formats}
+{_formats_text(model)}
 memory       {megabytes(total)} at most, in a session of {session["capacity"]:,} tokens
   weights    {megabytes(session["weights_bytes"])}, shared by all sessions
   cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \

@@ -24,6 +24,7 @@ _CASTS = {
 def plan_of(checkpoint: Checkpoint) -> Plan:
     """The plan of an open folder: of its config, and of tensors that agree with it.
 
+    Files of a model without its head call `layers.0` what the plan calls `model.layers.0`: their tensors get its names here.
     A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
     said to be is used, with a warning; rotary frequencies that the config does not give are not.
 
@@ -40,6 +41,7 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
         for one in a format that it cannot be used in, and what `plan_for` raises
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
+    checkpoint.tensors = _rooted(checkpoint.tensors, plan)
     for ignored, names in _differing(plan, checkpoint.tensors).items():
         found = f"{checkpoint.folder}: {ignored.reason}, but it holds another {listed(names)}"
         if ignored.instead is None:
@@ -56,6 +58,20 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     return plan
 
 
+def _rooted(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """The tensors by the names that the plan has for them: perhaps their own behind the name of the whole."""
+    roots = dict.fromkeys(name.partition(".")[0] for name in plan.stored)
+
+    def known(name: str) -> bool:
+        return name in plan.stored or any(fnmatchcase(name, pattern) for pattern in plan.ignored)
+
+    def rooted(name: str) -> str:
+        names = [name] if known(name) else [f"{root}.{name}" for root in roots]
+        return next((each for each in names if known(each) and (each == name or each not in tensors)), name)
+
+    return {rooted(name): tensor for name, tensor in tensors.items()}
+
+
 def _differing(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[Ignored, list[str]]:
     """What the plan ignores though it differs from what stands in its place: the names of those tensors.
 
@@ -70,6 +86,8 @@ def _differing(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[Ignored, list[
 
 
 def _agrees(tensor: Tensor, ignored: Ignored, tensors: Mapping[str, Tensor]) -> bool:
+    if ignored.equals == ():
+        return True
     if isinstance(ignored.equals, str):
         other = tensors.get(ignored.equals)
         return other is None or _same(tensor, other)  # what is missing is reported as that

@@ -80,7 +80,8 @@ class Builder:
             multiplies = (role == MATRIX and name not in self._exact) or (
                 name in self._weights and self._weights[name].linear
             )
-            self._weights[name] = Weight(shape, multiplies, self._sources.get(name) or stored(name, shape))
+            source = self._sources.get(name) or stored(name, shape)
+            self._weights[name] = Weight(shape, multiplies, source, name in self._exact)
             assert self._weights[name].source.shape == shape, f"{name} {shape} is made otherwise"
         if BIAS in known.weights:
             matrix, *bias = weights
@@ -154,15 +155,15 @@ class Builder:
 
     def rotary(self, x: int, head_dim: int, rotary: Rotary) -> int:
         """Rotary positions of the first numbers of each head, in the split-half form."""
-        return self.op(
-            "rotary",
-            x,
+        constants: dict[str, Any] = dict(
             head_dim=head_dim,
             rotary_dim=2 * len(rotary.inverse_frequencies),
             inverse_frequencies=rotary.inverse_frequencies,
             factor=rotary.factor,
-            **({} if rotary.long is None else {"long_frequencies": rotary.long}),
         )
+        if rotary.long is not None:
+            constants["long_frequencies"] = rotary.long
+        return self.op("rotary", x, **constants)
 
     def attention(
         self,

@@ -69,11 +69,16 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
-    """A mixture of experts in place of a feed-forward network: `count` of them, `top_k` a row, `inner` wide.
+    """A mixture of experts in place of a feed-forward network.
 
     Attributes
     ----------
-    count, top_k, inner : int
+    count : int
+        how many there are
+    top_k : int
+        how many of them a row goes through
+    inner : int
+        how wide each is
     renormalised : bool
         the shares of those picked sum to 1; else they are those of a softmax over all
     shared : int
@@ -81,9 +86,13 @@ class Experts:
     shared_gated : bool
         that one's output is times the sigmoid of a linear
     router : str
-        its names, behind the layer's number; `{}` is the expert's number
+        the linear that gives a logit an expert; its name, as the others here, behind the layer's number
     gate, up, down : str
-    shared_expert, shared_gate : str
+        an expert's linears, `{}` for its number
+    shared_expert : str
+        the one that every row goes through
+    shared_gate : str
+        the linear whose sigmoid its output is times
     """
 
     count: int
@@ -102,7 +111,17 @@ class Experts:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What one layer may have and its neighbours not: rotary positions, a window (0: none), experts."""
+    """What one layer may have and its neighbours not.
+
+    Attributes
+    ----------
+    rotary : Rotary | None
+        its positions; None: it has none
+    window : int
+        keys that a row sees, counted in positions; 0: all
+    experts : Experts | None
+        in place of its feed-forward network
+    """
 
     rotary: Rotary | None
     window: int = 0
@@ -115,13 +134,24 @@ class Decoder:
 
     Attributes
     ----------
-    vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim : int
+    vocab_size : int
+        rows of the embedding, logits a row
+    hidden_size : int
+        floats a row between layers
+    intermediate_size : int
+        of the feed-forward network
+    num_heads, num_kv_heads : int
+        of queries, and of keys and values
+    head_dim : int
+        floats a head
     layers : tuple[Layer, ...]
+        one after another
     epsilon : float
         of norms
     tied : bool
         the head is the embedding, without a bias
     names : Names
+        what a checkpoint calls its modules
     activation : str
         one of `fastdistill.ops.activation.ACTIVATIONS`
     qkv_bias, attention_out_bias, mlp_bias, head_bias : bool
@@ -263,8 +293,8 @@ class Decoder:
     def _experts(self, b: Builder, h: int, at: str, experts: Experts) -> int:
         e = experts
         routes = b.route(b.linear(h, at + e.router, e.count, exact=True), e.top_k, e.renormalised)
-        both = [[at + name.format(i) for name in (e.gate, e.up)] for i in range(e.count)]
-        made = b.experts_up(h, routes, sum(both, []), e.inner, e.top_k, self.activation)
+        pairs = [at + name.format(i) for i in range(e.count) for name in (e.gate, e.up)]
+        made = b.experts_up(h, routes, pairs, e.inner, e.top_k, self.activation)
         made = b.experts_down(
             made, routes, [at + e.down.format(i) for i in range(e.count)], self.hidden_size, e.inner, e.top_k
         )

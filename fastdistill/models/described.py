@@ -136,7 +136,21 @@ def masked(config: Config, architecture: str, *, logit_shift: int = 0, block: in
 
 @dataclass(frozen=True)
 class Sizes:
-    """What weights' shapes are made of: width, layers, heads of queries and their size, and positions of a text."""
+    """What weights' shapes are made of.
+
+    Attributes
+    ----------
+    hidden : int
+        floats a row between layers
+    layers : int
+        how many
+    heads : int
+        of queries
+    head_dim : int
+        floats a head
+    positions : int
+        of a text
+    """
 
     hidden: int
     layers: int

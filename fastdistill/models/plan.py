@@ -59,11 +59,14 @@ class Weight:
         rows are multiplied by it, and it may be quantised
     source : Source
         what of a checkpoint it is made of
+    exact : bool
+        a matrix that nobody quantises: a router's, say, whose choice a rounding may change
     """
 
     shape: tuple[int, ...]
     linear: bool
     source: Source
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class Ignored:
     reason : str
         why it is not used: what the config says
     equals : str | tuple[np.ndarray, ...]
-        what it has to equal: another stored tensor, by name, or values (shape as stored, any one of them)
+        what it has to equal: another stored tensor, by name, or values (shape as stored, any one of them; (): anything)
     instead : Mapping[str, Any] | None
         where it equals none: changes of the config, {} where the config is right as it is; None: an error
     """
@@ -167,6 +170,12 @@ class Plan:
             for a tensor in a format that it cannot be used in
         """
         return {name: weight.source.format(stored) for name, weight in self.weights.items()}
+
+    @cached_property
+    def position_rows(self) -> int | None:
+        """Positions that all tables of positions have rows for; None without one."""
+        tables = [op.weights[0] for op in self.ops if op.kind == "position_embedding"]
+        return min((self.weights[name].shape[0] for name in tables), default=None)
 
     @cached_property
     def key_sets(self) -> dict[str, tuple[tuple[int, int], ...]]:

@@ -49,5 +49,8 @@ def quantize_folder(
     with open_checkpoint(source) as checkpoint:
         plan = plan_of(checkpoint)
         # What is written has to be a model still.
-        plan.formats({name: format if converts(found) else found.format for name, found in checkpoint.tensors.items()})
-        quantize_checkpoint(checkpoint, destination, format, progress, overwrite)
+        kept = {name for weight in plan.weights.values() if weight.exact for name in weight.source.stored}
+        plan.formats(
+            {name: format if converts(found, kept) else found.format for name, found in checkpoint.tensors.items()}
+        )
+        quantize_checkpoint(checkpoint, destination, format, progress, overwrite, kept)

@@ -45,6 +45,7 @@ class Rotary:
     long : float32 (pairs,) or None
         those of sessions that have room for more than `original` positions; None: all sessions have the same
     original : int
+        positions of the context before it was extended; 0 without `long`
     """
 
     inverse_frequencies: np.ndarray

@@ -145,6 +145,9 @@ class ForwardPass(KeySet):
         of_logits = (self.wanted_tokens, self.bans, self.draws)
         if "logits" not in plan.outputs and (self.want_logits or any(array is not None for array in of_logits)):
             raise no_head(plan)
+        rows = plan.position_rows
+        if rows is not None and (last := int(self.positions.max(initial=0)) + self.ahead) >= rows:
+            raise ArgumentError(f"positions must lie in 0..{rows - 1}, for which the model has embeddings, got {last}")
         if len(plan.key_sets) > 1 and any(self.keys(name) is None for name in plan.key_sets):
             for op in plan.part(self.first_layer, self.end_layer, self.segments):
                 name = op.constants.get("key_set", OWN)

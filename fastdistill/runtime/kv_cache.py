@@ -7,6 +7,7 @@ all rows to come is used again for those. Slots keep their numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -44,8 +45,11 @@ class Page:
     __slots__ = ("array", "memory", "pointer", "positions", "shared")
 
     def __init__(self, memory: np.ndarray, dtype: np.dtype) -> None:
-        self.memory, self.pointer, self.shared = memory, pointer(memory), False
+        self.memory, self.pointer, self.shared = memory, pointer(memory) if memory.size else ffi.NULL, False
         self.array, self.positions = memory[: -4 * PAGE].view(dtype), memory[-4 * PAGE :].view(np.int32)
+
+
+GONE = Page(np.empty(0, np.uint8), np.dtype(np.uint8))  # stands where one is forgotten
 
 
 class Layers(NamedTuple):
@@ -127,8 +131,8 @@ class KVCache:
         self.positions_at = PAGE * self._numbers * self.dtype.itemsize
         self.window = plan.windows.get(key_set, 0) if plan.causal else 0  # else rows are written anew where they lie
         self.forgotten, self.last_forgotten = 0, NEVER
-        self._pages: list[Page] = []  # from slot `forgotten` on
-        self._spare: list[Page] = []  # of those that are forgotten
+        self._pages: list[Page] = []  # of all slots; GONE, those of slots that are forgotten
+        self._spare: list[Page] = []  # they hold nothing
         self._struct: Any = None  # of C, over the pages as they are
 
     @property
@@ -140,8 +144,7 @@ class KVCache:
     def struct(self) -> Any:
         """C's `struct fd_cache *`; holds until the next `reserve` or `share`."""
         if self._struct is None:
-            forgotten = [ffi.NULL] * (self.forgotten // PAGE)
-            self._held = ffi.new("void *[]", forgotten + [page.pointer for page in self._pages])
+            self._held = ffi.new("void *[]", [page.pointer for page in self._pages])
             self._struct = ffi.new(
                 "struct fd_cache *",
                 {"pages": self._held, "positions": self.positions_at, "is_f32": self.is_f32, "is_long": self.is_long},
@@ -149,9 +152,21 @@ class KVCache:
         return self._struct
 
     @staticmethod
-    def slot_bytes(plan: Plan, format: str) -> int:
-        """Bytes that one token takes: keys and values of all layers, and its position once a key set."""
-        return sum(map(numbers, plan.cache_layers)) * (2 if format == "f16" else 4) + 4 * len(plan.windows)
+    def slot_bytes(plan: Plan, format: str, key_sets: Iterable[str] | None = None) -> int:
+        """Bytes that one token takes in some key sets, or in all of a session: keys and values of each layer, and its position."""
+        each = [plan.key_sets[name] for name in (plan.windows if key_sets is None else key_sets)]
+        return sum(4 + sum(map(numbers, layers)) * (2 if format == "f16" else 4) for layers in each)
+
+    @staticmethod
+    def most_bytes(plan: Plan, capacity: int, max_rows: int, format: str) -> int:
+        """Bytes that all key sets of a session take at most, where at most `max_rows` rows are new or pending at a time."""
+        total = 0
+        for name, window in plan.windows.items():
+            slots = capacity + max_rows
+            if window and plan.causal:
+                slots = min(slots, window + SLACK + max_rows + PAGE)
+            total += -(-slots // PAGE) * PAGE * KVCache.slot_bytes(plan, format, [name])
+        return total
 
     def reserve(self, start: int, end: int) -> None:
         """See to pages for slots start .. end - 1 that may be written: new ones, or copies of those that others see too.
@@ -161,19 +176,20 @@ class KVCache:
         CapacityError
             where memory lacks
         """
-        first, held = self.forgotten // PAGE, len(self._pages)
-        for at in range(start // PAGE - first, min(-(-end // PAGE) - first, held)):
-            if self._pages[at].shared:
+        count = len(self._pages)
+        for number in range(start // PAGE, min(-(-end // PAGE), count)):
+            if self._pages[number].shared:
                 copy = self._new_pages(1)[0]
-                copy.memory[:] = self._pages[at].memory
-                self._pages[at], self._struct = copy, None
-        missing = -(-end // PAGE) - first - held
+                copy.memory[:] = self._pages[number].memory
+                self._struct = None  # before it is wrong: an interrupt may come anywhere
+                self._pages[number] = copy
+        missing = -(-end // PAGE) - count
         if missing > 0:
             if not self.window:  # else pages come back soon
-                missing = min(max(missing, min(held, MOST_PAGES)), -(-self.slots // PAGE) - held)
+                missing = min(max(missing, min(count, MOST_PAGES)), -(-self.slots // PAGE) - count)
             new = self._new_pages(missing - len(self._spare)) if missing > len(self._spare) else []
-            self._pages += new + [self._spare.pop() for _ in range(missing - len(new))]
             self._struct = None
+            self._pages += new + [self._spare.pop() for _ in range(missing - len(new))]
 
     def check_held(self, start: int, first: int) -> None:
         """Refuse rows that follow the first `start` slots, from position `first` on, where what they see is forgotten.
@@ -194,20 +210,29 @@ class KVCache:
             last = int(positions[self.forgotten : self.forgotten + PAGE].max())
             if last > first - self.window - SLACK:
                 break
-            self._let_go(1)
-            self.forgotten, self.last_forgotten = self.forgotten + PAGE, max(self.last_forgotten, last)
+            # In this order: an interrupt in between leaves less to be seen, and nothing seen that is not there.
+            self.last_forgotten = max(self.last_forgotten, last)
+            self.forgotten += PAGE
+            number = self.forgotten // PAGE - 1
+            page, self._struct = self._pages[number], None
+            self._pages[number] = GONE
+            if not page.shared:
+                self._spare.append(page)
 
     def restart(self, forgotten: int = 0, last_forgotten: int = NEVER) -> None:
         """Hold nothing; the first `forgotten` slots, whole pages, as if it had been forgotten."""
-        self._let_go(len(self._pages))
+        self._struct, pages = None, self._pages
+        self._pages = [GONE] * (forgotten // PAGE)
+        self._spare += [page for page in pages if not page.shared and page is not GONE]
         self.forgotten, self.last_forgotten = forgotten, last_forgotten
 
     def share(self, other: KVCache, slots: int) -> None:
         """Begin with the first `slots` slots of another cache of the same model: the same pages, until either writes there."""
-        self.restart(other.forgotten, other.last_forgotten)
-        self._pages = other._pages[: -(-(slots - self.forgotten) // PAGE)]
-        for page in self._pages:
+        self.restart(*((other.forgotten, other.last_forgotten) if slots else ()))
+        pages = other._pages[: -(-slots // PAGE)]
+        for page in pages:
             page.shared = True
+        self._pages = pages
 
     def move(self, sources: np.ndarray, start: int) -> None:
         """Put the rows of slots `sources`, in that order, at start, start + 1, ..."""
@@ -227,14 +252,14 @@ class KVCache:
         found = np.empty(len(slots), np.int32)
         for number in np.unique(slots // PAGE).tolist():
             rows = slots // PAGE == number
-            found[rows] = self._page(number).positions[slots[rows] % PAGE]
+            found[rows] = self._pages[number].positions[slots[rows] % PAGE]
         return found
 
     def set_positions(self, slots: np.ndarray, positions: np.ndarray) -> None:
         """Put there what `positions` gives; the pages are there and may be written."""
         for number in np.unique(slots // PAGE).tolist():
             rows = slots // PAGE == number
-            self._page(number).positions[slots[rows] % PAGE] = positions[rows]
+            self._pages[number].positions[slots[rows] % PAGE] = positions[rows]
 
     def read(self, layer: int, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of these slots in one layer, each (n, kv_heads, head_dim)."""
@@ -270,14 +295,6 @@ class KVCache:
             self.write(layer, slots, keys[:, begin:end].reshape(shape), values[:, begin:end].reshape(shape))
             begin = end
 
-    def _page(self, number: int) -> Page:
-        return self._pages[number - self.forgotten // PAGE]
-
-    def _let_go(self, count: int) -> None:
-        """Of the first `count` pages that it holds."""
-        self._spare += [page for page in self._pages[:count] if not page.shared]
-        self._pages, self._struct = self._pages[count:], None
-
     def _new_pages(self, count: int) -> list[Page]:
         size = PAGE * (self._numbers * self.dtype.itemsize + 4)
         try:
@@ -300,7 +317,7 @@ class KVCache:
         gathered = np.empty((2, len(slots), run.layers, run.heads, run.padded), self.dtype)
         for number in np.unique(slots // PAGE).tolist():
             rows = np.flatnonzero(slots // PAGE == number)
-            at, (keys, values) = slots[rows] % PAGE, run.planes(self._page(number))
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
             gathered[0, rows] = keys[:, :, at // LANES, :, at % LANES]
             gathered[1, rows] = np.moveaxis(values[:, :, at], 2, 0)
         return gathered[0], gathered[1]
@@ -309,7 +326,7 @@ class KVCache:
         """Put there what `_gather` gives; the pages are there and may be written."""
         for number in np.unique(slots // PAGE).tolist():
             rows = np.flatnonzero(slots // PAGE == number)
-            at, (keys, values) = slots[rows] % PAGE, run.planes(self._page(number))
+            at, (keys, values) = slots[rows] % PAGE, run.planes(self._pages[number])
             keys[:, :, at // LANES, :, at % LANES] = new_keys[rows]
             values[:, :, at] = np.moveaxis(new_values[rows], 0, 2)
 

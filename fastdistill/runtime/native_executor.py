@@ -328,9 +328,9 @@ class NativeExecutor:
         op.kind, op.read_rows = getattr(lib, f"FD_OP_{step.kind}"), step.reads
         op.epilogue = getattr(lib, step.epilogue)
         op.width = self.program.widths[(step.inputs or step.outputs)[0]]
-        for of in (step.op, step.then):
-            fields = {} if of is None else OPS[of.kind].constants
-            for name, value in () if of is None else of.constants.items():
+        for of in filter(None, (step.op, step.then)):
+            fields = OPS[of.kind].constants
+            for name, value in of.constants.items():
                 if fields[name] != "vectors":
                     setattr(op, fields[name], self._number(of, name, value))
         for name, coded in (("codes_in", step.codes_in), ("codes_out", step.codes_out)):

@@ -97,6 +97,8 @@ class Session(SessionLike):
         as of the plan
     mask_token : int | None
         as of the plan
+    is_long : bool
+        has room for more than `Plan.long_beyond` positions, where its rotary frequencies are others
     logit_shift : int
         as of the plan
     writer : object
@@ -213,11 +215,9 @@ class Session(SessionLike):
         """
         with self.entered():
             self._check_held(check_integer("length", length, 0, self.length))
-            if length == 0:
-                for cache in self.caches.values():
-                    if cache.forgotten:
-                        cache.restart()
             self.context.cut(length)
+            for cache in self._windowed if length == 0 else ():
+                cache.restart()
 
     def common_prefix(self, tokens: np.ndarray) -> int:
         """How many of these tokens, from the first, are committed as a text is: in place, and each after reading the others.
@@ -261,6 +261,7 @@ class Session(SessionLike):
             )
         with self.entered(), other.entered():
             other._check_held(check_integer("length", length, 0, min(other.length, self.capacity)))
+            self.context.cut(0)  # an interrupt leaves what is sure
             for name, cache in self.caches.items():
                 cache.share(other.caches[name], length)
             self.context.adopt(other.context, length)
@@ -303,6 +304,7 @@ class Session(SessionLike):
                 raise CapacityError(
                     f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"
                 )
+            self.context.cut(0)
             for name, (keys, values) in saved.held.items():
                 cache, forgotten = self.caches[name], n - len(keys)
                 cache.restart(forgotten, int(saved.positions[:forgotten].max(initial=NEVER)))
@@ -311,7 +313,6 @@ class Session(SessionLike):
                     cache.reserve(forgotten, n)
                     cache.write_all(slots, keys, values)
                     cache.set_positions(slots, saved.positions[slots])
-            self.context.cut(0)
             self.context.take(Kept(0, np.arange(n), saved.tokens, saved.positions, saved.text_length))
 
     def prepare(self, share: Share) -> None:

@@ -28,7 +28,7 @@ from tests.checkpoint.gguf_files import (
 @pytest.mark.parametrize(
     ("kind", "format"),
     [(T.Q4_0, "q4"), (T.Q4_1, "q4"), (T.Q8_0, "q8"), (T.F32, "f32"), (T.F16, "f16"), (T.BF16, "bf16"), (T.Q5_1, "f32"),
-     (T.Q5_0, "f32")],
+     (T.Q5_0, "q8")],
 )  # fmt: skip
 def test_every_value_is_the_file_s(tmp_path, kind, format):
     written, folder = converted(tmp_path, kinds=kind)
@@ -70,7 +70,13 @@ def test_every_type_that_the_package_reads_is_exact(tmp_path, kind):
         with np.errstate(all="ignore"):
             found = gguf.quants.dequantize(raw.reshape(WIDTH, -1), kind).reshape(WIDTH, INNER // values, values)
         wrong = ~np.isfinite(found).all(axis=2) | (np.abs(found) > 6e4).any(axis=2)
-        if kind in (T.Q4_0, T.Q4_1, T.Q8_0):  # which are kept as they are: their scales in f16 must be finite
+        if kind in (
+            T.Q4_0,
+            T.Q4_1,
+            T.Q5_0,
+            T.Q8_0,
+            T.IQ4_NL,
+        ):  # which are kept as they are: their scales in f16 must be finite
             scales = raw[:, :, : 4 if kind == T.Q4_1 else 2].copy().view("<f2")
             wrong |= ~np.isfinite(scales).all(axis=2)
         if not wrong.any():
@@ -82,7 +88,14 @@ def test_every_type_that_the_package_reads_is_exact(tmp_path, kind):
     _, folder = converted(tmp_path, kinds={}, tensors={name: (data.view(stored) if stored else data, kind)})
     with open_checkpoint(folder) as checkpoint:
         tensor = checkpoint.tensors[NAMES[name]]
-        assert tensor.format == {"F16": "f16", "BF16": "bf16", "Q4_1": "q4", "Q8_0": "q8"}.get(kind.name, tensor.format)
+        assert tensor.format == {
+            "F16": "f16",
+            "BF16": "bf16",
+            "Q4_1": "q4",
+            "Q5_0": "q8",
+            "IQ4_NL": "q8",
+            "Q8_0": "q8",
+        }.get(kind.name, tensor.format)
         np.testing.assert_array_equal(tensor.to_float32(), gguf.quants.dequantize(data, kind))
 
 

@@ -20,7 +20,7 @@ _BASE: dict[str, Any] = {
 _ROUTED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _GEMMA: dict[str, Any] = {
     "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 8, "hidden_activation": "gelu_pytorch_tanh",
-    "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
 }  # fmt: skip
 _LONGROPE = {
     "rope_scaling": {"type": "longrope", "short_factor": [1.0 + i / 8 for i in range(16)], "long_factor": [2.0 + i for i in range(16)]},
@@ -61,6 +61,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
                    "num_attention_heads": 4, "hidden_size": 128},
     "gpt2": {"model_type": "gpt2", "n_positions": 128, "n_embd": 64, "n_layer": 3, "n_head": 2, "layer_norm_epsilon": 1e-5,
              "activation_function": "gelu_new", "tie_word_embeddings": True},
+    "falcon": {"model_type": "falcon", "layer_norm_epsilon": 1e-5, "new_decoder_architecture": False, "multi_query": True,
+               "parallel_attn": True, "bias": False, "alibi": False, "tie_word_embeddings": True, "num_attention_heads": 4},
+    "falcon 40": {"model_type": "falcon", "layer_norm_epsilon": 1e-5, "new_decoder_architecture": True, "num_kv_heads": 2,
+                  "multi_query": True, "parallel_attn": True, "bias": False, "alibi": False, "num_attention_heads": 4,
+                  "hidden_size": 128, "ffn_hidden_size": 192, "num_ln_in_parallel_attn": 2},
     "gpt_neox": {"model_type": "gpt_neox", "layer_norm_eps": 1e-5, "hidden_act": "gelu", "use_parallel_residual": True,
                  "rotary_pct": 0.25, "rotary_emb_base": 10000.0},
     "gpt_neox in a row": {"model_type": "gpt_neox", "layer_norm_eps": 1e-5, "hidden_act": "gelu",
@@ -97,7 +102,12 @@ _OWN_WORDS = {"gpt2": {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": 0},
 def tiny_config(name: str) -> dict[str, Any]:
     own = (FAMILIES | OTHERS)[name]
     base = dict(_OWN_WORDS.get(own["model_type"], _BASE))
-    foreign = {"gpt_neox": ("rms_norm_eps", "num_key_value_heads", "rope_theta"), "stablelm": ("rms_norm_eps",)}
+    foreign = {
+        "gpt_neox": ("rms_norm_eps", "num_key_value_heads", "rope_theta"),
+        "stablelm": ("rms_norm_eps",),
+        "falcon": ("rms_norm_eps", "num_key_value_heads", "intermediate_size", "hidden_act"),
+    }
+    foreign |= {"gemma2": ("hidden_act",), "gemma3_text": ("hidden_act",)}
     for key in foreign.get(own["model_type"], ()):
         del base[key]
     return base | own

@@ -6,7 +6,6 @@ import functools
 import inspect
 import warnings
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

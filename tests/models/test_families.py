@@ -1,9 +1,8 @@
-"""Every family: what transformers computed of it, law 1, and every decoder; `tests/test_peers_families.py` runs transformers itself."""
+"""Every family: what transformers computed of it, law 1, and every decoder; `tests/models/test_families_peers.py` runs transformers itself."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill.checkpoint import Tensor, open_checkpoint, quantize_tensor
+from fastdistill.checkpoint.folder import write_checkpoint
 from fastdistill.decode import (
     Autoregressive,
     Jacobi,
@@ -21,13 +22,16 @@ from fastdistill.decode import (
     generate,
 )
 from fastdistill.decode.engine import write
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.models import plan_for, quantize_folder
 from fastdistill.options import DEFAULTS
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
+from fastdistill.runtime.network import Network
 from tests.families import CASES, CAUSAL, family_config, network
 from tests.goldens.make_families import GOLDENS, text, write_folder
+from tests.small_models import tensors
 from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, token_lists, trees
 
 FEW = settings(max_examples=6)
@@ -134,6 +138,64 @@ def test_every_decoder_writes_the_text_of_plain_decoding(name, decoder, prompt, 
         return generate(setting.session(48), prompt, 20, decoder=how, end_tokens=frozenset(), **request).tokens
 
     assert written(DECODERS[decoder]) == written(Autoregressive())
+
+
+# ---- what folders may be like ----
+
+
+def folder_of(path, name: str):
+    write_folder(path, family_config(name))
+    return path
+
+
+def test_a_file_of_a_model_without_its_head_has_shorter_names(tmp_path):
+    """GPT-2's on the Hub: `h.0.ln_1.weight`, and causal masks that no model needs."""
+    want = fd.load(folder_of(tmp_path / "whole", "gpt2")).logits([1, 2, 3])
+    with open_checkpoint(tmp_path / "whole") as checkpoint:
+        tensors = [
+            Tensor(name.removeprefix("transformer."), tensor.format, tensor.shape, *tensor.parts.values())
+            for name, tensor in checkpoint.tensors.items()
+        ]
+        masks = [
+            Tensor(f"h.{i}.attn.bias", "f32", (1, 1, 4, 4), np.tri(4, dtype=np.float32)[None, None]) for i in range(2)
+        ]
+        write_checkpoint(tmp_path / "short", checkpoint.config.raw, tensors + masks)
+    np.testing.assert_array_equal(fd.load(tmp_path / "short").logits([1, 2, 3]), want)
+    for folder in ("whole", "short"):
+        quantize_folder(tmp_path / folder, tmp_path / f"{folder} f16", "f16")
+    got = [fd.load(tmp_path / f"{folder} f16").logits([1, 2, 3]) for folder in ("whole", "short")]
+    np.testing.assert_array_equal(*got)
+
+
+def test_positions_that_have_no_embedding_are_refused():
+    for executor in ("native", "reference"):
+        session = network("gpt2", executor=executor).session(64)
+        session.forward([1], positions=[63])
+        with pytest.raises(ArgumentError, match=r"positions must lie in 0\.\.63, .* got 64"):
+            session.forward([1], positions=[64])
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe"])
+def test_a_router_is_never_quantised(tmp_path, name):
+    """By neither way into q4: which experts a token goes to stays what it was."""
+    exact = [weight for weight, each in network(name).plan.weights.items() if each.exact]
+    assert any("gate" in weight for weight in exact)
+    quantize_folder(folder_of(tmp_path / "f32", name), tmp_path / "q4", "q4")
+    stored, converted = fd.load(tmp_path / "q4"), fd.load(tmp_path / "f32", format="q4")
+    for model in (stored, converted):
+        formats = model.network.weights.formats
+        assert {formats[weight] for weight in exact} == {"f32"}
+        assert all(formats[weight] == "q4" for weight in formats if ".experts." in weight)
+
+
+def test_experts_that_are_quantised_in_part_are_refused():
+    plan = plan_for(family_config("mixtral"))
+    made = tensors(plan)
+    first = "model.layers.0.block_sparse_moe.experts.0.w2.weight"
+    with pytest.raises(
+        UnsupportedError, match=r"experts_down \(layer 0\): some of its matrices are q8 or q4 and some are not"
+    ):
+        Network(plan, made | {first: quantize_tensor(made[first], "q8")}).session(8).forward([1])
 
 
 # ---- Phi-3's two sets of rotary frequencies ----

@@ -208,7 +208,7 @@ def test_several_sequences_share_a_pass(isa):
 @pytest.mark.parametrize("executor", ["native", "reference"])
 def test_memory_is_bounded_while_the_text_grows(executor):
     """Window, slack and rows, and of each page a part; a text is read, written, drafted for and cut."""
-    session = network("mixed", executor).session(2048, max_rows=ROWS)
+    session = network("mixed", executor).session(1100, max_rows=ROWS)
     cache, sizes = session.caches["window 40"], []
     most = -(-(40 + kv_cache.SLACK + 2 * ROWS) // PAGE) + 1
     while session.length < 1000:
@@ -217,8 +217,9 @@ def test_memory_is_bounded_while_the_text_grows(executor):
         session.keep([3])
         session.forward([1], rows=())
         session.truncate(session.length - 5)
-        sizes.append(cache.nbytes // (cache._pages[0].memory.nbytes))
-    assert max(sizes) <= most < 1000 // PAGE and len(cache._pages) <= most
+        sizes.append(cache.nbytes // (cache._pages[-1].memory.nbytes))
+    assert max(sizes) <= most < 1000 // PAGE and len(cache._pages) - cache.forgotten // PAGE <= most
+    assert session.nbytes <= kv_cache.KVCache.most_bytes(session.network.plan, 1100, 2 * ROWS, session.cache_format)
     assert session.cache.nbytes > cache.nbytes and session.nbytes == session.cache.nbytes + cache.nbytes
 
 
@@ -289,6 +290,8 @@ def test_what_is_forgotten_is_refused_by_name(tmp_path):
         ):
             act()
         assert (session.length, session.pending, far.length) == (600, 0, 600)
+    far.share(session, 0)
+    far.forward([1], rows=())
     session.truncate(600 - kv_cache.SLACK)
     session.truncate(0)
     assert forgotten(session) == 0
@@ -396,3 +399,14 @@ def test_decoders_write_on_and_a_session_is_used_again(decoder):
         model().generate(prompt[:100], max_tokens=10, session=session).tokens
         == model().generate(prompt[:100], max_tokens=10).tokens
     )
+
+
+def test_the_greatest_position_that_is_forgotten_is_known():
+    """Of pages whose positions fall."""
+    cache = kv_cache.KVCache(network("local").plan, 4 * PAGE, "f16", "window 5")
+    cache.reserve(0, 3 * PAGE)
+    cache.forget(np.repeat([90, 10, 990], PAGE), 1000)
+    assert (cache.forgotten, cache.last_forgotten) == (2 * PAGE, 90)
+    cache.check_held(3 * PAGE, 95)
+    with pytest.raises(ForgottenError):
+        cache.check_held(3 * PAGE, 94)

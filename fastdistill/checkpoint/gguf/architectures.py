@@ -155,12 +155,47 @@ _GEMMA2 = Architecture(
     absent={"query_pre_attn_scalar": 256},
 )
 
+_FALCON = Architecture(
+    "falcon",
+    ("falcon",),
+    "FalconForCausalLM",
+    {
+        "token_embd": Weight("transformer.word_embeddings", "vocab width"),
+        "output_norm": Weight("transformer.ln_f", "width", bias="always"),
+        "output": Weight("lm_head", "vocab width", only="not tie_word_embeddings"),
+    },
+    {
+        "attn_norm": Weight("input_layernorm", "width", bias="always"),
+        "attn_qkv": Weight("self_attention.query_key_value", "qkv width", GROUPED_ROWS),
+        "attn_output": Weight("self_attention.dense", "width q"),
+        "ffn_up": Weight("mlp.dense_h_to_4h", "inner width"),
+        "ffn_down": Weight("mlp.dense_4h_to_h", "width inner"),
+    },
+    _KEYS
+    | {
+        "feed_forward_length": "ffn_hidden_size?",
+        "attention.head_count_kv": "1",
+        "attention.layer_norm_epsilon": "layer_norm_epsilon",
+    },
+    layers="transformer.h",
+    facts={
+        "new_decoder_architecture": False,
+        "multi_query": True,
+        "parallel_attn": True,
+        "bias": False,
+        "alibi": False,
+    },
+    silent={"activation": "gelu"},
+    absent={"tie_word_embeddings": True, "max_position_embeddings": 2048},
+)
+
 ARCHITECTURES = (
     _LLAMA,
     replace(
         _LLAMA,
         model_types=("mixtral",),
         model_class="MixtralForCausalLM",
+        sign="blk.0.ffn_gate_inp.weight",
         layer=_PRE_NORMS
         | _attention(rotated=True)
         | {
@@ -169,7 +204,8 @@ ARCHITECTURES = (
             "ffn_down_exps": Weight("block_sparse_moe.experts.{}.w2", "experts width inner", STACK),
             "ffn_up_exps": Weight("block_sparse_moe.experts.{}.w3", "experts inner width", STACK),
         },
-        keys=_LLAMA.keys | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
+        keys=_LLAMA.keys
+        | {"expert_count": "num_local_experts|num_experts", "expert_used_count": "num_experts_per_tok"},
     ),
     _QWEN2,
     replace(
@@ -214,7 +250,6 @@ ARCHITECTURES = (
         model_types=("Dream",),
         model_class="DreamModel",
         facts=_SILU | {"use_sliding_window": False, "tie_word_embeddings": False},
-        silent={},
         mask=True,
     ),
     Architecture(
@@ -258,6 +293,8 @@ ARCHITECTURES = (
         },
         silent={
             "multi_query_attention": False,
+            "layer_norm_with_affine": True,
+            "bias_for_layer_norm": False,
             "attention_layer_norm": False,
             "input_emb_norm": False,
             "scale_logits": False,
@@ -405,6 +442,19 @@ ARCHITECTURES = (
         absent={"tie_word_embeddings": True},
         rotary=False,
     ),
+    replace(
+        _FALCON,
+        sign="blk.0.attn_norm_2.weight",
+        layer=_FALCON.layer
+        | {
+            "attn_norm": Weight("ln_mlp", "width", bias="always"),
+            "attn_norm_2": Weight("ln_attn", "width", bias="always"),
+        },
+        keys=_FALCON.keys | {"attention.head_count_kv": "num_kv_heads"},
+        facts=_FALCON.facts | {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2},
+        absent=_FALCON.absent | {"new_decoder_architecture": False},
+    ),
+    _FALCON,
     Architecture(
         "gptneox",
         ("gpt_neox",),

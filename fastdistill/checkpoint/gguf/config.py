@@ -62,7 +62,9 @@ def file_model(file: GgufFile) -> Model:
     values = _read_values(file, architecture)
     lengths = _sizes(file.name, values)
     config: dict[str, Any] = {"architectures": [architecture.model_class], "model_type": architecture.model_types[0]}
-    config |= {architecture.config_key(key): values[key] for key in architecture.keys}
+    config |= {
+        architecture.config_key(key): values[key] for key, name in architecture.keys.items() if not name.isdigit()
+    }
     config["vocab_size"] = lengths["vocab"]
     for flag in architecture.flags:
         key, negated = flag.removeprefix("not "), flag.startswith("not ")
@@ -101,10 +103,9 @@ def _architecture_of(file: GgufFile) -> Architecture:
     if not named:
         known = ", ".join(dict.fromkeys(architecture.name for architecture in ARCHITECTURES))
         raise UnsupportedError(f"{file.name}: architecture {short(name)} cannot be converted; {known} can")
-    if len(named) > 1:  # a mixture of experts goes by the same name
-        routed = file.get(f"{name}.expert_count", int, 0) > 0
-        named = [architecture for architecture in named if ("expert_count" in architecture.keys) is routed]
-    return named[0]
+    return next(
+        (found for found in named if found.sign in file.tensors), next(found for found in named if not found.sign)
+    )
 
 
 def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
@@ -136,13 +137,14 @@ def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
         else:
             values[key] = file.positive(prefix + key, default)
     width, heads = values["embedding_length"], values["attention.head_count"]
-    kv_heads = size("attention.head_count_kv", heads)
+    said = architecture.keys.get("attention.head_count_kv", str(heads))
+    kv_heads = size("attention.head_count_kv", int(said) if said.isdigit() else heads)
     head = size("attention.key_length", max(1, width // heads))
     if size("attention.value_length", head) != head or (
         head * heads != width and "attention.key_length" not in architecture.keys
     ):
         raise UnsupportedError(f"{file.name}: a model whose key, value and rotary widths differ cannot be converted")
-    if kv_heads != heads and "attention.head_count_kv" not in architecture.keys:
+    if said.isdigit() and kv_heads != int(said):
         raise UnsupportedError(f"{file.name}: {architecture.name} of {heads} heads with {kv_heads} key and value heads")
     if heads % kv_heads or (head % 2 and architecture.rotary):
         raise CheckpointError(
@@ -199,7 +201,7 @@ def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
         for a model_type that has no record, and keys that llama.cpp computes otherwise
     """
     architecture = architecture_for(config)
-    values = {key: _config_value(config, key, name) for key, name in architecture.keys.items()}
+    values = {key: _config_value(config, key, name, architecture.absent) for key, name in architecture.keys.items()}
     width, heads = values["embedding_length"], values["attention.head_count"]
     values["attention.head_count_kv"] = values.get("attention.head_count_kv") or heads
     head = values.get("attention.key_length") or max(1, width // heads)
@@ -215,7 +217,7 @@ def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
         values["attention.sliding_window"] = values["attention.sliding_window"] or 0
     lengths = _sizes(config.source, values)
     found = dict(config.raw)
-    for key, fact in (architecture.facts | architecture.silent).items():
+    for key, fact in (architecture.facts | architecture.silent | {"is_causal": not architecture.mask}).items():
         expected, value = _fact(fact, lengths), config.raw.get(key)
         value = architecture.absent.get(key, expected) if value is None else value
         if (_SAME_ACTIVATION.get(value, value) if isinstance(value, str) else value) != expected:
@@ -233,17 +235,25 @@ def folder_model(config: Config) -> tuple[Model, dict[str, Any]]:
 def architecture_for(config: Config) -> Architecture:
     """The architecture of llama.cpp's that computes a model_type."""
     model_type = config.string("model_type")
-    for architecture in ARCHITECTURES:
-        if model_type in architecture.model_types:
-            return architecture
+    named = [architecture for architecture in ARCHITECTURES if model_type in architecture.model_types]
+    if named:  # of several that whose facts the config has
+
+        def differing(architecture: Architecture) -> int:
+            facts = {key: architecture.absent.get(key, fact) for key, fact in architecture.facts.items()}
+            return sum(config.raw.get(key, absent) != architecture.facts[key] for key, absent in facts.items())
+
+        return min(named, key=differing)
     known = ", ".join(name for architecture in ARCHITECTURES for name in architecture.model_types)
     raise UnsupportedError(f"{config.source}: model_type {short(model_type)} cannot be written as GGUF; {known} can")
 
 
-def _config_value(config: Config, key: str, names: str) -> Any:
+def _config_value(config: Config, key: str, names: str, absent: Mapping[str, Any]) -> Any:
     """What config.json says where metadata have `key`: None where it may say nothing."""
     options, default = names.rstrip("?").split("|"), None if names.endswith("?") else ...
     name = next((option for option in options if config.raw.get(option) is not None), options[0])
+    default = absent.get(name, default)
+    if names.isdigit():
+        return int(names)
     if key == "attention.head_count_kv":
         default = None
     if key == "use_parallel_residual":

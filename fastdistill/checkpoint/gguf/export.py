@@ -82,7 +82,7 @@ def export_checkpoint(
         values |= found
     metadata = _metadata(checkpoint, model, values)
     described = [Described(name, F32, data.shape, data.nbytes) for name, data in extra.items()]
-    described += [_described(model, place, stored, format) for place in model.places]
+    described += [_described(place, stored, format) for place in model.places]
     total, done = sum(tensor.size for tensor in described), 0
 
     def pieces() -> Iterator[tuple[str, np.ndarray]]:
@@ -137,16 +137,16 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _described(model: Model, place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
+def _described(place: Place, stored: Mapping[str, Tensor], format: str | None) -> Described:
     """Its type, before its numbers are read: what several are stacked of must have one format, else they become F32."""
     shape = place.shape[1:] if place.move is STACK else place.shape
-    if len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
-        return Described(place.name, F32, shape[1:], 4 * shape[1])
     formats = {stored[name].format for name in place.names}
     if format is not None and len(shape) == 2:
         formats = {format}
     elif not place.move.keeps_blocks:
         formats = {"f32" if found in ("q8", "q4") else found for found in formats}
+    if formats == {"f32"} and len(shape) == 2 and shape[0] == 1:  # a vector, as llama.cpp's quantiser writes it
+        return Described(place.name, F32, shape[1:], 4 * shape[1])
     kind = file_type(formats.pop(), shape) if len(formats) == 1 else F32
     values, size = BLOCKS[kind]
     return Described(place.name, kind, place.shape, math.prod(place.shape) // values * size)
@@ -157,7 +157,7 @@ def _metadata(checkpoint: Checkpoint, model: Model, values: Mapping[str, Any]) -
     metadata: dict[str, Any] = {
         "general.architecture": architecture.name,
         "general.type": "model",
-        "general.name": checkpoint.folder.resolve().name,
+        "general.name": checkpoint.folder.resolve().name.encode(errors="replace").decode(),
         "general.quantization_version": 2,
     }
     for key, value in values.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
 
-Sizes = Mapping[str, int]
+Sizes = Mapping[str, int]  # every length that a tensor may have, by name
 _Shape = tuple[int, ...]
 
 

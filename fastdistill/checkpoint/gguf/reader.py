@@ -30,9 +30,11 @@ _MAX_HEADER, _MAX_STRINGS, _MAX_ENTRIES = 1 << 26, 1 << 21, 1 << 16
 _MAX_PARTS = 1 << 10
 _WINDOW = 1 << 20  # bytes of the header read at a time
 
-F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
+F32, F16, Q4_0, Q4_1, Q5_0, Q8_0, IQ4_NL, BF16 = 0, 1, 2, 3, 6, 8, 20, 30
 # Type -> (values in a block, bytes of a block).
-BLOCKS = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q4_1: (32, 20), Q8_0: (32, 34)}
+BLOCKS = {
+    F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q4_1: (32, 20), Q5_0: (32, 22), Q8_0: (32, 34), IQ4_NL: (32, 18),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fastdistill.checkpoint.gguf.moves import KEEP, STACK, Move
-
-Sizes = Mapping[str, int]
+from fastdistill.checkpoint.gguf.moves import KEEP, STACK, Move, Sizes
 
 
 class Weight(NamedTuple):
@@ -52,13 +50,16 @@ class Architecture:
     layers : str
         what Hugging Face's names of a layer's tensors begin with, before the layer's number
     keys : dict[str, str]
-        metadata, without the architecture -> key of config.json; "a|b" where some files say b, "a?" where it may be null
+        metadata, without the architecture -> key of config.json; "a|b" where some files say b, "a?" where it may be null;
+        a number where that is what they are, always
     facts : dict[str, Any]
         what config.json has to say, a value or a function of `sizes`: written where a file becomes a folder
+    sign : str
+        the tensor by which a file of several records' name is of this one
     silent : dict[str, Any]
         the same, of keys that say nothing a class does not say too: compared only
     absent : dict[str, Any]
-        what it means that config.json lacks a key of facts, silent or flags; others: what they have to be, or false
+        what it means that config.json lacks a key; of facts and silent else: what they have to be; of flags: false
     rotary : bool
         whether positions rotate
     partial : str
@@ -79,6 +80,7 @@ class Architecture:
     keys: dict[str, str]
     layers: str = "model.layers"
     facts: dict[str, Any] = field(default_factory=dict)
+    sign: str = ""
     silent: dict[str, Any] = field(default_factory=dict)
     absent: dict[str, Any] = field(default_factory=dict)
     rotary: bool = True

@@ -64,7 +64,16 @@ def read_rotary(
     kind = file.get(prefix + "scaling.type", str, "linear" if scaled else "none")
     used = {name for name in (_QUOTIENTS, _LONG, _SHORT) if name in file.tensors}
     original = file.size_of(prefix + "scaling.original_context_length", None)
-    if _LONG in used or _SHORT in used or kind == "longrope":
+    long = _LONG in used or _SHORT in used or kind == "longrope"
+    for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):  # llama.cpp uses them whatever the kind
+        said = kind == "yarn" if key.startswith("yarn") else long
+        if not said and number("scaling." + key, 1.0) != 1.0:
+            raise UnsupportedError(f"{file.name}: metadata {prefix}scaling.{key} cannot be converted")
+    if architecture.name == "granite" and not file.get(prefix + "scaling.finetuned", bool, True):
+        raise UnsupportedError(
+            f"{file.name}: metadata {prefix}scaling.finetuned: without rotary positions it cannot be converted"
+        )
+    if long:
         if kind not in ("none", "longrope") or _QUOTIENTS in used:
             raise UnsupportedError(f"{file.name}: rope_factors_long.weight beside rope scaling {short(kind)}")
         config |= _longrope(file, architecture, sizes["positions"], turning, original)
@@ -93,9 +102,8 @@ def _share(turning: int, head: int) -> float:
 def _yarn(file: GgufFile, prefix: str, original: int | None) -> dict[str, Any]:
     if original is None:
         raise CheckpointError(f"{file.name}: metadata {prefix}original_context_length is missing")
-    for key in ("yarn_ext_factor", "attn_factor"):
-        if file.positive(prefix + key, 1.0) != 1.0:
-            raise UnsupportedError(f"{file.name}: metadata {prefix}{key} cannot be converted")
+    if file.positive(prefix + "yarn_ext_factor", 1.0) != 1.0:
+        raise UnsupportedError(f"{file.name}: metadata {prefix}yarn_ext_factor cannot be converted")
     scaling: dict[str, Any] = {"rope_type": "yarn", "factor": file.positive(prefix + "factor")}
     scaling["original_max_position_embeddings"] = original
     names = {"yarn_attn_factor": "attention_factor", "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}

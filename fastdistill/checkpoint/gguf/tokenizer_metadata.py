@@ -11,8 +11,8 @@ import numpy as np
 
 from fastdistill.checkpoint.config import eos_token_ids
 from fastdistill.checkpoint.folder import Checkpoint
-from fastdistill.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer, splitting
-from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.checkpoint.gguf.pre_tokenizers import PRE_TOKENIZERS
+from fastdistill.errors import CheckpointError, FastDistillError, UnsupportedError
 from fastdistill.files import TEMPLATES, read_json, read_text
 from fastdistill.messages import short
 
@@ -37,20 +37,25 @@ def tokenizer_metadata(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     path = folder / "tokenizer.json"
     if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file: a GGUF file holds the tokenizer too")
-    tokenizer = read_json(path)
     try:
-        model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
-        tokens = {int(id): str(token) for token, id in dict(model["vocab"]).items()}
-        tokens |= {int(token["id"]): str(token["content"]) for token in added}
-        special = {int(token["id"]): bool(token["special"]) for token in added}
-        merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-        kind, details = _kind(tokenizer)
-    except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise UnsupportedError(
-            f"{path}: is no tokenizer of BPE that can be written as GGUF ({type(problem).__name__}: {short(str(problem))})"
+        return _metadata(checkpoint, read_json(path), str(path), rows)
+    except FastDistillError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as problem:
+        raise CheckpointError(
+            f"{path}: it, or what lies beside it, is no tokenizer ({type(problem).__name__}: {short(str(problem))})"
         ) from None
+
+
+def _metadata(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], path: str, rows: int) -> dict[str, Any]:
+    kind, details = _kind(tokenizer)
     if isinstance(details, str):
         raise UnsupportedError(f"{path}: {details} cannot be written as GGUF")
+    model, added = tokenizer["model"], tokenizer.get("added_tokens") or []
+    tokens = {int(id): str(token) for token, id in dict(model["vocab"]).items()}
+    tokens |= {int(token["id"]): str(token["content"]) for token in added}
+    special = {int(token["id"]): bool(token["special"]) for token in added}
+    merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     if tokens and not 0 <= min(tokens) <= max(tokens) < rows:
         raise CheckpointError(f"{path}: has the token {max(tokens)}, but the embedding has {rows} rows")
 
@@ -76,13 +81,19 @@ def tokenizer_metadata(checkpoint: Checkpoint, rows: int) -> dict[str, Any]:
     if kind == "gpt2":
         metadata["tokenizer.ggml.merges"] = [" ".join(pair) for pair in merges]
     else:
+        metadata["tokenizer.ggml.pre"] = "default"
         # llama.cpp joins the pair whose token has the highest score: the one whose merge comes first.
         ranks: dict[str, int] = {}
         for rank, pair in enumerate(merges):
             ranks.setdefault("".join(pair), rank)
         scores = [-float(ranks.get(tokens.get(id, ""), len(merges))) for id in range(rows)]
         metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
-    return metadata | _special(checkpoint, tokenizer, {token: id for id, token in tokens.items()})
+    metadata |= _special(checkpoint, tokenizer, {token: id for id, token in tokens.items()})
+    for value in metadata.values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                text.encode()  # JSON may hold what UTF-8 may not
+    return metadata
 
 
 def _kind(tokenizer: Mapping[str, Any]) -> tuple[str, dict[str, Any] | str]:
@@ -94,9 +105,15 @@ def _kind(tokenizer: Mapping[str, Any]) -> tuple[str, dict[str, Any] | str]:
     if any(step["type"] == "ByteLevel" for step in steps):
         if any(step != {"type": "NFC"} for step in normalizers):
             return "", f"the normalizer {short(tokenizer['normalizer'])}"
-        for name, known in PRE_TOKENIZERS.items():
-            if _steps(splitting(known)) == steps and known.whole_words is bool(model.get("ignore_merges")):
-                return "gpt2", {"tokenizer.ggml.pre": name}
+        splits, whole = _splits(steps), bool(model.get("ignore_merges"))
+        names = [
+            name
+            for name, known in PRE_TOKENIZERS.items()
+            if known.bytes and (known.splits, known.whole_words) == (splits, whole)
+        ]
+        if names:  # of several only qwen2 stands for text that is put into NFC first
+            names.sort(key=lambda name: (name == "qwen2") is not bool(normalizers))
+            return "gpt2", {"tokenizer.ggml.pre": names[0]}
         return "", f"the pre-tokenizer {short(tokenizer['pre_tokenizer'], 300)}"
     if not model.get("byte_fallback"):
         return "", "BPE that falls back on no bytes"
@@ -121,12 +138,28 @@ def _steps(part: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     if part["type"] == "Sequence":
         inner = part.get("pretokenizers") or part.get("normalizers") or []
         return [step for piece in inner for step in _steps(piece)]
-    if part["type"] == "Digits":
-        return _steps(splitting(PreTokenizer((r"\p{N}" if part.get("individual_digits") else r"\p{N}+",), bytes=False)))
-    if part["type"] == "ByteLevel" and part.get("use_regex", True):  # GPT-2's splitting, in one
-        rest = part | {"use_regex": False}
-        return _steps(splitting(PRE_TOKENIZERS["gpt-2"]))[:-1] + _steps(rest)
     return [{name: value for name, value in part.items() if name != "trim_offsets"}]
+
+
+def _splits(steps: list[dict[str, Any]]) -> tuple[str, ...] | None:
+    """The regular expressions that cut a text in turn; None where something else does."""
+    (digit, words), found = PRE_TOKENIZERS["smollm"].splits, []
+    for step in steps:
+        kind, pattern = step["type"], step.get("pattern", {}).get("Regex")
+        # What is left between matches is kept, or what is not a match goes: of expressions that match all, the same.
+        if (
+            kind == "Split"
+            and pattern
+            and (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
+        ):
+            found.append(pattern)
+        elif kind == "Digits" and step.get("individual_digits"):
+            found.append(digit)
+        elif kind == "ByteLevel" and not step.get("add_prefix_space", True):
+            found += [words] if step.get("use_regex", True) else []
+        else:
+            return None
+    return tuple(found)
 
 
 def _special(checkpoint: Checkpoint, tokenizer: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
