@@ -1,4 +1,4 @@
-"""The model families, found by `model_type`."""
+"""The model families, found by `model_type`, or by the class in `architectures` where two share one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastdistill.models import (
     gptj,
     granite,
     llada,
+    llada_moe,
     llama,
     mixtral,
     olmo2,
@@ -23,6 +24,7 @@ from fastdistill.models import (
     qwen2_moe,
     qwen3,
     qwen3_moe,
+    sdar,
     smollm3,
     stablelm,
 )
@@ -48,12 +50,17 @@ FAMILIES = (
     gptj,
     falcon,
     llada,
+    llada_moe,
     dream,
+    sdar,
 )
 
 DEFAULTS = {
     model_type: keys for family in FAMILIES for model_type, keys in family.MODEL_TYPES.items()
 }  # of absent keys
+
+# Classes whose files have another family's model_type: (it, the class) -> their own.
+_BY_CLASS = {("llada", "LLaDAMoEModel"): "lladamoe", ("llada", "LLaDAMoEModelLM"): "lladamoe"}
 
 
 def plan_for(config: Config) -> Plan:
@@ -71,7 +78,7 @@ def plan_for(config: Config) -> Plan:
     CheckpointError
         for a config that cannot be
     """
-    model_type = config.string("model_type")
+    model_type = _model_type(config)
     for family in FAMILIES:
         if model_type in family.MODEL_TYPES:
             return family.plan(completed(config, model_type, DEFAULTS[model_type]))
@@ -79,3 +86,11 @@ def plan_for(config: Config) -> Plan:
     raise UnsupportedError(
         f"model_type {short(model_type)} is not supported; known: {', '.join(known)}{suggestion(model_type, known)}"
     )
+
+
+def _model_type(config: Config) -> str:
+    """What config.json says, or should say."""
+    said: str = config.string("model_type")
+    classes = config.raw.get("architectures")
+    names = classes if type(classes) is list else []
+    return next((_BY_CLASS[said, name] for name in names if type(name) is str and (said, name) in _BY_CLASS), said)

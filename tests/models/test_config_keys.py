@@ -50,6 +50,19 @@ PUBLISHED = {
     "DiffuCoder": ("Dream", dict(attention_bias=False, mlp_bias=False, sliding_window=131072, layer_types=["full_attention"] * 2)),
     "LLaDA": ("llada", LLADA | dict(mlp_ratio=4)),
     "LLaDA 1.5": ("llada", LLADA | dict(eos_token_id=126348, torch_dtype="bfloat16")),
+    "LLaDA-MoE": ("lladamoe", dict(architectures=["LLaDAMoEModelLM"], model_type="llada", attention_bias=False, attention_dropout=0.0, clip_qkv=None,
+                                   moe_router_enable_expert_bias=False, moe_router_score_function="softmax", norm_topk_prob=None,
+                                   output_router_logits=False, router_aux_loss_coef=0.01, partial_rotary_factor=1, rope_scaling=None,
+                                   routed_scaling_factor=1, router_num_group=None, router_topk_group=None, use_cache=False,
+                                   shared_expert_intermediate_size=None, eos_token_id=82, pad_token_id=82, initializer_range=0.02)),
+    "LLaDA-MoE, its class": ("lladamoe", dict(architectures=["LLaDAMoEModel"], model_type="llada", router_num_group=-2, router_topk_group=-2,
+                                              shared_expert_intermediate_size=0, routed_scaling_factor=1.0)),
+    "SDAR": ("sdar", dict(architectures=["SDARForCausalLM"], auto_map={"AutoModel": "modeling_sdar.SDARModel"}, attention_bias=False, block_size=4,
+                          fuse_cross_entropy=True, debug=False, ep_size=1, micro_forward=False, skip_checkpoint=False, use_deepep=False,
+                          attn_implementation="sdpa", max_window_layers=28, sliding_window=None, use_sliding_window=False, use_cache=True)),
+    "SDAR-MoE": ("sdar_moe", dict(architectures=["SDARMoeForCausalLM"], block_size=4, fuse_cross_entropy=True, debug=True, ep_size=8,
+                                  micro_forward=False, skip_checkpoint=False, use_deepep=True, decoder_sparse_step=1, mlp_only_layers=[],
+                                  output_router_logits=False, router_aux_loss_coef=0.001, max_window_layers=48)),
 }  # fmt: skip
 
 # Of other families, each at a value that they are published with.
@@ -77,6 +90,10 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
         assert read._values[key] == value
     if model_type == "llada":
         with pytest.raises(UnsupportedError, match="block_type 'sequential'"):
+            plan_for(Config({"model_type": model_type}))
+        return
+    if model_type == "lladamoe":
+        with pytest.raises(CheckpointError, match="num_experts is missing"):
             plan_for(Config({"model_type": model_type}))
         return
     layers = next(key for key in ("num_hidden_layers", "n_layer") if key in DEFAULTS[model_type])
