@@ -19,6 +19,7 @@ from fastdistill.models import (
     llama,
     mixtral,
     olmo2,
+    olmoe,
     phi3,
     qwen2,
     qwen2_moe,
@@ -27,6 +28,7 @@ from fastdistill.models import (
     sdar,
     smollm3,
     stablelm,
+    starcoder2,
 )
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
@@ -43,8 +45,10 @@ FAMILIES = (
     phi3,
     smollm3,
     olmo2,
+    olmoe,
     granite,
     stablelm,
+    starcoder2,
     gpt2,
     gpt_neox,
     gptj,
