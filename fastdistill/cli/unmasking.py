@@ -67,7 +67,12 @@ def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
         "nats. explore:F: as factor, and where that fills few, an uncertain one as well. schedule:N, cosine:N, time:N, "
         "ascending:N: fixed numbers that take N forwards, the surest first. Without a value: the rule's own",
     )
-    add("--block-length", type=int, metavar="N", help="fill N masks before those behind them (default: the model's blocks, or all at once)")
+    add(
+        "--block-length",
+        type=int,
+        metavar="N",
+        help="fill N masks before those behind them (default: the model's blocks, or all at once)",
+    )
     add("--max-steps", type=int, metavar="N", help="most forwards; the last one fills whatever is left")
     add(
         "--cache",
