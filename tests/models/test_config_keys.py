@@ -126,9 +126,7 @@ def test_the_tables_are_those_of_transformers(name):
     theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
     ours = DEFAULTS[name.lower()]
     fields = {key: theirs.__dataclass_fields__[key] for key in inspect.get_annotations(theirs)}
-    assert ours.keys() - fields.keys() == (
-        {"is_causal", "sliding_window", "use_sliding_window"} if name == "Llama" else {"is_causal"}
-    )
+    assert ours.keys() - fields.keys() == {"is_causal"}
     assert {key: fields[key].default for key in ours.keys() & fields.keys()} == {key: ours[key] for key in ours.keys() & fields.keys()}  # fmt: skip
     unread = fields.keys() - ours.keys() - HARMLESS - {"rope_parameters", "attention_dropout"}
     assert not unread, "the class has more that bears on the computation, or that is to be called harmless"
