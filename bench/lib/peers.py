@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ class LlamaCpp:
         """Append up to MOST_ROWS tokens; the argmax after each, (m,)."""
         self._decode(tokens, every=True)
         return self._logits(len(tokens)).argmax(axis=1)
+
+    def drawing(self, temperature: float) -> Callable[[], int]:
+        """What draws a token of the last row's logits by its own samplers, the likeliest where the temperature is 0."""
+        library = self._library
+        chain = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
+        if temperature:
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_temp(temperature))
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_dist(0))
+        else:
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_greedy())
+        return partial(library.llama_sampler_sample, chain, self._context, -1)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 (n, vocab_size): the logits of a chain of up to MOST_ROWS tokens."""
