@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fastdistill as fd
 from bench.lib.engines import PREFILL, Engine, Llama, Ours, Work
@@ -174,7 +175,7 @@ def _agreement(ours: Engine, other: Engine, work: Work) -> str:
 
 def heads(report: Report, options: Namespace, entrants: list[Entrant], threads: int, level: str) -> None:
     """A row a model: the head of a forward of one row, and how a token comes of it."""
-    turns: dict[tuple[str, str], Callable[[], object]] = {}
+    turns: dict[tuple[str, str], Callable[[], Any]] = {}
     for one in entrants:
         one.ours.hold(CACHED)
         turns[one.name, "argmax"] = partial(profiled, one, Read())
