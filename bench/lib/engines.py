@@ -44,7 +44,7 @@ class Engine(ABC):
     kernel = "-"  # what runs, in words
 
     def __init__(self, ids: list[int]) -> None:
-        self._ids, self._length = ids, 0
+        self.ids, self._length = ids, 0
 
     def enter(self) -> None:  # noqa: B027
         """Before a turn, untimed."""
@@ -62,14 +62,14 @@ class Engine(ABC):
             self.truncate(length)
             self._length = length
         while self._length < length:
-            tokens = self._ids[self._length : min(self._length + PREFILL, length)]
+            tokens = self.ids[self._length : min(self._length + PREFILL, length)]
             self.append(tokens, every=False)
             self._length += len(tokens)
 
     def forward(self, work: Work) -> np.ndarray:
         """The rows after the context; the argmax of those that are read."""
         self.hold(work.cached)
-        result = self.append(self._ids[work.cached : work.cached + work.rows], not work.is_prefill)
+        result = self.append(self.ids[work.cached : work.cached + work.rows], not work.is_prefill)
         self._length += work.rows
         return result
 
