@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastdistill as fd
-from bench.lib.peers import LlamaCpp, transformers_llama
+from bench.lib.peers import LlamaCpp, transformers_model
 from bench.lib.timing import Timer
 from fastdistill.kernels import isa, set_isa
 
@@ -128,7 +128,7 @@ class Torch(Engine):
 
     def __init__(self, folder: Path, threads: int, dtype: str, ids: list[int]) -> None:
         super().__init__(ids)
-        self._model, self._threads = transformers_llama(folder, threads, dtype, "sdpa"), threads
+        self._model, self._threads = transformers_model(folder, threads, dtype, "sdpa"), threads
         self._cache: Any = None
 
     def enter(self) -> None:

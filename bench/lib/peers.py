@@ -23,7 +23,7 @@ def missing(*modules: str) -> str | None:
     return REASON.format(", ".join(absent)) if absent else None
 
 
-def transformers_llama(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
+def transformers_model(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
     """transformers' model with the folder's weights, dequantised where they are quantised.
 
     threads    one by default: torch's pool waits by spinning, and crawls where the cores are shared
