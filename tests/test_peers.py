@@ -16,7 +16,7 @@ import pytest
 
 import fastdistill as fd
 from bench.lib.models import passage
-from bench.lib.peers import REASON, missing, transformers_greedy, transformers_model, transformers_logits
+from bench.lib.peers import REASON, missing, transformers_greedy, transformers_logits, transformers_model
 from bench.studies import quality
 from fastdistill.checkpoint import read_config
 from fastdistill.decode import generate

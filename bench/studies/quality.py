@@ -13,7 +13,7 @@ import numpy as np
 
 import fastdistill as fd
 from bench.lib.models import add_model_arguments, no_llama_cpp, passage
-from bench.lib.peers import LlamaCpp, missing, transformers_model, transformers_logits
+from bench.lib.peers import LlamaCpp, missing, transformers_logits, transformers_model
 from bench.lib.report import Report
 
 TOKENS = 512
