@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -837,8 +838,16 @@ def test_convert_writes_a_model_folder(run, tmp_path, options, format):
     assert "converting: 100 % of" in err
     with open_checkpoint(tmp_path / "out") as folder:
         assert {tensor.format for tensor in folder.tensors.values() if len(tensor.shape) == 2} == {format}
+    assert "have become f32" not in out
     assert run("convert", tmp_path / "model.gguf", tmp_path / "out")[0] == 1
     assert run("convert", tmp_path / "model.gguf", tmp_path / "out", "--overwrite")[0] == 0
+
+
+def test_convert_says_which_tensors_have_grown(run, tmp_path):
+    write_gguf(tmp_path / "model.gguf", kinds={"blk.0.ffn_down.weight": gguf.GGMLQuantizationType.Q6_K})
+    said = "1 tensors of types that have no equal here have become f32"
+    assert said in run("convert", tmp_path / "model.gguf", tmp_path / "out")[1]
+    assert said not in run("convert", tmp_path / "model.gguf", tmp_path / "q8", "--format", "q8")[1]
 
 
 def test_convert_writes_a_gguf_file(run, tmp_path):

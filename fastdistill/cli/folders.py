@@ -96,6 +96,7 @@ def run_quantize(arguments: argparse.Namespace) -> None:
 
 def run_convert(arguments: argparse.Namespace) -> None:
     from fastdistill.checkpoint.gguf import convert_gguf
+    from fastdistill.checkpoint.gguf.reader import BLOCKS, open_gguf
     from fastdistill.models import export_folder
 
     source, destination = arguments.source, Path(arguments.destination)
@@ -109,6 +110,13 @@ def run_convert(arguments: argparse.Namespace) -> None:
             export_folder(source, destination, **options)
     sizes = [folder_bytes(path) if path.is_dir() else path.stat().st_size for path in (Path(source), destination)]
     _print_sizes(str(source), sizes[0], str(destination), sizes[1])
+    if destination.is_dir() and arguments.format is None:
+        with open_gguf(source) as file:
+            widened = sum(tensor.type not in BLOCKS for tensor in file.tensors.values())
+        if widened:
+            print(
+                f"{widened} tensors of types that have no equal here have become f32: --format q8 keeps a quarter of that"
+            )
 
 
 def _print_sizes(source: str, before: int, destination: str, after: int) -> None:
