@@ -55,6 +55,8 @@ def plan(config: Config) -> Plan:
     config = config.respelt(**SPELLING)
     size = Sizes.of(config)
     turning = config.integer("rotary_dim", minimum=2, maximum=size.head_dim, default=size.head_dim)
+    if turning % 2:
+        config.refuse("rotary_dim", turning, "an even number")
     order = np.concatenate([np.arange(0, turning, 2), np.arange(1, turning, 2), np.arange(turning, size.head_dim)])
     rows = (np.arange(size.heads)[:, None] * size.head_dim + order).ravel()
 

@@ -22,7 +22,7 @@ from fastdistill.decode import (
     generate,
 )
 from fastdistill.decode.engine import write
-from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for, quantize_folder
 from fastdistill.options import DEFAULTS
@@ -165,6 +165,15 @@ def test_a_file_of_a_model_without_its_head_has_shorter_names(tmp_path):
         quantize_folder(tmp_path / folder, tmp_path / f"{folder} f16", "f16")
     got = [fd.load(tmp_path / f"{folder} f16").logits([1, 2, 3]) for folder in ("whole", "short")]
     np.testing.assert_array_equal(*got)
+
+
+def test_as_many_numbers_turn_as_the_config_says():
+    for head_dim in range(2, 130, 2):
+        for turning in range(2, head_dim + 1, 2):
+            plan = plan_for(family_config("gptj", n_embd=head_dim, n_head=1, rotary_dim=turning))
+            assert {op.constants["rotary_dim"] for op in plan.ops if op.kind == "rotary"} == {turning}
+    with pytest.raises(CheckpointError, match="rotary_dim must be an even number, found 3"):
+        plan_for(family_config("gptj", rotary_dim=3))
 
 
 def test_positions_that_have_no_embedding_are_refused():
