@@ -167,6 +167,39 @@ def test_a_file_of_a_model_without_its_head_has_shorter_names(tmp_path):
     np.testing.assert_array_equal(*got)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "windows"),
+    [
+        ("mistral", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("mixtral", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("phi3", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("qwen2", dict(use_sliding_window=True, sliding_window=5, max_window_layers=1), [0, 5, 5, 5]),
+        ("qwen2", dict(use_sliding_window=False, sliding_window=5, max_window_layers=1), [0, 0, 0, 0]),
+        ("qwen3", dict(use_sliding_window=True, sliding_window=5, max_window_layers=3), [0, 0, 0, 5]),
+        ("qwen2_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=2), [5, 0, 0, 0]),
+        ("qwen2_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=9), [5, 0, 5, 0]),
+        ("qwen3_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=1), [5, 5, 5, 5]),
+        ("gemma2", dict(sliding_window=5), [5, 0, 5, 0]),
+        ("gemma3", dict(sliding_window=5, sliding_window_pattern=3), [5, 5, 0, 5]),
+        ("smollm3", dict(use_sliding_window=True, sliding_window=5, no_rope_layers=[1, 0, 0, 1]), [0, 5, 5, 0]),
+        ("smollm3", dict(use_sliding_window=False, sliding_window=5), [0, 0, 0, 0]),
+        ("qwen2", dict(use_sliding_window=True, sliding_window=5, layer_types=["full_attention", "sliding_attention"] * 2), [0, 5, 0, 5]),
+    ],
+)  # fmt: skip
+def test_which_layers_windows_slide_in(name, changes, windows):
+    plan = plan_for(family_config(name, num_hidden_layers=4, **changes))
+    assert [op.constants.get("window", 0) for op in plan.ops if op.kind == "attention"] == windows
+
+
+@pytest.mark.parametrize("name", ["qwen2_moe", "qwen3_moe"])
+@pytest.mark.parametrize(
+    ("step", "dense", "sparse"), [(1, [], [0, 1, 2, 3]), (2, [], [1, 3]), (2, [3], [1]), (3, [0], [2]), (1, [0, 9], [1, 2, 3])]
+)  # fmt: skip
+def test_which_layers_have_experts(name, step, dense, sparse):
+    plan = plan_for(family_config(name, num_hidden_layers=4, decoder_sparse_step=step, mlp_only_layers=dense))
+    assert [op.segment for op in plan.ops if op.kind == "route"] == [f"layer {i}" for i in sparse]
+
+
 def test_as_many_numbers_turn_as_the_config_says():
     for head_dim in range(2, 130, 2):
         for turning in range(2, head_dim + 1, 2):
