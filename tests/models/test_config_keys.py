@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.config_keys import HARMLESS, NEUTRAL, completed
 from fastdistill.models.families import DEFAULTS
-from tests.families import OF_TYPE, family_config
+from tests.families import CASES, OF_TYPE, family_config
 from tests.small_models import config, dream_config, llada_config
 
 SMALL = {model_type: functools.partial(family_config, name) for model_type, name in OF_TYPE.items()}
@@ -151,6 +152,58 @@ def test_every_key_of_a_table_is_read(model_type):
     for key in DEFAULTS[model_type]:
         with pytest.raises((CheckpointError, UnsupportedError), match=key):
             plan_for(Config(SMALL[model_type]().raw | {key: {"no": "such value"}}))
+
+
+def computation(made: Config) -> object:
+    """All that tells what one config computes from what another does; None for one that cannot be."""
+    try:
+        plan = plan_for(made)
+    except UnsupportedError as error:
+        return str(error)
+    except CheckpointError:
+        return None
+    ops = [
+        (op.kind, op.inputs, op.weights, {name: np.asarray(value).tolist() for name, value in op.constants.items()})
+        for op in plan.ops
+    ]
+    weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal
+
+
+# Of a type, or of null: what else a key may say.
+OTHERS = {
+    bool: [True, False],
+    int: [0, 1, 2, 4, 96, 960],
+    float: [0.5, 3.0],
+    str: ["silu", "gelu", "relu"],
+    type(None): [1, 2, 3, 96, True, 2.5],
+}
+LISTS = {
+    "layer_types": [["sliding_attention"] * n for n in (2, 3)],
+    "no_rope_layers": [[0] * 3],
+    "mlp_only_layers": [[0]],
+}
+# Beside what they mean something.
+BESIDE = [
+    {},
+    dict(use_sliding_window=True, sliding_window=4),
+    dict(use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    dict(mlp_only_layers=[1], mlp_hidden_size=None),
+    dict(num_experts=None),
+    dict(num_local_experts=None),
+]
+
+
+@pytest.mark.parametrize("model_type", DEFAULTS)
+def test_every_key_of_a_table_changes_what_is_computed(model_type):
+    table, unused = DEFAULTS[model_type], set()
+    cases = [family_config(name) for name, (its, _) in CASES.items() if its == model_type]
+    every = [case.changed({key: beside[key] for key in beside.keys() & table}) for case in cases for beside in BESIDE]
+    for key, usual in table.items():
+        made = ((one, one.changed({key: other})) for one in every for other in LISTS.get(key, OTHERS[type(usual)]))
+        if not any(computation(other) not in (None, computation(one)) for one, other in made):
+            unused.add(key)
+    assert not unused
 
 
 @pytest.mark.peers
