@@ -232,5 +232,5 @@ def test_a_row_goes_to_its_likeliest_experts(isa, experts, top_k, renormalised):
 def test_a_route_of_what_is_no_number_is_refused(isa, value, at):
     logits = np.zeros((3, 33), np.float32)
     logits[1, at] = value
-    with pytest.raises(NotFiniteError, match="route .* row 1"):
+    with pytest.raises(NotFiniteError, match=r"route .* row 1"):
         routed_by(logits, 2, True)
