@@ -32,7 +32,7 @@ from fastdistill.runtime.network import Network
 from tests.families import CASES, CAUSAL, family_config, network
 from tests.goldens.make_families import GOLDENS, text, write_folder
 from tests.small_models import tensors
-from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, token_lists, trees
+from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, poisoned, token_lists, trees
 
 FEW = settings(max_examples=6)
 SAID = json.loads(GOLDENS.read_text("utf-8"))
@@ -230,6 +230,24 @@ def test_a_router_is_never_quantised(tmp_path, name):
         formats = model.network.weights.formats
         assert {formats[weight] for weight in exact} == {"f32"}
         assert all(formats[weight] == "q4" for weight in formats if ".experts." in weight)
+
+
+@pytest.mark.parametrize("format", [None, "q8", "q4"])
+@pytest.mark.parametrize(
+    ("experts", "top_k", "inner"), [(1, 1, 1), (2, 1, 16), (3, 3, 33), (18, 17, 15), (33, 33, 2), (40, 20, 32), (300, 4, 1)]
+)  # fmt: skip
+def test_mixtures_of_any_size(isa, experts, top_k, inner, format):
+    """Row by row, where few experts are asked for, as all at once, where each looks for its rows; and as the reference has it."""
+    sizes = dict(num_experts=experts, num_experts_per_tok=top_k, moe_intermediate_size=inner)
+    plan = plan_for(family_config("qwen3_moe", **sizes))
+    made, words = tensors(plan), text(83)[:9]
+    mixture = Network(plan, made, format=format, threads=2)
+    alone = poisoned(mixture.session(16, max_rows=1))
+    rows = np.concatenate([bits(alone.forward([word], read=LOGITS).logits) for word in words])
+    assert_rows(poisoned(mixture.session(16)).forward(words, read=LOGITS), rows)
+    if format is None:
+        want = Network(plan, made, executor="reference").session(16).forward(words, read=LOGITS).logits
+        np.testing.assert_allclose(rows.view(np.float32), want, atol=1e-4 * np.abs(want).max())
 
 
 def test_experts_that_are_quantised_in_part_are_refused():
