@@ -267,7 +267,7 @@ class Model:
         return self.network.load_session(path, capacity, max_rows, taps)
 
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Logits of every row of a text, float32 (n, vocab_size): of a chain, or with each row seeing all where the model does.
+        """Logits of every row of a text, float32 (n, vocab_size): each sees those before it, or its block, or all, as the model does.
 
         Parameters
         ----------
@@ -627,7 +627,7 @@ class Model:
         return Score(ids, log_probs)
 
     def _rows(self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """One field of every row of a chain, chunk by chunk."""
+        """One field of every row of a text: of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
         if len(ids) > self.plan.max_positions:
             raise CapacityError(
@@ -635,7 +635,8 @@ class Model:
             )
         if not self.plan.causal:
             session = self.session(capacity=1, max_rows=len(ids))
-            return field(session.forward(ids, nodes=[0] * len(ids), parents=[-1], read=read(slice(None))))
+            nodes = np.arange(len(ids)) // (self.plan.block or len(ids))
+            return field(session.forward(ids, nodes=nodes, parents=range(-1, int(nodes[-1])), read=read(slice(None))))
         session, parts = self.session(capacity=len(ids)), []
         for start in range(0, len(ids), session.max_rows):
             rows = slice(start, min(start + session.max_rows, len(ids)))

@@ -20,6 +20,11 @@ GPT = dict(n_embd=40, n_layer=2, n_head=4, n_positions=64, vocab_size=83)
 NEOX = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"} | dict(hidden_size=64)
 FALCON = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, vocab_size=83)
 MIXTURE = dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=20)
+LLADA_MOE = {key: value for key, value in SIZES.items() if key != "intermediate_size"} | dict(
+    hidden_size=48, dense_intermediate_size=50, expert_intermediate_size=20, num_experts=6, num_experts_per_tok=2,
+    moe_layer_freq=[1, 1], qk_layernorm=True, rope_theta=5e4, rms_norm_eps=1e-5, mask_token_id=82,
+)  # fmt: skip
+SDAR = dict(block_size=4, rope_theta=1e6, rms_norm_eps=1e-6, mask_token_id=82)
 
 # name -> (model_type, config.json beside it)
 CASES: dict[str, tuple[str, dict]] = {
@@ -42,9 +47,12 @@ CASES: dict[str, tuple[str, dict]] = {
     ),
     "smollm3": ("smollm3", SIZES | dict(hidden_size=48, pad_token_id=0, no_rope_layer_interval=2, num_hidden_layers=3)),
     "olmo2": ("olmo2", SIZES | dict(hidden_size=48)),
+    "olmoe": ("olmoe", SIZES | dict(hidden_size=48, num_experts=6, num_experts_per_tok=2)),
     "granite": ("granite", SIZES | dict(hidden_size=48, embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.3, logits_scaling=4.0)),
     "stablelm": ("stablelm", SIZES | dict(hidden_size=64, use_qkv_bias=True)),
     "stablelm, parallel": ("stablelm", SIZES | dict(hidden_size=64, qk_layernorm=True, use_parallel_residual=True)),
+    "starcoder2": ("starcoder2", SIZES | dict(hidden_size=48)),
+    "starcoder2, windows, no biases": ("starcoder2", SIZES | dict(hidden_size=48, sliding_window=5, use_bias=False, tie_word_embeddings=False)),
     "gpt2": ("gpt2", GPT),
     "gpt_neox": ("gpt_neox", NEOX),
     "gpt_neox, one after the other": ("gpt_neox", NEOX | dict(use_parallel_residual=False, attention_bias=False, rotary_pct=0.5)),
@@ -54,8 +62,13 @@ CASES: dict[str, tuple[str, dict]] = {
     "falcon, one after the other": ("falcon", FALCON | dict(multi_query=False, parallel_attn=False, bias=True)),
     "llada": ("llada", {key: value for key, value in llada_config().raw.items() if key != "model_type"}),
     "dream": ("Dream", {key: value for key, value in dream_config().raw.items() if key != "model_type"}),
+    "llada_moe": ("lladamoe", LLADA_MOE),
+    "llada_moe, a dense layer": ("lladamoe", LLADA_MOE | dict(moe_layer_freq=[0, 1], shared_expert_intermediate_size=12, qk_layernorm=False)),
+    "sdar": ("sdar", SIZES | SDAR | dict(head_dim=10)),
+    "sdar_moe": ("sdar_moe", SIZES | MIXTURE | SDAR | dict(head_dim=14, norm_topk_prob=True)),
 }  # fmt: skip
-CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in ("llada", "Dream")]
+MASKED = ("llada", "lladamoe", "Dream", "sdar", "sdar_moe")
+CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in MASKED]
 OF_TYPE = {model_type: name for name, (model_type, _) in reversed(CASES.items())}  # the first case of each
 
 

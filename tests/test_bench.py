@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.lib import answers, machine, plot, writing
 from bench.lib.answers import Answer, Guesses
 from bench.lib.engines import PREFILL, Ours, Work
 from bench.lib.limits import Cost, Limits, cost_of
+from bench.lib.models import exported, random_folder
 from bench.lib.peak import TILES, peak
 from bench.lib.progress import Progress
 from bench.lib.prompts import Prompt
@@ -21,7 +23,16 @@ from bench.lib.report import Report
 from bench.lib.synthetic import Law, SyntheticSession
 from bench.lib.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value, reached, targets
 from bench.lib.timing import Samples, Timer
-from bench.studies import diffusion, forward, jacobi, jacobi_tables, speculative, trajectory, transport_pictures
+from bench.studies import (
+    diffusion,
+    families,
+    forward,
+    jacobi,
+    jacobi_tables,
+    speculative,
+    trajectory,
+    transport_pictures,
+)
 from bench.studies.lookup_peers import Comparison, Written, compare
 from bench.studies.parallelbench_plot import ranges
 from fastdistill.checkpoint import write_checkpoint
@@ -215,6 +226,35 @@ def test_an_interrupt_leaves_what_was_finished(folder, alone, monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert {row["rows"] for row in found["rows"]} == {PREFILL}
     assert any("interrupted" in note for note in found["notes"])
+
+
+# ---- families ----
+
+
+def test_families_are_compared_and_their_heads_looked_at(folder, alone, tmp_path, monkeypatch, capsys):
+    small = families.QWEN_CONFIG | dict(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=32, intermediate_size=96,
+        vocab_size=700, max_position_embeddings=2 * PREFILL,
+    )  # fmt: skip
+    monkeypatch.setattr(families, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(families, "PAUSE", 0)
+    monkeypatch.setattr(families, "QWEN_CONFIG", small)
+    monkeypatch.setattr(families, "cached_folder", lambda name: folder)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    models = [str(folder), f"{folder}:q8", families.QWEN]
+    command = ["families", "--models", ",".join(models), "--threads", "2", "--repetitions", "1", "--json", "-"]
+    assert bench.main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    forwards, heads = (found[key] for key in found if "threads: 2" in key)
+    works = [work.rows for work in families.WORKS]
+    assert [(row["model"], row["rows"]) for row in forwards] == [(model, rows) for model in models for rows in works]
+    assert [row["vocabulary"] for row in heads] == [300, 300, 700]
+    assert all(0 < row["% of time"]["median"] < 100 and 0 < row["% of bytes"] < 100 for row in heads)
+    assert heads[1]["MB"] < 0.3 * heads[0]["MB"]  # q8 beside f32
+    made = tmp_path / "fastdistill-bench" / families.QWEN
+    assert random_folder(made, {}, folder) == made  # once
+    first = exported(made, None, tmp_path)
+    assert first.stat().st_size and exported(made, None, tmp_path) == first != exported(made, "q8", tmp_path)
 
 
 # ---- trajectory ----

@@ -16,7 +16,7 @@ import pytest
 
 import fastdistill as fd
 from bench.lib.models import passage
-from bench.lib.peers import REASON, missing, transformers_greedy, transformers_llama, transformers_logits
+from bench.lib.peers import REASON, missing, transformers_greedy, transformers_logits, transformers_model
 from bench.studies import quality
 from fastdistill.checkpoint import read_config
 from fastdistill.decode import generate
@@ -56,7 +56,7 @@ def assert_same_tokens(ours: list[int], theirs: list[int], leads: list[float], t
 
 @cache
 def float32_pair(folder: Path):
-    return fd.load(folder, format="f32"), transformers_llama(folder)
+    return fd.load(folder, format="f32"), transformers_model(folder)
 
 
 @pytest.mark.model

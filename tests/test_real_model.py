@@ -1,4 +1,4 @@
-"""The real SmolLM2-135M-Instruct: recorded text and bits, the same on every level; laws 1 and 2 on real weights.
+"""The real SmolLM2-135M-Instruct and Gemma 3 270M: recorded text and bits, the same on every level; laws 1 and 2 on real weights.
 
 CI runs this file with each level forced in turn.
 """
@@ -23,6 +23,26 @@ TEXTS = {
     "1, 2, 3, 4, 5,": " 6, 7, 8, 9, 10,",
 }
 LOGITS = "1cd79d3f79206c45cd8036ea0def14d1c50bf89008ca4d820fe88da7684072dd"  # sha256 of the float32 logits of every row of IDS
+
+
+# Of Gemma 3 270M, as its GGUF is converted: q8, and f32 where that had K-quants.
+GEMMA_TEXTS = {
+    "The capital of France is": " the capital of the country of France. It is the capital",
+    "def fib(n):": "\n    if n == 0 or n == 1",
+    "Once upon a time": ", there was a little girl named Lily. She was a",
+}
+GEMMA_LOGITS = "139f7598a9085f7baf89f743f1e51279010d34ad3b4ce6ff90a35e79a131a5af"
+
+
+@pytest.fixture(scope="module")
+def gemma(real_model):
+    return fd.load(real_model("gemma3-270m"))
+
+
+def test_gemma_writes_the_recorded_text_with_the_recorded_bits(gemma):
+    results = gemma.generate(list(GEMMA_TEXTS), max_tokens=12)
+    assert {prompt: result.text for prompt, result in zip(GEMMA_TEXTS, results, strict=True)} == GEMMA_TEXTS
+    assert hashlib.sha256(gemma.logits(text_ids(gemma)).astype("<f4").tobytes()).hexdigest() == GEMMA_LOGITS
 
 
 @pytest.fixture(scope="module")

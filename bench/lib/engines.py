@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastdistill as fd
-from bench.lib.peers import LlamaCpp, transformers_llama
+from bench.lib.peers import LlamaCpp, transformers_model
 from bench.lib.timing import Timer
 from fastdistill.kernels import isa, set_isa
 
@@ -44,7 +44,7 @@ class Engine(ABC):
     kernel = "-"  # what runs, in words
 
     def __init__(self, ids: list[int]) -> None:
-        self._ids, self._length = ids, 0
+        self.ids, self._length = ids, 0
 
     def enter(self) -> None:  # noqa: B027
         """Before a turn, untimed."""
@@ -62,14 +62,14 @@ class Engine(ABC):
             self.truncate(length)
             self._length = length
         while self._length < length:
-            tokens = self._ids[self._length : min(self._length + PREFILL, length)]
+            tokens = self.ids[self._length : min(self._length + PREFILL, length)]
             self.append(tokens, every=False)
             self._length += len(tokens)
 
     def forward(self, work: Work) -> np.ndarray:
         """The rows after the context; the argmax of those that are read."""
         self.hold(work.cached)
-        result = self.append(self._ids[work.cached : work.cached + work.rows], not work.is_prefill)
+        result = self.append(self.ids[work.cached : work.cached + work.rows], not work.is_prefill)
         self._length += work.rows
         return result
 
@@ -128,7 +128,7 @@ class Torch(Engine):
 
     def __init__(self, folder: Path, threads: int, dtype: str, ids: list[int]) -> None:
         super().__init__(ids)
-        self._model, self._threads = transformers_llama(folder, threads, dtype, "sdpa"), threads
+        self._model, self._threads = transformers_model(folder, threads, dtype, "sdpa"), threads
         self._cache: Any = None
 
     def enter(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def missing(*modules: str) -> str | None:
     return REASON.format(", ".join(absent)) if absent else None
 
 
-def transformers_llama(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
+def transformers_model(folder: Path, threads: int = 1, dtype: str = "float32", attention: str = "eager") -> Any:
     """transformers' model with the folder's weights, dequantised where they are quantised.
 
     threads    one by default: torch's pool waits by spinning, and crawls where the cores are shared
@@ -137,26 +138,42 @@ class LlamaCpp:
     def forward(self, tokens: Sequence[int]) -> int:
         """Append tokens; the argmax after the last one."""
         for start in range(0, len(tokens), self.MOST_ROWS):
-            self._decode(tokens[start : start + self.MOST_ROWS], every=False)
+            self._decode(tokens[start : start + self.MOST_ROWS], reads=1)
         return int(self._logits(1).argmax())
 
     def forward_rows(self, tokens: Sequence[int]) -> np.ndarray:
         """Append up to MOST_ROWS tokens; the argmax after each, (m,)."""
-        self._decode(tokens, every=True)
+        self._decode(tokens, reads=len(tokens))
         return self._logits(len(tokens)).argmax(axis=1)
+
+    def drawing(self, temperature: float) -> Callable[[], int]:
+        """What draws a token of the last row's logits by its own samplers, the likeliest where the temperature is 0."""
+        library = self._library
+        chain = library.llama_sampler_chain_init(library.llama_sampler_chain_default_params())
+        if temperature:
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_temp(temperature))
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_dist(0))
+        else:
+            library.llama_sampler_chain_add(chain, library.llama_sampler_init_greedy())
+        return partial(library.llama_sampler_sample, chain, self._context, -1)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """float32 (n, vocab_size): the logits of a chain of up to MOST_ROWS tokens."""
         self.clear()
-        self._decode(ids, every=True)
+        self._decode(ids, reads=len(ids))
         return self._logits(len(ids)).copy()
 
-    def _decode(self, tokens: Sequence[int], every: bool) -> None:
-        batch, last = self._batch, len(tokens) - 1
+    def skip(self, tokens: Sequence[int]) -> None:
+        """Append up to MOST_ROWS tokens and read none of their rows."""
+        self._decode(tokens, reads=0)
+
+    def _decode(self, tokens: Sequence[int], reads: int) -> None:
+        """Append tokens and ask for the logits of the last `reads` of them."""
+        batch = self._batch
         batch.n_tokens = len(tokens)
         for row, token in enumerate(tokens):
             batch.token[row], batch.pos[row] = token, self._length + row
-            batch.logits[row] = every or row == last
+            batch.logits[row] = row >= len(tokens) - reads
         status = self._library.llama_decode(self._context, batch)
         assert status == 0, f"llama_decode gave {status}"
         self._length += len(tokens)

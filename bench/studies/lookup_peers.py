@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.lib.peers import transformers_llama
+from bench.lib.peers import transformers_model
 from bench.lib.timing import Samples, interleave
 
 GUESSES = {"llama.cpp": (7, 10, 16), "transformers": (10,)}
@@ -130,7 +130,7 @@ class TransformersWriters:
     """`generate` in float32, plain and with `prompt_lookup_num_tokens`."""
 
     def __init__(self, folder: Path, threads: int, end_tokens: frozenset[int]) -> None:
-        self._model, self._ends = transformers_llama(folder, threads, "float32", "sdpa"), sorted(end_tokens)
+        self._model, self._ends = transformers_model(folder, threads, "float32", "sdpa"), sorted(end_tokens)
         self.writers: dict[int, Writer] = {0: self._write}
         for guesses in GUESSES["transformers"]:
             self.writers[guesses] = partial(self._write, prompt_lookup_num_tokens=guesses)

@@ -13,7 +13,7 @@ import numpy as np
 
 import fastdistill as fd
 from bench.lib.models import add_model_arguments, no_llama_cpp, passage
-from bench.lib.peers import LlamaCpp, missing, transformers_llama, transformers_logits
+from bench.lib.peers import LlamaCpp, missing, transformers_logits, transformers_model
 from bench.lib.report import Report
 
 TOKENS = 512
@@ -42,7 +42,7 @@ def divergences(
     tokenizer = fd.load(folder, threads=threads).tokenizer
     ids = tokenizer.encode(passage())[:TOKENS]
     assert len(ids) == TOKENS, f"the passage has only {len(ids)} tokens"
-    truth = transformers_logits(transformers_llama(folder), ids)
+    truth = transformers_logits(transformers_model(folder), ids)
     found = {}
     for format in formats:
         name = "fastdistill" if format is None else f"fastdistill, {format}"

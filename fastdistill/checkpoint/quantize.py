@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ def quantize_checkpoint(
     format: str,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
-    kept: Collection[str] = (),
+    kept: Set[str] = frozenset(),
 ) -> None:
     """Write an open folder as `fastdistill.models.quantize_folder` does, whether or not a model can be made of it.
 
@@ -79,7 +79,7 @@ def quantize_checkpoint(
         called with (bytes done, bytes in all)
     overwrite : bool, default False
         replace the checkpoint that is there
-    kept : Collection[str], default ()
+    kept : Set[str], optional
         names of matrices that stay as they are
 
     Raises
@@ -92,20 +92,21 @@ def quantize_checkpoint(
     check_instance("checkpoint", checkpoint, Checkpoint)
     check_choice("format", format, FORMATS)
     check_flag("overwrite", overwrite)
+    check_instance("kept", kept, Set)
     if progress is not None:
         check_callable("progress", progress)
     tensors = _converted(checkpoint, format, progress, kept)
     write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
 
 
-def converts(tensor: Tensor, kept: Collection[str] = ()) -> bool:
+def converts(tensor: Tensor, kept: Set[str] = frozenset()) -> bool:
     """Whether `quantize_checkpoint` writes a tensor in another format: the matrices of a model, but those `kept`."""
     matrix = len(tensor.shape) == 2 and tensor.name.endswith(".weight")
     return matrix and tensor.name not in kept and tensor.format in FORMATS
 
 
 def _converted(
-    checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None, kept: Collection[str]
+    checkpoint: Checkpoint, format: str, progress: Callable[[int, int], None] | None, kept: Set[str]
 ) -> Iterator[Tensor]:
     done, total = 0, sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     for tensor in checkpoint.tensors.values():

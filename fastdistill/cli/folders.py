@@ -34,7 +34,7 @@ _CONVERT = """\
   fastdistill convert ./smollm2 smollm2.gguf
   fastdistill convert smollm2-135m-instruct smollm2-q8.gguf --format q8
 
-From a file, Q4_0, Q4_1 and Q8_0 keep their codes, F32, F16 and BF16 their bits; other types become f32, of which
+From a file, Q4_0, Q4_1, Q5_0, IQ4_NL and Q8_0 keep their values, F32, F16 and BF16 their bits; other types become f32, of which
 --format q8 keeps a quarter. From a folder, q8 becomes Q8_0, q4 Q4_1, f32, f16 and bf16 what they are.
 """
 

@@ -123,6 +123,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "folder": str(folder),
         "architecture": plan.architecture,
         "causal": plan.causal,
+        "block": plan.block,
         "mask_token": plan.mask_token,
         "mask_spelling": None if plan.mask_token is None else _spelling(folder, plan.mask_token),
         "layers": plan.num_layers,
@@ -177,7 +178,8 @@ def _kind(model: dict[str, Any]) -> str:
     if model["mask_token"] is None:
         return "causal: predicts the next token"
     spelt = "" if model["mask_spelling"] is None else f" ({model['mask_spelling']})"
-    return f"masked diffusion: fills masks, token {model['mask_token']}{spelt}, in any order"
+    order = f"in blocks of {model['block']}" if model["block"] else "in any order"
+    return f"masked diffusion: fills masks, token {model['mask_token']}{spelt}, {order}"
 
 
 def _machine_text(facts: dict[str, Any]) -> str:

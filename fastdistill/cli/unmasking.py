@@ -67,7 +67,12 @@ def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
         "nats. explore:F: as factor, and where that fills few, an uncertain one as well. schedule:N, cosine:N, time:N, "
         "ascending:N: fixed numbers that take N forwards, the surest first. Without a value: the rule's own",
     )
-    add("--block-length", type=int, metavar="N", help="fill N masks before those behind them (default: all at once)")
+    add(
+        "--block-length",
+        type=int,
+        metavar="N",
+        help="fill N masks before those behind them (default: the model's blocks, or all at once)",
+    )
     add("--max-steps", type=int, metavar="N", help="most forwards; the last one fills whatever is left")
     add(
         "--cache",
@@ -79,7 +84,8 @@ def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
         "--block-causal",
         action="store_true",
         default=None,
-        help="a block sees what is before it and itself, for models that were trained so; its cache is exact",
+        help="a block sees what is before it and itself, for models that were trained so (the default of those whose config.json "
+        "says so); its cache is exact",
     )
     add(
         "--remask",
@@ -124,8 +130,8 @@ def unmasking(arguments: argparse.Namespace) -> Unmask:
             max_steps=arguments.max_steps,
             cache=arguments.cache,
             drafts=arguments.drafts,
+            attention="block_causal" if arguments.block_causal else None,
         ),
-        attention="block_causal" if arguments.block_causal else "full",
         remask=remask,
         trace=bool(arguments.trace or getattr(arguments, "trace_png", None)),
     )

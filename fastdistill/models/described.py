@@ -114,8 +114,8 @@ def decoder(
     ).plan()
 
 
-def masked(config: Config, architecture: str, *, logit_shift: int = 0, **options: Any) -> Plan:
-    """The same of a masked diffusion model, whose rows see each other; `logit_shift` as of `Plan`.
+def masked(config: Config, architecture: str, *, logit_shift: int = 0, block: int = 0, **options: Any) -> Plan:
+    """The same of a masked diffusion model, whose rows see each other; `logit_shift` and `block` as of `Plan`.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def masked(config: Config, architecture: str, *, logit_shift: int = 0, **options
         config.refuse("mask_token_id", token, f"a token, below {vocab_size}")
     if any(windows(config, Sizes.of(config).layers, options.get("slides", lambda layer: True))):
         raise UnsupportedError(f"sliding_window is not supported by the {architecture} plan: its rows see each other")
-    facts = dict(causal=False, mask_token=token, logit_shift=logit_shift)
+    facts = dict(causal=False, mask_token=token, logit_shift=logit_shift, block=block)
     return decoder(config, architecture, facts=facts, **options)
 
 
@@ -206,6 +206,14 @@ def activation(config: Config, key: str) -> str:
     if name not in _ACTIVATIONS:
         raise UnsupportedError(f"{config.source}: {key} {short(name)} is not supported, only {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]
+
+
+def check_only(architecture: str, key: str, found: object, supported: object) -> None:
+    """Raise the UnsupportedError of a key that says something else than what the plan computes."""
+    if found != supported:
+        raise UnsupportedError(
+            f"{key} {short(found)} is not supported by the {architecture} plan, only {short(supported)}"
+        )
 
 
 def _first(config: Config, *keys: str) -> str:

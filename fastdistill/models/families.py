@@ -1,4 +1,4 @@
-"""The model families, found by `model_type`."""
+"""The model families, found by `model_type`, or by the class in `architectures` where two share one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from fastdistill.models import (
     gptj,
     granite,
     llada,
+    llada_moe,
     llama,
     mixtral,
     olmo2,
+    olmoe,
     phi3,
     qwen2,
     qwen2_moe,
     qwen3,
     qwen3_moe,
+    sdar,
     smollm3,
     stablelm,
+    starcoder2,
 )
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
@@ -41,19 +45,26 @@ FAMILIES = (
     phi3,
     smollm3,
     olmo2,
+    olmoe,
     granite,
     stablelm,
+    starcoder2,
     gpt2,
     gpt_neox,
     gptj,
     falcon,
     llada,
+    llada_moe,
     dream,
+    sdar,
 )
 
 DEFAULTS = {
     model_type: keys for family in FAMILIES for model_type, keys in family.MODEL_TYPES.items()
 }  # of absent keys
+
+# Classes whose files have another family's model_type: (it, the class) -> their own.
+_BY_CLASS = {("llada", "LLaDAMoEModel"): "lladamoe", ("llada", "LLaDAMoEModelLM"): "lladamoe"}
 
 
 def plan_for(config: Config) -> Plan:
@@ -71,7 +82,7 @@ def plan_for(config: Config) -> Plan:
     CheckpointError
         for a config that cannot be
     """
-    model_type = config.string("model_type")
+    model_type = _model_type(config)
     for family in FAMILIES:
         if model_type in family.MODEL_TYPES:
             return family.plan(completed(config, model_type, DEFAULTS[model_type]))
@@ -79,3 +90,11 @@ def plan_for(config: Config) -> Plan:
     raise UnsupportedError(
         f"model_type {short(model_type)} is not supported; known: {', '.join(known)}{suggestion(model_type, known)}"
     )
+
+
+def _model_type(config: Config) -> str:
+    """What config.json says, or should say."""
+    said: str = config.string("model_type")
+    classes = config.raw.get("architectures")
+    names = classes if type(classes) is list else []
+    return next((_BY_CLASS[said, name] for name in names if type(name) is str and (said, name) in _BY_CLASS), said)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
-from fastdistill.errors import UnsupportedError
-from fastdistill.messages import short
 from fastdistill.models.decoder import Names
-from fastdistill.models.described import Sizes, masked
+from fastdistill.models.described import Sizes, check_only, masked
 from fastdistill.models.plan import Plan
 
 MODEL_TYPES: dict[str, dict[str, Any]] = {
@@ -87,10 +85,11 @@ def plan(config: Config) -> Plan:
     """The forward pass of one LLaDA."""
     for key, supported in CHOICES.items():
         read = config.boolean if type(supported) is bool else config.string
-        _check(key, read(key), supported)
-    _check("rope_type", config.section("rope_parameters").string("rope_type"), "default")  # its code scales none
+        check_only("llada", key, read(key), supported)
+    # Its code scales no rotary positions.
+    check_only("llada", "rope_type", config.section("rope_parameters").string("rope_type"), "default")
     bias = config.boolean("include_bias")
-    _check("bias_for_layer_norm", config.boolean("bias_for_layer_norm", default=bias), False)
+    check_only("llada", "bias_for_layer_norm", config.boolean("bias_for_layer_norm", default=bias), False)
     config = config.respelt(**SPELLING)
     size, shared = Sizes.of(config), config.boolean("multi_query_attention", default=False)
     kv_heads = config.integer("num_key_value_heads", minimum=1, maximum=size.heads, default=1 if shared else size.heads)
@@ -110,8 +109,3 @@ def plan(config: Config) -> Plan:
         head_bias=bias,
         untie=None,
     )
-
-
-def _check(key: str, found: str | bool, supported: str | bool) -> None:
-    if found != supported:
-        raise UnsupportedError(f"{key} {short(found)} is not supported by the llada plan, only {short(supported)}")

@@ -124,6 +124,8 @@ class Plan:
         where max_positions comes from, in words for errors: a key of the config
     causal : bool
         trained with rows that see what is before them; else rows see each other: one node a forward
+    block : int
+        of such a model: positions of a block, counted from 0; rows see their own and those before: a node each. 0: all is one
     mask_token : int | None
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
@@ -145,6 +147,7 @@ class Plan:
     long_beyond: int = 0
     positions_source: str = "max_position_embeddings"
     causal: bool = True
+    block: int = 0
     mask_token: int | None = None
     logit_shift: int = 0
 

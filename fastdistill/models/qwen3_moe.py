@@ -9,19 +9,17 @@ from fastdistill.models.plan import Plan
 from fastdistill.models.qwen2_moe import QWEN2_MOE
 
 _NOT_QWEN3_MOE = ("qkv_bias", "shared_expert_intermediate_size", "max_window_layers", "layer_types")
-MODEL_TYPES = {
-    "qwen3_moe": {key: value for key, value in QWEN2_MOE.items() if key not in _NOT_QWEN3_MOE}
-    | {
-        "intermediate_size": 6144,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 4,
-        "head_dim": None,
-        "attention_bias": False,
-        "num_experts": 128,
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 768,
-    }
+QWEN3_MOE = {key: value for key, value in QWEN2_MOE.items() if key not in _NOT_QWEN3_MOE} | {
+    "intermediate_size": 6144,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": None,
+    "attention_bias": False,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
 }
+MODEL_TYPES = {"qwen3_moe": QWEN3_MOE}
 
 
 def plan(config: Config) -> Plan:

@@ -123,6 +123,8 @@ class SessionLike(Protocol):
         the committed ones
     causal : bool
         rows see what is before them, else each other: one node a forward
+    block : int
+        of a model of blocks: positions of one, counted from 0, whose rows see each other and those before; 0: it is none
     mask_token : int | None
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
@@ -140,6 +142,7 @@ class SessionLike(Protocol):
     limit: str = ""
     max_rows: int
     causal: bool = True
+    block: int = 0
     mask_token: int | None = None
     logit_shift: int = 0
     writer: object = None

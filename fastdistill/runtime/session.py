@@ -93,6 +93,8 @@ class Session(SessionLike):
         executors of its passes
     causal : bool
         as of the plan
+    block : int
+        as of the plan
     mask_token : int | None
         as of the plan
     is_long : bool
@@ -124,7 +126,8 @@ class Session(SessionLike):
                 raise ArgumentError(f"tap {short(name)} is unknown; this model has: {listed(plan.taps)}")
         self.runs_ahead = network.runs_ahead and not self.taps and "logits" in plan.outputs
         self.vocab_size, self.threads = plan.vocab_size, network.threads
-        self.causal, self.mask_token, self.logit_shift = plan.causal, plan.mask_token, plan.logit_shift
+        self.causal, self.block = plan.causal, plan.block
+        self.mask_token, self.logit_shift = plan.mask_token, plan.logit_shift
         self.network = self.runner = network
         self.pool = network.pool(self.max_rows, self.taps)  # it is there as long as somebody may need it
         self.context = Context(

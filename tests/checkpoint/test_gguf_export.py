@@ -260,6 +260,7 @@ def test_what_llama_cpp_takes_for_granted_is_compared(tmp_path, name, key):
         ("llama", {"is_causal": False}, UnsupportedError, "is_causal is False"),
         ("llama", {"rms_norm_eps": None}, CheckpointError, "rms_norm_eps is missing"),
         ("llama", {"num_hidden_layers": 1 << 30}, CheckpointError, "1073741824 layers"),
+        ("olmoe", {"num_key_value_heads": 1}, UnsupportedError, "num_key_value_heads is 1; .* has 2, always"),
         ("stablelm 2", {"num_attention_heads": 1 << 30}, CheckpointError, "1073741824 heads"),
         ("llama", {"hidden_size": 96}, CheckpointError, "do not agree with the config"),
         ("llama", {"mlp_bias": False}, CheckpointError, "unexpected: .*mlp.*bias"),

@@ -126,6 +126,7 @@ UNREAD = {
     "mixtral",
     "smollm3",
     "olmo2",
+    "olmoe",
     "granite",
     "stablelm 2",
     "falcon 40",

@@ -54,11 +54,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3 partial": {"model_type": "phi3", "sliding_window": None, "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
     "smollm3": {"model_type": "smollm3", "num_hidden_layers": 5, "tie_word_embeddings": True},
     "olmo2": {"model_type": "olmo2"},
+    "olmoe": {"model_type": "olmoe", "num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2},
     "granite": {"model_type": "granite", "attention_multiplier": 0.2, "embedding_multiplier": 12.0,
                 "residual_multiplier": 0.22, "logits_scaling": 8.0, "tie_word_embeddings": True},
     "stablelm": {"model_type": "stablelm", "layer_norm_eps": 1e-5, "use_qkv_bias": True, "partial_rotary_factor": 0.25},
     "stablelm 2": {"model_type": "stablelm", "layer_norm_eps": 1e-5, "qk_layernorm": True, "use_parallel_residual": True,
                    "num_attention_heads": 4, "hidden_size": 128},
+    "starcoder2": {"model_type": "starcoder2", "norm_epsilon": 1e-5, "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True},
+    "starcoder2 untied": {"model_type": "starcoder2", "norm_epsilon": 1e-5, "hidden_act": "gelu_pytorch_tanh"},
     "gpt2": {"model_type": "gpt2", "n_positions": 128, "n_embd": 64, "n_layer": 3, "n_head": 2, "layer_norm_epsilon": 1e-5,
              "activation_function": "gelu_new", "tie_word_embeddings": True},
     "falcon": {"model_type": "falcon", "layer_norm_epsilon": 1e-5, "new_decoder_architecture": False, "multi_query": True,
@@ -105,6 +108,7 @@ def tiny_config(name: str) -> dict[str, Any]:
     foreign = {
         "gpt_neox": ("rms_norm_eps", "num_key_value_heads", "rope_theta"),
         "stablelm": ("rms_norm_eps",),
+        "starcoder2": ("rms_norm_eps",),
         "falcon": ("rms_norm_eps", "num_key_value_heads", "intermediate_size", "hidden_act"),
     }
     foreign |= {"gemma2": ("hidden_act",), "gemma3_text": ("hidden_act",)}

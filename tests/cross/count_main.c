@@ -55,7 +55,7 @@ static struct fd_pass pass_of(int64_t rows, int64_t keys)
     int64_t plane = KV_HEADS * FD_PAGE * HEAD * 2 * 2;
     if (!cache.pages) {
         for (int page = 0; page < PAGES; page++) pages[page] = memory((size_t)plane + FD_PAGE * 4);
-        cache = (struct fd_cache){pages, 0, plane};
+        cache = (struct fd_cache){.pages = pages, .positions = plane};
     }
     runs[1] = (int32_t)keys;
     key_counts[0] = set.most_keys = keys;
@@ -117,21 +117,21 @@ static void count_token(void)
     const struct fd_weight *square = weight(FD_Q4, WIDTH, WIDTH), *narrow = weight(FD_Q4, KV_HEADS * HEAD, WIDTH);
     const struct fd_weight *up = weight(FD_Q4, WIDER, WIDTH), *down = weight(FD_Q4, WIDTH, WIDER), *head = weight(FD_Q8, VOCAB, WIDTH);
     struct fd_op enter[] = {
-        {.kind = FD_OP_rotary_table, .out = MADE(cosine, sine), .vectors = VALUES(frequencies), .head_dim = HEAD},
+        {.kind = FD_OP_rotary_table, .out = MADE(cosine, sine), .vectors = VALUES(frequencies), .head_dim = HEAD, .rotary_dim = HEAD, .scalar = 1.0f},
         {.kind = FD_OP_embedding, .width = WIDTH, .weights = WEIGHTS(head), .out = MADE(x)}};
     struct fd_op layer[] = {
         {.kind = FD_OP_rms_norm, .width = WIDTH, .in = VALUES(x), .out = MADE(y), .vectors = VALUES(norm), .scalar = 1e-5f, .codes_out = form},
         {.kind = FD_OP_linear, .parts = 3, .width = WIDTH, .in = VALUES(y), .out = MADE(q, k, v), .weights = WEIGHTS(square, narrow, narrow),
          .codes_in = form},
-        {.kind = FD_OP_rotary, .width = WIDTH, .in = VALUES(q, cosine, sine), .out = MADE(q), .head_dim = HEAD},
-        {.kind = FD_OP_rotary, .width = KV_HEADS * HEAD, .in = VALUES(k, cosine, sine), .out = MADE(k), .head_dim = HEAD},
+        {.kind = FD_OP_rotary, .width = WIDTH, .in = VALUES(q, cosine, sine), .out = MADE(q), .head_dim = HEAD, .rotary_dim = HEAD},
+        {.kind = FD_OP_rotary, .width = KV_HEADS * HEAD, .in = VALUES(k, cosine, sine), .out = MADE(k), .head_dim = HEAD, .rotary_dim = HEAD},
         {.kind = FD_OP_store, .width = KV_HEADS * HEAD, .in = VALUES(k, v), .kv_heads = KV_HEADS, .head_dim = HEAD},
         attend(HEADS, KV_HEADS, VALUES(q), MADE(y)),
         {.kind = FD_OP_quantize, .width = WIDTH, .in = VALUES(y), .codes_out = form},
         {.kind = FD_OP_linear, .epilogue = FD_RESIDUAL, .inputs = 2, .parts = 1, .width = WIDTH, .in = VALUES(y, x), .out = MADE(x),
          .weights = WEIGHTS(square), .codes_in = form},
         {.kind = FD_OP_rms_norm, .width = WIDTH, .in = VALUES(x), .out = MADE(y), .vectors = VALUES(norm), .scalar = 1e-5f, .codes_out = form},
-        {.kind = FD_OP_linear, .epilogue = FD_GATED, .parts = 2, .width = WIDTH, .in = VALUES(y), .out = MADE(wide), .weights = WEIGHTS(up, up),
+        {.kind = FD_OP_linear, .epilogue = FD_GATED, .activation = FD_SILU, .parts = 2, .width = WIDTH, .in = VALUES(y), .out = MADE(wide), .weights = WEIGHTS(up, up),
          .codes_in = form},
         {.kind = FD_OP_quantize, .width = WIDER, .in = VALUES(wide), .codes_out = wide_form},
         {.kind = FD_OP_linear, .epilogue = FD_RESIDUAL, .inputs = 2, .parts = 1, .width = WIDER, .in = VALUES(wide, x), .out = MADE(x),

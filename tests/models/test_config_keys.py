@@ -67,6 +67,9 @@ PUBLISHED = {
     "newer": ("llama", dict(architectures=["LlamaForCausalLM"], dtype="bfloat16", use_cache=False, transformers_version="5.0.0")),
     "Mistral 0.1": ("mistral", LLAMA | dict(sliding_window=4096, architectures=["MistralForCausalLM"])),
     "Mistral 0.3": ("mistral", LLAMA | dict(sliding_window=None, attention_dropout=0.0, head_dim=16)),
+    "OLMoE": ("olmoe", dict(clip_qkv=None, norm_topk_prob=False, output_router_logits=False, router_aux_loss_coef=0.01)),
+    "StarCoder2": ("starcoder2", dict(norm_type="layer_norm", mlp_type="default", scale_attn_weights=True, attention_dropout=0.1,
+                                      attention_softmax_in_fp32=True, scale_attention_softmax_in_fp32=True, residual_dropout=0.1, embedding_dropout=0.1)),
     "Dream": ("Dream", dict(auto_map={"AutoModel": "modeling_dream.DreamModel"}, architectures=["DreamModel"], use_mrope=False,
                             attention_dropout=0.0, max_window_layers=28, sliding_window=None,
                             use_sliding_window=False, initializer_range=0.02, pad_token_id=2, bos_token_id=1, use_cache=False)),
@@ -104,6 +107,19 @@ PUBLISHED = {
     "GPT-J": ("gptj", GPT | dict(gradient_checkpointing=False, rotary=True, scale_attn_weights=True, tie_word_embeddings=False, tokenizer_class="GPT2Tokenizer")),
     "Falcon 7B": ("falcon", FALCON | dict(multi_query=True, new_decoder_architecture=False)),
     "Falcon 11B": ("falcon", FALCON | dict(ff_factor=4, rope_theta=500042.0, rope_scaling=None, max_position_embeddings=8192)),
+    "LLaDA-MoE": ("lladamoe", dict(architectures=["LLaDAMoEModelLM"], model_type="llada", attention_bias=False, attention_dropout=0.0, clip_qkv=None,
+                                   moe_router_enable_expert_bias=False, moe_router_score_function="softmax", norm_topk_prob=None,
+                                   output_router_logits=False, router_aux_loss_coef=0.01, partial_rotary_factor=1, rope_scaling=None,
+                                   routed_scaling_factor=1, router_num_group=None, router_topk_group=None, use_cache=False,
+                                   shared_expert_intermediate_size=None, eos_token_id=82, pad_token_id=82, initializer_range=0.02)),
+    "LLaDA-MoE, its class": ("lladamoe", dict(architectures=["LLaDAMoEModel"], model_type="llada", router_num_group=-2, router_topk_group=-2,
+                                              shared_expert_intermediate_size=0, routed_scaling_factor=1.0)),
+    "SDAR": ("sdar", dict(architectures=["SDARForCausalLM"], auto_map={"AutoModel": "modeling_sdar.SDARModel"}, attention_bias=False, block_size=4,
+                          fuse_cross_entropy=True, debug=False, ep_size=1, micro_forward=False, skip_checkpoint=False, use_deepep=False,
+                          attn_implementation="sdpa", max_window_layers=28, sliding_window=None, use_sliding_window=False, use_cache=True)),
+    "SDAR-MoE": ("sdar_moe", dict(architectures=["SDARMoeForCausalLM"], block_size=4, fuse_cross_entropy=True, debug=True, ep_size=8,
+                                  micro_forward=False, skip_checkpoint=False, use_deepep=True, decoder_sparse_step=1, mlp_only_layers=[],
+                                  output_router_logits=False, router_aux_loss_coef=0.001, max_window_layers=48)),
 }  # fmt: skip
 
 # Of other families, each at a value that they are published with.
@@ -131,6 +147,10 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
         assert read._values[key] == value
     if model_type == "llada":
         with pytest.raises(UnsupportedError, match="block_type 'sequential'"):
+            plan_for(Config({"model_type": model_type}))
+        return
+    if model_type == "lladamoe":
+        with pytest.raises(CheckpointError, match="num_experts is missing"):
             plan_for(Config({"model_type": model_type}))
         return
     layers = next(key for key in ("num_hidden_layers", "n_layer") if key in DEFAULTS[model_type])
@@ -167,7 +187,7 @@ def computation(made: Config) -> object:
         for op in plan.ops
     ]
     weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
-    return ops, weights, plan.max_positions, plan.mask_token, plan.causal
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block
 
 
 # Of a type, or of null: what else a key may say.
@@ -182,6 +202,7 @@ LISTS = {
     "layer_types": [["sliding_attention"] * n for n in (2, 3)],
     "no_rope_layers": [[0] * 3],
     "mlp_only_layers": [[0]],
+    "moe_layer_freq": [[1, 0], [0, 0]],
 }
 # Beside what they mean something.
 BESIDE = [
@@ -191,6 +212,7 @@ BESIDE = [
     dict(mlp_only_layers=[1], mlp_hidden_size=None),
     dict(num_experts=None),
     dict(num_local_experts=None),
+    dict(moe_layer_freq=[1]),
 ]
 
 
@@ -212,9 +234,7 @@ def test_the_tables_are_those_of_transformers(name):
     theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
     ours = DEFAULTS[name.lower()]
     fields = {key: theirs.__dataclass_fields__[key] for key in inspect.get_annotations(theirs)}
-    assert ours.keys() - fields.keys() == (
-        {"is_causal", "sliding_window", "use_sliding_window"} if name == "Llama" else {"is_causal"}
-    )
+    assert ours.keys() - fields.keys() == {"is_causal"}
     assert {key: fields[key].default for key in ours.keys() & fields.keys()} == {key: ours[key] for key in ours.keys() & fields.keys()}  # fmt: skip
     unread = fields.keys() - ours.keys() - HARMLESS - {"rope_parameters", "attention_dropout"}
     assert not unread, "the class has more that bears on the computation, or that is to be called harmless"

@@ -221,7 +221,7 @@ def at(name, index, value):
     [
         (lambda arrays: arrays.pop("digest"), "is no session"),
         (lambda arrays: arrays.update(more=arrays["tokens"]), "is no session"),
-        (at("session", 0, 1), "version 1; expected 2"),
+        (at("session", 0, 1), "version 1; expected 3"),
         (at("session", 0, -(2**63)), "version"),
         (put("session", [1]), "session must be"),
         (put("model", [1] * 31), "model must be"),

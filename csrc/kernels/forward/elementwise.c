@@ -6,41 +6,55 @@
 #include "quantize_rows.c"
 #include "unpack.c"
 
-/* y = (x - mean) / sqrt(mean (x - mean)^2 + epsilon) * weight + bias of n numbers; where bias is NULL there is none, and 0 is taken for the
- * mean.  Returns the sum of squares: NaN, or infinite where they are too large, and then y is wrong. */
-static float normed(int64_t n, const float *x, float epsilon, const float *weight, const float *bias, float *y)
+/* y = (x - mean) / sqrt(mean (x - mean)^2 + epsilon) * weight + bias of n numbers; where they are not `centred` there is no bias, and 0
+ * for the mean.  Returns the sum of squares: NaN, or infinite where they are too large, and then y is wrong. */
+FD_INLINE vf norm_scaled(const int centred, vf x, float mean, vf inverse, vf weight, vf bias)
 {
-    vf sum = vf_zero();
+    return centred ? vf_fma(vf_mul(vf_sub(x, vf_set1(mean)), inverse), weight, bias) : vf_mul(vf_mul(x, inverse), weight);
+}
+FD_INLINE float normed(const int centred, int64_t n, const float *x, float epsilon, const float *weight, const float *bias, float *y)
+{
+    const int64_t whole = n / FD_LANES * FD_LANES, left = n - whole;
     float mean = 0.0f;
-    if (bias) {
-        for (int64_t k = 0; k < n; k += 16) sum = vf_add(vf_load_part(x + k, n - k, 0.0f), sum);
+    vf sum = vf_zero();
+    if (centred) {
+        for (int64_t k = 0; k < whole; k += FD_LANES) sum = vf_add(vf_load(x + k), sum);
+        if (left) sum = vf_add(vf_load_part(x + whole, left, 0.0f), sum);
         mean = vf_sum(sum) / (float)n;
         sum = vf_zero();
     }
-    for (int64_t k = 0; k < n; k += 16) {
-        vf v = vf_sub(vf_load_part(x + k, n - k, mean), vf_set1(mean));
+    for (int64_t k = 0; k < whole; k += FD_LANES) {
+        vf v = centred ? vf_sub(vf_load(x + k), vf_set1(mean)) : vf_load(x + k);
+        sum = vf_fma(v, v, sum);
+    }
+    if (left) {
+        vf v = vf_sub(vf_load_part(x + whole, left, mean), vf_set1(mean));
         sum = vf_fma(v, v, sum);
     }
     float squares = vf_sum(sum);
-    vf inverse = vf_set1(1.0f / sqrtf(squares / (float)n + epsilon));
-    for (int64_t k = 0; k < n; k += 16) {
-        vf v = vf_mul(vf_sub(vf_load_part(x + k, n - k, mean), vf_set1(mean)), inverse), w = vf_load_part(weight + k, n - k, 0.0f);
-        vf_store_part(y + k, n - k, bias ? vf_fma(v, w, vf_load_part(bias + k, n - k, 0.0f)) : vf_mul(v, w));
-    }
+    vf inverse = vf_set1(1.0f / sqrtf(squares / (float)n + epsilon)), none = vf_zero();
+    for (int64_t k = 0; k < whole; k += FD_LANES)
+        vf_store(y + k, norm_scaled(centred, vf_load(x + k), mean, inverse, vf_load(weight + k), centred ? vf_load(bias + k) : none));
+    if (left)
+        vf_store_part(y + whole, left, norm_scaled(centred, vf_load_part(x + whole, left, 0.0f), mean, inverse,
+                                                   vf_load_part(weight + whole, left, 0.0f),
+                                                   centred ? vf_load_part(bias + whole, left, 0.0f) : none));
     return squares;
 }
-static int norm_row(const struct fd_op *op, int64_t row, const float *bias)
+/* Of a row, or of each of its heads. */
+FD_INLINE int norm_row(const int centred, const struct fd_op *op, int64_t row)
 {
     int64_t stride = fd_stride(op->width), n = op->head_dim ? op->head_dim : op->width, at = row * stride;
+    const float *weight = op->vectors[0], *bias = centred ? op->vectors[1] : weight;
     int finite = 1;
     for (int64_t k = 0; k < op->width; k += n)
-        finite &= normed(n, op->in[0] + at + k, op->scalar, op->vectors[0] + k, bias ? bias + k : NULL, op->out[0] + at + k) < INFINITY;
+        finite &= normed(centred, n, op->in[0] + at + k, op->scalar, weight + k, bias + k, op->out[0] + at + k) < INFINITY;
     for (int64_t k = op->width; k < stride; k++) op->out[0][at + k] = 0.0f;
     if (!finite) return 0;
     return op->codes_out ? quantize_row(op->width, op->out[0] + at, row, op->codes_out) : 1;
 }
-static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(op, row, NULL); }
-static int op_layer_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(op, row, op->vectors[1]); }
+static int op_rms_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(0, op, row); }
+static int op_layer_norm(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return norm_row(1, op, row); }
 
 static int op_quantize(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {

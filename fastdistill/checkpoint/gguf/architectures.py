@@ -378,6 +378,26 @@ ARCHITECTURES = (
         facts=_SILU | {"tie_word_embeddings": False},
         silent={"attention_bias": False},
     ),
+    Architecture(
+        "olmoe",
+        ("olmoe",),
+        "OlmoeForCausalLM",
+        _MODEL,
+        _PRE_NORMS
+        | _attention()
+        | _EXPERTS
+        | {"attn_q_norm": Weight("self_attn.q_norm", "q"), "attn_k_norm": Weight("self_attn.k_norm", "kv")},
+        _KEYS
+        | _GROUPS
+        | _RMS
+        | {"expert_count": "num_experts|num_local_experts", "expert_used_count": "num_experts_per_tok"},
+        facts=_SILU | {"norm_topk_prob": False, "tie_word_embeddings": False},
+        silent={
+            "attention_bias": False,
+            "clip_qkv": None,
+            "num_key_value_heads": lambda lengths: lengths["heads"],  # its norm of keys is as wide as that of queries
+        },
+    ),
     replace(
         _LLAMA,
         name="granite",
@@ -409,6 +429,22 @@ ARCHITECTURES = (
         _KEYS | _GROUPS | _LAYER_NORM,
         facts=_SILU | {"tie_word_embeddings": False},
         partial="partial_rotary_factor",
+    ),
+    Architecture(
+        "starcoder2",
+        ("starcoder2",),
+        "Starcoder2ForCausalLM",
+        _MODEL | {"output_norm": Weight("model.norm", "width", bias="always")},
+        _biased(
+            _PRE_NORMS
+            | _attention()
+            | {"ffn_up": Weight("mlp.c_fc", "inner width"), "ffn_down": Weight("mlp.c_proj", "width inner")},
+            "always",
+        ),
+        _KEYS | _GROUPS | {"attention.layer_norm_epsilon": "norm_epsilon"},
+        facts={"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+        silent={"norm_type": "layer_norm", "mlp_type": "default", "scale_attn_weights": True},
+        absent={"hidden_act": "gelu_pytorch_tanh", "use_bias": True, "tie_word_embeddings": True},
     ),
     Architecture(
         "gpt2",

@@ -34,7 +34,7 @@ def convert_gguf(
     destination : str | os.PathLike[str]
         the folder to make; it appears complete or not at all
     format : str, optional
-        None keeps Q4_0, Q4_1, Q8_0, F32, F16 and BF16 as they are and dequantises the rest to f32; "q8", "q4", "f32",
+        None keeps the values of Q4_0, Q4_1, Q5_0, IQ4_NL, Q8_0, F32, F16 and BF16 and dequantises the rest to f32; "q8", "q4", "f32",
         ... converts every matrix to that format (norms and biases stay as they are)
     overwrite : bool, default False
     progress : Callable[[int, int], None], optional

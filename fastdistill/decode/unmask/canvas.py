@@ -41,12 +41,16 @@ class Canvas:
         what they filled; None: nobody asked
     """
 
-    def __init__(self, prompt: np.ndarray, length: int, mask: int, settings: Unmask, chances: np.ndarray) -> None:
+    def __init__(
+        self, prompt: np.ndarray, length: int, mask: int, settings: Unmask, chances: np.ndarray, aligned: bool = False
+    ) -> None:
+        """`aligned`: blocks are counted from position 0, so that the first one may begin with the prompt's last tokens."""
         self.text = np.concatenate([prompt, np.full(length, mask, np.int32)]).astype(np.int32)
         self.mask, self.first, self.chances = mask, len(prompt), chances
         self.confidence = np.full(length, np.nan, np.float32)
         self.revisions = np.zeros(length, np.int32)
         self.number, self._size = 0, settings.block_length or max(length, 1)
+        self._before = self.first % self._size if aligned else 0  # tokens of the prompt in the first block
         self.quotas = settings.rule.quotas([len(self.block(number)) for number in range(self.blocks)])
         self.forwards = 0
         self.trace = Trace(length, mask) if settings.trace else None
@@ -65,7 +69,7 @@ class Canvas:
     @property
     def blocks(self) -> int:
         """How many there are."""
-        return -(-len(self.answer) // self._size)
+        return -(-(len(self.answer) + self._before) // self._size) if len(self.answer) else 0
 
     @property
     def finished(self) -> bool:
@@ -73,7 +77,12 @@ class Canvas:
 
     def block(self, number: int) -> range:
         """The places of a block."""
-        return range(number * self._size, min((number + 1) * self._size, len(self.answer)))
+        start = number * self._size - self._before
+        return range(max(start, 0), min(start + self._size, len(self.answer)))
+
+    def start(self, number: int) -> int:
+        """The position where a block begins, with the prompt's tokens that lie in it."""
+        return self.first - self._before + number * self._size
 
     @property
     def places(self) -> range:

@@ -8,7 +8,7 @@ et al. 2025): caches; BARD, SDAR: block-causal attention; FreeDave (Wu & Zhang 2
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 from fastdistill.arguments import check_choice, check_flag, check_integer, check_number
@@ -44,7 +44,8 @@ class Unmask:
         which positions to fill after a forward, of `fastdistill.unmask`: Threshold, Schedule, Factor, EntropyThreshold,
         EntropyBudget, Adaptive, Learned, Explore
     block_length : int, optional
-        positions that are filled before the ones behind them; None: the whole answer at once
+        positions that are filled before the ones behind them; None: the model's own, where it is one of blocks, else the
+        whole answer at once
     max_steps : int, optional
         most forwards; the last one fills whatever is left. None: as many as the rule takes, at most one a position (and
         those of `remask`)
@@ -53,9 +54,10 @@ class Unmask:
         nor is what is behind it. Both see keys and values from the block's first forward: faster, not exact
     refresh_every : int, optional
         forwards after which a cache is made anew within a block; 1 is exact; None: once a block
-    attention : str, default "full"
-        "full", or "block_causal" for models trained so: a block sees what is before it and itself, the prompt is read
-        as a chain; its cache is exact, and needs no `cache`
+    attention : str, optional
+        "full", or "block_causal" for models trained so: a block sees what is before it and itself; its cache is exact, and
+        needs no `cache`. Of a model of blocks they are counted from position 0, and the prompt is read in blocks; else
+        from the answer's beginning, and the prompt is read as a chain. None: as the model was trained
     temperature : float, optional
         of the draw; None: the request's. Confidence is always the model's own, of the token drawn
     remask : Remask, optional
@@ -87,7 +89,7 @@ class Unmask:
     max_steps: int | None = None
     cache: str = "none"
     refresh_every: int | None = None
-    attention: str = "full"
+    attention: str | None = None
     temperature: float | None = None
     remask: Remask | None = None
     drafts: int = 0
@@ -105,8 +107,9 @@ class Unmask:
         for name, least in (("block_length", 1), ("max_steps", 1), ("refresh_every", 1), ("mask_token", 0)):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), least, 1 << 30)
-        for name, choices in (("cache", CACHES), ("attention", ATTENTIONS)):
-            check_choice(name, getattr(self, name), choices)
+        check_choice("cache", self.cache, CACHES)
+        if self.attention is not None:
+            check_choice("attention", self.attention, ATTENTIONS)
         for name in ("early_exit", "trace"):
             check_flag(name, getattr(self, name))
         if self.temperature is not None:
@@ -152,4 +155,10 @@ class Unmask:
         return length * max(self.drafts, 1)
 
     def start(self, session: SessionLike, request: Request) -> UnmaskRun:
-        return UnmaskRun(self, session, request)
+        return UnmaskRun(self._for(session), session, request)
+
+    def _for(self, session: SessionLike) -> Unmask:
+        """These settings with what a session's model says of attention and blocks, where they do not."""
+        attention = self.attention or ("block_causal" if session.block else "full")
+        own = session.block if attention == "block_causal" else 0
+        return replace(self, attention=attention, block_length=self.block_length or own or None)

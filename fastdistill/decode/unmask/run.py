@@ -49,7 +49,8 @@ class UnmaskRun(Run):
         if settings.rule.selection.score == "given":
             places = np.arange(length, dtype=np.uint32)
             chances = uniforms(self._sampler, first + places, 0, length, ORDER).astype(np.float32)
-        self._canvas = canvas = Canvas(request.prompt, length, mask, settings, chances)
+        blocks = settings.attention == "block_causal" and session.block > 0  # the prompt's, too
+        self._canvas = canvas = Canvas(request.prompt, length, mask, settings, chances, blocks)
         self.trace = canvas.trace
         self._filling: Filling | Drafts = Filling(settings, canvas, request.end_tokens)
         if settings.drafts:
@@ -60,11 +61,12 @@ class UnmaskRun(Run):
         self._view: View | None = None  # of the forward under way; None: it reads the prompt,
         self._unread = request.prompt[:0]  # of which this is left
         self._wanted: list[np.ndarray] = []  # of each text that it runs: places, int64 (k,)
-        if settings.attention == "full":
-            session.truncate(0)
-        else:
-            session.truncate(request.cached)  # short of the prompt, as the row that a shift needs
-            self._unread = request.prompt[session.length : first - self._shift]
+        # Rows of the prompt that see each other; where they are more than one, nobody knows of rows held whom they saw.
+        self._span = (settings.block_length or 1) if blocks else 1
+        session.truncate(request.cached if settings.attention == "block_causal" and self._span == 1 else 0)
+        if settings.attention == "block_causal":
+            end = canvas.start(0) - (self._shift if self._span == 1 else 0)  # short of the row that a shift needs
+            self._unread = request.prompt[session.length : end]
             self.unread = len(self._unread)
 
     # ---- what the loop asks for, and the picture of a terminal ----
@@ -86,11 +88,15 @@ class UnmaskRun(Run):
 
     def forward(self) -> Forward:
         if len(self._unread):
-            most = min(self._session.max_rows, self.room)
+            size = self._span
+            most = max(min(self._session.max_rows, self.room) // size, 1) * size
             chunk, self._unread = self._unread[:most], self._unread[most:]
             self.unread = len(self._unread)
             self._view = None
-            return Forward(chunk, rows=())
+            if size == 1:
+                return Forward(chunk, rows=())
+            nodes = np.arange(len(chunk)) // size
+            return Forward(chunk, nodes=nodes, parents=range(-1, int(nodes[-1])), rows=())
         self._view = view = self._next_view()
         texts = self._filling.texts()
         self._wanted = [places for _, places in texts]
@@ -108,6 +114,8 @@ class UnmaskRun(Run):
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         view, session = self._view, self._session
         if view is None:
+            if session.pending:
+                session.keep(range(min(session.pending, self._canvas.start(0) - self._shift - session.length)))
             return []
         self._since = 1 if self._fresh else self._since + 1
         self._fresh = False
@@ -128,8 +136,9 @@ class UnmaskRun(Run):
         settings, canvas = self._settings, self._canvas
         start, reach = canvas.first + canvas.places.start, canvas.first + self._filling.reach
         if settings.attention == "block_causal":
-            before = canvas.first + canvas.block(max(canvas.number - 1, 0)).start
-            return block_view(self._session.length, before, start, reach, self._shift)
+            start, first = canvas.start(canvas.number), max(canvas.number - 1, 0)
+            starts = [at for at in map(canvas.start, range(first, canvas.blocks)) if at < reach]
+            return block_view(self._session.length, starts, start, reach, self._shift)
         if settings.refresh_every is not None and self._since >= settings.refresh_every:
             self._fresh = True
         if self._fresh:

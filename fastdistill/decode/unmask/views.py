@@ -58,7 +58,20 @@ def full_view(cache: str, fresh: bool, start: int, reach: int, length: int, shif
     return View(start - shift, (reach,), replace=(start - shift, reach))
 
 
-def block_view(committed: int, last_start: int, start: int, end: int, shift: int) -> View:
-    """Block-causal attention: the block [start, end), behind the one before it where that is not committed yet."""
-    ends = [boundary for boundary in sorted({last_start, start}) if boundary > committed]
+def block_view(committed: int, starts: list[int], start: int, end: int, shift: int) -> View:
+    """Block-causal attention: the block that begins at `start`, behind the one before it where that is not committed yet.
+
+    Parameters
+    ----------
+    committed : int
+        rows that the session holds
+    starts : list[int]
+        of the blocks, that one among them, whose rows may run
+    start : int
+    end : int
+        of the last one
+    shift : int
+        as of `full_view`
+    """
+    ends = [boundary for boundary in starts if boundary > committed]
     return View(committed, (*ends, end), keep=start - shift - committed)
