@@ -234,3 +234,20 @@ def test_a_route_of_what_is_no_number_is_refused(isa, value, at):
     logits[1, at] = value
     with pytest.raises(NotFiniteError, match=r"route .* row 1"):
         routed_by(logits, 2, True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e20])
+@pytest.mark.parametrize("head", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
+def test_a_norm_of_any_head_that_has_none_is_refused(isa, kind, head, value):
+    """The squares of 1e20 sum to infinity, and its row would become 0."""
+    data = np.ones((3, 15), np.float32)
+    data[1, 5 * head] = value
+    b = Builder()
+    vectors = ("weight",) if kind == "rms_norm" else ("weight", "bias")
+    y = getattr(b, kind)(b.embedding("embedding", *data.shape), *vectors, 1e-5, head_dim=5)
+    plan = b.plan(y, {"hidden": y}, {}, vocab_size=3, hidden_size=15, max_positions=3, architecture="none")
+    made = {name: Tensor(name, "f32", (15,), np.ones(15, np.float32)) for name in vectors}
+    made["embedding"] = Tensor("embedding", "f32", data.shape, data)
+    with pytest.raises(NotFiniteError, match=rf"{kind} .* row 1"):
+        Network(plan, made, threads=2).session(3).forward(range(3), read=Read(hidden=True))
