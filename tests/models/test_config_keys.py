@@ -269,6 +269,19 @@ def test_what_public_models_say_passes_in_silence(name):
     assert plan.ops and plan.weights.keys() == plan_for(plain).weights.keys()
 
 
+@pytest.mark.parametrize(
+    ("model_type", "said", "key"),
+    [
+        ("falcon", FALCON | dict(alibi=True, bias=True, multi_query=False, parallel_attn=False), "alibi True"),  # Falcon RW 1B
+        ("gptj", GPT | dict(rotary=False), "rotary False"),
+        ("gemma3_text", GEMMA | dict(use_bidirectional_attention=True), "use_bidirectional_attention True"),  # EmbeddingGemma
+    ],
+)  # fmt: skip
+def test_what_public_models_say_and_no_plan_computes_is_refused_by_its_key(model_type, said, key):
+    with pytest.raises(UnsupportedError, match=key):
+        plan_for(SMALL[model_type](**said))
+
+
 @pytest.mark.parametrize("key", COMPUTING)
 @pytest.mark.parametrize("model_type", SMALL)
 def test_keys_that_other_families_compute_with_are_refused_by_name_and_value(model_type, key):
