@@ -44,6 +44,7 @@ def poisoned(session: Session) -> Session:
         for page in cache._pages:
             page.array.fill(np.nan)
     seat = session.pool.take()
+    seat.executor._arena.fill(np.nan)
     seat.executor._partial_attention.fill(np.nan)
     seat.executor._partial_statistics.fill(np.nan)
     session.pool.give_back(seat)

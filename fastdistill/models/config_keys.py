@@ -34,7 +34,8 @@ _ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters", "partial_rot
 _HARMLESS_WORDS = """
 architectures auto_map model_type _name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype
 quantization_config is_llama_config transformers.js_config model_max_length max_sequence_length custom_pipelines
-finetuning_task task_specific_params tokenizer_class prefix problem_type id2label label2id num_labels
+finetuning_task task_specific_params tokenizer_class prefix problem_type id2label label2id num_labels _num_labels
+n_ctx n_special predict_special_tokens ff_factor
 
 bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
 max_length max_new_tokens min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
@@ -46,7 +47,7 @@ use_cache return_dict return_dict_in_generate output_attentions output_hidden_st
 use_bfloat16 tf_legacy_loss is_decoder is_encoder_decoder add_cross_attention cross_attention_hidden_size
 tie_encoder_decoder pruned_heads chunk_size_feed_forward cache_implementation _sliding_window_pattern attn_implementation _attn_implementation
 _attn_implementation_autoset _attn_implementation_internal attn_impl _flash_attn_2_enabled flash_attention
-use_flash_attention use_flash_attention_2 use_flash_attn attention_softmax_in_fp32 scale_attention_softmax_in_fp32
+use_flash_attention use_flash_attention_2 use_flash_attn attention_softmax_in_fp32 scale_attention_softmax_in_fp32 reorder_and_upcast_attn
 num_logits_to_keep logits_to_keep precision rope_full_precision pretraining_tp
 
 fuse_cross_entropy micro_forward skip_checkpoint ep_size use_deepep debug
@@ -54,7 +55,7 @@ initializer_range init_std init_fn init_device init_cutoff_factor block_group_si
 use_reentrant_checkpointing output_router_logits router_aux_loss_coef router_jitter_noise neftune_noise_alpha alibi_bias_max attention_layer_norm_with_affine max_window_layers
 """
 HARMLESS = frozenset(_HARMLESS_WORDS.split())
-_HARMLESS_PATTERN = re.compile("dropout|pdrop|_version$|^unsloth_|^transformers_")
+_HARMLESS_PATTERN = re.compile("dropout|pdrop|_version$|^summary_|^unsloth_|^transformers_")
 
 # Keys that other families compute with, and the values at which they compute nothing.  False and null never do.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -79,6 +80,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "layer_types": ("full_attention",),
     "position_embedding_type": ("rope", "rotary", "absolute"),  # BertConfig's default, which old files carry along
     "hidden_activation": ("silu",),
+    "hidden_act": ("gelu_pytorch_tanh",),  # in Gemma's files beside the key that its class reads
+    "full_attn_mod": (1,),
+    "interpolate_factor": (1,),
+    "rotary_scaling_factor": (1,),
     "per_layer_config": (),
     "quantization": (),
     "text_config": (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.errors import UnsupportedError
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import decoder
 from fastdistill.models.llama import MISTRAL
@@ -44,7 +45,9 @@ def plan(config: Config) -> Plan:
 def gemma(config: Config, architecture: str, **options: Any) -> Plan:
     """What all Gemmas share."""
     if config.boolean("use_bidirectional_attention"):
-        config.refuse("use_bidirectional_attention", True, "false: its rows see what is before them")
+        raise UnsupportedError(
+            f"use_bidirectional_attention True is not supported by the {architecture} plan: its rows see what is before them"
+        )
     return decoder(
         config,
         architecture,

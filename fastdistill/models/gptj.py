@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.errors import UnsupportedError
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import Sizes, decoder
 from fastdistill.models.gpt2 import MASK, SPELLING
@@ -20,10 +21,12 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
         "n_embd": 4096,
         "n_layer": 28,
         "n_head": 16,
+        "rotary": True,
         "rotary_dim": 64,
         "n_inner": None,
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
         "tie_word_embeddings": False,
         "is_causal": True,
     }
@@ -46,9 +49,14 @@ NAMES = Names(
 
 def plan(config: Config) -> Plan:
     """The forward pass of one GPT-J.  Neighbours that are rotated lie half a head apart here, in queries as in keys."""
+    for key in ("rotary", "scale_attn_weights"):  # so old files say; the class reads neither
+        if not config.boolean(key):
+            raise UnsupportedError(f"{key} False is not supported by the gptj plan")
     config = config.respelt(**SPELLING)
     size = Sizes.of(config)
     turning = config.integer("rotary_dim", minimum=2, maximum=size.head_dim, default=size.head_dim)
+    if turning % 2:
+        config.refuse("rotary_dim", turning, "an even number")
     order = np.concatenate([np.arange(0, turning, 2), np.arange(1, turning, 2), np.arange(turning, size.head_dim)])
     rows = (np.arange(size.heads)[:, None] * size.head_dim + order).ravel()
 

@@ -91,8 +91,9 @@ def rotary(
             f"{rope.source}: partial_rotary_factor is {asked:g}, but this family's heads turn as a whole"
         )
     partial = asked
-    pairs = int(head_dim * partial) // 2
-    if pairs < 1 or int(head_dim * partial) % 2:
+    turning = int(head_dim * partial + 1e-6)  # 44 * (30 / 44) is 29.999...
+    pairs = turning // 2
+    if pairs < 1 or turning % 2:
         rope.refuse("partial_rotary_factor", partial, f"an even part of head_dim = {head_dim}")
     theta = rope.number("rope_theta", minimum=1.0, maximum=1e12, default=theta)
     kind = rope.string("rope_type", default="default")

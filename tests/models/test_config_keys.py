@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.config_keys import HARMLESS, NEUTRAL, completed
 from fastdistill.models.families import DEFAULTS
-from tests.families import OF_TYPE, family_config
+from tests.families import CASES, OF_TYPE, family_config
 from tests.small_models import config, dream_config, llada_config
 
 SMALL = {model_type: functools.partial(family_config, name) for model_type, name in OF_TYPE.items()}
@@ -32,6 +33,28 @@ LLADA = dict(
     flash_attention=False, init_cutoff_factor=None, init_device="meta", init_fn="mitchell", init_std=0.02,
     multi_query_attention=None, pad_token_id=126081, precision="amp_bf16", residual_dropout=0.0, rope_full_precision=True,
     transformers_version="4.46.3", use_cache=False,
+)  # fmt: skip
+QWEN = LLAMA | dict(attention_dropout=0.0, use_sliding_window=False, rope_theta=1e6, max_window_layers=28)
+ROUTED = dict(output_router_logits=False, router_aux_loss_coef=0.001)
+GEMMA = dict(
+    attention_bias=False, attention_dropout=0.0, cache_implementation="hybrid", hidden_activation="gelu_pytorch_tanh", pad_token_id=0,
+    query_pre_attn_scalar=256, bos_token_id=2, eos_token_id=[1, 106], torch_dtype="bfloat16", use_cache=True,
+)  # fmt: skip
+PHI = LLAMA | dict(
+    auto_map={"AutoConfig": "x"},
+    attention_bias=False,
+    attention_dropout=0.0,
+    embd_pdrop=0.0,
+    resid_pdrop=0.0,
+    original_max_position_embeddings=24,
+)
+GPT = dict(
+    activation_function="gelu_new", attn_pdrop=0.1, embd_pdrop=0.1, resid_pdrop=0.1, summary_activation=None, summary_first_dropout=0.1,
+    summary_proj_to_labels=True, summary_type="cls_index", summary_use_proj=True, task_specific_params={"text-generation": {"do_sample": True}},
+)  # fmt: skip
+FALCON = dict(
+    alibi=False, apply_residual_connection_post_layernorm=False, attention_dropout=0.0, hidden_dropout=0.0, bias=False, parallel_attn=True,
+    auto_map={"AutoConfig": "x"}, use_cache=True,
 )  # fmt: skip
 PUBLISHED = {
     "Llama 2": ("llama", LLAMA | dict(max_length=4096, pad_token_id=0, temperature=0.9, top_p=0.6, _name_or_path="x")),
@@ -53,6 +76,37 @@ PUBLISHED = {
     "DiffuCoder": ("Dream", dict(attention_bias=False, mlp_bias=False, sliding_window=131072, layer_types=["full_attention"] * 2)),
     "LLaDA": ("llada", LLADA | dict(mlp_ratio=4)),
     "LLaDA 1.5": ("llada", LLADA | dict(eos_token_id=126348, torch_dtype="bfloat16")),
+    "Qwen 2.5": ("qwen2", QWEN | dict(max_window_layers=24, use_mrope=False, sliding_window=32768)),
+    "Qwen 3": ("qwen3", QWEN | dict(attention_bias=False, rope_scaling=None, sliding_window=None)),
+    "Qwen 1.5 MoE": ("qwen2_moe", QWEN | ROUTED | dict(decoder_sparse_step=1, norm_topk_prob=False, sliding_window=32768)),
+    "Qwen 3 MoE": ("qwen3_moe", QWEN | ROUTED | dict(decoder_sparse_step=1, mlp_only_layers=[1], norm_topk_prob=True, max_window_layers=48)),
+    "Mixtral": ("mixtral", LLAMA | ROUTED | dict(rope_theta=1e6, sliding_window=None, attention_dropout=0.0)),
+    "Gemma 2": ("gemma2", GEMMA | dict(attn_logit_softcapping=50.0, final_logit_softcapping=30.0, hidden_act="gelu_pytorch_tanh", rope_theta=10000.0)),
+    "Gemma 3 270M": ("gemma3_text", GEMMA | dict(_sliding_window_pattern=6, attn_logit_softcapping=None, final_logit_softcapping=None,
+                                                 layer_types=["sliding_attention", "sliding_attention", "full_attention"], use_bidirectional_attention=False,
+                                                 rope_local_base_freq=10000.0, rope_scaling=None, rope_theta=1e6)),
+    "Gemma 3 1B": ("gemma3_text", GEMMA | dict(sliding_window_pattern=6, rope_local_base_freq=10000, rope_theta=1000000)),
+    "Gemma 3 4B's text": ("gemma3_text", dict(rope_scaling={"factor": 8.0, "rope_type": "linear"}, sliding_window=1024)),
+    "Phi-3 4k": ("phi3", PHI | dict(sliding_window=2047, rope_scaling=None)),
+    "Phi-3 128k": ("phi3", PHI | dict(sliding_window=262144, rope_scaling=dict(type="longrope", short_factor=[1.0] * 3, long_factor=[2.0] * 3))),
+    "Phi-3 128k, first": ("phi3", PHI | dict(sliding_window=262144, rope_scaling=dict(type="su", short_factor=[1.0] * 3, long_factor=[2.0] * 3))),
+    "Phi-4 mini": ("phi3", PHI | dict(full_attn_mod=1, interpolate_factor=1, lm_head_bias=False, mlp_bias=False, sliding_window=262144, partial_rotary_factor=0.5)),
+    "SmolLM3": ("smollm3", LLAMA | dict(attention_bias=False, attention_dropout=0.0, layer_types=["full_attention"] * 3, max_window_layers=28,
+                                        mlp_bias=False, no_rope_layers=[1, 1, 0], pretraining_tp=2, rope_theta=5e6, use_sliding_window=False)),
+    "OLMo 2": ("olmo2", LLAMA | dict(attention_bias=False, attention_dropout=0.0, rope_theta=500000)),
+    "Granite 3": ("granite", LLAMA | dict(attention_bias=False, attention_dropout=0.1, mlp_bias=False, attention_multiplier=0.015625,
+                                          embedding_multiplier=12.0, residual_multiplier=0.22, logits_scaling=8.0)),
+    "StableLM 2": ("stablelm", LLAMA | dict(partial_rotary_factor=0.25, rope_theta=10000, hidden_dropout=0.0, qk_layernorm=False, use_parallel_residual=False)),
+    "StableLM 3B": ("stablelm", LLAMA | dict(partial_rotary_factor=0.25, rope_theta=10000, rotary_scaling_factor=1.0)),
+    "GPT-2": ("gpt2", GPT | dict(n_ctx=1024)),
+    "DistilGPT-2": ("gpt2", GPT | dict(n_ctx=1024, _num_labels=1, id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})),
+    "GPT-2 medium": ("gpt2", GPT | dict(n_ctx=1024, n_special=0, predict_special_tokens=True, scale_attn_weights=True,
+                                        scale_attn_by_inverse_layer_idx=False, reorder_and_upcast_attn=False)),
+    "Pythia": ("gpt_neox", LLAMA | dict(hidden_act="gelu", rotary_emb_base=10000, rotary_pct=0.25, use_parallel_residual=True, classifier_dropout=0.1)),
+    "GPT-NeoX 20B": ("gpt_neox", dict(hidden_act="gelu_fast", attention_probs_dropout_prob=0, hidden_dropout_prob=0, rotary_emb_base=10000)),
+    "GPT-J": ("gptj", GPT | dict(gradient_checkpointing=False, rotary=True, scale_attn_weights=True, tie_word_embeddings=False, tokenizer_class="GPT2Tokenizer")),
+    "Falcon 7B": ("falcon", FALCON | dict(multi_query=True, new_decoder_architecture=False)),
+    "Falcon 11B": ("falcon", FALCON | dict(ff_factor=4, rope_theta=500042.0, rope_scaling=None, max_position_embeddings=8192)),
     "LLaDA-MoE": ("lladamoe", dict(architectures=["LLaDAMoEModelLM"], model_type="llada", attention_bias=False, attention_dropout=0.0, clip_qkv=None,
                                    moe_router_enable_expert_bias=False, moe_router_score_function="softmax", norm_topk_prob=None,
                                    output_router_logits=False, router_aux_loss_coef=0.01, partial_rotary_factor=1, rope_scaling=None,
@@ -120,6 +174,60 @@ def test_every_key_of_a_table_is_read(model_type):
             plan_for(Config(SMALL[model_type]().raw | {key: {"no": "such value"}}))
 
 
+def computation(made: Config) -> object:
+    """All that tells what one config computes from what another does; None for one that cannot be."""
+    try:
+        plan = plan_for(made)
+    except UnsupportedError as error:
+        return str(error)
+    except CheckpointError:
+        return None
+    ops = [
+        (op.kind, op.inputs, op.weights, {name: np.asarray(value).tolist() for name, value in op.constants.items()})
+        for op in plan.ops
+    ]
+    weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block
+
+
+# Of a type, or of null: what else a key may say.
+OTHERS = {
+    bool: [True, False],
+    int: [0, 1, 2, 4, 96, 960],
+    float: [0.5, 3.0],
+    str: ["silu", "gelu", "relu"],
+    type(None): [1, 2, 3, 96, True, 2.5],
+}
+LISTS = {
+    "layer_types": [["sliding_attention"] * n for n in (2, 3)],
+    "no_rope_layers": [[0] * 3],
+    "mlp_only_layers": [[0]],
+    "moe_layer_freq": [[1, 0], [0, 0]],
+}
+# Beside what they mean something.
+BESIDE = [
+    {},
+    dict(use_sliding_window=True, sliding_window=4),
+    dict(use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    dict(mlp_only_layers=[1], mlp_hidden_size=None),
+    dict(num_experts=None),
+    dict(num_local_experts=None),
+    dict(moe_layer_freq=[1]),
+]
+
+
+@pytest.mark.parametrize("model_type", DEFAULTS)
+def test_every_key_of_a_table_changes_what_is_computed(model_type):
+    table, unused = DEFAULTS[model_type], set()
+    cases = [family_config(name) for name, (its, _) in CASES.items() if its == model_type]
+    every = [case.changed({key: beside[key] for key in beside.keys() & table}) for case in cases for beside in BESIDE]
+    for key, usual in table.items():
+        made = ((one, one.changed({key: other})) for one in every for other in LISTS.get(key, OTHERS[type(usual)]))
+        if not any(computation(other) not in (None, computation(one)) for one, other in made):
+            unused.add(key)
+    assert not unused
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ["Llama", "Mistral"])
 def test_the_tables_are_those_of_transformers(name):
@@ -159,6 +267,19 @@ def test_what_public_models_say_passes_in_silence(name):
         warnings.simplefilter("error")
         plan = plan_for(Config(plain.raw | extra))
     assert plan.ops and plan.weights.keys() == plan_for(plain).weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said", "key"),
+    [
+        ("falcon", FALCON | dict(alibi=True, bias=True, multi_query=False, parallel_attn=False), "alibi True"),  # Falcon RW 1B
+        ("gptj", GPT | dict(rotary=False), "rotary False"),
+        ("gemma3_text", GEMMA | dict(use_bidirectional_attention=True), "use_bidirectional_attention True"),  # EmbeddingGemma
+    ],
+)  # fmt: skip
+def test_what_public_models_say_and_no_plan_computes_is_refused_by_its_key(model_type, said, key):
+    with pytest.raises(UnsupportedError, match=key):
+        plan_for(SMALL[model_type](**said))
 
 
 @pytest.mark.parametrize("key", COMPUTING)

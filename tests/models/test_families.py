@@ -22,7 +22,7 @@ from fastdistill.decode import (
     generate,
 )
 from fastdistill.decode.engine import write
-from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for, quantize_folder
 from fastdistill.options import DEFAULTS
@@ -32,7 +32,7 @@ from fastdistill.runtime.network import Network
 from tests.families import CASES, CAUSAL, family_config, network
 from tests.goldens.make_families import GOLDENS, text, write_folder
 from tests.small_models import tensors
-from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, token_lists, trees
+from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, poisoned, token_lists, trees
 
 FEW = settings(max_examples=6)
 SAID = json.loads(GOLDENS.read_text("utf-8"))
@@ -167,6 +167,48 @@ def test_a_file_of_a_model_without_its_head_has_shorter_names(tmp_path):
     np.testing.assert_array_equal(*got)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "windows"),
+    [
+        ("mistral", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("mixtral", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("phi3", dict(sliding_window=5), [5, 5, 5, 5]),
+        ("qwen2", dict(use_sliding_window=True, sliding_window=5, max_window_layers=1), [0, 5, 5, 5]),
+        ("qwen2", dict(use_sliding_window=False, sliding_window=5, max_window_layers=1), [0, 0, 0, 0]),
+        ("qwen3", dict(use_sliding_window=True, sliding_window=5, max_window_layers=3), [0, 0, 0, 5]),
+        ("qwen2_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=2), [5, 0, 0, 0]),
+        ("qwen2_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=9), [5, 0, 5, 0]),
+        ("qwen3_moe", dict(use_sliding_window=True, sliding_window=5, max_window_layers=1), [5, 5, 5, 5]),
+        ("gemma2", dict(sliding_window=5), [5, 0, 5, 0]),
+        ("gemma3", dict(sliding_window=5, sliding_window_pattern=3), [5, 5, 0, 5]),
+        ("smollm3", dict(use_sliding_window=True, sliding_window=5, no_rope_layers=[1, 0, 0, 1]), [0, 5, 5, 0]),
+        ("smollm3", dict(use_sliding_window=False, sliding_window=5), [0, 0, 0, 0]),
+        ("qwen2", dict(use_sliding_window=True, sliding_window=5, layer_types=["full_attention", "sliding_attention"] * 2), [0, 5, 0, 5]),
+    ],
+)  # fmt: skip
+def test_which_layers_windows_slide_in(name, changes, windows):
+    plan = plan_for(family_config(name, num_hidden_layers=4, **changes))
+    assert [op.constants.get("window", 0) for op in plan.ops if op.kind == "attention"] == windows
+
+
+@pytest.mark.parametrize("name", ["qwen2_moe", "qwen3_moe"])
+@pytest.mark.parametrize(
+    ("step", "dense", "sparse"), [(1, [], [0, 1, 2, 3]), (2, [], [1, 3]), (2, [3], [1]), (3, [0], [2]), (1, [0, 9], [1, 2, 3])]
+)  # fmt: skip
+def test_which_layers_have_experts(name, step, dense, sparse):
+    plan = plan_for(family_config(name, num_hidden_layers=4, decoder_sparse_step=step, mlp_only_layers=dense))
+    assert [op.segment for op in plan.ops if op.kind == "route"] == [f"layer {i}" for i in sparse]
+
+
+def test_as_many_numbers_turn_as_the_config_says():
+    for head_dim in range(2, 130, 2):
+        for turning in range(2, head_dim + 1, 2):
+            plan = plan_for(family_config("gptj", n_embd=head_dim, n_head=1, rotary_dim=turning))
+            assert {op.constants["rotary_dim"] for op in plan.ops if op.kind == "rotary"} == {turning}
+    with pytest.raises(CheckpointError, match="rotary_dim must be an even number, found 3"):
+        plan_for(family_config("gptj", rotary_dim=3))
+
+
 def test_positions_that_have_no_embedding_are_refused():
     for executor in ("native", "reference"):
         session = network("gpt2", executor=executor).session(64)
@@ -179,13 +221,33 @@ def test_positions_that_have_no_embedding_are_refused():
 def test_a_router_is_never_quantised(tmp_path, name):
     """By neither way into q4: which experts a token goes to stays what it was."""
     exact = [weight for weight, each in network(name).plan.weights.items() if each.exact]
-    assert any("gate" in weight for weight in exact)
+    kept = {weight.partition(".layers.")[2].partition(".")[2] for weight in exact}
+    shared = {"mlp.shared_expert_gate.weight"} if name == "qwen2_moe" else set()
+    assert kept == {"block_sparse_moe.gate.weight" if name == "mixtral" else "mlp.gate.weight"} | shared
     quantize_folder(folder_of(tmp_path / "f32", name), tmp_path / "q4", "q4")
     stored, converted = fd.load(tmp_path / "q4"), fd.load(tmp_path / "f32", format="q4")
     for model in (stored, converted):
         formats = model.network.weights.formats
         assert {formats[weight] for weight in exact} == {"f32"}
         assert all(formats[weight] == "q4" for weight in formats if ".experts." in weight)
+
+
+@pytest.mark.parametrize("format", [None, "q8", "q4"])
+@pytest.mark.parametrize(
+    ("experts", "top_k", "inner"), [(1, 1, 1), (2, 1, 16), (3, 3, 33), (18, 17, 15), (33, 33, 2), (40, 20, 32), (300, 4, 1)]
+)  # fmt: skip
+def test_mixtures_of_any_size(isa, experts, top_k, inner, format):
+    """Row by row, where few experts are asked for, as all at once, where each looks for its rows; and as the reference has it."""
+    sizes = dict(num_experts=experts, num_experts_per_tok=top_k, moe_intermediate_size=inner)
+    plan = plan_for(family_config("qwen3_moe", **sizes))
+    made, words = tensors(plan), text(83)[:9]
+    mixture = Network(plan, made, format=format, threads=2)
+    alone = poisoned(mixture.session(16, max_rows=1))
+    rows = np.concatenate([bits(alone.forward([word], read=LOGITS).logits) for word in words])
+    assert_rows(poisoned(mixture.session(16)).forward(words, read=LOGITS), rows)
+    if format is None:
+        want = Network(plan, made, executor="reference").session(16).forward(words, read=LOGITS).logits
+        np.testing.assert_allclose(rows.view(np.float32), want, atol=1e-4 * np.abs(want).max())
 
 
 def test_experts_that_are_quantised_in_part_are_refused():

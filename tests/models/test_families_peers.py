@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import fastdistill as fd
 from fastdistill.decode import generate
 from fastdistill.errors import FastDistillError
+from fastdistill.models import described
+from fastdistill.ops.activation import ACTIVATIONS
 from tests.families import CASES, CAUSAL, OF_TYPE
 
 pytestmark = pytest.mark.peers
@@ -178,6 +180,13 @@ def test_greedy_texts_are_alike(tmp_path, name):
         written = [*written, int(theirs(model, written)[-1].argmax())]
     got = generate(ours.session(len(written)), tokens, new)
     assert got.tokens == written[len(tokens) :]
+
+
+def test_activations_are_theirs_by_every_name():
+    x = np.linspace(-8, 8, 999, dtype=np.float32)
+    for name, ours in described._ACTIVATIONS.items():
+        want = transformers.activations.ACT2FN[name](torch.from_numpy(x)).numpy()
+        np.testing.assert_allclose(ACTIVATIONS[ours](x), want, atol=2e-6, err_msg=name)
 
 
 # ---- keys ----

@@ -160,6 +160,28 @@ def test_llama3_rope_is_the_released_formula(factor, low, spread, original, size
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
+YARN = dict(rope_type="yarn", factor=4.0, beta_fast=20.0, beta_slow=2.0, original_max_position_embeddings=2048)
+LONGROPE = dict(rope_type="longrope", short_factor=[1.0] * 32, long_factor=[2.0] * 32, original_max_position_embeddings=64)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rope", "changes"),
+    [
+        (YARN, dict(factor=8.0, beta_fast=40.0, beta_slow=0.5, original_max_position_embeddings=100, truncate=False, attention_factor=2.0)),
+        (YARN | dict(mscale=0.7, mscale_all_dim=0.4), dict(mscale=0.8, mscale_all_dim=0.5)),
+        (LONGROPE, dict(factor=3.0, attention_factor=2.0, short_factor=[1.5] * 32, long_factor=[3.0] * 32, original_max_position_embeddings=128)),
+    ],
+)  # fmt: skip
+def test_every_number_of_a_scaling_changes_it(rope, changes):
+    def made(said: dict) -> list:
+        turns = rotary(rope_config(**said).section("rope_parameters"), 64, 512)
+        long = [] if turns.long is None else turns.long.tolist()
+        return [turns.inverse_frequencies.tolist(), turns.factor, long, turns.original]
+
+    for key, value in changes.items():
+        assert made(rope | {key: value}) != made(rope), key
+
+
 def test_old_and_new_spellings_of_rope_are_one():
     old = config(rope_theta=5e4, rope_scaling={"type": "linear", "factor": 2.0})
     new = Config(

@@ -7,6 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from fastdistill.checkpoint import Tensor
+from fastdistill.errors import NotFiniteError
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS, OWN
 from fastdistill.ops.activation import ACTIVATIONS
@@ -190,3 +192,62 @@ def test_an_op_alone_agrees_with_its_reference(isa, kind, constants, width):
     made = tensors(plan, 2)
     native, reference = (Network(plan, made, threads=2, executor=name) for name in ("native", "reference"))
     assert_within_bounds(native, reference, range(16), [])
+
+
+def routed_by(logits: np.ndarray, top_k: int, renormalised: bool, executor: str = "native") -> np.ndarray:
+    """What a route makes of rows of logits, which stand in an embedding here."""
+    rows, experts = logits.shape
+    b = Builder()
+    y = b.route(b.embedding("embedding", rows, experts), top_k, renormalised)
+    plan = b.plan(y, {"hidden": y}, {}, vocab_size=rows, hidden_size=experts, max_positions=rows, architecture="none")
+    made = {"embedding": Tensor("embedding", "f32", logits.shape, logits)}
+    session = Network(plan, made, threads=2, executor=executor).session(rows, max_rows=rows)
+    return session.forward(range(rows), read=Read(hidden=True)).hidden
+
+
+@pytest.mark.parametrize("renormalised", [False, True])
+@pytest.mark.parametrize(("experts", "top_k"), [(1, 1), (2, 2), (15, 3), (16, 16), (17, 17), (64, 8), (100, 33), (1023, 5), (1024, 1024)])  # fmt: skip
+def test_a_row_goes_to_its_likeliest_experts(isa, experts, top_k, renormalised):
+    """Ascending, whatever order they are likely in; of those that are as likely, to the first."""
+    random, padded = np.random.default_rng(experts), -(-top_k // 16) * 16
+    logits = np.stack([
+        random.permutation(experts) / experts * 20, random.integers(0, 3, experts), np.zeros(experts), -np.arange(experts),
+    ]).astype(np.float32)  # fmt: skip
+    got = routed_by(logits, top_k, renormalised)
+    want = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1)
+    np.testing.assert_array_equal(got[:, :top_k], want)
+    assert (got[:, top_k:padded] == -1).all() and (got[:, padded + top_k :] == 0).all()
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    mass = np.take_along_axis(shares, want, 1) if renormalised else shares
+    expected = np.take_along_axis(shares, want, 1) / mass.sum(axis=1, keepdims=True)
+    bound = dict(
+        rtol=(top_k + 52) * EPS, atol=1e-30
+    )  # a sum of so many terms; exp's argument is up to 20, off by half a unit
+    np.testing.assert_allclose(got[:, padded : padded + top_k], expected, **bound)
+    np.testing.assert_allclose(routed_by(logits, top_k, renormalised, "reference"), got, **bound)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 15, 16, 32])
+def test_a_route_of_what_is_no_number_is_refused(isa, value, at):
+    logits = np.zeros((3, 33), np.float32)
+    logits[1, at] = value
+    with pytest.raises(NotFiniteError, match=r"route .* row 1"):
+        routed_by(logits, 2, True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e20])
+@pytest.mark.parametrize("head", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
+def test_a_norm_of_any_head_that_has_none_is_refused(isa, kind, head, value):
+    """The squares of 1e20 sum to infinity, and its row would become 0."""
+    data = np.ones((3, 15), np.float32)
+    data[1, 5 * head] = value
+    b = Builder()
+    vectors = ("weight",) if kind == "rms_norm" else ("weight", "bias")
+    y = getattr(b, kind)(b.embedding("embedding", *data.shape), *vectors, 1e-5, head_dim=5)
+    plan = b.plan(y, {"hidden": y}, {}, vocab_size=3, hidden_size=15, max_positions=3, architecture="none")
+    made = {name: Tensor(name, "f32", (15,), np.ones(15, np.float32)) for name in vectors}
+    made["embedding"] = Tensor("embedding", "f32", data.shape, data)
+    with pytest.raises(NotFiniteError, match=rf"{kind} .* row 1"):
+        Network(plan, made, threads=2).session(3).forward(range(3), read=Read(hidden=True))

@@ -33,15 +33,15 @@ samplers = st.builds(
 )
 
 
-def network_of(logits, executor="native", threads=1):
-    """A model whose row `i` has the logits `logits[i]`, exactly, where its input is the i-th unit vector."""
+def network_of(logits, executor="native", threads=1, softcap=0.0):
+    """A model whose row `i` has the logits `logits[i]`, exactly but for a soft cap, where its input is the i-th unit vector."""
     rows, vocab = logits.shape
     b = Builder()
     x = b.embedding("embedding", vocab, rows)
     with b.layer(0, x):
         leaving = b.add(x, b.linear(x, "nothing", rows))
     hidden = b.read(leaving)
-    outputs = {"logits": b.head(hidden, "head", vocab), "hidden": hidden}
+    outputs = {"logits": b.head(hidden, "head", vocab, softcap=softcap), "hidden": hidden}
     plan = b.plan(leaving, outputs, {}, vocab_size=vocab, hidden_size=rows, max_positions=1 << 20, architecture="none")
     data = {"embedding": np.zeros((vocab, rows)), "nothing.weight": np.zeros((rows, rows)), "head.weight": logits.T}
     tensors = {name: Tensor(name, "f32", a.shape, np.ascontiguousarray(a, np.float32)) for name, a in data.items()}
@@ -84,6 +84,20 @@ def test_the_head_draws_the_tokens_of_sample_and_writes_no_logits(isa, z, sample
     rows = drawn(network, sampler, positions, read_logits=True, order=order)
     np.testing.assert_array_equal(bits(rows.logits), bits(z[order]))
     np.testing.assert_array_equal(rows.tokens, want[order])
+
+
+@given(z=logits(), sampler=samplers, softcap=st.sampled_from([0.5, 3.0, 30.0]))
+def test_soft_caps_hold_for_what_is_drawn_as_for_what_is_kept(isa, z, sampler, softcap):
+    """Though the draw multiplies chunks of its own; the largest logits become equal here."""
+    positions = np.arange(len(z), dtype=np.int32)
+    network = network_of(z, threads=2, softcap=softcap)
+    kept = drawn(network, None, positions, read_logits=True).logits
+    np.testing.assert_allclose(
+        kept, softcap * np.tanh(z.astype(np.float64) / softcap), rtol=2.0**-20, atol=1e-6 * softcap
+    )
+    rows = drawn(network, sampler, positions)
+    np.testing.assert_array_equal(rows.tokens, sample(kept, sampler, positions))
+    assert_statistics(rows.statistics, row_statistics(kept))
 
 
 @given(seed=st.integers(0, 2**64 - 1), steps=st.integers(0, 3), vocab=st.sampled_from([65, 600, 3000]), data=st.data())
