@@ -52,6 +52,11 @@ FD_INLINE void block_store(struct fd_block *at, int64_t lane, vi low, vi high)
     vi_store_int8(codes + 16, high);
     for (int part = 0; part < 4; part++) memcpy((int8_t *)at->codes + neon_lane(lane) + 16 * part, codes + 8 * part, 8);
 }
+FD_INLINE void block_copy_codes(struct fd_block *to, int64_t lane, const struct fd_block *from, int64_t of)
+{
+    for (int part = 0; part < 4; part++)
+        memcpy((int8_t *)to->codes + neon_lane(lane) + 16 * part, (const int8_t *)from->codes + neon_lane(of) + 16 * part, 8);
+}
 /* Quads are halves of a panel of 8 outputs, and a register of codes is 2 outputs: parts 64 bytes apart. */
 FD_INLINE int64_t neon_panel(int64_t width, int quad) { return quad / 2 * 8 * width + quad % 2 * 32; }
 struct neon_parts { int8x16_t at[4][2]; };                              /* [part of the inputs][2 outputs] of a quad */

@@ -250,6 +250,18 @@ def test_mixtures_of_any_size(isa, experts, top_k, inner, format):
         np.testing.assert_allclose(rows.view(np.float32), want, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.parametrize("format", ["q8", "f32"])
+def test_experts_too_wide_to_be_brought_together_have_the_same_bits(isa, format):
+    """Rows of more than 128 blocks are multiplied where they lie, one by one."""
+    changes = dict(num_hidden_layers=1, intermediate_size=129 * 32, num_local_experts=2, num_experts_per_tok=1)
+    plan = plan_for(family_config("mixtral", **changes))
+    made = Network(plan, tensors(plan), format=format, threads=2)
+    words = text(83)[:20]
+    session = made.session(32)
+    one_by_one = np.concatenate([bits(session.forward([word], read=LOGITS).logits) for word in words])
+    assert_rows(made.session(32).forward(words, read=LOGITS), one_by_one)
+
+
 def test_experts_that_are_quantised_in_part_are_refused():
     plan = plan_for(family_config("mixtral"))
     made = tensors(plan)

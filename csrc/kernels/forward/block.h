@@ -20,6 +20,10 @@ FD_INLINE void block_store(struct fd_block *at, int64_t lane, vi low, vi high)
     vi_store_int8(at->codes[lane], low);
     vi_store_int8(at->codes[lane] + FD_LANES, high);
 }
+FD_INLINE void block_copy_codes(struct fd_block *to, int64_t lane, const struct fd_block *from, int64_t of)
+{
+    memcpy(to->codes[lane], from->codes[of], sizeof to->codes[lane]);
+}
 #endif
 
 #if !defined(FD_LAYOUT)

@@ -3,9 +3,9 @@
  * Routes of a row: the numbers of its top_k experts, ascending, as floats, padded with -1 to a multiple of 16; then their shares.
  * What experts_up makes: the row's top_k results, one after the other, each padded to a multiple of 32.
  *
- * A row's result is the sum of share * expert by ascending experts, and every product is made of one row alone: it matters neither which
- * rows come along nor which experts they go to.  The weights of an expert are read once for all rows that go to it; where they are few,
- * only those of experts that somebody goes to.
+ * A row's result is the sum of share * expert by ascending experts, and a product's bits do not depend on the rows beside it in a tile: it
+ * matters neither which rows come along nor which experts they go to.  The weights of an expert are read once for all rows that go to it;
+ * where they are few, only those of experts that somebody goes to.
  */
 #pragma once
 #include "../tile.h"
@@ -68,6 +68,50 @@ static int op_route(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     return 1;
 }
 
+/* Some of the rows that go to an expert: which, what their place among a row's choices is, and the inputs that are multiplied: int8 forms
+ * side by side, so that a tile takes them all.  One row is taken from where it lies, and so is each of floats or of very wide rows. */
+enum { EXPERT_BLOCKS = 128 };            /* the widest rows that are brought together: 45 KB of stack */
+struct expert_rows {
+    int64_t count, row[FD_ROW_TILE], rank[FD_ROW_TILE];
+    struct linear_rows in;
+    int64_t first;                       /* of `in`, the first of them */
+    struct fd_block held[FD_ROW_TILE / FD_GROUP * EXPERT_BLOCKS];
+};
+/* The next rows, from `row` on, that an expert has, and the row after them; `all`: what a choice multiplies, the ranks `apart` blocks apart. */
+static int64_t expert_rows_next(const struct fd_op *op, int64_t row, int64_t rows, int64_t expert, const struct linear_rows *all, int64_t apart,
+                                struct expert_rows *e)
+{
+    const int64_t most = all->codes && all->count <= EXPERT_BLOCKS ? FD_ROW_TILE : 1;
+    for (e->count = 0; row < rows && e->count < most; row++) {
+        int64_t rank = routes_rank(op, routes_of(op, op->in[1], row), expert);
+        if (rank < 0) continue;
+        e->row[e->count] = row;
+        e->rank[e->count++] = rank;
+    }
+    e->in = *all;
+    e->first = e->count ? e->row[0] : 0;
+    if (e->count == 1) {
+        e->in.x += e->rank[0] * apart * FD_BLOCK;
+        if (e->in.codes) e->in.codes += e->rank[0] * apart;
+    }
+    if (e->count <= 1) return row;
+    for (int64_t r = 0; r < e->count; r++) {
+        const struct fd_block *from = all->codes + e->row[r] / FD_GROUP * all->blocks + e->rank[r] * apart;
+        struct fd_block *to = e->held + r / FD_GROUP * all->count;
+        int64_t lane = r % FD_GROUP, of = e->row[r] % FD_GROUP;
+        for (int64_t b = 0; b < all->count; b++) {
+            block_copy_codes(to + b, lane, from + b, of);
+            to[b].scale[lane] = from[b].scale[of];
+            to[b].sum[lane] = from[b].sum[of];
+            to[b].total[lane] = from[b].total[of];
+        }
+    }
+    e->in.codes = e->held;
+    e->in.blocks = all->count;
+    e->first = 0;
+    return row;
+}
+
 /* A unit is an expert, or, of few rows, a choice of one of them. */
 static int64_t op_experts_up_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
@@ -75,68 +119,71 @@ static int64_t op_experts_up_tasks(const struct fd_op *op, const struct fd_pass 
 }
 static int op_experts_up(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    int64_t tiles = weight_tiles(op->weights[0]), groups = fd_ceil(tiles, FD_TASK_TILES), stride = tiles * FD_LANES;
-    int64_t expert = task / groups, begin = task % groups * FD_TASK_TILES, first = 0;
-    if (experts_few(op, op_rows(op, pass))) {
+    int64_t tiles = weight_tiles(op->weights[0]), groups = fd_ceil(tiles, FD_TASK_TILES), stride = tiles * FD_LANES, rows = op_rows(op, pass);
+    int64_t expert = task / groups, begin = task % groups * FD_TASK_TILES, first = 0, ahead = LINEAR_AHEAD;
+    if (experts_few(op, rows)) {
         first = expert / op->top_k;
         expert = (int64_t)routes_of(op, op->in[1], first).experts[expert % op->top_k];
         for (int64_t row = 0; row < first; row++)        /* whoever chose it first does it for all */
             if (routes_rank(op, routes_of(op, op->in[1], row), expert) >= 0) return 1;
     }
-    struct linear_rows in = linear_rows_of(op);
-    struct linear_weights gate = linear_weights_from(op->weights[2 * expert], begin), up = linear_weights_from(op->weights[2 * expert + 1], begin);
-    for (int64_t tile = begin; tile < fd_min(begin + FD_TASK_TILES, tiles); tile++) {
-        for (int64_t row = first, ahead = LINEAR_AHEAD; row < op_rows(op, pass); row++) {
-            int64_t rank = routes_rank(op, routes_of(op, op->in[1], row), expert);
-            vf y, gated;
-            if (rank < 0) continue;
-            linear_tile(1, &gate, &in, row, gate.tile + ahead, &y);
-            linear_tile(1, &up, &in, row, up.tile + ahead, &gated);
-            vf_store(op->out[0] + (row * op->top_k + rank) * stride + tile * FD_LANES, vf_mul(activation(op->activation, y), gated));
-            ahead = 0;
+    const struct linear_rows all = linear_rows_of(op);
+    struct expert_rows e;
+    for (int64_t row = first; row < rows; ahead = 0) {
+        row = expert_rows_next(op, row, rows, expert, &all, 0, &e);
+        if (!e.count) break;
+        struct linear_weights gate = linear_weights_from(op->weights[2 * expert], begin), up = linear_weights_from(op->weights[2 * expert + 1], begin);
+        for (int64_t tile = begin; tile < fd_min(begin + FD_TASK_TILES, tiles); tile++) {
+            vf y[FD_ROW_TILE], gated[FD_ROW_TILE];
+            linear_tile(e.count, &gate, &e.in, e.first, gate.tile + ahead, y);
+            linear_tile(e.count, &up, &e.in, e.first, up.tile + ahead, gated);
+            for (int64_t r = 0; r < e.count; r++)
+                vf_store(op->out[0] + (e.row[r] * op->top_k + e.rank[r]) * stride + tile * FD_LANES, vf_mul(activation(op->activation, y[r]), gated[r]));
+            linear_next(&gate);
+            linear_next(&up);
         }
-        linear_next(&gate);
-        linear_next(&up);
     }
     return 1;
 }
 
-/* Adds 16 outputs of one expert to a row's. */
-static void experts_add(const struct fd_op *op, int64_t row, int64_t rank, float share, int64_t expert, int64_t tile, int64_t ahead, float *out)
-{
-    int64_t stride = fd_stride(op->weights[0]->inputs), blocks = stride / FD_BLOCK;
-    struct linear_rows in = {op->in[0] + rank * stride, op->top_k * stride, op->codes_in ? op->codes_in + rank * blocks : NULL, op->top_k * blocks, blocks};
-    struct linear_weights w = linear_weights_from(op->weights[expert], tile);
-    vf y;
-    linear_tile(1, &w, &in, row, w.tile + ahead, &y);
-    vf_store(out, vf_fma(vf_set1(share), y, vf_load(out)));
-}
 static int64_t op_experts_down_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
     return fd_ceil(weight_tiles(op->weights[0]), FD_TASK_TILES);
 }
+/* Adds an expert's share to the outputs of those of rows [row, rows) that go to it, in tiles [begin, end). */
+static void experts_add(const struct fd_op *op, int64_t row, int64_t rows, int64_t expert, int64_t begin, int64_t end)
+{
+    int64_t inner = fd_stride(op->weights[0]->inputs), blocks = inner / FD_BLOCK, stride = weight_tiles(op->weights[0]) * FD_LANES;
+    int64_t ahead = LINEAR_AHEAD;
+    const struct linear_rows all = {op->in[0], op->top_k * inner, op->codes_in, op->top_k * blocks, blocks};
+    struct expert_rows e;
+    for (; row < rows; ahead = 0) {
+        row = expert_rows_next(op, row, rows, expert, &all, blocks, &e);
+        if (!e.count) break;
+        struct linear_weights w = linear_weights_from(op->weights[expert], begin);
+        for (int64_t tile = begin; tile < end; tile++) {
+            vf y[FD_ROW_TILE];
+            linear_tile(e.count, &w, &e.in, e.first, w.tile + ahead, y);
+            for (int64_t r = 0; r < e.count; r++) {
+                float *out = op->out[0] + e.row[r] * stride + tile * FD_LANES;
+                vf_store(out, vf_fma(vf_set1(routes_of(op, op->in[1], e.row[r]).shares[e.rank[r]]), y[r], vf_load(out)));
+            }
+            linear_next(&w);
+        }
+    }
+}
 static int op_experts_down(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     int64_t tiles = weight_tiles(op->weights[0]), stride = tiles * FD_LANES, rows = op_rows(op, pass);
-    for (int64_t tile = task * FD_TASK_TILES; tile < fd_min((task + 1) * FD_TASK_TILES, tiles); tile++) {
-        float *out = op->out[0] + tile * FD_LANES;
-        for (int64_t row = 0; row < rows; row++) vf_store(out + row * stride, vf_zero());
-        if (experts_few(op, rows)) {
-            for (int64_t row = 0; row < rows; row++) {
-                struct routes routes = routes_of(op, op->in[1], row);
-                for (int64_t rank = 0; rank < op->top_k; rank++)
-                    experts_add(op, row, rank, routes.shares[rank], (int64_t)routes.experts[rank], tile, LINEAR_AHEAD, out + row * stride);
-            }
-            continue;
-        }
-        for (int64_t expert = 0; expert < op->experts; expert++)
-            for (int64_t row = 0, ahead = LINEAR_AHEAD; row < rows; row++) {
-                struct routes routes = routes_of(op, op->in[1], row);
-                int64_t rank = routes_rank(op, routes, expert);
-                if (rank < 0) continue;
-                experts_add(op, row, rank, routes.shares[rank], expert, tile, ahead, out + row * stride);
-                ahead = 0;
-            }
+    int64_t begin = task * FD_TASK_TILES, end = fd_min(begin + FD_TASK_TILES, tiles);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t k = begin * FD_LANES; k < end * FD_LANES; k += FD_LANES) vf_store(op->out[0] + row * stride + k, vf_zero());
+    if (experts_few(op, rows)) {
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t rank = 0; rank < op->top_k; rank++)
+                experts_add(op, row, row + 1, (int64_t)routes_of(op, op->in[1], row).experts[rank], begin, end);
+    } else {
+        for (int64_t expert = 0; expert < op->experts; expert++) experts_add(op, 0, rows, expert, begin, end);
     }
     return 1;
 }
