@@ -96,6 +96,12 @@ _COMPUTING = re.compile(
 )
 
 
+def without(keys: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
+    """A family's table of keys for another that lacks some of them."""
+    assert keys.keys() >= set(left_out), left_out
+    return {key: value for key, value in keys.items() if key not in left_out}
+
+
 def completed(config: Config, model_type: str, defaults: Mapping[str, Any]) -> Config:
     """The config as the family of this model_type reads it: its class's keys alone, absent ones as the class has them.
 

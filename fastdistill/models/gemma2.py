@@ -6,12 +6,13 @@ from typing import Any
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
+from fastdistill.models.config_keys import without
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import decoder
 from fastdistill.models.llama import MISTRAL
 from fastdistill.models.plan import Plan
 
-GEMMA2: dict[str, Any] = {key: value for key, value in MISTRAL.items() if key != "hidden_act"} | {
+GEMMA2: dict[str, Any] = without(MISTRAL, "hidden_act") | {
     "vocab_size": 256000,
     "hidden_size": 2304,
     "intermediate_size": 9216,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config, Section
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import Sizes, windows
 from fastdistill.models.gemma2 import GEMMA2, gemma
 from fastdistill.models.plan import Plan
 from fastdistill.models.rope import rotary
 
 MODEL_TYPES = {
-    "gemma3_text": {key: value for key, value in GEMMA2.items() if key != "attn_logit_softcapping"}
+    "gemma3_text": without(GEMMA2, "attn_logit_softcapping")
     | {
         "vocab_size": 262208,
         "max_position_embeddings": 131072,

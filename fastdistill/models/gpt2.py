@@ -11,23 +11,22 @@ from fastdistill.models.described import Sizes, decoder
 from fastdistill.models.plan import Ignored, Plan
 from fastdistill.models.source import Source, stored
 
-MODEL_TYPES: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "vocab_size": 50257,
-        "n_positions": 1024,
-        "n_embd": 768,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-        "tie_word_embeddings": True,
-        "is_causal": True,
-    }
+GPT2: dict[str, Any] = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "is_causal": True,
 }
+MODEL_TYPES = {"gpt2": GPT2}
 NAMES = Names(
     embedding="transformer.wte",
     positions="transformer.wpe",

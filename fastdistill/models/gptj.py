@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
+from fastdistill.models.config_keys import without
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import Sizes, decoder
-from fastdistill.models.gpt2 import MASK, SPELLING
+from fastdistill.models.gpt2 import GPT2, MASK, SPELLING
 from fastdistill.models.plan import Plan
 from fastdistill.models.source import Source, stored
 
-MODEL_TYPES: dict[str, dict[str, Any]] = {
-    "gptj": {
+_NOT_GPTJ = ("scale_attn_by_inverse_layer_idx", "add_cross_attention")
+MODEL_TYPES = {
+    "gptj": without(GPT2, *_NOT_GPTJ)
+    | {
         "vocab_size": 50400,
         "n_positions": 2048,
         "n_embd": 4096,
@@ -23,12 +24,7 @@ MODEL_TYPES: dict[str, dict[str, Any]] = {
         "n_head": 16,
         "rotary": True,
         "rotary_dim": 64,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
         "tie_word_embeddings": False,
-        "is_causal": True,
     }
 }
 NAMES = Names(

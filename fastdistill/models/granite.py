@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import decoder
 from fastdistill.models.llama import LLAMA
 from fastdistill.models.plan import Plan
@@ -10,7 +11,7 @@ from fastdistill.models.plan import Plan
 _MULTIPLIERS = dict.fromkeys(
     ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"), 1.0
 )
-MODEL_TYPES = {"granite": {key: value for key, value in LLAMA.items() if key != "head_dim"} | _MULTIPLIERS}
+MODEL_TYPES = {"granite": without(LLAMA, "head_dim") | _MULTIPLIERS}
 
 
 def plan(config: Config) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import decoder
 from fastdistill.models.plan import Plan
 
@@ -24,7 +25,7 @@ LLAMA: dict[str, Any] = {
     "mlp_bias": False,
     "is_causal": True,  # of every class in transformers
 }
-MISTRAL = {key: value for key, value in LLAMA.items() if key not in ("attention_bias", "mlp_bias")} | {
+MISTRAL = without(LLAMA, "attention_bias", "mlp_bias") | {
     "intermediate_size": 14336,
     "num_key_value_heads": 8,
     "max_position_embeddings": 131072,

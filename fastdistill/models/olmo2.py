@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import decoder
 from fastdistill.models.llama import LLAMA
 from fastdistill.models.plan import Plan
 
-MODEL_TYPES = {
-    "olmo2": {key: value for key, value in LLAMA.items() if key not in ("head_dim", "mlp_bias")}
-    | {"vocab_size": 50304, "rms_norm_eps": 1e-5}
-}
+MODEL_TYPES = {"olmo2": without(LLAMA, "head_dim", "mlp_bias") | {"vocab_size": 50304, "rms_norm_eps": 1e-5}}
 NAMES = Names(
     attention_norm="",
     attention_post_norm="post_attention_layernorm",

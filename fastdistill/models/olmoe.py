@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import decoder
 from fastdistill.models.experts import experts
 from fastdistill.models.llama import LLAMA
 from fastdistill.models.plan import Plan
 
 MODEL_TYPES = {
-    "olmoe": {key: value for key, value in LLAMA.items() if key not in ("head_dim", "mlp_bias")}
+    "olmoe": without(LLAMA, "head_dim", "mlp_bias")
     | {
         "vocab_size": 50304,
         "hidden_size": 2048,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config, Section
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import Sizes, decoder
 from fastdistill.models.llama import MISTRAL
 from fastdistill.models.plan import Plan
@@ -10,7 +11,7 @@ from fastdistill.models.rope import rotary
 from fastdistill.models.source import Source, stored
 
 MODEL_TYPES = {
-    "phi3": {key: value for key, value in MISTRAL.items() if key != "head_dim"}
+    "phi3": without(MISTRAL, "head_dim")
     | {
         "vocab_size": 32064,
         "hidden_size": 3072,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import decoder
 from fastdistill.models.llama import MISTRAL
 from fastdistill.models.plan import Plan
 
-QWEN2: dict[str, Any] = {key: value for key, value in MISTRAL.items() if key != "head_dim"} | {
+QWEN2: dict[str, Any] = without(MISTRAL, "head_dim") | {
     "vocab_size": 151936,
     "intermediate_size": 22016,
     "num_key_value_heads": 32,

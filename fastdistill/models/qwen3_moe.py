@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import decoder
 from fastdistill.models.experts import experts, sparse_layers
 from fastdistill.models.plan import Plan
 from fastdistill.models.qwen2_moe import QWEN2_MOE
 
 _NOT_QWEN3_MOE = ("qkv_bias", "shared_expert_intermediate_size", "max_window_layers", "layer_types")
-QWEN3_MOE = {key: value for key, value in QWEN2_MOE.items() if key not in _NOT_QWEN3_MOE} | {
+QWEN3_MOE = without(QWEN2_MOE, *_NOT_QWEN3_MOE) | {
     "intermediate_size": 6144,
     "num_attention_heads": 32,
     "num_key_value_heads": 4,

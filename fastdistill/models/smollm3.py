@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.described import Sizes, decoder
 from fastdistill.models.llama import LLAMA
 from fastdistill.models.plan import Plan
 from fastdistill.models.rope import rotary
 
 MODEL_TYPES = {
-    "smollm3": {key: value for key, value in LLAMA.items() if key != "head_dim"}
+    "smollm3": without(LLAMA, "head_dim")
     | {
         "vocab_size": 128256,
         "hidden_size": 2048,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastdistill.checkpoint.config import Config
+from fastdistill.models.config_keys import without
 from fastdistill.models.decoder import Names
 from fastdistill.models.described import Sizes, decoder
 from fastdistill.models.llama import LLAMA
@@ -11,7 +12,7 @@ from fastdistill.models.source import Source, stacked, stored
 
 _NOT_STABLELM = ("head_dim", "rms_norm_eps", "attention_bias", "mlp_bias")
 MODEL_TYPES = {
-    "stablelm": {key: value for key, value in LLAMA.items() if key not in _NOT_STABLELM}
+    "stablelm": without(LLAMA, *_NOT_STABLELM)
     | {
         "vocab_size": 50304,
         "hidden_size": 2560,

@@ -130,7 +130,7 @@ DECODERS = {
 @given(prompt=token_lists(1, 12), temperature=st.sampled_from([0.0, 0.8]), format=formats)
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("name", CAUSAL)
-def test_every_decoder_writes_the_text_of_plain_decoding(name, decoder, prompt, temperature, format):
+def test_every_decoder_writes_the_text_of_plain_decoding(isa, name, decoder, prompt, temperature, format):
     setting = Setting(name, format)
 
     def written(how):
