@@ -234,13 +234,13 @@ CALLS: dict[str, Callable[[], Row]] = {
     "sinkhorn_loss": lambda: (
         distill.sinkhorn_loss,
         {
-            "student_logits": f32(2, 40), "teacher_logits": f32(2, 40)[::-1].copy(), "temperature": 2.0, "epsilon": 0.5, "iterations": 3,
-            "weight": 1.0, "mode": "unrolled", "threads": 1,
+            "student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0, "epsilon": 0.5, "iterations": 3,
+            "scale": 1.0, "mode": "unrolled", "threads": 1,
         },
     ),
     "sinkhorn_loss.entropic": lambda: (
         distill.sinkhorn_loss,
-        {"student_logits": f32(2, 40), "teacher_logits": f32(2, 40)[::-1].copy(), "epsilon": 0.5, "mode": "entropic"},
+        {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "epsilon": 0.5, "mode": "entropic"},
     ),
     "softmax": lambda: (k.softmax, {"logits": f32(3, 40), "temperature": 0.5, "threads": 1}),
     "softmax_gradient": lambda: (
