@@ -1,6 +1,51 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
+from fastdistill.distill.divergence import (
+    acceptance,
+    acceptance_hybrid,
+    adaptive_kl,
+    alpha,
+    cross_entropy,
+    divergence,
+    entropy,
+    forward_kl,
+    jeffreys,
+    jsd,
+    log_acceptance,
+    logit_mse,
+    mixed_kl,
+    probability_mse,
+    renyi,
+    reverse_kl,
+    skew_kl,
+    skew_reverse_kl,
+    soft_cross_entropy,
+    total_variation,
+)
 from fastdistill.distill.loss import Loss
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
 
-__all__ = ["Loss", "sinkhorn_loss"]
+__all__ = [
+    "Loss",
+    "acceptance",
+    "acceptance_hybrid",
+    "adaptive_kl",
+    "alpha",
+    "cross_entropy",
+    "divergence",
+    "entropy",
+    "forward_kl",
+    "jeffreys",
+    "jsd",
+    "log_acceptance",
+    "logit_mse",
+    "mixed_kl",
+    "probability_mse",
+    "renyi",
+    "reverse_kl",
+    "sinkhorn_loss",
+    "skew_kl",
+    "skew_reverse_kl",
+    "soft_cross_entropy",
+    "total_variation",
+]
