@@ -114,7 +114,7 @@ def _named(kind: str) -> Callable[..., Loss]:
     of_divergence = inspect.signature(divergence)
     parameters = [each for name, each in of_divergence.parameters.items() if name not in ("kind", "parameter")]
     if kind == "entropy":
-        parameters = [each for each in parameters if each.name != "teacher"]
+        parameters = [each for each in parameters if not each.name.startswith("teacher")]
     if wanted:
         place = parameters[0].POSITIONAL_OR_KEYWORD
         parameters.insert(2, inspect.Parameter(wanted.name, place, default=wanted.default, annotation="float"))
@@ -138,7 +138,7 @@ def _help(kind: str) -> str:
     number = f"{wanted.name} : float, default {wanted.default}\n    from 0 to {wanted.most:g}\n" if wanted else ""
     sections = re.sub(r"kind : .*\n.*\nparameter : .*\n.*\n", number, sections)
     if kind == "entropy":
-        sections = re.sub(r"teacher : .*\n.*\n", "", sections, count=1)
+        sections = re.sub(r"teacher\w* : .*\n.*\n", "", sections)
     return f"{formula}.  {notes}".strip() + f"\n\n{sections}"
 
 
