@@ -20,6 +20,7 @@ from fastdistill.distill.divergence import (
     skew_kl,
     skew_reverse_kl,
     soft_cross_entropy,
+    topk_divergence,
     total_variation,
 )
 from fastdistill.distill.loss import Loss
@@ -47,5 +48,6 @@ __all__ = [
     "skew_kl",
     "skew_reverse_kl",
     "soft_cross_entropy",
+    "topk_divergence",
     "total_variation",
 ]

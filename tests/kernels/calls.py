@@ -23,7 +23,7 @@ from fastdistill import distill, show, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
-from fastdistill.kernels.distill.row_divergence import KINDS
+from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.kernels.forward.linear import packed_bytes
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
@@ -35,6 +35,9 @@ EITHER = {
     "divergence",
     "jsd",
     "entropy",
+    "row_divergence",
+    "row_divergence_topk",
+    "topk_divergence",
     "exp_log",
     "softmax",
     "sinkhorn",
@@ -240,6 +243,24 @@ CALLS: dict[str, Callable[[], Row]] = {
     "acceptance": lambda: (
         distill.acceptance, {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0}
     ),
+    "row_divergence_topk": lambda: (
+        k.row_divergence_topk,
+        {
+            "student": f32(2, 40), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2), "kind": "jsd", "parameter": 0.25,
+            "tail": "bucket", "temperature": 2.0, "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5, "weights": np.array([1.0, 2.0]),
+            "gradient": True, "out": np.empty((2, 40), np.float32), "threads": 1,
+        },
+    ),
+    "topk_divergence": lambda: (
+        distill.topk_divergence,
+        {
+            "student": f32(2, 40), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2), "kind": "skew_kl", "parameter": 0.25,
+            "tail": np.array([0.25, 0.5]), "temperature": 2.0, "labels": i32(3, -100), "scale": 0.5, "label_scale": 0.5,
+            "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0, "temperature_squared": True, "gradient": True,
+            "out": np.empty((2, 40), np.float32),
+        },
+    ),
+    "top_k": lambda: (k.top_k, {"logits": f32(2, 40), "k": 3, "threads": 1}),
     "row_statistics": lambda: (k.row_statistics, {"logits": f32(3, 40), "threads": 1}),
     "sample": lambda: (
         k.sample,
