@@ -36,7 +36,7 @@ def token_log_prob(logits: np.ndarray, tokens: Any, *, temperature: float = 1.0)
     """
     rows, vocab = check_logits("logits", logits)
     chosen, read = check_tokens(tokens, rows, vocab)
-    lead, mass = _lead("logits", logits, read, temperature)
+    lead, mass = leads("logits", logits, read, temperature)
     return np.where(read, lead[np.arange(rows), chosen] - np.log(mass), 0)
 
 
@@ -72,12 +72,8 @@ def log_prob_gradient(student: np.ndarray, tokens: Any, coefficients: Any, *, te
     by_token = as_array("coefficients", coefficients, np.float64, (rows,))
     by_token = np.where(read, by_token, 0)
     counted("coefficients", by_token, np.ones(rows))
-    lead, mass = _lead("student", student, by_token != 0, temperature)
-    by_token = by_token / temperature
-    out = np.exp(lead, out=lead)
-    out *= (-by_token / mass)[:, None]
-    out[np.arange(rows), chosen] += by_token
-    return out.astype(student.dtype, copy=False)
+    lead, mass = leads("student", student, by_token != 0, temperature)
+    return by_logits(lead, mass, chosen, by_token / temperature).astype(student.dtype, copy=False)
 
 
 def check_logits(name: str, logits: np.ndarray) -> tuple[int, int]:
@@ -98,11 +94,22 @@ def check_tokens(given: Any, rows: int, vocab: int) -> tuple[np.ndarray, np.ndar
     return np.where(tokens == IGNORED, 0, tokens), tokens != IGNORED
 
 
-def _lead(name: str, logits: np.ndarray, read: np.ndarray, temperature: Any) -> tuple[np.ndarray, np.ndarray]:
-    """float64 (n, vocab), logits / temperature less the best of the row, and (n,), the sum of its exponentials."""
+def leads(name: str, logits: np.ndarray, read: np.ndarray, temperature: Any) -> tuple[np.ndarray, np.ndarray]:
+    """float64 (n, vocab), logits / temperature less the best of the row, and (n,), the sum of its exponentials.
+
+    Zeros in rows that are not read.
+    """
     temperature = check_number("temperature", temperature, 1e-30, 1e30)
     z = counted(name, logits, read, bans=True)
     z -= z.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         z /= temperature
     return z, np.exp(z).sum(axis=1)
+
+
+def by_logits(lead: np.ndarray, mass: np.ndarray, tokens: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """coefficients_n (onehot(token_n) - e^lead_n / mass_n), in place of the lead."""
+    out = np.exp(lead, out=lead)
+    out *= (-coefficients / mass)[:, None]
+    out[np.arange(len(out)), tokens] += coefficients
+    return out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_flag, check_number
-from fastdistill.distill.log_prob import check_logits, check_tokens, log_prob_gradient, token_log_prob
+from fastdistill.distill.log_prob import by_logits, check_logits, check_tokens, leads
 from fastdistill.distill.loss import IGNORED, Loss, Reduction, counted
 from fastdistill.errors import NotFiniteError
 
@@ -68,15 +68,15 @@ def sampled_reverse_kl(
     log_p = counted(
         "teacher_log_prob", as_array("teacher_log_prob", teacher_log_prob, np.float64, (rows,)), reduce.weights
     )
-    marked = np.where(reduce.weights > 0, chosen, IGNORED)
-    log_q = token_log_prob(student, marked, temperature=temperature)
+    lead, mass = leads("student", student, reduce.weights > 0, temperature)
+    log_q = lead[np.arange(rows), chosen] - np.log(mass)
     if (log_q == -np.inf).any():
         raise NotFiniteError(f"student: row {int(np.argmin(log_q))} bans its token, which it cannot have drawn")
     ratios = np.where(reduce.weights > 0, log_q - log_p, 0)
     if not wanted:
         return reduce.loss(ratios)
-    by_student = log_prob_gradient(student, marked, ratios * reduce.scale, temperature=temperature)
-    return reduce.loss(ratios, by_student)
+    by_student = by_logits(lead, mass, chosen, ratios * reduce.scale / temperature)
+    return reduce.loss(ratios, by_student.astype(student.dtype, copy=False))
 
 
 def kl_estimate(
