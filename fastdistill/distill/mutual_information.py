@@ -42,7 +42,7 @@ def mi_alpha(
     With m_j = mean_i e^{S_ij} and u_j = alpha m_j + (1 - alpha) e^{b_j}, row j is -1 - S_jj + log u_j + m_j / u_j:
 
     - alpha = 1: InfoNCE, at most log n, with little variance
-    - alpha = 0: TUBA, without bias; with b = 1 the bound of Nguyen, Wainwright and Jordan
+    - alpha = 0: TUBA, with leave_one_out without bias; with b = 1 the bound of Nguyen, Wainwright and Jordan
 
     Parameters
     ----------
