@@ -11,6 +11,7 @@ from fastdistill.distill.loss import IGNORED, Loss, Reduction, as_labels, counte
 from fastdistill.distill.ranking import listed
 from fastdistill.distill.top_ids import top_ids
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 _NONE = -1  # the place of a negative where there is no more
 
@@ -111,9 +112,10 @@ def partial_ranking(
     wanted = check_flag("gradient", gradient)
     ids = _negatives(negatives, rows, length, candidates)
     given = Reduction(rows, weights).weights * (ids >= 0).any(axis=1)
-    least = np.full(rows, -np.inf)
-    if threshold is not None:
-        least[:] = as_array("threshold", threshold, np.float64, () if np.ndim(threshold) == 0 else (rows,))
+    least = as_array("threshold", -np.inf if threshold is None else threshold, np.float64, (...,))
+    if least.shape not in ((), (rows,)):
+        raise ArgumentError(f"threshold must have shape () or ({rows},), got {short(least.shape)}")
+    least = np.broadcast_to(least, rows)
     if np.isnan(least[given > 0]).any():
         raise ArgumentError("threshold must hold no NaN")
     s = counted("student", student, given, bans=True) / temperature

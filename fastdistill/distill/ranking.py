@@ -10,6 +10,7 @@ from fastdistill.arguments import REAL, as_array, check_array, check_flag, check
 from fastdistill.distill.loss import IGNORED, Loss, Reduction, as_labels, counted
 from fastdistill.distill.top_ids import top_ids
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 _MOST = 2**31 - 1
 
@@ -102,7 +103,7 @@ def _rank_weights(given: Any, rows: int, length: int, weights: np.ndarray) -> np
         return np.ones((rows, length))
     found = as_array("rank_weights", given, np.float64, (...,))
     if found.shape not in ((length,), (rows, length)):
-        raise ArgumentError(f"rank_weights must have shape ({length},) or ({rows}, {length}), got {found.shape}")
+        raise ArgumentError(f"rank_weights must have shape ({length},) or ({rows}, {length}), got {short(found.shape)}")
     found = np.where(weights[:, None] > 0, found, 0)
     right = np.isfinite(found) & (found >= 0)
     if not right.all():

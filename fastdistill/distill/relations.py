@@ -9,6 +9,7 @@ import numpy as np
 from fastdistill.arguments import REAL, as_array, check_array, check_flag
 from fastdistill.distill.loss import Loss, Reduction
 from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.messages import short
 
 
 class RelationGradient(NamedTuple):
@@ -237,7 +238,7 @@ def _kept(given: Any, batch: int, queries: int, keys: int) -> np.ndarray:
     found = as_array("kept", given, np.bool_, (...,))
     if found.shape not in ((batch, keys), (batch, queries, keys)):
         raise ArgumentError(
-            f"kept must have shape ({batch}, {keys}) or ({batch}, {queries}, {keys}), got {found.shape}"
+            f"kept must have shape ({batch}, {keys}) or ({batch}, {queries}, {keys}), got {short(found.shape)}"
         )
     found = found[:, None, None, :] if found.ndim == 2 else found[:, None]
     return np.broadcast_to(found, (batch, 1, queries, keys))

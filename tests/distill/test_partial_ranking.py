@@ -146,7 +146,7 @@ def test_embeddings_get_their_gradient_through_the_cosines():
         ({"negatives": [[0, 1], [1, 1]]}, ArgumentError, "negatives must differ within a row; row 1 has one twice"),
         ({"negatives": [[0, 1, 2]]}, ArgumentError, r"negatives must have shape \(2, 2\)"),
         ({"threshold": np.nan}, ArgumentError, "threshold must hold no NaN"),
-        ({"threshold": [1.0]}, ArgumentError, r"threshold must have shape \(2,\)"),
+        ({"threshold": [1.0]}, ArgumentError, r"threshold must have shape \(\) or \(2,\), got \(1,\)"),
         ({"threshold": "high"}, ArgumentError, "threshold must be"),
         ({"temperature": 0}, ArgumentError, "temperature must lie in"),
         ({"teacher": np.zeros((2, 0)), "negatives": np.zeros((2, 0), int)}, ArgumentError, "student and teacher must have columns"),
