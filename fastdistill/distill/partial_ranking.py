@@ -128,7 +128,7 @@ def partial_ranking(
     valid = (ranked > -np.inf) & (ranked >= least[:, None])
     valid &= (given > 0)[:, None]
     reduce = Reduction(rows, np.where(valid.any(axis=1), given, 0), reduction, total_weight)
-    values, by_scores, _ = listed(scores, valid.astype(np.float64), None)
+    values, by_scores, _ = listed(scores, valid.astype(np.float64))
     info = {"valid": valid.sum(axis=1, dtype=np.int32), "total_weight": float(reduce.weights.sum())}
     if not wanted:
         return reduce.loss(values, **info)

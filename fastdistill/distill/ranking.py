@@ -93,8 +93,8 @@ def plackett_luce(
     if not wanted:
         return reduce.loss(values)
     by_scores = (by_scores * reduce.scale[:, None]).astype(scores.dtype)
-    by_rest = None if by_rest is None else (by_rest * reduce.scale).astype(scores.dtype)
-    return reduce.loss(values, ListGradient(by_scores, by_rest))
+    by_rest = (by_rest * reduce.scale).astype(scores.dtype)
+    return reduce.loss(values, ListGradient(by_scores, None if rest is None else by_rest))
 
 
 def _rank_weights(given: Any, rows: int, length: int, weights: np.ndarray) -> np.ndarray:
@@ -115,23 +115,25 @@ def _rank_weights(given: Any, rows: int, length: int, weights: np.ndarray) -> np
 
 
 def listed(
-    scores: np.ndarray, ranks: np.ndarray, rest: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    scores: np.ndarray, ranks: np.ndarray, rest: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of float64 scores (n, K), weights of ranks (n, K) and rest (n,): values (n,), gradients by scores and by rest.
 
-    An item with a score of -inf is not there.
+    An item with a score of -inf is not there, nor is a rest of -inf or None.
     """
+    if rest is None:
+        rest = np.full(len(scores), -np.inf)
     there = scores > -np.inf
     ranks = np.where(there, ranks, 0)
-    all_scores = scores if rest is None else np.concatenate([scores, rest[:, None]], axis=1)
-    suffix = np.logaddexp.accumulate(all_scores[:, ::-1], axis=1)[:, ::-1][:, : scores.shape[1]]
+    from_last = np.concatenate([rest[:, None], scores[:, ::-1]], axis=1)
+    suffix = np.logaddexp.accumulate(from_last, axis=1)[:, :0:-1]
     terms = np.subtract(suffix, scores, out=np.zeros_like(scores), where=there)
     with np.errstate(divide="ignore"):
         log_ranks = np.log(ranks)
     prefix = np.subtract(log_ranks, suffix, out=np.full_like(scores, -np.inf), where=there)
     prefix = np.logaddexp.accumulate(prefix, axis=1)
     by_scores = np.exp(scores + prefix) - ranks
-    return (ranks * terms).sum(axis=1), by_scores, None if rest is None else np.exp(rest + prefix[:, -1])
+    return (ranks * terms).sum(axis=1), by_scores, np.exp(rest + prefix[:, -1])
 
 
 def _logits(student: np.ndarray, teacher: np.ndarray) -> tuple[int, int]:
@@ -221,7 +223,7 @@ def pld(
     ranks = np.divide(ranks, total, out=np.zeros_like(ranks), where=total > 0)
     scores = np.take_along_axis(s, order, axis=1)
     if order.shape[1] == vocab:
-        values, by_scores, _ = listed(scores, ranks, None)
+        values, by_scores, _ = listed(scores, ranks)
         by_student = np.empty_like(s)
     else:
         np.put_along_axis(s, order, -np.inf, axis=1)
@@ -295,7 +297,7 @@ def preference_ranking(
     liked = np.argsort(-np.take_along_axis(t, order, axis=1), axis=1, kind="stable")
     order = np.take_along_axis(order, liked, axis=1)
     scores = np.take_along_axis(s, order, axis=1)
-    values, by_scores, _ = listed(scores, np.ones_like(scores), None)
+    values, by_scores, _ = listed(scores, np.ones_like(scores))
     values = np.where(reduce.weights > 0, values, 0.0)
     info = {"order": order.astype(np.int32)}
     if not wanted:

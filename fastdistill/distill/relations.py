@@ -185,7 +185,7 @@ def relation_loss(
     """
     batch, _, rows, columns = _relation_shape(queries, keys)
     read_queries = _weights(weights, batch, rows) > 0
-    read_keys = (_kept(kept, batch, rows, columns)[:, 0] & read_queries[:, :, None]).any(axis=1)
+    read_keys = np.any(_kept(kept, batch, rows, columns)[:, 0] & read_queries[:, :, None], axis=1)
     logits = _relation_logits(queries, keys, read_queries, read_keys)
     found = attention_loss(
         logits, teacher, kept=kept, weights=weights, reduction=reduction, total_weight=total_weight, gradient=gradient
