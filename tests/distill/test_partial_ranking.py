@@ -116,6 +116,13 @@ def test_what_is_not_there_is_as_if_it_had_not_been_given():
     np.testing.assert_allclose(found.gradient, want.gradient, atol=1e-15)
 
 
+def test_what_the_teacher_rules_out_is_never_valid_but_competes():
+    student = np.array([[0.0, 1.0, 2.0]])
+    found = partial_ranking(student, np.array([[-np.inf, 5.0, -np.inf]]), [[0, 1, 2]])
+    assert found.info["valid"].tolist() == [1]
+    np.testing.assert_allclose(found.value, np.log(np.exp([0, 1, 2]).sum()) - 1, rtol=1e-14)
+
+
 def test_ties_of_the_teacher_go_to_the_students_favourite():
     student = np.array([[0.0, 1.0, 2.0]])
     found = partial_ranking(student, np.array([[5.0, 5.0]]), [[1, 2]])

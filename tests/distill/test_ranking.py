@@ -259,6 +259,11 @@ def test_preference_edges():
     assert found.info["order"][0].tolist()[-1] in (3, 4) and found.info["order"][0].tolist()[:2] != [1, 2]
     assert np.isfinite(found.value) and found.gradient[0, 4] == 0
     assert preference_ranking(student, teacher, top_k=1).value == 0
+    many = np.random.default_rng(13).standard_normal((1, 60))
+    alike = np.random.default_rng(14).integers(0, 3, (1, 60)).astype(np.float64)
+    found = preference_ranking(many, alike, top_k=50)
+    want = sorted(np.argsort(-many[0])[:50], key=lambda token: (-alike[0, token], -many[0, token]))
+    assert found.info["order"][0].tolist() == want
     assert preference_ranking(np.zeros((1, 4)), np.zeros((1, 4)), top_k=2).info["order"].tolist() == [[0, 1]]
 
 
