@@ -23,20 +23,27 @@ from fastdistill import distill, show, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
+from fastdistill.kernels.distill.row_divergence import KINDS
 from fastdistill.kernels.forward.linear import packed_bytes
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
-LONGEST_MESSAGE = 300
+LONGEST_MESSAGE = 400
 EITHER = {
+    "acceptance",
     "attention_loss",
     "cosine_similarity",
     "cosine_similarity_gradient",
+    "cross_entropy",
+    "divergence",
+    "entropy",
     "exp_log",
     "feature_loss",
     "info_nce",
+    "jsd",
     "log_prob_gradient",
     "mi_alpha",
+    "pairwise_distance",
     "pairwise_ranking",
     "partial_ranking",
     "plackett_luce",
@@ -44,13 +51,12 @@ EITHER = {
     "preference_ranking",
     "relation_loss",
     "sampled_reverse_kl",
-    "standardise",
-    "softmax",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_loss",
+    "softmax",
+    "standardise",
     "unrolled_sinkhorn",
-    "pairwise_distance",
     "wasserstein_1d",
 }  # another real dtype asks for another result
 
@@ -110,6 +116,17 @@ MASKED = np.array([[True, False, True], [True, True, True]])
 
 def _pair() -> dict[str, Any]:
     return {"student": f32(2, 8), "teacher": f32(2, 8)[::-1].copy()}
+
+
+def _divergence_of(name: str, **more: Any) -> Row:
+    """A call of a divergence by the name of its objective."""
+    number = KINDS[name].parameter if name in KINDS else None
+    teacher = {} if name == "entropy" else {"teacher": f32(2, 40)[::-1].copy(), "teacher_is_law": False}
+    return getattr(distill, name), {
+        "student": f32(2, 40), **teacher, **({number.name: number.default} if number else {}), "weights": np.array([1.0, 2.0]),
+        "temperature": 2.0, "reduction": "mean", "total_weight": 3.0, "scale": 0.5, "temperature_squared": True, "labels": i32(3, -100),
+        "label_scale": 0.5, "gradient": True, "out": None, "threads": 1, **more,
+    }  # fmt: skip
 
 
 # A call each, by name; `function.case` where one has several.  The first part is the public name.
@@ -285,6 +302,25 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.residual_distribution,
         {"p": law(40), "q": law(40)[::-1].copy(), "a": 1.0, "out": f32(40)},
     ),
+    "row_divergence": lambda: (
+        k.row_divergence,
+        {
+            "student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "kind": "jsd", "parameter": 0.3, "temperature": 2.0,
+            "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5, "weights": np.array([1.0, 2.0]), "teacher_is_law": False,
+            "gradient": True, "out": np.empty((2, 40), np.float32), "threads": 1,
+        },
+    ),
+    "divergence": lambda: _divergence_of("divergence", kind="skew_kl", parameter=0.3, out=np.empty((2, 40), np.float32)),
+    "cross_entropy": lambda: (
+        distill.cross_entropy,
+        {
+            "student": f32(2, 40), "labels": i32(3, -100), "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0,
+            "gradient": True, "out": np.empty((2, 40), np.float32),
+        },
+    ),
+    "acceptance": lambda: (
+        distill.acceptance, {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0}
+    ),
     "row_statistics": lambda: (k.row_statistics, {"logits": f32(3, 40), "threads": 1}),
     "sample": lambda: (
         k.sample,
@@ -374,6 +410,8 @@ CALLS: dict[str, Callable[[], Row]] = {
         transport.wasserstein_1d,
         {"x": f32(2, 4).astype(np.float64), "y": 1 + f32(5).astype(np.float64), "a": np.full(4, 0.25), "b": np.full(5, 0.2), "p": 2.0},
     ),
+    "jsd": lambda: _divergence_of("jsd", out=np.empty((2, 40), np.float32)),
+    "entropy": lambda: _divergence_of("entropy", out=np.empty((2, 40), np.float32)),
 }  # fmt: skip
 
 
@@ -383,11 +421,12 @@ def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def public_callables() -> dict[str, Callable[..., Any]]:
     """Every function of `fastdistill.kernels`, `transport` and `distill`, the constructors and methods of their classes that are not
-    mere results, and the drawing of arrays."""
+    mere results, and the drawing of arrays.  Of the divergences, which are one function by many names, the odd two."""
     found: dict[str, Callable[..., Any]] = {"layout": show.layout}
     for name, thing in [(name, getattr(module, name)) for module in (k, transport, distill) for name in module.__all__]:
         if not inspect.isclass(thing):
-            found[name] = thing
+            if name not in KINDS or name in ("jsd", "entropy"):
+                found[name] = thing
             continue
         results = issubclass(thing, tuple) or thing in (transport.Transport, transport.Divergence)
         if not results:
@@ -520,7 +559,7 @@ def frozen(result: Any) -> Any:
     if isinstance(result, (tuple, list)):
         return tuple(frozen(item) for item in result)
     if isinstance(result, dict):
-        return tuple((key, frozen(item)) for key, item in result.items())
+        return frozen(list(result.items()))
     if isinstance(result, np.generic):
         return result.dtype.str, result.tobytes()
     if isinstance(result, k.NgramPool):
