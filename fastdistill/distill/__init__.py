@@ -1,6 +1,33 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
+from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights
+from fastdistill.distill.alm import alm_loss
 from fastdistill.distill.loss import Loss
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
+from fastdistill.distill.uld import uld_loss
+from fastdistill.distill.vocabulary import (
+    CommonVocabulary,
+    MappedTeacher,
+    common_vocabulary,
+    inverse_token_map,
+    mapped_teacher,
+    pad_columns,
+    scatter_columns,
+)
 
-__all__ = ["Loss", "sinkhorn_loss"]
+__all__ = [
+    "Alignment",
+    "CommonVocabulary",
+    "Loss",
+    "MappedTeacher",
+    "align_bytes",
+    "alm_loss",
+    "chunk_weights",
+    "common_vocabulary",
+    "inverse_token_map",
+    "mapped_teacher",
+    "pad_columns",
+    "scatter_columns",
+    "sinkhorn_loss",
+    "uld_loss",
+]

@@ -29,13 +29,19 @@ Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 300
 EITHER = {
+    "alm_loss",
+    "common_vocabulary",
     "exp_log",
+    "mapped_teacher",
+    "pad_columns",
+    "scatter_columns",
     "softmax",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_loss",
     "unrolled_sinkhorn",
     "pairwise_distance",
+    "uld_loss",
     "wasserstein_1d",
 }  # another real dtype asks for another result
 
@@ -214,6 +220,28 @@ CALLS: dict[str, Callable[[], Row]] = {
     ),
     "sample_workspace": lambda: (lambda **sizes: k.sample_workspace(**sizes).shape, {"rows": 3, "vocab": 40, "threads": 2}),
     "set_isa": lambda: (k.set_isa, {"name": k.isa()}),
+    "align_bytes": lambda: (
+        distill.align_bytes,
+        {"teacher_offsets": i32(0, 2, 2, 3, 3, 6).reshape(3, 2), "student_offsets": i32(0, 1, 1, 3, 3, 6).reshape(3, 2)},
+    ),
+    "alm_loss": lambda: (
+        distill.alm_loss,
+        {
+            "student": f32(4, 40), "labels": i32(3, 4, -100, 5), "chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4),
+            "teacher_log_probs": -f32(4), "kind": "kl", "binarization_temperature": 10.0, "epsilon": 1e-3,
+            "space": np.arange(40) < 3, "teacher_space_log_probs": -f32(4), "weights": f32(2), "reduction": "mean",
+            "total_weight": 3.0, "gradient": True,
+        },
+    ),
+    "chunk_weights": lambda: (
+        distill.chunk_weights,
+        {"chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4), "teacher_mask": np.arange(3) > 0, "student_mask": np.arange(3) < 2},
+    ),
+    "common_vocabulary": lambda: (distill.common_vocabulary, {"student": f32(2, 40), "teacher": f32(2, 44)}),
+    "inverse_token_map": lambda: (distill.inverse_token_map, {"token_map": i32(3, -1, 0), "vocab": 5}),
+    "mapped_teacher": lambda: (distill.mapped_teacher, {"teacher": f32(2, 5), "token_map": i32(3, -1, 0)}),
+    "pad_columns": lambda: (distill.pad_columns, {"gradient": f32(2, 4), "vocab": 5}),
+    "scatter_columns": lambda: (distill.scatter_columns, {"gradient": f32(2, 3), "token_map": i32(3, -1, 0), "vocab": 5}),
     "sinkhorn": lambda: (
         _transport,
         {
@@ -248,6 +276,13 @@ CALLS: dict[str, Callable[[], Row]] = {
         {"probabilities": law(3, 40), "gradient": f32(3, 40), "temperature": 0.5, "weight": 2.0, "threads": 1},
     ),
     "tree_layout": lambda: (k.tree_layout, {"parents": i32(-1, 0, 0, 1)}),
+    "uld_loss": lambda: (
+        distill.uld_loss,
+        {
+            "student": f32(2, 40), "teacher": f32(2, 44), "temperature": 2.0, "weights": f32(2), "reduction": "mean", "total_weight": 3.0,
+            "gradient": True,
+        },
+    ),
     "unmask_select": lambda: (
         k.unmask_select,
         {
@@ -429,6 +464,8 @@ def frozen(result: Any) -> Any:
         return result.dtype.str, result.shape, result.tobytes()
     if isinstance(result, (tuple, list)):
         return tuple(frozen(item) for item in result)
+    if isinstance(result, dict):
+        return tuple((key, frozen(item)) for key, item in result.items())
     if isinstance(result, np.generic):
         return result.dtype.str, result.tobytes()
     if isinstance(result, k.NgramPool):
