@@ -4,6 +4,8 @@ from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights
 from fastdistill.distill.alm import alm_loss
 from fastdistill.distill.loss import Loss
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
+from fastdistill.distill.teacher_file import TeacherFile, TeacherWriter
+from fastdistill.distill.top_k import TopK, dense_log_probs, teacher_top_k
 from fastdistill.distill.uld import uld_loss
 from fastdistill.distill.vocabulary import (
     CommonVocabulary,
@@ -20,14 +22,19 @@ __all__ = [
     "CommonVocabulary",
     "Loss",
     "MappedTeacher",
+    "TeacherFile",
+    "TeacherWriter",
+    "TopK",
     "align_bytes",
     "alm_loss",
     "chunk_weights",
     "common_vocabulary",
+    "dense_log_probs",
     "inverse_token_map",
     "mapped_teacher",
     "pad_columns",
     "scatter_columns",
     "sinkhorn_loss",
+    "teacher_top_k",
     "uld_loss",
 ]
