@@ -57,6 +57,7 @@ class Settings(NamedTuple):
     Attributes
     ----------
     vocab_size : int
+        tokens of the teacher's vocabulary
     k : int
         tokens kept of each row
     bits : int
@@ -100,6 +101,7 @@ class TeacherWriter:
     ----------
     path : str or PathLike
     vocab_size : int
+        columns of the teacher's logits
     k : int, default 50
         tokens kept of each row
     bits : int, default 5

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_integer
+from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_instance, check_integer
 from fastdistill.distill.log_softmax import blocks, log_softmax
 from fastdistill.errors import ArgumentError
 
@@ -76,7 +76,9 @@ def dense_log_probs(top: TopK, vocab: int, *, tail: str = "uniform") -> np.ndarr
     Parameters
     ----------
     top : TopK
+        of arrays, or lists of numbers
     vocab : int
+        tokens of the whole vocabulary
     tail : str, default "uniform"
         "uniform": each other token has the same part of the tail's mass; "drop": none, and the others are renormalised
 
@@ -88,6 +90,7 @@ def dense_log_probs(top: TopK, vocab: int, *, tail: str = "uniform") -> np.ndarr
     ------
     ArgumentError
     """
+    check_instance("top", top, TopK)
     check_choice("tail", tail, _TAILS)
     vocab = check_integer("vocab", vocab, 1, 2**31 - 1)
     ids, log_probs, mass = as_top_k(*top, vocab=vocab)

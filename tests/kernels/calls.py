@@ -29,6 +29,7 @@ Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 300
 EITHER = {
+    "TeacherWriter.append",
     "alm_loss",
     "common_vocabulary",
     "exp_log",
@@ -39,6 +40,7 @@ EITHER = {
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_loss",
+    "teacher_top_k",
     "unrolled_sinkhorn",
     "pairwise_distance",
     "uld_loss",
@@ -83,6 +85,29 @@ def _transport(**arguments: Any) -> Any:
 def _divergence(**arguments: Any) -> Any:
     found = transport.sinkhorn_divergence(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
     return found.value, found.gradient, found.converged
+
+
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+def _teacher_file() -> Path:
+    path = Path(_FOLDER.name) / "read.safetensors"
+    if not path.exists():
+        with distill.TeacherWriter(path, 40, 3) as file:
+            file.append(f32(2, 40))
+    return path
+
+
+def _appended(**arguments: Any) -> Any:
+    with distill.TeacherWriter(Path(_FOLDER.name) / "written.safetensors", 40, 3) as file:
+        file.append(**arguments)
+    return tuple(distill.TeacherFile(Path(_FOLDER.name) / "written.safetensors")[:])
+
+
+def _appended_top_k(**arguments: Any) -> Any:
+    with distill.TeacherWriter(Path(_FOLDER.name) / "written.safetensors", 9, 2) as file:
+        file.append_top_k(**arguments)
+    return tuple(distill.TeacherFile(Path(_FOLDER.name) / "written.safetensors")[:])
 
 
 def _solved() -> transport.Transport:
@@ -276,6 +301,22 @@ CALLS: dict[str, Callable[[], Row]] = {
         {"probabilities": law(3, 40), "gradient": f32(3, 40), "temperature": 0.5, "weight": 2.0, "threads": 1},
     ),
     "tree_layout": lambda: (k.tree_layout, {"parents": i32(-1, 0, 0, 1)}),
+    "TeacherFile": lambda: (lambda path: tuple(distill.TeacherFile(path)[:]), {"path": str(_teacher_file())}),
+    "TeacherWriter": lambda: (
+        lambda **arguments: distill.TeacherWriter(**arguments).token_bytes,
+        {"path": "teacher", "vocab_size": 9, "k": 3, "bits": 4, "model": "m", "resume": True},
+    ),
+    "TeacherWriter.append": lambda: (_appended, {"logits": f32(3, 40)}),
+    "TeacherWriter.append_top_k": lambda: (_appended_top_k, {"ids": i32(3, 1, 4, 0).reshape(2, 2), "log_probs": -1 - f32(2, 2), "tail": None}),
+    "TeacherWriter.append_top_k.tail": lambda: (
+        _appended_top_k,
+        {"ids": i32(3, 1, 4, 0).reshape(2, 2), "log_probs": np.full((2, 2), -2.0, np.float32), "tail": np.full(2, 0.73, np.float32)},
+    ),
+    "dense_log_probs": lambda: (
+        distill.dense_log_probs,
+        {"top": distill.TopK(i32(3, 1, 4, 0).reshape(2, 2), np.full((2, 2), -2.0, np.float32), np.full(2, 0.73, np.float32)), "vocab": 9, "tail": "drop"},
+    ),
+    "teacher_top_k": lambda: (distill.teacher_top_k, {"logits": f32(3, 40), "k": 4}),
     "uld_loss": lambda: (
         distill.uld_loss,
         {
