@@ -126,6 +126,8 @@ def test_bytes_that_one_side_drops_drop_the_tokens_around():
     """A blank that belongs to a token of one side and to none of the other."""
     found = align_bytes([[0, 3], [4, 7], [7, 9]], [[0, 3], [3, 7], [7, 9]])
     assert found.chunks.tolist() == [[0, 1, 0, 1], [2, 3, 2, 3]] and found.teacher_dropped == 1
+    for sides in ([[[0, 2], [3, 5]], offsets(5)], [offsets(5), [[0, 2], [3, 5]]]):  # within a chunk
+        assert len(align_bytes(*sides).chunks) == 0
 
 
 def test_long_texts_align():

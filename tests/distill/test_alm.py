@@ -262,6 +262,8 @@ def test_a_certain_student_has_a_bounded_slope():
     student = np.array([[800.0, 0, 0]])
     found = alm_loss(student, [0], [[0, 1, 0, 1]], [-3.0])
     assert np.isfinite(found.value) and np.isfinite(found.gradient).all()
+    sharp = alm_loss(student, [0], [[0, 1, 0, 1]], [-3.0], binarization_temperature=1, epsilon=1e-12)
+    np.testing.assert_allclose(sharp.value, -(1 - np.exp(-3)) * np.log(1e-12), rtol=1e-10)
 
 
 def test_logits_of_any_size_and_a_shift():

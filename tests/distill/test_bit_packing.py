@@ -79,5 +79,7 @@ def test_bytes_that_are_no_ids_are_found(case, seed):
     assert (found[~wrong] < limit).all() and (found >= 0).all() and not found[wrong].any()
     assert (np.diff(found[~wrong], axis=1) > 0).all()
     assert unpack_ascending(np.zeros_like(packed), ids.shape[1], limit)[1].all()
+    beyond = pack_ascending(np.array([[0, 9], [0, 8]]), 9)
+    assert unpack_ascending(beyond, 2, 9)[1].tolist() == [True, False]
     repeated = pack_ascending(np.zeros((1, 2), int), 9)
     assert unpack_ascending(repeated, 2, 9)[1].all()

@@ -124,6 +124,8 @@ def test_what_a_normaliser_changed_has_its_characters_or_no_bytes(byte_levels):
     """a and an accent become one character: in a token of its own it has the bytes of both, over several tokens none."""
     spans = byte_levels["normalised"].byte_spans("xa\u0301 a")[1]
     assert spans.tolist() == [[0, 1], [1, 1], [1, 1], [4, 5], [5, 6]]
+    # The last token is not the first letter, which has its bytes.
+    assert byte_levels["normalised"].byte_spans("a\u0301a")[1].tolist() == [[0, 0], [0, 0], [3, 4]]
 
 
 def test_characters_that_a_tokenizer_drops_are_in_no_token(every_kind):
@@ -136,6 +138,11 @@ def test_refuses_what_encode_refuses(byte_levels):
         byte_levels["plain"].byte_spans(3)
     with pytest.raises(ArgumentError, match="special must be True or False"):
         byte_levels["plain"].byte_spans("a", 1)
+
+
+def test_a_token_that_was_added_is_not_that_of_the_text(byte_levels):
+    spans = byte_levels["with a begin"].byte_spans("<|special|>a")[1]
+    assert spans.tolist() == [[0, 0], [0, 11], [11, 12]]
 
 
 def test_the_post_processor_runs_when_asked(byte_levels):
