@@ -1,6 +1,6 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
-from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights
+from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights, merge_chunks
 from fastdistill.distill.alm import alm_loss
 from fastdistill.distill.loss import Loss
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
@@ -32,6 +32,7 @@ __all__ = [
     "dense_log_probs",
     "inverse_token_map",
     "mapped_teacher",
+    "merge_chunks",
     "pad_columns",
     "scatter_columns",
     "sinkhorn_loss",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdistill.distill import align_bytes, chunk_weights
+from fastdistill.distill import align_bytes, chunk_weights, merge_chunks
 from fastdistill.errors import ArgumentError
 
 
@@ -149,6 +149,22 @@ def test_a_chunk_counts_where_all_of_its_tokens_do(pair, seed):
     )
 
 
+@given(pair=st.one_of(pairs(), gapped()), seed=st.integers(0, 2**32))
+def test_merged_chunks_are_runs_of_chunks_that_adjoin(pair, seed):
+    chunks = align_bytes(*pair).chunks
+    closes = np.random.default_rng(seed).random(len(chunks)) < 0.5
+    want: list[list[int]] = []
+    for place, (i0, i1, j0, j1) in enumerate(chunks.tolist()):
+        if want and not closes[place - 1] and want[-1][1::2] == [i0, j0]:
+            want[-1][1::2] = [i1, j1]
+        else:
+            want.append([i0, i1, j0, j1])
+    found = merge_chunks(chunks, closes)
+    assert found.tolist() == want and found.dtype == np.int32
+    np.testing.assert_array_equal(merge_chunks(chunks, np.ones(len(chunks), bool)), chunks)
+    np.testing.assert_array_equal(chunks, align_bytes(*pair).chunks)  # what was given is as it was
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -158,6 +174,7 @@ def test_a_chunk_counts_where_all_of_its_tokens_do(pair, seed):
         (lambda: align_bytes([0, 3], offsets(3)), r"teacher_offsets must have shape \(tokens, 2\), got \(2,\)"),
         (lambda: chunk_weights([[0, 1, 0, 1], [0, 2, 1, 2]]), r"ascending and apart.* got \[0, 2, 1, 2\] at 1, of which the teacher's part"),
         (lambda: chunk_weights([[0, 1, 1, 1]]), "of which the student's part"),
+        (lambda: merge_chunks([[0, 1, 0, 1]], [True, False]), r"closes must have shape \(1,\), got \(2,\)"),
         (lambda: chunk_weights([[0, 2, 0, 1]], [True]), "teacher_mask must have an entry for each token: chunks reach to 2, got 1"),
         (lambda: chunk_weights([[0, 2, 0, 1]], None, [1.0]), "student_mask must hold True or False"),
     ],

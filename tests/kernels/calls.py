@@ -265,6 +265,10 @@ CALLS: dict[str, Callable[[], Row]] = {
     "common_vocabulary": lambda: (distill.common_vocabulary, {"student": f32(2, 40), "teacher": f32(2, 44)}),
     "inverse_token_map": lambda: (distill.inverse_token_map, {"token_map": i32(3, -1, 0), "vocab": 5}),
     "mapped_teacher": lambda: (distill.mapped_teacher, {"teacher": f32(2, 5), "token_map": i32(3, -1, 0)}),
+    "merge_chunks": lambda: (
+        distill.merge_chunks,
+        {"chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4), "closes": np.array([False, True])},
+    ),
     "pad_columns": lambda: (distill.pad_columns, {"gradient": f32(2, 4), "vocab": 5}),
     "scatter_columns": lambda: (distill.scatter_columns, {"gradient": f32(2, 3), "token_map": i32(3, -1, 0), "vocab": 5}),
     "sinkhorn": lambda: (

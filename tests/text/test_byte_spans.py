@@ -140,6 +140,15 @@ def test_refuses_what_encode_refuses(byte_levels):
         byte_levels["plain"].byte_spans("a", 1)
 
 
+@pytest.mark.model
+def test_the_real_tokenizer_fills_the_text(smollm2):
+    tokenizer = Tokenizer(smollm2)
+    text = "It's 日本語: 🙂🙂, cafe\u0301!\n\n  <|im_start|>user\n\tx  = 3.14<|im_end|> "
+    ids, spans = tokenizer.byte_spans(text)
+    assert [text.encode()[begin:end] for begin, end in spans] == [tokenizer.token_bytes(token) for token in ids]
+    assert spans[-1, 1] == len(text.encode())
+
+
 def test_a_token_that_was_added_is_not_that_of_the_text(byte_levels):
     spans = byte_levels["with a begin"].byte_spans("<|special|>a")[1]
     assert spans.tolist() == [[0, 0], [0, 11], [11, 12]]
