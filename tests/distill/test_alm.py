@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdistill.distill import alm_loss, chunk_weights
+from fastdistill.distill import align_bytes, alm_loss, chunk_weights
 from fastdistill.errors import ArgumentError, NotFiniteError
 
 KINDS = ["binary_ce", "kl", "reverse_kl", "abs", "abs_exp"]
@@ -312,3 +312,32 @@ def test_refuses_a_student_that_bans_what_it_is_asked_for():
     arguments["student"][row, arguments["labels"][row]] = -np.inf
     with pytest.raises(NotFiniteError, match=f"student: row {row} gives its label no probability"):
         alm_loss(**arguments)
+
+
+def test_a_student_of_bytes_learns_from_a_teacher_of_words():
+    """No labels' loss: bits a byte fall, at temperature 100 below those at 1 (a teacher of whole words, a student that knows the byte before)."""
+    random = np.random.default_rng(0)
+    words, law = [" the", " cat", " that", " hat"], np.array([0.5, 0.2, 0.2, 0.1])
+    said = random.choice(4, 300, p=law)
+    text = "".join(words[word] for word in said).encode()
+    alphabet, tokens = np.unique(np.frombuffer(text, np.uint8), return_inverse=True)
+    ends = np.cumsum([len(words[word]) for word in said])
+    places = np.arange(len(text))
+    chunks = align_bytes(
+        np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1), np.stack([places, places + 1], axis=1)
+    ).chunks
+    before = np.concatenate([[0], tokens[:-1]])
+
+    def bits_a_byte(tau):
+        table = np.zeros((len(alphabet), len(alphabet)))
+        for _ in range(150):
+            logits = table[before]
+            loss = alm_loss(logits, tokens, chunks, np.log(law[said]), binarization_temperature=tau)
+            by_table = np.zeros_like(table)
+            np.add.at(by_table, before, loss.gradient)
+            table -= 0.2 * by_table / np.abs(by_table).max()  # steps of one size, as an optimiser takes
+        return -log_softmax(table[before])[places, tokens].mean() / np.log(2)
+
+    first = np.log2(len(alphabet))
+    slow, fast = bits_a_byte(1), bits_a_byte(100)
+    assert fast < slow < first and fast < first / 2
