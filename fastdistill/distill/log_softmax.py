@@ -28,12 +28,18 @@ def log_softmax(name: str, logits: np.ndarray, rows: np.ndarray, temperature: fl
     NotFiniteError
         naming the array and the row
     """
-    top = logits.max(axis=1, keepdims=True).astype(np.float64)  # NaN where there is one
+    top = refuse_rows_without_law(name, logits, rows).astype(np.float64)
+    below = (logits - top) / temperature
+    return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+
+
+def refuse_rows_without_law(name: str, logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The largest logit of each row, (m, 1), where all rows have a softmax; else NotFiniteError."""
+    top = logits.max(axis=1, keepdims=True)  # NaN where there is one
     if not np.isfinite(top).all():
         row = int(rows[np.argmin(np.isfinite(top[:, 0]))])
         raise NotFiniteError(f"{name}: row {row} holds a NaN or +inf, or nothing but -inf")
-    below = (logits - top) / temperature
-    return below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+    return top
 
 
 def blocks(rows: np.ndarray, vocab: int) -> Iterator[np.ndarray]:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_instance, check_integer
-from fastdistill.distill.log_softmax import blocks, log_softmax
+from fastdistill.distill.log_softmax import blocks, log_softmax, refuse_rows_without_law
+from fastdistill.distill.top_ids import top_ids
 from fastdistill.errors import ArgumentError
+from fastdistill.kernels import softmax, top_k
 
 _TAILS = "uniform", "drop"
 _APART = 1e-2  # kept mass and tail may be so far from 1: log-probabilities rounded to bfloat16 are
@@ -59,15 +61,31 @@ def teacher_top_k(logits: np.ndarray, k: int) -> TopK:
     ids, log_probs = np.empty((rows, k), np.int32), np.empty((rows, k), np.float32)
     tail = np.empty(rows, np.float32)
     for block in blocks(np.arange(rows), vocab):
-        laws = log_softmax("logits", logits[block], block)
-        least = np.partition(laws, vocab - k, axis=1)[:, vocab - k, None]
-        above, level = laws > least, laws == least
-        taken = above | (level & (np.cumsum(level, axis=1) <= k - above.sum(axis=1, keepdims=True)))
-        ids[block] = np.nonzero(taken)[1].reshape(-1, k)
-        log_probs[block] = np.take_along_axis(laws, ids[block], axis=1)
-        # Summed up from what is in it, not as 1 less the others: of a sure teacher it would be rounding alone.
-        tail[block] = np.where(taken, 0, np.exp(laws)).sum(axis=1)
+        kept, laws, tail[block] = _of_block(logits[block], block, k)
+        order = np.argsort(kept, axis=1)
+        ids[block] = np.take_along_axis(kept, order, axis=1)
+        log_probs[block] = np.take_along_axis(laws, order, axis=1)
     return TopK(ids, log_probs, tail)
+
+
+def _of_block(logits: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k best tokens of each row, their log-probabilities and the mass of the others, by kernels where these take the dtype.
+
+    That mass is summed up from what is in it, not as 1 less the others: of a sure teacher it would be rounding alone.
+    """
+    if logits.dtype == np.float32:
+        refuse_rows_without_law("logits", logits, rows)
+        ids, values = top_k(logits, k, threads=None)
+        law = softmax(logits, threads=None)
+        np.put_along_axis(law, ids, 0, axis=1)
+        tail = law.sum(axis=1, dtype=np.float64)
+        below = values.astype(np.float64) - values[:, :1]
+        return ids, below + (np.log1p(-tail) - np.log(np.exp(below).sum(axis=1)))[:, None], tail
+    laws = log_softmax("logits", logits, rows)
+    ids = top_ids(laws, k)
+    kept = np.take_along_axis(laws, ids, axis=1)
+    np.put_along_axis(laws, ids, -np.inf, axis=1)
+    return ids, kept, np.exp(laws).sum(axis=1)
 
 
 def dense_log_probs(top: TopK, vocab: int, *, tail: str = "uniform") -> np.ndarray:
