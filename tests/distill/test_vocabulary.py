@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdistill.distill import common_vocabulary, inverse_token_map, mapped_teacher, pad_columns, scatter_columns
-from fastdistill.distill.vocabulary import check_same_vocabulary
+from fastdistill.distill import (
+    common_vocabulary,
+    forward_kl,
+    inverse_token_map,
+    mapped_teacher,
+    pad_columns,
+    scatter_columns,
+)
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import softmax
 
@@ -75,6 +81,22 @@ def test_padding_is_the_adjoint_of_the_cut(batch, seed):
     assert not padded[:, found.student.shape[1] :].any()
 
 
+@given(batch=batches())
+def test_an_objective_of_padded_rows_and_its_gradient_by_the_whole_student(batch):
+    """Finite differences of the whole rows' logits: what was cut has no part in it."""
+    student, teacher = (np.where(np.isfinite(logits), logits, -3).astype(np.float64) for logits in batch)
+
+    def objective(logits):
+        both = common_vocabulary(logits, teacher)
+        return forward_kl(both.student, both.teacher)
+
+    loss = objective(student)
+    gradient = pad_columns(loss.gradient, student.shape[1])
+    along, step = np.random.default_rng(0).standard_normal(student.shape), 1e-6
+    slope = (objective(student + step * along).value - objective(student - step * along).value) / (2 * step)
+    np.testing.assert_allclose((gradient * along).sum(), slope, rtol=1e-6, atol=1e-7)
+
+
 @st.composite
 def maps(draw):
     """Logits of a teacher, and a map to some of its tokens in any order, some of the student's missing."""
@@ -130,7 +152,7 @@ def test_a_map_of_all_tokens_in_order_changes_nothing():
         (lambda: mapped_teacher(np.zeros((2, 3)), [-1]), "one of the teacher's tokens at least"),
         (lambda: pad_columns(np.zeros((2, 3)), 2), r"vocab must lie in 3\.\."),
         (lambda: scatter_columns(np.zeros((2, 3)), [0, 1], 9), "an entry for each of gradient's 3 columns, got 2"),
-        (lambda: check_same_vocabulary(np.zeros((2, 3)), np.zeros((2, 4))), "got 3 and 4 columns: pass both through common_vocabulary"),
+        (lambda: forward_kl(np.zeros((2, 3)), np.zeros((2, 4))), "got 3 and 4 columns: pass both through common_vocabulary"),
     ],
 )  # fmt: skip
 def test_refuses(call, text):
