@@ -165,6 +165,11 @@ def test_merged_chunks_are_runs_of_chunks_that_adjoin(pair, seed):
     np.testing.assert_array_equal(chunks, align_bytes(*pair).chunks)  # what was given is as it was
 
 
+def test_chunks_that_do_not_adjoin_on_both_sides_are_not_merged():
+    chunks = [[0, 1, 0, 2], [1, 2, 2, 3], [3, 4, 3, 4], [4, 5, 5, 6]]
+    assert merge_chunks(chunks, [False] * 4).tolist() == [[0, 2, 0, 3], [3, 4, 3, 4], [4, 5, 5, 6]]
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
