@@ -1,5 +1,7 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
+from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights, merge_chunks
+from fastdistill.distill.alm import alm_loss
 from fastdistill.distill.contrastive import ContrastiveGradient, contrastive_hinge, info_nce
 from fastdistill.distill.divergence import (
     acceptance,
@@ -36,25 +38,48 @@ from fastdistill.distill.relations import RelationGradient, attention_loss, rela
 from fastdistill.distill.rollouts import group_advantage, step_weights
 from fastdistill.distill.similarity import SimilarityGradient, cosine_similarity, cosine_similarity_gradient
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
+from fastdistill.distill.teacher_file import TeacherFile, TeacherWriter
+from fastdistill.distill.top_k import TopK, dense_log_probs, teacher_top_k
+from fastdistill.distill.uld import uld_loss
+from fastdistill.distill.vocabulary import (
+    CommonVocabulary,
+    MappedTeacher,
+    common_vocabulary,
+    inverse_token_map,
+    mapped_teacher,
+    pad_columns,
+    scatter_columns,
+)
 
 __all__ = [
+    "Alignment",
+    "CommonVocabulary",
     "ContrastiveGradient",
     "FeatureGradient",
     "ListGradient",
     "Loss",
+    "MappedTeacher",
     "MutualInformationGradient",
     "RelationGradient",
     "SimilarityGradient",
+    "TeacherFile",
+    "TeacherWriter",
+    "TopK",
     "acceptance",
     "acceptance_hybrid",
     "adaptive_kl",
+    "align_bytes",
+    "alm_loss",
     "alpha",
     "attention_loss",
+    "chunk_weights",
     "clipped_ratio",
+    "common_vocabulary",
     "contrastive_hinge",
     "cosine_similarity",
     "cosine_similarity_gradient",
     "cross_entropy",
+    "dense_log_probs",
     "divergence",
     "entropy",
     "feature_loss",
@@ -62,6 +87,7 @@ __all__ = [
     "group_advantage",
     "hard_negatives",
     "info_nce",
+    "inverse_token_map",
     "jeffreys",
     "jsd",
     "kl_estimate",
@@ -69,8 +95,11 @@ __all__ = [
     "log_acceptance",
     "log_prob_gradient",
     "logit_mse",
+    "mapped_teacher",
+    "merge_chunks",
     "mi_alpha",
     "mixed_kl",
+    "pad_columns",
     "pairwise_ranking",
     "partial_ranking",
     "plackett_luce",
@@ -81,14 +110,17 @@ __all__ = [
     "renyi",
     "reverse_kl",
     "sampled_reverse_kl",
+    "scatter_columns",
     "sinkhorn_loss",
     "skew_kl",
     "skew_reverse_kl",
     "soft_cross_entropy",
     "standardise",
     "step_weights",
+    "teacher_top_k",
     "token_log_prob",
     "token_relations",
     "topk_divergence",
     "total_variation",
+    "uld_loss",
 ]
