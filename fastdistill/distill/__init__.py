@@ -27,6 +27,7 @@ from fastdistill.distill.divergence import (
     total_variation,
 )
 from fastdistill.distill.features import FeatureGradient, feature_loss, layer_map, standardise
+from fastdistill.distill.head_loss import HeadGradient, head_loss
 from fastdistill.distill.log_prob import log_prob_gradient, token_log_prob
 from fastdistill.distill.loss import Loss
 from fastdistill.distill.mutual_information import MutualInformationGradient, mi_alpha
@@ -56,6 +57,7 @@ __all__ = [
     "CommonVocabulary",
     "ContrastiveGradient",
     "FeatureGradient",
+    "HeadGradient",
     "ListGradient",
     "Loss",
     "MappedTeacher",
@@ -86,6 +88,7 @@ __all__ = [
     "forward_kl",
     "group_advantage",
     "hard_negatives",
+    "head_loss",
     "info_nce",
     "inverse_token_map",
     "jeffreys",
