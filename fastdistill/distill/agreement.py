@@ -88,9 +88,8 @@ def agreement_weights(
         factor = 1 / (1 + gamma * np.minimum(spread / scale, cap))
     else:
         totals = np.bincount(numbers, weights, minlength=count)
-        sums = (
-            np.stack([np.bincount(numbers, weights * row, minlength=count) for row in found]) if len(found) else found
-        )
+        each = [np.bincount(numbers, weights * context, minlength=count) for context in found]
+        sums = np.array(each).reshape(len(found), count)
         means = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
         factor = np.exp(-gamma * _spread(means, statistic, unbiased=False))[numbers]
     return weights * np.maximum(factor, _FLOORS[level])

@@ -79,8 +79,7 @@ def trajectory_noise(states: np.ndarray) -> np.ndarray:
 
 def _first_difference(blocks: np.ndarray, converged: np.ndarray) -> np.ndarray:
     """The first offset at which blocks (..., n) differ, n where they do not."""
-    different = blocks != converged
-    return np.where(different.any(axis=-1), different.argmax(axis=-1), blocks.shape[-1])
+    return np.logical_and.accumulate(blocks == converged, axis=-1).sum(axis=-1)
 
 
 def noise_schedule(blocks: int, *, window: int = 16, lowest: float = 0.0, highest: float = 1.0) -> np.ndarray:
