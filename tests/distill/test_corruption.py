@@ -118,5 +118,5 @@ def test_refuses(change, text):
 
 
 def test_noise_of_no_level_is_refused():
-    with pytest.raises(ArgumentError, match="noise must lie in 0..1"):
+    with pytest.raises(ArgumentError, match=r"noise must lie in 0..1"):
         mixed_noise_probabilities(-0.1)

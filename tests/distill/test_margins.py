@@ -134,5 +134,5 @@ def test_names_the_row_that_is_not_finite(bad):
         margin_weights(np.array([[0.0, 1.0], bad]))
     with pytest.raises(NotFiniteError, match="labelled_features: row 0 holds"):
         class_similarity(np.zeros((1, 2)), np.array([bad]), [0], 1)
-    with pytest.raises(NotFiniteError, match="^features: row 0 holds"):
+    with pytest.raises(NotFiniteError, match=r"^features: row 0 holds"):
         class_similarity(np.array([bad]), np.zeros((1, 2)), [0], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_masks_of_one_uniform_are_nested_in_all_levels(seed, shape):
     uniforms, alphas = random.random(shape), np.sort(random.random(4))
     found = nested_masks(uniforms, [0.0, *alphas, 1.0])
     assert found.shape == (6, *shape) and found[0].all() and not found[-1].any()
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in pairwise(found):
         assert (less | ~more).all()
     np.testing.assert_array_equal(found[1], uniforms >= alphas[0])
 

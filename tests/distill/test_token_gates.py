@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,7 +48,7 @@ def test_openers_grow_with_the_fraction_to_the_whole_sequence(batch):
     entropies, sequences, weights = batch
     entropies = entropies + 0.25
     found = [opener(entropies, sequences, fraction, weights=weights) for fraction in (0, 0.1, 0.3, 0.7, 1.0)]
-    for less, more in zip(found, found[1:], strict=False):
+    for less, more in pairwise(found):
         assert (more >= less).all()
     np.testing.assert_array_equal(found[-1], weights)
 
