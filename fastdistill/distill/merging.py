@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import REAL, check_array, check_mapping, check_number
 from fastdistill.errors import ArgumentError
-from fastdistill.messages import listed
+from fastdistill.messages import listed, short
 
 _PARALLEL = 1e-8  # below this angle in radians both formulas agree to the last bits: sin x = x (1 - x^2 / 6)
 _OPPOSITE = 1e-6  # within this of pi the plane of both directions is lost in roundings
@@ -38,13 +38,13 @@ def ema(target: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray], deca
     check_mapping("source", source, "names to arrays")
     decay = check_number("decay", decay, 0, 1)
     if target.keys() != source.keys():
-        odd = sorted(map(str, target.keys() ^ source.keys()))
-        raise ArgumentError(f"target and source must have the same names; only one has {listed(odd, 3)}"[:300])
+        odd = sorted(short(name, 60) for name in target.keys() ^ source.keys())
+        raise ArgumentError(f"target and source must have the same names; only one has {listed(odd, 3)}")
     found = {}
     for name, array in target.items():
-        check_array(f"target[{str(name)[:60]!r}]", array, REAL, (...,))
+        check_array(f"target[{short(name, 60)}]", array, REAL, (...,))
         other = source[name]
-        check_array(f"source[{str(name)[:60]!r}]", other, array.dtype.type, array.shape, like="target")
+        check_array(f"source[{short(name, 60)}]", other, array.dtype.type, array.shape, like="target")
         if decay in (0, 1):
             found[name] = (array if decay == 1 else other).copy()
         else:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import REAL, check_array, check_choice, check_number
+from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.messages import short
 
@@ -60,10 +60,14 @@ class ReverseLevel(NamedTuple):
         NotFiniteError
             which names the array and the row
         """
-        wide, narrow = len(self.target_mean), len(self.input_mean)
+        input_mean = as_array("input_mean", self.input_mean, np.float64, ("inputs",))
+        target_mean = as_array("target_mean", self.target_mean, np.float64, ("targets",))
+        narrow, wide = len(input_mean), len(target_mean)
+        coefficients = as_array("coefficients", self.coefficients, np.float64, (narrow, wide))
+        components = as_array("components", self.components, np.float64, (wide - narrow, wide))
         _pair(inputs, targets, narrow, wide)
-        left = targets - self.target_mean - (inputs - self.input_mean) @ self.coefficients
-        return np.concatenate([inputs, (left @ self.components.T).astype(inputs.dtype)], axis=1)
+        left = targets - target_mean - (inputs - input_mean) @ coefficients
+        return np.concatenate([inputs, (left @ components.T).astype(inputs.dtype)], axis=1)
 
 
 def reverse_fit(

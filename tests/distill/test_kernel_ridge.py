@@ -95,7 +95,7 @@ def test_predictions_elsewhere_are_by_the_inverse():
 def test_students_of_students_lose_small_directions_first_and_then_all():
     x = np.linspace(0, 1, 11)
     kernel = rbf(x, x)
-    values, vectors = np.linalg.eigh(kernel)
+    _, vectors = np.linalg.eigh(kernel)
     chain = KernelRidge(kernel, vectors.sum(axis=1), 0.2)
     shares = np.array([vectors.T @ chain.self_distill(steps) for steps in range(40)])
     assert (np.diff(shares, axis=0) < 0).all()

@@ -88,7 +88,7 @@ def test_no_angle_is_a_straight_way():
     ("call", "text"),
     [
         (lambda: ema([1], {}, 0.5), "target must map names to arrays"),
-        (lambda: ema({"a": np.zeros(2)}, {"b": np.zeros(2)}, 0.5), "must have the same names; only one has a, b"),
+        (lambda: ema({"a": np.zeros(2)}, {"b": np.zeros(2)}, 0.5), "must have the same names; only one has 'a', 'b'"),
         (lambda: ema({"a": np.zeros(2)}, {"a": np.zeros(3)}, 0.5), r"source\['a'\] must have shape \(2,\)"),
         (lambda: ema({"a": np.zeros(2)}, {"a": np.zeros(2, np.float32)}, 0.5), "must have dtype float64 as target has"),
         (lambda: ema({"a": np.zeros(2, int)}, {"a": np.zeros(2, int)}, 0.5), r"target\['a'\] must have dtype float32 or float64"),

@@ -24,11 +24,15 @@ from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.forward.linear import packed_bytes
+from tests.distill import selection_calls
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 300
 EITHER = {
+    "ExpertMerge",
+    "add_noise",
+    "masked_mean",
     "exp_log",
     "softmax",
     "sinkhorn",
@@ -285,6 +289,7 @@ CALLS: dict[str, Callable[[], Row]] = {
         {"x": f32(2, 4).astype(np.float64), "y": 1 + f32(5).astype(np.float64), "a": np.full(4, 0.25), "b": np.full(5, 0.2), "p": 2.0},
     ),
 }  # fmt: skip
+CALLS |= selection_calls.CALLS
 
 
 def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
