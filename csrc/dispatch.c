@@ -3,6 +3,6 @@
 #include "levels.h"
 
 #define FD_KERNEL(type, name, parameters, names) type fd_##name parameters { return FD_IEEE(fd_selected_kernels()->name names); }
-#define FD_TRANSPORT_KERNEL(type, name, parameters, names) \
-    type fd_##name parameters { return FD_IEEE(fd_selected_kernels()->transport->name names); }
+#define FD_REALS_KERNEL(type, name, parameters, names) \
+    type fd_##name parameters { return FD_IEEE(fd_selected_kernels()->reals->name names); }
 #include "kernels.h"

@@ -83,6 +83,23 @@ struct fd_unrolled {
     double *workspace;                      /* fd_unrolled_sinkhorn_workspace doubles, the same for all steps */
 };
 
+/* ---- divergences between laws, p the teacher's and q the student's ---- */
+enum fd_divergence_kind {
+    FD_FORWARD_KL, FD_REVERSE_KL, FD_MIXED_KL, FD_ADAPTIVE_KL, FD_JSD, FD_SKEW_KL, FD_SKEW_REVERSE_KL, FD_ALPHA_DIVERGENCE,
+    FD_RENYI_DIVERGENCE, FD_TOTAL_VARIATION, FD_LOG_ACCEPTANCE, FD_ACCEPTANCE_HYBRID, FD_SOFT_CROSS_ENTROPY, FD_STUDENT_ENTROPY,
+    FD_LOGIT_MSE, FD_PROBABILITY_MSE
+};
+enum fd_numbers { FD_NUMBERS_F32, FD_NUMBERS_F64, FD_NUMBERS_F16, FD_NUMBERS_BF16 };
+struct fd_divergence {
+    int32_t kind, bits;                     /* enum fd_divergence_kind; of a real that is computed with, and of the gradient: 32 or 64 */
+    int32_t student_numbers, teacher_numbers;           /* enum fd_numbers */
+    int32_t teacher_is_law;                 /* probabilities, not logits */
+    double forward, reverse;                /* of the mixed one: what either divergence is multiplied by */
+    double parameter;                       /* of other kinds */
+    double temperature;
+    double scale, label_scale;              /* what gradients by the divergence, by the cross entropy of a label are multiplied by */
+};
+
 /* ---- drafts ---- */
 enum { FD_NGRAM = 64 };                     /* the most tokens of an n-gram */
 struct fd_ngram_pool {                      /* one caller at a time */
@@ -192,5 +209,5 @@ int fd_forward(const struct fd_op *ops, const int64_t *stages, int64_t count, co
 /* ---- kernels ---- */
 #define FD_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #define FD_PLAIN_KERNEL(type, name, parameters, names) type fd_##name parameters;
-#define FD_TRANSPORT_KERNEL(type, name, parameters, names) type fd_##name parameters;
+#define FD_REALS_KERNEL(type, name, parameters, names) type fd_##name parameters;
 #include "kernels.h"

@@ -1,7 +1,7 @@
 /* isa_i8mm.c - every kernel of decoding for ARMv8.2 with the products of int8 matrices. */
 #if defined(__aarch64__)
 #define FD_LEVEL i8mm
-#define FD_TRANSPORT_LEVEL neon
+#define FD_REALS_LEVEL neon
 #define FD_DOT
 #define FD_I8MM
 #if defined(__clang__)

@@ -1,7 +1,7 @@
 /* kernels.h - every kernel, its signature and the shape of every pointer, once: FD_KERNEL(type, name, (parameters), (their names)).
  *
  * Whoever includes this says what a line becomes: a prototype fd_<name> in fastdistill.h, a pointer in the struct of a level, a line of
- * that struct, an entry that calls it.  FD_TRANSPORT_KERNEL is a kernel of the other unit of a level,
+ * that struct, an entry that calls it.  FD_REALS_KERNEL is a kernel of the other unit of a level,
  * FD_PLAIN_KERNEL one of no level, compiled once.  Each of the three may be left undefined.
  */
 #if !defined(FD_KERNEL)
@@ -10,8 +10,8 @@
 #if !defined(FD_PLAIN_KERNEL)
 #define FD_PLAIN_KERNEL(type, name, parameters, names)
 #endif
-#if !defined(FD_TRANSPORT_KERNEL)
-#define FD_TRANSPORT_KERNEL(type, name, parameters, names)
+#if !defined(FD_REALS_KERNEL)
+#define FD_REALS_KERNEL(type, name, parameters, names)
 #endif
 
 /* ---- logits, weights, activations ---- */
@@ -139,53 +139,64 @@ FD_KERNEL(void, unmask_select, (int64_t rows, int64_t n, const int8_t *masked, c
 
 /* ---- distances and transport; `bits` says what real is: float (32) or double (64) ---- */
 /* logits (rows, width) -> probabilities (rows, width), of logits / temperature */
-FD_TRANSPORT_KERNEL(int, softmax, (int bits, int64_t rows, int64_t width, double temperature, const void *logits,
+FD_REALS_KERNEL(int, softmax, (int bits, int64_t rows, int64_t width, double temperature, const void *logits,
           void *probabilities, int threads),
           (bits, rows, width, temperature, logits, probabilities, threads))
 /* probabilities, gradient (rows, width): gradient by the probabilities becomes gradient by the logits, times scale */
-FD_TRANSPORT_KERNEL(void, softmax_gradient, (int bits, int64_t rows, int64_t width, double scale, const void *probabilities,
+FD_REALS_KERNEL(void, softmax_gradient, (int bits, int64_t rows, int64_t width, double scale, const void *probabilities,
           void *gradient, int threads),
           (bits, rows, width, scale, probabilities, gradient, threads))
 /* x (rows, d) -> unit (rows, d) of length 1, lengths (rows,): not finite where x is not; 0 where x is, and unit then */
-FD_TRANSPORT_KERNEL(void, unit_rows, (int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads),
+FD_REALS_KERNEL(void, unit_rows, (int bits, int64_t rows, int64_t d, const void *x, void *unit, double *lengths, int threads),
           (bits, rows, d, x, unit, lengths, threads))
 /* bytes */
-FD_TRANSPORT_KERNEL(int64_t, pairwise_distance_workspace, (int bits, int64_t batch, int64_t n, int64_t m, int64_t d), (bits, batch, n, m, d))
+FD_REALS_KERNEL(int64_t, pairwise_distance_workspace, (int bits, int64_t batch, int64_t n, int64_t m, int64_t d), (bits, batch, n, m, d))
 /* x (batch, n, d), y (batch, m, d) -> distances (batch, n, m); n, m, d >= 1.  Cosine: of points of length 1. */
-FD_TRANSPORT_KERNEL(int, pairwise_distance, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x,
+FD_REALS_KERNEL(int, pairwise_distance, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d, const void *x,
           const void *y, void *distances, void *workspace, int threads),
           (bits, metric, batch, n, m, d, x, y, distances, workspace, threads))
 /* bytes */
-FD_TRANSPORT_KERNEL(int64_t, distance_gradient_workspace, (int bits, int64_t batch, int64_t m, int64_t d), (bits, batch, m, d))
+FD_REALS_KERNEL(int64_t, distance_gradient_workspace, (int bits, int64_t batch, int64_t m, int64_t d), (bits, batch, m, d))
 /* weights (batch, n, m), x (batch, n, d), y (batch, m, d) -> gradient (batch, n, d).  Euclidean: of weights that were divided by the
  * distances.  Cosine: of points of length 1, lengths (batch, n) what they were; NULL for other metrics. */
-FD_TRANSPORT_KERNEL(int, distance_gradient, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d,
+FD_REALS_KERNEL(int, distance_gradient, (int bits, int metric, int64_t batch, int64_t n, int64_t m, int64_t d,
           const void *weights, const void *x, const void *y, const double *lengths, void *gradient, void *workspace, int threads),
           (bits, metric, batch, n, m, d, weights, x, y, lengths, gradient, workspace, threads))
 /* doubles */
-FD_TRANSPORT_KERNEL(int64_t, unrolled_sinkhorn_workspace, (int64_t batch, int64_t n, int64_t m, int64_t iterations),
+FD_REALS_KERNEL(int64_t, unrolled_sinkhorn_workspace, (int64_t batch, int64_t n, int64_t m, int64_t iterations),
           (batch, n, m, iterations))
-FD_TRANSPORT_KERNEL(int64_t, unrolled_sinkhorn_steps, (int64_t iterations), (iterations))
+FD_REALS_KERNEL(int64_t, unrolled_sinkhorn_steps, (int64_t iterations), (iterations))
 /* Steps begin .. end of fd_unrolled_sinkhorn_steps, to be run in order, in any number of calls. */
-FD_TRANSPORT_KERNEL(void, unrolled_sinkhorn, (const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads),
+FD_REALS_KERNEL(void, unrolled_sinkhorn, (const struct fd_unrolled *problem, int64_t begin, int64_t end, int threads),
           (problem, begin, end, threads))
 /* bytes */
-FD_TRANSPORT_KERNEL(int64_t, sinkhorn_workspace, (const struct fd_transport *transport, int64_t count, int threads),
+FD_REALS_KERNEL(int64_t, sinkhorn_workspace, (const struct fd_transport *transport, int64_t count, int threads),
           (transport, count, threads))
 /* Goes on with problems first .. first + count for so long, in the workspace of these.  Returns how many are left to go on with.
  * Threads share the rows of one problem, or several problems. */
-FD_TRANSPORT_KERNEL(int64_t, sinkhorn, (const struct fd_transport *transport, int64_t first, int64_t count, void *workspace,
+FD_REALS_KERNEL(int64_t, sinkhorn, (const struct fd_transport *transport, int64_t first, int64_t count, void *workspace,
           int64_t nanoseconds, int threads),
           (transport, first, count, workspace, nanoseconds, threads))
 /* bytes */
-FD_TRANSPORT_KERNEL(int64_t, transport_rows_workspace, (const struct fd_transport *transport, int threads), (transport, threads))
+FD_REALS_KERNEL(int64_t, transport_rows_workspace, (const struct fd_transport *transport, int threads), (transport, threads))
 /* Rows first .. first + count of one problem's plan times scale.  FD_PLAN -> out (count, m).  FD_PRODUCT: values (width, m padded to 16)
  * -> out (count, width), the sums over columns of plan times value.  FD_GRADIENT -> out (count, d): the plan's sums of the derivatives
  * of the distances by x; of cosine minus the plan's sums of y. */
-FD_TRANSPORT_KERNEL(void, transport_rows, (const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count,
+FD_REALS_KERNEL(void, transport_rows, (const struct fd_transport *transport, int64_t problem, int64_t first, int64_t count,
           int kind, double scale, int64_t width, const void *values, void *out, void *workspace, int threads),
           (transport, problem, first, count, kind, scale, width, values, out, workspace, threads))
 
+/* ---- divergences of rows ---- */
+/* bytes a thread */
+FD_REALS_KERNEL(int64_t, row_divergence_workspace, (int bits, int64_t vocab), (bits, vocab))
+/* student, teacher (rows, vocab), 1 <= vocab < 2^31; labels (rows,) or NULL: -1 is none; weights (rows,): rows of weight 0 are not read
+ * -> values, label_values (rows,): NaN where a row is no logits; gradient (rows, vocab) or NULL; may be the student's own memory.
+ * workspace of min(threads, rows) pieces. */
+FD_REALS_KERNEL(void, row_divergence, (const struct fd_divergence *set, int64_t rows, int64_t vocab, const void *student,
+          const void *teacher, const int32_t *labels, const double *weights, double *values, double *label_values, void *gradient,
+          void *workspace, int threads),
+          (set, rows, vocab, student, teacher, labels, weights, values, label_values, gradient, workspace, threads))
+
 #undef FD_KERNEL
 #undef FD_PLAIN_KERNEL
-#undef FD_TRANSPORT_KERNEL
+#undef FD_REALS_KERNEL

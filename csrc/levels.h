@@ -2,13 +2,13 @@
 #pragma once
 #include "fastdistill.h"
 
-struct fd_transport_kernels {
-#define FD_TRANSPORT_KERNEL(type, name, parameters, names) type (*name) parameters;
+struct fd_reals_kernels {
+#define FD_REALS_KERNEL(type, name, parameters, names) type (*name) parameters;
 #include "kernels.h"
 };
 struct fd_kernels {
     const char *name;
-    const struct fd_transport_kernels *transport;
+    const struct fd_reals_kernels *reals;
     const char *product[FD_Q4 + 1];         /* of each weight format: how rows are multiplied by it, */
     int row_tile;                           /* this many at a time, */
     int layout;                             /* and how it has to lie: enum fd_layout */

@@ -75,6 +75,8 @@ static inline vf vf_exp_negative(vf x, vf *clamped)
     return vf_select(vf_less(x, vf_set1(-86.98f)), vf_zero(), p);
 }
 
+static inline vf fd_exp_negative(vf x) { vf clamped; return vf_exp_negative(x, &clamped); }
+
 /* tanh: (1 - t) / (1 + t) of t = e^(-2 |x|), with the sign of x.  Within 2^-22: t is off by 2 ulp, 2^-23 at most, and the quotient's
  * slope in it is at most 0.89 where that is so, 2 where t is smaller; three roundings of numbers up to 1, 2 and 1.  NaN stays NaN. */
 static inline vf vf_tanh(vf x)

@@ -129,7 +129,9 @@ def test_every_field_is_described(name):
         if kinds[field].removesuffix(" | None") == "np.ndarray":
             assert ARRAY.match(kind), f"{name}.{field}: no dtype and shape in {kind!r}"
         elif issubclass(thing, tuple) and thing in NUMERIC:
-            assert re.match(r"(bool|u?int\d*|float\d*|np\.ndarray)\b", kind), f"{name}.{field}: no dtype in {kind!r}"
+            assert re.match(r"(bool|u?int\d*|float\d*|np\.ndarray|dict)\b", kind), (
+                f"{name}.{field}: no dtype in {kind!r}"
+            )
 
 
 def _attributes(thing: type) -> set[str]:

@@ -1,6 +1,6 @@
-/* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions.  Those of transport, half of
- * a level's code, are a unit of their own (all_transport.h): it is compiled beside this one, or is another level's, which
- * FD_TRANSPORT_LEVEL then names: levels may differ in their products of integers alone. */
+/* all.h - the list of kernels, compiled once a level; ends by filling the level's struct of functions.  Those of reals alone, half of
+ * a level's code, are a unit of their own (all_reals.h): it is compiled beside this one, or is another level's, which
+ * FD_REALS_LEVEL then names: levels may differ in their products of integers alone. */
 #include "../levels.h"
 #include "forward/block.h"
 #include "tile.h"
@@ -29,13 +29,13 @@
 #include "verify/residual_distribution.c"
 #include "verify/verify_tree.c"
 
-#if !defined(FD_TRANSPORT_LEVEL)
-#define FD_TRANSPORT_LEVEL FD_LEVEL
+#if !defined(FD_REALS_LEVEL)
+#define FD_REALS_LEVEL FD_LEVEL
 #endif
-extern const struct fd_transport_kernels FD_JOIN(fd_transport_, FD_TRANSPORT_LEVEL);
+extern const struct fd_reals_kernels FD_JOIN(fd_reals_, FD_REALS_LEVEL);
 const struct fd_kernels FD_LEVEL_NAME(fd_kernels_) = {
     .name = FD_TEXT(FD_LEVEL),
-    .transport = &FD_JOIN(fd_transport_, FD_TRANSPORT_LEVEL),
+    .reals = &FD_JOIN(fd_reals_, FD_REALS_LEVEL),
     .product = {[FD_F32] = FD_PRODUCT_FLOAT, [FD_F16] = FD_PRODUCT_FLOAT, [FD_BF16] = FD_PRODUCT_FLOAT,
                 [FD_Q8] = FD_PRODUCT_Q8, [FD_Q4] = FD_PRODUCT_Q4},
     .row_tile = FD_ROW_TILE,

@@ -9,6 +9,9 @@
 #undef REAL_ROWS
 #undef REAL_EXP
 #undef REAL_MOST
+#undef REAL_EXP_NEGATIVE
+#undef REAL_OF_FLOATS
+#undef REAL_OF_DOUBLES
 #if FD_REAL == 64
 #define real double
 #define vr vd
@@ -17,6 +20,9 @@
 #define WIDE(x) (x)
 #define NARROW(x) (x)
 #define REAL_EXP(x) vd_exp(x)
+#define REAL_EXP_NEGATIVE(x) vd_exp(x)                    /* of x <= 0 or NaN */
+#define REAL_OF_FLOATS(x) vd_from_floats(x)
+#define REAL_OF_DOUBLES(x) (x)
 #define REAL_MOST(x) fd_max_lane_double(x)                /* of the lanes */
 #define REAL_ROWS (FD_ROW_TILE / 2)                     /* rows of a register tile: a vd takes twice the registers */
 #else
@@ -27,6 +33,9 @@
 #define WIDE(x) vd_from_floats(x)
 #define NARROW(x) vf_from_doubles(x)
 #define REAL_EXP(x) vf_exp(vf_min(vf_set1(80.0f), x))   /* saturates, as that of doubles does */
+#define REAL_EXP_NEGATIVE(x) fd_exp_negative(x)
+#define REAL_OF_FLOATS(x) (x)
+#define REAL_OF_DOUBLES(x) vf_from_doubles(x)
 #define REAL_MOST(x) fd_max_lane(x)
 #define REAL_ROWS FD_ROW_TILE
 #endif

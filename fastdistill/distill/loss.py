@@ -21,11 +21,12 @@ class Loss(NamedTuple):
     ----------
     value : float
         the sum of weights times rows, over the total weight where the reduction is "mean"
-    gradient : np.ndarray, or a NamedTuple of arrays where the objective has several inputs; or None
-        of value, by the input that is trained, in its shape; None where none was asked for
+    gradient : np.ndarray, or a NamedTuple of arrays (n, vocab)
+        of value, by the student, in its shape; by each input that is trained, where there are several; None where none
+        was asked for
     rows : np.ndarray float64 (n,)
         the value of each row; 0 where its weight is 0
-    info : dict[str, Any]
+    info : dict[str, np.ndarray | float]
         what else was found on the way, by name
     """
 

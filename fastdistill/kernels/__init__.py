@@ -1,5 +1,6 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
+from fastdistill.kernels.distill.row_divergence import RowDivergence, row_divergence
 from fastdistill.kernels.fixed_point.fixed_point_prefix import fixed_point_prefix
 from fastdistill.kernels.fixed_point.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.fixed_point.lookahead_layout import LookaheadLayout, lookahead_layout
@@ -36,6 +37,7 @@ __all__ = [
     "Matches",
     "NgramPool",
     "PackedWeight",
+    "RowDivergence",
     "RowStatistics",
     "Sampler",
     "TreeLayout",
@@ -63,6 +65,7 @@ __all__ = [
     "probabilities",
     "quantize_rows",
     "residual_distribution",
+    "row_divergence",
     "row_statistics",
     "sample",
     "sample_workspace",

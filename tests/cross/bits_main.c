@@ -120,6 +120,27 @@ static uint32_t hash_row_statistics(void)
     return hash(hash(hash(h, log_sum_exp, sizeof log_sum_exp), entropy, sizeof entropy), log_prob, sizeof log_prob);
 }
 
+static uint32_t hash_row_divergence(void)
+{
+    enum { ROWS = 2, VOCAB = 3001 };
+    float *s = random_floats(ROWS * VOCAB, 9.0f), *t = random_floats(ROWS * VOCAB, 9.0f), *g = malloc(ROWS * VOCAB * 4);
+    double *wide_s = malloc(ROWS * VOCAB * 8), *wide_t = malloc(ROWS * VOCAB * 8), *wide_g = malloc(ROWS * VOCAB * 8);
+    double weights[ROWS] = {1.0, 0.5}, values[ROWS], label_values[ROWS];
+    int32_t labels[ROWS] = {7, -1};
+    for (int i = 0; i < ROWS * VOCAB; i++) wide_s[i] = (double)s[i], wide_t[i] = (double)t[i];
+    uint32_t h = hash_start;
+    for (int kind = 0; kind <= FD_PROBABILITY_MSE; kind++)
+        for (int bits = 32; bits <= 64; bits += 32) {
+            int numbers = bits == 64 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
+            struct fd_divergence set = {kind, bits, numbers, numbers, 0, 0.25, 0.75, 0.5, 2.0, 1.0, 0.5};
+            void *space = aligned_alloc(64, (size_t)fd_row_divergence_workspace(bits, VOCAB) * 2), *gradient = bits == 64 ? (void *)wide_g : g;
+            fd_row_divergence(&set, ROWS, VOCAB, bits == 64 ? (void *)wide_s : s, bits == 64 ? (void *)wide_t : t, labels, weights, values,
+                              label_values, gradient, space, 2);
+            h = hash(hash(hash(h, values, sizeof values), label_values, sizeof label_values), gradient, (size_t)(ROWS * VOCAB * bits / 8));
+        }
+    return h;
+}
+
 static uint32_t hash_residual_distribution(void)
 {
     enum { VOCAB = 3001 };
@@ -457,6 +478,7 @@ int main(int arguments, char **argument)
         printf(" linear");
         for (int format = FD_F32; format <= FD_Q4; format++) printf(" %s %08x", formats[format], hash_linear(format));
         printf(" row_statistics %08x", hash_row_statistics());
+        printf(" row_divergence %08x", hash_row_divergence());
         printf(" residual_distribution %08x", hash_residual_distribution());
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());

@@ -23,16 +23,22 @@ from fastdistill import distill, show, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
+from fastdistill.kernels.distill.row_divergence import KINDS
 from fastdistill.kernels.forward.linear import packed_bytes
 from tests.distill import selection_calls
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
-LONGEST_MESSAGE = 300
+LONGEST_MESSAGE = 400
 EITHER = {
     "ExpertMerge",
     "add_noise",
     "masked_mean",
+    "acceptance",
+    "cross_entropy",
+    "divergence",
+    "jsd",
+    "entropy",
     "exp_log",
     "softmax",
     "sinkhorn",
@@ -94,6 +100,18 @@ def _statistics(*shape: int) -> k.RowStatistics:
 TREE = {"parents": i32(-1, 0, 0, 1), "tokens": i32(0, 3, 4, 5)}
 CHAIN = {"parents": i32(-1, 0, 1), "tokens": i32(0, 3, 4)}
 MASKED = np.array([[True, False, True], [True, True, True]])
+
+
+def _divergence_of(name: str, **more: Any) -> Row:
+    """A call of a divergence by the name of its objective."""
+    number = KINDS[name].parameter if name in KINDS else None
+    teacher = {} if name == "entropy" else {"teacher": f32(2, 40)[::-1].copy(), "teacher_is_law": False}
+    return getattr(distill, name), {
+        "student": f32(2, 40), **teacher, **({number.name: number.default} if number else {}), "weights": np.array([1.0, 2.0]),
+        "temperature": 2.0, "reduction": "mean", "total_weight": 3.0, "scale": 0.5, "temperature_squared": True, "labels": i32(3, -100),
+        "label_scale": 0.5, "gradient": True, "out": None, "threads": 1, **more,
+    }  # fmt: skip
+
 
 # A call each, by name; `function.case` where one has several.  The first part is the public name.
 CALLS: dict[str, Callable[[], Row]] = {
@@ -207,6 +225,25 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.residual_distribution,
         {"p": law(40), "q": law(40)[::-1].copy(), "a": 1.0, "out": f32(40)},
     ),
+    "row_divergence": lambda: (
+        k.row_divergence,
+        {
+            "student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "kind": "jsd", "parameter": 0.3, "temperature": 2.0,
+            "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5, "weights": np.array([1.0, 2.0]), "teacher_is_law": False,
+            "gradient": True, "out": np.empty((2, 40), np.float32), "threads": 1,
+        },
+    ),
+    "divergence": lambda: _divergence_of("divergence", kind="skew_kl", parameter=0.3, out=np.empty((2, 40), np.float32)),
+    "cross_entropy": lambda: (
+        distill.cross_entropy,
+        {
+            "student": f32(2, 40), "labels": i32(3, -100), "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0,
+            "gradient": True, "out": np.empty((2, 40), np.float32),
+        },
+    ),
+    "acceptance": lambda: (
+        distill.acceptance, {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0}
+    ),
     "row_statistics": lambda: (k.row_statistics, {"logits": f32(3, 40), "threads": 1}),
     "sample": lambda: (
         k.sample,
@@ -288,6 +325,8 @@ CALLS: dict[str, Callable[[], Row]] = {
         transport.wasserstein_1d,
         {"x": f32(2, 4).astype(np.float64), "y": 1 + f32(5).astype(np.float64), "a": np.full(4, 0.25), "b": np.full(5, 0.2), "p": 2.0},
     ),
+    "jsd": lambda: _divergence_of("jsd", out=np.empty((2, 40), np.float32)),
+    "entropy": lambda: _divergence_of("entropy", out=np.empty((2, 40), np.float32)),
 }  # fmt: skip
 CALLS |= selection_calls.CALLS
 
@@ -298,11 +337,12 @@ def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def public_callables() -> dict[str, Callable[..., Any]]:
     """Every function of `fastdistill.kernels`, `transport` and `distill`, the constructors and methods of their classes that are not
-    mere results, and the drawing of arrays."""
+    mere results, and the drawing of arrays.  Of the divergences, which are one function by many names, the odd two."""
     found: dict[str, Callable[..., Any]] = {"layout": show.layout}
     for name, thing in [(name, getattr(module, name)) for module in (k, transport, distill) for name in module.__all__]:
         if not inspect.isclass(thing):
-            found[name] = thing
+            if name not in KINDS or name in ("jsd", "entropy"):
+                found[name] = thing
             continue
         results = issubclass(thing, tuple) or thing in (transport.Transport, transport.Divergence)
         if not results:
@@ -434,6 +474,8 @@ def frozen(result: Any) -> Any:
         return result.dtype.str, result.shape, result.tobytes()
     if isinstance(result, (tuple, list)):
         return tuple(frozen(item) for item in result)
+    if isinstance(result, dict):
+        return frozen(list(result.items()))
     if isinstance(result, np.generic):
         return result.dtype.str, result.tobytes()
     if isinstance(result, k.NgramPool):

@@ -1,6 +1,7 @@
-/* all_transport.h - the list of the kernels of distances and transport, as all.h. */
+/* all_reals.h - the kernels whose numbers are reals alone, distances, transport and divergences, as all.h. */
 #include "../levels.h"
 #include "tile.h"
+#include "distill/row_divergence.c"
 #include "transport/distance_gradient.c"
 #include "transport/distance_rows.c"
 #include "transport/pairwise_distance.c"
@@ -10,8 +11,8 @@
 #include "transport/unit_rows.c"
 #include "transport/unrolled_sinkhorn.c"
 
-const struct fd_transport_kernels FD_LEVEL_NAME(fd_transport_) = {
-#define FD_TRANSPORT_KERNEL(type, name, parameters, names) .name = name,
+const struct fd_reals_kernels FD_LEVEL_NAME(fd_reals_) = {
+#define FD_REALS_KERNEL(type, name, parameters, names) .name = name,
 #include "../kernels.h"
 };
 #include "tile_end.h"

@@ -1,0 +1,1 @@
+"""Divergences between the laws of a student and of a teacher."""

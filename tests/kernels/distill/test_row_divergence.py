@@ -1,0 +1,434 @@
+"""row_divergence against its reference, on every level, and the laws that divergences keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import row_divergence, set_isa
+from fastdistill.kernels.distill.row_divergence import KINDS, floats
+from fastdistill.reference.distill.row_divergence import divergence, log_softmax, mixed, target
+from fastdistill.reference.distill.row_divergence import row_divergence as reference_row_divergence
+
+WIDTHS = [1, 2, 15, 16, 17, 1023, 1024, 1025, 2049, 17 * 1024 + 3]  # lanes, chunks, and more chunks than lanes
+BETWEEN = [kind for kind in KINDS if kind not in ("soft_cross_entropy", "entropy")]  # 0 where the laws are equal
+DETACHED = "adaptive_kl", "acceptance_hybrid"  # part of whose value is a constant for the gradient
+PARAMETERS = {"mixed_kl": [0.3], "adaptive_kl": [0.5, 0.9], "jsd": [0.1, 0.9], "skew_kl": [0.1, 0.7], "skew_reverse_kl": [0.1, 0.7],
+              "alpha": [0.3, 0.5], "renyi": [0.3, 0.5], "acceptance_hybrid": [3.0, 0.5]}  # fmt: skip
+KINKED = "total_variation", "log_acceptance", "acceptance_hybrid"
+
+
+def sides(kind, student, teacher):
+    return student, None if kind == "entropy" else teacher
+
+
+def parameter_of(kind):
+    return KINDS[kind].parameter.default if KINDS[kind].parameter else None
+
+
+@st.composite
+def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64)):
+    """Two sides, a kind with its number, and options; tokens that are banned are so on both sides, or where the kind can bear it."""
+    kind = draw(st.sampled_from([*KINDS]))
+    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, vocab = draw(st.integers(0, 3)), draw(st.sampled_from(widths))
+    dtype = draw(st.sampled_from(dtypes))
+    student, teacher = random.standard_normal((2, rows, vocab)) * draw(st.sampled_from([0.5, 4.0]))
+    banned = random.random(vocab) < draw(st.sampled_from([0, 0.4]))
+    kept = random.integers(vocab)
+    banned[kept] = False
+    student[:, banned] = teacher[:, banned] = -np.inf
+    if kind in ("jsd", "total_variation", "probability_mse"):  # bounded: each side may ban for itself
+        teacher[(random.random((rows, vocab)) < 0.2) & (np.arange(vocab) != kept)] = -np.inf
+    shift = 0 if kind == "logit_mse" else draw(st.sampled_from([0, 1e3]))
+    labels = random.integers(0, vocab, rows, np.int32)
+    labels = np.where(banned[labels] | (random.random(rows) < 0.3), -1, labels).astype(np.int32)
+    options = {
+        "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "labels": draw(st.sampled_from([None, labels])), "scale": 0.7,
+        "label_scale": 0.6, "weights": random.choice([0, 0.5, 1, 2], rows).astype(np.float64),
+    }  # fmt: skip
+    return kind, parameter, (student + shift).astype(dtype), (teacher - shift / 2).astype(dtype), options
+
+
+def error(kind, parameter, student, teacher, options):
+    """What a value may be off by: see docs/kernels/distill/row_divergence.md."""
+    temperature, unit = options["temperature"], 2.0 ** (-24 if student.dtype == np.float32 else -53)
+    q = log_softmax(student.astype(np.float64) / temperature)
+    of_teacher = None if kind == "entropy" else target(teacher, temperature, False)
+    p = q if of_teacher is None else of_teacher[1]
+    finite = np.abs(np.concatenate([q[np.isfinite(q)], p[np.isfinite(p)], [1.0]]))
+    most = finite.max()
+    logits = np.abs(student[np.isfinite(student)]).max(initial=1) / temperature
+    found = unit * ((2 * most + 76) * most + 6 * most + 6)
+    if kind == "logit_mse":
+        found += unit * 8 * (1 + 2 * (logits + most)) ** 2
+    if kind in ("alpha", "renyi"):
+        found /= parameter * (1 - parameter)
+    if kind == "renyi":
+        found /= np.exp((parameter - 1) * divergence("renyi", parameter, q, q, of_teacher)[0]).min(initial=1)
+    if kind == "log_acceptance":
+        found /= np.minimum(np.exp(p), np.exp(q)).sum(axis=1).min(initial=1)
+    return found
+
+
+def unsure(kind, student, teacher, temperature):
+    """Where a kink may be on the other side in the student's precision, times the jump there."""
+    if kind not in KINKED:
+        return 0.0
+    q, p = np.exp(log_softmax(student.astype(np.float64) / temperature)), np.exp(target(teacher, temperature, False)[1])
+    return np.where(np.abs(p - q) <= 1e-4 * np.maximum(p, q), q, 0) * 4
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    kind, parameter, student, teacher, options = case
+    teacher = sides(kind, student, teacher)[1]
+    got = row_divergence(student, teacher, kind, parameter, **options)
+    want = reference_row_divergence(student, teacher, kind, parameter, **options)
+    tolerance = error(kind, parameter, student, teacher, options)
+    np.testing.assert_allclose(got.values, want[0], rtol=0, atol=tolerance)
+    # -log q at temperature 1, of logits up to 8 apart of each other a unit of roundings, and the log of a sum.
+    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
+    assert got.gradient.dtype == student.dtype
+    by = 2 / options["temperature"]
+    slack = by * unsure(kind, student, teacher, options["temperature"])
+    np.testing.assert_array_less(np.abs(got.gradient - want[2]), by * 4 * tolerance + slack + 1e-300)
+
+
+@given(case=cases())
+def test_same_bits_on_every_level_and_thread_count(isa, case):
+    kind, parameter, student, teacher, options = case
+    both = sides(kind, student, teacher)
+    got = row_divergence(*both, kind, parameter, **options, threads=3)
+    set_isa("scalar")
+    want = row_divergence(*both, kind, parameter, **options)
+    set_isa(isa)
+    for one, other in zip(got, want, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@given(case=cases(widths=[1, 5, 40], dtypes=[np.float64]))
+def test_gradient_is_the_derivative(isa, case):
+    """Central differences of the weighted sum along a direction, in float64; what is a constant for the gradient is held fixed."""
+    kind, parameter, student, teacher, options = case
+    both = sides(kind, student, teacher)
+    options["weights"] = np.maximum(options["weights"], 0.5)
+    got = row_divergence(*both, kind, parameter, **options)
+    along = np.random.default_rng(7).standard_normal(student.shape)
+
+    def value(z):
+        if kind in DETACHED:
+            found = frozen(kind, parameter, z, student, teacher, options)
+        else:
+            found = row_divergence(z, both[1], kind, parameter, **options, gradient=False)
+            found = found.values * options["scale"] + found.label_values * options["label_scale"]
+        return (options["weights"] * found).sum()
+
+    step = 1e-6
+    slope = (value(student + step * along) - value(student - step * along)) / (2 * step)
+    # Rounding of values over the step, and the third derivative times step^2: values and derivatives are within 100 of 1.
+    np.testing.assert_allclose((got.gradient * along).sum(where=np.isfinite(student)), slope, rtol=1e-7, atol=2e-7)
+
+
+def frozen(kind, parameter, z, student, teacher, options):
+    """The value at z with the mixture's share at `student`, by the reference."""
+    temperature = options["temperature"]
+    of_teacher = target(teacher, temperature, False)
+    log_q = log_softmax(student / temperature)
+    share = {"adaptive_kl": heads, "acceptance_hybrid": trust}[kind](log_q, of_teacher[1], parameter)
+    log_z = log_softmax(z / temperature)
+    forward, reverse, variation = (
+        divergence(other, None, z / temperature, log_z, of_teacher) for other in ("forward_kl", "reverse_kl", "total_variation")
+    )  # fmt: skip
+    found = mixed(share, forward, 1 - share, reverse if kind == "adaptive_kl" else variation)[0] * options["scale"]
+    plain = log_softmax(z)
+    for row, label in enumerate(options["labels"] if options["labels"] is not None else []):
+        found[row] -= options["label_scale"] * plain[row, label] if label >= 0 else 0
+    return found
+
+
+def heads(log_q, log_p, share):
+    from fastdistill.reference.distill.row_divergence import head_share
+
+    return np.array([head_share(np.exp(p), np.exp(q), share) for p, q in zip(log_p, log_q, strict=True)])
+
+
+def trust(log_q, log_p, eta):
+    return np.exp(-eta * np.minimum(np.exp(log_p), np.exp(log_q)).sum(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_equal_laws_are_no_way_apart_to_the_bit(isa, kind, dtype):
+    for width in (1, 17, 5000):
+        student = (np.random.default_rng(width).standard_normal((3, width)) * 5).astype(dtype)
+        student[:, 1::3] = -np.inf
+        for temperature in (0.5, 1.0, 2.0):
+            got = row_divergence(student, student.copy(), kind, temperature=temperature)
+            # -log of the overlap and its kin stay within the rounding of a sum that is 1.
+            assert np.abs(got.values).max() == 0, kind
+            assert not got.gradient.any(), kind
+
+
+@given(case=cases(dtypes=[np.float64]))
+def test_a_shift_of_all_logits_changes_nothing_and_gradients_sum_up_to_nothing(isa, case):
+    kind, parameter, student, teacher, options = case
+    one = row_divergence(*sides(kind, student, teacher), kind, parameter, **options)
+    if kind != "logit_mse":
+        moved = row_divergence(*sides(kind, student + 16.0, teacher - 4.0), kind, parameter, **options)
+        # Logits up to 1e3 and 16 more round to 2^-43; the gradient of logits that are off so far.
+        np.testing.assert_allclose(moved.values, one.values, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(moved.gradient, one.gradient, rtol=0, atol=1e-9)
+        slope = np.exp(one.values.max(initial=0)) if kind in ("log_acceptance", "renyi") else 1  # of logarithms
+        np.testing.assert_allclose(one.gradient.sum(axis=1), 0, atol=1e-11 + 2e-14 * slope)
+    if kind not in ("soft_cross_entropy", "entropy"):
+        assert (one.values >= -1e-12).all()
+
+
+@given(case=cases(widths=[2, 40, 1025], dtypes=[np.float64]))
+def test_what_one_kind_says_of_another(isa, case):
+    _, _, student, teacher, options = case
+    teacher = np.where(np.isfinite(student) & np.isneginf(teacher), teacher.max(axis=1, keepdims=True) - 3, teacher)
+
+    def value(kind, parameter=None, student=student, teacher=teacher):
+        return row_divergence(
+            student, teacher, kind, parameter, temperature=options["temperature"], gradient=False
+        ).values
+
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    forward, reverse, variation = value("forward_kl"), value("reverse_kl"), value("total_variation")
+    np.testing.assert_allclose(value("jsd", 0.2), value("jsd", 0.8, student=teacher, teacher=student), **close)
+    np.testing.assert_allclose(value("reverse_kl", student=teacher, teacher=student), forward, **close)
+    np.testing.assert_allclose(value("jeffreys"), forward + reverse, **close)
+    if (
+        variation.max(initial=0) < 0.999
+    ):  # or 1 - variation has lost its digits, which the logarithm of acceptance has not
+        np.testing.assert_allclose(value("log_acceptance"), -np.log1p(-variation), **close)
+    entropy_of_teacher = row_divergence(teacher, None, "entropy", temperature=options["temperature"]).values
+    np.testing.assert_allclose(value("soft_cross_entropy") - entropy_of_teacher, forward, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(value("alpha", 0.5), value("alpha", 0.5, student=teacher, teacher=student), **close)
+    np.testing.assert_allclose(value("renyi", 0.3), np.log1p(-0.21 * value("alpha", 0.3)) / -0.7, **close)
+    near = {
+        "student": student / 8,
+        "teacher": teacher / 8,
+    }  # ratios of probabilities of e^8 at most, for limits to first order
+    forward_near, reverse_near = value("forward_kl", **near), value("reverse_kl", **near)
+    for kind, limit in (("alpha", 1e-6), ("skew_reverse_kl", 1e-6)):
+        np.testing.assert_allclose(value(kind, limit, **near), reverse_near, rtol=1e-2, atol=1e-4)
+    for kind, limit in (("alpha", 1 - 1e-6), ("renyi", 1 - 1e-6), ("skew_kl", 1e-6)):
+        np.testing.assert_allclose(value(kind, limit, **near), forward_near, rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(value("jsd", 1e-6, **near) / 1e-6, forward_near, rtol=1e-2, atol=1e-4)
+    trusted = np.exp(-2 * (1 - variation))
+    np.testing.assert_allclose(value("acceptance_hybrid", 2), trusted * forward + (1 - trusted) * variation, **close)
+    assert (2 * variation**2 <= forward + 1e-12).all()  # Pinsker
+    for kind, parameter, other in [
+        ("jsd", 0, "forward_kl"), ("jsd", 1, "reverse_kl"), ("alpha", 0, "reverse_kl"), ("alpha", 1, "forward_kl"), ("renyi", 1, "forward_kl"),
+        ("skew_kl", 0, "forward_kl"), ("skew_reverse_kl", 0, "reverse_kl"), ("mixed_kl", 0, "reverse_kl"), ("mixed_kl", 1, "forward_kl"),
+        ("acceptance_hybrid", 0, "forward_kl"),
+    ]:  # fmt: skip
+        np.testing.assert_array_equal(value(kind, parameter), value(other))
+
+
+@given(case=cases())
+def test_in_place_and_without_gradient(isa, case):
+    kind, parameter, student, teacher, options = case
+    teacher = sides(kind, student, teacher)[1]
+    want = row_divergence(student, teacher, kind, parameter, **options)
+    alone = row_divergence(student, teacher, kind, parameter, **options, gradient=False)
+    assert alone.gradient is None
+    assert (
+        alone.values.tobytes() == want.values.tobytes() and alone.label_values.tobytes() == want.label_values.tobytes()
+    )
+    guarded = np.full((student.shape[0] + 2, student.shape[1]), 7, student.dtype)
+    inner = guarded[1:-1]
+    inner[:] = student
+    got = row_divergence(inner, teacher, kind, parameter, **options, out=inner)
+    assert got.gradient is inner and inner.tobytes() == want.gradient.tobytes()
+    assert (guarded[[0, -1]] == 7).all()
+
+
+@given(case=cases(dtypes=[np.float32]), kinds=st.tuples(*[st.sampled_from(["f32", "f16", "bf16", "f64"])] * 2))
+def test_logits_of_any_dtype_are_what_they_stand_for(isa, case, kinds):
+    kind, parameter, student, teacher, options = case
+    teacher = sides(kind, student, teacher)[1]
+
+    def stored(z, name):
+        if name == "bf16":
+            return (np.ascontiguousarray(z).view(np.uint32) >> 16).astype(np.uint16)
+        return z.astype({"f32": np.float32, "f16": np.float16, "f64": np.float64}[name])
+
+    student = stored(student, "f32" if kinds[0] == "f64" else kinds[0])
+    teacher = None if teacher is None else stored(teacher, kinds[1])
+    got = row_divergence(student, teacher, kind, parameter, **options)
+    plain = None if teacher is None else floats(teacher).astype(np.float32)
+    want = row_divergence(floats(student).astype(np.float32), plain, kind, parameter, **options)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
+
+
+@given(case=cases())
+def test_a_teacher_may_be_a_law(isa, case):
+    kind, parameter, student, teacher, options = case
+    if kind in ("entropy", "logit_mse"):
+        return
+    law = np.exp(log_softmax(teacher.astype(np.float64))).astype(student.dtype)
+    law[law < 1e-36] = 0  # not so small that its logarithm has lost digits
+    if kind not in ("jsd", "total_variation", "probability_mse"):
+        student[law == 0] = -np.inf
+    if options["labels"] is not None:
+        labels = options["labels"]
+        labels[:] = [label if label >= 0 and student[row, label] > -np.inf else -1 for row, label in enumerate(labels)]
+    got = row_divergence(student, law, kind, parameter, **options, teacher_is_law=True)
+    with np.errstate(divide="ignore"):
+        want = row_divergence(student, np.log(law.astype(np.float64)).astype(student.dtype), kind, parameter, **options)
+    tolerance = 8 * error(kind, parameter, student, np.log(np.maximum(law, 1e-300)), options)
+    np.testing.assert_allclose(got.values, want.values, rtol=0, atol=tolerance)
+    slack = 4 * unsure(kind, student, np.log(np.maximum(law, 1e-300)), options["temperature"])
+    np.testing.assert_array_less(np.abs(got.gradient - want.gradient), 16 * tolerance + slack + 1e-300)
+
+
+def test_a_row_of_weight_0_is_not_read(isa):
+    student = np.random.default_rng(0).standard_normal((3, 50)).astype(np.float32)
+    teacher = student[::-1].copy()
+    want = row_divergence(student[[0, 2]], teacher[[0, 2]])
+    student[1], teacher[1] = np.nan, np.inf
+    got = row_divergence(student, teacher, weights=[1, 0, 1], labels=[3, 3, 3])
+    assert got.values[1] == got.label_values[1] == 0 and not got.gradient[1].any()
+    np.testing.assert_array_equal(got.values[[0, 2]], want.values)
+    np.testing.assert_array_equal(got.gradient[[0, 2]], want.gradient)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_logits(isa, kind, dtype):
+    """Equal ones of 1e4, and ones as far apart as floats are: no NaN comes of it."""
+    flat = np.full((1, 1500), 1e4, dtype)
+    got = row_divergence(*sides(kind, flat, flat.copy()), kind)
+    want = np.log(1500) if kind in ("entropy", "soft_cross_entropy") else 0
+    np.testing.assert_allclose(got.values, want, rtol=1e-6)
+    assert np.abs(got.gradient).max() < 1e-6
+    if kind in ("jsd", "total_variation", "probability_mse", "entropy"):
+        far = np.zeros((2, 1500), dtype)
+        far[0, 3], far[1, 1200] = 3e38, 3e38
+        got = row_divergence(*sides(kind, far[:1], far[1:]), kind)
+        bound = {"jsd": np.log(2), "total_variation": 1, "probability_mse": 2 / 1500, "entropy": 0}[kind]
+        np.testing.assert_allclose(got.values, bound, rtol=1e-6)
+        assert np.isfinite(got.gradient).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, "bans"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_names_the_side_and_the_row_that_is_no_logits(isa, kind, bad, side):
+    logits = {"student": np.zeros((3, 40), np.float32), "teacher": np.zeros((3, 40), np.float32)}
+    logits[side][2] = -np.inf if bad == "bans" else logits[side][2]
+    if bad != "bans":
+        logits[side][2, 39] = bad
+    if (kind, side) != ("entropy", "teacher"):
+        with pytest.raises(NotFiniteError, match=f"{side}: row 2 holds a NaN or"):
+            row_divergence(*sides(kind, **logits), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [
+        ("forward_kl", "student"), ("soft_cross_entropy", "student"), ("skew_reverse_kl", None), ("skew_kl", None), ("jsd", None),
+        ("reverse_kl", "teacher"), ("jeffreys", "student"), ("jeffreys", "teacher"), ("mixed_kl", "teacher"), ("logit_mse", "teacher"),
+        ("alpha", None), ("renyi", None), ("total_variation", None), ("log_acceptance", None), ("probability_mse", None),
+    ],
+)  # fmt: skip
+def test_a_ban_on_one_side(isa, kind, side):
+    """Where the formula has no number it is an error that names row and token; otherwise it is what the formula says."""
+    logits = {"student": np.zeros((2, 20)), "teacher": np.zeros((2, 20))}
+    for banned in [side] if side else logits:
+        alone = {name: z.copy() for name, z in logits.items()}
+        alone[banned][1, 5] = -np.inf
+        if side:
+            with pytest.raises(NotFiniteError, match=rf"row 1: {kind} is infinite.*token 5.*jsd"):
+                row_divergence(**alone, kind=kind)
+        else:
+            want = reference_row_divergence(**alone, kind=kind, parameter=parameter_of(kind))
+            got = row_divergence(**alone, kind=kind)
+            np.testing.assert_allclose(got.values, want[0], atol=1e-14)
+            np.testing.assert_allclose(got.gradient, want[2], atol=1e-14)
+
+
+def test_a_banned_label_is_named(isa):
+    student = np.zeros((2, 20), np.float32)
+    student[1, 4] = -np.inf
+    with pytest.raises(NotFiniteError, match="row 1: its label 4 is banned by the student"):
+        row_divergence(student, student, labels=[4, 4], label_scale=1.0)
+    with pytest.raises(NotFiniteError, match="teacher: row 0 is no law: it holds a number below 0, or none above"):
+        row_divergence(student[:1], np.full((1, 20), -0.5, np.float32), teacher_is_law=True)
+
+
+def test_the_head_of_adaptive_kl_ends_where_its_share_does(isa):
+    """Ties by the lowest token; one token that is more than the share is the head; a flat law is cut at its share."""
+    from fastdistill.reference.distill.row_divergence import head_share
+
+    for p in ([0.6, 0.2, 0.2], [0.25, 0.25, 0.25, 0.25], [0.1] * 10, [0.5, 0.25, 0.25], [0.2, 0.3, 0.5]):
+        p = np.array(p, np.float64)[None]
+        q = np.roll(p, 1) * np.arange(1, p.size + 1)
+        q /= q.sum()
+        for share in (0.05, 0.45, 0.55, 0.85):
+            h = head_share(p[0], q[0], share)
+            want = h * (p * np.log(p / q)).sum() + (1 - h) * (q * np.log(q / p)).sum()
+            for dtype in (np.float32, np.float64):
+                got = row_divergence(np.log(q).astype(dtype), np.log(p).astype(dtype), "adaptive_kl", share).values
+                np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+F32 = np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"student": [[0.0]]}, "student must be a NumPy array"),
+        ({"student": np.zeros((2, 3), np.int64)}, "student must have dtype float32"),
+        ({"student": np.zeros((2, 0), np.float32)}, "at least one column"),
+        ({"teacher": np.zeros((2, 4), np.float32)}, r"teacher must have shape \(2, 3\)"),
+        ({"teacher": None}, "teacher must be a NumPy array"),
+        ({"kind": "kl"}, "kind must be one of forward_kl, "),
+        ({"kind": "entropy"}, "teacher must be None"),
+        ({"parameter": 1.0}, "forward_kl takes no parameter, got 1.0"),
+        ({"kind": "jsd", "parameter": 2.0}, r"parameter \(beta of jsd\) must lie in 0..1, got 2"),
+        ({"kind": "renyi", "parameter": 0}, r"parameter \(alpha of renyi\) must not be 0, where it measures nothing"),
+        ({"kind": "skew_kl", "parameter": 1}, r"parameter \(skew of skew_kl\) must not be 1"),
+        ({"temperature": 0.0}, "temperature must lie in"),
+        ({"labels": [0, 3]}, "labels must be tokens below 3, or -1, got 3 in row 1"),
+        ({"labels": [0]}, r"labels must have shape \(2,\)"),
+        ({"weights": [np.nan, 1]}, "weights must be finite"),
+        ({"scale": np.inf}, "scale must lie in"),
+        ({"gradient": False, "out": F32.copy()}, "out is for the gradient"),
+        ({"out": np.zeros((2, 3))}, "out must have dtype float32"),
+        ({"threads": 0}, "threads must lie in"),
+    ],
+)
+def test_refuses(change, text):
+    with pytest.raises(ArgumentError, match=text):
+        row_divergence(**{"student": F32, "teacher": F32.copy(), **change})
+
+
+def test_the_gradient_may_take_the_students_place_and_no_other():
+    student = np.zeros((2, 6), np.float32)
+    with pytest.raises(ArgumentError, match="out must not overlap teacher"):
+        row_divergence(student, teacher := student.copy(), out=teacher)
+    with pytest.raises(ArgumentError, match="out must not overlap"):
+        row_divergence(student[:1], student[1:], out=student[1:])
+
+
+def test_the_page_lists_every_kind():
+    page = (Path(__file__).parents[3] / "docs/kernels/distill/row_divergence.md").read_text()
+    rows = []
+    for name, kind in KINDS.items():
+        number = f"`{kind.parameter.name}` {kind.parameter.default} |" if kind.parameter else "|"
+        rows.append(
+            f"| `{name}` | {kind.formula.replace(', of the student alone', '').replace('|', chr(92) + '|')} | {number}"
+        )
+    assert "\n".join(rows) in page
