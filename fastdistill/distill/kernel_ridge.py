@@ -42,9 +42,9 @@ class KernelRidge:
         eigenvalues, vectors = np.linalg.eigh(kernel)
         if eigenvalues[0] < -_SYMMETRY * size * largest:
             raise ArgumentError(f"kernel must be positive semi-definite, and has an eigenvalue of {eigenvalues[0]:g}")
-        self._eigenvalues, self._vectors = np.maximum(eigenvalues, 0), vectors
         # Below this a direction is rounding, and the kernel is 0 in it.
-        self._eigenvalues[self._eigenvalues <= size * np.finfo(np.float64).eps * eigenvalues[-1]] = 0
+        least = size * np.finfo(np.float64).eps * eigenvalues[-1]
+        self._eigenvalues, self._vectors = np.where(eigenvalues > least, eigenvalues, 0), vectors
         self._ridge = check_number("ridge", ridge, 0, 1e300)
         self._set(targets)
 

@@ -131,8 +131,8 @@ def nested_answer_masks(
     """Many tokens of each answer masked for the student, and some of these for the teacher.
 
     Of an answer of L tokens the student's share is r ~ U(0.4, 0.9), and the teacher's r U(0.3, 0.7) within 0.1..0.6; tokens are
-    counted down. Below 20 tokens the student's share is at most 0.5; up to 10 tokens it is 2 tokens and 1; above, at least
-    max(2, ceil(L / 10)) for the student. The teacher never has more than the student (Liang et al. 2026, CD4LM).
+    counted down. Below 20 tokens the student's share is at most 0.5; up to 10 tokens it is 2 tokens and 1. The
+    teacher never has more than the student (Liang et al. 2026, CD4LM).
 
     Parameters
     ----------
@@ -163,9 +163,7 @@ def nested_answer_masks(
     student = draws.uniform(0.4, 0.9, len(answers))
     teacher = np.clip(student * draws.uniform(0.3, 0.7, len(answers)), 0.1, 0.6)
     student = np.where(answers < 20, np.minimum(student, 0.5), student)
-    least = np.maximum(2, -(-answers // 10))
-    many = np.where(answers <= 10, 2, np.maximum((answers * student).astype(np.int64), least))
-    many = np.minimum(many, answers)
+    many = np.minimum(np.where(answers <= 10, 2, (answers * student).astype(np.int64)), answers)
     few = np.minimum(np.where(answers <= 10, 1, (answers * teacher).astype(np.int64)), many)
     positions = np.arange(width)
     answer = (positions >= prompts[:, None]) & (positions < lengths[:, None])

@@ -41,10 +41,7 @@ def clip_factors(norms: np.ndarray, bound: float) -> np.ndarray:
     if (norms < 0).any():
         example = int(np.argmax(norms < 0))
         raise ArgumentError(f"norms must be at least 0, got {norms[example]} of example {example}")
-    finite = np.isfinite(norms)
-    longer = finite & (norms > bound)
-    factors = finite.astype(np.float64)
-    return np.divide(bound, norms, out=factors, where=longer)
+    return np.divide(bound, norms, out=np.isfinite(norms).astype(np.float64), where=norms > bound)
 
 
 def ghost_norm_squared(inputs: np.ndarray, gradients: np.ndarray) -> np.ndarray | np.float64:

@@ -70,7 +70,7 @@ def _top(scores: np.ndarray, fraction: float, weights: np.ndarray, method: str) 
     if method == "quantile":
         kept = rows[among >= np.quantile(among, 1 - fraction)]
     else:
-        count = math.ceil(fraction * len(rows) * (1 - _ROUNDINGS))  # 0.1 of 30 rows are 3, not 4
+        count = math.ceil(fraction * len(rows) * (1 - _ROUNDINGS))  # 0.07 of 100 rows are 7, not 8
         kept = rows[np.argsort(-among, kind="stable")[:count]]
     selected[kept] = weights[kept]
     return selected

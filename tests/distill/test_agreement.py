@@ -87,6 +87,8 @@ def test_falls_with_the_spread():
     log_probs = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, -0.1, -0.5, -3.0]])
     found = agreement_weights(log_probs)
     assert (np.diff(found) < 0).all() and found[0] == 1
+    # Below a spread of 1e-6 there is no scale: half of it, by the unbiased variance of two contexts.
+    np.testing.assert_allclose(agreement_weights(np.array([[0.0] * 3, [-1e-3] * 3])), np.full(3, 1 / 1.5), rtol=1e-12)
     capped = agreement_weights(log_probs, cap=0.0)
     np.testing.assert_array_equal(capped, np.ones(4))
 

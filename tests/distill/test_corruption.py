@@ -82,7 +82,7 @@ def test_a_tokens_weight_is_one_in_the_mean():
 
 def test_the_law_of_mixed_noise():
     tokens, level = np.zeros((400, 100), np.int32), 0.4
-    found = corrupt(tokens, np.full((400, 1), level), MASK, 0, kind="mixed", vocab=9)
+    found = corrupt(tokens, np.full((400, 1), level), MASK, 0, kind="mixed", vocab=10)
     chances = mixed_noise_probabilities(level)
     uniform = np.bincount(found.tokens.reshape(-1), minlength=10) / tokens.size
     wanted = np.full(10, chances.uniform / 9)

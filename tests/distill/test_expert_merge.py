@@ -37,6 +37,9 @@ def test_kept_experts_are_copies_and_merged_ones_means(layer, preserve, assign):
             assert members.tolist() == [base]
         others = order[slots:]
         assert set(members) - {base} <= set(others.tolist())
+        if assign == "nearest_one" and base not in order[: int(preserve * slots)] and len(others):
+            partner = max(sorted(others), key=lambda other: similarity[base, other])
+            assert set(members) <= {int(base), int(partner)}
         if len(members) == 1:
             assert merged[slot].tobytes() == weights[members[0]].tobytes()
         else:

@@ -103,6 +103,13 @@ def test_behind_the_end_of_text_there_is_padding_and_nothing_to_learn():
     assert len(early.student_rows) == 0 and early.labels.tolist() == [END]
 
 
+def test_padding_is_no_label():
+    found = pack_pairs([PAD, PAD, 1, 2], [[[3, 3], [3, 4]]], pad_token=PAD)
+    np.testing.assert_array_equal(found.labels, [1, 2, 3, 4])
+    np.testing.assert_array_equal(found.label_rows, [1, 2, 3, 6])
+    np.testing.assert_array_equal(np.flatnonzero(found.padding), [0, 1])
+
+
 def test_all_converged_and_nothing_at_all():
     assert len(pack_pairs([1, 2], [[[3, 4], [3, 4]]] * 3).student_rows) == 0
     nothing = pack_pairs([], np.zeros((0, 2, 4), int))

@@ -96,6 +96,12 @@ def test_short_answers():
     assert (few <= many).all()
 
 
+def test_a_teachers_share_ends_at_six_tenths():
+    """0.9 times 0.7 would be 0.63: of 100 tokens 60 are the most."""
+    found = nested_answer_masks(np.zeros(4000, int), np.full(4000, 100), 0)
+    assert found.teacher.sum(axis=1).max() == 60 and found.student.sum(axis=1).max() == 89
+
+
 def test_any_token_of_an_answer_may_be_masked():
     found = nested_answer_masks(np.full(3000, 2), np.full(3000, 32), 5)
     for masks in (found.student, found.teacher):
@@ -113,6 +119,7 @@ def test_masks_of_one_uniform_are_nested_in_all_levels(seed, shape):
     for less, more in pairwise(found):
         assert (less | ~more).all()
     np.testing.assert_array_equal(found[1], uniforms >= alphas[0])
+    assert nested_masks([0.5], [0.5]).all()  # seen below alpha, and not at it
 
 
 def test_the_law_of_a_level_and_of_what_is_revealed_between_two():

@@ -73,6 +73,7 @@ def test_a_quarter_of_a_circle():
     np.testing.assert_allclose(longer, np.array([1, 3]) * np.sqrt(0.5), rtol=1e-15)  # not of unit vectors
 
 
+@np.errstate(all="raise")
 def test_no_angle_is_a_straight_way():
     a = np.array([1.0, 2.0, 3.0])
     np.testing.assert_allclose(slerp(a, a, 0.3), a, rtol=1e-15)

@@ -45,9 +45,9 @@ def test_whose_a_sentence_is():
     swapped = teacher_sentences(student, teacher, [4, 4, 9, 9], threshold=0.25)
     np.testing.assert_array_equal(swapped.kinds, -found.kinds)
     assert not teacher_sentences(teacher, teacher).kinds.any()
-    weighted = teacher_sentences(teacher, student, [4, 4, 9, 9], threshold=0.25, tokens=[3, 1, 1, 1], least_tokens=2)
+    weighted = teacher_sentences(teacher, student, [4, 4, 9, 9], threshold=0.25, tokens=[3, 2, 1, 1], least_tokens=2)
     np.testing.assert_array_equal(weighted.kinds, [1, 0, 0, 0])
-    np.testing.assert_array_equal(weighted.shares, [1, 0])
+    np.testing.assert_array_equal(weighted.shares, [3 / 5, 0])
     assert teacher_sentences([], []).shares.shape == (0,)
 
 
