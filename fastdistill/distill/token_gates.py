@@ -91,11 +91,6 @@ def confidence_gate(
     teacher_entropy = as_array("teacher_entropy", teacher_entropy, np.float64, student_entropy.shape)
     weights = Reduction(len(student_entropy), weights).weights
     temperature = check_number("temperature", temperature, 1e-300, 1e300)
-    student, teacher = (
-        counted("student_entropy", student_entropy, weights),
-        counted("teacher_entropy", teacher_entropy, weights),
-    )
-    gap = np.clip(
-        (student - teacher) / temperature, -700, 700
-    )  # e^700 is still a float; the gate is 0 or 1 long before
+    gap = counted("student_entropy", student_entropy, weights) - counted("teacher_entropy", teacher_entropy, weights)
+    gap = np.clip(gap / temperature, -700, 700)  # e^700 is still a float; the gate is 0 or 1 long before
     return weights / (1 + np.exp(-gap))
