@@ -177,34 +177,50 @@ def pack_pairs(
         raise ArgumentError("prompt and pairs must hold tokens, at least 0")
     count, _, size = pairs.shape
     noisy, converged = pairs[:, 0], pairs[:, 1].copy()
-    text = converged.reshape(-1)  # a view
-    ended = text == end_token if end_token is not None else np.zeros(len(text), bool)
-    end = int(ended.argmax()) if ended.any() else len(text)  # what is at or behind it predicts nothing
-    last_of_block = -(-(end + 1) // size) * size if size else 0
-    text[end + 1 : last_of_block] = pad_token
+    end = _cut_behind(converged, end_token, pad_token)
+    start = len(prompt)
 
+    # Of each pair and offset, (pairs, n): places among the converged tokens, and rows of the noisy and the converged token.
     offsets = np.arange(size)
-    rows = len(prompt) + 2 * size * np.arange(count)[:, None] + offsets  # of noisy tokens, (pairs, n)
-    beside = rows + size
-    places = (size * np.arange(count)[:, None] + offsets).reshape(count, size)
+    places = size * np.arange(count)[:, None] + offsets
+    noisy_rows = start + size * np.arange(count)[:, None] + places
+    converged_rows = noisy_rows + size
     first = np.maximum(_first_difference(noisy, converged) - lead, 0)
     wrong = (noisy != converged).any(axis=-1)
     learns = wrong[:, None] & (offsets >= first[:, None]) & (places < end) & (noisy != pad_token)
 
-    # One text of prompt and converged tokens, and the row of each.
-    tokens = np.concatenate([prompt, text])
-    at = np.concatenate([np.arange(len(prompt)), beside.reshape(-1)])
-    follows = np.arange(1, len(tokens))
-    follows = follows[(follows <= len(prompt) + end) & (tokens[1:] != pad_token)]
+    # The text of the prompt and the converged tokens, and the row of each.
+    text = np.concatenate([prompt, converged.reshape(-1)])
+    rows = np.concatenate([np.arange(start), converged_rows.reshape(-1)])
+    labels = np.arange(1, len(text))
+    labels = labels[(labels <= start + end) & (text[1:] != pad_token)]
 
-    positions = np.concatenate([np.arange(len(prompt)), np.repeat(len(prompt) + places, 2, axis=0).reshape(-1)])
-    streams = np.concatenate([np.full(len(prompt), PROMPT), np.tile(np.repeat([NOISY, CONVERGED], size), count)])
-    blocks = np.concatenate([np.full(len(prompt), -1), np.repeat(np.arange(count), 2 * size)])
-    packed = np.concatenate([prompt, np.stack([noisy, converged], axis=1).reshape(-1)])
-    whole = [array.astype(np.int32) for array in (rows[learns], beside[learns], at[follows - 1], tokens[follows])]
+    tokens = np.concatenate([prompt, np.stack([noisy, converged], axis=1).reshape(-1)])
+    positions = np.concatenate([np.arange(start), np.repeat(start + places, 2, axis=0).reshape(-1)])
+    streams = np.concatenate([np.full(start, PROMPT), np.tile(np.repeat([NOISY, CONVERGED], size), count)])
+    blocks = np.concatenate([np.full(start, -1), np.repeat(np.arange(count), 2 * size)])
     return PackedPairs(
-        packed, positions.astype(np.int32), streams.astype(np.int8), blocks.astype(np.int32), packed == pad_token, *whole
-    )  # fmt: skip
+        tokens,
+        positions.astype(np.int32),
+        streams.astype(np.int8),
+        blocks.astype(np.int32),
+        tokens == pad_token,
+        noisy_rows[learns].astype(np.int32),
+        converged_rows[learns].astype(np.int32),
+        rows[labels - 1].astype(np.int32),
+        text[labels],
+    )
+
+
+def _cut_behind(converged: np.ndarray, end_token: int | None, pad_token: int) -> int:
+    """The place of the end of text among converged tokens (pairs, n), or how many there are; what its block has behind it becomes padding."""
+    text, size = converged.reshape(-1), converged.shape[1]  # a view
+    ended = np.flatnonzero(text == end_token) if end_token is not None else np.empty(0, np.int64)
+    if len(ended) == 0:
+        return len(text)
+    end = int(ended[0])
+    text[end + 1 : (end // size + 1) * size] = pad_token
+    return end
 
 
 def pair_attention(positions: np.ndarray, streams: np.ndarray, padding: np.ndarray | None = None) -> np.ndarray:
@@ -217,7 +233,7 @@ def pair_attention(positions: np.ndarray, streams: np.ndarray, padding: np.ndarr
     streams : int8 (length,)
         of `PackedPairs`
     padding : bool (length,), optional
-        tokens that none sees; None: none is padding
+        tokens that none sees, themselves included; None: none is padding
 
     Returns
     -------
