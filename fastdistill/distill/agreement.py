@@ -89,7 +89,7 @@ def agreement_weights(
     else:
         totals = np.bincount(numbers, weights, minlength=count)
         each = [np.bincount(numbers, weights * context, minlength=count) for context in found]
-        sums = np.array(each).reshape(len(found), count)
+        sums = np.array(each, np.float64).reshape(len(found), count)  # bincount of nothing gives integers
         means = np.divide(sums, totals, out=np.zeros_like(sums), where=totals > 0)
         factor = np.exp(-gamma * _spread(means, statistic, unbiased=False))[numbers]
     return weights * np.maximum(factor, _FLOORS[level])

@@ -118,7 +118,8 @@ def reverse_fit(
     input_mean, target_mean = (array.mean(axis=0, dtype=np.float64) for array in (inputs, targets))
     x, y = inputs - input_mean, targets - target_mean
     left, scales, right = np.linalg.svd(x, full_matrices=False)
-    rank = int((scales > max(x.shape) * np.finfo(np.float64).eps * scales[0]).sum())
+    # What centring leaves of rounding is in units of the inputs themselves, not of how they vary.
+    rank = int((scales > max(x.shape) * np.finfo(np.float64).eps * np.linalg.norm(inputs.astype(np.float64))).sum())
     kept = min(_above_noise(scales**2 / (rows - 1), rows, narrow), rank) if regression == "pcr" else rank
     inverse = np.zeros(len(scales))
     inverse[:kept] = scales[:kept] / (scales[:kept] ** 2 + ridge) if regression == "ridge" else 1 / scales[:kept]

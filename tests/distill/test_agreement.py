@@ -83,6 +83,14 @@ def test_one_context_and_equal_contexts_agree(level, statistic):
         np.testing.assert_array_equal(agreement_weights(log_probs, level=level, statistic=statistic), np.ones(5))
 
 
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("contexts", [0, 1, 3])
+def test_no_rows_have_no_weights(level, contexts):
+    found = agreement_weights(np.zeros((contexts, 0)), level=level)
+    assert found.shape == (0,) and found.dtype == np.float64
+    assert not agreement_weights(np.full((contexts, 4), np.nan), weights=np.zeros(4), level=level).any()
+
+
 def test_falls_with_the_spread():
     log_probs = np.array([[0.0, 0.0, 0.0, 0.0], [0.0, -0.1, -0.5, -3.0]])
     found = agreement_weights(log_probs)

@@ -35,6 +35,12 @@ def test_two_tokenizers_are_compared_on_the_same_spans():
     np.testing.assert_array_equal(span_geomean([-1.0], [7], [[3, 3], [3, 9]]).tokens, [0, 1])
     nothing = span_geomean([-1.0], [7], np.zeros((0, 2), int))
     assert nothing.probabilities.shape == nothing.tokens.shape == (0,)
+    silent = span_geomean([], [], [[0, 3]])
+    assert (
+        silent.probabilities.tolist() == [1.0]
+        and silent.probabilities.dtype == np.float64
+        and silent.tokens.tolist() == [0]
+    )
 
 
 def test_whose_a_sentence_is():
