@@ -197,6 +197,19 @@ FD_REALS_KERNEL(void, row_divergence, (const struct fd_divergence *set, int64_t 
           void *workspace, int threads),
           (set, rows, vocab, student, teacher, labels, weights, values, label_values, gradient, workspace, threads))
 
+/* bytes a thread */
+FD_REALS_KERNEL(int64_t, row_divergence_topk_workspace, (int bits, int64_t vocab, int64_t k), (bits, vocab, k))
+/* As row_divergence, of the teacher's log probabilities (rows, k) of reals at tokens (rows, k), -1: none, each once a row, k >= 1; tail (rows,)
+ * of reals: the log of what is left, or NULL: both laws are normalised over the tokens.  A value of -inf: a token was listed twice. */
+FD_REALS_KERNEL(void, row_divergence_topk, (const struct fd_divergence *set, int64_t rows, int64_t vocab, int64_t k,
+          const void *student, const int32_t *tokens, const void *teacher, const void *tail, const int32_t *labels,
+          const double *weights, double *values, double *label_values, void *gradient, void *workspace, int threads),
+          (set, rows, vocab, k, student, tokens, teacher, tail, labels, weights, values, label_values, gradient, workspace, threads))
+/* logits (rows, vocab), vocab < 2^32, k <= vocab -> tokens, values (rows, k), the best first; workspace (rows, k) */
+FD_KERNEL(int, top_k, (int64_t rows, int64_t vocab, int64_t k, const float *logits, int32_t *tokens, float *values,
+          uint64_t *workspace, int threads),
+          (rows, vocab, k, logits, tokens, values, workspace, threads))
+
 #undef FD_KERNEL
 #undef FD_PLAIN_KERNEL
 #undef FD_REALS_KERNEL

@@ -70,7 +70,13 @@ BESIDE = {
     "fetch": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "api": {"reference"},
 }
-BESIDE_KERNELS = {"points", "transport_problems", "__init__"}  # files of a family that are no kernels
+BESIDE_KERNELS = {
+    "kinds",
+    "divergence_call",
+    "points",
+    "transport_problems",
+    "__init__",
+}  # files of a family that are no kernels
 SOLVERS = [
     ("transport", "sinkhorn")
 ]  # kernels whose Python does more than to call them: it is a part, by the family's name

@@ -16,7 +16,7 @@ from bench.lib.machine import bandwidth
 from bench.lib.report import Report
 from bench.lib.timing import Timer, measure
 from fastdistill.kernels import RowDivergence, isa, row_divergence, set_isa
-from fastdistill.kernels.distill.row_divergence import KINDS
+from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.row_divergence import row_divergence as reference_row_divergence
 
 ROWS, VOCAB = 512, 49152

@@ -4,6 +4,7 @@
 #include "../levels.h"
 #include "forward/block.h"
 #include "tile.h"
+#include "distill/top_k.c"
 #include "fixed_point/fixed_point_prefix.c"
 #include "fixed_point/jacobi_step.c"
 #include "forward/activation.c"

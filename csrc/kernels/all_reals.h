@@ -2,6 +2,7 @@
 #include "../levels.h"
 #include "tile.h"
 #include "distill/row_divergence.c"
+#include "distill/row_divergence_topk.c"
 #include "transport/distance_gradient.c"
 #include "transport/distance_rows.c"
 #include "transport/pairwise_distance.c"

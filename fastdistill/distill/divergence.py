@@ -15,8 +15,9 @@ import numpy as np
 from fastdistill.arguments import check_array, check_flag, check_number
 from fastdistill.distill.loss import Loss, Reduction, as_labels
 from fastdistill.errors import ArgumentError
-from fastdistill.kernels import row_divergence
-from fastdistill.kernels.distill.row_divergence import KINDS, LOGITS
+from fastdistill.kernels import RowDivergence, row_divergence, row_divergence_topk
+from fastdistill.kernels.distill.divergence_call import LOGITS
+from fastdistill.kernels.distill.kinds import KINDS
 
 
 def divergence(
@@ -88,24 +89,49 @@ def divergence(
         for a row that counts and holds NaN or +inf, or nothing but -inf; where the divergence is infinite
     """
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
-    if labels is None:
-        if label_scale is not None:
+    terms = _Terms(
+        rows, vocab, weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale
+    )
+    return terms.loss(
+        row_divergence(
+            student,
+            teacher,
+            kind,
+            parameter,
+            teacher_is_law=teacher_is_law,
+            gradient=gradient,
+            out=out,
+            threads=threads,
+            **terms.options,
+        )
+    )
+
+
+class _Terms:
+    """The two terms of a row, divergence and cross entropy of its label: what multiplies them, and what they are as one value."""
+
+    def __init__(
+        self, rows: int, vocab: int, weights: Any, temperature: Any, reduction: Any, total_weight: Any, scale: Any,
+        temperature_squared: Any, labels: Any, label_scale: Any,
+    ) -> None:  # fmt: skip
+        if labels is None and label_scale is not None:
             raise ArgumentError("label_scale is for labels, got none")
-        found, label_scale = None, 0.0
-    else:
-        found = as_labels(labels, rows, vocab)
-        label_scale = 1.0 if label_scale is None else check_number("label_scale", label_scale, -1e30, 1e30)
-    reduce = Reduction(rows, weights, reduction, total_weight, found)
-    scale = check_number("scale", scale, -1e30, 1e30)
-    if check_flag("temperature_squared", temperature_squared):
-        scale *= check_number("temperature", temperature, 1e-6, 1e6) ** 2
-    got = row_divergence(
-        student, teacher, kind, parameter, temperature=temperature, labels=None if found is None else np.maximum(found, -1),
-        scale=scale, label_scale=label_scale, weights=reduce.scale, teacher_is_law=teacher_is_law, gradient=gradient, out=out,
-        threads=threads,
-    )  # fmt: skip
-    info = {"divergence": got.values, "cross_entropy": got.label_values}
-    return reduce.loss(scale * got.values + label_scale * got.label_values, got.gradient, **info)
+        found = None if labels is None else as_labels(labels, rows, vocab)
+        self._reduction = Reduction(rows, weights, reduction, total_weight, found)
+        temperature = check_number("temperature", temperature, 1e-6, 1e6)
+        scale = check_number("scale", scale, -1e30, 1e30)
+        default = 0.0 if labels is None else 1.0
+        self.options: dict[str, Any] = {
+            "temperature": temperature,
+            "scale": scale * temperature**2 if check_flag("temperature_squared", temperature_squared) else scale,
+            "labels": None if found is None else np.maximum(found, -1),
+            "label_scale": default if label_scale is None else check_number("label_scale", label_scale, -1e30, 1e30),
+            "weights": self._reduction.scale,
+        }
+
+    def loss(self, found: RowDivergence) -> Loss:
+        rows = self.options["scale"] * found.values + self.options["label_scale"] * found.label_values
+        return self._reduction.loss(rows, found.gradient, divergence=found.values, cross_entropy=found.label_values)
 
 
 def _named(kind: str) -> Callable[..., Loss]:
@@ -114,7 +140,7 @@ def _named(kind: str) -> Callable[..., Loss]:
     of_divergence = inspect.signature(divergence)
     parameters = [each for name, each in of_divergence.parameters.items() if name not in ("kind", "parameter")]
     if kind == "entropy":
-        parameters = [each for each in parameters if each.name != "teacher"]
+        parameters = [each for each in parameters if not each.name.startswith("teacher")]
     if wanted:
         place = parameters[0].POSITIONAL_OR_KEYWORD
         parameters.insert(2, inspect.Parameter(wanted.name, place, default=wanted.default, annotation="float"))
@@ -138,7 +164,7 @@ def _help(kind: str) -> str:
     number = f"{wanted.name} : float, default {wanted.default}\n    from 0 to {wanted.most:g}\n" if wanted else ""
     sections = re.sub(r"kind : .*\n.*\nparameter : .*\n.*\n", number, sections)
     if kind == "entropy":
-        sections = re.sub(r"teacher : .*\n.*\n", "", sections, count=1)
+        sections = re.sub(r"teacher\w* : .*\n.*\n", "", sections)
     return f"{formula}.  {notes}".strip() + f"\n\n{sections}"
 
 
@@ -159,6 +185,77 @@ soft_cross_entropy = _named("soft_cross_entropy")
 entropy = _named("entropy")
 logit_mse = _named("logit_mse")
 probability_mse = _named("probability_mse")
+
+
+def topk_divergence(
+    student: np.ndarray,
+    tokens: np.ndarray,
+    log_probs: np.ndarray,
+    kind: str = "forward_kl",
+    parameter: float | None = None,
+    *,
+    tail: Any = "bucket",
+    weights: Any = None,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    total_weight: float | None = None,
+    scale: float = 1.0,
+    temperature_squared: bool = False,
+    labels: Any = None,
+    label_scale: float | None = None,
+    gradient: bool = True,
+    out: np.ndarray | None = None,
+    threads: int | None = None,
+) -> Loss:
+    """`divergence` where the teacher is known at k tokens of each row: its own best ones, or the student's.
+
+    Parameters
+    ----------
+    student : float32, float64, float16, or uint16 that are bits of bfloat16 (n, vocab)
+        logits; -inf is a ban
+    tokens : int32 (n, k)
+        of each row, each once, in any order; -1 for none
+    log_probs : float32 or float64 (n, k)
+        the teacher's log p of them
+    kind : str, default "forward_kl"
+        of KINDS, but for "entropy", "logit_mse" and "probability_mse"
+    parameter : float, optional
+        the number that some kinds take; None: its default, which KINDS gives
+    tail : str, default "bucket"
+        "bucket": all other tokens are one outcome, of what is left of 1; the log_probs are of the law at this temperature.
+        Or its probability, float64 (n,).  "drop": both laws are normalised over the tokens, and what the student
+        leaks to others costs nothing
+    weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale, gradient, out, threads : optional
+        as in `divergence`
+
+    Returns
+    -------
+    Loss
+        gradient (n, vocab), as that of `divergence`; info: "divergence" and "cross_entropy" (n,)
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+    """
+    rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
+    terms = _Terms(
+        rows, vocab, weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale
+    )
+    return terms.loss(
+        row_divergence_topk(
+            student,
+            tokens,
+            log_probs,
+            kind,
+            parameter,
+            tail=tail,
+            gradient=gradient,
+            out=out,
+            threads=threads,
+            **terms.options,
+        )
+    )
 
 
 def cross_entropy(

@@ -105,10 +105,16 @@ def as_labels(labels: Any, rows: int, vocab: int) -> np.ndarray:
     return found
 
 
-def counted(name: str, array: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """float64, as the array, with zeros in rows of weight 0, which may hold anything; the others are finite."""
+def counted(name: str, array: np.ndarray, weights: np.ndarray, *, bans: bool = False) -> np.ndarray:
+    """float64, as the array, with zeros in rows of weight 0, which may hold anything; the others are finite.
+
+    With bans, -inf may stand in places of a row, but not in all.
+    """
     found = np.where(weights.reshape(-1, *[1] * (array.ndim - 1)) > 0, array, 0).astype(np.float64)
-    if not np.isfinite(found).all():
-        row = int(np.argmin(np.isfinite(found).reshape(len(found), -1).all(axis=1)))
-        raise NotFiniteError(f"{name}: row {row} holds a NaN or an infinity")
+    each = tuple(range(1, found.ndim))
+    right = (found < np.inf).all(axis=each)
+    right &= (found > -np.inf).any(axis=each) if bans else (found > -np.inf).all(axis=each)
+    if not right.all():
+        what = "a NaN or +inf, or nothing but -inf" if bans else "a NaN or an infinity"
+        raise NotFiniteError(f"{name}: row {int(np.argmin(right))} holds {what}")
     return found

@@ -1,6 +1,9 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
-from fastdistill.kernels.distill.row_divergence import RowDivergence, row_divergence
+from fastdistill.kernels.distill.divergence_call import RowDivergence
+from fastdistill.kernels.distill.row_divergence import row_divergence
+from fastdistill.kernels.distill.row_divergence_topk import row_divergence_topk
+from fastdistill.kernels.distill.top_k import top_k
 from fastdistill.kernels.fixed_point.fixed_point_prefix import fixed_point_prefix
 from fastdistill.kernels.fixed_point.jacobi_step import JacobiStep, jacobi_step
 from fastdistill.kernels.fixed_point.lookahead_layout import LookaheadLayout, lookahead_layout
@@ -66,12 +69,14 @@ __all__ = [
     "quantize_rows",
     "residual_distribution",
     "row_divergence",
+    "row_divergence_topk",
     "row_statistics",
     "sample",
     "sample_workspace",
     "set_isa",
     "softmax",
     "softmax_gradient",
+    "top_k",
     "tree_layout",
     "unmask_select",
     "unrolled_sinkhorn",

@@ -23,7 +23,7 @@ from fastdistill import distill, show, transport
 from fastdistill import kernels as k
 from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
-from fastdistill.kernels.distill.row_divergence import KINDS
+from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.kernels.forward.linear import packed_bytes
 from tests.distill import selection_calls
 
@@ -35,17 +35,35 @@ EITHER = {
     "add_noise",
     "masked_mean",
     "acceptance",
+    "attention_loss",
+    "cosine_similarity",
+    "cosine_similarity_gradient",
     "cross_entropy",
     "divergence",
-    "jsd",
     "entropy",
+    "row_divergence",
+    "row_divergence_topk",
+    "topk_divergence",
     "exp_log",
-    "softmax",
+    "feature_loss",
+    "info_nce",
+    "jsd",
+    "log_prob_gradient",
+    "mi_alpha",
+    "pairwise_distance",
+    "pairwise_ranking",
+    "partial_ranking",
+    "plackett_luce",
+    "pld",
+    "preference_ranking",
+    "relation_loss",
+    "sampled_reverse_kl",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_loss",
+    "softmax",
+    "standardise",
     "unrolled_sinkhorn",
-    "pairwise_distance",
     "wasserstein_1d",
 }  # another real dtype asks for another result
 
@@ -99,7 +117,12 @@ def _statistics(*shape: int) -> k.RowStatistics:
 
 TREE = {"parents": i32(-1, 0, 0, 1), "tokens": i32(0, 3, 4, 5)}
 CHAIN = {"parents": i32(-1, 0, 1), "tokens": i32(0, 3, 4)}
+ROWS = {"weights": np.array([1.0, 0.5]), "reduction": "mean", "total_weight": 4.0, "gradient": True}  # of two rows
 MASKED = np.array([[True, False, True], [True, True, True]])
+
+
+def _pair() -> dict[str, Any]:
+    return {"student": f32(2, 8), "teacher": f32(2, 8)[::-1].copy()}
 
 
 def _divergence_of(name: str, **more: Any) -> Row:
@@ -148,7 +171,23 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.UnmaskRule,
         {"score": "confidence", "threshold": 0.5, "factor": 1.0, "budget": 1.0, "least": 1, "most": 3, "explore": 1},
     ),
+    "attention_loss": lambda: (
+        distill.attention_loss,
+        {"student": f32(2, 2, 1, 4), "teacher": f32(2, 3, 1, 4), "kept": np.ones((2, 4), bool), **ROWS, "weights": np.ones((2, 1))},
+    ),
     "build_tree": lambda: (k.build_tree, {"parents": i32(-1, 0, -1, 1), "scores": -f32(4), "budget": 3}),
+    "clipped_ratio": lambda: (
+        distill.clipped_ratio,
+        {"log_prob": np.array([-1.0, -2.0]), "old_log_prob": np.array([-2.0, -1.0]), "advantages": np.array([1.0, -1.0]), "epsilon": 0.2, **ROWS},
+    ),
+    "contrastive_hinge": lambda: (
+        distill.contrastive_hinge,
+        {"log_q": np.array([-1.0, -2.0]), "log_good": np.array([-2.0, -1.0]), "log_bad": np.array([-1.5, -3.0]), "margin": 0.5, **ROWS},
+    ),
+    "cosine_similarity": lambda: (distill.cosine_similarity, {"x": 1 + f32(2, 3), "y": 1 + f32(4, 3)}),
+    "cosine_similarity_gradient": lambda: (
+        distill.cosine_similarity_gradient, {"gradient": f32(2, 4), "x": 1 + f32(2, 3), "y": 1 + f32(4, 3)},
+    ),
     "default_threads": lambda: (k.default_threads, {}),
     "distance_gradient": lambda: (
         k.distance_gradient,
@@ -163,6 +202,9 @@ CALLS: dict[str, Callable[[], Row]] = {
     ),
     "exp_log": lambda: (k.exp_log, {"x": 1 + f32(20)}),
     "expand_tree": lambda: (k.expand_tree, {"logits": f32(3, 40), "scores": -f32(3), "count": 4, "threads": 1}),
+    "feature_loss": lambda: (
+        distill.feature_loss, {**_pair(), "kind": "smooth_l1", "projector": f32(8, 8), "beta": 2.0, **ROWS},
+    ),
     "find_matches": lambda: (
         k.find_matches,
         {"tokens": i32(1, 2, 3, 1, 2, 4, 1, 2), "max_match": 3, "min_match": 1, "count": 2},
@@ -171,9 +213,17 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.fixed_point_prefix,
         {"previous": np.array([[1, 2, 3]], np.int32), "current": np.array([[1, 2, 4]], np.int32)},
     ),
+    "group_advantage": lambda: (distill.group_advantage, {"rewards": np.array([[1.0, 0.0, 2.0]]), "divide_by_std": True}),
     "gumbel_noise": lambda: (
         k.gumbel_noise,
         {"positions": i32(0, 5), "vocab": 40, "seed": 1, "sequence": 2, "purpose": 3, "round": 4, "index": 5},
+    ),
+    "hard_negatives": lambda: (
+        distill.hard_negatives, {"similarities": f32(2, 8), "labels": i32(0, 1), "top_k": 3, "groups": np.arange(8) // 2},
+    ),
+    "info_nce": lambda: (
+        distill.info_nce,
+        {"similarities": f32(2, 8), "labels": i32(1, 0), "temperature": 0.5, "exclude_self": True, "groups": np.arange(8) // 2, **ROWS},
     ),
     "isa": lambda: (k.isa, {}),
     "isa_levels": lambda: (k.isa_levels, {}),
@@ -184,6 +234,10 @@ CALLS: dict[str, Callable[[], Row]] = {
     ),
     "jacobi_step.statistics": lambda: (k.jacobi_step, {"iterate": i32(1, 2, 3), "target": _statistics(3)}),
     "kernel_name": lambda: (k.kernel_name, {"format": "q4"}),
+    "kl_estimate": lambda: (
+        distill.kl_estimate, {"log_q": np.array([-1.0, -2.0]), "log_p": np.array([-2.0, -1.0]), "kind": "k3", **ROWS},
+    ),
+    "layer_map": lambda: (distill.layer_map, {"kind": "skip", "student_layers": 3, "teacher_layers": 12}),
     "linear": lambda: (
         k.linear,
         {"x": f32(2, 40), "format": "f32", "data": f32(3, 40), "bias": f32(3), "threads": 1},
@@ -203,16 +257,39 @@ CALLS: dict[str, Callable[[], Row]] = {
     ),
     "layout": lambda: (show.layout, {"layout": i32(-1, 0, 0), "label": str}),
     "layout.lookahead": lambda: (show.layout, {"layout": k.lookahead_layout(2, 3, 1)}),
+    "log_prob_gradient": lambda: (
+        distill.log_prob_gradient, {"student": f32(2, 8), "tokens": i32(3, 1), "coefficients": np.array([1.0, -0.5]), "temperature": 0.5},
+    ),
     "lookahead_layout": lambda: (
         k.lookahead_layout,
         {"window": np.array([[1, 2, 3], [2, 3, 4]], np.int32), "ngram": 3, "guesses": np.array([[1, 2]], np.int32), "seed": 7},
     ),
     "lookahead_layout.counts": lambda: (k.lookahead_layout, {"window": 3, "ngram": 3, "guesses": 2}),
+    "mi_alpha": lambda: (
+        distill.mi_alpha,
+        {"scores": f32(2, 2), "baseline": np.array([0.5, 1.0]), "alpha": 0.5, "leave_one_out": True, **ROWS},
+    ),
     "pairwise_distance": lambda: (
         k.pairwise_distance,
         {"x": f32(4, 3), "y": 1 + f32(5, 3), "metric": "cosine", "threads": 1},
     ),
+    "pairwise_ranking": lambda: (distill.pairwise_ranking, {**_pair(), "kind": "logistic", "margin": 0.5, **ROWS}),
+    "partial_ranking": lambda: (
+        distill.partial_ranking,
+        {
+            "student": f32(2, 8), "teacher": f32(2, 3), "negatives": np.array([[1, 2, 3], [4, 0, -1]], np.int32),
+            "threshold": np.array([0.5, 0.0]), "temperature": 0.5, **ROWS,
+        },
+    ),
     "philox": lambda: (k.philox, {"counter": np.arange(8, dtype=np.uint32).reshape(2, 4), "key": np.array([1, 2], np.uint32)}),
+    "plackett_luce": lambda: (
+        distill.plackett_luce, {"scores": f32(2, 8), "rank_weights": np.full((2, 8), 0.5), "rest": np.array([0.5, 1.0]), **ROWS},
+    ),
+    "pld": lambda: (
+        distill.pld,
+        {**_pair(), "labels": i32(3, 1), "teacher_temperature": 2.0, "top_k": 4, "renormalise": True, **ROWS},
+    ),
+    "preference_ranking": lambda: (distill.preference_ranking, {**_pair(), "top_k": 4, **ROWS}),
     "probabilities": lambda: (
         k.probabilities,
         {
@@ -221,6 +298,13 @@ CALLS: dict[str, Callable[[], Row]] = {
         },
     ),
     "quantize_rows": lambda: (k.quantize_rows, {"x": f32(2, 40)}),
+    "relation_loss": lambda: (
+        distill.relation_loss,
+        {
+            "queries": f32(2, 2, 1, 3), "keys": f32(2, 2, 4, 3), "teacher": f32(2, 3, 1, 4), "kept": np.ones((2, 1, 4), bool), **ROWS,
+            "weights": np.ones((2, 1)),
+        },
+    ),
     "residual_distribution": lambda: (
         k.residual_distribution,
         {"p": law(40), "q": law(40)[::-1].copy(), "a": 1.0, "out": f32(40)},
@@ -244,6 +328,24 @@ CALLS: dict[str, Callable[[], Row]] = {
     "acceptance": lambda: (
         distill.acceptance, {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0}
     ),
+    "row_divergence_topk": lambda: (
+        k.row_divergence_topk,
+        {
+            "student": f32(2, 40), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2), "kind": "jsd", "parameter": 0.25,
+            "tail": "bucket", "temperature": 2.0, "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5, "weights": np.array([1.0, 2.0]),
+            "gradient": True, "out": np.empty((2, 40), np.float32), "threads": 1,
+        },
+    ),
+    "topk_divergence": lambda: (
+        distill.topk_divergence,
+        {
+            "student": f32(2, 40), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2), "kind": "skew_kl", "parameter": 0.25,
+            "tail": np.array([0.25, 0.5]), "temperature": 2.0, "labels": i32(3, -100), "scale": 0.5, "label_scale": 0.5,
+            "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0, "temperature_squared": True, "gradient": True,
+            "out": np.empty((2, 40), np.float32),
+        },
+    ),
+    "top_k": lambda: (k.top_k, {"logits": f32(2, 40), "k": 3, "threads": 1}),
     "row_statistics": lambda: (k.row_statistics, {"logits": f32(3, 40), "threads": 1}),
     "sample": lambda: (
         k.sample,
@@ -254,6 +356,10 @@ CALLS: dict[str, Callable[[], Row]] = {
         },
     ),
     "sample_workspace": lambda: (lambda **sizes: k.sample_workspace(**sizes).shape, {"rows": 3, "vocab": 40, "threads": 2}),
+    "sampled_reverse_kl": lambda: (
+        distill.sampled_reverse_kl,
+        {"student": f32(2, 8), "teacher_log_prob": np.array([-1.0, -2.0]), "tokens": i32(3, 1), "temperature": 0.5, **ROWS},
+    ),
     "set_isa": lambda: (k.set_isa, {"name": k.isa()}),
     "sinkhorn": lambda: (
         _transport,
@@ -288,6 +394,10 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.softmax_gradient,
         {"probabilities": law(3, 40), "gradient": f32(3, 40), "temperature": 0.5, "weight": 2.0, "threads": 1},
     ),
+    "standardise": lambda: (distill.standardise, {"features": f32(2, 8), "epsilon": 1e-3}),
+    "step_weights": lambda: (distill.step_weights, {"steps": i32(0, 0, 1, -1), "trajectories": i32(0, 1, 1, 1)}),
+    "token_log_prob": lambda: (distill.token_log_prob, {"logits": f32(2, 8), "tokens": i32(3, 1), "temperature": 0.5}),
+    "token_relations": lambda: (distill.token_relations, {"queries": f32(1, 2, 3, 4), "keys": f32(1, 2, 5, 4)}),
     "tree_layout": lambda: (k.tree_layout, {"parents": i32(-1, 0, 0, 1)}),
     "unmask_select": lambda: (
         k.unmask_select,

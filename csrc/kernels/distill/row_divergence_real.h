@@ -280,6 +280,75 @@ static double NAME(divergence_value)(const struct fd_divergence *set, const stru
     return sums->terms;
 }
 
+/* D between two laws that have been measured; probabilities and psi take the place of their e's where `keep`.  *slope is what a gradient
+ * by the terms is multiplied by, *mean the sum of psi. */
+static double NAME(divergence_between)(const struct fd_divergence *set, struct NAME(divergence_law) *q, struct NAME(divergence_law) *p,
+                                       int64_t vocab, int keep, double *slope, double *mean)
+{
+    int body = divergence_body_of(set->kind);
+    struct NAME(divergence_mix) mix = {(real)set->forward, (real)set->reverse, 0, (real)set->parameter};
+    if (body == DIVERGENCE_LOGITS || body == DIVERGENCE_SQUARES) mix.parameter = (real)(1.0 / (double)vocab);
+    if (set->kind == FD_ADAPTIVE_KL || set->kind == FD_ACCEPTANCE_HYBRID) {
+        double overlap = NAME(divergence_laws)(q, p, vocab);
+        mix.forward = (real)(set->kind == FD_ADAPTIVE_KL ? NAME(divergence_head)(vocab, p->e, q->e, set->parameter)
+                                                         : fd_exp_double(-set->parameter * overlap));
+        *(set->kind == FD_ADAPTIVE_KL ? &mix.reverse : &mix.variation) = 1 - mix.forward;
+    }
+    struct NAME(divergence_sums) sums = NAME(divergence_sum)(body, keep, &mix, q, p, vocab);
+    *mean = body == DIVERGENCE_LOGITS ? 0.0 : sums.psi;
+    return NAME(divergence_value)(set, &sums, slope);
+}
+
+/* The cross entropy of a row's label, at temperature 1. */
+struct NAME(divergence_label) {
+    int32_t token;                                      /* -1: none */
+    int tempered;                                       /* the law at temperature 1 is another than q */
+    double by, value;                                   /* what the gradient is multiplied by */
+    struct NAME(divergence_law) law;
+};
+static struct NAME(divergence_label) NAME(divergence_to_label)(const struct divergence *d, int64_t row,
+                                                              const struct NAME(divergence_law) *q, double *unused)
+{
+    struct NAME(divergence_label) label = {d->labels ? d->labels[row] : -1, 0, 0.0, 0.0, *q};
+    if (label.token < 0) return label;
+    label.by = d->weights[row] * d->set->label_scale;
+    label.tempered = q->inverse != 1;
+    if (label.tempered) {
+        label.law.inverse = 1;
+        label.law.factors = unused;
+        label.law.sums = unused + divergence_chunks(d->vocab);
+        NAME(divergence_measure)(&label.law, d->vocab, 0);
+    }
+    label.value = (double)label.law.log_sum - (double)(NAME(divergence_entry)(&label.law, label.token) - label.law.most);
+    return label;
+}
+
+/* gradient = psi_by psi + q_by q f, and the label's term; f: factors of chunks, or NULL for 1.  The student's logits may lie where the
+ * gradient does: a chunk is read, then written. */
+static void NAME(divergence_write)(int64_t vocab, double psi_by, const real *psi, double q_by, const real *q, const double *factors,
+                                   const struct NAME(divergence_label) *label, real *gradient)
+{
+    const struct NAME(divergence_law) *law = &label->law;
+    vr most = VR(set1)(law->most), log_sum = VR(set1)(law->log_sum), label_by = VR(set1)((real)label->by), zero = VR(zero)();
+    vr by = VR(set1)((real)psi_by);
+    if (!label->tempered) q_by += label->by;
+    int64_t chunk = 0;
+    for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
+        real buffer[DIVERGENCE_CHUNK];
+        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at);
+        const real *s = NAME(divergence_chunk)(law, at, n, buffer);
+        vr times = VR(set1)((real)(factors ? q_by * factors[chunk] : q_by));
+        for (int64_t k = 0; k < n; k += 16) {
+            vr g = VR(mul)(times, VR(load)(q + at + k));
+            if (psi) g = VR(fma)(by, VR(load)(psi + at + k), g);
+            if (label->tempered)
+                g = VR(fma)(label_by, REAL_EXP_NEGATIVE(VR(min)(VR(sub)(VR(sub)(VR(load)(s + k), most), log_sum), zero)), g);
+            VR(store_part)(gradient + at + k, n - k, g);
+        }
+    }
+    if (label->token >= 0) gradient[label->token] -= (real)label->by;
+}
+
 static void NAME(divergence_row)(const struct divergence *d, int64_t row, void *space)
 {
     const struct fd_divergence *set = d->set;
@@ -294,7 +363,7 @@ static void NAME(divergence_row)(const struct divergence *d, int64_t row, void *
     }
     struct NAME(divergence_law) q = {divergence_at(d->student, set->student_numbers, row * vocab), set->student_numbers, 0, inverse, e,
                                      numbers, numbers + chunks, 0, 0}, p = q;
-    int good = NAME(divergence_measure)(&q, vocab, 1), body = divergence_body_of(set->kind);
+    int good = NAME(divergence_measure)(&q, vocab, 1);
     if (set->kind != FD_STUDENT_ENTROPY) {
         p = (struct NAME(divergence_law)){divergence_at(d->teacher, set->teacher_numbers, row * vocab), set->teacher_numbers,
                                           set->teacher_is_law, inverse, e + padded, numbers + 2 * chunks, numbers + 3 * chunks, 0, 0};
@@ -304,47 +373,10 @@ static void NAME(divergence_row)(const struct divergence *d, int64_t row, void *
         memset(p.e, 0, (size_t)padded * sizeof *e);
     }
     if (!good) { d->values[row] = NAN; return; }
-
-    struct NAME(divergence_mix) mix = {(real)set->forward, (real)set->reverse, 0, (real)set->parameter};
-    if (body == DIVERGENCE_LOGITS || body == DIVERGENCE_SQUARES) mix.parameter = (real)(1.0 / (double)vocab);
-    if (set->kind == FD_ADAPTIVE_KL || set->kind == FD_ACCEPTANCE_HYBRID) {
-        double overlap = NAME(divergence_laws)(&q, &p, vocab);
-        mix.forward = (real)(set->kind == FD_ADAPTIVE_KL ? NAME(divergence_head)(vocab, p.e, q.e, set->parameter)
-                                                         : fd_exp_double(-set->parameter * overlap));
-        *(set->kind == FD_ADAPTIVE_KL ? &mix.reverse : &mix.variation) = 1 - mix.forward;
-    }
-    struct NAME(divergence_sums) sums = NAME(divergence_sum)(body, gradient != NULL, &mix, &q, &p, vocab);
-    double slope;
-    d->values[row] = NAME(divergence_value)(set, &sums, &slope);
-
-    int32_t label = d->labels ? d->labels[row] : -1;
-    double label_weight = label < 0 ? 0.0 : weight * set->label_scale;
-    struct NAME(divergence_law) plain = q;                  /* at temperature 1, which the label's term is of */
-    if (label >= 0) {
-        if (inverse != 1) {
-            plain.inverse = 1;
-            plain.factors = p.factors;                      /* not needed any more */
-            plain.sums = p.sums;
-            NAME(divergence_measure)(&plain, vocab, 0);
-        }
-        d->label_values[row] = (double)plain.log_sum - (double)(NAME(divergence_entry)(&plain, label) - plain.most);
-    }
-    if (!gradient) return;
-
-    double by = weight * set->scale * slope * (1.0 / set->temperature), mean = body == DIVERGENCE_LOGITS ? 0.0 : sums.psi;
-    int tempered = label_weight != 0.0 && inverse != 1;     /* the label's term has probabilities of its own */
-    vr psi_by = VR(set1)((real)by), q_by = VR(set1)((real)((tempered ? 0.0 : label_weight) - by * mean)), zero = VR(zero)();
-    vr most = VR(set1)(plain.most), log_sum = VR(set1)(plain.log_sum), label_by = VR(set1)((real)label_weight);
-    for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK) {
-        real buffer[DIVERGENCE_CHUNK];
-        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at);
-        const real *s = NAME(divergence_chunk)(&plain, at, n, buffer);      /* may be the gradient's own memory: read, then written */
-        for (int64_t k = 0; k < n; k += 16) {
-            vr g = VR(fma)(psi_by, VR(load)(p.e + at + k), VR(mul)(q_by, VR(load)(q.e + at + k)));
-            if (tempered)
-                g = VR(fma)(label_by, REAL_EXP_NEGATIVE(VR(min)(VR(sub)(VR(sub)(VR(load)(s + k), most), log_sum), zero)), g);
-            VR(store_part)(gradient + at + k, n - k, g);
-        }
-    }
-    if (label >= 0) gradient[label] -= (real)label_weight;
+    double slope, mean;
+    d->values[row] = NAME(divergence_between)(set, &q, &p, vocab, gradient != NULL, &slope, &mean);
+    struct NAME(divergence_label) label = NAME(divergence_to_label)(d, row, &q, numbers + 2 * chunks);
+    d->label_values[row] = label.value;
+    double by = weight * set->scale * slope / set->temperature;
+    if (gradient) NAME(divergence_write)(vocab, by, p.e, -by * mean, q.e, NULL, &label, gradient);
 }

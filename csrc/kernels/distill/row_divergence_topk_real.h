@@ -1,0 +1,87 @@
+/* row_divergence_topk_real.h - row_divergence_topk.c for one kind of real. */
+
+/* log of the probability of what is not listed: e's of listed tokens become 0.  NAN where a token is listed twice. */
+static real NAME(divergence_tail)(struct NAME(divergence_law) *q, int64_t vocab, int64_t k, const int32_t *tokens)
+{
+    int again = 0;
+    for (int64_t j = 0; j < k; j++)
+        if (tokens[j] >= 0) {
+            again |= q->e[tokens[j]] < 0;
+            q->e[tokens[j]] = -1;
+        }
+    for (int64_t j = 0; j < k; j++)
+        if (tokens[j] >= 0) q->e[tokens[j]] = 0;
+    if (again) return NAN;
+    double mass = 0.0;
+    int64_t chunk = 0;
+    for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
+        vr sum = VR(zero)();
+        for (int64_t i = at; i < fd_min(at + DIVERGENCE_CHUNK, vocab); i += 16) sum = VR(add)(sum, VR(load)(q->e + i));
+        mass += (double)VR(sum)(sum) * q->factors[chunk];
+    }
+    return (real)fd_log_double(mass);
+}
+
+/* What divergence_write, which takes a law at temperature 1 from e's, leaves out where these are 0: the label's term of listed tokens. */
+static void NAME(divergence_plain)(int64_t k, const int32_t *tokens, const struct NAME(divergence_label) *label, real *gradient)
+{
+    if (label->tempered || label->by == 0.0) return;
+    for (int64_t j = 0; j < k; j++)
+        if (tokens[j] >= 0) {
+            double log_q = (double)(NAME(divergence_entry)(&label->law, tokens[j]) - label->law.most) - (double)label->law.log_sum;
+            gradient[j] += (real)(label->by * fd_exp_double(log_q));
+        }
+}
+
+static void NAME(divergence_topk_row)(const struct divergence_topk *d, int64_t row, void *space)
+{
+    const struct divergence *all = &d->all;
+    const struct fd_divergence *set = all->set;
+    int64_t vocab = all->vocab, k = d->k, width = d->tail ? k + 1 : k, short_padded = fd_pad(k + 1, 16), chunks = divergence_chunks(k + 1);
+    const int32_t *tokens = d->tokens + row * k;
+    double weight = all->weights[row], *numbers = space;
+    real *x = (real *)(void *)(numbers + 4 * chunks), *y = x + short_padded, *ex = y + short_padded, *ey = ex + short_padded;
+    double *long_numbers = (double *)(void *)((char *)space + fd_pad((int64_t)((char *)(ey + short_padded) - (char *)space), 64));
+    real *e = (real *)(void *)(long_numbers + 4 * divergence_chunks(vocab));
+    real *gradient = all->gradient ? (real *)all->gradient + row * vocab : NULL, inverse = (real)(1.0 / set->temperature);
+    all->values[row] = all->label_values[row] = 0.0;
+    if (weight == 0.0) {
+        if (gradient) memset(gradient, 0, (size_t)vocab * sizeof *gradient);
+        return;
+    }
+    struct NAME(divergence_law) law = {divergence_at(all->student, set->student_numbers, row * vocab), set->student_numbers, 0, inverse, e,
+                                       long_numbers, long_numbers + divergence_chunks(vocab), 0, 0};
+    if (!NAME(divergence_measure)(&law, vocab, 1)) { all->values[row] = NAN; return; }
+    struct NAME(divergence_label) label = NAME(divergence_to_label)(all, row, &law, long_numbers + 2 * divergence_chunks(vocab));
+    all->label_values[row] = label.value;
+
+    for (int64_t j = 0; j < k; j++) {
+        int listed = tokens[j] >= 0;
+        x[j] = listed ? (NAME(divergence_entry)(&law, tokens[j]) - law.most) * inverse - law.log_sum : -INFINITY;
+        y[j] = listed ? ((const real *)d->teacher)[row * k + j] * (d->tail ? 1 : inverse) : -INFINITY;
+    }
+    real tail = NAME(divergence_tail)(&law, vocab, k, tokens);
+    if (tail != tail) { all->values[row] = -INFINITY; return; }
+    if (d->tail) {
+        x[k] = tail;
+        y[k] = ((const real *)d->tail)[row];
+    }
+    int numbers_are = sizeof(real) == 8 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
+    struct NAME(divergence_law) q = {x, numbers_are, 0, 1, ex, numbers, numbers + chunks, 0, 0},
+                                p = {y, numbers_are, 0, 1, ey, numbers + 2 * chunks, numbers + 3 * chunks, 0, 0};
+    int good = NAME(divergence_measure)(&q, width, 1);
+    good &= NAME(divergence_measure)(&p, width, 1);
+    if (!good) { all->values[row] = NAN; return; }
+    double slope, mean;
+    all->values[row] = NAME(divergence_between)(set, &q, &p, width, gradient != NULL, &slope, &mean);
+    if (!gradient) return;
+
+    double by = weight * set->scale * slope / set->temperature;
+    for (int64_t j = 0; j < width; j++) ey[j] = (real)(by * ((double)ey[j] - mean * (double)ex[j]));    /* the short row's gradient */
+    double share = 0.0;                                 /* of a token that is not listed: g' of the tail, over its probability */
+    if (d->tail && tail > -INFINITY) share = (double)ey[k] / fd_exp_double((double)tail);
+    NAME(divergence_plain)(k, tokens, &label, ey);
+    NAME(divergence_write)(vocab, 0.0, NULL, share, e, law.factors, &label, gradient);
+    for (int64_t j = 0; j < k; j++)
+        if (tokens[j] >= 0) gradient[tokens[j]] += ey[j];
+}

@@ -1,0 +1,212 @@
+"""row_divergence_topk against its reference, on every level, and beside the divergence of whole laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import row_divergence, row_divergence_topk, set_isa
+from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.reference.distill.row_divergence import log_softmax
+from fastdistill.reference.distill.row_divergence_topk import row_divergence_topk as reference_row_divergence_topk
+from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
+
+WIDTHS = [2, 17, 1024, 1040, 5000]
+OTHERS = "entropy", "logit_mse", "probability_mse"
+
+
+@st.composite
+def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64), tails=("bucket", "drop", "given")):
+    """A student, k tokens of a whole teacher, and options; some rows list fewer."""
+    kind = draw(st.sampled_from([kind for kind in KINDS if kind not in OTHERS]))
+    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows, vocab, dtype = draw(st.integers(0, 3)), draw(st.sampled_from(widths)), draw(st.sampled_from(dtypes))
+    k = draw(st.sampled_from([1, 2, min(vocab - 1, 20)]))
+    student, teacher = random.standard_normal((2, rows, vocab)) * draw(st.sampled_from([0.5, 3.0]))
+    tokens = np.array([random.permutation(vocab)[:k] for _ in range(rows)], np.int32).reshape(rows, k)
+    log_probs = np.take_along_axis(log_softmax(teacher), tokens, axis=1).astype(dtype)
+    tokens[:, 1:][random.random((rows, k - 1)) < draw(st.sampled_from([0, 0.3]))] = -1
+    tail = draw(st.sampled_from(tails))
+    options = {
+        "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "scale": 0.7, "label_scale": 0.6,
+        "labels": draw(st.sampled_from([None, np.where(random.random(rows) < 0.3, -1, random.integers(0, vocab, rows)).astype(np.int32)])),
+        "weights": random.choice([0, 0.5, 1, 2], rows).astype(np.float64), "tail": random.random(rows) if tail == "given" else tail,
+    }  # fmt: skip
+    return kind, parameter, student.astype(dtype), tokens, log_probs, options
+
+
+def bounds(kind, parameter, student, tokens, log_probs, options):
+    """What a value may be off by, and a gradient beyond that at a kink: those of the whole law, whose logarithms lie further apart."""
+    if not len(student):
+        return 0.0, 0.0
+    teacher = np.full(student.shape, -30.0)
+    for row in range(len(student)):
+        listed = tokens[row] >= 0
+        teacher[row, tokens[row][listed]] = log_probs[row][listed]
+    return 8 * error(kind, parameter, student, teacher, options), unsure(
+        kind, student, teacher, options["temperature"]
+    ) + 1e-6
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    kind, parameter, student, tokens, log_probs, options = case
+    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
+    want = reference_row_divergence_topk(student, tokens, log_probs, kind, number, **options)
+    tolerance, _ = bounds(kind, number, student, tokens, log_probs, options)
+    np.testing.assert_allclose(got.values, want[0], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
+    np.testing.assert_allclose(got.gradient, want[2], rtol=0, atol=2 / options["temperature"] * 8 * tolerance)
+
+
+@given(case=cases())
+def test_same_bits_on_every_level_and_thread_count_and_in_place(isa, case):
+    kind, parameter, student, tokens, log_probs, options = case
+    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, threads=3)
+    set_isa("scalar")
+    want = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+    set_isa(isa)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
+    alone = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, gradient=False)
+    assert alone.gradient is None and alone.values.tobytes() == want.values.tobytes()
+    there = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, out=student)
+    assert there.gradient is student and student.tobytes() == want.gradient.tobytes()
+
+
+@given(case=cases(widths=[2, 17], dtypes=[np.float64]))
+def test_gradient_is_the_derivative(isa, case):
+    kind, parameter, student, tokens, log_probs, options = case
+    if kind in ("adaptive_kl", "acceptance_hybrid"):  # whose shares are constants: held to the reference's
+        return
+    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+    along = np.random.default_rng(7).standard_normal(student.shape)
+
+    def value(z):
+        found = row_divergence_topk(z, tokens, log_probs, kind, parameter, **options, gradient=False)
+        return (
+            options["weights"] * (found.values * options["scale"] + found.label_values * options["label_scale"])
+        ).sum()
+
+    step = 1e-6
+    slope = (value(student + step * along) - value(student - step * along)) / (2 * step)
+    np.testing.assert_allclose((got.gradient * along).sum(), slope, rtol=1e-6, atol=5e-7)
+
+
+@given(case=cases(widths=[2, 17, 1040]), tail=st.sampled_from(["bucket", "drop"]))
+def test_all_tokens_listed_is_the_whole_divergence(isa, case, tail):
+    kind, parameter, student, _, _, options = case
+    options.pop("tail")
+    rows, vocab = student.shape
+    random = np.random.default_rng(0)
+    teacher = random.standard_normal(student.shape)
+    tokens = np.array([random.permutation(vocab) for _ in range(rows)], np.int32).reshape(rows, vocab)
+    log_p = log_softmax(teacher / (options["temperature"] if tail == "bucket" else 1))
+    listed = np.take_along_axis(log_p, tokens, axis=1).astype(student.dtype)
+    given_tail = np.zeros(rows) if tail == "bucket" else "drop"
+    got = row_divergence_topk(student, tokens, listed, kind, parameter, **options, tail=given_tail)
+    want = row_divergence(student, teacher.astype(student.dtype), kind, parameter, **options)
+    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
+    tolerance = 8 * error(kind, number, student, teacher, options)
+    np.testing.assert_allclose(got.values, want.values, rtol=0, atol=tolerance)
+    slack = unsure(kind, student, teacher, options["temperature"])
+    np.testing.assert_array_less(
+        np.abs(got.gradient - want.gradient), 8 / options["temperature"] * tolerance + slack + 1e-300
+    )
+
+
+@given(case=cases(widths=[17, 1040], dtypes=[np.float64], tails=["bucket"]))
+def test_a_bucket_hides_and_never_adds(isa, case):
+    """Data processing: outcomes that are one say less of two laws than each alone.  A dropped tail says nothing of what leaks there."""
+    kind, parameter, student, tokens, _, _ = case
+    if kind in ("adaptive_kl", "acceptance_hybrid", "soft_cross_entropy"):  # not made by one convex function of p / q
+        return
+    rows, vocab = student.shape
+    teacher = np.random.default_rng(1).standard_normal((rows, vocab))
+    tokens = np.tile(np.random.default_rng(2).permutation(vocab).astype(np.int32)[: tokens.shape[1]], (rows, 1))
+    listed = np.take_along_axis(log_softmax(teacher), tokens, axis=1)
+    one = row_divergence_topk(student, tokens, listed, kind, parameter, gradient=False)
+    whole = row_divergence(student, teacher, kind, parameter, gradient=False)
+    assert (one.values <= whole.values + 1e-12).all()
+
+
+def test_a_dropped_tail_has_no_gradient_and_a_bucket_shares_its(isa):
+    student = np.random.default_rng(0).standard_normal((2, 50))
+    tokens = np.array([[3, 7, 20], [49, 0, 1]], np.int32)
+    log_probs = np.log([[0.5, 0.2, 0.1], [0.3, 0.3, 0.3]])
+    dropped = row_divergence_topk(student, tokens, log_probs, "reverse_kl", tail="drop").gradient
+    bucket = row_divergence_topk(student, tokens, log_probs, "reverse_kl").gradient
+    for row in range(2):
+        assert set(np.flatnonzero(dropped[row])) == set(tokens[row])
+        others = np.setdiff1d(np.arange(50), tokens[row])
+        shares = bucket[row, others] / np.exp(log_softmax(student)[row, others])
+        np.testing.assert_allclose(shares, shares[0], rtol=1e-10)
+    # Mass that leaks to the tail costs nothing where it is dropped.
+    leaked = student.copy()
+    leaked[:, 30:40] += 5
+    same = [row_divergence_topk(z, tokens, log_probs, tail="drop").values for z in (student, leaked)]
+    np.testing.assert_allclose(same[1], same[0], rtol=1e-12)
+    more = [row_divergence_topk(z, tokens, log_probs).values for z in (student, leaked)]
+    assert (more[1] > more[0] + 1).all()
+
+
+def test_a_tiny_tail_keeps_its_digits(isa):
+    """1 minus what is listed would be nothing but rounding."""
+    student = np.zeros((1, 1000))
+    student[0, 0] = 40.0
+    tokens, log_probs = np.zeros((1, 1), np.int32), np.zeros((1, 1))
+    tail = 1e-15
+    got = row_divergence_topk(student, tokens, log_probs, tail=[tail])
+    np.testing.assert_allclose(got.gradient[0, 1:], np.exp(-40.0) - tail / 999, rtol=1e-12)
+
+
+STUDENT, TOKENS, LOGS = (
+    np.zeros((2, 6), np.float32),
+    np.array([[0, 3], [5, -1]], np.int32),
+    np.log(np.full((2, 2), 0.25, np.float32)),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"student": np.zeros((2, 6), np.int32)}, "student must have dtype float32"),
+        ({"tokens": TOKENS.astype(np.int64)}, "tokens must have dtype int32"),
+        ({"tokens": TOKENS[:, :0], "log_probs": LOGS[:, :0]}, "tokens must have at least one column"),
+        ({"tokens": TOKENS + 1}, "tokens must be below 6, or -1 for none, got 6"),
+        ({"tokens": TOKENS * 0}, "tokens must list each token once a row, got 0 twice in row 0"),
+        ({"log_probs": LOGS[:1]}, r"log_probs must have shape \(2, 2\)"),
+        ({"log_probs": LOGS * 0}, "sum up to 1 at most, got 2 in row 0"),
+        ({"tail": "keep"}, 'tail must be "bucket", "drop" or an array'),
+        ({"tail": [0.5]}, r"tail must have shape \(2,\)"),
+        ({"tail": [0.5, 1.5]}, "tail must be probabilities"),
+        ({"kind": "entropy"}, "kind must be a divergence between laws, got entropy"),
+        ({"labels": [0, 9]}, "labels must be tokens below 6"),
+    ],
+)
+def test_refuses(change, text):
+    with pytest.raises(ArgumentError, match=text):
+        row_divergence_topk(**{"student": STUDENT, "tokens": TOKENS, "log_probs": LOGS, **change})
+
+
+def test_what_is_not_finite_is_named(isa):
+    broken = STUDENT.copy()
+    broken[1, 2] = np.nan
+    with pytest.raises(NotFiniteError, match="row 1 of the student holds a NaN"):
+        row_divergence_topk(broken, TOKENS, LOGS)
+    logs = LOGS.copy()
+    logs[0, 1] = np.nan
+    with pytest.raises(NotFiniteError, match="row 0 of log_probs holds a NaN"):
+        row_divergence_topk(STUDENT, TOKENS, logs, tail=[0.1, 0.1])
+    banned = STUDENT.copy()
+    banned[0, 3] = -np.inf
+    with pytest.raises(NotFiniteError, match="row 0: forward_kl is infinite"):
+        row_divergence_topk(banned, TOKENS, LOGS)
+    with pytest.raises(NotFiniteError, match="row 0: its label 3 is banned"):
+        row_divergence_topk(banned, TOKENS, LOGS, "jsd", labels=[3, 3])
+    broken = np.full((2, 6), np.nan, np.float32)
+    assert not row_divergence_topk(broken, TOKENS, LOGS, weights=[0, 0]).gradient.any()

@@ -1,0 +1,65 @@
+"""top_k against its reference, on every level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import set_isa, top_k
+from fastdistill.reference.distill.top_k import top_k as reference_top_k
+
+WIDTHS = [1, 15, 16, 17, 33, 1000]
+
+
+@st.composite
+def cases(draw):
+    """Rounded logits, so that there are ties; some of them banned, and some zeros with a sign."""
+    rows, vocab = draw(st.integers(0, 3)), draw(st.sampled_from(WIDTHS))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    z = np.round(random.standard_normal((rows, vocab)) * draw(st.sampled_from([1, 30]))).astype(np.float32)
+    z[:, 1:][random.random((rows, vocab - 1)) < draw(st.sampled_from([0, 0.7, 1]))] = -np.inf
+    return z, draw(st.integers(1, vocab))
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    for found, want in zip(top_k(*case), reference_top_k(*case), strict=True):
+        np.testing.assert_array_equal(found, want)
+        assert found.dtype == want.dtype
+
+
+@given(case=cases())
+def test_same_bits_on_every_level_and_thread_count(isa, case):
+    got = top_k(*case, threads=3)
+    set_isa("scalar")
+    want = top_k(*case)
+    set_isa(isa)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", [0, 7, 39])
+def test_reports_what_is_not_finite(isa, bad, where):
+    z = np.arange(80, dtype=np.float32).reshape(2, 40)
+    z[1, where] = bad
+    with pytest.raises(NotFiniteError, match="top_k: row 1"):
+        top_k(z, 2)
+    with pytest.raises(NotFiniteError, match="every token is banned"):
+        top_k(np.full((1, 40), -np.inf, np.float32), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"logits": np.zeros((2, 3))}, "logits must have dtype float32"),
+        ({"logits": np.zeros((2, 0), np.float32)}, "at least one column"),
+        ({"k": 0}, r"k must lie in 1\.\.3"),
+        ({"k": 4}, r"k must lie in 1\.\.3"),
+    ],
+)
+def test_refuses(change, text):
+    with pytest.raises(ArgumentError, match=text):
+        top_k(**{"logits": np.zeros((2, 3), np.float32), "k": 2, **change})
