@@ -26,7 +26,7 @@ def agreement_weights(
     quantile: float = 0.95,
     cap: float = 10.0,
 ) -> np.ndarray:
-    """The weights times a factor that is 1 where contexts give a token the same log-probability, and less where they differ.
+    """The weights times a factor: 1 where contexts give a token one log-probability, less where they differ.
 
     With D the spread over contexts (Jin et al. 2026, UniSD):
 
@@ -66,9 +66,9 @@ def agreement_weights(
 
     Notes
     -----
-    At level "sequence" the factor cancels in a mean over one sequence by these weights, since it is in both of its sums: the
-    loss is then as if there were none. Keep it out of the denominator: `expand_groups(ones, sequences, weights=mask)` times the
-    factor, and `total_weight` the number of sequences.
+    At level "sequence" the factor cancels in a mean over one sequence by these weights, since it is in both of its
+    sums: the loss is then as if there were none. Keep it out of the denominator: the factor times `expand_groups(
+    ones, sequences, weights=mask)`, and `total_weight` the number of sequences.
     """
     log_probs = as_array("log_probs", log_probs, np.float64, ("contexts", "rows"))
     weights = Reduction(log_probs.shape[1], weights).weights

@@ -128,8 +128,8 @@ def corrupt(
 
     Notes
     -----
-    The weight of padding is the caller's, as is the denominator: the number of tokens, and not of masked ones, makes the
-    mean unbiased.
+    The weight of padding is the caller's, as is the denominator: the number of tokens, and not of masked ones, makes
+    the mean unbiased.
     """
     tokens = as_array("tokens", tokens, np.int32, ("rows", "length"))
     rows, length = tokens.shape

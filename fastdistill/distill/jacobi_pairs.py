@@ -1,7 +1,8 @@
 """Training on a model's own Jacobi trajectories: noisy blocks beside what they converge to, in one forward.
 
-A prompt is followed by pairs of blocks, each a state of Jacobi decoding and its fixed point. Noisy blocks see the prompt and
-noisy blocks, converged ones the prompt and converged blocks: two texts with one prompt, at the same positions.
+A prompt is followed by pairs of blocks, each a state of Jacobi decoding and its fixed point. Noisy blocks see the
+prompt and noisy blocks, converged ones the prompt and converged blocks: two texts with one prompt, at the same
+positions.
 """
 
 from __future__ import annotations
@@ -140,10 +141,10 @@ def pack_pairs(
 ) -> PackedPairs:
     """Put a prompt and pairs of noisy and converged blocks into one sequence, and say which rows learn what.
 
-    The rows of a noisy block learn from its first wrong token on: the row there predicts the token after it. A pair whose
-    blocks are equal has no such row. All but the last tokens of the prompt and of converged blocks are followed by a token
-    to learn; the last one of a block, and of the prompt, by the first of the next converged block, whatever lies between
-    in the sequence. From the row of the end of text on, nothing is learnt (Jacobi Forcing).
+    The rows of a noisy block learn from its first wrong token on: the row there predicts the token after it. A pair
+    whose blocks are equal has no such row. All but the last tokens of the prompt and of converged blocks are followed
+    by a token to learn; the last one of a block, and of the prompt, by the first of the next converged block, whatever
+    lies between in the sequence. From the row of the end of text on, nothing is learnt (Jacobi Forcing).
 
     Parameters
     ----------
@@ -155,7 +156,8 @@ def pack_pairs(
     pad_token : int, optional
         noisy rows of this token learn nothing, and it is no label
     lead : int, default 0
-        1: noisy rows learn from the row before the first wrong token on, which predicts that token; never before the block
+        1: noisy rows learn from the row before the first wrong token on, which predicts that token; never before the
+        block
 
     Returns
     -------
@@ -180,7 +182,7 @@ def pack_pairs(
     end = _cut_behind(converged, end_token, pad_token)
     start = len(prompt)
 
-    # Of each pair and offset, (pairs, n): places among the converged tokens, and rows of the noisy and the converged token.
+    # Of each pair and offset, (pairs, n): places among the converged tokens, and rows of noisy and of converged tokens.
     offsets = np.arange(size)
     places = size * np.arange(count)[:, None] + offsets
     noisy_rows = start + size * np.arange(count)[:, None] + places
@@ -213,7 +215,10 @@ def pack_pairs(
 
 
 def _cut_behind(converged: np.ndarray, end_token: int | None, pad_token: int) -> int:
-    """The place of the end of text among converged tokens (pairs, n), or how many there are; what its block has behind it becomes padding."""
+    """The place of the end of text among converged tokens (pairs, n), or how many there are.
+
+    What its block has behind it becomes padding.
+    """
     text, size = converged.reshape(-1), converged.shape[1]  # a view
     ended = np.flatnonzero(text == end_token) if end_token is not None else np.empty(0, np.int64)
     if len(ended) == 0:

@@ -14,10 +14,11 @@ _SYMMETRY = 1e-8  # of the largest entry: what a kernel's own roundings may leav
 
 
 class KernelRidge:
-    """A chain of students, each fitted by kernel ridge regression to a mixture of the targets and of the student before it.
+    """Students, each fitted by kernel ridge regression to a mixture of the targets and the student before it.
 
-    With A = K (K + ridge I)^-1 the first one is f_0 = A y, and f_t = A (alpha y + (1 - alpha) f_{t-1}) (Borup & Andersen 2021).
-    In the eigenvectors of K each step is a number per direction, so K is decomposed once and no step costs more than another.
+    With A = K (K + ridge I)^-1 the first one is f_0 = A y, and f_t = A (alpha y + (1 - alpha) f_{t-1}) (Borup &
+    Andersen 2021). In the eigenvectors of K each step is a number per direction, so K is decomposed once and no step
+    costs more than another.
 
     Parameters
     ----------
@@ -150,8 +151,8 @@ class KernelRidge:
     def _coefficients(self, steps: int, alpha: float) -> np.ndarray:
         """What the weights of f_t are in each direction, over the targets there.
 
-        c_t = (alpha + (1 - alpha) d c_{t-1}) / (d + ridge) from c_0 = 1 / (d + ridge): towards its fixed point by r = (1 - alpha)
-        d / (d + ridge) a step, so c_t = c + r^t (c_0 - c).
+        c_t = (alpha + (1 - alpha) d c_{t-1}) / (d + ridge) from c_0 = 1 / (d + ridge). A step leaves of the way to the
+        fixed point c the share r = (1 - alpha) d / (d + ridge), so c_t = c + r^t (c_0 - c).
         """
         steps, alpha = check_integer("steps", steps, 0, _MOST_STEPS), check_number("alpha", alpha, 0, 1)
         first, final = _over(1.0, self._eigenvalues + self._ridge), self._final(alpha)
@@ -173,7 +174,8 @@ def best_alpha(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> fl
     """The mixture alpha first + (1 - alpha) second that is nearest to the targets, in squares.
 
     Predictions are linear in alpha, so two students give those of all: one fitted to the targets (alpha = 1), and one
-    fitted to the student before it (alpha = 0). It holds of deep networks too, as an approximation (Borup & Andersen 2021).
+    fitted to the student before it (alpha = 0). It holds of deep networks too, as an approximation (Borup & Andersen
+    2021).
 
     Parameters
     ----------

@@ -33,8 +33,8 @@ def margin_weights(similarities: np.ndarray, *, weights: np.ndarray | None = Non
     """The best class of each row, and the weights times its lead over the second best.
 
     Rows of unknown classes are about as like to several known ones and weigh little (Du et al. 2023, WAD). Of logits or
-    probabilities it is the usual margin between the two best tokens. Where only one class is there, its own similarity is
-    the weight, at least 0.
+    probabilities it is the usual margin between the two best tokens. Where only one class is there, its own similarity
+    is the weight, at least 0.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Which tokens of an answer a masked model does not see, in training.
 
-The masks of a pair of views are made together: complementary, where each sees what the other does not, or nested, where the
-teacher sees all that the student does, and more.
+The masks of a pair of views are made together: complementary, where each sees what the other does not, or nested, where
+the teacher sees all that the student does, and more.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def semi_autoregressive_masks(
 ) -> ComplementaryMasks:
     """A random block of each answer half masked, and all behind it masked; and the same with the other half.
 
-    An answer is cut into blocks from its start, the last one perhaps shorter, and each is as likely as the others. What is
-    before the block is seen. Of the block a token is masked in the first view with `probability`, and in the second
+    An answer is cut into blocks from its start, the last one perhaps shorter, and each is as likely as the others. What
+    is before the block is seen. Of the block a token is masked in the first view with `probability`, and in the second
     where it is not in the first (Chen et al. 2026, dParallel).
 
     Parameters
@@ -108,7 +108,8 @@ def semi_autoregressive_masks(
 
     Notes
     -----
-    LLaDA predicts a masked token in its own row, Dream in the row before it: for Dream labels are shifted (`shift_labels`).
+    LLaDA predicts a masked token in its own row, Dream in the row before it: for Dream labels are shifted
+    (`shift_labels`).
     """
     prompts, lengths, width = _lengths(prompt_lengths, lengths)
     block = check_integer("block", block, 1, MOST_TOKENS)
@@ -130,9 +131,9 @@ def nested_answer_masks(
 ) -> NestedMasks:
     """Many tokens of each answer masked for the student, and some of these for the teacher.
 
-    Of an answer of L tokens the student's share is r ~ U(0.4, 0.9), and the teacher's r U(0.3, 0.7) within 0.1..0.6; tokens are
-    counted down. Below 20 tokens the student's share is at most 0.5; up to 10 tokens it is 2 tokens and 1. The
-    teacher never has more than the student (Liang et al. 2026, CD4LM).
+    Of an answer of L tokens the student's share is r ~ U(0.4, 0.9), and the teacher's r U(0.3, 0.7) within 0.1..0.6;
+    tokens are counted down. Below 20 tokens the student's share is at most 0.5; up to 10 tokens it is 2 tokens and 1.
+    The teacher never has more than the student (Liang et al. 2026, CD4LM).
 
     Parameters
     ----------
@@ -154,8 +155,8 @@ def nested_answer_masks(
 
     Notes
     -----
-    The student is trained on its own masked tokens. Those that the teacher sees are rows for which a masked model was not
-    trained; `masks.teacher` leaves them out.
+    The student is trained on its own masked tokens. Those that the teacher sees are rows for which a masked model was
+    not trained; `masks.teacher` leaves them out.
     """
     prompts, lengths, width = _lengths(prompt_lengths, lengths)
     draws = as_generator("generator", generator)
@@ -190,8 +191,8 @@ def _lengths(prompt_lengths: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray,
 def nested_masks(uniforms: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """The masks of several times of one masking process: at each a token is seen where its uniform is below alpha.
 
-    One uniform a token for all times couples them: what is seen at a time is seen at every alpha above. It is the law of
-    the masks that a Gaussian process gives by its largest coordinate (Latent Shadows / MCD).
+    One uniform a token for all times couples them: what is seen at a time is seen at every alpha above. It is the law
+    of the masks that a Gaussian process gives by its largest coordinate (Latent Shadows / MCD).
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ def pass_rate_weights(
 ) -> np.ndarray:
     """The Beta kernel of each problem's pass rate p = passed / tries: p^alpha (1 - p)^beta.
 
-    Problems that are always or never solved weigh 0, exactly; the heaviest have p = alpha / (alpha + beta) (Xu et al. 2026,
-    PACED). With alpha = beta = 0 all weigh 1: 0^0 is 1.
+    Problems that are always or never solved weigh 0, exactly; the heaviest have p = alpha / (alpha + beta) (Xu et al.
+    2026, PACED). With alpha = beta = 0 all weigh 1: 0^0 is 1.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def expand_groups(
     """The weight of each row, from that of the group that it belongs to: a problem, a sequence.
 
     With `mean` the rows of a group share its weight, so that a long response counts no more than a short one: with
-    reduction "mean" the loss is the mean over groups, by their weights, of each group's mean over its rows. Without, each row
-    has the whole weight.
+    reduction "mean" the loss is the mean over groups, by their weights, of each group's mean over its rows. Without,
+    each row has the whole weight.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Training that hides each record: gradients of one example clipped, their sum made noisy (DP-SGD).
 
-The norm of an example's gradient is found without forming it, the factors become weights of its rows, and a second backward
-gives the sum of the clipped gradients (ghost clipping). An example is a record: rows of one belong to one norm and one
-factor, over all arrays that are trained.
+The norm of an example's gradient is found without forming it, the factors become weights of its rows, and a second
+backward gives the sum of the clipped gradients (ghost clipping). An example is a record: rows of one belong to one norm
+and one factor, over all arrays that are trained.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def clip_factors(norms: np.ndarray, bound: float) -> np.ndarray:
     Parameters
     ----------
     norms : float64 (examples,)
-        of the gradients over all arrays: the root of the summed squares. Where one is a NaN or an infinity the example is
-        left out, and the batch is not lost with it
+        of the gradients over all arrays: the root of the summed squares. Where one is a NaN or an infinity the example
+        is left out, and the batch is not lost with it
     bound : float
         above 0; infinity clips nothing
 
@@ -111,7 +111,7 @@ def _by_token(tokens: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np
 def tied_norm_squared(
     tokens: np.ndarray, embedding_gradients: np.ndarray, hidden: np.ndarray, logit_gradients: np.ndarray
 ) -> np.float64:
-    """The squared norm of one example's gradient by a matrix that is both embedding and head: both parts are added, then squared.
+    """The squared norm of one example's gradient by a matrix that is embedding and head: both parts, added first.
 
     The squares of the parts leave out twice their inner product, and a bound that is missed hides nobody.
 
@@ -151,8 +151,8 @@ def add_noise(
 ) -> np.ndarray:
     """(the sum of clipped gradients + Gaussian noise of deviation multiplier times bound) / expected batch.
 
-    The batch is divided by its expected size, not by how many were drawn, which would tell something of a record; an empty
-    draw is a step like any other, with a sum of zeros.
+    The batch is divided by its expected size, not by how many were drawn, which would tell something of a record; an
+    empty draw is a step like any other, with a sum of zeros.
 
     Parameters
     ----------
@@ -178,8 +178,8 @@ def add_noise(
 
     Notes
     -----
-    NumPy's generators are for experiments: who knows their state knows the noise. A guarantee needs one that is seeded and
-    built for secrets, and sums whose roundings tell nothing.
+    NumPy's generators are for experiments: who knows their state knows the noise. A guarantee needs one that is seeded
+    and built for secrets, and sums whose roundings tell nothing.
     """
     check_array("gradient_sum", gradient_sum, REAL, (...,))
     bound = _above_zero("bound", bound, math.inf)

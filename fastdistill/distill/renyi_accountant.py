@@ -30,11 +30,11 @@ class Privacy(NamedTuple):
 
 
 def renyi_divergences(sampling_rate: float, noise_multiplier: float, orders: np.ndarray | None = None) -> np.ndarray:
-    """What a step gives away at each order a, in nats, of Gaussian noise on records drawn by Poisson sampling at rate q:
+    """What a step of Gaussian noise gives away at each order a, in nats, of records drawn at rate q:
 
         1 / (a - 1) log sum_k C(a, k) (1 - q)^(a - k) q^k exp((k^2 - k) / (2 sigma^2))
 
-    (Mironov et al. 2019, section 3.3). Neighbours differ by one record, there or not. Steps add up.
+    (Mironov et al. 2019, section 3.3), by Poisson sampling. Neighbours differ by one record, there or not. Steps add up.
 
     Parameters
     ----------
@@ -110,8 +110,8 @@ def rdp_epsilon(
 
     Notes
     -----
-    It holds for batches drawn by Poisson sampling, for gradients of one record each, and for nothing else of the data: a
-    quantile over a batch, or a length of the batch as a divisor, mixes records.
+    It holds for batches drawn by Poisson sampling, for gradients of one record each, and for nothing else of the data:
+    a quantile over a batch, or a length of the batch as a divisor, mixes records.
     """
     divergences = renyi_divergences(sampling_rate, noise_multiplier, orders)
     orders = _as_orders(orders)

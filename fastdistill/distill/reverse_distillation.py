@@ -75,9 +75,9 @@ def reverse_fit(
 ) -> ReverseLevel:
     """Fit one step: regress the larger embedding on the smaller one, and find the main directions of what is left.
 
-    - pcr: least squares on the principal components of the inputs that rise above noise: those whose eigenvalue is above
-      s (1 + sqrt(d / n))^2, the edge of Marchenko and Pastur, with s the median of the eigenvalues that are less than so
-      many times their mean. Where none is, as many as have 95% of the variance
+    - pcr: least squares on the principal components of the inputs that rise above noise: those whose eigenvalue is
+      above s (1 + sqrt(d / n))^2, the edge of Marchenko and Pastur, with s the median of the eigenvalues that are less
+      than so many times their mean. Where none is, as many as have 95% of the variance
     - ols: least squares, of least norm where it is not unique
     - ridge: least squares, and `ridge` times the squared coefficients
 
@@ -111,7 +111,8 @@ def reverse_fit(
     ridge = check_number("ridge", ridge, 0, 1e300)
     if rows < 2 or narrow == 0 or wide < narrow:
         raise ArgumentError(
-            f"inputs and targets must have 2 rows at least, and targets be as wide as inputs or wider, got shapes {inputs.shape} and {targets.shape}"
+            "inputs and targets must have 2 rows at least, and targets be as wide as inputs or wider, "
+            f"got shapes {inputs.shape} and {targets.shape}"
         )
     if regression == "ridge" and ridge == 0:
         raise ArgumentError('ridge must be above 0 for "ridge", got 0; without it there is "ols"')
@@ -182,7 +183,7 @@ def reverse_chain(
 
 
 def apply_chain(levels: Sequence[ReverseLevel], embeddings: Sequence[np.ndarray]) -> np.ndarray:
-    """The nested embedding of a family: each beginning of it, as wide as one of the models, is that of the family up to there.
+    """The nested embedding of a family: a beginning as wide as a model is that of the family up to there.
 
     Parameters
     ----------

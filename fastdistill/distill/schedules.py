@@ -11,7 +11,7 @@ _MOST_STEPS = 2**63 - 1
 
 
 def held_cosine(step: int, steps: int, *, start: float = 0.9, end: float = 0.5, held: float = 0.1) -> float:
-    """A value that stays at its start for a share of the steps, and then falls, or rises, along half a cosine to its end.
+    """A value that stays at its start for a share of the steps, and then goes to its end along half a cosine.
 
     With its defaults, the share of the consistency term beside cross entropy (Liang et al. 2026, CD4LM).
 

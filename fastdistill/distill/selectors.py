@@ -1,8 +1,8 @@
 """Which rows of a batch are trained on, by a score of each row.
 
 A selector gives weights float64 (n,) for an objective's `weights`: those that it was given, where it keeps a row, and 0
-elsewhere. So selectors chain, each with the weights of the one before it, and rows of weight 0 are read by none of them.
-Weights are constants: no gradient goes through a selection.
+elsewhere. So selectors chain, each with the weights of the one before it, and rows of weight 0 are read by none of
+them. Weights are constants: no gradient goes through a selection.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ def reference_gap(
     weights: np.ndarray | None = None,
     method: str = "quantile",
 ) -> np.ndarray:
-    """The weights of the rows where a student's loss lies furthest above that of a reference model, and 0 for all others.
+    """The weights of the rows where a student's loss is furthest above a reference model's, and 0 for others.
 
     The reference is a model of the student's size that has been distilled already. Where it does well and the student
-    does not, there is something to learn; rows that are hard for both have a small gap and are left out (Hu et al. 2025,
-    AdaSPEC).
+    does not, there is something to learn; rows that are hard for both have a small gap and are left out (Hu et al.
+    2025, AdaSPEC).
 
     Parameters
     ----------
@@ -152,8 +152,8 @@ def clip_rows(
 
     Notes
     -----
-    For the mean of `min(row, cap)` give the objective `total_weight=weights.sum()` of all rows that count, and add what the
-    clipped rows are worth, which is a constant.
+    For the mean of `min(row, cap)` give the objective `total_weight=weights.sum()` of all rows that count, and add what
+    the clipped rows are worth, which is a constant.
     """
     rows = as_array("rows", rows, np.float64, ("rows",))
     weights = Reduction(len(rows), weights).weights

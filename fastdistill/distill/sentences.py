@@ -45,8 +45,8 @@ class TeacherSentences(NamedTuple):
 def span_geomean(log_probs: np.ndarray, starts: np.ndarray, spans: np.ndarray) -> SpanScores:
     """exp of the mean log-probability of the tokens of each span of a text.
 
-    A token belongs to the span that its first byte lies in, so models with different tokenizers are compared on the same
-    spans (Yan et al. 2026, DASD). Tokens outside of all spans do not count.
+    A token belongs to the span that its first byte lies in, so models with different tokenizers are compared on the
+    same spans (Yan et al. 2026, DASD). Tokens outside of all spans do not count.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def teacher_sentences(
 ) -> TeacherSentences:
     """Sentences by who would write them, and the share of each response that only the teacher would.
 
-    A sentence is the teacher's where its probability under the teacher is at least `threshold` above that under the student,
-    and the student's the other way round. Of several responses to a prompt, those with the largest shares teach most (Yan
-    et al. 2026, DASD): `top_fraction` of the shares, method "exact", keeps them.
+    A sentence is the teacher's where its probability under the teacher is at least `threshold` above that under the
+    student, and the student's the other way round. Of several responses to a prompt, those with the largest shares
+    teach most (Yan et al. 2026, DASD): `top_fraction` of the shares, method "exact", keeps them.
 
     Parameters
     ----------

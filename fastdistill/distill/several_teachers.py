@@ -34,8 +34,8 @@ def masked_mean(
 ) -> MeanTeacher:
     """The mean of several teachers' logits or laws, in each row of those that count there.
 
-    - logits: their mean, a geometric mean of laws; a teacher whose logits are larger has more say, and a ban of one is a
-      ban; a constant added to one teacher's row changes nothing (EdgeFD)
+    - logits: their mean, a geometric mean of laws; a teacher whose logits are larger has more say, and a ban of one is
+      a ban; a constant added to one teacher's row changes nothing (EdgeFD)
     - probabilities: the logarithm of the mean of the softmaxes; only what all ban is banned
 
     Parameters

@@ -11,8 +11,8 @@ from fastdistill.distill.loss import IGNORED
 def shift_labels(tokens: np.ndarray, sequences: np.ndarray | None = None) -> np.ndarray:
     """The label of each row, the token of the row behind it; the last row of a sequence has none.
 
-    Autoregressive models need it, and Dream, whose masked tokens are predicted in the row before; LLaDA predicts a token in
-    its own row, and takes the tokens as they are.
+    Autoregressive models need it, and Dream, whose masked tokens are predicted in the row before; LLaDA predicts a
+    token in its own row, and takes the tokens as they are.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ def confidence_gate(
     temperature: float = 1.0,
     weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The weights times sigmoid((student's entropy - teacher's) / temperature): high where the teacher is the surer one.
+    """The weights times sigmoid((student's entropy - teacher's) / temperature): high where the teacher is surer.
 
     The gate is a constant. Were a gradient to go through it, the student could switch the loss off by being sure (Kim &
     Baek 2026, TSD-KD).
