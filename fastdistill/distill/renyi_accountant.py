@@ -34,7 +34,8 @@ def renyi_divergences(sampling_rate: float, noise_multiplier: float, orders: np.
 
         1 / (a - 1) log sum_k C(a, k) (1 - q)^(a - k) q^k exp((k^2 - k) / (2 sigma^2))
 
-    (Mironov et al. 2019, section 3.3), by Poisson sampling. Neighbours differ by one record, there or not. Steps add up.
+    (Mironov et al. 2019, section 3.3), by Poisson sampling. Neighbours differ by one record, there or not. Steps add
+    up.
 
     Parameters
     ----------
