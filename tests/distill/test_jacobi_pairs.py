@@ -15,11 +15,11 @@ END, PAD = 7, 8
 
 @st.composite
 def problems(draw):
-    """A prompt and pairs of few tokens; the end of text somewhere in a converged block, or nowhere."""
+    """A prompt and pairs of few tokens; the end of text once or twice among converged tokens, or nowhere."""
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     prompt = random.integers(0, 4, draw(st.integers(0, 4))).astype(np.int32)
     pairs = random.integers(0, 3, (draw(st.integers(0, 4)), 2, draw(st.integers(1, 5)))).astype(np.int32)
-    if len(pairs) and draw(st.booleans()):
+    for _ in range(draw(st.integers(0, 2)) if len(pairs) else 0):
         pairs[random.integers(len(pairs)), 1, random.integers(pairs.shape[2])] = END
     if len(pairs) and draw(st.booleans()):
         pairs[random.integers(len(pairs)), 0, random.integers(pairs.shape[2])] = PAD

@@ -23,7 +23,8 @@ def problems(draw):
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     size = draw(st.integers(1, 11))
     features = random.standard_normal((size, 3))
-    kernel = rbf(np.linspace(0, 1, size), np.linspace(0, 1, size)) if draw(st.booleans()) else features @ features.T
+    x = np.linspace(0, 1, size)
+    kernel = rbf(x, x, draw(st.sampled_from([5, 80]))) if draw(st.booleans()) else features @ features.T
     return (kernel + kernel.T) / 2, random.standard_normal((size,) if draw(st.booleans()) else (size, 2))
 
 

@@ -75,6 +75,13 @@ def test_a_constant_of_one_teacher_changes_nothing_and_a_scale_does():
     assert (in_laws.max(axis=1) < 0.5 + softmax(logits[1]).max(axis=1)).all()
 
 
+def test_large_logits_are_as_good_as_any():
+    logits = np.random.default_rng(2).standard_normal((2, 3, 5))
+    for space in ("logits", "probabilities"):
+        want, got = (softmax(masked_mean(z, space=space).logits) for z in (logits, logits + 1e4))
+        np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
 def test_a_ban_of_one_is_a_ban_in_logits_alone():
     logits = np.zeros((2, 1, 3))
     logits[0, 0, 2] = -np.inf
