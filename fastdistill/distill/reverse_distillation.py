@@ -142,9 +142,7 @@ def _above_noise(eigenvalues: np.ndarray, rows: int, width: int) -> int:
     if total == 0:
         return 0
     edge = (1 + np.sqrt(width / rows)) ** 2
-    noise = np.median(
-        eigenvalues[eigenvalues < edge * mean]
-    )  # never empty: the least is at most the mean, and the edge above 1
+    noise = np.median(eigenvalues[eigenvalues < edge * mean])  # of some: the least is at most the mean
     above = int((eigenvalues > noise * edge).sum())
     return above or int(np.searchsorted(np.cumsum(eigenvalues), _VARIANCE * total)) + 1
 

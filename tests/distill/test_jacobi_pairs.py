@@ -111,7 +111,8 @@ def test_padding_is_no_label():
 
 
 def test_all_converged_and_nothing_at_all():
-    assert len(pack_pairs([1, 2], [[[3, 4], [3, 4]]] * 3).student_rows) == 0
+    for lead in (0, 1):
+        assert len(pack_pairs([1, 2], [[[3, 4], [3, 4]]] * 3, lead=lead).student_rows) == 0
     nothing = pack_pairs([], np.zeros((0, 2, 4), int))
     assert all(len(array) == 0 for array in nothing)
     alone = pack_pairs([1, 2], np.zeros((0, 2, 0), int))

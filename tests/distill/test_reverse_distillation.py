@@ -108,6 +108,9 @@ def test_principal_components_above_the_edge_of_noise_are_kept():
     targets = np.concatenate([inputs, random.standard_normal((400, 3))], axis=1)
     assert reverse_fit(inputs, targets).kept == 2
     assert reverse_fit(inputs, targets, regression="ols").kept == 40
+    # Where most directions are strong the noise is the median of the others.
+    strong = random.standard_normal((400, 7)) * [10, 7, 4.5, 3, 1, 1, 1]
+    assert reverse_fit(strong, strong).kept == 4
 
 
 def test_fewer_rows_than_columns_fall_back_to_most_of_the_variance():
