@@ -100,6 +100,20 @@ struct fd_divergence {
     double scale, label_scale;              /* what gradients by the divergence, by the cross entropy of a label are multiplied by */
 };
 
+struct fd_head_divergence {                       /* a divergence of logits hidden head^T, which are never there as a whole */
+    struct fd_divergence set;               /* bits 32; not FD_ADAPTIVE_KL */
+    int64_t rows, vocab, width;
+    const float *hidden, *head;             /* (rows, width), (vocab, width) */
+    const void *teacher;                    /* (.., vocab) of logits or laws, row i of the hidden ones its row index[i]; or NULL: those of */
+    const int64_t *index;
+    int64_t teacher_width;
+    const float *teacher_hidden, *teacher_head;         /* (rows, teacher_width), (vocab, teacher_width); NULL: none */
+    const int32_t *labels;                  /* (rows,), -1: none; or NULL */
+    const double *weights;                  /* (rows,) */
+    double *values, *label_values;          /* (rows,) */
+    float *hidden_gradient, *head_gradient; /* (rows, width) of zeros, (vocab, width); or NULL */
+};
+
 /* ---- drafts ---- */
 enum { FD_NGRAM = 64 };                     /* the most tokens of an n-gram */
 struct fd_ngram_pool {                      /* one caller at a time */

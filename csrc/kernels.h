@@ -205,6 +205,9 @@ FD_REALS_KERNEL(void, row_divergence_topk, (const struct fd_divergence *set, int
           const void *student, const int32_t *tokens, const void *teacher, const void *tail, const int32_t *labels,
           const double *weights, double *values, double *label_values, void *gradient, void *workspace, int threads),
           (set, rows, vocab, k, student, tokens, teacher, tail, labels, weights, values, label_values, gradient, workspace, threads))
+/* bytes */
+FD_REALS_KERNEL(int64_t, head_divergence_workspace, (const struct fd_head_divergence *loss), (loss))
+FD_REALS_KERNEL(void, head_divergence, (const struct fd_head_divergence *loss, void *workspace, int threads), (loss, workspace, threads))
 /* logits (rows, vocab), vocab < 2^32, k <= vocab -> tokens, values (rows, k), the best first; workspace (rows, k) */
 FD_KERNEL(int, top_k, (int64_t rows, int64_t vocab, int64_t k, const float *logits, int32_t *tokens, float *values,
           uint64_t *workspace, int threads),

@@ -30,9 +30,9 @@ FLOW = [
     "embedded",
     "reference",
     "kernels",
+    "checkpoint",
     "transport",
     "distill",
-    "checkpoint",
     "ops",
     "models",
     "runtime",
@@ -48,8 +48,8 @@ FLOW = [
 ]
 BESIDE = {
     "kernels": {"reference"},  # a kernel does not lean on its meaning
-    # What stands on kernels alone.
-    "transport": {"user_cache", "embedded", "reference"},
+    # What stands on kernels alone; objectives have files too.
+    "transport": {"user_cache", "embedded", "reference", "checkpoint"},
     "distill": {"user_cache", "embedded", "reference"},
     "checkpoint": {"reference"},  # what a file holds is no meaning of a kernel
     "ops": {"kernels", "transport", "distill"},  # what an op means does not lean on how it is computed

@@ -1,6 +1,7 @@
 /* all_reals.h - the kernels whose numbers are reals alone, distances, transport and divergences, as all.h. */
 #include "../levels.h"
 #include "tile.h"
+#include "distill/head_divergence.c"
 #include "distill/row_divergence.c"
 #include "distill/row_divergence_topk.c"
 #include "transport/distance_gradient.c"

@@ -73,7 +73,12 @@ class Stored(NamedTuple):
 
 
 def read_safetensors(path: Path) -> dict[str, Stored]:
-    """The arrays of a file by name. The header alone is read; the file is open until the last of them is gone.
+    """The arrays of a file by name: `open_safetensors` without the metadata."""
+    return open_safetensors(path)[0]
+
+
+def open_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The arrays of a file by name, and its metadata. The header alone is read; the file is open until the last of them is gone.
 
     Raises
     ------
@@ -105,7 +110,7 @@ def read_safetensors(path: Path) -> dict[str, Stored]:
         position = end
     if position != size:
         raise CheckpointError(f"{path}: its tensors take {position} bytes, but {size} follow the header")
-    return stored
+    return stored, metadata
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
@@ -117,20 +122,41 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     ------
     OSError
     """
-    arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].array.dtype.itemsize, item[0])))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers reads no file without it
-    position = 0
-    for name, (dtype, array) in arrays.items():
-        end = position + array.nbytes
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (position, end)}
-        position = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    arrays = {name: arrays[name] for name in layout({name: array.array.dtype for name, array in arrays.items()})}
+    header = safetensors_header(
+        {name: (dtype, array.shape) for name, (dtype, array) in arrays.items()},
+        {"format": "pt"},  # transformers reads no file without it
+    )
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header)
         file.flush()
         for dtype, array in arrays.values():
             np.asarray(array).astype(_DTYPES[dtype], copy=False).tofile(file)
+
+
+def layout(dtypes: Mapping[str, np.dtype]) -> list[str]:
+    """The names in an order in which each array lies at an address that suits its type: the widest first."""
+    return sorted(dtypes, key=lambda name: (-dtypes[name].itemsize, name))
+
+
+def safetensors_header(arrays: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """What a file begins with, of a length that 8 divides; the arrays' bytes follow one after another.
+
+    Parameters
+    ----------
+    arrays : Mapping[str, tuple[str, tuple[int, ...]]]
+        type and shape of each by name, in the order of the file: that of `layout`
+    metadata : Mapping[str, str]
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    position = 0
+    for name, (dtype, shape) in arrays.items():
+        end = position + math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (position, end)}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[str, str, list[int], int, int]:

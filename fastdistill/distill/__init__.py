@@ -1,6 +1,8 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
 from fastdistill.distill.agreement import agreement_weights
+from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights, merge_chunks
+from fastdistill.distill.alm import alm_loss
 from fastdistill.distill.contrastive import ContrastiveGradient, contrastive_hinge, info_nce
 from fastdistill.distill.corruption import Corrupted, MixedNoise, corrupt, mixed_noise_probabilities
 from fastdistill.distill.divergence import (
@@ -74,9 +76,23 @@ from fastdistill.distill.several_teachers import MeanTeacher, distance_filter, m
 from fastdistill.distill.shift_labels import shift_labels
 from fastdistill.distill.similarity import SimilarityGradient, cosine_similarity, cosine_similarity_gradient
 from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
+from fastdistill.distill.teacher_file import TeacherFile, TeacherWriter
 from fastdistill.distill.token_gates import confidence_gate, opener
+from fastdistill.distill.top_k import TopK, dense_log_probs, teacher_top_k
+from fastdistill.distill.uld import uld_loss
+from fastdistill.distill.vocabulary import (
+    CommonVocabulary,
+    MappedTeacher,
+    common_vocabulary,
+    inverse_token_map,
+    mapped_teacher,
+    pad_columns,
+    scatter_columns,
+)
 
 __all__ = [
+    "Alignment",
+    "CommonVocabulary",
     "ComplementaryMasks",
     "ContrastiveGradient",
     "Corrupted",
@@ -85,6 +101,7 @@ __all__ = [
     "KernelRidge",
     "ListGradient",
     "Loss",
+    "MappedTeacher",
     "Margins",
     "MeanTeacher",
     "MixedNoise",
@@ -97,26 +114,34 @@ __all__ = [
     "ReverseLevel",
     "SimilarityGradient",
     "SpanScores",
+    "TeacherFile",
     "TeacherSentences",
+    "TeacherWriter",
+    "TopK",
     "acceptance",
     "acceptance_hybrid",
     "adaptive_kl",
     "add_noise",
     "agreement_weights",
+    "align_bytes",
+    "alm_loss",
     "alpha",
     "apply_chain",
     "attention_loss",
     "best_alpha",
+    "chunk_weights",
     "class_similarity",
     "clip_factors",
     "clip_rows",
     "clipped_ratio",
+    "common_vocabulary",
     "confidence_gate",
     "contrastive_hinge",
     "corrupt",
     "cosine_similarity",
     "cosine_similarity_gradient",
     "cross_entropy",
+    "dense_log_probs",
     "distance_filter",
     "divergence",
     "ema",
@@ -130,6 +155,7 @@ __all__ = [
     "hard_negatives",
     "held_cosine",
     "info_nce",
+    "inverse_token_map",
     "jeffreys",
     "jsd",
     "kl_estimate",
@@ -137,8 +163,10 @@ __all__ = [
     "log_acceptance",
     "log_prob_gradient",
     "logit_mse",
+    "mapped_teacher",
     "margin_weights",
     "masked_mean",
+    "merge_chunks",
     "merge_experts",
     "mi_alpha",
     "mixed_kl",
@@ -148,6 +176,7 @@ __all__ = [
     "noise_schedule",
     "opener",
     "pack_pairs",
+    "pad_columns",
     "pair_attention",
     "pair_mask",
     "pairwise_ranking",
@@ -168,6 +197,7 @@ __all__ = [
     "reverse_fit",
     "reverse_kl",
     "sampled_reverse_kl",
+    "scatter_columns",
     "semi_autoregressive_masks",
     "shift_labels",
     "sinkhorn_loss",
@@ -179,6 +209,7 @@ __all__ = [
     "standardise",
     "step_weights",
     "teacher_sentences",
+    "teacher_top_k",
     "tied_norm_squared",
     "token_log_prob",
     "token_relations",
@@ -186,4 +217,5 @@ __all__ = [
     "topk_divergence",
     "total_variation",
     "trajectory_noise",
+    "uld_loss",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_flag, check_number
 from fastdistill.distill.loss import Loss, Reduction, as_labels
+from fastdistill.distill.vocabulary import check_same_vocabulary
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import RowDivergence, row_divergence, row_divergence_topk
 from fastdistill.kernels.distill.divergence_call import LOGITS
@@ -89,6 +90,8 @@ def divergence(
         for a row that counts and holds NaN or +inf, or nothing but -inf; where the divergence is infinite
     """
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
+    if isinstance(teacher, np.ndarray) and teacher.ndim == 2:
+        check_same_vocabulary(student, teacher)
     terms = _Terms(
         rows, vocab, weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale
     )

@@ -1,6 +1,7 @@
 """Checked functions over NumPy arrays, each with a reference of the same name in `fastdistill.reference`."""
 
 from fastdistill.kernels.distill.divergence_call import RowDivergence
+from fastdistill.kernels.distill.head_divergence import HeadDivergence, head_divergence
 from fastdistill.kernels.distill.row_divergence import row_divergence
 from fastdistill.kernels.distill.row_divergence_topk import row_divergence_topk
 from fastdistill.kernels.distill.top_k import top_k
@@ -35,6 +36,7 @@ __all__ = [
     "BuiltTree",
     "Drafted",
     "Expansion",
+    "HeadDivergence",
     "JacobiStep",
     "LookaheadLayout",
     "Matches",
@@ -57,6 +59,7 @@ __all__ = [
     "find_matches",
     "fixed_point_prefix",
     "gumbel_noise",
+    "head_divergence",
     "isa",
     "isa_levels",
     "jacobi_step",

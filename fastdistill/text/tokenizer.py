@@ -10,13 +10,19 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.files import read_file
 from fastdistill.messages import listed, short
 from fastdistill.text.bounds import check_model, check_tokenizer
+from fastdistill.text.byte_spans import byte_spans, speller, without_blank
 from fastdistill.text.tokenizer_config import TokenizerConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tokenizers
 
 # Settings of a model that make it cut words by chance: BPE's dropout, Unigram's sampling.
 _CHANCES = ("dropout", "alpha", "nbest_size")
@@ -77,6 +83,59 @@ class Tokenizer:
         ArgumentError
             for words that would silently become another token, such as the one that pads
         """
+        ids: list[int] = self._encoding(text, special).ids
+        return ids
+
+    def byte_spans(self, text: str, special: bool = True) -> tuple[list[int], np.ndarray]:
+        """The ids of a text, as `encode` gives them, and where each token lies in the text's UTF-8 bytes.
+
+        What tokens of different tokenizers have in common: `fastdistill.distill.align_bytes` pairs them by it.
+
+        Parameters
+        ----------
+        text : str
+        special : bool, default True
+            whether the post-processor adds its own
+
+        Returns
+        -------
+        tuple[list[int], np.ndarray]
+            the ids, and int32 (n, 2): begin and end of each token, in order and not overlapping. The tokens of byte-level
+            BPE fill the text, also where they split a character. Elsewhere bytes that the tokenizer drops lie in no
+            token; a token that the post-processor has added, or whose bytes the text does not have, is empty.
+
+        Raises
+        ------
+        ArgumentError
+            as `encode`
+        """
+        import numpy as np
+
+        encoding = self._encoding(text, special)
+        model, added = self._tokenizer.model, self._tokenizer.get_added_tokens_decoder()
+        spelt = speller(
+            getattr(model, "continuing_subword_prefix", None),
+            getattr(model, "end_of_word_suffix", None),
+            bool(getattr(model, "byte_fallback", False)),
+        )
+        changed = self._tokenizer.normalizer is not None
+        spellings: list[list[bytes]] = []
+        begins = True
+        for id, token, marked in zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, strict=True):
+            known = self.token_bytes(id) if self._byte_level else None
+            spellings.append([] if marked else spelt(token) if known is None else [known])
+            if begins:
+                spellings[-1] = without_blank(spellings[-1])
+            begins = bool(marked) or id in added
+        believed = [
+            changed or id in added or token == getattr(model, "unk_token", None)
+            for id, token in zip(encoding.ids, encoding.tokens, strict=True)
+        ]
+        spans = byte_spans(text, encoding.offsets, spellings, believed)
+        return encoding.ids, np.array(spans, np.int32).reshape(-1, 2)
+
+    def _encoding(self, text: str, special: bool) -> tokenizers.Encoding:
+        """What `tokenizers` makes of a text; words that it lacks are refused."""
         check_text("text", text)
         check_flag("special", special)
         with self._guarded("cannot encode this text"):
@@ -86,7 +145,7 @@ class Tokenizer:
             words = dict.fromkeys(text[begin:end] for begin, end in at if text[begin:end] not in ("", self._unknown[1]))
             if words:
                 raise ArgumentError(f"the tokenizer has no token for {listed(map(short, words))}")
-        return encoding.ids
+        return encoding
 
     @cached_property
     def _unknown(self) -> tuple[int, str] | None:

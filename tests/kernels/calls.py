@@ -34,22 +34,24 @@ EITHER = {
     "ExpertMerge",
     "add_noise",
     "masked_mean",
+    "TeacherWriter.append",
     "acceptance",
+    "alm_loss",
     "attention_loss",
+    "common_vocabulary",
     "cosine_similarity",
     "cosine_similarity_gradient",
     "cross_entropy",
     "divergence",
     "entropy",
-    "row_divergence",
-    "row_divergence_topk",
-    "topk_divergence",
     "exp_log",
     "feature_loss",
     "info_nce",
     "jsd",
     "log_prob_gradient",
+    "mapped_teacher",
     "mi_alpha",
+    "pad_columns",
     "pairwise_distance",
     "pairwise_ranking",
     "partial_ranking",
@@ -57,12 +59,18 @@ EITHER = {
     "pld",
     "preference_ranking",
     "relation_loss",
+    "row_divergence",
+    "row_divergence_topk",
     "sampled_reverse_kl",
+    "scatter_columns",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_loss",
     "softmax",
     "standardise",
+    "teacher_top_k",
+    "topk_divergence",
+    "uld_loss",
     "unrolled_sinkhorn",
     "wasserstein_1d",
 }  # another real dtype asks for another result
@@ -105,6 +113,29 @@ def _transport(**arguments: Any) -> Any:
 def _divergence(**arguments: Any) -> Any:
     found = transport.sinkhorn_divergence(**({"epsilon": 0.5, "max_iterations": 5} | arguments))
     return found.value, found.gradient, found.converged
+
+
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+def _teacher_file() -> Path:
+    path = Path(_FOLDER.name) / "read.safetensors"
+    if not path.exists():
+        with distill.TeacherWriter(path, 40, 3) as file:
+            file.append(f32(2, 40))
+    return path
+
+
+def _appended(**arguments: Any) -> Any:
+    with distill.TeacherWriter(Path(_FOLDER.name) / "written.safetensors", 40, 3) as file:
+        file.append(**arguments)
+    return tuple(distill.TeacherFile(Path(_FOLDER.name) / "written.safetensors")[:])
+
+
+def _appended_top_k(**arguments: Any) -> Any:
+    with distill.TeacherWriter(Path(_FOLDER.name) / "written.safetensors", 9, 2) as file:
+        file.append_top_k(**arguments)
+    return tuple(distill.TeacherFile(Path(_FOLDER.name) / "written.safetensors")[:])
 
 
 def _solved() -> transport.Transport:
@@ -361,6 +392,32 @@ CALLS: dict[str, Callable[[], Row]] = {
         {"student": f32(2, 8), "teacher_log_prob": np.array([-1.0, -2.0]), "tokens": i32(3, 1), "temperature": 0.5, **ROWS},
     ),
     "set_isa": lambda: (k.set_isa, {"name": k.isa()}),
+    "align_bytes": lambda: (
+        distill.align_bytes,
+        {"teacher_offsets": i32(0, 2, 2, 3, 3, 6).reshape(3, 2), "student_offsets": i32(0, 1, 1, 3, 3, 6).reshape(3, 2)},
+    ),
+    "alm_loss": lambda: (
+        distill.alm_loss,
+        {
+            "student": f32(4, 40), "labels": i32(3, 4, -100, 5), "chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4),
+            "teacher_log_probs": -f32(4), "kind": "kl", "binarization_temperature": 10.0, "epsilon": 1e-3,
+            "space": np.arange(40) < 3, "teacher_space_log_probs": -f32(4), "weights": f32(2), "reduction": "mean",
+            "total_weight": 3.0, "gradient": True,
+        },
+    ),
+    "chunk_weights": lambda: (
+        distill.chunk_weights,
+        {"chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4), "teacher_mask": np.arange(3) > 0, "student_mask": np.arange(3) < 2},
+    ),
+    "common_vocabulary": lambda: (distill.common_vocabulary, {"student": f32(2, 40), "teacher": f32(2, 44)}),
+    "inverse_token_map": lambda: (distill.inverse_token_map, {"token_map": i32(3, -1, 0), "vocab": 5}),
+    "mapped_teacher": lambda: (distill.mapped_teacher, {"teacher": f32(2, 5), "token_map": i32(3, -1, 0)}),
+    "merge_chunks": lambda: (
+        distill.merge_chunks,
+        {"chunks": i32(0, 2, 0, 1, 2, 3, 1, 3).reshape(2, 4), "closes": np.array([False, True])},
+    ),
+    "pad_columns": lambda: (distill.pad_columns, {"gradient": f32(2, 4), "vocab": 5}),
+    "scatter_columns": lambda: (distill.scatter_columns, {"gradient": f32(2, 3), "token_map": i32(3, -1, 0), "vocab": 5}),
     "sinkhorn": lambda: (
         _transport,
         {
@@ -399,6 +456,29 @@ CALLS: dict[str, Callable[[], Row]] = {
     "token_log_prob": lambda: (distill.token_log_prob, {"logits": f32(2, 8), "tokens": i32(3, 1), "temperature": 0.5}),
     "token_relations": lambda: (distill.token_relations, {"queries": f32(1, 2, 3, 4), "keys": f32(1, 2, 5, 4)}),
     "tree_layout": lambda: (k.tree_layout, {"parents": i32(-1, 0, 0, 1)}),
+    "TeacherFile": lambda: (lambda path: tuple(distill.TeacherFile(path)[:]), {"path": str(_teacher_file())}),
+    "TeacherWriter": lambda: (
+        lambda **arguments: distill.TeacherWriter(**arguments).token_bytes,
+        {"path": "teacher", "vocab_size": 9, "k": 3, "bits": 4, "model": "m", "resume": True},
+    ),
+    "TeacherWriter.append": lambda: (_appended, {"logits": f32(3, 40)}),
+    "TeacherWriter.append_top_k": lambda: (_appended_top_k, {"ids": i32(3, 1, 4, 0).reshape(2, 2), "log_probs": -1 - f32(2, 2), "tail": None}),
+    "TeacherWriter.append_top_k.tail": lambda: (
+        _appended_top_k,
+        {"ids": i32(3, 1, 4, 0).reshape(2, 2), "log_probs": np.full((2, 2), -2.0, np.float32), "tail": np.full(2, 0.73, np.float32)},
+    ),
+    "dense_log_probs": lambda: (
+        distill.dense_log_probs,
+        {"top": distill.TopK(i32(3, 1, 4, 0).reshape(2, 2), np.full((2, 2), -2.0, np.float32), np.full(2, 0.73, np.float32)), "vocab": 9, "tail": "drop"},
+    ),
+    "teacher_top_k": lambda: (distill.teacher_top_k, {"logits": f32(3, 40), "k": 4}),
+    "uld_loss": lambda: (
+        distill.uld_loss,
+        {
+            "student": f32(2, 40), "teacher": f32(2, 44), "temperature": 2.0, "weights": f32(2), "reduction": "mean", "total_weight": 3.0,
+            "gradient": True,
+        },
+    ),
     "unmask_select": lambda: (
         k.unmask_select,
         {

@@ -231,6 +231,27 @@ FD_SHAPED void NAME(divergence_terms)(int body, int keep, const struct NAME(dive
     sums->overlap += (double)VR(sum)(overlap);
 }
 
+static void NAME(divergence_terms_of)(int body, int keep, const struct NAME(divergence_mix) *mix, const struct NAME(divergence_law) *q,
+                                      const struct NAME(divergence_law) *p, int64_t chunk, int64_t n, const real *s, const real *t, real *e,
+                                      real *f, struct NAME(divergence_sums) *sums)
+{
+#define DIVERGENCE_CASE(of) case of: NAME(divergence_terms)(of, keep, mix, q, p, chunk, n, s, t, e, f, sums); break;
+    switch (body) {
+        DIVERGENCE_CASE(DIVERGENCE_FORWARD)
+        DIVERGENCE_CASE(DIVERGENCE_REVERSE)
+        DIVERGENCE_CASE(DIVERGENCE_MIXED)
+        DIVERGENCE_CASE(DIVERGENCE_JSD)
+        DIVERGENCE_CASE(DIVERGENCE_SKEW)
+        DIVERGENCE_CASE(DIVERGENCE_SKEW_REVERSE)
+        DIVERGENCE_CASE(DIVERGENCE_ALPHA)
+        DIVERGENCE_CASE(DIVERGENCE_VARIATION)
+        DIVERGENCE_CASE(DIVERGENCE_SOFT)
+        DIVERGENCE_CASE(DIVERGENCE_ENTROPY)
+        DIVERGENCE_CASE(DIVERGENCE_LOGITS)
+        DIVERGENCE_CASE(DIVERGENCE_SQUARES)
+    }
+#undef DIVERGENCE_CASE
+}
 static struct NAME(divergence_sums) NAME(divergence_sum)(int body, int keep, const struct NAME(divergence_mix) *mix,
                                                         const struct NAME(divergence_law) *q, const struct NAME(divergence_law) *p,
                                                         int64_t vocab)
@@ -239,25 +260,9 @@ static struct NAME(divergence_sums) NAME(divergence_sum)(int body, int keep, con
     int64_t chunk = 0;
     for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
         real s_buffer[DIVERGENCE_CHUNK], t_buffer[DIVERGENCE_CHUNK];
-        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at), padded = fd_pad(n, 16);
+        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at);
         const real *s = NAME(divergence_chunk)(q, at, n, s_buffer), *t = NAME(divergence_chunk)(p, at, n, t_buffer);
-        real *e = q->e + at, *f = p->e + at;
-#define DIVERGENCE_CASE(of) case of: NAME(divergence_terms)(of, keep, mix, q, p, chunk, padded, s, t, e, f, &sums); break;
-        switch (body) {
-            DIVERGENCE_CASE(DIVERGENCE_FORWARD)
-            DIVERGENCE_CASE(DIVERGENCE_REVERSE)
-            DIVERGENCE_CASE(DIVERGENCE_MIXED)
-            DIVERGENCE_CASE(DIVERGENCE_JSD)
-            DIVERGENCE_CASE(DIVERGENCE_SKEW)
-            DIVERGENCE_CASE(DIVERGENCE_SKEW_REVERSE)
-            DIVERGENCE_CASE(DIVERGENCE_ALPHA)
-            DIVERGENCE_CASE(DIVERGENCE_VARIATION)
-            DIVERGENCE_CASE(DIVERGENCE_SOFT)
-            DIVERGENCE_CASE(DIVERGENCE_ENTROPY)
-            DIVERGENCE_CASE(DIVERGENCE_LOGITS)
-            DIVERGENCE_CASE(DIVERGENCE_SQUARES)
-        }
-#undef DIVERGENCE_CASE
+        NAME(divergence_terms_of)(body, keep, mix, q, p, chunk, fd_pad(n, 16), s, t, q->e + at, p->e + at, &sums);
     }
     return sums;
 }

@@ -1,0 +1,186 @@
+"""A divergence of the logits that a head makes of hidden states, without the logits."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from fastdistill.arguments import as_array, check_array, check_flag, check_number
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
+from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS
+from fastdistill.kernels.distill.kinds import KINDS, resolve
+from fastdistill.kernels.threads import check_threads
+
+
+class HeadDivergence(NamedTuple):
+    """Divergences of rows and their gradients.
+
+    Attributes
+    ----------
+    values : float64 (rows,)
+        the divergence of each row; 0 where its weight is 0
+    label_values : float64 (rows,)
+        -log q of its label at temperature 1; 0 where it has none
+    hidden : float32 (rows, width), or None
+        the gradient by the hidden states, of sum weights (scale values + label_scale label_values)
+    head : float32 (vocab, width), or None
+        the gradient by the head
+    """
+
+    values: np.ndarray
+    label_values: np.ndarray
+    hidden: np.ndarray | None
+    head: np.ndarray | None
+
+
+def head_divergence(
+    hidden: np.ndarray,
+    head: np.ndarray,
+    kind: str = "forward_kl",
+    parameter: float | None = None,
+    *,
+    teacher: np.ndarray | None = None,
+    teacher_hidden: np.ndarray | None = None,
+    teacher_head: np.ndarray | None = None,
+    temperature: float = 1.0,
+    labels: Any = None,
+    scale: float = 1.0,
+    label_scale: float = 0.0,
+    weights: Any = None,
+    teacher_is_law: bool = False,
+    gradient: bool = True,
+    threads: int | None = 1,
+) -> HeadDivergence:
+    """`row_divergence` of student = hidden head^T, by blocks of rows and tokens, with gradients by both.
+
+    Parameters
+    ----------
+    hidden : float32 (rows, width)
+        of the student, finite
+    head : float32 (vocab, width)
+        finite; 1 <= vocab < 2^31
+    kind : str, default "forward_kl"
+        as in `row_divergence`, but for "adaptive_kl", which wants a row of logits as a whole
+    parameter : float, optional
+        the number that some kinds take; None: its default
+    teacher : float32, float64, float16, or uint16 that are bits of bfloat16 (rows, vocab), optional
+        its logits; none for "entropy"
+    teacher_hidden, teacher_head : float32 (rows, teacher width) and (vocab, teacher width), optional
+        in place of them
+    temperature : float, default 1.0
+        that logits are divided by, those of a label's cross entropy aside, above 0
+    labels : int32 (rows,), optional
+        a token a row, or -1 for none
+    scale, label_scale : float, default 1.0 and 0.0
+        what the gradients by divergence and by cross entropy are multiplied by
+    weights : float64 (rows,), optional
+        likewise, by row; a row of weight 0 is not read; None: ones
+    teacher_is_law : bool, default False
+        the teacher is probabilities
+    gradient : bool, default True
+        False: values alone
+    threads : int | None, default 1
+        at most so many; None: as many as this process may use
+
+    Returns
+    -------
+    HeadDivergence
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        for a row whose logits, or the teacher's, have NaN or +inf, or nothing but -inf; where the divergence is infinite
+    """
+    rows, width = check_array("hidden", hidden, np.float32, ("rows", "width"))
+    vocab, _ = check_array("head", head, np.float32, ("vocab", width))
+    if width == 0 or not 0 < vocab < 2**31:
+        raise ArgumentError(f"head must have rows, fewer than 2^31, and columns, got shape {head.shape}")
+    kind, number = resolve(kind, parameter)
+    if kind == "adaptive_kl":
+        raise ArgumentError("adaptive_kl wants whole rows of logits: take row_divergence, or another kind")
+    teacher_width = 0
+    if kind == "entropy" and not (teacher is None and teacher_hidden is None and teacher_head is None):
+        raise ArgumentError("entropy is the student's alone: there must be no teacher")
+    if kind != "entropy" and (teacher is None) == (teacher_hidden is None or teacher_head is None):
+        raise ArgumentError("the teacher must be given by its logits, or by teacher_hidden and teacher_head")
+    if teacher is not None:
+        if teacher_hidden is not None or teacher_head is not None:
+            raise ArgumentError("the teacher must be given by its logits, or by teacher_hidden and teacher_head")
+        check_array("teacher", teacher, LOGITS, (rows, vocab))
+    elif teacher_hidden is not None and teacher_head is not None:
+        _, teacher_width = check_array("teacher_hidden", teacher_hidden, np.float32, (rows, "width"))
+        check_array("teacher_head", teacher_head, np.float32, (vocab, teacher_width))
+        if teacher_width == 0:
+            raise ArgumentError(f"teacher_head must have columns, got shape {teacher_head.shape}")
+    found = None if labels is None else as_array("labels", labels, np.int32, (rows,))
+    if found is not None and rows and not (found.min() >= -1 and found.max() < vocab):
+        row = int(((found < -1) | (found >= vocab)).argmax())
+        raise ArgumentError(f"labels must be tokens below {vocab}, or -1, got {found[row]} in row {row}")
+    weights = np.ones(rows) if weights is None else as_array("weights", weights, np.float64, (rows,))
+    if not np.isfinite(weights).all():
+        raise ArgumentError(f"weights must be finite, got {weights[~np.isfinite(weights)][0]}")
+    kept = np.flatnonzero(weights)
+    some = len(kept) < rows
+    states, targets = (None if each is None else each[kept] if some else each for each in (hidden, teacher_hidden))
+    words, by = None if found is None else found[kept], weights[kept]
+    values, label_values = np.zeros(len(kept)), np.zeros(len(kept))
+    by_hidden, by_head = None, None
+    if check_flag("gradient", gradient):
+        by_hidden, by_head = np.zeros((len(kept), width), np.float32), np.zeros((vocab, width), np.float32)
+    forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
+    settings = {
+        "kind": KINDS[kind].native, "bits": 32, "student_numbers": lib.FD_NUMBERS_F32,
+        "teacher_numbers": lib.FD_NUMBERS_F32 if teacher is None else NUMBERS[teacher.dtype],
+        "teacher_is_law": check_flag("teacher_is_law", teacher_is_law), "forward": forward, "reverse": reverse, "parameter": number,
+        "temperature": check_number("temperature", temperature, 1e-6, 1e6), "scale": check_number("scale", scale, -1e30, 1e30),
+        "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
+    }  # fmt: skip
+    held = [
+        const(states), const(head), const(teacher), const(kept), const(targets), const(teacher_head), const(words), const(by),
+        pointer(values), pointer(label_values), pointer(by_hidden), pointer(by_head),
+    ]  # fmt: skip
+    native = ffi.new("struct fd_head_divergence *")
+    native.set = settings
+    native.rows, native.vocab, native.width, native.teacher_width = len(kept), vocab, width, teacher_width
+    for name, place in zip(_POINTERS, held, strict=True):
+        setattr(native, name, place)
+    if len(kept):
+        workspace = aligned_bytes(lib.fd_head_divergence_workspace(native))
+        lib.fd_head_divergence(native, pointer(workspace), check_threads(threads))
+    wrong = ~(np.isfinite(values) & np.isfinite(label_values))
+    if wrong.any():
+        _refuse_row(int(kept[wrong.argmax()]), kind, values[wrong][0])
+    if some:
+        values, label_values, by_hidden = (_spread(each, kept, rows) for each in (values, label_values, by_hidden))
+    return HeadDivergence(values, label_values, by_hidden, by_head)
+
+
+_POINTERS = (
+    "hidden", "head", "teacher", "index", "teacher_hidden", "teacher_head", "labels", "weights", "values", "label_values",
+    "hidden_gradient", "head_gradient",
+)  # fmt: skip
+
+
+def _spread(kept_rows: Any, kept: np.ndarray, rows: int) -> Any:
+    """The rows that count in their places, zeros in the others."""
+    if kept_rows is None:
+        return None
+    whole = np.zeros((rows, *kept_rows.shape[1:]), kept_rows.dtype)
+    whole[kept] = kept_rows
+    return whole
+
+
+def _refuse_row(row: int, kind: str, value: float) -> NoReturn:
+    if np.isnan(value):
+        raise NotFiniteError(
+            f"head_divergence: row {row}: its logits, or the teacher's, hold a NaN or +inf, or nothing but -inf"
+        )
+    if np.isfinite(value):
+        raise NotFiniteError(f"head_divergence: row {row}: its label has no probability")
+    raise NotFiniteError(
+        f"head_divergence: row {row}: {kind} is infinite, since one side gives a probability to what the other bans: "
+        'take a kind that is bounded, such as "jsd"'
+    )
