@@ -30,6 +30,7 @@ from fastdistill.distill.divergence import (
 )
 from fastdistill.distill.expert_merge import ExpertMerge, merge_experts
 from fastdistill.distill.features import FeatureGradient, feature_loss, layer_map, standardise
+from fastdistill.distill.head_loss import HeadGradient, head_loss
 from fastdistill.distill.jacobi_pairs import (
     PackedPairs,
     noise_schedule,
@@ -98,6 +99,7 @@ __all__ = [
     "Corrupted",
     "ExpertMerge",
     "FeatureGradient",
+    "HeadGradient",
     "KernelRidge",
     "ListGradient",
     "Loss",
@@ -153,6 +155,7 @@ __all__ = [
     "ghost_norm_squared",
     "group_advantage",
     "hard_negatives",
+    "head_loss",
     "held_cosine",
     "info_nce",
     "inverse_token_map",

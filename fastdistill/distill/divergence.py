@@ -92,7 +92,7 @@ def divergence(
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
     if isinstance(teacher, np.ndarray) and teacher.ndim == 2:
         check_same_vocabulary(student, teacher)
-    terms = _Terms(
+    terms = Terms(
         rows, vocab, weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale
     )
     return terms.loss(
@@ -110,7 +110,7 @@ def divergence(
     )
 
 
-class _Terms:
+class Terms:
     """The two terms of a row, divergence and cross entropy of its label: what multiplies them, and what they are as one value."""
 
     def __init__(
@@ -242,7 +242,7 @@ def topk_divergence(
     NotFiniteError
     """
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
-    terms = _Terms(
+    terms = Terms(
         rows, vocab, weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale
     )
     return terms.loss(

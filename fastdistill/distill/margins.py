@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_integer
-from fastdistill.distill.loss import Reduction
+from fastdistill.distill.loss import Reduction, counted
+from fastdistill.distill.unit import unit
 from fastdistill.errors import ArgumentError, NotFiniteError
 
 _MOST_CLASSES = 1 << 24
@@ -105,7 +106,10 @@ def class_similarity(
     if wrong.any():
         row = int(wrong.argmax())
         raise ArgumentError(f"labels must lie in 0..{classes - 1}, got {labels[row]} in row {row}")
-    features, labelled_features = _unit("features", features), _unit("labelled_features", labelled_features)
+    features, labelled_features = (
+        unit(counted(name, array, np.ones(len(array))))[0]
+        for name, array in (("features", features), ("labelled_features", labelled_features))
+    )
     order = np.argsort(labels, kind="stable")
     present, begins = np.unique(labels[order], return_index=True)
     examples = labelled_features[order].T
@@ -115,17 +119,3 @@ def class_similarity(
         cosines = np.clip(features[begin : begin + step] @ examples, -1, 1)
         found[begin : begin + step, present] = np.maximum.reduceat(cosines, begins, axis=1)
     return found
-
-
-def _unit(name: str, points: np.ndarray) -> np.ndarray:
-    """float64, each row over its length; rows of length 0 stay."""
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.all():
-        raise NotFiniteError(f"{name}: row {int(finite.argmin())} holds a NaN or an infinity")
-    points = points.astype(np.float64)
-    largest = np.abs(points).max(
-        axis=1, keepdims=True, initial=0
-    )  # squares of what is left neither overflow nor vanish
-    points = np.divide(points, largest, out=points, where=largest > 0)
-    length = np.sqrt((points * points).sum(axis=1, keepdims=True))
-    return np.divide(points, length, out=points, where=length > 0)

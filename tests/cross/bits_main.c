@@ -141,6 +141,29 @@ static uint32_t hash_row_divergence(void)
     return h;
 }
 
+static uint32_t hash_head_divergence(void)
+{
+    enum { ROWS = 29, VOCAB = 333, WIDTH = 37 };
+    float *hidden = random_floats(ROWS * WIDTH, 2.0f), *head = random_floats(VOCAB * WIDTH, 2.0f), *teacher = random_floats(ROWS * VOCAB, 9.0f);
+    float *by_hidden = malloc(ROWS * WIDTH * 4), *by_head = malloc(VOCAB * WIDTH * 4);
+    double weights[ROWS], values[ROWS], label_values[ROWS];
+    int32_t labels[ROWS];
+    int64_t index[ROWS];
+    for (int i = 0; i < ROWS; i++) weights[i] = 1.0 / (1 + i), labels[i] = i % 3 ? i : -1, index[i] = i;
+    uint32_t h = hash_start;
+    for (int kind = 0; kind <= FD_PROBABILITY_MSE; kind++) {
+        if (kind == FD_ADAPTIVE_KL) continue;
+        struct fd_head_divergence loss = {
+            .set = {kind, 32, FD_NUMBERS_F32, FD_NUMBERS_F32, 0, 0.25, 0.75, 0.5, 2.0, 1.0, 0.5}, .rows = ROWS, .vocab = VOCAB, .width = WIDTH,
+            .hidden = hidden, .head = head, .teacher = teacher, .index = index, .labels = labels, .weights = weights, .values = values,
+            .label_values = label_values, .hidden_gradient = by_hidden, .head_gradient = by_head};
+        memset(by_hidden, 0, ROWS * WIDTH * 4);
+        fd_head_divergence(&loss, aligned_alloc(64, (size_t)fd_head_divergence_workspace(&loss) / 64 * 64 + 64), 2);
+        h = hash(hash(hash(hash(h, values, sizeof values), label_values, sizeof label_values), by_hidden, ROWS * WIDTH * 4), by_head, VOCAB * WIDTH * 4);
+    }
+    return h;
+}
+
 static uint32_t hash_residual_distribution(void)
 {
     enum { VOCAB = 3001 };
@@ -479,6 +502,7 @@ int main(int arguments, char **argument)
         for (int format = FD_F32; format <= FD_Q4; format++) printf(" %s %08x", formats[format], hash_linear(format));
         printf(" row_statistics %08x", hash_row_statistics());
         printf(" row_divergence %08x", hash_row_divergence());
+        printf(" head_divergence %08x", hash_head_divergence());
         printf(" residual_distribution %08x", hash_residual_distribution());
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());

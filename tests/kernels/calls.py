@@ -359,6 +359,29 @@ CALLS: dict[str, Callable[[], Row]] = {
     "acceptance": lambda: (
         distill.acceptance, {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "temperature": 2.0}
     ),
+    "head_divergence": lambda: (
+        k.head_divergence,
+        {
+            "hidden": f32(2, 3), "head": f32(20, 3), "kind": "jsd", "parameter": 0.25, "teacher": f32(2, 20), "teacher_hidden": None,
+            "teacher_head": None, "temperature": 2.0, "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5,
+            "weights": np.array([1.0, 2.0]), "teacher_is_law": False, "gradient": True, "threads": 1,
+        },
+    ),
+    "head_divergence.hidden": lambda: (
+        k.head_divergence, {"hidden": f32(2, 3), "head": f32(20, 3), "teacher_hidden": f32(2, 5), "teacher_head": f32(20, 5)}
+    ),
+    "head_loss": lambda: (
+        distill.head_loss,
+        {
+            "hidden": f32(2, 3), "head": f32(20, 3), "kind": "jsd", "parameter": 0.25, "teacher": f32(2, 20), "teacher_hidden": None,
+            "teacher_head": None, "temperature": 2.0, "labels": i32(3, -100), "scale": 0.5, "label_scale": 0.5,
+            "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0, "temperature_squared": True,
+            "teacher_is_law": False, "gradient": True,
+        },
+    ),
+    "head_loss.hidden": lambda: (
+        distill.head_loss, {"hidden": f32(2, 3), "head": f32(20, 3), "teacher_hidden": f32(2, 5), "teacher_head": f32(20, 5)}
+    ),
     "row_divergence_topk": lambda: (
         k.row_divergence_topk,
         {

@@ -1,0 +1,204 @@
+"""head_divergence against its reference and row_divergence, on every level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.kernels import head_divergence, row_divergence, set_isa
+from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.reference.distill.head_divergence import head_divergence as reference_head_divergence
+from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
+
+# Tiles of 6 and 8 rows, groups of 24, panels of 16, blocks of 144 tokens, sums of 256 terms: one under, at and over.
+ROWS, VOCABS, DEPTHS = [0, 1, 7, 24, 25], [1, 15, 16, 143, 144, 145, 300], [1, 16, 17, 33]
+
+
+@st.composite
+def cases(draw, rows=ROWS, vocabs=VOCABS, widths=DEPTHS):
+    """Hidden states and a head, a teacher as logits or as another pair of them, a kind with its number, and options."""
+    kind = draw(st.sampled_from([kind for kind in KINDS if kind != "adaptive_kl"]))
+    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n, vocab, width = draw(st.sampled_from(rows)), draw(st.sampled_from(vocabs)), draw(st.sampled_from(widths))
+
+    def matrix(*shape, scale=1.0):
+        return (random.standard_normal(shape) * scale).astype(np.float32)
+
+    teacher = {"teacher": matrix(n, vocab, scale=2)}
+    if draw(st.booleans()):
+        teacher = {"teacher_hidden": matrix(n, 5), "teacher_head": matrix(vocab, 5)}
+    options = {
+        **({} if kind == "entropy" else teacher), "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "scale": 0.7, "label_scale": 0.6,
+        "labels": draw(st.sampled_from([None, np.where(random.random(n) < 0.3, -1, random.integers(0, vocab, n)).astype(np.int32)])),
+        "weights": random.choice([0, 0.5, 1, 2], n).astype(np.float64),
+    }  # fmt: skip
+    return kind, parameter, matrix(n, width), matrix(vocab, width, scale=2 / np.sqrt(width)), options
+
+
+def tolerance_of(kind, parameter, hidden, head, options):
+    """What values may be off by: as row_divergence, of logits that are off by their own sums' roundings."""
+    logits = hidden.astype(np.float64) @ head.T.astype(np.float64)
+    teacher = options.get("teacher")
+    if teacher is None:
+        teacher = (
+            logits if kind == "entropy" else options["teacher_hidden"].astype(np.float64) @ options["teacher_head"].T
+        )
+    if not logits.size:
+        return 0.0, 0.0, logits
+    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
+    sums = (
+        2.0**-24
+        * hidden.shape[1]
+        * np.abs(hidden).max()
+        * np.abs(head).max()
+        * hidden.shape[1]
+        / options["temperature"]
+    )
+    found = 8 * error(kind, number, logits.astype(np.float32), teacher, options)
+    amplified = {"alpha": 4, "renyi": 8, "log_acceptance": 1}.get(kind, 1) * (
+        1 + np.abs(logits).max() + np.abs(teacher).max()
+    )
+    accepted = 1.0
+    if kind in ("log_acceptance", "renyi"):
+        accepted = np.exp(
+            -row_divergence(logits, teacher, "log_acceptance", temperature=options["temperature"]).values.max(initial=0)
+        )
+    slack = unsure(kind, logits.astype(np.float32), teacher, options["temperature"]) / accepted
+    return found + 4 * sums * amplified / accepted, slack, logits
+
+
+@given(case=cases())
+def test_matches_reference(isa, case):
+    kind, parameter, hidden, head, options = case
+    got = head_divergence(hidden, head, kind, parameter, **options)
+    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
+    want = reference_head_divergence(hidden, head, kind, number, **options)
+    tolerance, slack, _ = tolerance_of(kind, parameter, hidden, head, options)
+    np.testing.assert_allclose(got.values, want[0], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
+    by = 8 / options["temperature"]
+    # Gradients by logits that are off by so much, times the other factor, summed with roundings.
+    for found, meant, factor, terms in (
+        (got.hidden, want[2], head, len(head)),
+        (got.head, want[3], hidden, len(hidden)),
+    ):
+        bound = by * (tolerance + np.max(slack, initial=0)) * np.abs(factor).max(initial=0) * max(terms, 1)
+        np.testing.assert_allclose(found, meant, rtol=2.0**-16, atol=bound + 1e-7)
+
+
+@given(case=cases())
+def test_same_bits_on_every_level_and_thread_count(isa, case):
+    kind, parameter, hidden, head, options = case
+    got = head_divergence(hidden, head, kind, parameter, **options, threads=3)
+    set_isa("scalar")
+    want = head_divergence(hidden, head, kind, parameter, **options)
+    set_isa(isa)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
+    alone = head_divergence(hidden, head, kind, parameter, **options, gradient=False)
+    assert alone.hidden is alone.head is None
+    assert (
+        alone.values.tobytes() == want.values.tobytes() and alone.label_values.tobytes() == want.label_values.tobytes()
+    )
+
+
+@given(case=cases(rows=[1, 7]))
+def test_a_row_is_treated_alike_in_any_company(isa, case):
+    """Values and the hidden states' gradient of each row, bit for bit."""
+    kind, parameter, hidden, head, options = case
+    whole = head_divergence(hidden, head, kind, parameter, **options)
+    for row in range(len(hidden)):
+        alone = {
+            name: value[row : row + 1] if name in ("teacher", "teacher_hidden", "weights") else value
+            for name, value in options.items()
+        }
+        alone["labels"] = None if options["labels"] is None else options["labels"][row : row + 1]
+        got = head_divergence(hidden[row : row + 1], head, kind, parameter, **alone)
+        assert got.values.tobytes() == whole.values[row : row + 1].tobytes()
+        assert got.hidden.tobytes() == whole.hidden[row : row + 1].tobytes()
+
+
+def test_more_rows_than_pass_at_once_and_long_sums(isa):
+    """504 rows share one passing of the vocabulary, and the head's gradient goes on from one to the next; 256 terms a turn."""
+    random = np.random.default_rng(0)
+    hidden, head = (random.standard_normal(shape).astype(np.float32) for shape in ((1010, 300), (150, 300)))
+    teacher = random.standard_normal((1010, 150)).astype(np.float32)
+    got = head_divergence(hidden, head / 17, "jsd", teacher=teacher, threads=2)
+    want = reference_head_divergence(hidden, head / 17, "jsd", 0.5, teacher=teacher)
+    np.testing.assert_allclose(got.values, want[0], atol=2e-6)
+    np.testing.assert_allclose(got.hidden, want[2], atol=2e-6)
+    np.testing.assert_allclose(got.head, want[3], atol=1e-4)
+
+
+def test_is_the_divergence_of_the_logits(isa):
+    """Of small integers, whose products and sums are exact: values as row_divergence has them, whose chunks are longer."""
+    random = np.random.default_rng(1)
+    hidden, head = (random.integers(-2, 3, shape).astype(np.float32) for shape in ((9, 8), (700, 8)))
+    teacher = random.standard_normal((9, 700)).astype(np.float16)
+    for kind in ("forward_kl", "reverse_kl", "acceptance_hybrid", "soft_cross_entropy"):
+        want = row_divergence(hidden @ head.T, teacher, kind, temperature=2.0)
+        got = head_divergence(hidden, head, kind, teacher=teacher, temperature=2.0)
+        np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got.hidden, want.gradient @ head, rtol=1e-3, atol=1e-5)
+
+
+def test_a_row_of_weight_0_is_not_read(isa):
+    random = np.random.default_rng(0)
+    hidden, head, teacher = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 6), (40, 6), (3, 40)))
+    want = head_divergence(hidden[[0, 2]], head, teacher=teacher[[0, 2]], labels=[1, 2], label_scale=1.0)
+    hidden[1], teacher[1] = np.nan, np.nan
+    got = head_divergence(hidden, head, teacher=teacher, weights=[1, 0, 1], labels=[1, 7, 2], label_scale=1.0)
+    assert got.values[1] == got.label_values[1] == 0 and not got.hidden[1].any()
+    np.testing.assert_array_equal(got.values[[0, 2]], want.values)
+    np.testing.assert_array_equal(got.hidden[[0, 2]], want.hidden)
+    np.testing.assert_array_equal(got.head, want.head)
+    none = head_divergence(hidden, head, teacher=teacher, weights=[0, 0, 0])
+    assert not none.values.any() and not none.hidden.any() and not none.head.any()
+
+
+def test_what_is_not_finite_is_named(isa):
+    hidden, head, teacher = np.ones((2, 3), np.float32), np.ones((30, 3), np.float32), np.zeros((2, 30), np.float32)
+    hidden[1, 2] = np.nan
+    with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's, hold a NaN"):
+        head_divergence(hidden, head, teacher=teacher)
+    hidden[1, 2], head[29, 0] = 1, np.inf
+    with pytest.raises(NotFiniteError, match="row 0: its logits"):
+        head_divergence(hidden, head, teacher=teacher)
+    head[29, 0], teacher[1, 4] = 1, -np.inf
+    with pytest.raises(NotFiniteError, match="row 1: reverse_kl is infinite"):
+        head_divergence(hidden, head, "reverse_kl", teacher=teacher)
+    teacher[1] = -np.inf
+    with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's"):
+        head_divergence(hidden, head, teacher=teacher)
+
+
+HIDDEN, HEAD, TEACHER = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float32), np.zeros((2, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"hidden": np.zeros((2, 3))}, "hidden must have dtype float32"),
+        ({"head": np.zeros((5, 4), np.float32)}, r"head must have shape \(vocab, 3\)"),
+        ({"head": np.zeros((0, 3), np.float32), "teacher": np.zeros((2, 0), np.float32)}, "head must have rows"),
+        ({"teacher": TEACHER[:, :4].copy()}, r"teacher must have shape \(2, 5\)"),
+        ({"teacher": None}, "the teacher must be given by its logits, or by teacher_hidden and teacher_head"),
+        ({"teacher_hidden": HIDDEN}, "the teacher must be given by its logits, or by"),
+        ({"teacher": None, "teacher_hidden": HIDDEN}, "the teacher must be given by its logits, or by"),
+        (
+            {"teacher": None, "teacher_hidden": HIDDEN, "teacher_head": HEAD[:4]},
+            r"teacher_head must have shape \(5, 3\)",
+        ),
+        ({"kind": "adaptive_kl"}, "adaptive_kl wants whole rows of logits"),
+        ({"kind": "entropy"}, "there must be no teacher"),
+        ({"labels": [0, 5]}, "labels must be tokens below 5"),
+        ({"weights": [np.inf, 1]}, "weights must be finite"),
+        ({"gradient": 1}, "gradient must be True or False"),
+    ],
+)
+def test_refuses(change, text):
+    with pytest.raises(ArgumentError, match=text):
+        head_divergence(**{"hidden": HIDDEN, "head": HEAD, "teacher": TEACHER, **change})
