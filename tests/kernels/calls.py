@@ -25,11 +25,15 @@ from fastdistill.errors import FastDistillError
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.kernels.forward.linear import packed_bytes
+from tests.distill import selection_calls
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 400
 EITHER = {
+    "ExpertMerge",
+    "add_noise",
+    "masked_mean",
     "TeacherWriter.append",
     "acceptance",
     "alm_loss",
@@ -537,6 +541,7 @@ CALLS: dict[str, Callable[[], Row]] = {
     "jsd": lambda: _divergence_of("jsd", out=np.empty((2, 40), np.float32)),
     "entropy": lambda: _divergence_of("entropy", out=np.empty((2, 40), np.float32)),
 }  # fmt: skip
+CALLS |= selection_calls.CALLS
 
 
 def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
