@@ -107,7 +107,10 @@ struct fd_head_divergence {                       /* a divergence of logits hidd
     const void *teacher;                    /* (.., vocab) of logits or laws, row i of the hidden ones its row index[i]; or NULL: those of */
     const int64_t *index;
     int64_t teacher_width;
-    const float *teacher_hidden, *teacher_head;         /* (rows, teacher_width), (vocab, teacher_width); NULL: none */
+    const float *teacher_hidden, *teacher_head;         /* (rows, teacher_width), (vocab, teacher_width); NULL: none; or */
+    int64_t k;                              /* 0, or it is known at so many tokens of a row: as row_divergence_topk, tokens ascending */
+    const int32_t *tokens;                  /* (rows, k) */
+    const float *log_probs, *tail;          /* (rows, k), (rows,) or NULL */
     const int32_t *labels;                  /* (rows,), -1: none; or NULL */
     const double *weights;                  /* (rows,) */
     double *values, *label_values;          /* (rows,) */

@@ -36,6 +36,9 @@ def head_loss(
     teacher: np.ndarray | None = None,
     teacher_hidden: np.ndarray | None = None,
     teacher_head: np.ndarray | None = None,
+    tokens: np.ndarray | None = None,
+    log_probs: np.ndarray | None = None,
+    tail: Any = "bucket",
     weights: Any = None,
     temperature: float = 1.0,
     reduction: str = "mean",
@@ -57,13 +60,17 @@ def head_loss(
     head : float32 (vocab, width)
         finite
     kind : str, default "forward_kl"
-        of KINDS, but for "adaptive_kl"; "entropy" with scale=0 and labels is cross entropy
+        of KINDS, but for "adaptive_kl" of a whole teacher; "entropy" with scale=0 and labels is cross entropy
     parameter : float, optional
         the number that some kinds take; None: its default, which KINDS gives
     teacher : float32, float64, float16, or uint16 that are bits of bfloat16 (n, vocab), optional
         its logits
     teacher_hidden, teacher_head : float32 (n, teacher width) and (vocab, teacher width), optional
         in place of them
+    tokens, log_probs : int32 and float32 or float64 (n, k), optional
+        in place of them, a teacher that is known at k tokens of each row: as in `topk_divergence`, of all its kinds
+    tail : str, default "bucket"
+        likewise
     weights, temperature, reduction, total_weight, scale, temperature_squared, labels, label_scale, teacher_is_law, threads : optional
         as in `divergence`
     gradient : bool, default True
@@ -86,7 +93,7 @@ def head_loss(
     )
     found = head_divergence(
         hidden, head, kind, parameter, teacher=teacher, teacher_hidden=teacher_hidden, teacher_head=teacher_head,
-        teacher_is_law=teacher_is_law, gradient=gradient, threads=threads, **terms.options,
+        tokens=tokens, log_probs=log_probs, tail=tail, teacher_is_law=teacher_is_law, gradient=gradient, threads=threads, **terms.options,
     )  # fmt: skip
     made = None if found.hidden is None or found.head is None else HeadGradient(found.hidden, found.head)
     return terms.loss(RowDivergence(found.values, found.label_values, None))._replace(gradient=made)

@@ -363,8 +363,15 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.head_divergence,
         {
             "hidden": f32(2, 3), "head": f32(20, 3), "kind": "jsd", "parameter": 0.25, "teacher": f32(2, 20), "teacher_hidden": None,
-            "teacher_head": None, "temperature": 2.0, "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5,
+            "teacher_head": None, "tokens": None, "log_probs": None, "tail": "bucket", "temperature": 2.0, "labels": i32(3, -1), "scale": 0.5, "label_scale": 0.5,
             "weights": np.array([1.0, 2.0]), "teacher_is_law": False, "gradient": True, "threads": 1,
+        },
+    ),
+    "head_divergence.listed": lambda: (
+        k.head_divergence,
+        {
+            "hidden": f32(2, 3), "head": f32(20, 3), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2),
+            "tail": np.array([0.25, 0.5]),
         },
     ),
     "head_divergence.hidden": lambda: (
@@ -374,9 +381,16 @@ CALLS: dict[str, Callable[[], Row]] = {
         distill.head_loss,
         {
             "hidden": f32(2, 3), "head": f32(20, 3), "kind": "jsd", "parameter": 0.25, "teacher": f32(2, 20), "teacher_hidden": None,
-            "teacher_head": None, "temperature": 2.0, "labels": i32(3, -100), "scale": 0.5, "label_scale": 0.5,
+            "teacher_head": None, "tokens": None, "log_probs": None, "tail": "bucket", "temperature": 2.0, "labels": i32(3, -100), "scale": 0.5, "label_scale": 0.5,
             "weights": np.array([1.0, 2.0]), "reduction": "mean", "total_weight": 3.0, "temperature_squared": True,
             "teacher_is_law": False, "gradient": True,
+        },
+    ),
+    "head_loss.listed": lambda: (
+        distill.head_loss,
+        {
+            "hidden": f32(2, 3), "head": f32(20, 3), "tokens": i32(3, 5, 1, -1).reshape(2, 2), "log_probs": -1 - f32(2, 2),
+            "tail": np.array([0.25, 0.5]),
         },
     ),
     "head_loss.hidden": lambda: (

@@ -3,7 +3,8 @@
  * The vocabulary passes by in blocks of 144 tokens, HEAD_ROWS rows at a time see them.  Of a block the logits of all these rows are made
  * (a matrix product), used, and forgotten: once to measure the laws, once for the sums that a gradient wants, once for the gradient, of
  * which hidden states and head each take their share (two products more).  Where the sum of psi is known beforehand (forward KL,
- * cross entropies) the second time falls away.
+ * cross entropies) the second time falls away.  So it does where the teacher is known at k tokens alone: their logits are set aside as they
+ * are measured, and what is left over them is a short row (row_divergence_topk.c).
  *
  * Every element is summed in one order: a logit along the width; a hidden state's gradient along the tokens of a block, blocks in their
  * order; the head's along the rows.  Blocks and tasks are cut by shape, so that threads change nothing.
@@ -14,6 +15,7 @@
 #include "../../threads.h"
 #include "../tile.h"
 #include "row_divergence.c"
+#include "row_divergence_topk.c"
 
 enum {
     HEAD_TILE = FD_ROW_TILE == 8 ? 8 : 6,       /* rows of a register tile: with 2 registers a row, 12 of 16 are sums */
@@ -52,6 +54,8 @@ struct head_row {
     float label_logit;
     struct divergence_sums_f32 sums;
     double forward, slope, mean;                        /* the mixture's share; see divergence_between */
+    int64_t listed;                                     /* tokens of the row's list that have passed by */
+    double tail_by;                                     /* what q is multiplied by in the gradient, where no token is listed */
 };
 struct head_job {
     const struct fd_head_divergence *loss;
@@ -62,6 +66,9 @@ struct head_job {
     struct head_row *state;                             /* (HEAD_ROWS,) */
     float *block, *teacher_block;                       /* panels of 16 tokens: (width, 16) */
     float *gradient;                                    /* (HEAD_ROWS, HEAD_BLOCK) by the logits */
+    float *listed;                                      /* (HEAD_ROWS, k) logits of listed tokens; then the gradient by them */
+    float *outcomes;                                    /* work space of a short row: 4 (k + 1,), padded, */
+    double *numbers;                                    /* and 4 divergence_chunks(k + 1) */
 };
 
 static void head_pack(const float *head, int64_t width, int64_t at, int64_t n, float *panel)
@@ -101,14 +108,81 @@ static void head_probabilities(const struct head_law *law, float inverse, const 
         vf_store(e + k, fd_exp_negative(vf_min(vf_sub(vf_mul(vf_sub(vf_load(z + k), most), by), log_sum), zero)));
 }
 
-static void head_row_block(const struct head_job *job, int64_t row, const float *z, const float *teacher_z, float *g)
+/* The law of listed logits and of all others. */
+static void head_join(struct head_law *law, float inverse, int64_t k, const float *listed)
+{
+    float most = law->most;
+    for (int64_t j = 0; j < k; j++) most = listed[j] > most ? listed[j] : most;
+    if (most == -INFINITY) return;
+    law->total = law->total > 0.0 ? law->total * fd_exp_double(((double)law->most - (double)most) * (double)inverse) : law->total;
+    law->most = most;
+    for (int64_t j = 0; j < k; j++)
+        law->total += listed[j] == -INFINITY ? 0.0 : fd_exp_double(((double)listed[j] - (double)most) * (double)inverse);
+}
+/* Logits of listed tokens go from the block to the row's list. */
+static void head_set_aside(const struct head_job *job, int64_t row, float *z)
+{
+    struct head_row *state = job->state + (row - job->first);
+    int64_t k = job->loss->k;
+    const int32_t *tokens = job->loss->tokens + row * k;
+    float *listed = job->listed + (row - job->first) * k;
+    for (; state->listed < k && tokens[state->listed] < job->at + job->n; state->listed++) {
+        int64_t place = tokens[state->listed] - job->at;
+        listed[state->listed] = place < 0 ? -INFINITY : z[place];           /* -1: none */
+        if (place >= 0) z[place] = -INFINITY;
+    }
+}
+/* Of a row that has been measured, its list apart: the law, D, and the gradient by the list and by what is left. */
+static void head_short(const struct head_job *job, int64_t i)
+{
+    const struct fd_head_divergence *loss = job->loss;
+    const struct fd_divergence *set = &loss->set;
+    struct head_row *state = job->state + i;
+    int64_t row = job->first + i, k = loss->k, width = loss->tail ? k + 1 : k, padded = fd_pad(k + 1, 16);
+    float *listed = job->listed + i * k, *x = job->outcomes, *y = x + padded, *ex = y + padded, *ey = ex + padded;
+    float inverse = (float)(1.0 / set->temperature);
+    struct head_law rest = state->q;
+    head_join(&state->q, inverse, k, listed);
+    head_join(&state->plain, 1.0f, k, listed);
+    state->q.log_sum = (float)fd_log_double(state->q.total);
+    for (int64_t j = 0; j < k; j++) {
+        x[j] = (listed[j] - state->q.most) * inverse - state->q.log_sum;
+        y[j] = loss->tokens[row * k + j] < 0 ? -INFINITY : loss->log_probs[row * k + j] * (loss->tail ? 1.0f : inverse);
+    }
+    if (loss->tail) {
+        double far = ((double)rest.most - (double)state->q.most) * (double)inverse;
+        x[k] = rest.total > 0.0 ? (float)(far + fd_log_double(rest.total) - (double)state->q.log_sum) : rest.total != rest.total ? NAN : -INFINITY;
+        y[k] = loss->tail[row];
+    }
+    double by = loss->weights[row] * set->scale / set->temperature;
+    if (!divergence_short_f32(set, width, x, y, ex, ey, job->numbers, loss->head_gradient != NULL, by, loss->values + row)) {
+        loss->values[row] = NAN;
+        return;
+    }
+    memcpy(listed, ey, (size_t)k * sizeof *listed);
+    state->tail_by = loss->tail && x[k] > -INFINITY ? (double)ey[k] / fd_exp_double((double)x[k]) : 0.0;
+    state->listed = 0;
+}
+/* f: the row's probabilities times what the gradient by D has of them; at listed tokens their own. */
+static void head_short_gradient(const struct head_job *job, int64_t row, const float *e, float *f)
+{
+    struct head_row *state = job->state + (row - job->first);
+    int64_t k = job->loss->k;
+    const int32_t *tokens = job->loss->tokens + row * k;
+    vf by = vf_set1((float)state->tail_by);
+    for (int64_t i = 0; i < fd_pad(job->n, 16); i += 16) vf_store(f + i, vf_mul(by, vf_load(e + i)));
+    for (; state->listed < k && tokens[state->listed] < job->at + job->n; state->listed++)
+        if (tokens[state->listed] >= job->at) f[tokens[state->listed] - job->at] = job->listed[(row - job->first) * k + state->listed];
+}
+
+static void head_row_block(const struct head_job *job, int64_t row, float *z, const float *teacher_z, float *g)
 {
     const struct fd_head_divergence *loss = job->loss;
     const struct fd_divergence *set = &loss->set;
     struct head_row *state = job->state + (row - job->first);
     int64_t n = job->n, padded = fd_pad(n, 16), label = loss->labels ? loss->labels[row] : -1;
     float inverse = (float)(1.0 / set->temperature), buffer[DIVERGENCE_CHUNK];
-    int tempered = label >= 0 && inverse != 1.0f, with_teacher = set->kind != FD_STUDENT_ENTROPY;
+    int tempered = label >= 0 && inverse != 1.0f, with_teacher = set->kind != FD_STUDENT_ENTROPY && loss->k == 0;
     const float *t = z;
     if (with_teacher && teacher_z) t = teacher_z;
     else if (with_teacher) {
@@ -117,10 +191,11 @@ static void head_row_block(const struct head_job *job, int64_t row, const float 
         t = divergence_chunk_f32(&side, job->at, n, buffer);
     }
     if (job->pass == HEAD_MEASURE) {
+        if (label >= job->at && label < job->at + n) state->label_logit = z[label - job->at];
+        if (loss->k) head_set_aside(job, row, z);
         head_measure(&state->q, inverse, z, padded);
         if (with_teacher) head_measure(&state->p, inverse, t, padded);
         if (tempered) head_measure(&state->plain, 1.0f, z, padded);
-        if (label >= job->at && label < job->at + n) state->label_logit = z[label - job->at];
         return;
     }
     float e[HEAD_BLOCK], f[HEAD_BLOCK];
@@ -138,11 +213,12 @@ static void head_row_block(const struct head_job *job, int64_t row, const float 
         mix.variation = 1.0f - mix.forward;
     }
     struct divergence_sums_f32 unused, *sums = job->pass == HEAD_GRADIENT && !job->sums_too ? &unused : &state->sums;
-    divergence_terms_of_f32(job->pass == HEAD_OVERLAP ? DIVERGENCE_VARIATION : job->body, job->pass == HEAD_GRADIENT, &mix, &q, &p, 0,
-                            padded, z, t, e, f, sums);
+    if (loss->k) head_short_gradient(job, row, e, f);
+    else divergence_terms_of_f32(job->pass == HEAD_OVERLAP ? DIVERGENCE_VARIATION : job->body, job->pass == HEAD_GRADIENT, &mix, &q, &p, 0,
+                                 padded, z, t, e, f, sums);
     if (job->pass != HEAD_GRADIENT) return;
 
-    double by = loss->weights[row] * set->scale * state->slope / set->temperature;
+    double by = loss->k ? 1.0 : loss->weights[row] * set->scale * state->slope / set->temperature;
     double label_by = label >= 0 ? loss->weights[row] * set->label_scale : 0.0;
     vf psi_by = vf_set1((float)by), q_by = vf_set1((float)((tempered ? 0.0 : label_by) - by * state->mean)), plain_by = vf_set1((float)label_by);
     vf most = vf_set1(state->plain.most), log_sum = vf_set1(state->plain.log_sum), zero = vf_zero();
@@ -208,54 +284,59 @@ static void head_value(const struct head_job *job, int64_t i)
 
 static int64_t head_divergence_workspace(const struct fd_head_divergence *loss)
 {
-    int64_t rows = fd_min(loss->rows, HEAD_ROWS);
-    return fd_pad((int64_t)sizeof(struct head_row) * rows, 64) + 4 * HEAD_BLOCK * (loss->width + loss->teacher_width + rows);
+    int64_t rows = fd_min(loss->rows, HEAD_ROWS), k = loss->k, padded = fd_pad(k + 1, 16);
+    int64_t list = k ? 4 * (rows * k + 4 * padded) + 8 * 4 * divergence_chunks(k + 1) : 0;
+    return fd_pad((int64_t)sizeof(struct head_row) * rows, 64) + 4 * HEAD_BLOCK * (loss->width + loss->teacher_width + rows) + list;
 }
 static void head_divergence(const struct fd_head_divergence *loss, void *workspace, int threads)
 {
     const struct fd_divergence *set = &loss->set;
     int64_t most_rows = fd_min(loss->rows, HEAD_ROWS);
     int body = divergence_body_of(set->kind), gradient = loss->head_gradient != NULL;
-    struct head_job job = {loss, HEAD_MEASURE, body, 0, 0, 0, 0, 0, workspace, NULL, NULL, NULL};
+    struct head_job job = {.loss = loss, .pass = HEAD_MEASURE, .body = body, .state = workspace};
     job.block = (float *)(void *)((char *)workspace + fd_pad((int64_t)sizeof(struct head_row) * most_rows, 64));
     job.teacher_block = job.block + HEAD_BLOCK * loss->width;
     job.gradient = job.teacher_block + HEAD_BLOCK * loss->teacher_width;
+    job.numbers = (double *)(void *)(job.gradient + HEAD_BLOCK * most_rows);
+    job.outcomes = (float *)(void *)(job.numbers + 4 * divergence_chunks(loss->k + 1));
+    job.listed = job.outcomes + 4 * fd_pad(loss->k + 1, 16);
     /* psi sums up to 0, or it does not matter what it sums up to */
     job.sums_too = gradient && (body == DIVERGENCE_FORWARD || body == DIVERGENCE_SOFT || body == DIVERGENCE_LOGITS || set->scale == 0.0);
     for (; job.first < loss->rows; job.first += HEAD_ROWS) {
         job.count = fd_min(HEAD_ROWS, loss->rows - job.first);
         for (int64_t i = 0; i < job.count; i++) {
             struct head_law none = {-INFINITY, 0.0, 0.0f};
-            job.state[i] = (struct head_row){none, none, none, 0.0f, {0.0, 0.0, 0.0}, 1.0, 1.0, 0.0};
+            job.state[i] = (struct head_row){.q = none, .p = none, .plain = none, .forward = 1.0, .slope = 1.0};
         }
         head_over_the_vocabulary(&job, HEAD_MEASURE, threads);
         for (int64_t i = 0; i < job.count; i++) {
             struct head_row *state = job.state + i;
             int labelled = loss->labels && loss->labels[job.first + i] >= 0;
+            if (loss->k) head_short(&job, i);
             head_settle(&state->q);
             head_settle(&state->p);
             head_settle(&state->plain);
             if (set->temperature == 1.0) state->plain = state->q;
             loss->label_values[job.first + i] = labelled ? (double)state->plain.log_sum - (double)(state->label_logit - state->plain.most) : 0.0;
         }
-        if (set->kind == FD_ACCEPTANCE_HYBRID) {
+        if (set->kind == FD_ACCEPTANCE_HYBRID && !loss->k) {
             head_over_the_vocabulary(&job, HEAD_OVERLAP, threads);
             for (int64_t i = 0; i < job.count; i++) {
                 job.state[i].forward = fd_exp_double(-set->parameter * job.state[i].sums.overlap);
                 job.state[i].sums = (struct divergence_sums_f32){0.0, 0.0, 0.0};
             }
         }
-        if (!job.sums_too) {
+        if (!job.sums_too && !loss->k) {
             head_over_the_vocabulary(&job, HEAD_TERMS, threads);
             for (int64_t i = 0; i < job.count; i++) head_value(&job, i);
         }
         if (gradient) head_over_the_vocabulary(&job, HEAD_GRADIENT, threads);
-        if (job.sums_too)
+        if (job.sums_too && !loss->k)
             for (int64_t i = 0; i < job.count; i++) head_value(&job, i);
         for (int64_t i = 0; i < job.count; i++) {
             const struct head_row *state = job.state + i;
             int good = state->q.most > -INFINITY && state->q.total < INFINITY;
-            if (set->kind != FD_STUDENT_ENTROPY) good &= state->p.most > -INFINITY && state->p.total < INFINITY;
+            if (set->kind != FD_STUDENT_ENTROPY && !loss->k) good &= state->p.most > -INFINITY && state->p.total < INFINITY;
             if (!good) loss->values[job.first + i] = NAN;
         }
     }

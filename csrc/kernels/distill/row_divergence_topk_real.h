@@ -22,6 +22,25 @@ static real NAME(divergence_tail)(struct NAME(divergence_law) *q, int64_t vocab,
     return (real)fd_log_double(mass);
 }
 
+/* D between laws over `width` outcomes, x and y the logarithms of their probabilities; ey: the gradient by x, times `by` and the slope.  Work
+ * space: ex, ey (width,) padded to 16, `numbers` 4 divergence_chunks(width).  Whether both are laws. */
+static int NAME(divergence_short)(const struct fd_divergence *set, int64_t width, const real *x, const real *y, real *ex, real *ey,
+                                  double *numbers, int keep, double by, double *value)
+{
+    int64_t chunks = divergence_chunks(width);
+    int kind = sizeof(real) == 8 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
+    struct NAME(divergence_law) q = {x, kind, 0, 1, ex, numbers, numbers + chunks, 0, 0},
+                                p = {y, kind, 0, 1, ey, numbers + 2 * chunks, numbers + 3 * chunks, 0, 0};
+    int good = NAME(divergence_measure)(&q, width, 1);
+    good &= NAME(divergence_measure)(&p, width, 1);
+    if (!good) return 0;
+    double slope, mean;
+    *value = NAME(divergence_between)(set, &q, &p, width, keep, &slope, &mean);
+    if (keep)
+        for (int64_t j = 0; j < width; j++) ey[j] = (real)(by * slope * ((double)ey[j] - mean * (double)ex[j]));
+    return 1;
+}
+
 /* What divergence_write, which takes a law at temperature 1 from e's, leaves out where these are 0: the label's term of listed tokens. */
 static void NAME(divergence_plain)(int64_t k, const int32_t *tokens, const struct NAME(divergence_label) *label, real *gradient)
 {
@@ -66,18 +85,13 @@ static void NAME(divergence_topk_row)(const struct divergence_topk *d, int64_t r
         x[k] = tail;
         y[k] = ((const real *)d->tail)[row];
     }
-    int numbers_are = sizeof(real) == 8 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
-    struct NAME(divergence_law) q = {x, numbers_are, 0, 1, ex, numbers, numbers + chunks, 0, 0},
-                                p = {y, numbers_are, 0, 1, ey, numbers + 2 * chunks, numbers + 3 * chunks, 0, 0};
-    int good = NAME(divergence_measure)(&q, width, 1);
-    good &= NAME(divergence_measure)(&p, width, 1);
-    if (!good) { all->values[row] = NAN; return; }
-    double slope, mean;
-    all->values[row] = NAME(divergence_between)(set, &q, &p, width, gradient != NULL, &slope, &mean);
+    double by = weight * set->scale / set->temperature;
+    if (!NAME(divergence_short)(set, width, x, y, ex, ey, numbers, gradient != NULL, by, all->values + row)) {
+        all->values[row] = NAN;
+        return;
+    }
     if (!gradient) return;
 
-    double by = weight * set->scale * slope / set->temperature;
-    for (int64_t j = 0; j < width; j++) ey[j] = (real)(by * ((double)ey[j] - mean * (double)ex[j]));    /* the short row's gradient */
     double share = 0.0;                                 /* of a token that is not listed: g' of the tail, over its probability */
     if (d->tail && tail > -INFINITY) share = (double)ey[k] / fd_exp_double((double)tail);
     NAME(divergence_plain)(k, tokens, &label, ey);

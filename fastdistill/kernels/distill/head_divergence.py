@@ -11,6 +11,7 @@ from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS
 from fastdistill.kernels.distill.kinds import KINDS, resolve
+from fastdistill.kernels.distill.row_divergence_topk import check_topk, log_tail_of
 from fastdistill.kernels.threads import check_threads
 
 
@@ -44,6 +45,9 @@ def head_divergence(
     teacher: np.ndarray | None = None,
     teacher_hidden: np.ndarray | None = None,
     teacher_head: np.ndarray | None = None,
+    tokens: np.ndarray | None = None,
+    log_probs: np.ndarray | None = None,
+    tail: Any = "bucket",
     temperature: float = 1.0,
     labels: Any = None,
     scale: float = 1.0,
@@ -69,6 +73,10 @@ def head_divergence(
         its logits; none for "entropy"
     teacher_hidden, teacher_head : float32 (rows, teacher width) and (vocab, teacher width), optional
         in place of them
+    tokens, log_probs : int32 and float32 or float64 (rows, k), optional
+        in place of them, a teacher that is known at k tokens of each row: as in `row_divergence_topk`
+    tail : str, default "bucket"
+        likewise
     temperature : float, default 1.0
         that logits are divided by, those of a label's cross entropy aside, above 0
     labels : int32 (rows,), optional
@@ -99,22 +107,31 @@ def head_divergence(
     if width == 0 or not 0 < vocab < 2**31:
         raise ArgumentError(f"head must have rows, fewer than 2^31, and columns, got shape {head.shape}")
     kind, number = resolve(kind, parameter)
-    if kind == "adaptive_kl":
-        raise ArgumentError("adaptive_kl wants whole rows of logits: take row_divergence, or another kind")
-    teacher_width = 0
-    if kind == "entropy" and not (teacher is None and teacher_hidden is None and teacher_head is None):
+    ways = [
+        teacher is not None,
+        teacher_hidden is not None or teacher_head is not None,
+        tokens is not None or log_probs is not None,
+    ]
+    if kind == "entropy" and any(ways):
         raise ArgumentError("entropy is the student's alone: there must be no teacher")
-    if kind != "entropy" and (teacher is None) == (teacher_hidden is None or teacher_head is None):
-        raise ArgumentError("the teacher must be given by its logits, or by teacher_hidden and teacher_head")
+    if kind != "entropy" and (
+        sum(ways) != 1 or (teacher_hidden is None) != (teacher_head is None) or (tokens is None) != (log_probs is None)
+    ):
+        raise ArgumentError(
+            "the teacher must be given by its logits, or by teacher_hidden and teacher_head, or by tokens and log_probs"
+        )
+    if kind == "adaptive_kl" and tokens is None:
+        raise ArgumentError("adaptive_kl wants whole rows of logits: take row_divergence, or another kind")
+    teacher_width = k = 0
     if teacher is not None:
-        if teacher_hidden is not None or teacher_head is not None:
-            raise ArgumentError("the teacher must be given by its logits, or by teacher_hidden and teacher_head")
         check_array("teacher", teacher, LOGITS, (rows, vocab))
     elif teacher_hidden is not None and teacher_head is not None:
         _, teacher_width = check_array("teacher_hidden", teacher_hidden, np.float32, (rows, "width"))
         check_array("teacher_head", teacher_head, np.float32, (vocab, teacher_width))
         if teacher_width == 0:
             raise ArgumentError(f"teacher_head must have columns, got shape {teacher_head.shape}")
+    elif tokens is not None and log_probs is not None:
+        k = check_topk(kind, tokens, log_probs, rows, vocab)
     found = None if labels is None else as_array("labels", labels, np.int32, (rows,))
     if found is not None and rows and not (found.min() >= -1 and found.max() < vocab):
         row = int(((found < -1) | (found >= vocab)).argmax())
@@ -125,6 +142,7 @@ def head_divergence(
     kept = np.flatnonzero(weights)
     some = len(kept) < rows
     states, targets = (None if each is None else each[kept] if some else each for each in (hidden, teacher_hidden))
+    ids, laws, log_tail = _lists(tokens, log_probs, tail, kept, weights)
     words, by = None if found is None else found[kept], weights[kept]
     values, label_values = np.zeros(len(kept)), np.zeros(len(kept))
     by_hidden, by_head = None, None
@@ -139,12 +157,13 @@ def head_divergence(
         "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
     }  # fmt: skip
     held = [
-        const(states), const(head), const(teacher), const(kept), const(targets), const(teacher_head), const(words), const(by),
+        const(states), const(head), const(teacher), const(kept), const(targets), const(teacher_head),
+        const(ids), const(laws), const(log_tail), const(words), const(by),
         pointer(values), pointer(label_values), pointer(by_hidden), pointer(by_head),
     ]  # fmt: skip
     native = ffi.new("struct fd_head_divergence *")
     native.set = settings
-    native.rows, native.vocab, native.width, native.teacher_width = len(kept), vocab, width, teacher_width
+    native.rows, native.vocab, native.width, native.teacher_width, native.k = len(kept), vocab, width, teacher_width, k
     for name, place in zip(_POINTERS, held, strict=True):
         setattr(native, name, place)
     if len(kept):
@@ -159,9 +178,23 @@ def head_divergence(
 
 
 _POINTERS = (
-    "hidden", "head", "teacher", "index", "teacher_hidden", "teacher_head", "labels", "weights", "values", "label_values",
+    "hidden", "head", "teacher", "index", "teacher_hidden", "teacher_head", "tokens", "log_probs", "tail", "labels", "weights", "values", "label_values",
     "hidden_gradient", "head_gradient",
 )  # fmt: skip
+
+
+def _lists(tokens: Any, log_probs: Any, tail: Any, kept: np.ndarray, weights: np.ndarray) -> tuple[Any, Any, Any]:
+    """Tokens ascending, log probabilities and the tail's, of rows that count; None where there is no list."""
+    if tokens is None:
+        return None, None, None
+    log_tail = log_tail_of(tail, tokens, log_probs, weights, np.float32)
+    order = np.argsort(tokens[kept], axis=1, kind="stable")
+    ids = np.take_along_axis(tokens[kept], order, axis=1)
+    twice = ((np.diff(ids, axis=1) == 0) & (ids[:, 1:] >= 0)).any(axis=1)
+    if twice.any():
+        raise ArgumentError(f"tokens must list each token once a row, got one twice in row {kept[twice.argmax()]}")
+    laws = np.take_along_axis(log_probs[kept], order, axis=1).astype(np.float32)
+    return ids, laws, None if log_tail is None else log_tail[kept]
 
 
 def _spread(kept_rows: Any, kept: np.ndarray, rows: int) -> Any:

@@ -83,23 +83,14 @@ def row_divergence_topk(
     if not 0 < vocab < 2**31:
         raise ArgumentError(f"student must have at least one column and fewer than 2^31, got shape {student.shape}")
     kind, number = resolve(kind, parameter)
-    if kind in _ELSEWHERE:
-        raise ArgumentError(f"kind must be a divergence between laws, got {kind}, which row_divergence has")
-    _, k = check_array("tokens", tokens, np.int32, (rows, "k"))
-    if k == 0:
-        raise ArgumentError(f"tokens must have at least one column, got shape {tokens.shape}")
-    if rows and not (tokens.min() >= -1 and tokens.max() < vocab):
-        raise ArgumentError(
-            f"tokens must be below {vocab}, or -1 for none, got {tokens[(tokens < -1) | (tokens >= vocab)][0]}"
-        )
-    check_array("log_probs", log_probs, REAL, (rows, k))
+    k = check_topk(kind, tokens, log_probs, rows, vocab)
     call = Call(
         "row_divergence_topk", student, kind, number, temperature, labels, scale, label_scale, weights, gradient, out,
         NUMBERS[student.dtype], False,
     )  # fmt: skip
     real: Any = np.float64 if call.native.bits == 64 else np.float32
     given = log_probs.astype(real, copy=False)
-    log_tail = _log_tail(tail, tokens, log_probs, call.weights, real)
+    log_tail = log_tail_of(tail, tokens, log_probs, call.weights, real)
     threads = check_threads(threads)
     workspace = aligned_bytes(
         lib.fd_row_divergence_topk_workspace(call.native.bits, vocab, k) * min(threads, max(rows, 1))
@@ -115,7 +106,21 @@ def row_divergence_topk(
     return call.result
 
 
-def _log_tail(
+def check_topk(kind: str, tokens: Any, log_probs: Any, rows: int, vocab: int) -> int:
+    """k of a teacher that is known at so many tokens of each row, where these are tokens."""
+    if kind in _ELSEWHERE:
+        raise ArgumentError(f"kind must be a divergence between laws, got {kind}, which row_divergence has")
+    _, k = check_array("tokens", tokens, np.int32, (rows, "k"))
+    if k == 0:
+        raise ArgumentError(f"tokens must have at least one column, got shape {tokens.shape}")
+    if rows and not (tokens.min() >= -1 and tokens.max() < vocab):
+        wrong = tokens[(tokens < -1) | (tokens >= vocab)][0]
+        raise ArgumentError(f"tokens must be below {vocab}, or -1 for none, got {wrong}")
+    check_array("log_probs", log_probs, REAL, (rows, k))
+    return k
+
+
+def log_tail_of(
     tail: Any, tokens: np.ndarray, log_probs: np.ndarray, weights: np.ndarray, real: Any
 ) -> np.ndarray | None:
     """log of what the teacher gives to tokens that are not listed, (rows,), or None for "drop"."""

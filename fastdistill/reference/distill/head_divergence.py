@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.reference.distill.row_divergence import row_divergence
+from fastdistill.reference.distill.row_divergence_topk import row_divergence_topk
 
 
 def head_divergence(
@@ -16,6 +17,9 @@ def head_divergence(
     teacher=None,
     teacher_hidden=None,
     teacher_head=None,
+    tokens=None,
+    log_probs=None,
+    tail="bucket",
     temperature=1.0,
     labels=None,
     scale=1.0,
@@ -27,8 +31,16 @@ def head_divergence(
     x, w = hidden.astype(np.float64), head.astype(np.float64)
     if teacher_hidden is not None:
         teacher = teacher_hidden.astype(np.float64) @ teacher_head.astype(np.float64).T
-    values, label_values, by_logits = row_divergence(
-        x @ w.T, teacher, kind, parameter, temperature=temperature, labels=labels, scale=scale, label_scale=label_scale, weights=weights,
-        teacher_is_law=teacher_is_law,
-    )  # fmt: skip
+    options = {
+        "temperature": temperature,
+        "labels": labels,
+        "scale": scale,
+        "label_scale": label_scale,
+        "weights": weights,
+    }
+    if tokens is not None:
+        found = row_divergence_topk(x @ w.T, tokens, log_probs, kind, parameter, tail=tail, **options)
+    else:
+        found = row_divergence(x @ w.T, teacher, kind, parameter, teacher_is_law=teacher_is_law, **options)
+    values, label_values, by_logits = found
     return values, label_values, by_logits @ w, by_logits.T @ x

@@ -11,6 +11,7 @@ from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import head_divergence, row_divergence, set_isa
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.head_divergence import head_divergence as reference_head_divergence
+from fastdistill.reference.distill.row_divergence import log_softmax
 from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
 
 # Tiles of 6 and 8 rows, groups of 24, panels of 16, blocks of 144 tokens, sums of 256 terms: one under, at and over.
@@ -29,8 +30,16 @@ def cases(draw, rows=ROWS, vocabs=VOCABS, widths=DEPTHS):
         return (random.standard_normal(shape) * scale).astype(np.float32)
 
     teacher = {"teacher": matrix(n, vocab, scale=2)}
-    if draw(st.booleans()):
+    known = draw(st.sampled_from(["whole", "hidden", "listed"]))
+    if known == "hidden":
         teacher = {"teacher_hidden": matrix(n, 5), "teacher_head": matrix(vocab, 5)}
+    elif known == "listed" and kind not in ("logit_mse", "probability_mse") and vocab > 1:
+        k = min(vocab - 1, 6)
+        tokens = np.array([random.permutation(vocab)[:k] for _ in range(n)], np.int32).reshape(n, k)
+        listed = np.take_along_axis(log_softmax(teacher["teacher"].astype(np.float64)), tokens, axis=1)
+        tokens[:, 1:][random.random((n, k - 1)) < 0.2] = -1
+        tail = draw(st.sampled_from(["bucket", "drop", random.random(n)]))
+        teacher = {"tokens": tokens, "log_probs": listed.astype(np.float32), "tail": tail}
     options = {
         **({} if kind == "entropy" else teacher), "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "scale": 0.7, "label_scale": 0.6,
         "labels": draw(st.sampled_from([None, np.where(random.random(n) < 0.3, -1, random.integers(0, vocab, n)).astype(np.int32)])),
@@ -43,7 +52,11 @@ def tolerance_of(kind, parameter, hidden, head, options):
     """What values may be off by: as row_divergence, of logits that are off by their own sums' roundings."""
     logits = hidden.astype(np.float64) @ head.T.astype(np.float64)
     teacher = options.get("teacher")
-    if teacher is None:
+    if "tokens" in options:
+        teacher = np.full(logits.shape, -30.0)
+        for row, (ids, listed) in enumerate(zip(options["tokens"], options["log_probs"], strict=True)):
+            teacher[row, ids[ids >= 0]] = listed[ids >= 0]
+    elif teacher is None:
         teacher = (
             logits if kind == "entropy" else options["teacher_hidden"].astype(np.float64) @ options["teacher_head"].T
         )
@@ -112,10 +125,9 @@ def test_a_row_is_treated_alike_in_any_company(isa, case):
     whole = head_divergence(hidden, head, kind, parameter, **options)
     for row in range(len(hidden)):
         alone = {
-            name: value[row : row + 1] if name in ("teacher", "teacher_hidden", "weights") else value
+            name: value[row : row + 1] if isinstance(value, np.ndarray) and name != "teacher_head" else value
             for name, value in options.items()
         }
-        alone["labels"] = None if options["labels"] is None else options["labels"][row : row + 1]
         got = head_divergence(hidden[row : row + 1], head, kind, parameter, **alone)
         assert got.values.tobytes() == whole.values[row : row + 1].tobytes()
         assert got.hidden.tobytes() == whole.hidden[row : row + 1].tobytes()
@@ -159,6 +171,18 @@ def test_a_row_of_weight_0_is_not_read(isa):
     assert not none.values.any() and not none.hidden.any() and not none.head.any()
 
 
+def test_a_listed_teacher_may_be_of_any_kind_but_those_of_no_law(isa):
+    random = np.random.default_rng(0)
+    hidden, head = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 6), (40, 6)))
+    tokens, log_probs = np.array([[1, 30, 7]] * 3, np.int32), np.log(np.array([[0.5, 0.2, 0.1]] * 3, np.float32))
+    got = head_divergence(hidden, head, "adaptive_kl", tokens=tokens, log_probs=log_probs)
+    want = reference_head_divergence(hidden, head, "adaptive_kl", 0.5, tokens=tokens, log_probs=log_probs)
+    np.testing.assert_allclose(got.values, want[0], rtol=1e-5)
+    np.testing.assert_allclose(got.head, want[3], atol=1e-5)
+    with pytest.raises(ArgumentError, match="got logit_mse"):
+        head_divergence(hidden, head, "logit_mse", tokens=tokens, log_probs=log_probs)
+
+
 def test_what_is_not_finite_is_named(isa):
     hidden, head, teacher = np.ones((2, 3), np.float32), np.ones((30, 3), np.float32), np.zeros((2, 30), np.float32)
     hidden[1, 2] = np.nan
@@ -191,6 +215,16 @@ HIDDEN, HEAD, TEACHER = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float3
         (
             {"teacher": None, "teacher_hidden": HIDDEN, "teacher_head": HEAD[:4]},
             r"teacher_head must have shape \(5, 3\)",
+        ),
+        ({"teacher": None, "tokens": TEACHER.astype(np.int32)}, "or by tokens and log_probs"),
+        ({"tokens": TEACHER.astype(np.int32), "log_probs": TEACHER}, "or by tokens and log_probs"),
+        (
+            {"teacher": None, "tokens": np.zeros((2, 2), np.int32), "log_probs": np.full((2, 2), -1, np.float32)},
+            "got one twice in row 0",
+        ),
+        (
+            {"teacher": None, "tokens": np.full((2, 1), 5, np.int32), "log_probs": TEACHER[:, :1].copy()},
+            "tokens must be below 5",
         ),
         ({"kind": "adaptive_kl"}, "adaptive_kl wants whole rows of logits"),
         ({"kind": "entropy"}, "there must be no teacher"),
