@@ -283,8 +283,7 @@ def test_means_of_trl():
 
 @pytest.mark.peers
 def test_padding_of_liger_is_tokens_of_logit_0():
-    import torch
-
+    torch = pytest.importorskip("torch", reason=REASON.format("torch"))
     from fastdistill.distill import jsd
 
     chunked = library("liger_kernel.chunked_loss", "liger-kernel")
