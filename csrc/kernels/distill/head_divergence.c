@@ -50,12 +50,14 @@ static void head_tiles(int64_t rows, int start, int64_t depth, const float *a, i
 enum head_pass { HEAD_MEASURE, HEAD_OVERLAP, HEAD_TERMS, HEAD_GRADIENT };
 struct head_law { float most; double total; float log_sum; };
 struct head_row {
-    struct head_law q, p, plain;                        /* plain: the student's at temperature 1 */
+    struct head_law q, p, plain;                        /* p: the teacher's; or, where it is a list, q of what is not listed; plain: the */
+                                                        /* student's at temperature 1 */
     float label_logit;
     struct divergence_sums_f32 sums;
     double forward, slope, mean;                        /* the mixture's share; see divergence_between */
+    float near;                                         /* see divergence_mix */
     int64_t listed;                                     /* tokens of the row's list that have passed by */
-    double tail_by;                                     /* what q is multiplied by in the gradient, where no token is listed */
+    double tail_by;                                     /* the gradient by what is not listed, of which a token gets its share */
 };
 struct head_job {
     const struct fd_head_divergence *loss;
@@ -141,7 +143,9 @@ static void head_short(const struct head_job *job, int64_t i)
     int64_t row = job->first + i, k = loss->k, width = loss->tail ? k + 1 : k, padded = fd_pad(k + 1, 16);
     float *listed = job->listed + i * k, *x = job->outcomes, *y = x + padded, *ex = y + padded, *ey = ex + padded;
     float inverse = (float)(1.0 / set->temperature);
-    struct head_law rest = state->q;
+    const struct head_law *rest = &state->p;
+    state->p = state->q;
+    state->p.log_sum = (float)fd_log_double(rest->total);
     head_join(&state->q, inverse, k, listed);
     head_join(&state->plain, 1.0f, k, listed);
     state->q.log_sum = (float)fd_log_double(state->q.total);
@@ -150,8 +154,10 @@ static void head_short(const struct head_job *job, int64_t i)
         y[j] = loss->tokens[row * k + j] < 0 ? -INFINITY : loss->log_probs[row * k + j] * (loss->tail ? 1.0f : inverse);
     }
     if (loss->tail) {
-        double far = ((double)rest.most - (double)state->q.most) * (double)inverse;
-        x[k] = rest.total > 0.0 ? (float)(far + fd_log_double(rest.total) - (double)state->q.log_sum) : rest.total != rest.total ? NAN : -INFINITY;
+        double far = ((double)rest->most - (double)state->q.most) * (double)inverse;
+        x[k] = rest->total > 0.0    ? (float)(far + fd_log_double(rest->total) - (double)state->q.log_sum)
+               : rest->total == 0.0 ? -INFINITY
+                                    : NAN;
         y[k] = loss->tail[row];
     }
     double by = loss->weights[row] * set->scale / set->temperature;
@@ -160,17 +166,19 @@ static void head_short(const struct head_job *job, int64_t i)
         return;
     }
     memcpy(listed, ey, (size_t)k * sizeof *listed);
-    state->tail_by = loss->tail && x[k] > -INFINITY ? (double)ey[k] / fd_exp_double((double)x[k]) : 0.0;
+    state->tail_by = loss->tail && rest->total > 0.0 ? (double)ey[k] : 0.0;
     state->listed = 0;
 }
-/* f: the row's probabilities times what the gradient by D has of them; at listed tokens their own. */
-static void head_short_gradient(const struct head_job *job, int64_t row, const float *e, float *f)
+/* f: the gradient by D. */
+static void head_short_gradient(const struct head_job *job, int64_t row, const float *z, float *f)
 {
     struct head_row *state = job->state + (row - job->first);
-    int64_t k = job->loss->k;
+    int64_t k = job->loss->k, n = fd_pad(job->n, 16);
     const int32_t *tokens = job->loss->tokens + row * k;
+    if (state->tail_by == 0.0) memset(f, 0, (size_t)n * sizeof *f);
+    else head_probabilities(&state->p, (float)(1.0 / job->loss->set.temperature), z, n, f);
     vf by = vf_set1((float)state->tail_by);
-    for (int64_t i = 0; i < fd_pad(job->n, 16); i += 16) vf_store(f + i, vf_mul(by, vf_load(e + i)));
+    for (int64_t i = 0; i < n; i += 16) vf_store(f + i, vf_mul(by, vf_load(f + i)));
     for (; state->listed < k && tokens[state->listed] < job->at + job->n; state->listed++)
         if (tokens[state->listed] >= job->at) f[tokens[state->listed] - job->at] = job->listed[(row - job->first) * k + state->listed];
 }
@@ -206,14 +214,14 @@ static void head_row_block(const struct head_job *job, int64_t row, float *z, co
     head_probabilities(&state->q, inverse, z, padded, e);
     if (with_teacher) head_probabilities(&state->p, inverse, t, padded, f);
     else memset(f, 0, sizeof f);
-    struct divergence_mix_f32 mix = {(float)set->forward, (float)set->reverse, 0.0f, (float)set->parameter};
+    struct divergence_mix_f32 mix = {(float)set->forward, (float)set->reverse, 0.0f, (float)set->parameter, state->near};
     if (job->body == DIVERGENCE_LOGITS || job->body == DIVERGENCE_SQUARES) mix.parameter = (float)(1.0 / (double)loss->vocab);
     if (set->kind == FD_ACCEPTANCE_HYBRID) {
         mix.forward = (float)state->forward;
         mix.variation = 1.0f - mix.forward;
     }
     struct divergence_sums_f32 unused, *sums = job->pass == HEAD_GRADIENT && !job->sums_too ? &unused : &state->sums;
-    if (loss->k) head_short_gradient(job, row, e, f);
+    if (loss->k) head_short_gradient(job, row, z, f);
     else divergence_terms_of_f32(job->pass == HEAD_OVERLAP ? DIVERGENCE_VARIATION : job->body, job->pass == HEAD_GRADIENT, &mix, &q, &p, 0,
                                  padded, z, t, e, f, sums);
     if (job->pass != HEAD_GRADIENT) return;
@@ -282,6 +290,21 @@ static void head_value(const struct head_job *job, int64_t i)
     state->mean = job->body == DIVERGENCE_LOGITS ? 0.0 : state->sums.psi;
 }
 
+/* Of divergences that are logarithms: whether a row's laws have so little in common that its sums are wanted once more. */
+static int head_are_far(const struct head_job *job)
+{
+    const struct fd_divergence *set = &job->loss->set;
+    int far = 0;
+    if (set->kind != FD_LOG_ACCEPTANCE && set->kind != FD_RENYI_DIVERGENCE) return 0;
+    for (int64_t i = 0; i < job->count; i++) {
+        struct head_row *state = job->state + i;
+        state->near = divergence_common_f32(set, &state->sums) >= 0.5;
+        far |= state->near == 0.0f;
+    }
+    for (int64_t i = 0; i < job->count && far; i++) job->state[i].sums = (struct divergence_sums_f32){0.0, 0.0, 0.0};
+    return far;
+}
+
 static int64_t head_divergence_workspace(const struct fd_head_divergence *loss)
 {
     int64_t rows = fd_min(loss->rows, HEAD_ROWS), k = loss->k, padded = fd_pad(k + 1, 16);
@@ -306,7 +329,7 @@ static void head_divergence(const struct fd_head_divergence *loss, void *workspa
         job.count = fd_min(HEAD_ROWS, loss->rows - job.first);
         for (int64_t i = 0; i < job.count; i++) {
             struct head_law none = {-INFINITY, 0.0, 0.0f};
-            job.state[i] = (struct head_row){.q = none, .p = none, .plain = none, .forward = 1.0, .slope = 1.0};
+            job.state[i] = (struct head_row){.q = none, .p = none, .plain = none, .forward = 1.0, .slope = 1.0, .near = 1.0f};
         }
         head_over_the_vocabulary(&job, HEAD_MEASURE, threads);
         for (int64_t i = 0; i < job.count; i++) {
@@ -328,6 +351,7 @@ static void head_divergence(const struct fd_head_divergence *loss, void *workspa
         }
         if (!job.sums_too && !loss->k) {
             head_over_the_vocabulary(&job, HEAD_TERMS, threads);
+            if (gradient && head_are_far(&job)) head_over_the_vocabulary(&job, HEAD_TERMS, threads);
             for (int64_t i = 0; i < job.count; i++) head_value(&job, i);
         }
         if (gradient) head_over_the_vocabulary(&job, HEAD_GRADIENT, threads);

@@ -10,7 +10,10 @@ struct NAME(divergence_law) {                           /* one side of a row */
     real most, log_sum;                                 /* of all: log q = (z - most) / T - log_sum */
 };
 struct NAME(divergence_sums) { double terms, psi, overlap; };
-struct NAME(divergence_mix) { real forward, reverse, variation, parameter; };
+struct NAME(divergence_mix) {
+    real forward, reverse, variation, parameter;
+    real near;                                          /* 1; or 0: of laws that have little in common psi is taken without what cancels */
+};
 
 /* Logits `at` to `at` + n of a side, n <= DIVERGENCE_CHUNK: where they lie, or in `buffer`, padded to 16 with -inf. */
 static const real *NAME(divergence_chunk)(const struct NAME(divergence_law) *side, int64_t at, int64_t n, real *buffer)
@@ -157,7 +160,7 @@ FD_SHAPED void NAME(divergence_terms)(int body, int keep, const struct NAME(dive
     vr fq = VR(set1)((real)q_side->factors[chunk]), fp = VR(set1)((real)p_side->factors[chunk]);
     vr most_s = VR(set1)(q_side->most), most_t = VR(set1)(p_side->most), inverse = VR(set1)(q_side->inverse);
     vr log_s = VR(set1)(q_side->log_sum), log_t = VR(set1)(p_side->log_sum);
-    vr a = VR(set1)(mix->parameter), terms = zero, psis = zero, overlap = zero;
+    vr a = VR(set1)(mix->parameter), near = VR(set1)(mix->near), terms = zero, psis = zero, overlap = zero;
     for (int64_t k = 0; k < n; k += 16) {
         vr q = VR(mul)(VR(load)(e + k), fq), p = VR(mul)(VR(load)(f + k), fp);
         vr lq = VR(sub)(VR(mul)(VR(sub)(VR(load)(s + k), most_s), inverse), log_s);
@@ -197,11 +200,13 @@ FD_SHAPED void NAME(divergence_terms)(int body, int keep, const struct NAME(dive
             vr product = VR(mul)(VR(max)(p, q), REAL_EXP_NEGATIVE(VR(min)(by, zero)));
             product = VR(where_less)(zero, VR(min)(p, q), product, zero);
             term = VR(div)(VR(sub)(VR(fma)(a, VR(sub)(p, q), q), product), VR(mul)(a, rest));
-            psi = VR(div)(VR(sub)(q, product), a);
+            psi = VR(div)(VR(sub)(VR(mul)(near, q), product), a);
+            overlap = VR(add)(overlap, product);
         } else if (body == DIVERGENCE_VARIATION) {
             vr over = VR(sub)(q, p), side = VR(mul)(half, q);
             term = VR(mul)(half, VR(abs)(over));
             psi = VR(where_less)(over, zero, VR(sub)(zero, side), VR(where_less)(zero, over, side, zero));
+            psi = VR(sub)(psi, VR(mul)(VR(sub)(one, near), side));
             overlap = VR(add)(overlap, VR(min)(p, q));
         } else if (body == DIVERGENCE_SOFT) {
             term = VR(where_less)(zero, p, VR(sub)(zero, VR(mul)(p, lq)), zero);
@@ -267,18 +272,25 @@ static struct NAME(divergence_sums) NAME(divergence_sum)(int body, int keep, con
     return sums;
 }
 
+/* What two laws have in common, sum min(p, q) or sum p^a q^(1-a): 1 less what they have not, or its own sum where that is little. */
+static double NAME(divergence_common)(const struct fd_divergence *set, const struct NAME(divergence_sums) *sums)
+{
+    double a = set->parameter, apart = sums->terms * (set->kind == FD_RENYI_DIVERGENCE ? a * (1.0 - a) : 1.0);
+    return apart < 0.5 ? 1.0 - apart : sums->overlap;
+}
+
 /* What becomes of the sum of terms; *slope is the derivative by it. */
 static double NAME(divergence_value)(const struct fd_divergence *set, const struct NAME(divergence_sums) *sums, double *slope)
 {
     double a = set->parameter;
     *slope = 1.0;
     if (set->kind == FD_LOG_ACCEPTANCE) {
-        double accepted = sums->terms < 0.5 ? 1.0 - sums->terms : sums->overlap;
+        double accepted = NAME(divergence_common)(set, sums);
         *slope = 1.0 / accepted;
         return 0.0 - fd_log_double(accepted);
     }
-    if (set->kind == FD_RENYI_DIVERGENCE) {                 /* sum p^a q^(1-a) of the alpha divergence */
-        double product = 1.0 - a * (1.0 - a) * sums->terms;
+    if (set->kind == FD_RENYI_DIVERGENCE) {                 /* of the alpha divergence */
+        double product = NAME(divergence_common)(set, sums);
         *slope = a / product;
         return 0.0 - fd_log_double(product) / (1.0 - a);
     }
@@ -291,7 +303,8 @@ static double NAME(divergence_between)(const struct fd_divergence *set, struct N
                                        int64_t vocab, int keep, double *slope, double *mean)
 {
     int body = divergence_body_of(set->kind);
-    struct NAME(divergence_mix) mix = {(real)set->forward, (real)set->reverse, 0, (real)set->parameter};
+    int of_logarithm = set->kind == FD_LOG_ACCEPTANCE || set->kind == FD_RENYI_DIVERGENCE;
+    struct NAME(divergence_mix) mix = {(real)set->forward, (real)set->reverse, 0, (real)set->parameter, 1};
     if (body == DIVERGENCE_LOGITS || body == DIVERGENCE_SQUARES) mix.parameter = (real)(1.0 / (double)vocab);
     if (set->kind == FD_ADAPTIVE_KL || set->kind == FD_ACCEPTANCE_HYBRID) {
         double overlap = NAME(divergence_laws)(q, p, vocab);
@@ -299,7 +312,11 @@ static double NAME(divergence_between)(const struct fd_divergence *set, struct N
                                                          : fd_exp_double(-set->parameter * overlap));
         *(set->kind == FD_ADAPTIVE_KL ? &mix.reverse : &mix.variation) = 1 - mix.forward;
     }
-    struct NAME(divergence_sums) sums = NAME(divergence_sum)(body, keep, &mix, q, p, vocab);
+    struct NAME(divergence_sums) sums = NAME(divergence_sum)(body, keep && !of_logarithm, &mix, q, p, vocab);
+    if (keep && of_logarithm) {                             /* whose slope is 1 over what they have in common */
+        mix.near = NAME(divergence_common)(set, &sums) >= 0.5;
+        sums = NAME(divergence_sum)(body, keep, &mix, q, p, vocab);
+    }
     *mean = body == DIVERGENCE_LOGITS ? 0.0 : sums.psi;
     return NAME(divergence_value)(set, &sums, slope);
 }
