@@ -66,7 +66,7 @@ def partial_ranking(
     total_weight: float | None = None,
     gradient: bool = True,
 ) -> Loss:
-    """The Plackett-Luce likelihood of the teacher's order of hard negatives (Chen et al., arXiv 2404.07479).
+    """The Plackett-Luce likelihood of the teacher's order of hard negatives (Chen et al., arXiv 2407.07479).
 
     The negatives of a query stand in the order of the teacher's scores, best first. Those before the first invalid one
     are ranked, by terms log sum_{l >= k} e^{s_l} - s_k; the invalid ones only compete.
