@@ -63,7 +63,8 @@ class Reduction:
         if weights is None:
             self.weights = np.ones(rows)
         else:
-            self.weights = as_array("weights", weights, np.float64, (rows,))
+            given = weights.astype(np.float64) if getattr(weights, "dtype", None) == np.bool_ else weights  # a mask
+            self.weights = as_array("weights", given, np.float64, (rows,))
             if not (np.isfinite(self.weights) & (self.weights >= 0)).all():
                 wrong = int(np.argmin(np.isfinite(self.weights) & (self.weights >= 0)))
                 raise ArgumentError(f"weights must be finite and at least 0, got {self.weights[wrong]} in row {wrong}")

@@ -76,6 +76,7 @@ def test_padding_never_counts(kind):
     for options in (
         {"labels": np.concatenate([labels, np.full(4, -100, np.int32)])},
         {"labels": np.concatenate([labels, np.zeros(4, np.int32)]), "weights": np.repeat([1.0, 0.0], [7, 4])},
+        {"labels": np.concatenate([labels, np.zeros(4, np.int32)]), "weights": np.repeat([True, False], [7, 4])},
     ):
         got = distill.divergence(*padded, kind, **options)
         assert got.value == want.value
