@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 from itertools import pairwise
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 
 from bench import __main__ as bench
-from bench.kernels import sinkhorn
-from bench.lib import answers, machine, plot, writing
+from bench.kernels import sinkhorn, top_k
+from bench.lib import answers, divergences, machine, plot, writing
 from bench.lib.answers import Answer, Guesses
 from bench.lib.engines import PREFILL, Ours, Work
 from bench.lib.limits import Cost, Limits, cost_of
+from bench.lib.memory import memory_beside
 from bench.lib.models import exported, random_folder
 from bench.lib.peak import TILES, peak
 from bench.lib.progress import Progress
@@ -600,6 +602,43 @@ def test_solvers_that_disagree_stop_the_bench():
     sinkhorn.agree("itself", plan, plan, a)
     with pytest.raises(AssertionError, match="the plan of another is"):
         sinkhorn.agree("another", np.eye(2) / 2, plan, a)
+
+
+@pytest.mark.parametrize("name", ["row_divergence", "row_divergence_topk"])
+def test_divergences_are_checked_and_timed(monkeypatch, capsys, name):
+    """Few rows, no peers, and a process of its own for memory."""
+    for size, few in {"ROWS": 3, "VOCAB": 100}.items():
+        monkeypatch.setattr(divergences, size, few)
+    module = importlib.import_module(f"bench.kernels.{name}")
+    monkeypatch.setattr(module, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(module, "memory_beside", lambda *arguments: 10**6)
+    monkeypatch.setattr(machine, "BANDWIDTH_BYTES", 1 << 20)
+    assert bench.main([name, "--kinds", "jsd", "--repetitions", "1", "--threads", "1", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in found["rows"]} == {"jsd"} and found["rows"][-1]["MB beside"] == 1
+    assert any("left out" in reason for reason in found["skipped"])
+    little, whole = module.memory_calls("jsd", *(["drop"] if name.endswith("topk") else []), "ours", "1")
+    assert len(little().values) == 2 and len(whole().values) == 3
+
+
+def test_the_memory_of_a_call_is_what_it_takes_at_its_peak():
+    """The program that it runs, on a call that takes 64 MB and gives them back."""
+    taken = memory_beside("tests.test_bench", 64 << 20)
+    assert 60 << 20 < taken < 80 << 20  # the system counts pages in batches
+
+
+def memory_calls(size):
+    return (lambda: bytes(10)), (lambda: bytearray(b"x") * int(size))
+
+
+def test_the_best_of_rows_are_checked_and_timed(monkeypatch, capsys):
+    for size, few in {"ROWS": 3, "VOCAB": 100, "K": 5}.items():
+        monkeypatch.setattr(top_k, size, few)
+    monkeypatch.setattr(top_k, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(machine, "BANDWIDTH_BYTES", 1 << 20)
+    assert bench.main(["top_k", "--repetitions", "1", "--threads", "1", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["level"] == "numpy" and found["rows"][0]["case"] == "3 x 100, k = 5"
 
 
 def test_the_pictures_of_transport_are_drawn(monkeypatch, tmp_path, capsys):

@@ -26,6 +26,26 @@ def divergence(
     return _rows(kind, log_q, log_p, parameter).mean()
 
 
+def topk_divergence(
+    kind: str,
+    student: torch.Tensor,
+    tokens: torch.Tensor,
+    log_probs: torch.Tensor,
+    parameter: float | None = None,
+    *,
+    tail: str,
+    temperature: float = 1.0,
+) -> Any:
+    """Of the law over the listed tokens (rows, k), and with tail="bucket" one outcome of all others."""
+    log_q = functional.log_softmax(student / temperature, dim=-1)
+    listed = log_q.gather(-1, tokens)
+    if tail == "drop":
+        return _rows(kind, listed.log_softmax(-1), (log_probs / temperature).log_softmax(-1), parameter).mean()
+    others = log_q.scatter(-1, tokens, -math.inf).logsumexp(-1, keepdim=True)
+    left = torch.log1p(-log_probs.exp().sum(-1, keepdim=True))
+    return _rows(kind, torch.cat([listed, others], -1), torch.cat([log_probs, left], -1), parameter).mean()
+
+
 def _rows(kind: str, log_q: torch.Tensor, log_p: torch.Tensor, parameter: float | None) -> torch.Tensor:
     def kl(log_a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
         """KL(a, b)."""

@@ -164,6 +164,36 @@ static uint32_t hash_head_divergence(void)
     return h;
 }
 
+static uint32_t hash_row_divergence_topk(void)           /* and of top_k, which finds the tokens */
+{
+    enum { ROWS = 2, VOCAB = 3001, K = 100 };
+    float *s = random_floats(ROWS * VOCAB, 9.0f), *t = random_floats(ROWS * VOCAB, 9.0f), *g = malloc(ROWS * VOCAB * 4);
+    double *wide_s = malloc(ROWS * VOCAB * 8), *wide_g = malloc(ROWS * VOCAB * 8), wide_logs[ROWS * K], wide_tail[ROWS] = {-1.0, -3.5};
+    double weights[ROWS] = {1.0, 0.5}, values[ROWS], label_values[ROWS];
+    float logs[ROWS * K], tail[ROWS] = {-1.0f, -3.5f};
+    int32_t labels[ROWS] = {7, -1}, tokens[ROWS * K];
+    uint64_t workspace[ROWS * K];
+    for (int i = 0; i < ROWS * VOCAB; i++) wide_s[i] = (double)s[i];
+    fd_top_k(ROWS, VOCAB, K, t, tokens, logs, workspace, 2);
+    uint32_t h = hash(hash(hash_start, tokens, sizeof tokens), logs, sizeof logs);
+    for (int i = 0; i < ROWS * K; i++) logs[i] -= 13.0f, wide_logs[i] = (double)logs[i];
+    tokens[K + 3] = -1;
+    for (int kind = 0; kind <= FD_PROBABILITY_MSE; kind++) {
+        if (kind == FD_STUDENT_ENTROPY || kind == FD_LOGIT_MSE || kind == FD_PROBABILITY_MSE) continue;
+        for (int bits = 32; bits <= 64; bits += 32)
+            for (int bucket = 0; bucket < 2; bucket++) {
+                int numbers = bits == 64 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
+                struct fd_divergence set = {kind, bits, numbers, numbers, 0, 0.25, 0.75, 0.5, 2.0, 1.0, 0.5};
+                void *space = aligned_alloc(64, (size_t)fd_row_divergence_topk_workspace(bits, VOCAB, K) * 2);
+                void *gradient = bits == 64 ? (void *)wide_g : g, *left = bits == 64 ? (void *)wide_tail : tail;
+                fd_row_divergence_topk(&set, ROWS, VOCAB, K, bits == 64 ? (void *)wide_s : s, tokens, bits == 64 ? (void *)wide_logs : logs,
+                                       bucket ? left : NULL, labels, weights, values, label_values, gradient, space, 2);
+                h = hash(hash(hash(h, values, sizeof values), label_values, sizeof label_values), gradient, (size_t)(ROWS * VOCAB * bits / 8));
+            }
+    }
+    return h;
+}
+
 static uint32_t hash_residual_distribution(void)
 {
     enum { VOCAB = 3001 };
@@ -503,6 +533,7 @@ int main(int arguments, char **argument)
         printf(" row_statistics %08x", hash_row_statistics());
         printf(" row_divergence %08x", hash_row_divergence());
         printf(" head_divergence %08x", hash_head_divergence());
+        printf(" row_divergence_topk %08x", hash_row_divergence_topk());
         printf(" residual_distribution %08x", hash_residual_distribution());
         printf(" probabilities %08x", hash_probabilities());
         printf(" find_matches %08x", hash_find_matches());

@@ -1,25 +1,65 @@
 /* row_divergence_topk_real.h - row_divergence_topk.c for one kind of real. */
 
-/* log of the probability of what is not listed: e's of listed tokens become 0.  NAN where a token is listed twice. */
-static real NAME(divergence_tail)(struct NAME(divergence_law) *q, int64_t vocab, int64_t k, const int32_t *tokens)
+/* What is not listed, of which so little is left beside the best token that its e's have lost digits: from its own largest logit.  e's of
+ * listed tokens are -1 and become 0; the others' are shares of *mass, which is their sum, and factors 1. */
+static real NAME(divergence_far_tail)(struct NAME(divergence_law) *q, int64_t vocab, double *mass)
 {
+    real buffer[DIVERGENCE_CHUNK], most = -INFINITY;
+    vr zero = VR(zero)(), none = VR(set1)(-INFINITY), inverse = VR(set1)(q->inverse);
+    for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK) {
+        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at);
+        const real *z = NAME(divergence_chunk)(q, at, n, buffer);
+        vr top = none;
+        for (int64_t i = 0; i < n; i += 16)
+            top = VR(max)(VR(where_less)(VR(load)(q->e + at + i), zero, none, VR(load)(z + i)), top);
+        real largest = REAL_MOST(top);
+        most = largest > most ? largest : most;
+    }
+    vr base = VR(set1)(most == -INFINITY ? 0 : most);
+    int64_t chunk = 0;
+    *mass = 0.0;
+    for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
+        int64_t n = fd_min(DIVERGENCE_CHUNK, vocab - at);
+        const real *z = NAME(divergence_chunk)(q, at, n, buffer);
+        vr sum = zero;
+        for (int64_t i = 0; i < n; i += 16) {
+            vr below = VR(mul)(VR(sub)(VR(where_less)(VR(load)(q->e + at + i), zero, none, VR(load)(z + i)), base), inverse);
+            vr e = REAL_EXP_NEGATIVE(below);
+            VR(store)(q->e + at + i, e);
+            sum = VR(add)(sum, e);
+        }
+        q->factors[chunk] = 1.0;
+        *mass += (double)VR(sum)(sum);
+    }
+    return (most - q->most) * q->inverse - q->log_sum + (real)fd_log_double(*mass);
+}
+
+/* log of the probability of what is not listed: e's of listed tokens become 0, those of others times factors are shares of *mass.  NAN
+ * where a token is listed twice.  *far: these shares are no probabilities. */
+static real NAME(divergence_tail)(struct NAME(divergence_law) *q, int64_t vocab, int64_t k, const int32_t *tokens, double *mass, int *far)
+{
+    /* e^x below 1.7e-38 is 0 in float32: what 2^31 tokens may lose is 4e-29, 2^-14 units of this. */
+    const double little = 1e-24;
     int again = 0;
     for (int64_t j = 0; j < k; j++)
         if (tokens[j] >= 0) {
             again |= q->e[tokens[j]] < 0;
             q->e[tokens[j]] = -1;
         }
-    for (int64_t j = 0; j < k; j++)
-        if (tokens[j] >= 0) q->e[tokens[j]] = 0;
     if (again) return NAN;
-    double mass = 0.0;
+    *mass = 0.0;
     int64_t chunk = 0;
     for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
         vr sum = VR(zero)();
-        for (int64_t i = at; i < fd_min(at + DIVERGENCE_CHUNK, vocab); i += 16) sum = VR(add)(sum, VR(load)(q->e + i));
-        mass += (double)VR(sum)(sum) * q->factors[chunk];
+        for (int64_t i = at; i < fd_min(at + DIVERGENCE_CHUNK, vocab); i += 16)
+            sum = VR(add)(sum, VR(max)(VR(load)(q->e + i), VR(zero)()));
+        *mass += (double)VR(sum)(sum) * q->factors[chunk];
     }
-    return (real)fd_log_double(mass);
+    *far = *mass < little;
+    if (*far) return NAME(divergence_far_tail)(q, vocab, mass);
+    for (int64_t j = 0; j < k; j++)
+        if (tokens[j] >= 0) q->e[tokens[j]] = 0;
+    return (real)fd_log_double(*mass);
 }
 
 /* What divergence_write, which takes a law at temperature 1 from e's, leaves out where these are 0: the label's term of listed tokens. */
@@ -60,7 +100,9 @@ static void NAME(divergence_topk_row)(const struct divergence_topk *d, int64_t r
         x[j] = listed ? (NAME(divergence_entry)(&law, tokens[j]) - law.most) * inverse - law.log_sum : -INFINITY;
         y[j] = listed ? ((const real *)d->teacher)[row * k + j] * (d->tail ? 1 : inverse) : -INFINITY;
     }
-    real tail = NAME(divergence_tail)(&law, vocab, k, tokens);
+    double mass;
+    int far;
+    real tail = NAME(divergence_tail)(&law, vocab, k, tokens, &mass, &far);
     if (tail != tail) { all->values[row] = -INFINITY; return; }
     if (d->tail) {
         x[k] = tail;
@@ -78,8 +120,9 @@ static void NAME(divergence_topk_row)(const struct divergence_topk *d, int64_t r
 
     double by = weight * set->scale * slope / set->temperature;
     for (int64_t j = 0; j < width; j++) ey[j] = (real)(by * ((double)ey[j] - mean * (double)ex[j]));    /* the short row's gradient */
-    double share = 0.0;                                 /* of a token that is not listed: g' of the tail, over its probability */
-    if (d->tail && tail > -INFINITY) share = (double)ey[k] / fd_exp_double((double)tail);
+    double share = 0.0;                                 /* of a token that is not listed: g' of the tail, over what it has a share of */
+    if (d->tail && mass > 0.0) share = (double)ey[k] / mass;
+    label.tempered |= far && label.token >= 0;          /* its law is not in the e's */
     NAME(divergence_plain)(k, tokens, &label, ey);
     NAME(divergence_write)(vocab, 0.0, NULL, share, e, law.factors, &label, gradient);
     for (int64_t j = 0; j < k; j++)

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_array, check_flag, check_number
+from fastdistill.arguments import check_array, check_flag
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
-from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS
-from fastdistill.kernels.distill.kinds import KINDS, resolve
+from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS, as_tokens, as_weights, settings
+from fastdistill.kernels.distill.kinds import resolve
 from fastdistill.kernels.threads import check_threads
 
 
@@ -115,13 +115,7 @@ def head_divergence(
         check_array("teacher_head", teacher_head, np.float32, (vocab, teacher_width))
         if teacher_width == 0:
             raise ArgumentError(f"teacher_head must have columns, got shape {teacher_head.shape}")
-    found = None if labels is None else as_array("labels", labels, np.int32, (rows,))
-    if found is not None and rows and not (found.min() >= -1 and found.max() < vocab):
-        row = int(((found < -1) | (found >= vocab)).argmax())
-        raise ArgumentError(f"labels must be tokens below {vocab}, or -1, got {found[row]} in row {row}")
-    weights = np.ones(rows) if weights is None else as_array("weights", weights, np.float64, (rows,))
-    if not np.isfinite(weights).all():
-        raise ArgumentError(f"weights must be finite, got {weights[~np.isfinite(weights)][0]}")
+    found, weights = as_tokens(labels, rows, vocab), as_weights(weights, rows)
     kept = np.flatnonzero(weights)
     some = len(kept) < rows
     states, targets = (None if each is None else each[kept] if some else each for each in (hidden, teacher_hidden))
@@ -130,20 +124,15 @@ def head_divergence(
     by_hidden, by_head = None, None
     if check_flag("gradient", gradient):
         by_hidden, by_head = np.zeros((len(kept), width), np.float32), np.zeros((vocab, width), np.float32)
-    forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
-    settings = {
-        "kind": KINDS[kind].native, "bits": 32, "student_numbers": lib.FD_NUMBERS_F32,
-        "teacher_numbers": lib.FD_NUMBERS_F32 if teacher is None else NUMBERS[teacher.dtype],
-        "teacher_is_law": check_flag("teacher_is_law", teacher_is_law), "forward": forward, "reverse": reverse, "parameter": number,
-        "temperature": check_number("temperature", temperature, 1e-6, 1e6), "scale": check_number("scale", scale, -1e30, 1e30),
-        "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
-    }  # fmt: skip
     held = [
         const(states), const(head), const(teacher), const(kept), const(targets), const(teacher_head), const(words), const(by),
         pointer(values), pointer(label_values), pointer(by_hidden), pointer(by_head),
     ]  # fmt: skip
     native = ffi.new("struct fd_head_divergence *")
-    native.set = settings
+    native.set = settings(
+        kind, number, 32, lib.FD_NUMBERS_F32, lib.FD_NUMBERS_F32 if teacher is None else NUMBERS[teacher.dtype],
+        check_flag("teacher_is_law", teacher_is_law), temperature, scale, label_scale,
+    )  # fmt: skip
     native.rows, native.vocab, native.width, native.teacher_width = len(kept), vocab, width, teacher_width
     for name, place in zip(_POINTERS, held, strict=True):
         setattr(native, name, place)
@@ -153,6 +142,11 @@ def head_divergence(
     wrong = ~(np.isfinite(values) & np.isfinite(label_values))
     if wrong.any():
         _refuse_row(int(kept[wrong.argmax()]), kind, values[wrong][0])
+    for name, each in (("hidden states", by_hidden), ("head", by_head)):
+        if each is not None and not np.isfinite(each).all():
+            raise NotFiniteError(
+                f"head_divergence: the gradient by the {name} is beyond float32: weights, scale or 1 / temperature are too large"
+            )
     if some:
         values, label_values, by_hidden = (_spread(each, kept, rows) for each in (values, label_values, by_hidden))
     return HeadDivergence(values, label_values, by_hidden, by_head)

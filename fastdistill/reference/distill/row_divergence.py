@@ -20,13 +20,13 @@ def row_divergence(
 ):
     """Of rows (rows, vocab): their divergences, -log q of their labels, each (rows,), and the gradient by the student's logits.
 
-    phi is the derivative of D by q; the gradient by the logits is q (phi - sum q phi) / temperature.
+    With psi = q phi, phi the derivative of D by q, the gradient by the logits is (psi - q sum psi) / temperature.
     """
     x = student.astype(np.float64)
     log_q = log_softmax(x / temperature)
     q = np.exp(log_q)
-    values, phi = divergence(kind, parameter, x / temperature, log_q, target(teacher, temperature, teacher_is_law))
-    by_logits = (phi if kind == "logit_mse" else q * (phi - (q * phi).sum(axis=1, keepdims=True))) / temperature
+    values, psi = divergence(kind, parameter, x / temperature, log_q, target(teacher, temperature, teacher_is_law))
+    by_logits = (psi if kind == "logit_mse" else psi - q * psi.sum(axis=1, keepdims=True)) / temperature
     weights = np.ones(len(x)) if weights is None else weights
     gradient = (weights * scale)[:, None] * by_logits
     label_values = np.zeros(len(x))
@@ -54,30 +54,30 @@ def target(teacher, temperature, is_law):
 
 
 def divergence(kind, parameter, z, log_q, of_teacher):
-    """D of each row and its derivative by q; 0 log 0 = 0."""
+    """D of each row, and psi: q times its derivative by q (that by the logits, of logit_mse); 0 log 0 = 0."""
     q = np.exp(log_q)
     if kind == "entropy":
-        minus_log = -np.where(q > 0, log_q, 0)
-        return (q * minus_log).sum(axis=1), minus_log
+        terms = -q * np.where(q > 0, log_q, 0)
+        return terms.sum(axis=1), terms
     teacher_z, log_p = of_teacher
     p = np.exp(log_p)
     a = parameter
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        ratio = np.where(q > 0, np.exp(log_p - log_q), 0)  # p / q
-        forward = np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1), -ratio
-        reverse = np.where(q > 0, q * (log_q - log_p), 0).sum(axis=1), np.where(q > 0, log_q - log_p, 0)
-        variation = np.abs(p - q).sum(axis=1) / 2, np.sign(q - p) / 2
+        forward = np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1), -p
+        terms = np.where(q > 0, q * (log_q - log_p), 0)
+        reverse = terms.sum(axis=1), terms
+        variation = np.abs(p - q).sum(axis=1) / 2, q * np.sign(q - p) / 2
     accepted = np.minimum(p, q).sum(axis=1)
     if kind == "forward_kl":
         return forward
     if kind == "reverse_kl":
         return reverse
     if kind == "soft_cross_entropy":
-        return -np.where(p > 0, p * log_q, 0).sum(axis=1), -ratio
+        return -np.where(p > 0, p * log_q, 0).sum(axis=1), -p
     if kind == "total_variation":
         return variation
-    if kind == "log_acceptance":
-        return -np.log(accepted), variation[1] / accepted[:, None]
+    if kind == "log_acceptance":  # less q / 2, which cancels where they have little in common
+        return -np.log(accepted), (variation[1] - q / 2) / accepted[:, None]
     if kind in ("jeffreys", "mixed_kl"):
         return mixed(1, forward, 1, reverse) if kind == "jeffreys" else mixed(a, forward, 1 - a, reverse)
     if kind == "adaptive_kl":
@@ -90,31 +90,31 @@ def divergence(kind, parameter, z, log_q, of_teacher):
         apart = np.where(np.isneginf(z) & np.isneginf(teacher_z), 0, z - np.where(np.isneginf(teacher_z), 0, teacher_z))
         return (apart**2).mean(axis=1), 2 * apart / z.shape[1]
     if kind == "probability_mse":
-        return ((q - p) ** 2).mean(axis=1), 2 * (q - p) / z.shape[1]
+        return ((q - p) ** 2).mean(axis=1), 2 * q * (q - p) / z.shape[1]
     if kind in ("alpha", "renyi"):
         with np.errstate(invalid="ignore"):
             product = np.where((p > 0) & (q > 0), np.exp(a * log_p + (1 - a) * log_q), 0)
-            total, phi = product.sum(axis=1), -np.where(q > 0, product / q, 0) / a
+            total = product.sum(axis=1)
         if kind == "alpha":
-            return (1 - total) / (a * (1 - a)), phi
-        return np.log(total) / (a - 1), phi * (a / total)[:, None]
+            return (1 - total) / (a * (1 - a)), -product / a
+        return np.log(total) / (a - 1), -product / total[:, None]
     # p, q against a middle between them
     b = {"jsd": a, "skew_kl": a, "skew_reverse_kl": 1 - a}[kind]
     middle = b * p + (1 - b) * q
     with np.errstate(invalid="ignore", divide="ignore"):
         log_m = np.logaddexp(np.log(b) + log_p, np.log1p(-b) + log_q)
         p_to_m = np.where(p > 0, p * (log_p - log_m), 0).sum(axis=1)
-        q_log, over = np.where(q > 0, log_q - log_m, 0), np.where(middle > 0, q / middle, 0)
-        q_to_m = (q * q_log).sum(axis=1)
+        to_m, over = np.where(q > 0, q * (log_q - log_m), 0), np.where(middle > 0, q / middle, 0)
+        q_to_m = to_m.sum(axis=1)
         if kind == "jsd":
-            return b * p_to_m + (1 - b) * q_to_m, (1 - b) * q_log
+            return b * p_to_m + (1 - b) * q_to_m, (1 - b) * to_m
         if kind == "skew_kl":
-            return p_to_m, -(1 - b) * np.where(middle > 0, p / middle, 0)
-        return q_to_m, q_log - a * over
+            return p_to_m, -(1 - b) * p * over
+        return q_to_m, to_m - a * q * over
 
 
 def mixed(a, one, b, other):
-    """a times one divergence and b times another: value and derivative."""
+    """a times one divergence and b times another: value and psi."""
     a, b = np.broadcast_to(a, one[0].shape), np.broadcast_to(b, one[0].shape)
     return a * one[0] + b * other[0], a[:, None] * one[1] + b[:, None] * other[1]
 

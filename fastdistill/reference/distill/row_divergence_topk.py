@@ -39,11 +39,10 @@ def row_divergence_topk(
             mass = max(1 - np.exp(log_p).sum(), 0) if isinstance(tail, str) else tail[row]
             with np.errstate(divide="ignore"):
                 outcomes, log_p = [[v] for v in ids] + [others], np.append(log_p, np.log(mass))
-        with np.errstate(divide="ignore"):
-            log_q = np.log([np.exp(log_law[row, each]).sum() for each in outcomes])
+        log_q = np.array([np.logaddexp.reduce(log_law[row, each], initial=-np.inf) for each in outcomes])
         found = row_divergence(log_q[None], log_p[None], kind, parameter)
         values[row] = found[0][0]
-        for each, by in zip(outcomes, found[2][0], strict=True):
-            share = np.exp(log_law[row, each])
-            gradient[row, each] += weights[row] * scale / temperature * by * share / max(share.sum(), 1e-300)
+        for each, by, log_sum in zip(outcomes, found[2][0], log_q, strict=True):
+            if log_sum > -np.inf:
+                gradient[row, each] += weights[row] * scale / temperature * by * np.exp(log_law[row, each] - log_sum)
     return values, label_values, gradient

@@ -323,6 +323,31 @@ def test_extreme_logits(isa, kind, dtype):
         assert np.isfinite(got.gradient).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spread", [1.0, 10.0, 30.0])
+def test_logarithms_of_what_laws_have_in_common_keep_their_digits(isa, spread, dtype):
+    """Acceptance rates down to e^-50, of which 1 less the distance would say nothing; their slope is 1 over that."""
+    student, teacher = (np.random.default_rng(3).standard_normal((2, 6, 40)) * spread).astype(dtype)
+    log_q, log_p = log_softmax(student.astype(np.float64)), log_softmax(teacher.astype(np.float64))
+    p, q = np.exp(log_p), np.exp(log_q)
+    # A logarithm of L is off by some units of L, and a probability, of itself, by as much: 16 roundings on the way.
+    near = dict.fromkeys(("rtol", "atol"), 16 * np.finfo(dtype).eps / 2 * max(1, -log_q.min(), -log_p.min()))
+    accepted = np.minimum(p, q).sum(axis=1, keepdims=True)
+    assert spread == 1 or accepted.min() < 1e-6
+    found = row_divergence(student, teacher, "log_acceptance")
+    np.testing.assert_allclose(found.values, -np.log(accepted[:, 0]), **near)
+    below = np.where(q < p, q, 0)
+    np.testing.assert_allclose(found.gradient, (q * below.sum(axis=1, keepdims=True) - below) / accepted, **near)
+    for alpha in (0.3, 0.5):
+        log_product = alpha * log_p + (1 - alpha) * log_q
+        log_sum = np.logaddexp.reduce(log_product, axis=1)
+        found = row_divergence(student, teacher, "renyi", alpha)
+        np.testing.assert_allclose(found.values, log_sum / (alpha - 1), **near)
+        np.testing.assert_allclose(found.gradient, q - np.exp(log_product - log_sum[:, None]), **near)
+        alone = row_divergence(student, teacher, "renyi", alpha, gradient=False)
+        assert alone.values.tobytes() == found.values.tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, "bans"])
 @pytest.mark.parametrize("side", ["student", "teacher"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import row_divergence, row_divergence_topk, set_isa
+from fastdistill.kernels.distill.divergence_call import floats
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.row_divergence import log_softmax
 from fastdistill.reference.distill.row_divergence_topk import row_divergence_topk as reference_row_divergence_topk
@@ -134,6 +135,16 @@ def test_a_bucket_hides_and_never_adds(isa, case):
     assert (one.values <= whole.values + 1e-12).all()
 
 
+@given(case=cases(widths=[17, 1040], dtypes=[np.float32]), half=st.sampled_from(["f16", "bf16"]))
+def test_halves_are_what_they_stand_for(isa, case, half):
+    kind, parameter, student, tokens, log_probs, options = case
+    bits = (np.ascontiguousarray(student).view(np.uint32) >> 16).astype(np.uint16)
+    stored = bits if half == "bf16" else student.astype(np.float16)
+    got = row_divergence_topk(stored, tokens, log_probs, kind, parameter, **options)
+    want = row_divergence_topk(floats(stored).astype(np.float32), tokens, log_probs, kind, parameter, **options)
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
+
+
 def test_a_dropped_tail_has_no_gradient_and_a_bucket_shares_its(isa):
     student = np.random.default_rng(0).standard_normal((2, 50))
     tokens = np.array([[3, 7, 20], [49, 0, 1]], np.int32)
@@ -162,6 +173,36 @@ def test_a_tiny_tail_keeps_its_digits(isa):
     tail = 1e-15
     got = row_divergence_topk(student, tokens, log_probs, tail=[tail])
     np.testing.assert_allclose(got.gradient[0, 1:], np.exp(-40.0) - tail / 999, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gap", [30.0, 60.0, 100.0, 800.0])
+@pytest.mark.parametrize("vocab", [50, 1024, 2000])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_student_that_leaves_next_to_nothing(isa, vocab, gap, dtype, temperature):
+    """No float holds the probability of its tail; its logarithm does, and shares of it."""
+    student = np.round(np.random.default_rng(0).standard_normal((2, vocab)) * 8).astype(dtype) / 4
+    student[:, [7, vocab - 3]] += 2 * gap
+    student[1, 5:20] = -np.inf
+    student[1, 7] = gap
+    tokens = np.array([[vocab - 3, 7], [vocab - 3, -1]], np.int32)
+    log_probs = np.log([[0.6, 0.3], [0.9, 0.05]]).astype(dtype)
+    labels = np.array([9, vocab - 3], np.int32)
+    for kind in ("forward_kl", "jeffreys", "reverse_kl", "jsd", "total_variation"):
+        options = {"tail": np.array([0.1, 0.1]), "labels": labels, "label_scale": 0.5, "temperature": temperature}
+        parameter = 0.5 if kind == "jsd" else None
+        found = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+        want = reference_row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+        # A logarithm of a probability is a difference of logits: off by a unit of the gap, as is a value, and a gradient by the reverse KL.
+        near = 1e-5 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(found.values, want[0], rtol=near, atol=near)
+        np.testing.assert_allclose(found.label_values, want[1], rtol=near, atol=near)
+        np.testing.assert_allclose(
+            found.gradient, want[2], rtol=near, atol=near * (1 + (kind != "forward_kl") * want[0].max())
+        )
+    others = np.setdiff1d(np.arange(vocab), tokens[0])
+    found = row_divergence_topk(student[:1], tokens[:1], log_probs[:1], tail=[0.1])
+    np.testing.assert_allclose(found.gradient[0, others].sum(), -0.1, rtol=1e-4)
 
 
 STUDENT, TOKENS, LOGS = (
