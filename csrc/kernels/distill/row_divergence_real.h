@@ -124,7 +124,7 @@ static double NAME(divergence_head)(int64_t vocab, const real *p, const real *q,
     }
     real least = 0;
     memcpy(&least, &prefix, sizeof least);
-    int64_t equal = least > 0 ? (int64_t)((share - above) / (double)least) : 0;      /* of those that fit */
+    int64_t equal = least > 0 ? (int64_t)((share - above) / (double)least) : vocab;  /* of those that fit */
     if (above == 0.0 && equal == 0) equal = 1;
     for (int64_t i = 0; i < vocab; i++) {
         double gap = fabs((double)p[i] - (double)q[i]);
