@@ -70,7 +70,9 @@ def settings(
     """struct fd_divergence, of a kind that is resolved."""
     least = 1e-5 if bits == 32 else 1e-13  # nearer to an end the rounding of probabilities is all that is left
     if kind in ("alpha", "renyi") and min(number, 1 - number) < least:
-        raise ArgumentError(f"parameter (alpha of {kind}) must be an end or {least:g} away from it in float{bits}, got {number!r}")
+        raise ArgumentError(
+            f"parameter (alpha of {kind}) must be an end or {least:g} away from it in float{bits}, got {number!r}"
+        )
     forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
     return {
         "kind": KINDS[kind].native, "bits": bits, "student_numbers": student_numbers, "teacher_numbers": teacher_numbers,

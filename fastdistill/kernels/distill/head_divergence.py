@@ -92,13 +92,14 @@ def head_divergence(
     ------
     ArgumentError
     NotFiniteError
-        for a row whose logits, or the teacher's, have NaN or +inf, or nothing but -inf; where the divergence is infinite
+        for a row whose logits, or the teacher's, have NaN or +inf, or nothing but -inf; where the divergence is infinite, or a
+        gradient beyond float32
     """
     rows, width = check_array("hidden", hidden, np.float32, ("rows", "width"))
     vocab, _ = check_array("head", head, np.float32, ("vocab", width))
     if width == 0 or not 0 < vocab < 2**31:
         raise ArgumentError(f"head must have rows, fewer than 2^31, and columns, got shape {head.shape}")
-    kind, number = resolve(kind, parameter)
+    threads, (kind, number) = check_threads(threads), resolve(kind, parameter)
     if kind == "adaptive_kl":
         raise ArgumentError("adaptive_kl wants whole rows of logits: take row_divergence, or another kind")
     teacher_width = 0
@@ -138,7 +139,7 @@ def head_divergence(
         setattr(native, name, place)
     if len(kept):
         workspace = aligned_bytes(lib.fd_head_divergence_workspace(native))
-        lib.fd_head_divergence(native, pointer(workspace), check_threads(threads))
+        lib.fd_head_divergence(native, pointer(workspace), threads)
     wrong = ~(np.isfinite(values) & np.isfinite(label_values))
     if wrong.any():
         _refuse_row(int(kept[wrong.argmax()]), kind, values[wrong][0])
@@ -175,6 +176,6 @@ def _refuse_row(row: int, kind: str, value: float) -> NoReturn:
     if np.isfinite(value):
         raise NotFiniteError(f"head_divergence: row {row}: its label has no probability")
     raise NotFiniteError(
-        f"head_divergence: row {row}: {kind} is infinite, since one side gives a probability to what the other bans: "
-        'take a kind that is bounded, such as "jsd"'
+        f"head_divergence: row {row}: {kind} is infinite: one side gives a probability to what the other bans, or logits are too far "
+        'apart for float32: take a kind that is bounded, such as "jsd"'
     )

@@ -68,7 +68,8 @@ def row_divergence(
     ------
     ArgumentError
     NotFiniteError
-        for a row with NaN or +inf, or nothing but -inf, and where the divergence is infinite; out then holds no gradient
+        for a row with NaN or +inf, or nothing but -inf, and where the divergence is infinite or a gradient beyond its dtype; out then
+        holds no gradient
 
     References
     ----------

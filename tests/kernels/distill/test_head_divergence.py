@@ -181,7 +181,14 @@ def test_whole_blocks_of_a_teachers_row_may_be_banned(isa, kind):
     teacher[0, :300], teacher[1, 144:288], teacher[2, 200:] = -np.inf, -np.inf, -np.inf
     for temperature in (0.5, 1.0):
         got = head_divergence(hidden, head, kind, teacher=teacher, temperature=temperature)
-        want = reference_head_divergence(hidden, head, kind, KINDS[kind].parameter and KINDS[kind].parameter.default, teacher=teacher, temperature=temperature)
+        want = reference_head_divergence(
+            hidden,
+            head,
+            kind,
+            KINDS[kind].parameter and KINDS[kind].parameter.default,
+            teacher=teacher,
+            temperature=temperature,
+        )
         np.testing.assert_allclose(got.values, want[0], rtol=1e-5)
         np.testing.assert_allclose(got.hidden, want[2], atol=2e-6)
         np.testing.assert_allclose(got.head, want[3], atol=2e-6)
@@ -268,6 +275,11 @@ HIDDEN, HEAD, TEACHER = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float3
         ({"labels": [0, 5]}, "labels must be tokens below 5"),
         ({"weights": [np.inf, 1]}, "weights must be finite"),
         ({"gradient": 1}, "gradient must be True or False"),
+        ({"threads": 0, "weights": [0, 0]}, "threads must lie in"),
+        ({"kind": "alpha", "parameter": 1e-9}, "must be an end or 1e-05 away"),
+        ({"temperature": 0.0}, "temperature must lie in"),
+        ({"scale": np.inf}, "scale must lie in"),
+        ({"teacher_is_law": 1}, "teacher_is_law must be True or False"),
     ],
 )
 def test_refuses(change, text):

@@ -299,7 +299,9 @@ def test_a_teacher_may_be_a_law(isa, case):
     np.testing.assert_array_less(np.abs(got.gradient - want.gradient), 16 * tolerance + slack + 1e-300)
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jeffreys", "mixed_kl", "jsd", "skew_kl", "skew_reverse_kl", "alpha", "renyi"])
+@pytest.mark.parametrize(
+    "kind", ["forward_kl", "reverse_kl", "jeffreys", "mixed_kl", "jsd", "skew_kl", "skew_reverse_kl", "alpha", "renyi"]
+)
 @given(seed=st.integers(0, 99), step=st.sampled_from([1e-3, 1e-2, 0.1, 1.0]), peak=st.sampled_from([0, 12]))
 def test_near_0_digits_are_those_of_the_difference(isa, kind, seed, step, peak):
     """Of logits that are `step` apart D is about step^2 / 2, far below the rounding of a sum of probabilities; but no digit of it is lost
@@ -346,7 +348,12 @@ def test_the_smallest_probabilities_of_a_law(isa, dtype):
         want = 32 / 33 * (np.log(1 / 33) - np.log(np.float64(smallest))) + np.log(1 / 33) / 33
         found = row_divergence(student, law, "reverse_kl", teacher_is_law=True)
         np.testing.assert_allclose(found.values, want, rtol=8 * np.finfo(dtype).eps)
-    for bad, text in ((-0.5, "row 0 is no law"), (-tiny, "row 0 is no law"), (np.inf, "holds a NaN or"), (np.nan, "holds a NaN or")):
+    for bad, text in (
+        (-0.5, "row 0 is no law"),
+        (-tiny, "row 0 is no law"),
+        (np.inf, "holds a NaN or"),
+        (np.nan, "holds a NaN or"),
+    ):
         law[0, 20] = bad
         for kind in ("forward_kl", "jsd", "total_variation"):
             with pytest.raises(NotFiniteError, match=text):
@@ -365,7 +372,11 @@ def test_what_is_multiplied_by_0_has_no_part_though_it_were_infinite(isa):
 
 def test_a_gradient_beyond_its_reals_is_refused(isa):
     student, teacher = np.random.default_rng(0).standard_normal((2, 3, 40)).astype(np.float32)
-    for options in ({"scale": 1e30}, {"scale": 0.0, "label_scale": 1e30, "labels": [0, 1, 2]}, {"temperature": 1e-6, "scale": 1e30}):
+    for options in (
+        {"scale": 1e30},
+        {"scale": 0.0, "label_scale": 1e30, "labels": [0, 1, 2]},
+        {"temperature": 1e-6, "scale": 1e30},
+    ):
         for heavy in (1e20, 1e300):
             with pytest.raises(NotFiniteError, match="row 1: its gradient is beyond float32: weights"):
                 row_divergence(student, teacher, weights=[1, heavy, 0], **options | {"scale": options["scale"] * 1e-6})
@@ -378,7 +389,9 @@ def test_says_what_is_beyond_floats_where_nothing_is_banned(isa):
     flat, far = np.zeros((2, 20), np.float32), np.zeros((2, 20), np.float32)
     flat[1, 3], far[1, 4] = 1000, 1000
     for kind in ("log_acceptance", "renyi"):
-        with pytest.raises(NotFiniteError, match=f"row 1: {kind} is beyond float32: logits over temperature are too far apart"):
+        with pytest.raises(
+            NotFiniteError, match=f"row 1: {kind} is beyond float32: logits over temperature are too far apart"
+        ):
             row_divergence(flat, far, kind)
     with pytest.raises(NotFiniteError, match="row 1 holds numbers that are beyond float32, which it is computed in"):
         row_divergence(flat, np.where(far > 0, 1e300, 0.0))
@@ -517,7 +530,10 @@ F32 = np.zeros((2, 3), np.float32)
         ({"kind": "jsd", "parameter": 2.0}, r"parameter \(beta of jsd\) must lie in 0..1, got 2"),
         ({"kind": "renyi", "parameter": 0}, r"parameter \(alpha of renyi\) must not be 0, where it measures nothing"),
         ({"kind": "skew_kl", "parameter": 1}, r"parameter \(skew of skew_kl\) must not be 1"),
-        ({"kind": "alpha", "parameter": 1e-6}, r"parameter \(alpha of alpha\) must be an end or 1e-05 away from it in float32"),
+        (
+            {"kind": "alpha", "parameter": 1e-6},
+            r"parameter \(alpha of alpha\) must be an end or 1e-05 away from it in float32",
+        ),
         ({"kind": "renyi", "parameter": 1 - 1e-12}, r"parameter \(alpha of renyi\) must be an end or 1e-05 away"),
         ({"temperature": 0.0}, "temperature must lie in"),
         ({"labels": [0, 3]}, "labels must be tokens below 3, or -1, got 3 in row 1"),
