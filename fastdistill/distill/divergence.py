@@ -87,7 +87,7 @@ def divergence(
     ------
     ArgumentError
     NotFiniteError
-        for a row that counts and holds NaN or +inf, or nothing but -inf; where the divergence is infinite
+        for a row that counts and holds NaN or +inf, or nothing but -inf; where the divergence is infinite, or the gradient beyond its dtype
     """
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
     if isinstance(teacher, np.ndarray) and teacher.ndim == 2:

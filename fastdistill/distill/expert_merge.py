@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_integer, check_number
-from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.transport.points import check_finite
 
 _ASSIGN = "nearest_one", "all"
 
@@ -96,9 +97,7 @@ def merge_experts(
     importance = as_array("importance", importance, np.float64, ("experts",))
     experts = len(importance)
     similarity = as_array("similarity", similarity, np.float64, (experts, experts))
-    for name, array in (("importance", importance), ("similarity", similarity)):
-        if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} holds a NaN or an infinity")
+    check_finite(importance=importance, similarity=similarity)
     if (importance < 0).any():
         raise ArgumentError(f"importance must be at least 0, got {importance.min()}")
     if experts == 0:

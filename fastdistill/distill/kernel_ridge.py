@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastdistill.arguments import as_array, check_array, check_integer, check_number
-from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.transport.points import check_finite
 
 _MOST_STEPS = 2**63 - 1
 _SYMMETRY = 1e-8  # of the largest entry: what a kernel's own roundings may leave
@@ -33,10 +34,7 @@ class KernelRidge:
         size, _ = check_array("kernel", kernel, np.float64, ("n", "n"))
         if kernel.shape[1] != size or size == 0:
             raise ArgumentError(f"kernel must be square and not empty, got shape {kernel.shape}")
-        if not np.isfinite(kernel).all():
-            raise NotFiniteError(
-                f"kernel: row {int(np.argmin(np.isfinite(kernel).all(axis=1)))} holds a NaN or an infinity"
-            )
+        check_finite(kernel=kernel)
         largest = np.abs(kernel).max()
         if np.abs(kernel - kernel.T).max() > _SYMMETRY * largest:
             raise ArgumentError("kernel must be symmetric, and is not")
@@ -54,9 +52,7 @@ class KernelRidge:
         size = len(self._vectors)
         if found.ndim not in (1, 2) or len(found) != size:
             raise ArgumentError(f"targets must have shape ({size},) or ({size}, outputs), got {found.shape}")
-        if not np.isfinite(found).all():
-            row = int(np.argmin(np.isfinite(found).reshape(size, -1).all(axis=1)))
-            raise NotFiniteError(f"targets: row {row} holds a NaN or an infinity")
+        check_finite(targets=found)
         self._targets = self._vectors.T @ found
 
     def refit(self, targets: np.ndarray) -> KernelRidge:
@@ -141,8 +137,7 @@ class KernelRidge:
         NotFiniteError
         """
         check_array("cross_kernel", cross_kernel, np.float64, ("m", len(self._vectors)))
-        if not np.isfinite(cross_kernel).all():
-            raise NotFiniteError("cross_kernel holds a NaN or an infinity")
+        check_finite(cross_kernel=cross_kernel)
         return cross_kernel @ (self._vectors @ self._scaled(self._coefficients(steps, alpha)))
 
     def _scaled(self, factors: np.ndarray) -> np.ndarray:
@@ -198,9 +193,7 @@ def best_alpha(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> fl
     targets = as_array("targets", targets, np.float64, (...,))
     first = as_array("first", first, np.float64, targets.shape)
     second = as_array("second", second, np.float64, targets.shape)
-    for name, array in (("targets", targets), ("first", first), ("second", second)):
-        if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} holds a NaN or an infinity")
+    check_finite(targets=targets, first=first, second=second)
     apart = first - second
     length = float((apart * apart).sum())
     return float(((targets - second) * apart).sum()) / length if length > 0 else 1.0

@@ -12,6 +12,7 @@ from fastdistill.errors import ArgumentError, NotFiniteError
 
 IGNORED = -100  # the label of a row that does not count
 _REDUCTIONS = "mean", "sum"
+_LEAST_TOTAL = 1e-300  # of weights: 1 over it is a number still
 
 
 class Loss(NamedTuple):
@@ -77,7 +78,9 @@ class Reduction:
                 raise ArgumentError('total_weight belongs to reduction="mean", got reduction="sum"')
             self.factor = 1.0
         else:
-            total = math.fsum(self.weights) if total_weight is None else total_weight
+            total = _sum("weights", self.weights) if total_weight is None else total_weight
+            if 0 < total < _LEAST_TOTAL:
+                raise ArgumentError(f"the total weight must be 0 or at least {_LEAST_TOTAL:g}, got {total:g}")
             self.factor = 1 / total if total > 0 else 0.0
 
     @property
@@ -87,11 +90,23 @@ class Reduction:
 
     def value(self, rows: np.ndarray) -> float:
         """The one number: an exact sum, rounded once, so that no order of rows matters."""
-        return self.factor * math.fsum(self.weights * rows)
+        with np.errstate(over="ignore"):
+            return self.factor * _sum("weights times rows", self.weights * rows)
 
     def loss(self, rows: np.ndarray, gradient: Any = None, **info: Any) -> Loss:
         """The Loss of these rows; the gradient is taken as it is."""
         return Loss(self.value(rows), gradient, rows, info)
+
+
+def _sum(name: str, numbers: np.ndarray) -> float:
+    """Exact, rounded once; no order matters."""
+    try:
+        total = math.fsum(numbers)
+    except (OverflowError, ValueError):  # on the way; infinities of both signs
+        total = math.nan
+    if not math.isfinite(total):
+        raise ArgumentError(f"{name} must sum up to a float, got numbers up to {np.abs(numbers).max():g}")
+    return total
 
 
 def as_labels(labels: Any, rows: int, vocab: int) -> np.ndarray:

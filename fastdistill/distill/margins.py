@@ -9,7 +9,7 @@ import numpy as np
 from fastdistill.arguments import REAL, as_array, check_array, check_integer
 from fastdistill.distill.loss import Reduction, counted
 from fastdistill.distill.unit import unit
-from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.errors import ArgumentError
 
 _MOST_CLASSES = 1 << 24
 _BLOCK = 1 << 20  # so many similarities at once: 8 MB
@@ -58,10 +58,7 @@ def margin_weights(similarities: np.ndarray, *, weights: np.ndarray | None = Non
     weights = Reduction(rows, weights).weights
     if classes == 0:
         raise ArgumentError("similarities must have at least one class, got none")
-    found = np.where(weights[:, None] > 0, similarities, 0).astype(np.float64)
-    wrong = np.isnan(found).any(axis=1) | ~np.isfinite(found.max(axis=1))
-    if wrong.any():
-        raise NotFiniteError(f"similarities: row {int(wrong.argmax())} holds a NaN or +inf, or nothing but -inf")
+    found = counted("similarities", similarities, weights, bans=True)
     labels = found.argmax(axis=1)
     at = np.arange(rows), labels
     first = found[at]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_number
-from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.transport.points import check_finite
 from fastdistill.messages import short
 
 _REGRESSIONS = "pcr", "ols", "ridge"
@@ -224,7 +225,4 @@ def _pair(inputs: Any, targets: Any, narrow: int, wide: int) -> None:
     """Check both, and that they are finite."""
     rows, _ = check_array("inputs", inputs, REAL, ("rows", narrow))
     check_array("targets", targets, inputs.dtype.type, (rows, wide), like="inputs")
-    for name, array in (("inputs", inputs), ("targets", targets)):
-        finite = np.isfinite(array).all(axis=1)
-        if not finite.all():
-            raise NotFiniteError(f"{name}: row {int(finite.argmin())} holds a NaN or an infinity")
+    check_finite(inputs=inputs, targets=targets)

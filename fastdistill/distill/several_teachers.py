@@ -10,6 +10,7 @@ from fastdistill.arguments import REAL, as_array, check_array, check_choice, che
 from fastdistill.distill.loss import Reduction
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import pairwise_distance
+from fastdistill.kernels.transport.points import check_finite
 
 _SPACES = "logits", "probabilities"
 
@@ -128,10 +129,7 @@ def distance_filter(points: np.ndarray, own: np.ndarray, centers: np.ndarray, *,
         if check_array(name, array, points.dtype.type, (None, points_shape[1]), like="points")[0] == 0:
             raise ArgumentError(f"{name} must have at least one row, got none")
     quantile = check_number("quantile", quantile, 0, 1)
-    for name, array in (("points", points), ("own", own), ("centers", centers)):
-        finite = np.isfinite(array).all(axis=1)
-        if not finite.all():
-            raise NotFiniteError(f"{name}: row {int(finite.argmin())} holds a NaN or an infinity")
+    check_finite(points=points, own=own, centers=centers)
     if 0 in points_shape:
         return np.ones(points_shape[0], bool)  # no coordinate, no distance
     nearest = pairwise_distance(points, centers, "euclidean").min(axis=1)

@@ -196,9 +196,9 @@ def test_refuses(call, text):
 def test_names_what_is_not_finite():
     kernel = np.eye(2)
     kernel[1, 1] = np.nan
-    with pytest.raises(NotFiniteError, match="kernel: row 1 holds"):
+    with pytest.raises(NotFiniteError, match=r"kernel holds .*: kernel\[1, 1\]"):
         KernelRidge(kernel, [1.0, 2.0], 0.1)
-    with pytest.raises(NotFiniteError, match="targets: row 1 holds"):
+    with pytest.raises(NotFiniteError, match=r"targets holds .*: targets\[1\]"):
         KernelRidge(np.eye(2), [1.0, np.inf], 0.1)
     with pytest.raises(NotFiniteError, match="cross_kernel holds"):
         KernelRidge(np.eye(2), [1.0, 2.0], 0.1).predict(np.full((1, 2), np.nan))

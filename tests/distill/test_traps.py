@@ -172,6 +172,25 @@ def test_entropy_cross_entropy_and_acceptance():
     np.testing.assert_allclose(distill.acceptance(student, teacher), np.minimum(p, q).sum(axis=1), rtol=1e-6)
 
 
+def test_weights_at_both_ends_of_floats():
+    """A mean does not depend on their scale; what is no float is refused in words."""
+    student, teacher, _, weights = batch()
+    want = distill.forward_kl(student, teacher, weights=weights)
+    for scale in (2.0**-900, 2.0**900):
+        got = distill.forward_kl(student, teacher, weights=weights * scale)
+        assert got.value == want.value and got.gradient.tobytes() == want.gradient.tobytes()
+    for bad, text in (
+        (5e-324, "the total weight must be 0 or at least 1e-300"),
+        (1e308, "weights must sum up to a float"),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            distill.forward_kl(student, teacher, weights=np.full(7, bad))
+    with pytest.raises(ArgumentError, match="the total weight must be 0 or at least"):
+        distill.forward_kl(student, teacher, total_weight=1e-310)
+    with pytest.raises(ArgumentError, match="weights times rows must sum up to a float"):
+        distill.forward_kl(student, teacher, weights=np.full(7, 1e300), scale=1e30, reduction="sum", gradient=False)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -183,6 +183,18 @@ static void head_short_gradient(const struct head_job *job, int64_t row, const f
         if (tokens[state->listed] >= job->at) f[tokens[state->listed] - job->at] = job->listed[(row - job->first) * k + state->listed];
 }
 
+static struct divergence_mix_f32 head_mix(const struct fd_head_divergence *loss, const struct head_row *state)
+{
+    const struct fd_divergence *set = &loss->set;
+    int by_vocab = set->kind == FD_LOGIT_MSE || set->kind == FD_PROBABILITY_MSE;
+    struct divergence_mix_f32 mix = {(float)set->forward, (float)set->reverse, 0.0f, (float)(by_vocab ? 1.0 / (double)loss->vocab : set->parameter),
+                                     state->near};
+    if (set->kind == FD_ACCEPTANCE_HYBRID) {
+        mix.forward = (float)state->forward;
+        mix.variation = 1.0f - mix.forward;
+    }
+    return mix;
+}
 static void head_row_block(const struct head_job *job, int64_t row, float *z, const float *teacher_z, float *g)
 {
     const struct fd_head_divergence *loss = job->loss;
@@ -214,12 +226,7 @@ static void head_row_block(const struct head_job *job, int64_t row, float *z, co
     head_probabilities(&state->q, inverse, z, padded, e);
     if (with_teacher) head_probabilities(&state->p, inverse, t, padded, f);
     else memset(f, 0, sizeof f);
-    struct divergence_mix_f32 mix = {(float)set->forward, (float)set->reverse, 0.0f, (float)set->parameter, state->near};
-    if (job->body == DIVERGENCE_LOGITS || job->body == DIVERGENCE_SQUARES) mix.parameter = (float)(1.0 / (double)loss->vocab);
-    if (set->kind == FD_ACCEPTANCE_HYBRID) {
-        mix.forward = (float)state->forward;
-        mix.variation = 1.0f - mix.forward;
-    }
+    struct divergence_mix_f32 mix = head_mix(loss, state);
     struct divergence_sums_f32 unused, *sums = job->pass == HEAD_GRADIENT && !job->sums_too ? &unused : &state->sums;
     if (loss->k) head_short_gradient(job, row, z, f);
     else divergence_terms_of_f32(job->pass == HEAD_OVERLAP ? DIVERGENCE_VARIATION : job->body, job->pass == HEAD_GRADIENT, &mix, &q, &p, 0,
@@ -290,19 +297,18 @@ static void head_value(const struct head_job *job, int64_t i)
     state->mean = job->body == DIVERGENCE_LOGITS ? 0.0 : state->sums.psi;
 }
 
-/* Of divergences that are logarithms: whether a row's laws have so little in common that its sums are wanted once more. */
-static int head_are_far(const struct head_job *job)
+/* Whether the sums must be taken anew, since there are rows whose laws have little in common: see divergence_mix. */
+static int head_any_far(const struct head_job *job)
 {
     const struct fd_divergence *set = &job->loss->set;
-    int far = 0;
-    if (set->kind != FD_LOG_ACCEPTANCE && set->kind != FD_RENYI_DIVERGENCE) return 0;
+    int any = 0;
+    if (!divergence_is_of_logarithm(set->kind)) return 0;
     for (int64_t i = 0; i < job->count; i++) {
-        struct head_row *state = job->state + i;
-        state->near = divergence_common_f32(set, &state->sums) >= 0.5;
-        far |= state->near == 0.0f;
+        job->state[i].near = divergence_common_f32(set, &job->state[i].sums) >= 0.5 ? 1.0f : 0.0f;
+        any |= job->state[i].near == 0.0f;
     }
-    for (int64_t i = 0; i < job->count && far; i++) job->state[i].sums = (struct divergence_sums_f32){0.0, 0.0, 0.0};
-    return far;
+    for (int64_t i = 0; any && i < job->count; i++) job->state[i].sums = (struct divergence_sums_f32){0.0, 0.0, 0.0};
+    return any;
 }
 
 static int64_t head_divergence_workspace(const struct fd_head_divergence *loss)
@@ -351,7 +357,7 @@ static void head_divergence(const struct fd_head_divergence *loss, void *workspa
         }
         if (!job.sums_too && !loss->k) {
             head_over_the_vocabulary(&job, HEAD_TERMS, threads);
-            if (gradient && head_are_far(&job)) head_over_the_vocabulary(&job, HEAD_TERMS, threads);
+            if (gradient && head_any_far(&job)) head_over_the_vocabulary(&job, HEAD_TERMS, threads);
             for (int64_t i = 0; i < job.count; i++) head_value(&job, i);
         }
         if (gradient) head_over_the_vocabulary(&job, HEAD_GRADIENT, threads);

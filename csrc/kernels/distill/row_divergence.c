@@ -8,7 +8,7 @@
  * place of the e's.  Then the gradient.  Two rows of memory a thread, and a few numbers a chunk.
  *
  * A chunk is summed in 16 lanes of reals, chunks in doubles, in their order.  A row with NaN or +inf, or of -inf alone, is NaN; D is
- * +inf where the formula says so.
+ * +inf where the formula says so, and the label's value NaN where the gradient is beyond its reals.
  */
 #pragma once
 #include "../../threads.h"
@@ -33,6 +33,8 @@ static int divergence_body_of(int kind)
     };
     return bodies[kind];
 }
+
+static int divergence_is_of_logarithm(int kind) { return kind == FD_LOG_ACCEPTANCE || kind == FD_RENYI_DIVERGENCE; }
 
 struct divergence {
     const struct fd_divergence *set;

@@ -124,7 +124,7 @@ static double NAME(divergence_head)(int64_t vocab, const real *p, const real *q,
     }
     real least = 0;
     memcpy(&least, &prefix, sizeof least);
-    int64_t equal = least > 0 ? (int64_t)((share - above) / (double)least) : 0;      /* of those that fit */
+    int64_t equal = least > 0 ? (int64_t)((share - above) / (double)least) : vocab;  /* of those that fit */
     if (above == 0.0 && equal == 0) equal = 1;
     for (int64_t i = 0; i < vocab; i++) {
         double gap = fabs((double)p[i] - (double)q[i]);
@@ -134,9 +134,29 @@ static double NAME(divergence_head)(int64_t vocab, const real *p, const real *q,
     return all > 0.0 ? head / all : 0.5;
 }
 
-/* p log (p / m) and q log (q / m) of m = b p + (1 - b) q, and u = m / max(p, q): through the smaller over the larger, which neither
- * overflows nor vanishes, and is exactly 1 where p = q. */
-struct NAME(divergence_middle) { vr p_term, q_term, u, ratio; };
+/* A series of six terms where probabilities are near each other, apart^6 / 2520 below a unit; else what it is a series of. */
+static inline vr NAME(divergence_nearer)(vr apart, vr series, vr far)
+{
+    return VR(where_less)(VR(abs)(apart), VR(set1)(sizeof(real) == 4 ? (real)0.125 : (real)0.00390625), series, far);
+}
+/* p log (p / q) + q - p, of `apart` = log (p / q).  Sums of p and of q are 1, so these sum up to the KL; but none is below 0, and near p = q,
+ * where it is (p / 2) apart^2 and more of the series, neither an error of the law's sum nor the terms' own cancelling is left. */
+static inline vr NAME(divergence_excess)(vr p, vr q, vr apart)
+{
+    vr zero = VR(zero)(), x = apart, series = VR(set1)((real)(-1.0 / 5040));
+    series = VR(fma)(series, x, VR(set1)((real)(1.0 / 720)));
+    series = VR(fma)(series, x, VR(set1)((real)(-1.0 / 120)));
+    series = VR(fma)(series, x, VR(set1)((real)(1.0 / 24)));
+    series = VR(fma)(series, x, VR(set1)((real)(-1.0 / 6)));
+    series = VR(fma)(series, x, VR(set1)((real)0.5));
+    vr near = VR(mul)(p, VR(mul)(VR(mul)(x, x), series));
+    vr far = VR(add)(VR(where_less)(zero, p, VR(mul)(p, apart), zero), VR(sub)(q, p));
+    return NAME(divergence_nearer)(apart, near, far);
+}
+
+/* p log (p / m) + m - p and q log (q / m) + m - q of m = b p + (1 - b) q, q log (q / m), and u = m / max(p, q): through the smaller over
+ * the larger, which neither overflows nor vanishes, and is exactly 1 where p = q. */
+struct NAME(divergence_middle) { vr p_excess, q_excess, q_term, u, ratio; };
 static inline struct NAME(divergence_middle) NAME(divergence_to_middle)(vr p, vr q, vr lp, vr lq, real b)
 {
     vr zero = VR(zero)(), one = VR(set1)(1), wp = VR(set1)(b), wq = VR(set1)(1 - b);
@@ -146,8 +166,11 @@ static inline struct NAME(divergence_middle) NAME(divergence_to_middle)(vr p, vr
     m.u = VR(where_less)(q, p, VR(fma)(wq, m.ratio, wp), VR(fma)(wp, m.ratio, wq));
     vr log = VR(log)(m.u), apart = VR(sub)(lp, lq);                        /* log (m / high), log (p / q) */
     vr p_log = VR(sub)(VR(where_less)(q, p, zero, apart), log), q_log = VR(where_less)(q, p, VR(add)(apart, log), log);
-    m.p_term = VR(where_less)(zero, p, VR(mul)(p, p_log), zero);
-    m.q_term = VR(where_less)(zero, q, VR(sub)(zero, VR(mul)(q, q_log)), zero);
+    q_log = VR(sub)(zero, q_log);
+    vr middle = VR(mul)(high, m.u);
+    m.p_excess = NAME(divergence_excess)(p, middle, p_log);
+    m.q_excess = NAME(divergence_excess)(q, middle, q_log);
+    m.q_term = VR(where_less)(zero, q, VR(mul)(q, q_log), zero);
     return m;
 }
 
@@ -167,31 +190,33 @@ FD_SHAPED void NAME(divergence_terms)(int body, int keep, const struct NAME(dive
         vr lp = VR(sub)(VR(mul)(VR(sub)(VR(load)(t + k), most_t), inverse), log_t);
         vr term = zero, psi = zero;
         if (body == DIVERGENCE_FORWARD) {
-            term = VR(where_less)(zero, p, VR(mul)(p, VR(sub)(lp, lq)), zero);
+            term = NAME(divergence_excess)(p, q, VR(sub)(lp, lq));
             psi = VR(sub)(q, p);
         } else if (body == DIVERGENCE_REVERSE) {
-            term = psi = VR(where_less)(zero, q, VR(mul)(q, VR(sub)(lq, lp)), zero);
+            term = NAME(divergence_excess)(q, p, VR(sub)(lq, lp));
+            psi = VR(where_less)(zero, q, VR(mul)(q, VR(sub)(lq, lp)), zero);
         } else if (body == DIVERGENCE_MIXED) {
             vr forward = VR(set1)(mix->forward), reverse = VR(set1)(mix->reverse), variation = VR(set1)(mix->variation);
             vr over = VR(sub)(q, p), back = VR(where_less)(zero, q, VR(mul)(q, VR(sub)(lq, lp)), zero);
-            vr there = VR(where_less)(zero, p, VR(mul)(p, VR(sub)(lp, lq)), zero);
+            vr there = NAME(divergence_excess)(p, q, VR(sub)(lp, lq)), excess = NAME(divergence_excess)(q, p, VR(sub)(lq, lp));
             vr side = VR(where_less)(over, zero, VR(sub)(zero, q), VR(where_less)(zero, over, q, zero));
             /* What is multiplied by 0 has no part in it, though it were infinite. */
             there = VR(where_less)(zero, forward, VR(mul)(forward, there), zero);
             back = VR(where_less)(zero, reverse, VR(mul)(reverse, back), zero);
-            term = VR(add)(VR(add)(there, back), VR(mul)(variation, VR(mul)(half, VR(abs)(over))));
+            excess = VR(where_less)(zero, reverse, VR(mul)(reverse, excess), zero);
+            term = VR(add)(VR(add)(there, excess), VR(mul)(variation, VR(mul)(half, VR(abs)(over))));
             psi = VR(add)(VR(fma)(forward, over, back), VR(mul)(variation, VR(mul)(half, side)));
         } else if (body == DIVERGENCE_JSD) {
             struct NAME(divergence_middle) m = NAME(divergence_to_middle)(p, q, lp, lq, mix->parameter);
             psi = VR(mul)(VR(sub)(one, a), m.q_term);
-            term = VR(fma)(a, m.p_term, psi);
+            term = VR(fma)(a, m.p_excess, VR(mul)(VR(sub)(one, a), m.q_excess));
         } else if (body == DIVERGENCE_SKEW) {
             struct NAME(divergence_middle) m = NAME(divergence_to_middle)(p, q, lp, lq, mix->parameter);
-            term = m.p_term;
+            term = m.p_excess;
             psi = VR(mul)(VR(sub)(one, a), VR(sub)(q, VR(div)(VR(min)(p, q), m.u)));
         } else if (body == DIVERGENCE_SKEW_REVERSE) {
             struct NAME(divergence_middle) m = NAME(divergence_to_middle)(p, q, lp, lq, 1 - mix->parameter);
-            term = m.q_term;
+            term = m.q_excess;
             vr share = VR(where_less)(q, p, VR(mul)(q, m.ratio), q);       /* q q / max(p, q) */
             psi = VR(fma)(a, VR(sub)(q, VR(div)(share, m.u)), m.q_term);
         } else if (body == DIVERGENCE_ALPHA) {
@@ -199,7 +224,14 @@ FD_SHAPED void NAME(divergence_terms)(int body, int keep, const struct NAME(dive
             vr by = VR(where_less)(q, p, VR(mul)(rest, VR(sub)(zero, apart)), VR(mul)(a, apart));    /* p^a q^(1-a) over the larger */
             vr product = VR(mul)(VR(max)(p, q), REAL_EXP_NEGATIVE(VR(min)(by, zero)));
             product = VR(where_less)(zero, VR(min)(p, q), product, zero);
-            term = VR(div)(VR(sub)(VR(fma)(a, VR(sub)(p, q), q), product), VR(mul)(a, rest));
+            vr far = VR(div)(VR(sub)(VR(fma)(a, VR(sub)(p, q), q), product), VR(mul)(a, rest));
+            vr series = VR(mul)(VR(fma)(a, VR(fma)(a, VR(fma)(a, VR(fma)(a, VR(add)(a, one), one), one), one), one), VR(set1)((real)(1.0 / 5040)));
+            series = VR(fma)(series, apart, VR(mul)(VR(fma)(a, VR(fma)(a, VR(fma)(a, VR(add)(a, one), one), one), one), VR(set1)((real)(1.0 / 720))));
+            series = VR(fma)(series, apart, VR(mul)(VR(fma)(a, VR(fma)(a, VR(add)(a, one), one), one), VR(set1)((real)(1.0 / 120))));
+            series = VR(fma)(series, apart, VR(mul)(VR(fma)(a, VR(add)(a, one), one), VR(set1)((real)(1.0 / 24))));
+            series = VR(fma)(series, apart, VR(mul)(VR(add)(a, one), VR(set1)((real)(1.0 / 6))));
+            series = VR(fma)(series, apart, half);
+            term = NAME(divergence_nearer)(apart, VR(mul)(q, VR(mul)(VR(mul)(apart, apart), series)), far);
             psi = VR(div)(VR(sub)(VR(mul)(near, q), product), a);
             overlap = VR(add)(overlap, product);
         } else if (body == DIVERGENCE_VARIATION) {
@@ -303,7 +335,7 @@ static double NAME(divergence_between)(const struct fd_divergence *set, struct N
                                        int64_t vocab, int keep, double *slope, double *mean)
 {
     int body = divergence_body_of(set->kind);
-    int of_logarithm = set->kind == FD_LOG_ACCEPTANCE || set->kind == FD_RENYI_DIVERGENCE;
+    int of_logarithm = divergence_is_of_logarithm(set->kind);
     struct NAME(divergence_mix) mix = {(real)set->forward, (real)set->reverse, 0, (real)set->parameter, 1};
     if (body == DIVERGENCE_LOGITS || body == DIVERGENCE_SQUARES) mix.parameter = (real)(1.0 / (double)vocab);
     if (set->kind == FD_ADAPTIVE_KL || set->kind == FD_ACCEPTANCE_HYBRID) {
@@ -345,14 +377,14 @@ static struct NAME(divergence_label) NAME(divergence_to_label)(const struct dive
     return label;
 }
 
-/* gradient = psi_by psi + q_by q f, and the label's term; f: factors of chunks, or NULL for 1.  The student's logits may lie where the
- * gradient does: a chunk is read, then written. */
-static void NAME(divergence_write)(int64_t vocab, double psi_by, const real *psi, double q_by, const real *q, const double *factors,
+/* gradient = psi_by psi + q_by q f, and the label's term; f: factors of chunks, or NULL for 1.  Whether it is of numbers.  The student's
+ * logits may lie where the gradient does: a chunk is read, then written. */
+static int NAME(divergence_write)(int64_t vocab, double psi_by, const real *psi, double q_by, const real *q, const double *factors,
                                    const struct NAME(divergence_label) *label, real *gradient)
 {
     const struct NAME(divergence_law) *law = &label->law;
     vr most = VR(set1)(law->most), log_sum = VR(set1)(law->log_sum), label_by = VR(set1)((real)label->by), zero = VR(zero)();
-    vr by = VR(set1)((real)psi_by);
+    vr by = VR(set1)((real)psi_by), nothing = zero;             /* NaN, once an element is NaN or infinite */
     if (!label->tempered) q_by += label->by;
     int64_t chunk = 0;
     for (int64_t at = 0; at < vocab; at += DIVERGENCE_CHUNK, chunk++) {
@@ -366,9 +398,11 @@ static void NAME(divergence_write)(int64_t vocab, double psi_by, const real *psi
             if (label->tempered)
                 g = VR(fma)(label_by, REAL_EXP_NEGATIVE(VR(min)(VR(sub)(VR(sub)(VR(load)(s + k), most), log_sum), zero)), g);
             VR(store_part)(gradient + at + k, n - k, g);
+            nothing = VR(fma)(g, zero, nothing);
         }
     }
     if (label->token >= 0) gradient[label->token] -= (real)label->by;
+    return VR(sum)(nothing) == 0;
 }
 
 static void NAME(divergence_row)(const struct divergence *d, int64_t row, void *space)
@@ -400,5 +434,5 @@ static void NAME(divergence_row)(const struct divergence *d, int64_t row, void *
     struct NAME(divergence_label) label = NAME(divergence_to_label)(d, row, &q, numbers + 2 * chunks);
     d->label_values[row] = label.value;
     double by = weight * set->scale * slope / set->temperature;
-    if (gradient) NAME(divergence_write)(vocab, by, p.e, -by * mean, q.e, NULL, &label, gradient);
+    if (gradient && !NAME(divergence_write)(vocab, by, p.e, -by * mean, q.e, NULL, &label, gradient)) d->label_values[row] = NAN;
 }

@@ -43,6 +43,45 @@ def floats(logits: np.ndarray) -> np.ndarray:
     return (logits.astype(np.uint32) << 16).view(np.float32) if logits.dtype == np.uint16 else logits
 
 
+def as_tokens(labels: Any, rows: int, vocab: int) -> np.ndarray | None:
+    """int32 (rows,): tokens below vocab, or -1; None where there are no labels."""
+    if labels is None:
+        return None
+    found = as_array("labels", labels, np.int32, (rows,))
+    wrong = (found < -1) | (found >= vocab)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ArgumentError(f"labels must be tokens below {vocab}, or -1, got {found[row]} in row {row}")
+    return found
+
+
+def as_weights(weights: Any, rows: int) -> np.ndarray:
+    """float64 (rows,): finite; ones where there are no weights."""
+    found = np.ones(rows) if weights is None else as_array("weights", weights, np.float64, (rows,))
+    if not np.isfinite(found).all():
+        raise ArgumentError(f"weights must be finite, got {found[~np.isfinite(found)][0]}")
+    return found
+
+
+def settings(
+    kind: str, number: float, bits: int, student_numbers: int, teacher_numbers: int, teacher_is_law: bool, temperature: Any, scale: Any,
+    label_scale: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """struct fd_divergence, of a kind that is resolved."""
+    least = 1e-5 if bits == 32 else 1e-13  # nearer to an end the rounding of probabilities is all that is left
+    if kind in ("alpha", "renyi") and min(number, 1 - number) < least:
+        raise ArgumentError(
+            f"parameter (alpha of {kind}) must be an end or {least:g} away from it in float{bits}, got {number!r}"
+        )
+    forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
+    return {
+        "kind": KINDS[kind].native, "bits": bits, "student_numbers": student_numbers, "teacher_numbers": teacher_numbers,
+        "teacher_is_law": teacher_is_law, "forward": forward, "reverse": reverse, "parameter": number,
+        "temperature": check_number("temperature", temperature, 1e-6, 1e6), "scale": check_number("scale", scale, -1e30, 1e30),
+        "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
+    }  # fmt: skip
+
+
 class Call:
     """What the calls of divergences have in common: their options, checked, and what C writes."""
 
@@ -52,13 +91,7 @@ class Call:
     ) -> None:  # fmt: skip
         rows, vocab = student.shape
         self.where, self.student, self.out = where, student, out
-        self.labels = None if labels is None else as_array("labels", labels, np.int32, (rows,))
-        if self.labels is not None and rows and not (self.labels.min() >= -1 and self.labels.max() < vocab):
-            row = int(((self.labels < -1) | (self.labels >= vocab)).argmax())
-            raise ArgumentError(f"labels must be tokens below {vocab}, or -1, got {self.labels[row]} in row {row}")
-        self.weights = np.ones(rows) if weights is None else as_array("weights", weights, np.float64, (rows,))
-        if not np.isfinite(self.weights).all():
-            raise ArgumentError(f"weights must be finite, got {self.weights[~np.isfinite(self.weights)][0]}")
+        self.labels, self.weights = as_tokens(labels, rows, vocab), as_weights(weights, rows)
         real: Any = np.float64 if student.dtype == np.float64 else np.float32
         made = None
         if check_flag("gradient", gradient):
@@ -66,15 +99,12 @@ class Call:
             check_array("out", made, real, (rows, vocab), written=True)
         elif out is not None:
             raise ArgumentError("out is for the gradient, got gradient=False")
-        forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
         self.native = ffi.new(
             "struct fd_divergence *",
-            {
-                "kind": KINDS[kind].native, "bits": np.dtype(real).itemsize * 8, "student_numbers": NUMBERS[student.dtype],
-                "teacher_numbers": teacher_numbers, "teacher_is_law": teacher_is_law, "forward": forward, "reverse": reverse,
-                "parameter": number, "temperature": check_number("temperature", temperature, 1e-6, 1e6),
-                "scale": check_number("scale", scale, -1e30, 1e30), "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
-            },
+            settings(
+                kind, number, np.dtype(real).itemsize * 8, NUMBERS[student.dtype], teacher_numbers, teacher_is_law, temperature, scale,
+                label_scale,
+            ),
         )  # fmt: skip
         self.result = RowDivergence(np.empty(rows), np.empty(rows), made)
 
@@ -106,6 +136,12 @@ class Call:
         return None if self.overwritten else floats(self.student[row])
 
     def refuse_label(self, row: int) -> None:
-        """Raise where the label is what makes the row wrong."""
-        if np.isfinite(self.result.values[row]) and self.labels is not None:
+        """Raise where the divergence is not what makes the row wrong."""
+        if not np.isfinite(self.result.values[row]):
+            return
+        if np.isnan(self.result.label_values[row]):
+            raise NotFiniteError(
+                f"{self.where}: row {row}: its gradient is beyond float{self.native.bits}: weights, scale or 1 / temperature are too large"
+            )
+        if self.labels is not None:
             raise NotFiniteError(f"{self.where}: row {row}: its label {self.labels[row]} is banned by the student")

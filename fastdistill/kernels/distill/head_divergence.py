@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_array, check_flag, check_number
+from fastdistill.arguments import check_array, check_flag
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
-from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS
-from fastdistill.kernels.distill.kinds import KINDS, resolve
+from fastdistill.kernels.distill.divergence_call import LOGITS, NUMBERS, as_tokens, as_weights, settings
+from fastdistill.kernels.distill.kinds import resolve
 from fastdistill.kernels.distill.row_divergence_topk import check_topk, log_tail_of
 from fastdistill.kernels.threads import check_threads
 
@@ -100,13 +100,14 @@ def head_divergence(
     ------
     ArgumentError
     NotFiniteError
-        for a row whose logits, or the teacher's, have NaN or +inf, or nothing but -inf; where the divergence is infinite
+        for a row whose logits, or the teacher's, have NaN or +inf, or nothing but -inf; where the divergence is infinite, or a
+        gradient beyond float32
     """
     rows, width = check_array("hidden", hidden, np.float32, ("rows", "width"))
     vocab, _ = check_array("head", head, np.float32, ("vocab", width))
     if width == 0 or not 0 < vocab < 2**31:
         raise ArgumentError(f"head must have rows, fewer than 2^31, and columns, got shape {head.shape}")
-    kind, number = resolve(kind, parameter)
+    threads, (kind, number) = check_threads(threads), resolve(kind, parameter)
     ways = [
         teacher is not None,
         teacher_hidden is not None or teacher_head is not None,
@@ -132,13 +133,7 @@ def head_divergence(
             raise ArgumentError(f"teacher_head must have columns, got shape {teacher_head.shape}")
     elif tokens is not None and log_probs is not None:
         k = check_topk(kind, tokens, log_probs, rows, vocab)
-    found = None if labels is None else as_array("labels", labels, np.int32, (rows,))
-    if found is not None and rows and not (found.min() >= -1 and found.max() < vocab):
-        row = int(((found < -1) | (found >= vocab)).argmax())
-        raise ArgumentError(f"labels must be tokens below {vocab}, or -1, got {found[row]} in row {row}")
-    weights = np.ones(rows) if weights is None else as_array("weights", weights, np.float64, (rows,))
-    if not np.isfinite(weights).all():
-        raise ArgumentError(f"weights must be finite, got {weights[~np.isfinite(weights)][0]}")
+    found, weights = as_tokens(labels, rows, vocab), as_weights(weights, rows)
     kept = np.flatnonzero(weights)
     some = len(kept) < rows
     states, targets = (None if each is None else each[kept] if some else each for each in (hidden, teacher_hidden))
@@ -148,30 +143,30 @@ def head_divergence(
     by_hidden, by_head = None, None
     if check_flag("gradient", gradient):
         by_hidden, by_head = np.zeros((len(kept), width), np.float32), np.zeros((vocab, width), np.float32)
-    forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
-    settings = {
-        "kind": KINDS[kind].native, "bits": 32, "student_numbers": lib.FD_NUMBERS_F32,
-        "teacher_numbers": lib.FD_NUMBERS_F32 if teacher is None else NUMBERS[teacher.dtype],
-        "teacher_is_law": check_flag("teacher_is_law", teacher_is_law), "forward": forward, "reverse": reverse, "parameter": number,
-        "temperature": check_number("temperature", temperature, 1e-6, 1e6), "scale": check_number("scale", scale, -1e30, 1e30),
-        "label_scale": check_number("label_scale", label_scale, -1e30, 1e30),
-    }  # fmt: skip
     held = [
         const(states), const(head), const(teacher), const(kept), const(targets), const(teacher_head),
         const(ids), const(laws), const(log_tail), const(words), const(by),
         pointer(values), pointer(label_values), pointer(by_hidden), pointer(by_head),
     ]  # fmt: skip
     native = ffi.new("struct fd_head_divergence *")
-    native.set = settings
+    native.set = settings(
+        kind, number, 32, lib.FD_NUMBERS_F32, lib.FD_NUMBERS_F32 if teacher is None else NUMBERS[teacher.dtype],
+        check_flag("teacher_is_law", teacher_is_law), temperature, scale, label_scale,
+    )  # fmt: skip
     native.rows, native.vocab, native.width, native.teacher_width, native.k = len(kept), vocab, width, teacher_width, k
     for name, place in zip(_POINTERS, held, strict=True):
         setattr(native, name, place)
     if len(kept):
         workspace = aligned_bytes(lib.fd_head_divergence_workspace(native))
-        lib.fd_head_divergence(native, pointer(workspace), check_threads(threads))
+        lib.fd_head_divergence(native, pointer(workspace), threads)
     wrong = ~(np.isfinite(values) & np.isfinite(label_values))
     if wrong.any():
         _refuse_row(int(kept[wrong.argmax()]), kind, values[wrong][0])
+    for name, each in (("hidden states", by_hidden), ("head", by_head)):
+        if each is not None and not np.isfinite(each).all():
+            raise NotFiniteError(
+                f"head_divergence: the gradient by the {name} is beyond float32: weights, scale or 1 / temperature are too large"
+            )
     if some:
         values, label_values, by_hidden = (_spread(each, kept, rows) for each in (values, label_values, by_hidden))
     return HeadDivergence(values, label_values, by_hidden, by_head)
@@ -214,6 +209,6 @@ def _refuse_row(row: int, kind: str, value: float) -> NoReturn:
     if np.isfinite(value):
         raise NotFiniteError(f"head_divergence: row {row}: its label has no probability")
     raise NotFiniteError(
-        f"head_divergence: row {row}: {kind} is infinite, since one side gives a probability to what the other bans: "
-        'take a kind that is bounded, such as "jsd"'
+        f"head_divergence: row {row}: {kind} is infinite: one side gives a probability to what the other bans, or logits are too far "
+        'apart for float32: take a kind that is bounded, such as "jsd"'
     )

@@ -68,7 +68,8 @@ def row_divergence(
     ------
     ArgumentError
     NotFiniteError
-        for a row with NaN or +inf, or nothing but -inf, and where the divergence is infinite; out then holds no gradient
+        for a row with NaN or +inf, or nothing but -inf, and where the divergence is infinite or a gradient beyond its dtype; out then
+        holds no gradient
 
     References
     ----------
@@ -96,13 +97,13 @@ def row_divergence(
     row = call.wrong_row()
     if row is not None:
         call.refuse_label(row)
-        _refuse_row(row, kind, call.logits(row), None if teacher is None else floats(teacher[row]), teacher_is_law)
+        _refuse_row(row, kind, call, None if teacher is None else floats(teacher[row]), teacher_is_law)
     return call.result
 
 
-def _refuse_row(row: int, kind: str, student: np.ndarray | None, teacher: np.ndarray | None, is_law: bool) -> NoReturn:
+def _refuse_row(row: int, kind: str, call: Call, teacher: np.ndarray | None, is_law: bool) -> NoReturn:
     """Say what is wrong with a row whose divergence is no finite number."""
-    logits = teacher
+    logits, student, real = teacher, call.logits(row), f"float{call.native.bits}"
     if teacher is not None and is_law:
         if (teacher < 0).any() or not (teacher > 0).any():
             raise NotFiniteError(
@@ -112,10 +113,17 @@ def _refuse_row(row: int, kind: str, student: np.ndarray | None, teacher: np.nda
     for name, z in (("teacher", logits), ("student", student)):
         if z is not None and not np.isfinite(z.max()):  # NaN where there is one
             raise NotFiniteError(f"row_divergence: {name}: row {row} holds a NaN or +inf, or nothing but -inf")
+    if np.isnan(call.result.values[row]):
+        raise NotFiniteError(f"row_divergence: row {row} holds numbers that are beyond {real}, which it is computed in")
     where = ""
     if student is not None and logits is not None:
         apart = np.isneginf(student) != np.isneginf(logits)
-        where = f", as at token {int(apart.argmax())}" if apart.any() else ""
+        where = f", as at token {int(apart.argmax())}"
+        if not apart.any():
+            raise NotFiniteError(
+                f"row_divergence: row {row}: {kind} is beyond {real}: logits over temperature are too far apart: "
+                'take a kind that is bounded, such as "jsd"'
+            )
     raise NotFiniteError(
         f"row_divergence: row {row}: {kind} is infinite, since one side gives a probability to what the other bans{where}: "
         'ban it on both sides, or take a kind that is bounded, such as "jsd"'

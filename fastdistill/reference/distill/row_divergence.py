@@ -64,6 +64,7 @@ def divergence(kind, parameter, z, log_q, of_teacher):
     a = parameter
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         forward = np.where(p > 0, p * (log_p - log_q), 0).sum(axis=1), -p
+        cross = np.where(p > 0, p * log_q, 0)
         terms = np.where(q > 0, q * (log_q - log_p), 0)
         reverse = terms.sum(axis=1), terms
         variation = np.abs(p - q).sum(axis=1) / 2, q * np.sign(q - p) / 2
@@ -73,7 +74,7 @@ def divergence(kind, parameter, z, log_q, of_teacher):
     if kind == "reverse_kl":
         return reverse
     if kind == "soft_cross_entropy":
-        return -np.where(p > 0, p * log_q, 0).sum(axis=1), -p
+        return -cross.sum(axis=1), -p
     if kind == "total_variation":
         return variation
     if kind == "log_acceptance":  # less q / 2, which cancels where they have little in common

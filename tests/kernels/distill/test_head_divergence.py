@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
@@ -17,11 +17,13 @@ from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
 # Tiles of 6 and 8 rows, groups of 24, panels of 16, blocks of 144 tokens, sums of 256 terms: one under, at and over.
 ROWS, VOCABS, DEPTHS = [0, 1, 7, 24, 25], [1, 15, 16, 143, 144, 145, 300], [1, 16, 17, 33]
 
+ALL = [kind for kind in KINDS if kind != "adaptive_kl"]
+
 
 @st.composite
-def cases(draw, rows=ROWS, vocabs=VOCABS, widths=DEPTHS):
+def cases(draw, rows=ROWS, vocabs=VOCABS, widths=DEPTHS, kinds=ALL):
     """Hidden states and a head, a teacher as logits or as another pair of them, a kind with its number, and options."""
-    kind = draw(st.sampled_from([kind for kind in KINDS if kind != "adaptive_kl"]))
+    kind = draw(st.sampled_from(kinds))
     parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     n, vocab, width = draw(st.sampled_from(rows)), draw(st.sampled_from(vocabs)), draw(st.sampled_from(widths))
@@ -84,9 +86,11 @@ def tolerance_of(kind, parameter, hidden, head, options):
     return found + 4 * sums * amplified / accepted, slack, logits
 
 
-@given(case=cases())
-def test_matches_reference(isa, case):
-    kind, parameter, hidden, head, options = case
+@pytest.mark.parametrize("kind", ALL)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_matches_reference(isa, kind, data):
+    kind, parameter, hidden, head, options = data.draw(cases(kinds=[kind]))
     got = head_divergence(hidden, head, kind, parameter, **options)
     number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
     want = reference_head_divergence(hidden, head, kind, number, **options)
@@ -155,6 +159,80 @@ def test_is_the_divergence_of_the_logits(isa):
         got = head_divergence(hidden, head, kind, teacher=teacher, temperature=2.0)
         np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got.hidden, want.gradient @ head, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in ("soft_cross_entropy", "entropy")])
+def test_equal_laws_are_no_way_apart_to_the_bit(isa, kind):
+    random = np.random.default_rng(0)
+    hidden, head = (random.standard_normal(shape).astype(np.float32) for shape in ((30, 20), (333, 20)))
+    for temperature in (0.5, 1.0, 3.0):
+        got = head_divergence(hidden, head, kind, teacher_hidden=hidden, teacher_head=head, temperature=temperature)
+        assert not got.values.any() and not got.hidden.any() and not got.head.any()
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+def test_gradients_are_those_of_row_divergence_by_the_chain_rule(isa, kind, spread):
+    """Of laws near each other and of laws with next to nothing in common, whose logarithms have slopes of 1 over that."""
+    random = np.random.default_rng(4)
+    hidden, head = (random.integers(-2, 3, shape).astype(np.float32) for shape in ((40, 8), (300, 8)))
+    teacher = (random.standard_normal((40, 300)) * spread).astype(np.float32)
+    logits, options = hidden @ head.T, {"labels": np.arange(40, dtype=np.int32), "label_scale": 0.5, "temperature": 2.0}
+    want = row_divergence(logits, None if kind == "entropy" else teacher, kind, **options)
+    got = head_divergence(hidden, head, kind, teacher=None if kind == "entropy" else teacher, **options)
+    np.testing.assert_allclose(got.values, want.values, rtol=1e-4, atol=1e-6)
+    scale = max(1, np.abs(want.gradient).max())
+    np.testing.assert_allclose(got.hidden, want.gradient @ head, rtol=1e-3, atol=2e-5 * scale)
+    np.testing.assert_allclose(got.head, want.gradient.T @ hidden, rtol=1e-3, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("kind", ["jsd", "total_variation", "probability_mse", "skew_reverse_kl"])
+def test_whole_blocks_of_a_teachers_row_may_be_banned(isa, kind):
+    random = np.random.default_rng(5)
+    hidden, head, teacher = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 6), (500, 6), (3, 500)))
+    teacher[0, :300], teacher[1, 144:288], teacher[2, 200:] = -np.inf, -np.inf, -np.inf
+    for temperature in (0.5, 1.0):
+        got = head_divergence(hidden, head, kind, teacher=teacher, temperature=temperature)
+        want = reference_head_divergence(
+            hidden,
+            head,
+            kind,
+            KINDS[kind].parameter and KINDS[kind].parameter.default,
+            teacher=teacher,
+            temperature=temperature,
+        )
+        np.testing.assert_allclose(got.values, want[0], rtol=1e-5)
+        np.testing.assert_allclose(got.hidden, want[2], atol=2e-6)
+        np.testing.assert_allclose(got.head, want[3], atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_logits_that_are_none_are_refused_whatever_the_kind(isa, kind):
+    hidden, head = np.ones((2, 3), np.float32), np.ones((30, 3), np.float32)
+    sides = {} if kind == "entropy" else {"teacher": np.zeros((2, 30), np.float32)}
+    for value in (np.nan, np.inf, 3e38):
+        hidden[1] = value
+        with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's"):
+            head_divergence(hidden, head, kind, **sides)
+    hidden[1] = -3e38
+    with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's"):
+        head_divergence(hidden, head, kind, **sides)
+    hidden[1] = 1
+    if sides:
+        for value in (np.nan, np.inf, -np.inf):
+            teacher = np.zeros((2, 30), np.float32)
+            teacher[1, slice(None) if value == -np.inf else 7] = value
+            with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's"):
+                head_divergence(hidden, head, kind, teacher=teacher)
+
+
+def test_a_gradient_beyond_float32_is_refused(isa):
+    random = np.random.default_rng(0)
+    hidden, head, teacher = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 6), (40, 6), (3, 40)))
+    with pytest.raises(NotFiniteError, match="the gradient by the hidden states is beyond float32"):
+        head_divergence(hidden, head, teacher=teacher, weights=[1e20, 1, 1], scale=1e30)
+    with pytest.raises(NotFiniteError, match="the gradient by the head is beyond float32"):
+        head_divergence(hidden * 1e10, head * 1e-10, teacher=teacher, scale=1e30)
 
 
 def test_a_row_of_weight_0_is_not_read(isa):
@@ -231,6 +309,11 @@ HIDDEN, HEAD, TEACHER = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float3
         ({"labels": [0, 5]}, "labels must be tokens below 5"),
         ({"weights": [np.inf, 1]}, "weights must be finite"),
         ({"gradient": 1}, "gradient must be True or False"),
+        ({"threads": 0, "weights": [0, 0]}, "threads must lie in"),
+        ({"kind": "alpha", "parameter": 1e-9}, "must be an end or 1e-05 away"),
+        ({"temperature": 0.0}, "temperature must lie in"),
+        ({"scale": np.inf}, "scale must lie in"),
+        ({"teacher_is_law": 1}, "teacher_is_law must be True or False"),
     ],
 )
 def test_refuses(change, text):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
@@ -33,9 +33,9 @@ def parameter_of(kind):
 
 
 @st.composite
-def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64)):
+def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64), kinds=(*KINDS,)):
     """Two sides, a kind with its number, and options; tokens that are banned are so on both sides, or where the kind can bear it."""
-    kind = draw(st.sampled_from([*KINDS]))
+    kind = draw(st.sampled_from(kinds))
     parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     rows, vocab = draw(st.integers(0, 3)), draw(st.sampled_from(widths))
@@ -86,9 +86,11 @@ def unsure(kind, student, teacher, temperature):
     return np.where(np.abs(p - q) <= 1e-4 * np.maximum(p, q), q, 0) * 4
 
 
-@given(case=cases())
-def test_matches_reference(isa, case):
-    kind, parameter, student, teacher, options = case
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_matches_reference(isa, kind, data):
+    kind, parameter, student, teacher, options = data.draw(cases(kinds=[kind]))
     teacher = sides(kind, student, teacher)[1]
     got = row_divergence(student, teacher, kind, parameter, **options)
     want = reference_row_divergence(student, teacher, kind, parameter, **options)
@@ -114,9 +116,12 @@ def test_same_bits_on_every_level_and_thread_count(isa, case):
         assert one.tobytes() == other.tobytes()
 
 
-@given(case=cases(widths=[1, 5, 40], dtypes=[np.float64]))
-def test_gradient_is_the_derivative(isa, case):
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8)
+@given(data=st.data())
+def test_gradient_is_the_derivative(isa, kind, data):
     """Central differences of the weighted sum along a direction, in float64; what is a constant for the gradient is held fixed."""
+    case = data.draw(cases(widths=[1, 5, 40], dtypes=[np.float64], kinds=[kind]))
     kind, parameter, student, teacher, options = case
     both = sides(kind, student, teacher)
     options["weights"] = np.maximum(options["weights"], 0.5)
@@ -294,6 +299,104 @@ def test_a_teacher_may_be_a_law(isa, case):
     np.testing.assert_array_less(np.abs(got.gradient - want.gradient), 16 * tolerance + slack + 1e-300)
 
 
+@pytest.mark.parametrize(
+    "kind", ["forward_kl", "reverse_kl", "jeffreys", "mixed_kl", "jsd", "skew_kl", "skew_reverse_kl", "alpha", "renyi"]
+)
+@given(seed=st.integers(0, 99), step=st.sampled_from([1e-3, 1e-2, 0.1, 1.0]), peak=st.sampled_from([0, 12]))
+def test_near_0_digits_are_those_of_the_difference(isa, kind, seed, step, peak):
+    """Of logits that are `step` apart D is about step^2 / 2, far below the rounding of a sum of probabilities; but no digit of it is lost
+    that logits and probabilities still have: their error, some units, over the step."""
+    random = np.random.default_rng(seed)
+    teacher = random.standard_normal((3, 1500)).astype(np.float32)
+    teacher[:, 7] += peak
+    student = teacher + (step * random.standard_normal(teacher.shape)).astype(np.float32)
+    got = row_divergence(student, teacher, kind, gradient=False).values
+    exact = [each.astype(np.float64) for each in (student, teacher)]
+    want = row_divergence(*exact, kind, gradient=False).values
+    np.testing.assert_allclose(got, want, rtol=32 * 2.0**-24 * np.abs(teacher).max() / min(step, 0.1))
+    # The float64 one against twice as many digits' worth of series: sum p (e^-x - 1 + x), x = log (p / q).
+    if kind == "forward_kl" and step < 0.1:
+        log_q, log_p = (log_softmax(each.astype(np.longdouble)) for each in exact)
+        x = log_p - log_q
+        np.testing.assert_allclose(want, (np.exp(log_p) * (np.expm1(-x) + x)).sum(axis=1).astype(float), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_logit_may_lie_in_any_chunk(isa, kind, dtype):
+    """So far above the first chunk's that e^x of the difference is beyond all floats."""
+    student, teacher = np.random.default_rng(0).standard_normal((2, 2, 2100)).astype(dtype)
+    for side in (student, teacher):
+        side[0, 1500:1600] += 1000
+        side[1, 2090:] += 1000
+    both, number = sides(kind, student, teacher), parameter_of(kind)
+    got, want = row_divergence(*both, kind), reference_row_divergence(*both, kind, number)
+    near = 1e-3 if dtype == np.float32 else 1e-11  # logits of 1000 are off by 3e-5
+    np.testing.assert_allclose(got.values, want[0], rtol=near)
+    kinks = unsure(kind, student, teacher, 1.0)
+    np.testing.assert_array_less(np.abs(got.gradient - want[2]), near * max(1, np.abs(want[2]).max()) + kinks)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_smallest_probabilities_of_a_law(isa, dtype):
+    """Subnormal ones too; numbers below 0 and beyond all are none, beside whatever else."""
+    tiny = np.finfo(dtype).smallest_subnormal
+    for smallest in (tiny, 1000 * tiny, 8 * np.finfo(dtype).tiny, dtype(1e-31)):
+        law = np.full((1, 33), smallest, dtype)
+        law[0, 5] = 1
+        student = np.zeros((1, 33), dtype)
+        want = 32 / 33 * (np.log(1 / 33) - np.log(np.float64(smallest))) + np.log(1 / 33) / 33
+        found = row_divergence(student, law, "reverse_kl", teacher_is_law=True)
+        np.testing.assert_allclose(found.values, want, rtol=8 * np.finfo(dtype).eps)
+    for bad, text in (
+        (-0.5, "row 0 is no law"),
+        (-tiny, "row 0 is no law"),
+        (np.inf, "holds a NaN or"),
+        (np.nan, "holds a NaN or"),
+    ):
+        law[0, 20] = bad
+        for kind in ("forward_kl", "jsd", "total_variation"):
+            with pytest.raises(NotFiniteError, match=text):
+                row_divergence(student, law, kind, teacher_is_law=True)
+
+
+def test_what_is_multiplied_by_0_has_no_part_though_it_were_infinite(isa):
+    flat, half = np.zeros((1, 4)), np.array([[0, 0, -np.inf, -np.inf]])
+    whole = row_divergence(flat, half, "adaptive_kl", 1.0)  # all tokens are head: the forward KL alone
+    np.testing.assert_allclose(whole.values, np.log(2), rtol=1e-14)
+    np.testing.assert_allclose(whole.gradient, [[-0.25, -0.25, 0.25, 0.25]], rtol=1e-14)
+    trusting = row_divergence(half, flat, "acceptance_hybrid", 1e6)  # no KL at all
+    np.testing.assert_allclose(trusting.values, 0.5, rtol=1e-14)
+    assert np.isfinite(trusting.gradient).all()
+
+
+def test_a_gradient_beyond_its_reals_is_refused(isa):
+    student, teacher = np.random.default_rng(0).standard_normal((2, 3, 40)).astype(np.float32)
+    for options in (
+        {"scale": 1e30},
+        {"scale": 0.0, "label_scale": 1e30, "labels": [0, 1, 2]},
+        {"temperature": 1e-6, "scale": 1e30},
+    ):
+        for heavy in (1e20, 1e300):
+            with pytest.raises(NotFiniteError, match="row 1: its gradient is beyond float32: weights"):
+                row_divergence(student, teacher, weights=[1, heavy, 0], **options | {"scale": options["scale"] * 1e-6})
+    wide = row_divergence(student.astype(np.float64), teacher, weights=[1, 1e20, 0], scale=1e30)
+    assert np.isfinite(wide.gradient).all() and np.abs(wide.gradient).max() > 1e40
+    assert row_divergence(student, teacher, weights=[1, 1e20, 0], scale=1e30, gradient=False).gradient is None
+
+
+def test_says_what_is_beyond_floats_where_nothing_is_banned(isa):
+    flat, far = np.zeros((2, 20), np.float32), np.zeros((2, 20), np.float32)
+    flat[1, 3], far[1, 4] = 1000, 1000
+    for kind in ("log_acceptance", "renyi"):
+        with pytest.raises(
+            NotFiniteError, match=f"row 1: {kind} is beyond float32: logits over temperature are too far apart"
+        ):
+            row_divergence(flat, far, kind)
+    with pytest.raises(NotFiniteError, match="row 1 holds numbers that are beyond float32, which it is computed in"):
+        row_divergence(flat, np.where(far > 0, 1e300, 0.0))
+
+
 def test_a_row_of_weight_0_is_not_read(isa):
     student = np.random.default_rng(0).standard_normal((3, 50)).astype(np.float32)
     teacher = student[::-1].copy()
@@ -427,6 +530,11 @@ F32 = np.zeros((2, 3), np.float32)
         ({"kind": "jsd", "parameter": 2.0}, r"parameter \(beta of jsd\) must lie in 0..1, got 2"),
         ({"kind": "renyi", "parameter": 0}, r"parameter \(alpha of renyi\) must not be 0, where it measures nothing"),
         ({"kind": "skew_kl", "parameter": 1}, r"parameter \(skew of skew_kl\) must not be 1"),
+        (
+            {"kind": "alpha", "parameter": 1e-6},
+            r"parameter \(alpha of alpha\) must be an end or 1e-05 away from it in float32",
+        ),
+        ({"kind": "renyi", "parameter": 1 - 1e-12}, r"parameter \(alpha of renyi\) must be an end or 1e-05 away"),
         ({"temperature": 0.0}, "temperature must lie in"),
         ({"labels": [0, 3]}, "labels must be tokens below 3, or -1, got 3 in row 1"),
         ({"labels": [0]}, r"labels must have shape \(2,\)"),
