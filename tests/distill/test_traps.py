@@ -215,6 +215,11 @@ def test_the_rest_of_what_objectives_hand_on():
         want = distill.head_loss(hidden, head, teacher=teacher, weights=weights, **options)
         got = distill.head_loss(hidden, head, teacher=law, weights=weights, teacher_is_law=True, **options)
         np.testing.assert_allclose(got.value, want.value, rtol=1e-5)
+        of_states = {"teacher_hidden": hidden[::-1].copy(), "teacher_head": head / 2}
+        states, logits = distill.head_loss(hidden, head, **of_states, **options), (hidden[::-1] @ head.T / 2).copy()
+        np.testing.assert_allclose(
+            states.value, distill.head_loss(hidden, head, teacher=logits, **options).value, rtol=1e-4
+        )
         whole = distill.divergence(hidden @ head.T, teacher, weights=weights, **options)
         np.testing.assert_allclose(want.value, whole.value, rtol=1e-5)
         np.testing.assert_allclose(want.gradient.hidden, whole.gradient @ head, atol=1e-5)
