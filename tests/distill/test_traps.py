@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill import distill
-from fastdistill.errors import ArgumentError
+from fastdistill.distill.loss import counted
+from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.distill.kinds import KINDS
 
 DIVERGENCES = [kind for kind in KINDS if kind != "entropy"]
@@ -170,6 +171,78 @@ def test_entropy_cross_entropy_and_acceptance():
     np.testing.assert_allclose(found.rows, -np.log(q[np.arange(7), labels]), rtol=1e-5)
     np.testing.assert_allclose(found.gradient, (q - np.eye(40)[labels]) * (weights / weights.sum())[:, None], atol=1e-7)
     np.testing.assert_allclose(distill.acceptance(student, teacher), np.minimum(p, q).sum(axis=1), rtol=1e-6)
+
+
+def test_the_value_is_what_the_gradient_is_of():
+    """Both terms with their scales, their labels and who has none: central differences of the value itself, in float64."""
+    student, teacher, labels, weights = batch()
+    student, labels[3] = student.astype(np.float64), -100
+    along = np.random.default_rng(5).standard_normal(student.shape)
+    for options in (
+        {},
+        {"label_scale": 0.3},
+        {"temperature_squared": True, "label_scale": 0.0},
+        {"total_weight": 9.0},
+        {"reduction": "sum"},
+    ):
+
+        def loss(z, options=options):
+            return distill.divergence(
+                z, teacher, "jsd", labels=labels, weights=weights, temperature=2.0, scale=0.7, **options
+            )
+
+        slope = (loss(student + 1e-5 * along).value - loss(student - 1e-5 * along).value) / 2e-5
+        np.testing.assert_allclose((loss(student).gradient * along).sum(), slope, rtol=1e-7)
+    got = distill.divergence(student, teacher, labels=labels)
+    ignored = distill.divergence(np.delete(student, 3, 0), np.delete(teacher, 3, 0), labels=np.delete(labels, 3))
+    assert got.value == ignored.value and got.info["cross_entropy"][3] == 0
+
+
+def test_the_rest_of_what_objectives_hand_on():
+    student, teacher, labels, weights = batch()
+    halves = [
+        distill.cross_entropy(student[part], labels[part], total_weight=7.0).value for part in (slice(3), slice(3, 7))
+    ]
+    np.testing.assert_allclose(sum(halves), distill.cross_entropy(student, labels).value, rtol=1e-14)
+    warm = distill.acceptance(student, teacher, temperature=3.0)
+    np.testing.assert_allclose(warm, distill.acceptance(student / 3, teacher / 3), rtol=1e-6)
+    assert (warm > distill.acceptance(student, teacher)).all()
+    tokens, log_probs = np.tile(np.arange(4, dtype=np.int32), (7, 1)), np.log(np.full((7, 4), 0.2, np.float32))
+    tails = [distill.topk_divergence(student, tokens, log_probs, tail=tail).value for tail in ("bucket", "drop")]
+    assert abs(tails[0] - tails[1]) > 1e-2
+    law = np.exp(teacher) / np.exp(teacher).sum(axis=1, keepdims=True)
+    hidden, head = student[:, :12].copy(), student.T[:, :7].repeat(2, axis=1)[:, :12].copy()
+    for options in ({}, {"temperature": 2.0, "temperature_squared": True}):
+        want = distill.head_loss(hidden, head, teacher=teacher, weights=weights, **options)
+        got = distill.head_loss(hidden, head, teacher=law, weights=weights, teacher_is_law=True, **options)
+        np.testing.assert_allclose(got.value, want.value, rtol=1e-5)
+        of_states = {"teacher_hidden": hidden[::-1].copy(), "teacher_head": head / 2}
+        states, logits = distill.head_loss(hidden, head, **of_states, **options), (hidden[::-1] @ head.T / 2).copy()
+        np.testing.assert_allclose(
+            states.value, distill.head_loss(hidden, head, teacher=logits, **options).value, rtol=1e-4
+        )
+        whole = distill.divergence(hidden @ head.T, teacher, weights=weights, **options)
+        np.testing.assert_allclose(want.value, whole.value, rtol=1e-5)
+        np.testing.assert_allclose(want.gradient.hidden, whole.gradient @ head, atol=1e-5)
+        np.testing.assert_allclose(want.gradient.head, whole.gradient.T @ hidden, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_bans_are_logits_and_what_is_none_is_refused(value):
+    """`counted`, which NumPy's objectives read their rows by: some bans, not all."""
+    logits = np.zeros((3, 4))
+    logits[1, :3] = -np.inf
+    assert (counted("z", logits, np.ones(3), bans=True) == logits).all()
+    with pytest.raises(NotFiniteError, match="z: row 1 holds a NaN or an infinity"):
+        counted("z", logits, np.ones(3))
+    logits[1, 3] = value
+    for bans in (True, False):
+        with pytest.raises(NotFiniteError, match="z: row 1 holds"):
+            counted("z", logits, np.ones(3), bans=bans)
+    logits[1] = -np.inf
+    with pytest.raises(NotFiniteError, match="z: row 1 holds a NaN or \\+inf, or nothing but -inf"):
+        counted("z", logits, np.ones(3), bans=True)
+    assert not counted("z", logits, np.array([1.0, 0, 1])).any()
 
 
 def test_weights_at_both_ends_of_floats():

@@ -513,6 +513,21 @@ def test_the_head_of_adaptive_kl_ends_where_its_share_does(isa):
                 np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
 
+def test_the_head_of_adaptive_kl_has_the_first_of_tokens_that_are_all_but_equal(isa):
+    from fastdistill.reference.distill.row_divergence import head_share
+
+    random = np.random.default_rng(2)
+    for dtype, apart in ((np.float32, 1e-5), (np.float64, 1e-12)):
+        teacher = np.where(random.random((1, 60)) < 0.5, 0, -apart).astype(dtype)  # equal ones, and others a hair below
+        student = random.standard_normal((1, 60)).astype(dtype)
+        log_p, log_q = (log_softmax(each.astype(np.float64)) for each in (teacher, student))
+        for share in (0.21, 0.52, 0.83):
+            h = head_share(np.exp(log_p)[0], np.exp(log_q)[0], share)
+            want = h * (np.exp(log_p) * (log_p - log_q)).sum() + (1 - h) * (np.exp(log_q) * (log_q - log_p)).sum()
+            got = row_divergence(student, teacher, "adaptive_kl", share).values
+            np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == np.float32 else 1e-10)
+
+
 F32 = np.zeros((2, 3), np.float32)
 
 

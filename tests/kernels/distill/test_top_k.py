@@ -32,6 +32,16 @@ def test_matches_reference(isa, case):
         assert found.dtype == want.dtype
 
 
+@pytest.mark.parametrize("k", [1, 10, 100, 999])
+def test_logits_a_hair_above_the_worst_are_found(isa, k):
+    z = np.random.default_rng(k).standard_normal((5, 1000)).astype(np.float32)
+    z[1].sort()  # each better than all before
+    z[2] = np.nextafter(np.float32(1), np.float32(2)) if k % 2 else 1
+    z[2, ::3] = 1
+    for found, want in zip(top_k(z, k), reference_top_k(z, k), strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
 @given(case=cases())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
     got = top_k(*case, threads=3)
