@@ -396,7 +396,7 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Settings, int]
     """The settings and how many tokens there are."""
     for name, expected in (("format", FORMAT), ("version", VERSION), ("temperature", "1")):
         if metadata.get(name) != expected:
-            raise CheckpointError(f"{path}: its {name} is {short(metadata.get(name))}; expected {expected!r}")
+            raise CheckpointError(f"{path}: its {name} is {short(metadata.get(name))}; expected {short(expected)}")
     numbers = {}
     vocab_size = metadata.get("vocab_size", "")
     for name, least, most in (

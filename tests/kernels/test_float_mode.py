@@ -61,6 +61,11 @@ def everything():
         yield from k.unrolled_sinkhorn(np.abs(rows[:, :3].copy()), 0.3, 4)
         found = sinkhorn(None, None, x=few, y=few + 1, epsilon=0.3, max_iterations=20)
         yield from (*found.potentials, found.plan)
+        for kind in ("forward_kl", "jsd", "alpha", "log_acceptance"):
+            yield from k.row_divergence(rows, rows[::-1].copy(), kind, temperature=0.7, labels=at, label_scale=0.3)
+            yield from k.row_divergence_topk(rows, at[:, None].copy(), np.full((3, 1), -0.7), kind, temperature=0.7)
+    yield from k.head_divergence(x, x[:, ::-1].copy(), "jsd", teacher=x[:, :3].copy(), temperature=0.7)
+    yield from k.top_k(x, 9)
     yield from k.residual_distribution(p[0], p[1], 0.7)
     for rule in ("rejection", "traversal"):
         yield from k.verify_tree(**tree, **drafts, rule=rule)

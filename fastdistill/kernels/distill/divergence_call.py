@@ -10,6 +10,7 @@ from fastdistill.arguments import as_array, check_array, check_flag, check_numbe
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import const, ffi, lib, pointer, same_memory
 from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.messages import short
 
 NUMBERS = {
     np.dtype(np.float32): lib.FD_NUMBERS_F32,
@@ -71,7 +72,7 @@ def settings(
     least = 1e-5 if bits == 32 else 1e-13  # nearer to an end the rounding of probabilities is all that is left
     if kind in ("alpha", "renyi") and min(number, 1 - number) < least:
         raise ArgumentError(
-            f"parameter (alpha of {kind}) must be an end or {least:g} away from it in float{bits}, got {number!r}"
+            f"parameter (alpha of {kind}) must be an end or {least:g} away from it in float{bits}, got {short(number)}"
         )
     forward, reverse = {"jeffreys": (1.0, 1.0), "mixed_kl": (number, 1 - number)}.get(kind, (0.0, 0.0))
     return {

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fastdistill.arguments import check_choice, check_number
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import lib
+from fastdistill.messages import short
 
 
 class Parameter(NamedTuple):
@@ -122,7 +123,7 @@ def resolve(kind: str, parameter: float | None) -> tuple[str, float]:
     wanted = KINDS[kind].parameter
     if wanted is None:
         if parameter is not None:
-            raise ArgumentError(f"{kind} takes no parameter, got {parameter!r}")
+            raise ArgumentError(f"{kind} takes no parameter, got {short(parameter)}")
         return kind, 0.0
     name = f"parameter ({wanted.name} of {kind})"
     number = wanted.default if parameter is None else check_number(name, parameter, 0, wanted.most)
