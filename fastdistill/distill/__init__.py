@@ -1,11 +1,12 @@
 """Objectives of distillation: what a student's logits cost beside a teacher's, and how they should move."""
 
-from fastdistill.distill.agreement import agreement_weights
-from fastdistill.distill.alignment import Alignment, align_bytes, chunk_weights, merge_chunks
-from fastdistill.distill.alm import alm_loss
-from fastdistill.distill.contrastive import ContrastiveGradient, contrastive_hinge, info_nce
-from fastdistill.distill.corruption import Corrupted, MixedNoise, corrupt, mixed_noise_probabilities
-from fastdistill.distill.divergence import (
+from fastdistill.distill.closed_forms.expert_merge import ExpertMerge, merge_experts
+from fastdistill.distill.closed_forms.kernel_ridge import KernelRidge, best_alpha
+from fastdistill.distill.closed_forms.merging import ema, slerp
+from fastdistill.distill.closed_forms.reverse_distillation import ReverseLevel, apply_chain, reverse_chain, reverse_fit
+from fastdistill.distill.features.features import FeatureGradient, feature_loss, layer_map, standardise
+from fastdistill.distill.features.relations import RelationGradient, attention_loss, relation_loss, token_relations
+from fastdistill.distill.laws.divergence import (
     acceptance,
     acceptance_hybrid,
     adaptive_kl,
@@ -28,10 +29,12 @@ from fastdistill.distill.divergence import (
     topk_divergence,
     total_variation,
 )
-from fastdistill.distill.expert_merge import ExpertMerge, merge_experts
-from fastdistill.distill.features import FeatureGradient, feature_loss, layer_map, standardise
-from fastdistill.distill.head_loss import HeadGradient, head_loss
-from fastdistill.distill.jacobi_pairs import (
+from fastdistill.distill.laws.head_loss import HeadGradient, head_loss
+from fastdistill.distill.laws.log_prob import log_prob_gradient, token_log_prob
+from fastdistill.distill.laws.sinkhorn_loss import sinkhorn_loss
+from fastdistill.distill.loss import Loss
+from fastdistill.distill.masks.corruption import Corrupted, MixedNoise, corrupt, mixed_noise_probabilities
+from fastdistill.distill.masks.jacobi_pairs import (
     PackedPairs,
     noise_schedule,
     pack_pairs,
@@ -39,11 +42,7 @@ from fastdistill.distill.jacobi_pairs import (
     pick_state,
     trajectory_noise,
 )
-from fastdistill.distill.kernel_ridge import KernelRidge, best_alpha
-from fastdistill.distill.log_prob import log_prob_gradient, token_log_prob
-from fastdistill.distill.loss import Loss
-from fastdistill.distill.margins import Margins, class_similarity, margin_weights
-from fastdistill.distill.masks import (
+from fastdistill.distill.masks.masks import (
     ComplementaryMasks,
     NestedMasks,
     PairMask,
@@ -52,36 +51,37 @@ from fastdistill.distill.masks import (
     pair_mask,
     semi_autoregressive_masks,
 )
-from fastdistill.distill.merging import ema, slerp
-from fastdistill.distill.mutual_information import MutualInformationGradient, mi_alpha
-from fastdistill.distill.pairwise_ranking import pairwise_ranking
-from fastdistill.distill.partial_ranking import hard_negatives, partial_ranking
-from fastdistill.distill.pass_rate import expand_groups, pass_rate_weights
-from fastdistill.distill.policy import clipped_ratio, kl_estimate, sampled_reverse_kl
-from fastdistill.distill.privacy import (
+from fastdistill.distill.masks.shift_labels import shift_labels
+from fastdistill.distill.policy.policy import clipped_ratio, kl_estimate, sampled_reverse_kl
+from fastdistill.distill.policy.rollouts import group_advantage, step_weights
+from fastdistill.distill.privacy.privacy import (
     add_noise,
     clip_factors,
     embedding_norm_squared,
     ghost_norm_squared,
     tied_norm_squared,
 )
-from fastdistill.distill.ranking import ListGradient, plackett_luce, pld, preference_ranking
-from fastdistill.distill.relations import RelationGradient, attention_loss, relation_loss, token_relations
-from fastdistill.distill.renyi_accountant import Privacy, rdp_epsilon, renyi_divergences
-from fastdistill.distill.reverse_distillation import ReverseLevel, apply_chain, reverse_chain, reverse_fit
-from fastdistill.distill.rollouts import group_advantage, step_weights
-from fastdistill.distill.schedules import held_cosine, polynomial_decay
-from fastdistill.distill.selectors import clip_rows, reference_gap, top_fraction
-from fastdistill.distill.sentences import SpanScores, TeacherSentences, span_geomean, teacher_sentences
-from fastdistill.distill.several_teachers import MeanTeacher, distance_filter, masked_mean
-from fastdistill.distill.shift_labels import shift_labels
-from fastdistill.distill.similarity import SimilarityGradient, cosine_similarity, cosine_similarity_gradient
-from fastdistill.distill.sinkhorn_loss import sinkhorn_loss
-from fastdistill.distill.teacher_file import TeacherFile, TeacherWriter
-from fastdistill.distill.token_gates import confidence_gate, opener
-from fastdistill.distill.top_k import TopK, dense_log_probs, teacher_top_k
-from fastdistill.distill.uld import uld_loss
-from fastdistill.distill.vocabulary import (
+from fastdistill.distill.privacy.renyi_accountant import Privacy, rdp_epsilon, renyi_divergences
+from fastdistill.distill.ranking.contrastive import ContrastiveGradient, contrastive_hinge, info_nce
+from fastdistill.distill.ranking.mutual_information import MutualInformationGradient, mi_alpha
+from fastdistill.distill.ranking.pairwise_ranking import pairwise_ranking
+from fastdistill.distill.ranking.partial_ranking import hard_negatives, partial_ranking
+from fastdistill.distill.ranking.ranking import ListGradient, plackett_luce, pld, preference_ranking
+from fastdistill.distill.ranking.similarity import SimilarityGradient, cosine_similarity, cosine_similarity_gradient
+from fastdistill.distill.selectors.agreement import agreement_weights
+from fastdistill.distill.selectors.margins import Margins, class_similarity, margin_weights
+from fastdistill.distill.selectors.pass_rate import expand_groups, pass_rate_weights
+from fastdistill.distill.selectors.schedules import held_cosine, polynomial_decay
+from fastdistill.distill.selectors.selectors import clip_rows, reference_gap, top_fraction
+from fastdistill.distill.selectors.sentences import SpanScores, TeacherSentences, span_geomean, teacher_sentences
+from fastdistill.distill.selectors.token_gates import confidence_gate, opener
+from fastdistill.distill.teachers.several_teachers import MeanTeacher, distance_filter, masked_mean
+from fastdistill.distill.teachers.teacher_file import TeacherFile, TeacherWriter
+from fastdistill.distill.teachers.teacher_top_k import TopK, dense_log_probs, teacher_top_k
+from fastdistill.distill.vocabularies.alignment import Alignment, align_bytes, chunk_weights, merge_chunks
+from fastdistill.distill.vocabularies.alm import alm_loss
+from fastdistill.distill.vocabularies.uld import uld_loss
+from fastdistill.distill.vocabularies.vocabulary import (
     CommonVocabulary,
     MappedTeacher,
     common_vocabulary,

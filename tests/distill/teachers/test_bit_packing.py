@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdistill.distill.bit_packing import (
+from fastdistill.distill.teachers.bit_packing import (
     ascending_bytes,
     pack_ascending,
     pack_bits,

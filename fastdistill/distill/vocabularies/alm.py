@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_flag, check_number
-from fastdistill.distill.alignment import as_chunks, check_within, chunk_sums, token_chunks
 from fastdistill.distill.log_softmax import blocks, log_softmax
 from fastdistill.distill.loss import IGNORED, Loss, Reduction, as_labels
+from fastdistill.distill.vocabularies.alignment import as_chunks, check_within, chunk_sums, token_chunks
 from fastdistill.errors import ArgumentError, NotFiniteError
 
 _KINDS = "binary_ce", "kl", "reverse_kl", "abs", "abs_exp"

@@ -19,7 +19,7 @@ from fastdistill.checkpoint.safetensors_file import open_safetensors
 from fastdistill.distill import TeacherFile, TeacherWriter, TopK, teacher_top_k
 from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def logits_of(seed, rows, vocab, scale=3.0, bans=0.0):
@@ -91,7 +91,7 @@ def test_a_tail_of_nearly_all_leaves_the_others_something(tmp_path):
 def test_bits_buy_accuracy_and_5_are_enough():
     """The squared error of a step of 1 / (2^bits - 2) of the range: four times less a bit."""
     truth = teacher_top_k(logits_of(0, 200, 5000), 50)
-    from fastdistill.distill.teacher_file import Settings, decoded, encoded
+    from fastdistill.distill.teachers.teacher_file import Settings, decoded, encoded
 
     means = []
     for bits in (4, 5, 6, 7, 8):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_integer, check_integers, check_number
-from fastdistill.distill.generator import as_generator
-from fastdistill.distill.masks import check_unmasked
+from fastdistill.distill.masks.generator import as_generator
+from fastdistill.distill.masks.masks import check_unmasked
 from fastdistill.errors import ArgumentError
 
 _KINDS = "mask", "mixed"

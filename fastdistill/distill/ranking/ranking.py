@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_flag, check_integer, check_number
 from fastdistill.distill.loss import IGNORED, Loss, Reduction, as_labels, counted
-from fastdistill.distill.top_ids import top_ids
+from fastdistill.distill.ranking.top_ids import top_ids
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
 

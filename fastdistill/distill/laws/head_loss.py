@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import check_array
-from fastdistill.distill.divergence import Terms
+from fastdistill.distill.laws.divergence import Terms
 from fastdistill.distill.loss import Loss
 from fastdistill.kernels import RowDivergence, head_divergence
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import REAL, as_array, check_array, check_choice, check_instance, check_integer
 from fastdistill.distill.log_softmax import blocks, log_softmax, refuse_rows_without_law
-from fastdistill.distill.top_ids import top_ids
+from fastdistill.distill.ranking.top_ids import top_ids
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import softmax, top_k
 

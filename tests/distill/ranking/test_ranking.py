@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.distill import plackett_luce, pld, preference_ranking
-from fastdistill.distill.top_ids import top_ids
+from fastdistill.distill.ranking.top_ids import top_ids
 from fastdistill.errors import ArgumentError, NotFiniteError
 from tests.distill.slopes import slopes
 

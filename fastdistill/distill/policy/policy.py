@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_flag, check_number
-from fastdistill.distill.log_prob import by_logits, check_logits, check_tokens, leads
+from fastdistill.distill.laws.log_prob import by_logits, check_logits, check_tokens, leads
 from fastdistill.distill.loss import IGNORED, Loss, Reduction, counted
 from fastdistill.errors import NotFiniteError
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from fastdistill.arguments import REAL, check_array, check_flag, check_integer, check_path, check_text
 from fastdistill.checkpoint.safetensors_file import Stored, layout, open_safetensors, safetensors_header
-from fastdistill.distill.bit_packing import (
+from fastdistill.distill.teachers.bit_packing import (
     ascending_bytes,
     pack_ascending,
     pack_bits,
@@ -32,7 +32,7 @@ from fastdistill.distill.bit_packing import (
     unpack_ascending,
     unpack_bits,
 )
-from fastdistill.distill.top_k import TopK, as_top_k, teacher_top_k
+from fastdistill.distill.teachers.teacher_top_k import TopK, as_top_k, teacher_top_k
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
 from fastdistill.messages import short

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array, check_flag, check_number
 from fastdistill.distill.loss import Loss, Reduction, as_labels
-from fastdistill.distill.vocabulary import check_same_vocabulary
+from fastdistill.distill.vocabularies.vocabulary import check_same_vocabulary
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import RowDivergence, row_divergence, row_divergence_topk
 from fastdistill.kernels.distill.divergence_call import LOGITS

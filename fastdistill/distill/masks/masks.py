@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import as_array, check_integer, check_number
-from fastdistill.distill.generator import as_generator
+from fastdistill.distill.masks.generator import as_generator
 from fastdistill.errors import ArgumentError
 
 MOST_TOKENS = 1 << 24  # of a row

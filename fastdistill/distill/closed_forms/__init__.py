@@ -1,0 +1,1 @@
+"""Students, embeddings and merged weights that need no training."""

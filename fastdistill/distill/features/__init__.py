@@ -1,0 +1,1 @@
+"""Hidden states, attention and relations of tokens."""

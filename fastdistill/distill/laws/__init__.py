@@ -1,0 +1,1 @@
+"""Divergences between laws of the next token, of logits and of hidden states; log probabilities; transport between batches."""

@@ -1,0 +1,1 @@
+"""Objectives of tokens that were drawn."""

@@ -1,0 +1,1 @@
+"""Clipped gradients, noise, and what they give away."""

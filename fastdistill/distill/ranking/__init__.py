@@ -1,0 +1,1 @@
+"""Orders, pairs and contrasts."""

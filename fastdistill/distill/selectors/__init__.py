@@ -1,0 +1,1 @@
+"""Which rows are trained on, and how much each counts."""
