@@ -266,6 +266,8 @@ def test_what_is_not_finite_is_named(isa):
     hidden[1, 2] = np.nan
     with pytest.raises(NotFiniteError, match="row 1: its logits, or the teacher's, hold a NaN"):
         head_divergence(hidden, head, teacher=teacher)
+    with pytest.raises(NotFiniteError, match="row 1: its logits"):  # its number among all rows, not those that count
+        head_divergence(hidden, head, teacher=teacher, weights=[0, 1])
     hidden[1, 2], head[29, 0] = 1, np.inf
     with pytest.raises(NotFiniteError, match="row 0: its logits"):
         head_divergence(hidden, head, teacher=teacher)
@@ -307,6 +309,7 @@ HIDDEN, HEAD, TEACHER = np.zeros((2, 3), np.float32), np.zeros((5, 3), np.float3
         ({"kind": "adaptive_kl"}, "adaptive_kl wants whole rows of logits"),
         ({"kind": "entropy"}, "there must be no teacher"),
         ({"labels": [0, 5]}, "labels must be tokens below 5"),
+        ({"labels": [0, -2]}, "labels must be tokens below 5, or -1, got -2 in row 1"),
         ({"weights": [np.inf, 1]}, "weights must be finite"),
         ({"gradient": 1}, "gradient must be True or False"),
         ({"threads": 0, "weights": [0, 0]}, "threads must lie in"),
