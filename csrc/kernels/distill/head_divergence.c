@@ -21,7 +21,7 @@ enum {
     HEAD_TILE = FD_ROW_TILE == 8 ? 8 : 6,       /* rows of a register tile: with 2 registers a row, 12 of 16 are sums */
     HEAD_GROUP = 24,            /* rows, or tokens, of a task: whole tiles */
     HEAD_BLOCK = 144,           /* tokens: whole groups, and whole panels of 16 */
-    HEAD_ROWS = 504,            /* rows that share one passing of the vocabulary: whole groups */
+    HEAD_ROWS = 528,            /* rows that share one passing of the vocabulary: whole groups */
     HEAD_DEPTH = 256            /* terms of a sum that are summed before other sums have their turn: 16 columns of them stay in cache */
 };
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdistill.distill import class_similarity, margin_weights, margins
+from fastdistill.distill import class_similarity, margin_weights
+from fastdistill.distill.selectors import margins
 from fastdistill.errors import ArgumentError, NotFiniteError
 
 ULP = 2.0**-52

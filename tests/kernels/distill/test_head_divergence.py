@@ -138,7 +138,7 @@ def test_a_row_is_treated_alike_in_any_company(isa, case):
 
 
 def test_more_rows_than_pass_at_once_and_long_sums(isa):
-    """504 rows share one passing of the vocabulary, and the head's gradient goes on from one to the next; 256 terms a turn."""
+    """528 rows share one passing of the vocabulary, and the head's gradient goes on from one to the next; 256 terms a turn."""
     random = np.random.default_rng(0)
     hidden, head = (random.standard_normal(shape).astype(np.float32) for shape in ((1010, 300), (150, 300)))
     teacher = random.standard_normal((1010, 150)).astype(np.float32)
