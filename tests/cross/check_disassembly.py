@@ -144,7 +144,7 @@ def findings(library: Path) -> tuple[list[str], list[str]]:
     machine = machine_of(library)
     lines, wrong = [], []
     for unit, instructions in sorted(instructions_of(machine, library).items()):
-        level = re.match(r"isa_(\w+?)(_transport)?\.c$", unit)
+        level = re.match(r"isa_(\w+?)(_reals)?\.c$", unit)
         name = level[1] if level and machine.levels.get(level[1], machine.baseline) != machine.baseline else ""
         beyond = [text for text in refused(machine, machine.baseline, instructions) if not machine.unit_may(unit, text)]
         bad = refused(machine, machine.levels[name], beyond) if name else beyond
