@@ -1,1 +1,1 @@
-"""Training: a plan in reverse, parameters beside the network, what they learn from, and runs that survive."""
+"""Training: a plan run in reverse, parameters beside an immutable network, optimisers, data, runs."""
