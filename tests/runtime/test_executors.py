@@ -12,7 +12,7 @@ from fastdistill.errors import NotFiniteError
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS, OWN
 from fastdistill.ops.activation import ACTIVATIONS
-from fastdistill.ops.elementwise import normed_width
+from fastdistill.ops.adjoints.norm import normed_width
 from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
 from fastdistill.runtime.forward import Forward
@@ -108,6 +108,38 @@ def activated(op, inputs, *_):
     return 24 * EPS * np.abs(inputs[0])
 
 
+def norm_gradient(op, inputs, want, judge, request):
+    # Of (g - mean g - n mean (g n)) / s: g is rounded once; n, at most `size`, is off as of `layer_normed`; sums take a rounding for
+    # each 16 terms, and a few to fold.
+    x, dy = (a.astype(np.float64) for a in inputs)
+    g = np.abs(dy * judge.weights.tensors[op.weights[0]].to_float32())
+    g, n, root, size, roundings = _norm_parts(op, x, g)
+    mean, along = g.mean(axis=2, keepdims=True), (g * n).mean(axis=2, keepdims=True)
+    allowed = roundings * EPS / root * (g + mean + size * along + n * (mean * size + along))
+    return allowed.reshape(want.shape)
+
+
+def norm_weight_terms(op, inputs, want, *_):
+    dy, _, _, size, roundings = _norm_parts(op, inputs[0].astype(np.float64), np.abs(inputs[1]))
+    return (roundings * EPS * size * dy).reshape(want.shape)
+
+
+def _norm_parts(op, x, beside):
+    """By heads: `beside`, |x - mean| / root, the root, the largest that takes part in that, and how many roundings."""
+    shape = len(x), -1, op.constants.get("head_dim") or x.shape[1]
+    x, beside = x.reshape(shape), beside.reshape(shape)
+    mean = x.mean(axis=2, keepdims=True) if op.kind.startswith("layer") else 0
+    root = np.sqrt(((x - mean) ** 2).mean(axis=2, keepdims=True) + op.constants["epsilon"])
+    size = np.abs(x).max(axis=2, keepdims=True) / root + 1
+    return beside, np.abs(x - mean) / root, root, size, 2 * (x.shape[2] / 16 + 16)
+
+
+def sloped(op, inputs, *_):
+    # s + x s (1 - s) c of a share s, as of `activated`, where c x is at most 35 before 1 - s is 0; then products.
+    x, *others = (np.abs(a) for a in inputs)
+    return 24 * EPS * (1 + x) * np.prod(others, axis=0)
+
+
 def routed(op, inputs, want, *_):
     # exp's argument is a difference, rounded once: of logits up to 32, 2 ulp of exp; sums and quotients over the experts.
     return (2 * np.abs(inputs[0]).max() + inputs[0].shape[1] / 16 + 12) * EPS * np.abs(want) * (want < 1)
@@ -146,6 +178,19 @@ BOUNDS = {
     "route": routed,
     "experts_up": through_experts,
     "experts_down": through_experts,
+    "softcap": lambda op, *_: op.constants["softcap"] * 6 * EPS,  # as `capped`
+    "rms_norm_gradient": norm_gradient,
+    "layer_norm_gradient": norm_gradient,
+    "rms_norm_weight_terms": norm_weight_terms,
+    "layer_norm_weight_terms": norm_weight_terms,
+    "activation_gradient": sloped,
+    "gated_gate_gradient": sloped,
+    "sigmoid_mul_share_gradient": lambda op, inputs, *_: (
+        (inputs[0].shape[1] / 16 + 12) * EPS * np.abs(inputs[0] * inputs[2]).sum(axis=1, keepdims=True)
+    ),
+    "softcap_gradient": lambda op, inputs, *_: (
+        12 * EPS * np.abs(inputs[1])
+    ),  # 2 t times tanh's 4 and a quotient's; 1 - t^2, a product
     "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
     "attention": attended,
     "store": rounded(0),
@@ -167,7 +212,7 @@ def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, forma
 
 
 # What ops that treat each row on its own are tried with, whether or not a family here uses them.
-CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0]}
+CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0], "softcap": [0.5]}
 ROW_BY_ROW = [
     (kind, dict(zip(kind.constants, values, strict=True)))
     for kind in OPS.values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
+from fastdistill.ops.activation import ACTIVATIONS
 
 WIDTH, INNER, VOCAB = 12, 20, 23
 FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=64, architecture="none")
@@ -20,4 +21,27 @@ def linear(bias: bool = True) -> Plan:
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
 
 
-PLANS = {"linear": linear}
+def norms() -> Plan:
+    """x + norm of x, for each norm of the row and of heads."""
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    with b.layer(0, x):
+        for head_dim in (0, 4):
+            x = b.add(x, b.rms_norm(x, f"rms{head_dim}", 1e-5, head_dim))
+            x = b.add(x, b.layer_norm(x, f"layer{head_dim}", f"bias{head_dim}", 1e-5, head_dim))
+    return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
+
+
+def activations() -> Plan:
+    """x + down(f(gate x) * up x) + down2(f(up2 x)), for each activation f."""
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    for i, name in enumerate(ACTIVATIONS):
+        with b.layer(i, x):
+            gate, up, one = (b.linear(x, f"{of}{i}", INNER) for of in ("gate", "up", "one"))
+            x = b.add(x, b.linear(b.gated(gate, up, name), f"down{i}", WIDTH))
+            x = b.add(x, b.linear(b.activation(one, name), f"two{i}", WIDTH))
+    return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
+
+
+PLANS = {"linear": linear, "norms": norms, "activations": activations}
