@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.ops.adjoints.elementwise import add_adjoint, embedding_adjoint, read_adjoint, scale_adjoint
+from fastdistill.ops.adjoints.elementwise import (
+    add_adjoint,
+    embedding_adjoint,
+    position_embedding_adjoint,
+    read_adjoint,
+    scale_adjoint,
+)
 from fastdistill.ops.adjoints.norm import OF_NORMS, norm_adjoint, normed_width
 from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
 
@@ -70,6 +76,7 @@ KINDS = (
         inputs=(0,),
         weights=(TABLE,),
         width=lambda widths, shapes, constants: shapes[0][1],
+        adjoint=position_embedding_adjoint,
     ),
     OpKind(
         name="rms_norm",

@@ -7,7 +7,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.ops.activation import ACTIVATIONS
 
 WIDTH, INNER, VOCAB = 12, 20, 23
-FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=64, architecture="none")
+FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=16, architecture="none")
 
 
 def linear(bias: bool = True) -> Plan:
@@ -44,4 +44,16 @@ def activations() -> Plan:
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
 
 
-PLANS = {"linear": linear, "norms": norms, "activations": activations}
+def shares() -> Plan:
+    """Tokens and positions, x + c tanh(inner x / c) sigmoid(share x), and a head over the tokens' table with a cap."""
+    b = Builder()
+    x = b.embedding("embedding.weight", VOCAB, WIDTH)
+    x = b.add(x, b.position_embedding("positions", FACTS["max_positions"], WIDTH))
+    with b.layer(0, x):
+        inner = b.op("softcap", b.linear(x, "inner", WIDTH), softcap=1.5)
+        x = b.add(x, b.sigmoid_mul(inner, b.linear(x, "share", 1)))
+    read = b.read(x)
+    return b.plan(x, {"hidden": read, "logits": b.head(read, "embedding", VOCAB, softcap=2.0)}, {}, **FACTS)
+
+
+PLANS = {"linear": linear, "norms": norms, "activations": activations, "shares": shares}
