@@ -20,5 +20,6 @@ static inline int64_t fd_ceil(int64_t n, int64_t unit) { return (n + unit - 1) /
 static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) * unit; }
 static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK); }   /* floats from row to row; the padding is 0 */
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t fd_max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 void *fd_malloc(size_t bytes);              /* on a cache line; counted: see fd_allocations */

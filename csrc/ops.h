@@ -24,3 +24,9 @@ FD_OP(read, op_rows)                        /* the rows that are read, of in[0] 
 FD_OP(head, op_head_tasks)                  /* weights[0] over in[0] or codes_in -> partial statistics, logits where asked */
 FD_OP(head_merge, op_rows)                  /* partial statistics -> statistics, drawn tokens; in[0] or codes_in as the head's */
 FD_OP(copy, op_rows)                        /* in[0] -> out[0]: a tap */
+FD_OP(given, op_rows)                       /* the pass's input rows -> out[0] */
+FD_OP(spread, op_rows)                      /* in[0], of rows that are read -> out[0], zeros in all others */
+FD_OP(embedding_gradient, op_column_tasks)  /* in[0] added to the rows of weights[0], a gradient, that tokens name */
+FD_OP(linear_input_gradient, op_linear_input_gradient_tasks)      /* in[0] weights[0] + in[1] weights[1] + .. -> out[0] */
+FD_OP(linear_weight_gradient, op_linear_weight_gradient_tasks)    /* in[1]^T in[0] added to weights[0], a gradient */
+FD_OP(column_sums, op_column_tasks)         /* the rows of in[0] added to vectors[0], a gradient */

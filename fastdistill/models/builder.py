@@ -91,7 +91,7 @@ class Builder:
         self._widths.append(known.width([self._widths[value] for value in inputs], [*weights.values()], constants))
         self._ops.append(Op(kind, inputs, len(self._widths) - 1, tuple(weights), constants, self._segment))
         output = self._ops[-1].output
-        if known.selects or not self._read.isdisjoint(inputs):
+        if known.selects or not (known.spreads or self._read.isdisjoint(inputs)):
             self._read.add(output)
         return output
 

@@ -226,7 +226,7 @@ class Plan:
         """Values whose rows are those that the caller reads, not all of the pass."""
         found: set[int] = set()
         for op in self.ops:
-            if OPS[op.kind].selects or not found.isdisjoint(op.inputs):
+            if OPS[op.kind].selects or not (OPS[op.kind].spreads or found.isdisjoint(op.inputs)):
                 found.add(op.output)
         return frozenset(found)
 

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from fastdistill.ops import activation, attention, elementwise, experts, linear, rotary
+from fastdistill.ops import activation, adjoints, attention, elementwise, experts, linear, rotary
 from fastdistill.ops.attention import windowed
-from fastdistill.ops.kind import BIAS, MATRIX, OWN, TABLE, VECTOR, OpKind, StepKind, Table
+from fastdistill.ops.kind import (
+    BIAS,
+    MATRIX,
+    MATRIX_SUM,
+    OWN,
+    SUMS,
+    TABLE,
+    VECTOR,
+    VECTOR_SUM,
+    OpKind,
+    Reverse,
+    StepKind,
+    Table,
+)
 
 OPS = {
-    kind.name: kind for module in (elementwise, activation, linear, experts, rotary, attention) for kind in module.KINDS
+    kind.name: kind
+    for module in (elementwise, activation, linear, experts, rotary, attention, adjoints)
+    for kind in module.KINDS
 }
 
-__all__ = ["BIAS", "MATRIX", "OPS", "OWN", "TABLE", "VECTOR", "OpKind", "StepKind", "Table", "windowed"]
+__all__ = [
+    "BIAS",
+    "MATRIX",
+    "MATRIX_SUM",
+    "OPS",
+    "OWN",
+    "SUMS",
+    "TABLE",
+    "VECTOR",
+    "VECTOR_SUM",
+    "OpKind",
+    "Reverse",
+    "StepKind",
+    "Table",
+    "windowed",
+]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.ops.adjoints.elementwise import add_adjoint, embedding_adjoint, read_adjoint, scale_adjoint
 from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows, same_width
 
 
@@ -69,6 +70,7 @@ KINDS = (
         inputs=(0,),
         weights=(TABLE,),
         width=lambda widths, shapes, constants: shapes[0][1],
+        adjoint=embedding_adjoint,
     ),
     OpKind(
         name="position_embedding",
@@ -102,6 +104,7 @@ KINDS = (
         meaning="x * factor",
         reference=scale,
         constants={"factor": "scalar"},
+        adjoint=scale_adjoint,
     ),
     OpKind(
         name="add",
@@ -110,6 +113,7 @@ KINDS = (
         inputs=(2,),
         epilogue=("FD_RESIDUAL", 1),
         writes_over=0,
+        adjoint=add_adjoint,
     ),
     OpKind(
         name="read",
@@ -117,5 +121,6 @@ KINDS = (
         reference=read,
         of_pass=True,
         selects=True,
+        adjoint=read_adjoint,
     ),
 )

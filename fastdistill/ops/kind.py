@@ -14,6 +14,10 @@ MATRIX = "matrix"  # rows are multiplied by it; may be quantised, and then its o
 TABLE = "table"  # rows of it are looked up
 BIAS = "bias"  # of the matrix before it, which holds it when packed; may be left out
 VECTOR = "vector"  # one axis, float32
+# What an op adds to, in place of making a value: the gradient of a weight.
+MATRIX_SUM = "matrix sum"
+VECTOR_SUM = "vector sum"
+SUMS = MATRIX_SUM, VECTOR_SUM
 
 OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
 
@@ -59,6 +63,33 @@ class PassRows(Protocol):
     @property
     def read_rows(self) -> np.ndarray: ...
     def keys(self, name: str) -> Keys | None: ...
+
+
+class Reverse(Protocol):
+    """What an adjoint says of an op, written down by `fastdistill.train.differentiate`.
+
+    Values are those of the forward; an adjoint need not know whether they have been kept or are made again.
+    """
+
+    def wants(self, value: int) -> bool:
+        """Whether anybody asks for the gradient by a value."""
+        ...
+
+    def trains(self, weight: str) -> bool:
+        """Whether anybody asks for the gradient by a weight."""
+        ...
+
+    def op(self, kind: str, *inputs: int, weights: Sequence[str] = (), **constants: Any) -> int:
+        """One more op, and the value that it makes."""
+        ...
+
+    def give(self, value: int, gradient: int) -> None:
+        """A part of the gradient by a value, in its shape; parts are summed."""
+        ...
+
+    def give_product(self, value: int, gradient: int, matrix: str) -> None:
+        """The same: gradient times a matrix (outputs, inputs). Products for one value become one op."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -129,11 +160,13 @@ class OpKind:
     inputs : tuple[int, ...], optional
         how many values it reads; more than one number: any of them
     weights : tuple[str, ...], default ()
-        roles of its weights: MATRIX, TABLE, BIAS, VECTOR
+        roles of its weights: MATRIX, TABLE, BIAS, VECTOR. One of SUMS: it makes no value, but adds to the gradient of this
+        weight, an array of its shape that the reference gets and writes to
     repeated : bool, default False
         it has any number of weights: these roles over and over
     constants : Mapping[str, str], optional
-        name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis
+        name -> the field of C's struct fd_op that it goes to; "vectors": an array, after the weights of one axis;
+        "": none, C knows it by the value's width
     width : Width, optional
         floats a row of its value, of (widths of inputs, shapes of weights, constants)
     steps : tuple[StepKind, ...], default ()
@@ -149,8 +182,10 @@ class OpKind:
         its step can write the int8 form of its value as well
     selects : bool, default False
         its rows are those that are read, and so are those of all that is made of them
-    adjoint : Callable[..., Any], optional
-        its gradient, as ops; None: it has none yet
+    spreads : bool, default False
+        its rows are all, though its input's are those that are read
+    adjoint : Callable[[Reverse, Op, int], None], optional
+        its gradient, as ops: given the op and the gradient by its value. None: it has none
     """
 
     name: str
@@ -168,7 +203,8 @@ class OpKind:
     writes_over: int | None = None
     quantises: bool = False
     selects: bool = False
-    adjoint: Callable[..., Any] | None = None
+    spreads: bool = False
+    adjoint: Callable[[Reverse, Any, int], None] | None = None
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -177,6 +213,10 @@ class OpKind:
     def roles(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """(role, name) of an op's weights, of which the last may be left out."""
         return zip(cycle(self.weights) if self.repeated else self.weights, names, strict=False)
+
+    def sum_of(self, names: Iterable[str]) -> str | None:
+        """The weight whose gradient an op adds to; None where it makes a value."""
+        return next((name for role, name in self.roles(names) if role in SUMS), None)
 
     def matrices(self, names: Iterable[str]) -> list[str]:
         """Those of an op's weights that its first input is multiplied by."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.ops.adjoints.linear import linear_adjoint
 from fastdistill.ops.kind import BIAS, MATRIX, OpKind, StepKind, matrix_width
 from fastdistill.reference.forward.linear import linear as reference_linear
 
@@ -28,6 +29,7 @@ KINDS = (
         weights=(MATRIX, BIAS),
         width=matrix_width,
         steps=(StepKind("linear", joins=True, reads_weights=True),),
+        adjoint=linear_adjoint,
     ),
     OpKind(
         name="head",

@@ -14,7 +14,7 @@ from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
 from fastdistill.models.plan import Op, Plan
-from fastdistill.ops import MATRIX, OPS, OWN, TABLE, VECTOR
+from fastdistill.ops import MATRIX, MATRIX_SUM, OPS, OWN, TABLE, VECTOR, VECTOR_SUM
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
 from fastdistill.runtime.kv_cache import numbers
 from fastdistill.runtime.lowering import Program, Step, lower
@@ -318,6 +318,10 @@ class NativeExecutor:
                     matrices.append(self._weights.matrix(name).struct)
                 elif role == VECTOR:
                     vectors.append(const(self._weights.vector(name)))
+                elif role == MATRIX_SUM:
+                    matrices.append(self._weights.matrix_gradient(name))
+                elif role == VECTOR_SUM:
+                    vectors.append(const(self._weights.vector_gradient(name)))
             arrays = [value for name, value in step.op.constants.items() if kind.constants[name] == "vectors"]
             vectors += map(const, arrays)
         inputs, outputs = ([self._pointer(value) for value in values] for values in (step.inputs, step.outputs))
@@ -331,7 +335,7 @@ class NativeExecutor:
         for of in filter(None, (step.op, step.then)):
             fields = OPS[of.kind].constants
             for name, value in of.constants.items():
-                if fields[name] != "vectors":
+                if fields[name] not in ("vectors", ""):
                     setattr(op, fields[name], self._number(of, name, value))
         for name, coded in (("codes_in", step.codes_in), ("codes_out", step.codes_out)):
             if coded is not None:

@@ -12,7 +12,7 @@ from fastdistill.errors import NotFiniteError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models.plan import Op, Plan
-from fastdistill.ops import MATRIX, OPS, TABLE
+from fastdistill.ops import MATRIX, OPS, SUMS, TABLE
 from fastdistill.reference.forward.row_statistics import row_statistics
 from fastdistill.reference.sample.sample import sample
 from fastdistill.runtime.forward_pass import ForwardPass, Outcome
@@ -39,23 +39,34 @@ class ReferenceWeights:
 
 
 class ReferenceExecutor:
-    """Runs passes op by op; values are rounded to float32 between ops, keys and values to the cache's type."""
+    """Runs passes op by op; values are rounded to float32 between ops, keys and values to the cache's type.
 
-    def __init__(self, plan: Plan, weights: ReferenceWeights, taps: Iterable[str] = ()) -> None:
+    Attributes
+    ----------
+    values : dict[int, np.ndarray]
+        of the last pass, which one of other segments reads: a differentiated plan's reverse
+    gradients : dict[str, np.ndarray]
+        float64, of weights, that passes add to
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        weights: ReferenceWeights,
+        taps: Iterable[str] = (),
+        gradients: Mapping[str, np.ndarray] | None = None,
+        dtype: type = np.float32,
+    ) -> None:
         self.plan, self.weights, self.taps = plan, weights, tuple(taps)
+        self.values: dict[int, np.ndarray] = {}
+        self.gradients = dict(gradients or {})
+        self._dtype = dtype
 
     def run(self, request: ForwardPass) -> Outcome:
         """Run one pass; raises NotFiniteError where a logit is not finite, UnsupportedError and ArgumentError."""
         plan = self.plan
-        request.check_for(plan)
-        values: dict[int, np.ndarray] = {}
-        if request.stream is not None:
-            values[plan.boundaries[request.first_layer]] = request.stream
-        ops = plan.part(request.first_layer, request.end_layer, request.segments)
-        for op in ops:
-            inputs = [values[value] for value in op.inputs]
-            values[op.output] = self.op(op, inputs, request).astype(np.float32)
-        made = {op.output for op in ops}
+        values = self.values_of(request)
+        made = {op.output for op in plan.part(request.first_layer, request.end_layer, request.segments)}
         taps = {name: values[plan.taps[name]] for name in self.taps if plan.taps[name] in made}
         outputs = {
             name: values[value]
@@ -90,15 +101,32 @@ class ReferenceExecutor:
             taps,
         )
 
+    def values_of(self, request: ForwardPass) -> dict[int, np.ndarray]:
+        """Run the ops of one pass: `values`."""
+        plan = self.plan
+        request.check_for(plan)
+        if not request.segments:
+            self.values = {}
+        if request.stream is not None:
+            self.values[plan.boundaries[request.first_layer]] = request.stream
+        for op in plan.part(request.first_layer, request.end_layer, request.segments):
+            inputs = [self.values[value] for value in op.inputs]
+            self.values[op.output] = self.op(op, inputs, request).astype(self._dtype)
+        return self.values
+
     def op(self, op: Op, inputs: list[np.ndarray], request: ForwardPass) -> np.ndarray:
         """One op on given inputs, float64 or float32 (rows, width)."""
         kind = OPS[op.kind]
-        weights = [
-            tensor if role in (MATRIX, TABLE) else tensor.to_float32()
-            for role, tensor in ((role, self.weights.tensors[name]) for role, name in kind.roles(op.weights))
-        ]
+        weights = [self._weight(role, name) for role, name in kind.roles(op.weights)]
         of_pass = {"request": request} if kind.of_pass else {}
-        return kind.reference(*inputs, *weights, **op.constants, **of_pass)
+        made = kind.reference(*inputs, *weights, **op.constants, **of_pass)
+        return np.empty((request.rows, 0)) if kind.sum_of(op.weights) is not None else made
+
+    def _weight(self, role: str, name: str) -> Tensor | np.ndarray:
+        if role in SUMS:
+            return self.gradients[name]
+        tensor = self.weights.tensors[name]
+        return tensor if role in (MATRIX, TABLE) else tensor.to_float32()
 
     def _drawn(self, request: ForwardPass, logits: np.ndarray) -> np.ndarray | None:
         if request.draws is None:

@@ -1,6 +1,8 @@
 /* ops.c - the table of ops of a forward pass: how many tasks each one is, and what does one of them. */
 #pragma once
 #include "../tile.h"
+#include "../train/elementwise_gradient.c"
+#include "../train/linear_gradient.c"
 #include "attention.c"
 #include "elementwise.c"
 #include "experts.c"

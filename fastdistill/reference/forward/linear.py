@@ -8,19 +8,19 @@ from fastdistill.reference.forward.quantize_rows import quantize_rows
 
 
 def linear(x, format, data, scale=None, minimum=None, bias=None):
-    """x float32 (rows, inputs) times weights (outputs, inputs), in float64.
+    """x (rows, inputs) times weights (outputs, inputs), in float64.
 
     - f32, f16, bf16: data holds the numbers (bf16: its bits as uint16)
     - q8, q4: x is quantised too, and the product is that of the codes, block by block: sum of w_scale x_scale (codes .
       codes) and, for q4, of w_minimum x_scale (sum of x's codes)
     """
-    x = np.asarray(x, np.float32)
+    x = np.asarray(x)
     if format == "bf16":
         y = x.astype(np.float64) @ (data.astype(np.uint32) << 16).view(np.float32).astype(np.float64).T
     elif format in ("f32", "f16"):
         y = x.astype(np.float64) @ data.astype(np.float64).T
     else:
-        x_codes, x_scale, x_sum, _ = quantize_rows(x)
+        x_codes, x_scale, x_sum, _ = quantize_rows(np.asarray(x, np.float32))
         blocks = x_scale.shape[1]
         w_codes = data if format == "q8" else unpack_q4(data)
         products = np.einsum(

@@ -1,0 +1,1 @@
+"""Training: a plan run in reverse, parameters beside an immutable network, optimisers, data, runs."""

@@ -1,0 +1,69 @@
+"""The reverse of a plan: gradients of every op's reference, by finite differences in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastdistill.errors import ArgumentError
+from fastdistill.models.plan import Plan
+from fastdistill.runtime.reference_executor import ReferenceExecutor
+from fastdistill.train.differentiate import differentiate
+from tests.train.passes import Rows64, Weights64, chains, gradients_64, training_pass
+from tests.train.plans import PLANS
+
+LENGTHS = [5, 1, 7]
+STEP = 1e-6
+
+
+def case(plan: Plan, seed: int = 0):
+    random = np.random.default_rng(seed)
+    rows = sum(LENGTHS)
+    tokens = random.integers(0, plan.vocab_size, rows)
+    reads = np.sort(random.permutation(rows)[: rows - 3])
+    request = training_pass(plan, tokens, chains(LENGTHS), reads, lambda name: Rows64(rows))
+    return request, Weights64(plan, seed), random
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("name", PLANS)
+def test_gradients_are_those_of_finite_differences(name, checkpoint):
+    """Along a random direction of each weight: (f(w + h d) - f(w - h d)) / 2 h is off by h^2, and by rounding over h."""
+    plan = PLANS[name]()
+    request, weights, random = case(plan)
+    output = "logits" if "logits" in plan.outputs else "hidden"
+    width = plan.widths[plan.outputs[output]]
+    dy = random.standard_normal((len(request.read_rows), width))
+    _, gradients, _ = gradients_64(plan, [*plan.weights], output, weights, request, dy, checkpoint)
+    plain = ReferenceExecutor(plan, weights, dtype=np.float64)
+
+    def loss() -> float:
+        return float((plain.values_of(request)[plan.outputs[output]] * dy).sum())
+
+    for weight, tensor in weights.tensors.items():
+        direction = random.standard_normal(tensor.shape)
+        found = []
+        for sign in (1, -1):
+            tensor.data[...] += sign * STEP * direction
+            found.append(loss())
+            tensor.data[...] -= sign * STEP * direction
+        want = (found[0] - found[1]) / (2 * STEP)
+        got = (gradients[weight] * direction).sum()
+        assert got == pytest.approx(want, rel=2e-5, abs=2e-6 * np.abs(dy).sum() ** 0.5), weight
+
+
+def test_only_what_leads_to_what_is_trained_is_run():
+    plan = PLANS["linear"]()
+    made = differentiate(plan, ["down1.weight"], "hidden")
+    reverse = [op.kind for op in made.ops if op.segment.startswith("reverse")]
+    assert reverse == ["given", "spread", "scale", "linear_weight_gradient"]
+
+
+def test_names_are_checked():
+    plan = PLANS["linear"]()
+    with pytest.raises(ArgumentError, match="wrt must name weights of the plan"):
+        differentiate(plan, ["nothing"], "hidden")
+    with pytest.raises(ArgumentError, match="wrt must name weights of the plan"):
+        differentiate(plan, [], "hidden")
+    with pytest.raises(ArgumentError, match="output must be one of hidden"):
+        differentiate(plan, [*plan.weights], "logits")
