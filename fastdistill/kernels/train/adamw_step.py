@@ -43,7 +43,7 @@ def adamw_step(
         the number of this step, from 1: the means are corrected for having begun as zeros
     learning_rate : float
         0 to 1e6
-    beta1, beta2 : float, default 0.9, 0.999
+    beta1, beta2 : float, default 0.9 and 0.999
         0 to 0.999999: what the means keep
     epsilon : float, default 1e-8
         1e-30 to 1e6: beside the square root of the second mean

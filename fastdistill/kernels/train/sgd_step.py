@@ -41,9 +41,9 @@ def sgd_step(
     nesterov : bool, default False
         whether the step goes along gradient + momentum velocity, not along velocity
     weight_decay : float, default 0.0
-        0 to 1e6: weight_decay times value is added to the gradient; or, where it is `decoupled`, learning_rate times it
-        is taken of the value
+        0 to 1e6: so much of the value is added to the gradient
     decoupled : bool, default False
+        whether learning_rate times it is taken of the value instead, apart from the gradient
     gradient_scale : float, default 1.0
         within 1e30 of 0: multiplies the gradient first, which clips it
     zero_gradient : bool, default False
@@ -69,7 +69,10 @@ def sgd_step(
     kept = check_number("momentum", momentum, 0, 1)
     if velocity is None and (kept or nesterov):
         raise ArgumentError("velocity must be given where there is momentum")
-    rate, decay = check_number("learning_rate", learning_rate, 0, 1e6), check_number("weight_decay", weight_decay, 0, 1e6)
+    rate, decay = (
+        check_number("learning_rate", learning_rate, 0, 1e6),
+        check_number("weight_decay", weight_decay, 0, 1e6),
+    )
     apart = check_flag("decoupled", decoupled)
     settings = [
         check_number("gradient_scale", gradient_scale, -1e30, 1e30),
