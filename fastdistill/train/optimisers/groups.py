@@ -70,14 +70,15 @@ def rules(parameters: Mapping[str, Parameter], weight_decay: float, groups: Iter
     groups = tuple(groups)
     for index, group in enumerate(groups):
         check_instance(f"groups[{index}]", group, Group)
-    found, used = {}, set()
+    found: dict[str, Rule] = {}
+    used: set[Group | None] = set()
     for name, parameter in parameters.items():
-        group = next((group for group in groups if fnmatchcase(name, group.pattern)), None)
-        used.add(group)
+        own = next((group for group in groups if fnmatchcase(name, group.pattern)), None)
+        used.add(own)
         decay = weight_decay if len(parameter.shape) > 1 else 0.0
-        if group is not None and group.weight_decay is not None:
-            decay = group.weight_decay
-        found[name] = Rule(group.learning_rate_factor if group is not None else 1.0, decay)
+        if own is not None and own.weight_decay is not None:
+            decay = own.weight_decay
+        found[name] = Rule(own.learning_rate_factor if own is not None else 1.0, decay)
     for index, group in enumerate(groups):
         if group not in used:
             raise ArgumentError(

@@ -38,7 +38,7 @@ class SGD(Optimiser):
     ArgumentError
     """
 
-    kept = ("velocity",)
+    kept: tuple[str, ...] = ("velocity",)
 
     def __init__(
         self,
