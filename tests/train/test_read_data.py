@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, DataError
+from fastdistill.text.chat import render_chat
+from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.data import make_data, read_data
 from tests.train.data_made_here import END, START, THINKING, tokenizer
 
@@ -244,3 +246,21 @@ def test_files_that_are_not_there_or_of_other_kinds(text, tmp_path):
         with pytest.raises(ArgumentError, match="records"):
             make_data(records, text)
     assert START in text.special_ids
+
+
+@pytest.mark.model
+def test_turns_of_a_published_template(smollm2):
+    text = Tokenizer(smollm2)
+    data = make_data([{"messages": CHAT}, {"messages": CHAT[1:3]}], text)
+    tokens = sequences(data)[0]
+    end = text.token_id("<|im_end|>")
+    assert learnt(data) == [*text.encode("abc the"), end, *text.encode("y"), end]
+    prompt = data.prompts[0]
+    assert tokens[:prompt] == text.encode(render_chat(text, CHAT[:4]), special=False) and tokens[prompt:] == [
+        *text.encode("y"),
+        end,
+    ]
+    prompt = data.prompts[1]
+    assert sequences(data)[1][:prompt] == text.encode(
+        render_chat(text, CHAT[1:2]), special=False
+    )  # a system's turn of the template's own

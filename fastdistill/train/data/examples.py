@@ -163,11 +163,14 @@ def _parts(text: str, spans: list[tuple[int, int]], tokenizer: Tokenizer) -> lis
 
 
 def _encoded(parts: list[str], tokenizer: Tokenizer, special: bool) -> list[list[int]]:
-    """The tokens of texts that follow one another."""
+    """The tokens of texts that follow one another: those of the whole, where it begins with the first one's own."""
+    apart = [tokenizer.encode(part, special and number == 0) for number, part in enumerate(parts)]
     whole, cuts = tokenizer.encode("".join(parts), special), [0]
+    if whole == [token for tokens in apart for token in tokens]:
+        return apart
     for text in accumulate(parts[:-1]):
         tokens = tokenizer.encode(text, special)
         if whole[: len(tokens)] != tokens:
-            return [tokenizer.encode(part, special and number == 0) for number, part in enumerate(parts)]
+            return apart
         cuts.append(len(tokens))
     return [whole[a:b] for a, b in pairwise([*cuts, len(whole)])]
