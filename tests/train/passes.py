@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def woods() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     positions = [len(path) - 1 for path in paths] + [0, 1, 2, 3, 4, 5]
     nodes = [*range(7), *[7] * 4, *[8] * 2]
     return (
-        np.array(positions, np.int32), np.array(nodes, np.int32), np.array(sum(runs, []), np.int32),
+        np.array(positions, np.int32), np.array(nodes, np.int32), np.array([*chain.from_iterable(runs)], np.int32),
         np.cumsum([0, *map(len, runs)]),
     )  # fmt: skip
 

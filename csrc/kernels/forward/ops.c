@@ -1,6 +1,7 @@
 /* ops.c - the table of ops of a forward pass: how many tasks each one is, and what does one of them. */
 #pragma once
 #include "../tile.h"
+#include "../train/attention_gradient.c"
 #include "../train/elementwise_gradient.c"
 #include "../train/linear_gradient.c"
 #include "attention.c"
