@@ -160,6 +160,45 @@ def foreign_text(start: bytes) -> str | None:
 
 
 @contextmanager
+def locked(folder: Path, operation: int) -> Iterator[bool]:
+    """Hold a folder's lock, which the system takes from those who die; whether the folder is there.
+
+    Raises
+    ------
+    OSError
+        where another has it, if told not to wait
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, operation)
+        except OSError:  # held by another; or a file system without locks, where dead folders stay
+            if operation & fcntl.LOCK_NB:
+                raise
+        yield os.path.isdir(folder) and os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def synchronise(path: Path) -> None:
+    """Have what a file, or a folder's list of names, holds on the disk: it outlives the machine's power.
+
+    Raises
+    ------
+    OSError
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
     """A new, empty folder beside a name, on its file system, in which is made what will have that name.
 
@@ -177,13 +216,13 @@ def work_folder(target: Path) -> Iterator[Path]:
         names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
     for name in names:
         stale = target.with_name(name)
-        with suppress(OSError), _lock(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
+        with suppress(OSError), locked(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
             if there:
                 _clear(stale, target)
     while True:
         work = target.with_name(f".{name}.{os.urandom(4).hex()}.partial")
         work.mkdir()
-        with _lock(work, fcntl.LOCK_EX) as there:
+        with locked(work, fcntl.LOCK_EX) as there:
             if not there:  # taken for a dead one's between the two lines above
                 continue
             try:
@@ -217,31 +256,6 @@ def replace_file(target: Path, made: Path) -> None:
     except FileNotFoundError:
         pass
     os.replace(made, target)
-
-
-@contextmanager
-def _lock(folder: Path, operation: int) -> Iterator[bool]:
-    """Hold a folder's lock; whether the folder is there.
-
-    Raises
-    ------
-    OSError
-        where another has it, if told not to wait
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, operation)
-        except OSError:  # held by another; or a file system without locks, where dead folders stay
-            if operation & fcntl.LOCK_NB:
-                raise
-        yield os.path.isdir(folder) and os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def _clear(work: Path, target: Path) -> None:

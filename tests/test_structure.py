@@ -43,6 +43,7 @@ FLOW = [
     "options",
     "sources",
     "fetch",
+    "train",
     "api",
     "cli",
 ]

@@ -113,10 +113,11 @@ def open_safetensors(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     return stored, metadata
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
+def write_safetensors(path: Path, arrays: Mapping[str, Stored], metadata: Mapping[str, str] | None = None) -> None:
     """Write a file, each array at an address that suits its type.
 
-    Arrays that lie in other files are read one at a time.
+    Arrays that lie in other files are read one at a time, those in memory are not copied.  Metadata beside the format
+    of tensors, "pt", without which transformers reads no file.
 
     Raises
     ------
@@ -125,13 +126,13 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored]) -> None:
     arrays = {name: arrays[name] for name in layout({name: array.array.dtype for name, array in arrays.items()})}
     header = safetensors_header(
         {name: (dtype, array.shape) for name, (dtype, array) in arrays.items()},
-        {"format": "pt"},  # transformers reads no file without it
+        {"format": "pt", **(metadata or {})},
     )
     with path.open("wb") as file:
         file.write(header)
         file.flush()
         for dtype, array in arrays.values():
-            np.asarray(array).astype(_DTYPES[dtype], copy=False).tofile(file)
+            file.write(np.ascontiguousarray(array, _DTYPES[dtype]))  # `tofile` would not say why it fails
 
 
 def layout(dtypes: Mapping[str, np.dtype]) -> list[str]:

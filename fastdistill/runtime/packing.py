@@ -18,12 +18,15 @@ from fastdistill.ops import BIAS, OPS
 QUANTISED = ("q8", "q4")
 
 
-def held_formats(plan: Plan, tensors: Mapping[str, Tensor], format: str | None) -> dict[str, str]:
-    """The format that each weight of the plan is held in: linears and head in `format`, where one is given."""
+def held_formats(
+    plan: Plan, tensors: Mapping[str, Tensor], format: str | None, others: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The format that each weight of the plan is held in: linears and head in `format`, where one is given; `others` by name."""
     stored = plan.formats({name: tensors[name].format for name in plan.stored})
-    return {
+    held = {
         name: format if format is not None and plan.weights[name].linear else found for name, found in stored.items()
     }
+    return held | dict(others or {})
 
 
 class PackedWeights:
@@ -41,9 +44,10 @@ class PackedWeights:
         format: str | None,
         threads: int,
         progress: Callable[[int, int], None] | None = None,
+        others: Mapping[str, str] | None = None,
     ) -> None:
         self.layout = isa_layout()
-        self.formats = held_formats(plan, tensors, format)
+        self.formats = held_formats(plan, tensors, format, others)
         self._vectors: dict[str, np.ndarray] = {}
         self._matrices: dict[str, PackedWeight] = {}
         biases = {

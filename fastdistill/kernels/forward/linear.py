@@ -132,6 +132,24 @@ class PackedWeight:
         self.struct.packed, self.struct.bias = const(self._packed), const(self._bias)
 
     @property
+    def floats(self) -> np.ndarray:
+        """Of format f32: what is packed, float32 (n,), tile by tile; whoever trains it writes here.
+
+        Raises
+        ------
+        ArgumentError
+            for another format
+        """
+        if self.format != "f32":
+            raise ArgumentError(f"floats are of format f32, this weight has {self.format}")
+        return self._packed.view(np.float32)
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        """float32 (outputs,) and zeros up to a multiple of 32, or None; whoever trains it writes here."""
+        return self._bias
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the packed matrix and its bias."""
         return self._packed.nbytes + (0 if self._bias is None else self._bias.nbytes)

@@ -16,6 +16,10 @@ def embedding_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
         reverse.op("embedding_gradient", gradient, weights=op.weights)
 
 
+def given_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
+    """It ends here: whoever gave the rows may ask for it."""
+
+
 def read_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     """Rows that nobody reads have none."""
     reverse.give(op.inputs[0], reverse.op("spread", gradient))
@@ -61,6 +65,7 @@ KINDS = (
         constants={"width": ""},
         width=lambda widths, shapes, constants: int(constants["width"]),
         selects=True,
+        adjoint=given_adjoint,
     ),
     OpKind(
         name="spread",

@@ -1,0 +1,244 @@
+"""The loop: batches of a step, their gradients, one step of the optimiser; what is measured, and what is saved."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastdistill.arguments import check_integer, check_number
+from fastdistill.errors import ArgumentError, NotFiniteError
+from fastdistill.train.batch import Batch, Objective
+from fastdistill.train.runs import Progress, RunFolder
+
+Record = dict[str, Any]  # a line of metrics.jsonl
+
+
+class Values(Protocol):
+    """A parameter: its numbers, flat float32."""
+
+    @property
+    def value(self) -> np.ndarray: ...
+
+
+class Trainable(Protocol):
+    """What is trained: an Engine, or what stands in for one."""
+
+    @property
+    def parameters(self) -> Mapping[str, Values]: ...
+    def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
+    def finish(self) -> None: ...
+    def zero_gradients(self) -> None: ...
+    def logits(self, batch: Batch) -> np.ndarray: ...
+
+
+class Optimiser(Protocol):
+    """What makes steps of gradients: what it remembers is `state`, by name, beside how many steps it has made."""
+
+    steps: int
+
+    @property
+    def state(self) -> Mapping[str, np.ndarray]: ...
+    def step(self, learning_rate: float) -> None: ...
+
+
+class Average(Protocol):
+    """A mean of the parameters over the steps, by name."""
+
+    @property
+    def state(self) -> Mapping[str, np.ndarray]: ...
+    def update(self) -> None: ...
+
+
+class Trained(NamedTuple):
+    """How a loop ended.
+
+    Attributes
+    ----------
+    step : int
+        steps that are done
+    seconds : float
+        of work, those of processes before this one included
+    finished : bool
+        False: it was asked to stop
+    loss : float
+        of the last step that was made here; NaN where there was none
+    """
+
+    step: int
+    seconds: float
+    finished: bool
+    loss: float
+
+
+def train(
+    engine: Trainable,
+    optimiser: Optimiser,
+    batches: Callable[[int], Sequence[Batch]],
+    objective: Objective,
+    *,
+    learning_rate: float | Callable[[int], float],
+    steps: int | None = None,
+    minutes: float | None = None,
+    clip: Callable[[], float] | None = None,
+    average: Average | None = None,
+    evaluation: Sequence[Batch] = (),
+    evaluate_every: int | None = None,
+    run: RunFolder | None = None,
+    save_every: int | None = None,
+    save_minutes: float | None = 10.0,
+    report: Callable[[Record], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Trained:
+    """Train: from the beginning, or from where a run's newest checkpoint is.
+
+    Every step is a function of the state before it and of its number, so that a run which goes on after an interruption
+    gives the bits of one that was not interrupted; so must `batches` and `learning_rate` be.
+
+    Parameters
+    ----------
+    engine : Engine
+        whose parameters are trained
+    optimiser : AdamW or SGD
+        over them
+    batches : Callable[[int], Sequence[Batch]]
+        of a step, from 0: its micro-batches, whose rows count as those of one batch
+    objective : Objective
+    learning_rate : float or Callable[[int], float]
+        of all steps, or of each, from 0
+    steps, minutes : optional
+        end after so many steps, or after a step that is the last to begin within so many minutes of work; one at least
+    clip : Callable[[], float], optional
+        called when the gradients are whole: bounds them, and gives their norm before that
+    average : optional
+        an average of the parameters, updated after each step
+    evaluation : Sequence[Batch], default ()
+        held out: their mean loss is measured before the first step and after the last
+    evaluate_every : int, optional
+        and after every so many steps
+    run : RunFolder, optional
+        where metrics and checkpoints go
+    save_every : int, optional
+        save after every so many steps; and
+    save_minutes : float, default 10.0
+        where the last checkpoint is so old, and at the end
+    report : Callable[[Record], None], optional
+        called with the metrics of each step
+    stop : Callable[[], bool], optional
+        asked after each step whether to save and end there
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    ArgumentError
+    NotFiniteError
+        where a loss or a gradient is no number; the newest checkpoint is of an earlier step
+    CheckpointError
+        where what is to be saved cannot be written
+    """
+    if steps is None and minutes is None:
+        raise ArgumentError("steps or minutes must say when training ends, got neither")
+    last = check_integer("steps", steps, 0, 1 << 60) if steps is not None else None
+    most_seconds = 60 * check_number("minutes", minutes, 0, 1e9) if minutes is not None else math.inf
+    rate = learning_rate if callable(learning_rate) else lambda step: learning_rate
+    arrays = state_of(engine, optimiser, average)
+    begun = run.restore(arrays) if run is not None else Progress()
+    optimiser.steps = begun.step
+    clock = time.perf_counter
+    start = saved_at = clock() - begun.seconds
+    saved_at += begun.seconds
+    loss = math.nan
+
+    def publish(record: Record) -> None:
+        if run is not None:
+            run.measured(record)
+        if report is not None:
+            report(record)
+
+    if begun.step == 0 and evaluation:
+        publish({"step": 0, "evaluation": evaluate(engine, evaluation, objective)})
+    step, seconds = begun
+    asked = False
+    while not asked and (last is None or step < last) and seconds < most_seconds:
+        before = clock()
+        micro_batches = batches(step)
+        total = math.fsum(weight for batch in micro_batches for weight in batch.weights.tolist())
+        try:
+            loss = math.fsum(engine.accumulate(batch, objective, total) for batch in micro_batches)
+            engine.finish()
+            norm = clip() if clip is not None else None
+            if not math.isfinite(loss) or not math.isfinite(norm or 0):
+                raise NotFiniteError(f"the loss is {loss:g}" + (f", the gradient's norm {norm:g}" if norm else ""))
+        except NotFiniteError as error:
+            kept = f"; the newest checkpoint is of step {run.progress.step}" if run is not None else ""
+            raise NotFiniteError(f"step {step + 1}: {error}: try a lower learning rate{kept}") from error
+        step_rate = rate(step)
+        optimiser.step(step_rate)
+        engine.zero_gradients()
+        if average is not None:
+            average.update()
+        step += 1
+        now = clock()
+        seconds = now - start
+        tokens = sum(map(len, micro_batches))
+        record: Record = {"step": step, "loss": loss, "learning_rate": step_rate}
+        if norm is not None:
+            record["gradient_norm"] = norm
+        record |= {
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / (now - before), 1),
+            "seconds": round(seconds, 3),
+        }
+        asked = stop is not None and stop()
+        done = step == last or seconds >= most_seconds
+        if evaluation and (done or (evaluate_every and step % evaluate_every == 0)):
+            record["evaluation"] = evaluate(engine, evaluation, objective)
+        publish(record)
+        due = save_every is not None and step % save_every == 0
+        due |= save_minutes is not None and clock() - saved_at >= 60 * save_minutes
+        if run is not None and (due or asked or done):
+            run.save(Progress(step, seconds), arrays)
+            saved_at = clock()
+    return Trained(step, seconds, step == last or seconds >= most_seconds, loss)
+
+
+def evaluate(engine: Trainable, batches: Sequence[Batch], objective: Objective) -> float:
+    """The mean loss of batches, as if they were one.
+
+    Parameters
+    ----------
+    engine : Engine
+    batches : Sequence[Batch]
+    objective : Objective
+
+    Returns
+    -------
+    float
+    """
+    total = math.fsum(batch.weight for batch in batches)
+    shares = []
+    for batch in batches:
+        rows = np.flatnonzero(batch.weights)
+        shares.append(float(objective(engine.logits(batch)[rows], batch, rows, total).value))
+    return math.fsum(shares)
+
+
+def state_of(engine: Trainable, optimiser: Optimiser, average: Average | None = None) -> dict[str, np.ndarray]:
+    """All that the next step depends on, beside its number: the arrays themselves.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        float32 (n,): value/NAME of each parameter, what the optimiser calls its own, average/NAME
+    """
+    arrays = {f"value/{name}": parameter.value for name, parameter in engine.parameters.items()}
+    arrays |= optimiser.state
+    if average is not None:
+        arrays |= {f"average/{name}": array for name, array in average.state.items()}
+    return arrays

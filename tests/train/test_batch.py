@@ -1,0 +1,67 @@
+"""A Batch is sequences and what their rows are to predict, and takes nothing that is not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastdistill.distill.loss import IGNORED
+from fastdistill.distill.teachers.teacher_top_k import TopK
+from fastdistill.errors import ArgumentError
+from fastdistill.train.batch import Batch, batch_of
+
+SEQUENCES = st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=6), max_size=6)
+
+
+@given(sequences=SEQUENCES, data=st.data())
+def test_rows_predict_the_next_token_of_their_own_sequence(sequences, data):
+    counted = [data.draw(st.lists(st.booleans(), min_size=len(each), max_size=len(each))) for each in sequences]
+    batch = batch_of(sequences, counted)
+    row = 0
+    for sequence, counts in zip(sequences, counted, strict=True):
+        for position, token in enumerate(sequence):
+            assert (batch.tokens[row], batch.positions[row]) == (token, position)
+            last = position == len(sequence) - 1
+            label = IGNORED if last or not counts[position + 1] else sequence[position + 1]
+            assert (batch.labels[row], batch.weights[row]) == (label, label != IGNORED)
+            row += 1
+    assert (row, batch.sequences) == (len(batch), len(sequences))
+    assert batch.weight == sum(sum(counts[1:]) for counts in counted)
+
+
+@given(sequences=SEQUENCES, rows=st.integers(1, 12))
+def test_parts_are_the_whole(sequences, rows):
+    lengths = sum(map(len, sequences))
+    ids = np.arange(lengths, dtype=np.int32)[:, None]
+    teacher = TopK(ids, -ids.astype(np.float32), np.zeros(lengths, np.float32))
+    batch = batch_of(sequences, teacher=teacher)
+    parts = list(batch.split(rows))
+    assert all(len(part) <= rows or part.sequences == 1 for part in parts)
+    assert all(len(one) + other.lengths[0] > rows for one, other in pairwise(parts))
+    for name in ("tokens", "labels", "weights", "positions", "lengths"):
+        joined = np.concatenate([[], *(getattr(part, name) for part in parts)])
+        assert joined.tolist() == getattr(batch, name).tolist()
+    assert [row for part in parts for row in part.teacher.ids[:, 0]] == ids[:, 0].tolist()
+    assert sum(part.weight for part in parts) == batch.weight
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (dict(starts=[0, 2]), "starts must go up from 0 to the 3 rows"),
+        (dict(starts=[0, 2, 2, 3]), "starts must go up"),
+        (dict(starts=[]), "starts must go up"),
+        (dict(labels=[1, 2]), r"labels must have shape \(3,\)"),
+        (dict(weights=[1, 1, 1]), "got 1.0 with label -100 in row 2"),
+        (dict(weights=[np.nan, 1, 0]), "in row 0"),
+        (dict(tokens=[1.5, 2, 3]), "tokens must"),
+    ],
+)
+def test_refuses(change, text):
+    right = dict(tokens=[1, 2, 3], starts=[0, 3], labels=[2, 3, IGNORED], weights=[1, 1, 0])
+    with pytest.raises(ArgumentError, match=text):
+        Batch(**right | change)
