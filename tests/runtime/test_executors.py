@@ -22,6 +22,7 @@ from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference_executor import ReferenceExecutor
 from tests.families import CASES, network
 from tests.small_models import CONFIGS, FORMATS, tensors
+from tests.train import attention_bounds
 
 EPS = 2.0**-24  # of one rounding
 
@@ -147,8 +148,11 @@ BOUNDS = {
     "experts_up": through_experts,
     "experts_down": through_experts,
     "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
+    "rotary_gradient": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
     "attention": attended,
     "store": rounded(0),
+    "columns": rounded(0),
+    **attention_bounds.BOUNDS,
 }
 
 
