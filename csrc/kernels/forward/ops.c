@@ -3,6 +3,7 @@
 #include "../tile.h"
 #include "../train/activation_gradient.c"
 #include "../train/elementwise_gradient.c"
+#include "../train/experts_gradient.c"
 #include "../train/linear_gradient.c"
 #include "../train/norm_gradient.c"
 #include "attention.c"
