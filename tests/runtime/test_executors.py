@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import accumulate, pairwise, product
 
 import numpy as np
 import pytest
@@ -222,11 +222,13 @@ def test_slopes_of_any_number(isa, kind):
         np.testing.assert_array_equal(got[-3:], data[-3:] * np.float32(ends))
 
 
-def reversed_both(name, format, threads=2):
-    """The native executor and a judge, after a pass of a plan and its reverse; and the request, its gradient and the weights."""
+LENGTHS = [50, 1, 49]
+
+
+def reversed_both(name, format, threads=2, passes=(LENGTHS,)):
+    """The native executor and a judge, after passes of some sequences of LENGTHS and their reverse; the last pass, and its gradient."""
     random, plan = np.random.default_rng(7), PLANS[name]()
-    lengths = [50, 1, 49]
-    rows = sum(lengths)
+    rows = sum(LENGTHS)
     trained = [
         name
         for name, weight in plan.weights.items()
@@ -239,13 +241,16 @@ def reversed_both(name, format, threads=2):
     caches = {key_set: KVCache(plan, rows, "f32", key_set) for key_set in plan.key_sets}
     for cache in caches.values():
         cache.reserve(0, rows)
-    reads = np.sort(random.permutation(rows)[: rows - 3])
-    tokens = random.integers(0, plan.vocab_size, rows)
-    request = training_pass(plan, tokens, chains(lengths), reads, caches.get)
-    dy = random.standard_normal((len(reads), plan.widths[plan.outputs["hidden"]])).astype(np.float32)
-    executor.run(request)
-    request.inputs, request.segments = dy, reverse_segments(made)
-    executor.run(request)
+    all_reads = np.sort(random.permutation(rows)[: rows - 3])
+    all_tokens = random.integers(0, plan.vocab_size, rows)
+    all_dy = random.standard_normal((len(all_reads), plan.widths[plan.outputs["hidden"]])).astype(np.float32)
+    for lengths, (begin, end) in zip(passes, pairwise([0, *accumulate(map(sum, passes))]), strict=True):
+        first, last = np.searchsorted(all_reads, [begin, end])
+        reads, dy = all_reads[first:last] - begin, all_dy[first:last]
+        request = training_pass(plan, all_tokens[begin:end], chains(lengths), reads, caches.get)
+        executor.run(request)
+        request.inputs, request.segments = dy, reverse_segments(made)
+        executor.run(request)
     zeros = {name: np.zeros(plan.weights[name].shape) for name in trained}
     judge = ReferenceExecutor(made, ReferenceWeights(made, held, format, 1), gradients=zeros)
     judge.weights.tensors.update({name: held[name] for name in trained})
@@ -297,11 +302,22 @@ def test_a_reverse_has_the_same_bits_on_every_level_and_for_any_threads(name):
                 if value in executor.program.places:
                     beyond = executor._view(value, executor.max_rows)[:, width:]
                     assert not beyond[~np.isnan(beyond)].any(), value
-            gradients = [parameter.gradient.tobytes() for parameter in executor._weights.parameters.values()]
-            found.add((executor._arena.tobytes(), *gradients))
+            found.add((executor._arena.tobytes(), *gradient_bits(executor)))
     finally:
         set_isa(before)
     assert len(found) == 1
+
+
+def gradient_bits(executor):
+    return [parameter.gradient.tobytes() for parameter in executor._weights.parameters.values()]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_gradients_have_the_same_bits_however_rows_are_split_over_passes(name):
+    whole, *split = (
+        reversed_both(name, "f32", passes=passes)[0] for passes in ([LENGTHS], [[50, 1], [49]], [[50], [1], [49]])
+    )
+    assert all(gradient_bits(executor) == gradient_bits(whole) for executor in split)
 
 
 def routed_by(logits: np.ndarray, top_k: int, renormalised: bool, executor: str = "native") -> np.ndarray:

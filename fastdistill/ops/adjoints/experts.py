@@ -55,7 +55,7 @@ def _give_matrices(
     numbers = [number for number, name in enumerate(names) if reverse.trains(name)]
     if numbers:
         weights = [names[number] for number in numbers]
-        how = of_all | {"numbers": np.array(numbers, np.float32)}
+        how = {**of_all, "numbers": np.array(numbers, np.float32)}
         reverse.op("experts_weight_gradient", x, dy, routes, weights=weights, **how)
 
 
@@ -63,7 +63,8 @@ def choices(routes: np.ndarray, top_k: int) -> Iterator[tuple[int, np.ndarray, n
     """Of each expert, ascending, the rows that have picked it, and where it stands among theirs."""
     picked = routes[:, :top_k].astype(int)
     for expert in np.unique(picked):
-        yield int(expert), *np.nonzero(picked == expert)
+        rows, ranks = np.nonzero(picked == expert)
+        yield int(expert), rows, ranks
 
 
 def padded(n: int, unit: int) -> int:
