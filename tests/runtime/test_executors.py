@@ -229,7 +229,7 @@ def test_slopes_of_any_number(isa, kind):
 LENGTHS = [50, 1, 49]
 
 
-def reversed_both(name, format, threads=2, passes=(LENGTHS,)):
+def reversed_both(name, format, threads=2, passes=(LENGTHS,), fuse=False, checkpoint=False):
     """The native executor and a judge, after passes of some sequences of LENGTHS and their reverse; the last pass, and its gradient."""
     random, plan = np.random.default_rng(7), PLANS[name]()
     rows = sum(LENGTHS)
@@ -238,9 +238,9 @@ def reversed_both(name, format, threads=2, passes=(LENGTHS,)):
         for name, weight in plan.weights.items()
         if format == "f32" or not weight.linear or name == "embedding.weight"
     ]
-    made, held = differentiate(plan, trained, "hidden"), tensors(plan, 2)
+    made, held = differentiate(plan, trained, "hidden", checkpoint=checkpoint), tensors(plan, 2)
     weights = TrainedWeights(made, held, trained, format, threads)
-    executor = NativeExecutor(made, weights, rows, threads, fuse=False, keep=True)
+    executor = NativeExecutor(made, weights, rows, threads, fuse=fuse, keep=not fuse)
     executor._arena[:] = np.nan
     caches = {key_set: KVCache(plan, rows, "f32", key_set) for key_set in plan.key_sets}
     for cache in caches.values():
@@ -318,9 +318,20 @@ def gradient_bits(executor):
 @pytest.mark.parametrize("name", PLANS)
 def test_gradients_have_the_same_bits_however_rows_are_split_over_passes(name):
     whole, *split = (
-        reversed_both(name, "f32", passes=passes)[0] for passes in ([LENGTHS], [[50, 1], [49]], [[50], [1], [49]])
+        gradient_bits(reversed_both(name, "f32", passes=passes)[0])
+        for passes in ([LENGTHS], [[50, 1], [49]], [[50], [1], [49]])
     )
-    assert all(gradient_bits(executor) == gradient_bits(whole) for executor in split)
+    assert all(bits == whole for bits in split)
+
+
+@pytest.mark.parametrize("format", ["f32", "q8"])
+@pytest.mark.parametrize("name", PLANS)
+def test_gradients_have_the_same_bits_with_steps_fused_and_layers_run_again(name, format):
+    plain, *others = (
+        gradient_bits(reversed_both(name, format, fuse=fuse, checkpoint=checkpoint)[0])
+        for fuse, checkpoint in product([False, True], repeat=2)
+    )
+    assert all(bits == plain for bits in others)
 
 
 def routed_by(logits: np.ndarray, top_k: int, renormalised: bool, executor: str = "native") -> np.ndarray:
