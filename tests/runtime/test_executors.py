@@ -229,11 +229,11 @@ def test_slopes_of_any_number(isa, kind):
 LENGTHS = [50, 1, 49]
 
 
-def reversed_both(name, format, threads=2, passes=(LENGTHS,), fuse=False, checkpoint=False):
+def reversed_both(name, format, threads=2, passes=(LENGTHS,), fuse=False, checkpoint=False, trained=()):
     """The native executor and a judge, after passes of some sequences of LENGTHS and their reverse; the last pass, and its gradient."""
     random, plan = np.random.default_rng(7), PLANS[name]()
     rows = sum(LENGTHS)
-    trained = [
+    trained = trained or [
         name
         for name, weight in plan.weights.items()
         if format == "f32" or not weight.linear or name == "embedding.weight"
@@ -332,6 +332,16 @@ def test_gradients_have_the_same_bits_with_steps_fused_and_layers_run_again(name
         for fuse, checkpoint in product([False, True], repeat=2)
     )
     assert all(bits == plain for bits in others)
+
+
+def test_some_experts_can_be_trained_alone():
+    some = ["0.gate3.weight", "0.up1.weight", "0.up4.weight", "2.down2.weight"]
+    alone, all_of_them = (
+        reversed_both("experts", "f32", trained=trained)[0]._weights.parameters for trained in (some, ())
+    )
+    for name in some:
+        np.testing.assert_array_equal(alone[name].gradient, all_of_them[name].gradient)
+        assert alone[name].gradient.any()
 
 
 def routed_by(logits: np.ndarray, top_k: int, renormalised: bool, executor: str = "native") -> np.ndarray:
