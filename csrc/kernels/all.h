@@ -25,6 +25,7 @@
 #include "sample/sample.c"
 #include "train/activation_gradient.c"
 #include "train/adamw_step.c"
+#include "train/attention_gradient.c"
 #include "train/elementwise_gradient.c"
 #include "train/linear_gradient.c"
 #include "train/norm_gradient.c"
