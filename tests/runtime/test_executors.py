@@ -26,9 +26,9 @@ from fastdistill.runtime.reference_executor import ReferenceExecutor, ReferenceW
 from fastdistill.train.differentiate import differentiate, reverse_segments
 from fastdistill.train.parameters import TrainedWeights
 from tests.families import CASES, network
+from tests.runtime import attention_bounds
 from tests.runtime.gradient_bounds import EPS, GRADIENT_BOUNDS, rounded
 from tests.small_models import CONFIGS, FORMATS, tensors
-from tests.train import attention_bounds
 from tests.train.passes import chains, training_pass
 from tests.train.plans import PLANS
 
