@@ -132,7 +132,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Stored], metadata: Mappin
         file.write(header)
         file.flush()
         for dtype, array in arrays.values():
-            file.write(np.ascontiguousarray(array, _DTYPES[dtype]))  # `tofile` would not say why it fails
+            file.write(np.ascontiguousarray(array, _DTYPES[dtype]).data)  # `tofile` would not say why it fails
 
 
 def layout(dtypes: Mapping[str, np.dtype]) -> list[str]:

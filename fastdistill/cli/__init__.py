@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from fastdistill import __version__
-from fastdistill.cli import chat, folders, generate, info
+from fastdistill.cli import chat, folders, generate, info, train
 from fastdistill.errors import ArgumentError, FastDistillError
 
 _EPILOG = """\
@@ -26,6 +26,8 @@ first steps:
   fastdistill generate smollm2-135m-instruct "Once upon"  let it write on
   fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
                                                           let a masked diffusion model fill in the answer
+  fastdistill train smollm2-135m-instruct chats.jsonl --out run
+                                                          train it on conversations of yours
   fastdistill info                                        what this machine runs
 
 `fastdistill COMMAND --help` says more about each.
@@ -96,14 +98,14 @@ def _open_streams() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastdistill",
-        description="Small language models on a CPU: fetch, run, convert.",
+        description="Small language models on a CPU: fetch, run, convert, train.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fastdistill {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (generate, chat, folders, info):
+    for group in (generate, chat, folders, train, info):
         group.add_commands(commands)
     return parser
 

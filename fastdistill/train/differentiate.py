@@ -17,7 +17,14 @@ from fastdistill.messages import listed, short
 from fastdistill.models.plan import EXIT, Op, Plan
 from fastdistill.ops import OPS
 
-INPUTS = "inputs"  # the gradient by what enters the first layer
+INPUTS = "inputs"  # the gradient by what enters the first layer, or by rows that are given
+BY_INPUTS = "gradient by inputs"  # the output that holds it
+# The table of tokens comes last: where the head is the same weight, its sums over all rows go first, however rows are
+# split over passes.
+TABLE = "table of tokens"
+
+
+_ENTERING = "embedding", "given"
 
 
 def reverse_of(segment: str) -> str:
@@ -36,7 +43,7 @@ def differentiate(plan: Plan, wrt: Iterable[str], output: str = "logits", *, che
     plan : Plan
         what is computed
     wrt : Iterable[str]
-        names of weights, and INPUTS: then the plan has an output "gradient by inputs" (rows, hidden_size)
+        names of weights, and INPUTS: then the plan has an output BY_INPUTS (rows, hidden_size)
     output : str, default "logits"
         one of the plan's outputs
     checkpoint : bool, default False
@@ -88,7 +95,7 @@ class _Reverse:
         self._made_again: dict[int, int] = {}  # a value of the layer that is gone through -> the same, made anew
         self._active: set[int] = set()  # values that depend on what is trained
         for op in plan.ops:
-            trained = any(name in wrt for name in op.weights) or (op.kind == "embedding" and INPUTS in wrt)
+            trained = any(name in wrt for name in op.weights) or (op.kind in _ENTERING and INPUTS in wrt)
             if trained or not self._active.isdisjoint(op.inputs):
                 self._active.add(op.output)
 
@@ -103,7 +110,8 @@ class _Reverse:
         known = OPS[kind]
         shapes = [self._plan.weights[name].shape for name in weights]
         self._widths.append(known.width([self._widths[value] for value in inputs], shapes, constants))
-        self._ops.append(Op(kind, inputs, len(self._widths) - 1, tuple(weights), constants, self._segment))
+        segment = reverse_of(TABLE) if kind == "embedding_gradient" else self._segment
+        self._ops.append(Op(kind, inputs, len(self._widths) - 1, tuple(weights), constants, segment))
         return len(self._widths) - 1
 
     def give(self, value: int, gradient: int) -> None:
@@ -128,7 +136,7 @@ class _Reverse:
             gradient = self._gradient(op.output)
             if gradient is None:
                 continue
-            if op.kind == "embedding":
+            if op.kind in _ENTERING:
                 inputs = gradient
             adjoint = OPS[op.kind].adjoint
             if adjoint is None:
@@ -136,7 +144,7 @@ class _Reverse:
             adjoint(self, op, gradient)
         outputs = dict(plan.outputs)
         if INPUTS in self._wrt and inputs is not None:
-            outputs[f"gradient by {INPUTS}"] = inputs
+            outputs[BY_INPUTS] = inputs
         ops = _leading_to(self._ops, [*outputs.values(), *plan.boundaries])
         return replace(plan, ops=ops, widths=tuple(self._widths), outputs=outputs)
 

@@ -32,7 +32,7 @@ class Trainable(Protocol):
     def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
     def finish(self) -> None: ...
     def zero_gradients(self) -> None: ...
-    def logits(self, batch: Batch) -> np.ndarray: ...
+    def logits(self, batch: Batch) -> np.ndarray: ...  # of the rows that count
 
 
 class Optimiser(Protocol):
@@ -225,7 +225,7 @@ def evaluate(engine: Trainable, batches: Sequence[Batch], objective: Objective) 
     shares = []
     for batch in batches:
         rows = np.flatnonzero(batch.weights)
-        shares.append(float(objective(engine.logits(batch)[rows], batch, rows, total).value))
+        shares.append(float(objective(engine.logits(batch), batch, rows, total).value))
     return math.fsum(shares)
 
 

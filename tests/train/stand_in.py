@@ -30,11 +30,11 @@ class Bigram:
         self.vocab_size = VOCAB
 
     def logits(self, batch: Batch) -> np.ndarray:
-        return self.parameters["table"].to_array()[batch.tokens] + self.parameters["bias"].value
+        return self.parameters["table"].to_array()[batch.tokens[batch.weights > 0]] + self.parameters["bias"].value
 
     def accumulate(self, batch: Batch, objective, total_weight: float) -> float:
         rows = np.flatnonzero(batch.weights)
-        loss = objective(self.logits(batch)[rows], batch, rows, total_weight)
+        loss = objective(self.logits(batch), batch, rows, total_weight)
         for row, gradient in zip(rows, loss.gradient, strict=True):  # in row order, whatever a micro-batch holds
             self.parameters["table"].gradient.reshape(VOCAB, VOCAB)[batch.tokens[row]] += gradient
             self.parameters["bias"].gradient += gradient

@@ -13,7 +13,6 @@ import numpy as np
 from fastdistill.checkpoint.safetensors_file import Stored, open_safetensors, write_safetensors
 from fastdistill.errors import CheckpointError
 from fastdistill.files import replace_file, synchronise, work_folder
-from fastdistill.kernels.isa import isa_layout
 from fastdistill.messages import listed, short, warn
 
 KEPT = 2
@@ -76,7 +75,7 @@ class Checkpoints:
         OSError
             then those before it are there as they were
         """
-        facts = {"step": str(progress.step), "seconds": repr(progress.seconds), "layout": isa_layout()}
+        facts = {"step": str(progress.step), "seconds": repr(progress.seconds)}
         with work_folder(self._work) as work:
             made = work / "state"
             write_safetensors(made, {name: Stored("F32", array) for name, array in arrays.items()}, facts)
@@ -115,7 +114,7 @@ class Checkpoints:
                     raise
                 warn(f"{short(path.name)} is damaged, and the checkpoint before it is taken: {error}")
                 continue
-            _check(path, stored, facts, arrays)
+            _check(path, stored, arrays)
             for name, array in arrays.items():
                 np.copyto(array, np.asarray(stored[name].array))
             return progress
@@ -126,14 +125,7 @@ class Checkpoints:
         return self.folder / "state"
 
 
-def _check(
-    path: Path, stored: Mapping[str, Stored], facts: Mapping[str, str], arrays: Mapping[str, np.ndarray]
-) -> None:
-    if facts.get("layout") != isa_layout():
-        raise CheckpointError(
-            f"{path}: holds weights packed as {short(facts.get('layout'))}, and this instruction set packs them as "
-            f"{isa_layout()}: go on with one as before (FASTDISTILL_ISA)"
-        )
+def _check(path: Path, stored: Mapping[str, Stored], arrays: Mapping[str, np.ndarray]) -> None:
     wrong = [f"{name} is missing" for name in arrays.keys() - stored.keys()]
     wrong += [f"{short(name, 200)} is not expected" for name in stored.keys() - arrays.keys()]
     wrong += [

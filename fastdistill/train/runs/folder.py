@@ -12,7 +12,6 @@ before it and of its number.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -174,14 +173,26 @@ def read_config(path: Path) -> dict[str, Any]:
     return read_json(path / CONFIG)
 
 
-def _create(path: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder, whole or not at all."""
+def check_free(path: Path) -> None:
+    """Refuse a name that something has, but for an empty folder.
+
+    Raises
+    ------
+    CheckpointError
+    """
     if (path / CHECKPOINTS).is_dir():
         raise CheckpointError(
             f"{path}: holds a run already: `fastdistill train --resume {path}` goes on with it; a new one needs another folder"
         )
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise CheckpointError(f"{path}: is there already and is no run: choose another name")
+
+
+def _create(path: Path, config: Mapping[str, Any]) -> None:
+    """Make the folder, whole or not at all."""
     text = json.dumps(dict(config), indent=2, allow_nan=False)
     try:
+        check_free(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with work_folder(path) as work:
             made = work / "run"
@@ -190,8 +201,4 @@ def _create(path: Path, config: Mapping[str, Any]) -> None:
             synchronise(made / CONFIG)
             os.rename(made, path)  # in the place of nothing, or of an empty folder
     except OSError as error:
-        taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
-        raise CheckpointError(
-            f"{path}: "
-            + ("is there already and is no run: choose another name" if taken else f"cannot be made: {error.strerror}")
-        ) from error
+        raise CheckpointError(f"{path}: cannot be made: {error.strerror}") from error

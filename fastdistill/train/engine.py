@@ -1,0 +1,210 @@
+"""Forward, loss and reverse over the rows of a batch: what a step of training asks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from fastdistill.arguments import check_integer
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.errors import ArgumentError
+from fastdistill.kernels.threads import check_threads
+from fastdistill.messages import listed
+from fastdistill.models.plan import Plan
+from fastdistill.ops import OWN
+from fastdistill.runtime.forward_pass import ForwardPass, KeySet
+from fastdistill.runtime.kv_cache import KVCache
+from fastdistill.runtime.native_executor import NativeExecutor
+from fastdistill.train.batch import Batch, Objective
+from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differentiate, reverse_of, reverse_segments
+from fastdistill.train.parameters import Parameters, TrainedWeights
+from fastdistill.train.parts import ROWS, head_of
+
+HEAD_ROWS = 256  # that the head sees at a time: their logits are most of what it needs of memory
+
+
+class Engine:
+    """A model that is trained: its plan in both directions, and its parameters.
+
+    Gradients have the same bits for any number of threads, on any instruction set, and however the rows of a step are
+    split over batches.
+
+    Attributes
+    ----------
+    plan : Plan
+        of the model
+    weights : TrainedWeights
+        those that are trained, and the others
+    parameters : Parameters
+        those that are trained
+    rows : int
+        most of a batch
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tensors: Mapping[str, Tensor],
+        trained: Collection[str] | None = None,
+        *,
+        format: str | None = None,
+        rows: int = 512,
+        checkpoint: bool = False,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Pack the weights and reserve memory for batches of at most `rows` rows.
+
+        Parameters
+        ----------
+        plan : Plan
+        tensors : Mapping[str, Tensor]
+            by name, those that the plan needs
+        trained : Collection[str], optional
+            names of weights; None: all. They are held in float32
+        format : str, optional
+            of linears that are not trained; None keeps what is stored
+        rows : int, default 512
+            most of a batch
+        checkpoint : bool, default False
+            keep what enters each layer and nothing else, and run it again in reverse
+        threads : int, optional
+            default: what this process may use
+        progress : Callable[[int, int], None], optional
+            called with (tensors packed, tensors in all)
+
+        Raises
+        ------
+        ArgumentError
+        UnsupportedError
+            for a model with an op that has no adjoint
+        CapacityError
+            where memory lacks
+        """
+        self.plan, self.threads = plan, check_threads(threads)
+        self.rows = check_integer("rows", rows, 1, 1 << 16)
+        names = set(plan.weights) if trained is None else set(trained)
+        if not names or names - plan.weights.keys():
+            raise ArgumentError(f"trained must name weights of the model, got {listed(sorted(names - plan.weights.keys()))}")
+        tables = {op.weights[0] for op in plan.ops if op.kind == "embedding"}
+        head = head_of(plan)
+        head = differentiate(head, names & head.weights.keys() | {INPUTS}, ROWS)
+        body = differentiate(plan, names | ({INPUTS} if names & tables else set()), "hidden", checkpoint=checkpoint)
+        self.weights = TrainedWeights(plan, tensors, names, format, self.threads, progress)
+        self.parameters: Parameters = self.weights.parameters
+        self._body = NativeExecutor(body, self.weights, self.rows, self.threads)
+        self._head = NativeExecutor(head, self.weights, min(HEAD_ROWS, self.rows), self.threads)
+        self._back = {
+            part: tuple(name for name in reverse_segments(made) if name != reverse_of(TABLE))
+            for part, made in (("body", body), ("head", head))
+        }
+        self._caches = {name: KVCache(plan, self.rows, "f32", name) for name in plan.key_sets}
+        self._waiting: list[tuple[ForwardPass, np.ndarray]] = []  # of tables: passes, and gradients by their inputs
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return self.plan.vocab_size
+
+    def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float:
+        """Forward, objective and reverse of a batch: adds to the gradients, gives its share of the value.
+
+        Parameters
+        ----------
+        batch : Batch
+            of at most `rows` rows
+        objective : Objective
+        total_weight : float
+            of all batches whose shares add up to one value: of one step
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+            where a weight or a value is not finite; gradients are then undefined
+        """
+        request = self._forward(batch, np.flatnonzero(batch.weights))
+        if not len(request.read_rows):
+            return 0.0
+        body = self._body
+        hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
+        gradient, value = np.empty(hidden.shape, np.float32), 0.0
+        for chunk in self._chunks(len(hidden)):
+            logits, head = self._logits(hidden[chunk])
+            loss = objective(logits, batch, request.read_rows[chunk].astype(np.int64), total_weight)
+            value += loss.value
+            head.inputs, head.segments = loss.gradient, self._back["head"]
+            self._head.run(head)
+            gradient[chunk] = self._head.value(self._head.plan.outputs[BY_INPUTS], len(logits))
+        if self._back["body"]:
+            request.inputs, request.segments = gradient, self._back["body"]
+            body.run(request)
+        if BY_INPUTS in body.plan.outputs:
+            by_inputs = body.value(body.plan.outputs[BY_INPUTS], request.rows).copy()
+            self._waiting.append((request, by_inputs))
+        return value
+
+    def finish(self) -> None:
+        """End a sum over batches: tables of tokens get theirs now, so that it does not matter how rows were split."""
+        body = self._body
+        for request, by_inputs in self._waiting:
+            body.value(body.plan.outputs[BY_INPUTS], request.rows)[:] = by_inputs
+            request.segments = (reverse_of(TABLE),)
+            body.run(request)
+        self._waiting.clear()
+
+    def zero_gradients(self) -> None:
+        """Begin new sums."""
+        self._waiting.clear()
+        self.parameters.zero_gradients()
+
+    def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
+        """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
+        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
+        hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+        made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
+        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *made])
+
+    def _chunks(self, rows: int) -> list[slice]:
+        return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
+
+    def _logits(self, hidden: np.ndarray) -> tuple[np.ndarray, ForwardPass]:
+        """Of rows that the head reads: (n, vocab_size), which hold until the next; and the pass they were made in."""
+        rows = np.arange(len(hidden), dtype=np.int32)
+        zeros, runs = np.zeros(len(hidden), np.int32), np.array([[0, 1]], np.int32)  # nobody attends
+        request = ForwardPass(
+            rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
+        )
+        self._head.run(request)
+        logits = self._head.value(self._head.plan.outputs[ROWS], len(hidden))
+        return np.ascontiguousarray(logits), request
+
+    def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
+        if len(batch) > self.rows:
+            raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
+        nodes, runs, offsets = _seen(self.plan, batch)
+        slots = np.arange(len(batch), dtype=np.int32)
+        for cache in self._caches.values():
+            cache.reserve(0, len(batch))
+        request = ForwardPass(
+            slots, nodes, runs, offsets, [self._caches[OWN]], batch.tokens, None, batch.positions,
+            np.zeros(len(batch), np.int32), reads.astype(np.int32), end_layer=self.plan.num_layers,
+            others={name: KeySet(slots, nodes, runs, offsets, [cache]) for name, cache in self._caches.items() if name != OWN},
+        )  # fmt: skip
+        self._body.run(request)
+        return request
+
+
+def _seen(plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """nodes, runs, run_offsets: of its own sequence a row sees what is before it, or all, or up to the end of its block, as the model does."""
+    starts = np.repeat(batch.starts[:-1], batch.lengths)
+    if plan.causal:
+        seen = batch.positions + 1
+    elif plan.block:
+        seen = np.minimum((batch.positions // plan.block + 1) * plan.block, np.repeat(batch.lengths, batch.lengths))
+    else:
+        seen = np.repeat(batch.lengths, batch.lengths)
+    runs = np.stack([starts, seen], axis=1).astype(np.int32)
+    rows = len(batch)
+    return np.arange(rows, dtype=np.int32), runs, np.arange(rows + 1, dtype=np.int64)
