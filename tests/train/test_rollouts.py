@@ -103,7 +103,14 @@ def test_a_batch_has_data_and_rollouts_in_its_order_and_comes_again():
         seen.update(own.tolist())
         assert [text == theirs for text, theirs in zip(texts(batch), plain, strict=True)] == (~own).tolist()
         assert texts(made(0.5)[1][number]) == texts(batch)
+        assert max(map(len, batch.split(24))) <= 24
     assert seen == {True, False}
+
+
+def test_a_text_is_no_longer_than_a_batch():
+    batches = Batches(data_of([9], [6]), 9)
+    (text,) = texts(OnPolicy(batches, network, 1, max_tokens=100)[0])
+    assert len(text) == 9
 
 
 def test_prompts_alone_are_always_written_on():
