@@ -39,8 +39,13 @@ def test_logits_are_those_of_each_sequence_alone(lengths, max_rows, data):
     for rows in asked:  # in any order of calls
         rows = np.array(sorted(rows), np.int64)
         np.testing.assert_array_equal(bits(teacher.logits(batch, rows)), bits(wanted[rows]))
-    other = batch_of([batch.tokens[::-1][: lengths[0]]])  # as long as the first sequence, whose rows may be held
-    np.testing.assert_array_equal(bits(teacher.logits(other, np.arange(len(other)))), bits(alone(other.tokens)))
+
+
+def test_another_batch_is_another_text():
+    teacher, row = Teacher(network()), np.array([7])
+    one, other = (batch_of([np.arange(9) + add]) for add in (0, 20))
+    teacher.logits(one, np.array([2]))
+    np.testing.assert_array_equal(bits(teacher.logits(other, row)), bits(alone(other.tokens)[row]))
 
 
 def test_a_batch_that_is_asked_in_parts_is_read_once(monkeypatch):
