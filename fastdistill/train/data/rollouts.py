@@ -52,7 +52,7 @@ def rollouts(
     max_length : int, optional
         most tokens of prompt and text; the model's positions are, in any case
     end_tokens : iterable of int, optional
-        tokens that end a text, as its last one; None: those of the Model
+        tokens that end a text, as its last one; None: those of the Model (a Network knows none)
     numbers : sequence of int, optional
         of each prompt, below 2^32: seed and number fix what is drawn, whatever is written beside it; None: 0, 1, 2, ...
     max_texts : int, default 32
