@@ -6,7 +6,7 @@ import numpy as np
 
 from fastdistill.distill.laws.divergence import cross_entropy
 from fastdistill.train.batch import Batch, batch_of
-from fastdistill.train.loop import Record, Trained, state_of, train
+from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.runs import RunFolder
 
 VOCAB = 11
@@ -104,4 +104,5 @@ def go(run: RunFolder | None, steps: int, **settings) -> tuple[Trained, dict[str
     )  # fmt: skip
     given |= settings
     trained = train(engine, optimiser, **given)
-    return trained, state_of(engine, optimiser, given["average"]), records
+    state = {name: each.value for name, each in engine.parameters.items()} | optimiser.state
+    return trained, state | {f"average/{name}": array for name, array in average.state.items()}, records
