@@ -13,7 +13,8 @@ _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16, "an operation must
 enum {
     FD_LANES = 16,          /* floats of a vf, outputs of one tile of weights */
     FD_BLOCK = 32,          /* weights and activations that share one scale */
-    FD_CHUNK = 256          /* entries of a vocabulary that are summed as one: of the head, of statistics, of laws */
+    FD_CHUNK = 256,         /* entries of a vocabulary that are summed as one: of the head, of statistics, of laws */
+    FD_STEP = 1 << 14       /* elements that an optimiser's task changes: with their moments, what a second cache holds */
 };
 static inline int64_t fd_ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit; }
 static inline int64_t fd_pad(int64_t n, int64_t unit) { return fd_ceil(n, unit) * unit; }

@@ -100,6 +100,20 @@ struct fd_divergence {
     double scale, label_scale;              /* what gradients by the divergence, by the cross entropy of a label are multiplied by */
 };
 
+struct fd_adamw {                           /* floats that were computed in doubles */
+    float scale;                            /* of the gradient */
+    float first_rate, second_rate;          /* 1 - beta1, 1 - beta2 */
+    float step_size, root;                  /* learning rate / (1 - beta1^step), 1 / sqrt(1 - beta2^step) */
+    float epsilon, decay;                   /* decay: learning rate * weight decay */
+    int32_t zero_gradient;
+};
+struct fd_sgd {
+    float scale;                            /* of the gradient */
+    float momentum, learning_rate;
+    float coupled_decay, decay;             /* of what is added to the gradient; learning rate * weight decay, of what is not */
+    int32_t nesterov, zero_gradient;
+};
+
 struct fd_head_divergence {                       /* a divergence of logits hidden head^T, which are never there as a whole */
     struct fd_divergence set;               /* bits 32; not FD_ADAPTIVE_KL */
     int64_t rows, vocab, width;

@@ -213,6 +213,17 @@ FD_KERNEL(int, top_k, (int64_t rows, int64_t vocab, int64_t k, const float *logi
           uint64_t *workspace, int threads),
           (rows, vocab, k, logits, tokens, values, workspace, threads))
 
+/* ---- training ---- */
+/* x (n,) -> the sum of squares, not finite where an x is not */
+FD_KERNEL(double, sum_of_squares, (int64_t n, const float *x, int threads), (n, x, threads))
+/* value, gradient, first, second (n,), in place; the gradient is zeroed or only read */
+FD_KERNEL(void, adamw_step, (int64_t n, const struct fd_adamw *set, float *value, float *gradient, float *first, float *second,
+          int threads),
+          (n, set, value, gradient, first, second, threads))
+/* value, gradient, velocity (n,) likewise; velocity NULL: no momentum */
+FD_KERNEL(void, sgd_step, (int64_t n, const struct fd_sgd *set, float *value, float *gradient, float *velocity, int threads),
+          (n, set, value, gradient, velocity, threads))
+
 #undef FD_KERNEL
 #undef FD_PLAIN_KERNEL
 #undef FD_REALS_KERNEL

@@ -12,6 +12,7 @@ FD_OP(scale, op_rows)                       /* in[0] * scalar -> out[0] */
 FD_OP(activation, op_rows)                  /* activation(in[0]) -> out[0] */
 FD_OP(gated, op_rows)                       /* activation(in[0]) * in[1] -> out[0] */
 FD_OP(sigmoid_mul, op_rows)                 /* in[0] * sigmoid(in[1]), one number a row -> out[0] */
+FD_OP(softcap, op_rows)                     /* softcap tanh(in[0] / softcap) -> out[0] */
 FD_OP(route, op_rows)                       /* in[0] = the router's logits -> out[0], routes: experts.c */
 FD_OP(experts_up, op_experts_up_tasks)      /* weights[2 e], weights[2 e + 1] of expert e over in[0] or codes_in, by the routes in[1] -> out[0] */
 FD_OP(experts_down, op_experts_down_tasks)  /* weights[e] over what that made, in[0] or codes_in; routes in[1] -> out[0] */
@@ -27,6 +28,15 @@ FD_OP(copy, op_rows)                        /* in[0] -> out[0]: a tap */
 FD_OP(given, op_rows)                       /* the pass's input rows -> out[0] */
 FD_OP(spread, op_rows)                      /* in[0], of rows that are read -> out[0], zeros in all others */
 FD_OP(embedding_gradient, op_column_tasks)  /* in[0] added to the rows of weights[0], a gradient, that tokens name */
+FD_OP(position_embedding_gradient, op_column_tasks)               /* the same of positions */
 FD_OP(linear_input_gradient, op_linear_input_gradient_tasks)      /* in[0] weights[0] + in[1] weights[1] + .. -> out[0] */
 FD_OP(linear_weight_gradient, op_linear_weight_gradient_tasks)    /* in[1]^T in[0] added to weights[0], a gradient */
 FD_OP(column_sums, op_column_tasks)         /* the rows of in[0] added to vectors[0], a gradient */
+FD_OP(rms_norm_gradient, op_rows)           /* x in[0], dy in[1], the norm's vectors[0] -> dx out[0] */
+FD_OP(layer_norm_gradient, op_rows)         /* the same */
+FD_OP(rms_norm_weight_terms, op_rows)       /* x in[0], dy in[1] -> out[0], summed over rows the gradient by the norm's weight */
+FD_OP(layer_norm_weight_terms, op_rows)     /* the same */
+FD_OP(activation_gradient, op_rows)         /* activation'(in[0]) * in[1] -> out[0] */
+FD_OP(gated_gate_gradient, op_rows)         /* activation'(in[0]) * in[1] * in[2] -> out[0] */
+FD_OP(sigmoid_mul_share_gradient, op_rows)  /* sigmoid'(in[1]) * sum in[0] * in[2] -> out[0], one number a row */
+FD_OP(softcap_gradient, op_rows)            /* (1 - tanh(in[0] / softcap)^2) * in[1] -> out[0] */

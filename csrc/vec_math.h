@@ -35,6 +35,7 @@ static inline void vd_store_part(double *p, int64_t n, vd a)
 }
 static inline vf vf_where_less(vf a, vf b, vf x, vf y) { return vf_select(vf_less(a, b), x, y); }
 static inline vf vf_abs(vf a) { return vf_of_bits(vi_and(vi_of_bits(a), vi_set1(0x7fffffff))); }
+static inline vf vf_without_tiny(vf a, float least) { return vf_where_less(vf_abs(a), vf_set1(least), vf_zero(), a); }  /* NaN stays */
 
 /* e^r of x = n ln 2 + r, |r| <= ln 2 / 2: the series to r^7 (remainder below 5.4e-9). */
 static inline vf exp_series(vf x, vi *n)

@@ -53,6 +53,10 @@ class TextError(FastDistillError, ValueError):
     """A tokenizer or chat template that is missing or malformed."""
 
 
+class DataError(FastDistillError, ValueError):
+    """A file of training data that is missing or malformed, or a record of one that is no example."""
+
+
 class FetchError(FastDistillError, OSError):
     """A model that could not be fetched or verified."""
 

@@ -19,6 +19,9 @@ from fastdistill.kernels.sample.philox import philox
 from fastdistill.kernels.sample.probabilities import probabilities
 from fastdistill.kernels.sample.sample import Sampler, sample, sample_workspace
 from fastdistill.kernels.threads import default_threads
+from fastdistill.kernels.train.adamw_step import adamw_step
+from fastdistill.kernels.train.sgd_step import sgd_step
+from fastdistill.kernels.train.sum_of_squares import sum_of_squares
 from fastdistill.kernels.transport.distance_gradient import distance_gradient
 from fastdistill.kernels.transport.pairwise_distance import pairwise_distance
 from fastdistill.kernels.transport.softmax import softmax, softmax_gradient
@@ -50,6 +53,7 @@ __all__ = [
     "Unmasked",
     "Unrolled",
     "Verified",
+    "adamw_step",
     "build_tree",
     "default_threads",
     "distance_gradient",
@@ -77,8 +81,10 @@ __all__ = [
     "sample",
     "sample_workspace",
     "set_isa",
+    "sgd_step",
     "softmax",
     "softmax_gradient",
+    "sum_of_squares",
     "top_k",
     "tree_layout",
     "unmask_select",

@@ -7,6 +7,12 @@ from math import erfc, sqrt
 
 import numpy as np
 
+from fastdistill.ops.adjoints.activation import (
+    activation_adjoint,
+    gated_adjoint,
+    sigmoid_mul_adjoint,
+    softcap_adjoint,
+)
 from fastdistill.ops.kind import OpKind
 
 
@@ -48,6 +54,11 @@ def sigmoid_mul(x: np.ndarray, share: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-share.astype(np.float64)))
 
 
+def softcap(x: np.ndarray, *, softcap: float) -> np.ndarray:
+    """softcap tanh(x / softcap), in float64 (Gemma 2)."""
+    return softcap * np.tanh(x.astype(np.float64) / softcap)
+
+
 def _of_the_first(widths, shapes, constants) -> int:  # type: ignore[no-untyped-def]
     assert widths[1] == 1, widths
     return int(widths[0])
@@ -62,6 +73,7 @@ KINDS = (
         reference=activation,
         constants=_CONSTANTS,
         epilogue=("FD_ACTIVATED", 1),
+        adjoint=activation_adjoint,
     ),
     OpKind(
         name="gated",
@@ -70,6 +82,7 @@ KINDS = (
         inputs=(2,),
         constants=_CONSTANTS,
         epilogue=("FD_GATED", 2),
+        adjoint=gated_adjoint,
     ),
     OpKind(
         name="sigmoid_mul",
@@ -77,5 +90,13 @@ KINDS = (
         reference=sigmoid_mul,
         inputs=(2,),
         width=_of_the_first,
+        adjoint=sigmoid_mul_adjoint,
+    ),
+    OpKind(
+        name="softcap",
+        meaning="softcap * tanh(x / softcap)",
+        reference=softcap,
+        constants={"softcap": "softcap"},
+        adjoint=softcap_adjoint,
     ),
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.ops.adjoints.elementwise import add_adjoint, embedding_adjoint, read_adjoint, scale_adjoint
-from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows, same_width
+from fastdistill.ops.adjoints.elementwise import (
+    add_adjoint,
+    embedding_adjoint,
+    position_embedding_adjoint,
+    read_adjoint,
+    scale_adjoint,
+)
+from fastdistill.ops.adjoints.norm import OF_NORMS, norm_adjoint, normed_width
+from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
 
 
 def embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
@@ -53,14 +57,6 @@ def scale(x: np.ndarray, *, factor: float) -> np.ndarray:
     return x * np.float64(np.float32(factor))
 
 
-def normed_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
-    """That of the input, whole heads; a weight is of each of its numbers."""
-    assert widths[0] % (constants.get("head_dim") or widths[0]) == 0, (widths, constants)
-    return same_width(widths, shapes, constants)
-
-
-_OF_NORMS = {"epsilon": "scalar", "head_dim": "head_dim"}
-
 KINDS = (
     OpKind(
         name="embedding",
@@ -80,24 +76,27 @@ KINDS = (
         inputs=(0,),
         weights=(TABLE,),
         width=lambda widths, shapes, constants: shapes[0][1],
+        adjoint=position_embedding_adjoint,
     ),
     OpKind(
         name="rms_norm",
         meaning="x / sqrt(mean x^2 + epsilon) * w, the mean of the row, or of each head",
         reference=rms_norm,
         weights=(VECTOR,),
-        constants=_OF_NORMS,
+        constants=OF_NORMS,
         width=normed_width,
         quantises=True,
+        adjoint=norm_adjoint,
     ),
     OpKind(
         name="layer_norm",
         meaning="the same of x - mean x, plus b",
         reference=layer_norm,
         weights=(VECTOR, VECTOR),
-        constants=_OF_NORMS,
+        constants=OF_NORMS,
         width=normed_width,
         quantises=True,
+        adjoint=norm_adjoint,
     ),
     OpKind(
         name="scale",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.ops.adjoints.linear import linear_adjoint
+from fastdistill.ops.adjoints.linear import head_adjoint, linear_adjoint
 from fastdistill.ops.kind import BIAS, MATRIX, OpKind, StepKind, matrix_width
 from fastdistill.reference.forward.linear import linear as reference_linear
 
@@ -39,5 +39,6 @@ KINDS = (
         constants={"softcap": "softcap"},
         width=matrix_width,
         steps=(StepKind("head", writes=False, reads_weights=True), StepKind("head_merge", writes=False)),
+        adjoint=head_adjoint,
     ),
 )

@@ -172,9 +172,9 @@ class Engine:
     def _logits(self, hidden: np.ndarray) -> tuple[np.ndarray, ForwardPass]:
         """Of rows that the head reads: (n, vocab_size), which hold until the next; and the pass they were made in."""
         rows = np.arange(len(hidden), dtype=np.int32)
-        zeros, runs = np.zeros(len(hidden), np.int32), np.empty((0, 2), np.int32)
+        zeros, runs = np.zeros(len(hidden), np.int32), np.array([[0, 1]], np.int32)  # nobody attends
         request = ForwardPass(
-            rows, zeros, runs, np.zeros(1, np.int64), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
+            rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
         )
         self._head.run(request)
         logits = self._head.value(self._head.plan.outputs[ROWS], len(hidden))

@@ -465,6 +465,26 @@ static uint32_t hash_sinkhorn(void)                      /* costs and points, ba
     return h;
 }
 
+static uint32_t hash_optimisers(void)                    /* two steps each, over more than a task */
+{
+    enum { N = 16384 + 1003 };
+    const struct fd_adamw adamw = {0.75f, 0.1f, 0.001f, 0.003f, 20.0f, 1e-8f, 1e-5f, 0};
+    const struct fd_sgd sgd = {0.75f, 0.9f, 0.003f, 0.01f, 1e-5f, 1, 1};
+    float *value = random_floats(N, 1.0f), *gradient = random_floats(N, 1e-3f), *first = random_floats(N, 1e-3f), *second = random_floats(N, 1e-3f);
+    uint32_t h = hash_start;
+    for (int i = 0; i < N; i++) second[i] *= second[i];
+    for (int step = 0; step < 2; step++) {
+        fd_adamw_step(N, &adamw, value, gradient, first, second, 1 + step);
+        h = hash(hash(hash(h, value, N * 4), first, N * 4), second, N * 4);
+    }
+    double sum = fd_sum_of_squares(N, first, 2);
+    for (int step = 0; step < 2; step++) {
+        fd_sgd_step(N, &sgd, value, gradient, first, 1 + step);
+        h = hash(hash(h, value, N * 4), first, N * 4);
+    }
+    return hash(hash(h, &sum, sizeof sum), gradient, N * 4);
+}
+
 static void print_levels(void)
 {
     for (int level = 0; level < fd_isa_count(); level++)
@@ -547,6 +567,7 @@ int main(int arguments, char **argument)
         printf(" row_divergence %08x", hash_row_divergence());
         printf(" row_divergence_topk %08x", hash_row_divergence_topk());
         printf(" head_divergence %08x", hash_head_divergence());
+        printf(" optimisers %08x", hash_optimisers());
         printf("\n");
     }
     return 0;

@@ -28,7 +28,16 @@ from fastdistill.kernels.forward.linear import packed_bytes
 from tests.distill import selection_calls
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
-WRITTEN = {"out", "workspace", "packed", "gradient"}  # the names of arguments that a call may change
+WRITTEN = {
+    "out",
+    "workspace",
+    "packed",
+    "gradient",
+    "value",
+    "first",
+    "second",
+    "velocity",
+}  # the names of arguments that a call may change
 LONGEST_MESSAGE = 400
 EITHER = {
     "ExpertMerge",
@@ -483,6 +492,21 @@ CALLS: dict[str, Callable[[], Row]] = {
         distill.sinkhorn_loss,
         {"student": f32(2, 40), "teacher": f32(2, 40)[::-1].copy(), "epsilon": 0.5, "mode": "entropic"},
     ),
+    "adamw_step": lambda: (
+        k.adamw_step,
+        {
+            "value": f32(37), "gradient": f32(37) - 3, "first": f32(37), "second": f32(37), "step": 3, "learning_rate": 0.125, "beta1": 0.5,
+            "beta2": 0.75, "epsilon": 0.5, "weight_decay": 0.25, "gradient_scale": 0.5, "zero_gradient": True, "threads": 1,
+        },
+    ),
+    "sgd_step": lambda: (
+        k.sgd_step,
+        {
+            "value": f32(37), "gradient": f32(37) - 3, "velocity": f32(37), "learning_rate": 0.125, "momentum": 0.5, "nesterov": True,
+            "weight_decay": 0.25, "decoupled": False, "gradient_scale": 0.5, "zero_gradient": True, "threads": 1,
+        },
+    ),
+    "sum_of_squares": lambda: (k.sum_of_squares, {"x": f32(37), "threads": 1}),
     "softmax": lambda: (k.softmax, {"logits": f32(3, 40), "temperature": 0.5, "threads": 1}),
     "softmax_gradient": lambda: (
         k.softmax_gradient,
@@ -641,7 +665,7 @@ def variants(array: np.ndarray, folder: Path) -> Iterator[tuple[str, bool, Any]]
     yield "big-endian", True, array.astype(array.dtype.newbyteorder(">"))
     yield "strided", True, _strided(array)
     yield "backwards", True, np.flip(np.flip(array).copy())
-    yield "column-major", True, np.asfortranarray(array)
+    yield "column-major", True, array.copy(order="F")
     yield "read-only map", True, _mapped(array, "r", folder)
     yield "copy-on-write map", True, _mapped(array, "c", folder)
     yield "writable map", True, _mapped(array, "r+", folder)

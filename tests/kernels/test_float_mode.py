@@ -66,6 +66,10 @@ def everything():
             yield from k.row_divergence_topk(rows, at[:, None].copy(), np.full((3, 1), -0.7), kind, temperature=0.7)
     yield from k.head_divergence(x, x[:, ::-1].copy(), "jsd", teacher=x[:, :3].copy(), temperature=0.7)
     yield from k.top_k(x, 9)
+    yield k.sum_of_squares(x[0])
+    moments = [x[1].copy(), x[2].copy(), np.abs(x[0])]
+    yield k.adamw_step(x[0].copy(), *moments, step=2, learning_rate=0.3, weight_decay=0.1)
+    yield from (*moments, k.sgd_step(x[0].copy(), *moments[:2], learning_rate=0.3, momentum=0.7, weight_decay=0.1))
     yield from k.residual_distribution(p[0], p[1], 0.7)
     for rule in ("rejection", "traversal"):
         yield from k.verify_tree(**tree, **drafts, rule=rule)

@@ -9,21 +9,27 @@ import pytest
 
 from fastdistill.checkpoint import Tensor
 from fastdistill.errors import NotFiniteError
+from fastdistill.kernels import isa as selected_isa
+from fastdistill.kernels import isa_levels, set_isa
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS, OWN
 from fastdistill.ops.activation import ACTIVATIONS
-from fastdistill.ops.elementwise import normed_width
+from fastdistill.ops.adjoints.norm import normed_width
 from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
 from fastdistill.runtime.forward import Forward
+from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
-from fastdistill.runtime.reference_executor import ReferenceExecutor
+from fastdistill.runtime.reference_executor import ReferenceExecutor, ReferenceWeights
+from fastdistill.train.differentiate import differentiate, reverse_segments
+from fastdistill.train.parameters import TrainedWeights
 from tests.families import CASES, network
+from tests.runtime.gradient_bounds import EPS, GRADIENT_BOUNDS, rounded
 from tests.small_models import CONFIGS, FORMATS, tensors
-
-EPS = 2.0**-24  # of one rounding
+from tests.train.passes import chains, training_pass
+from tests.train.plans import PLANS
 
 
 def run_both(native, reference, tokens, context):
@@ -53,11 +59,6 @@ def assert_within_bounds(native, reference, tokens, context):
 
 
 # What rounding may do to an op, by kind: roundings on the way to a result, times the size of what is rounded.
-
-
-def rounded(times):
-    """So many roundings of the result itself."""
-    return lambda op, inputs, want, judge, request: times * EPS * np.abs(want)
 
 
 def multiplied(op, inputs, want, judge, request):
@@ -146,9 +147,11 @@ BOUNDS = {
     "route": routed,
     "experts_up": through_experts,
     "experts_down": through_experts,
+    "softcap": lambda op, *_: op.constants["softcap"] * 6 * EPS,  # as `capped`
     "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
     "attention": attended,
     "store": rounded(0),
+    **GRADIENT_BOUNDS,
 }
 
 
@@ -167,7 +170,7 @@ def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, forma
 
 
 # What ops that treat each row on its own are tried with, whether or not a family here uses them.
-CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0]}
+CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0], "softcap": [0.5]}
 ROW_BY_ROW = [
     (kind, dict(zip(kind.constants, values, strict=True)))
     for kind in OPS.values()
@@ -192,6 +195,111 @@ def test_an_op_alone_agrees_with_its_reference(isa, kind, constants, width):
     made = tensors(plan, 2)
     native, reference = (Network(plan, made, threads=2, executor=name) for name in ("native", "reference"))
     assert_within_bounds(native, reference, range(16), [])
+
+
+@pytest.mark.parametrize("kind", ["activation_gradient", "softcap_gradient"])
+def test_slopes_of_any_number(isa, kind):
+    """Times the number itself: where a function is flat the largest number has no gradient, where it is straight its own."""
+    sizes = [*np.linspace(0, 20, 500), 87, 88, 89, 100, 1e4, 1e13, 1e18]
+    data = np.stack([sizes, np.negative(sizes)], axis=1).astype(np.float32)
+    facts = dict(vocab_size=len(data), hidden_size=2, max_positions=len(data), architecture="none")
+    of = [dict(softcap=3.0)] if kind.startswith("softcap") else [dict(activation=name) for name in ACTIVATIONS]
+    for constants in of:
+        b = Builder()
+        x = b.embedding("embedding", *data.shape)
+        y = b.op(kind, x, x, **constants)
+        network = Network(
+            b.plan(y, {"hidden": y}, {}, **facts),
+            {"embedding": Tensor("embedding", "f32", data.shape, data)},
+            threads=2,
+        )
+        session = network.session(len(data), max_rows=len(data))
+        got = session.forward(range(len(data)), read=Read(hidden=True)).hidden
+        want = OPS[kind].reference(data, data, **constants)
+        assert (np.abs(got - want) <= BOUNDS[kind](None, [data, data])).all(), constants
+        ends = [0, 0] if kind.startswith("softcap") else [1, 0]
+        np.testing.assert_array_equal(got[-3:], data[-3:] * np.float32(ends))
+
+
+def reversed_both(name, format, threads=2):
+    """The native executor and a judge, after a pass of a plan and its reverse; and the request, its gradient and the weights."""
+    random, plan = np.random.default_rng(7), PLANS[name]()
+    lengths = [9, 1, 5]
+    rows = sum(lengths)
+    trained = [
+        name
+        for name, weight in plan.weights.items()
+        if format == "f32" or not weight.linear or name == "embedding.weight"
+    ]
+    made, held = differentiate(plan, trained, "hidden"), tensors(plan, 2)
+    weights = TrainedWeights(made, held, trained, format, threads)
+    executor = NativeExecutor(made, weights, rows, threads, fuse=False, keep=True)
+    executor._arena[:] = np.nan
+    caches = {key_set: KVCache(plan, rows, "f32", key_set) for key_set in plan.key_sets}
+    for cache in caches.values():
+        cache.reserve(0, rows)
+    reads = np.sort(random.permutation(rows)[: rows - 3])
+    tokens = random.integers(0, plan.vocab_size, rows)
+    request = training_pass(plan, tokens, chains(lengths), reads, caches.get)
+    dy = random.standard_normal((len(reads), plan.widths[plan.outputs["hidden"]])).astype(np.float32)
+    executor.run(request)
+    request.inputs, request.segments = dy, reverse_segments(made)
+    executor.run(request)
+    zeros = {name: np.zeros(plan.weights[name].shape) for name in trained}
+    judge = ReferenceExecutor(made, ReferenceWeights(made, held, format, 1), gradients=zeros)
+    judge.weights.tensors.update({name: held[name] for name in trained})
+    return executor, judge, request, dy
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", PLANS)
+def test_each_op_of_a_reverse_agrees_with_the_reference_on_the_native_inputs(isa, name, format):
+    """Gradients that several ops add to: a later sum rounds what an earlier one has left as often as its own."""
+    executor, judge, request, dy = reversed_both(name, format)
+    sums, allowed_of_sums = {}, {}
+    for op in executor.plan.ops:
+        if op.kind in ("head", "store"):
+            continue
+        rows_of = {
+            value: len(request.read_rows) if value in executor.plan.read_values else request.rows
+            for value in (*op.inputs, op.output)
+        }
+        inputs = [executor.value(value, rows_of[value]) for value in op.inputs]
+        request.inputs = dy if op.segment.startswith("reverse") else None
+        want = judge.op(op, inputs, request)
+        summed = OPS[op.kind].sum_of(op.weights)
+        if summed is None:
+            got = executor.value(op.output, rows_of[op.output])
+            allowed = BOUNDS[op.kind](op, inputs, want, judge, request)
+            assert (np.abs(got - want) <= allowed).all(), f"{op.kind}: off by {np.abs(got - want).max():g}"
+        else:
+            allowed = BOUNDS[op.kind](op, inputs, judge.gradients[summed], judge, request)
+            sums[summed] = sums.get(summed, 0) + 1
+            allowed_of_sums[summed] = allowed_of_sums.get(summed, 0) + allowed
+    for weight, count in sums.items():
+        parameter = executor._weights.parameters[weight]
+        error = np.abs(parameter.to_array(parameter.gradient) - judge.gradients[weight])
+        assert (error <= count * allowed_of_sums[weight]).all(), f"{weight}: off by {error.max():g}"
+        assert np.abs(parameter.gradient).max() > 0, weight
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_reverse_has_the_same_bits_on_every_level_and_for_any_threads(name):
+    """All that it writes: values, their padding, which is 0, and gradients."""
+    before, found = selected_isa(), set()
+    try:
+        for level, threads in product(isa_levels(), (1, 3)):
+            set_isa(level)
+            executor, *_ = reversed_both(name, "f32", threads)
+            for value, width in enumerate(executor.program.widths):
+                if value in executor.program.places:
+                    beyond = executor._view(value, executor.max_rows)[:, width:]
+                    assert not beyond[~np.isnan(beyond)].any(), value
+            gradients = [parameter.gradient.tobytes() for parameter in executor._weights.parameters.values()]
+            found.add((executor._arena.tobytes(), *gradients))
+    finally:
+        set_isa(before)
+    assert len(found) == 1
 
 
 def routed_by(logits: np.ndarray, top_k: int, renormalised: bool, executor: str = "native") -> np.ndarray:

@@ -15,17 +15,19 @@ static vf gelu_tanh(vf x)
     return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(twice)));
 }
 
-/* x Phi(x), Phi the normal distribution function.  Phi(-t) = e^(-t^2 / 2) R(t): R, half of erfcx(t / sqrt 2), is a polynomial in
+/* Phi(x), the normal distribution function, of e^(-x^2 / 2).  Phi(-t) = e^(-t^2 / 2) R(t): R, half of erfcx(t / sqrt 2), is a polynomial in
  * u = 1 / (1 + 0.275 t), fitted for 0 <= t <= 13.2 to 4e-8 of itself; below that the exponential is 0. */
-static vf gelu(vf x)
+static vf normal_below(vf x, vf bell)
 {
     static const float r[] = {1.18294702e-05f, 0.10946396f, 0.111849494f, 0.0912639275f, 0.112479709f, 0.0220618527f, 0.0480199754f,
                               0.0651063249f, -0.0819678977f, 0.0217108391f};
     vf t = vf_abs(x), one = vf_set1(1.0f), u = vf_div(one, vf_fma(t, vf_set1(0.275f), one)), p = vf_set1(r[9]);
     for (int i = 8; i >= 0; i--) p = vf_fma(p, u, vf_set1(r[i]));
-    vf tail = vf_mul(p, vf_exp(vf_mul(vf_mul(t, t), vf_set1(-0.5f))));
-    return vf_mul(x, vf_where_less(x, vf_zero(), tail, vf_sub(one, tail)));
+    vf tail = vf_mul(p, bell);
+    return vf_where_less(x, vf_zero(), tail, vf_sub(one, tail));
 }
+static vf normal_bell(vf x) { return vf_exp(vf_mul(vf_mul(x, x), vf_set1(-0.5f))); }                     /* e^(-x^2 / 2) */
+static vf gelu(vf x) { return vf_mul(x, normal_below(x, normal_bell(x))); }                              /* x Phi(x) */
 
 static vf soft_capped(vf x, float most)                                  /* most tanh(x / most) */
 {

@@ -6,8 +6,32 @@
 #include "quantize_rows.c"
 #include "unpack.c"
 
-/* y = (x - mean) / sqrt(mean (x - mean)^2 + epsilon) * weight + bias of n numbers; where they are not `centred` there is no bias, and 0
- * for the mean.  Returns the sum of squares: NaN, or infinite where they are too large, and then y is wrong. */
+/* Of n numbers: the sum of (x - mean)^2, NaN, or infinite where they are too large; where they are not `centred`, 0 stands for the mean. */
+FD_INLINE float norm_squares(const int centred, int64_t n, const float *x, float *mean)
+{
+    const int64_t whole = n / FD_LANES * FD_LANES, left = n - whole;
+    vf sum = vf_zero();
+    *mean = 0.0f;
+    if (centred) {
+        for (int64_t k = 0; k < whole; k += FD_LANES) sum = vf_add(vf_load(x + k), sum);
+        if (left) sum = vf_add(vf_load_part(x + whole, left, 0.0f), sum);
+        *mean = vf_sum(sum) / (float)n;
+        sum = vf_zero();
+    }
+    for (int64_t k = 0; k < whole; k += FD_LANES) {
+        vf v = centred ? vf_sub(vf_load(x + k), vf_set1(*mean)) : vf_load(x + k);
+        sum = vf_fma(v, v, sum);
+    }
+    if (left) {
+        vf v = vf_sub(vf_load_part(x + whole, left, *mean), vf_set1(*mean));
+        sum = vf_fma(v, v, sum);
+    }
+    return vf_sum(sum);
+}
+static inline float norm_inverse(int64_t n, float squares, float epsilon) { return 1.0f / sqrtf(squares / (float)n + epsilon); }
+
+/* y = (x - mean) / sqrt(mean (x - mean)^2 + epsilon) * weight + bias of n numbers, the bias where they are `centred`.  Returns the sum of
+ * squares: where it is not finite, y is wrong. */
 FD_INLINE vf norm_scaled(const int centred, vf x, float mean, vf inverse, vf weight, vf bias)
 {
     return centred ? vf_fma(vf_mul(vf_sub(x, vf_set1(mean)), inverse), weight, bias) : vf_mul(vf_mul(x, inverse), weight);
@@ -15,24 +39,8 @@ FD_INLINE vf norm_scaled(const int centred, vf x, float mean, vf inverse, vf wei
 FD_INLINE float normed(const int centred, int64_t n, const float *x, float epsilon, const float *weight, const float *bias, float *y)
 {
     const int64_t whole = n / FD_LANES * FD_LANES, left = n - whole;
-    float mean = 0.0f;
-    vf sum = vf_zero();
-    if (centred) {
-        for (int64_t k = 0; k < whole; k += FD_LANES) sum = vf_add(vf_load(x + k), sum);
-        if (left) sum = vf_add(vf_load_part(x + whole, left, 0.0f), sum);
-        mean = vf_sum(sum) / (float)n;
-        sum = vf_zero();
-    }
-    for (int64_t k = 0; k < whole; k += FD_LANES) {
-        vf v = centred ? vf_sub(vf_load(x + k), vf_set1(mean)) : vf_load(x + k);
-        sum = vf_fma(v, v, sum);
-    }
-    if (left) {
-        vf v = vf_sub(vf_load_part(x + whole, left, mean), vf_set1(mean));
-        sum = vf_fma(v, v, sum);
-    }
-    float squares = vf_sum(sum);
-    vf inverse = vf_set1(1.0f / sqrtf(squares / (float)n + epsilon)), none = vf_zero();
+    float mean, squares = norm_squares(centred, n, x, &mean);
+    vf inverse = vf_set1(norm_inverse(n, squares, epsilon)), none = vf_zero();
     for (int64_t k = 0; k < whole; k += FD_LANES)
         vf_store(y + k, norm_scaled(centred, vf_load(x + k), mean, inverse, vf_load(weight + k), centred ? vf_load(bias + k) : none));
     if (left)
@@ -87,6 +95,13 @@ static int op_gated(const struct fd_op *op, const struct fd_pass *pass, int64_t 
     int64_t stride = fd_stride(op->width), at = row * stride;
     for (int64_t k = 0; k < stride; k += 16)
         vf_store(op->out[0] + at + k, vf_mul(activation(op->activation, vf_load(op->in[0] + at + k)), vf_load(op->in[1] + at + k)));
+    return 1;
+}
+
+static int op_softcap(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    int64_t stride = fd_stride(op->width), at = row * stride;
+    for (int64_t k = 0; k < stride; k += 16) vf_store(op->out[0] + at + k, soft_capped(vf_load(op->in[0] + at + k), op->softcap));
     return 1;
 }
 

@@ -9,6 +9,7 @@
  */
 #pragma once
 #include "../../threads.h"
+#include "../product.h"
 #include "../tile.h"
 #include "activation.c"
 #include "linear_tile.h"
@@ -91,9 +92,49 @@ static void linear_write(int64_t rows, vf *y, const float *residual, float *out,
         for (int64_t r = 0; r < rows; r++) vf_store_part(out + r * stride, width, y[r]);
 }
 
-/* Rows [row_begin, row_end) of tiles [tile_begin, tile_end); the first of them is y's first. */
-static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
+/* Of f32, as many whole tiles of rows as there are from row_begin on: the same sums, shaped for many rows (product.h).  Returns how many. */
+static int64_t linear_product(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
 {
+    const int64_t rows = (row_end - row_begin) / PRODUCT_ROWS * PRODUCT_ROWS, inputs = job->weight->inputs;
+    if (job->weight->format != FD_F32 || (job->up && job->up->format != FD_F32)) return 0;
+    for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile += 2, column += 2 * FD_LANES) {
+        struct linear_weights w = linear_weights_from(job->weight, tile), up = linear_weights_from(job->up ? job->up : job->weight, tile);
+        for (int64_t row = 0; row < rows; row += PRODUCT_ROWS) {
+            float y[PRODUCT_ROWS * PRODUCT_LANES], gated[PRODUCT_ROWS * PRODUCT_LANES];
+            struct product_a a = {job->in.x + (row_begin + row) * job->in.x_stride, job->in.x_stride, 1};
+            struct product_b b = {(const float *)(const void *)w.tile, inputs * FD_LANES, FD_LANES};
+            struct product_b b_up = {(const float *)(const void *)up.tile, inputs * FD_LANES, FD_LANES};
+            product(PRODUCT_ROWS, PRODUCT_NEW, inputs, a, b, (struct product_c){y, PRODUCT_LANES, FD_LANES});
+            if (job->up) product(PRODUCT_ROWS, PRODUCT_NEW, inputs, a, b_up, (struct product_c){gated, PRODUCT_LANES, FD_LANES});
+            for (int64_t p = 0; p < 2 && tile + p < tile_end; p++) {
+                vf lanes[PRODUCT_ROWS], bias = w.bias ? vf_load(w.bias + p * FD_LANES) : vf_zero();
+                vf bias_up = job->up && up.bias ? vf_load(up.bias + p * FD_LANES) : vf_zero();
+                int64_t at = row * job->stride + column + p * FD_LANES;
+                for (int r = 0; r < PRODUCT_ROWS; r++) {
+                    lanes[r] = vf_load(y + r * PRODUCT_LANES + p * FD_LANES);
+                    if (w.bias) lanes[r] = vf_add(lanes[r], bias);
+                    if (job->activation) lanes[r] = activation(job->activation, lanes[r]);
+                    if (!job->up) continue;
+                    vf by = vf_load(gated + r * PRODUCT_LANES + p * FD_LANES);
+                    lanes[r] = vf_mul(lanes[r], up.bias ? vf_add(by, bias_up) : by);
+                }
+                linear_write(PRODUCT_ROWS, lanes, job->residual ? job->residual + at : NULL, job->y + at, job->stride,
+                             job->width - column - p * FD_LANES);
+            }
+        }
+    }
+    return rows;
+}
+
+/* Rows [row_begin, row_end) of tiles [tile_begin, tile_end); the first of them is y's first. */
+static void linear_tiles(const struct linear_job *all, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
+{
+    struct linear_job rest = *all;
+    const struct linear_job *job = &rest;
+    int64_t done = linear_product(all, row_begin, row_end, tile_begin, tile_end);
+    rest.y += done * all->stride;
+    if (rest.residual) rest.residual += done * all->stride;
+    row_begin += done;
     struct linear_weights w = linear_weights_from(job->weight, tile_begin), up = linear_weights_from(job->up ? job->up : job->weight, tile_begin);
     for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile++, column += FD_LANES) {
         for (int64_t row = row_begin; row < row_end; row += FD_MANY_ROWS) {
@@ -123,30 +164,43 @@ static int64_t weight_tiles(const struct fd_weight *weight) { return fd_stride(w
 
 static int64_t op_rows(const struct fd_op *op, const struct fd_pass *pass) { return op->read_rows ? pass->reads : pass->rows; }
 
+enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192 };     /* more rows than the first are cut into tasks of the second: whole tiles */
+
 /* Tasks of all parts in sequence; `up` is no part of its own. */
-static int64_t op_linear_tasks(const struct fd_op *op, const struct fd_pass *pass)
+static int64_t linear_part_tasks(const struct fd_op *op)
 {
     int64_t tasks = 0;
     for (int part = 0; part < (op->epilogue == FD_GATED ? 1 : op->parts); part++)
         tasks += fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES);
     return tasks;
 }
-static int op_linear_part(const struct fd_op *op, int64_t *task)         /* the part of a task, which then counts within it */
+static int64_t op_linear_tasks(const struct fd_op *op, const struct fd_pass *pass)
+{
+    int64_t rows = op_rows(op, pass);
+    return linear_part_tasks(op) * (rows > LINEAR_MOST_ROWS ? fd_ceil(rows, LINEAR_ROWS) : 1);
+}
+/* The part of a task, which then counts within it; *row: its first. */
+static int op_linear_part(const struct fd_op *op, int64_t *task, int64_t *row)
 {
     int part = 0;
+    int64_t all = linear_part_tasks(op);
+    *row = *task / all * LINEAR_ROWS;
+    *task %= all;
     for (int64_t tasks; *task >= (tasks = fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES)); part++) *task -= tasks;
     return part;
 }
 
 static int op_linear(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    int part = op_linear_part(op, &task);
+    int64_t row, rows = op_rows(op, pass);
+    int part = op_linear_part(op, &task, &row);
     const struct fd_weight *weight = op->weights[part];
-    int64_t stride = fd_stride(weight->outputs), begin = task * FD_TASK_TILES;
+    int64_t stride = fd_stride(weight->outputs), begin = task * FD_TASK_TILES, at = row * stride + begin * FD_LANES;
     struct linear_job job = {weight, op->epilogue == FD_GATED ? op->weights[1] : NULL, linear_rows_of(op), op->activation,
-                             op->epilogue == FD_RESIDUAL ? op->in[op->inputs - 1] + begin * FD_LANES : NULL,
-                             op->out[part] + begin * FD_LANES, stride, stride - begin * FD_LANES};
-    linear_tiles(&job, 0, op_rows(op, pass), begin, fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
+                             op->epilogue == FD_RESIDUAL ? op->in[op->inputs - 1] + at : NULL,
+                             op->out[part] + at, stride, stride - begin * FD_LANES};
+    linear_tiles(&job, row, rows > LINEAR_MOST_ROWS ? fd_min(row + LINEAR_ROWS, rows) : rows, begin,
+                 fd_min(begin + FD_TASK_TILES, weight_tiles(weight)));
     return 1;
 }
 

@@ -1,8 +1,10 @@
 /* ops.c - the table of ops of a forward pass: how many tasks each one is, and what does one of them. */
 #pragma once
 #include "../tile.h"
+#include "../train/activation_gradient.c"
 #include "../train/elementwise_gradient.c"
 #include "../train/linear_gradient.c"
+#include "../train/norm_gradient.c"
 #include "attention.c"
 #include "elementwise.c"
 #include "experts.c"
@@ -32,7 +34,8 @@ static int64_t op_run(const struct fd_op *op, const struct fd_pass *pass, int64_
 /* Step by step, 4 KiB each, the beginning of what the task will read of its weights. */
 static int op_ahead(const struct fd_op *op, int64_t task, int64_t step)
 {
-    int part = op->kind == FD_OP_linear ? op_linear_part(op, &task) : 0;
+    int64_t row;
+    int part = op->kind == FD_OP_linear ? op_linear_part(op, &task, &row) : 0;
     int64_t tile = task * (op->kind == FD_OP_linear ? FD_TASK_TILES : FD_CHUNK / FD_LANES);
     const char *from = packed_tile(op->weights[part], tile) + step * 4096;
     for (int line = 0; line < 4096; line += 64) __builtin_prefetch(from + line, 0, 2);

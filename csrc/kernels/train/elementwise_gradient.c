@@ -27,14 +27,22 @@ static int op_spread(const struct fd_op *op, const struct fd_pass *pass, int64_t
     return 1;
 }
 
-/* Columns of a task, row after row: tokens that come again are summed in the rows' order. */
-static int op_embedding_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+/* Columns of a task, row after row: numbers that come again are summed in the rows' order.  numbers (rows,) of the table's rows, or NULL. */
+static int table_gradient(const struct fd_op *op, int64_t rows, const int32_t *numbers, int64_t task)
 {
     const struct fd_weight *gradient = op->weights[0];
     int64_t stride = fd_stride(op->width), begin = task * PRODUCT_LANES, end = fd_min(begin + PRODUCT_LANES, op->width);
-    for (int64_t row = 0; pass->tokens && row < pass->rows; row++) {
-        float *to = (float *)(uintptr_t)packed_tile(gradient, pass->tokens[row] / FD_LANES) + pass->tokens[row] % FD_LANES;
+    for (int64_t row = 0; numbers && row < rows; row++) {
+        float *to = (float *)(uintptr_t)packed_tile(gradient, numbers[row] / FD_LANES) + numbers[row] % FD_LANES;
         for (int64_t k = begin; k < end; k++) to[k * FD_LANES] += op->in[0][row * stride + k];
     }
     return 1;
+}
+static int op_embedding_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+{
+    return table_gradient(op, pass->rows, pass->tokens, task);
+}
+static int op_position_embedding_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+{
+    return table_gradient(op, pass->rows, pass->positions, task);
 }

@@ -64,12 +64,15 @@ class Settings(NamedTuple):
         of each log-probability
     model : str
         whose answers they are
+    data : str
+        a digest of what it was asked; "": the file does not say
     """
 
     vocab_size: int
     k: int
     bits: int
     model: str
+    data: str = ""
 
     @property
     def widths(self) -> dict[str, int | None]:
@@ -108,6 +111,8 @@ class TeacherWriter:
         2 to 8, of each log-probability
     model : str, default ""
         whose answers they are; said in the file
+    data : str, default ""
+        a digest of what it was asked; said in the file
     resume : bool, default False
         begin with the rows of the part file, if there is one
 
@@ -131,6 +136,7 @@ class TeacherWriter:
         *,
         bits: int = 5,
         model: str = "",
+        data: str = "",
         resume: bool = False,
     ) -> None:
         self._path = check_path("path", path)
@@ -142,6 +148,7 @@ class TeacherWriter:
             check_integer("k", k, 1, vocab_size),
             check_integer("bits", bits, *_BITS),
             check_text("model", model),
+            check_text("data", data),
         )
         self._resume = check_flag("resume", resume)
         self._open: ExitStack | None = None
@@ -155,7 +162,7 @@ class TeacherWriter:
         part = TeacherFile(self._part) if self._resume and os.path.lexists(self._part) else None
         if part is not None and part.settings != self._settings:
             raise ArgumentError(
-                f"{short(self._part.name)} has {short(str(tuple(part.settings)))} (vocab_size, k, bits, model), "
+                f"{short(self._part.name)} has {short(str(tuple(part.settings)))} (vocab_size, k, bits, model, data), "
                 f"expected {short(str(tuple(self._settings)))} to resume"
             )
         with ExitStack() as stack:
@@ -272,7 +279,7 @@ class TeacherFile:
     Attributes
     ----------
     settings : Settings
-        vocab_size, k, bits, model
+        vocab_size, k, bits, model, data
 
     Raises
     ------
@@ -389,7 +396,7 @@ def _metadata(settings: Settings, tokens: int) -> dict[str, str]:
         "tokens": str(tokens),
         "temperature": "1",
         "model": settings.model,
-    }
+    } | ({"data": settings.data} if settings.data else {})
 
 
 def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Settings, int]:
@@ -411,7 +418,10 @@ def _read_metadata(path: Path, metadata: dict[str, str]) -> tuple[Settings, int]
         numbers[name] = int(text)
     if "model" not in metadata:
         raise CheckpointError(f"{path}: names no model; expected one, or an empty name")
-    return Settings(numbers["vocab_size"], numbers["k"], numbers["bits"], metadata["model"]), numbers["tokens"]
+    settings = Settings(
+        numbers["vocab_size"], numbers["k"], numbers["bits"], metadata["model"], metadata.get("data", "")
+    )
+    return settings, numbers["tokens"]
 
 
 def _check_arrays(path: Path, stored: dict[str, Stored], settings: Settings, tokens: int) -> None:

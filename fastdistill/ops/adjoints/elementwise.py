@@ -16,6 +16,11 @@ def embedding_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
         reverse.op("embedding_gradient", gradient, weights=op.weights)
 
 
+def position_embedding_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
+    """Each row's gradient belongs to its position's row of the table."""
+    reverse.op("position_embedding_gradient", gradient, weights=op.weights)
+
+
 def given_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     """It ends here: whoever gave the rows may ask for it."""
 
@@ -55,6 +60,11 @@ def embedding_gradient(dy: np.ndarray, gradient: np.ndarray, *, request: PassRow
         np.add.at(gradient, request.tokens, dy)
 
 
+def position_embedding_gradient(dy: np.ndarray, gradient: np.ndarray, *, request: PassRows) -> None:
+    """gradient (positions, width)[position] += the row's dy."""
+    np.add.at(gradient, request.positions, dy)
+
+
 KINDS = (
     OpKind(
         name="given",
@@ -82,5 +92,14 @@ KINDS = (
         weights=(MATRIX_SUM,),
         width=sum_width,
         steps=(StepKind("embedding_gradient", writes=False),),
+    ),
+    OpKind(
+        name="position_embedding_gradient",
+        meaning="adds x of each row to the gradient of w[position]",
+        reference=position_embedding_gradient,
+        of_pass=True,
+        weights=(MATRIX_SUM,),
+        width=sum_width,
+        steps=(StepKind("position_embedding_gradient", writes=False),),
     ),
 )

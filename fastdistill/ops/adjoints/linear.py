@@ -28,6 +28,17 @@ def linear_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
         reverse.op("column_sums", gradient, weights=(bias,))
 
 
+def head_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
+    """That of a linear, behind that of the cap of what it gives, which is made again.
+
+    It is for the reference: in C a head gives statistics; training has a `linear` and a `softcap` in its place.
+    """
+    if op.constants.get("softcap"):
+        uncapped = reverse.op("linear", *op.inputs, weights=op.weights)
+        gradient = reverse.op("softcap_gradient", uncapped, gradient, softcap=op.constants["softcap"])
+    linear_adjoint(reverse, op, gradient)
+
+
 def linear_input_gradient(*arrays: Any) -> np.ndarray:
     """The sum of dy (rows, outputs) times matrix (outputs, inputs) over pairs of both, in float64: first all dy, then all matrices."""
     half = len(arrays) // 2

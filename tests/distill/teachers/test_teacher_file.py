@@ -52,7 +52,7 @@ def test_a_law_comes_back_but_for_half_a_step(tmp_path_factory, seed, rows, voca
     logits = logits_of(seed, rows, vocab, scale, bans)
     file = written(tmp_path_factory.mktemp("teacher") / "t.safetensors", logits, k, bits, "a model")
     truth, found = teacher_top_k(logits, k), file[:]
-    assert (len(file), file.settings) == (rows, (vocab, k, bits, "a model"))
+    assert (len(file), file.settings) == (rows, (vocab, k, bits, "a model", ""))
     np.testing.assert_array_equal(found.ids, truth.ids)
     np.testing.assert_array_equal(found.log_probs == -np.inf, truth.log_probs == -np.inf)
     np.testing.assert_allclose(found.tail, truth.tail, rtol=1e-6, atol=1e-7)
@@ -386,7 +386,9 @@ def test_refuses_rows_of_another_vocabulary_or_k_and_other_settings_to_resume(tm
         TeacherWriter(tmp_path / "s", 9, 2) as file,
     ):
         file.append_top_k([[3]], [[0.0]])
-    with pytest.raises(ArgumentError, match=r"t\.part' has .*\(9, 2, 5, ''\).*expected .*\(9, 3, 5, ''\).* to resume"):
+    with pytest.raises(
+        ArgumentError, match=r"t\.part' has .*\(9, 2, 5, '', ''\).*expected .*\(9, 3, 5, '', ''\).* to resume"
+    ):
         TeacherWriter(tmp_path / "t", 9, 3, resume=True).__enter__()
     writer = TeacherWriter(tmp_path / "u", 9, 2)
     with writer:

@@ -1,0 +1,45 @@
+"""A small tokenizer with turns, bytes and an end, and its chat template: as published models have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.train.data import Dataset
+from tests.text.tokenizers_made_here import BYTE_LEVEL, added, bpe, byte_spelling, tokenizer_json, write_folder
+
+SPECIAL = ["<|end|>", "<|start|>"]
+END, START = range(2)
+MERGES = ["a b", "ab c"]
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+# Thinking stays in the last turn alone, as Qwen3 has it.
+THINKING = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.thinking and loop.last %}[{{ m.thinking }}]{% endif %}"
+    "{{ m.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer(folder: Path, template: str = TEMPLATE, **config: str) -> Tokenizer:
+    """260 tokens: fewer than the "plain" small model has."""
+    tokens = [*SPECIAL, *byte_spelling(), *(merge.replace(" ", "") for merge in MERGES)]
+    made = tokenizer_json(
+        bpe(tokens, MERGES),
+        BYTE_LEVEL,
+        BYTE_LEVEL,
+        [added(i, token, True) for i, token in enumerate(SPECIAL)],
+    )
+    names = {"chat_template": template, "eos_token": "<|end|>"} | config
+    return Tokenizer(write_folder(folder, made, **{name: value for name, value in names.items() if value}))
+
+
+def data_of(lengths: list[int], prompts: list[int] | None = None, seed: int = 0, vocab: int = 300) -> Dataset:
+    """Sequences of random tokens; all that follows a prompt is to be predicted."""
+    tokens = np.random.default_rng(seed).integers(0, vocab, sum(lengths), dtype=np.int32)
+    prompts = [0] * len(lengths) if prompts is None else prompts
+    counted = [place >= prompt for length, prompt in zip(lengths, prompts, strict=True) for place in range(length)]
+    return Dataset(tokens, np.cumsum([0, *lengths]), np.array(counted, bool), np.array(prompts, np.int32))
