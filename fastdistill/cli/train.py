@@ -55,6 +55,7 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
     "warmup": (int, "N", "steps in which the rate rises (default: a thirtieth of all)"),
     "weight_decay": (float, "W", "decoupled, of matrices (default: 0.01)"),
     "clip": (float, "C", "most of the gradient's norm; 0: any (default: 1)"),
+    "average": (float, "D", "write a mean of the weights over the steps, of which each step keeps D, such as 0.999"),
     "temperature": (float, "T", "that a divergence divides logits by (default: 1)"),
     "seed": (int, "N", "of the order of examples (default: 0)"),
     "threads": (int, "N", "change no bit (default: FASTDISTILL_THREADS, else what this process may use)"),

@@ -60,7 +60,7 @@ class Settings:
     clip : float, default 1.0
         most of the gradient's norm; 0: any
     average : float, default 0.0
-        of the parameters over the steps: how much of it each step keeps, such as 0.999; it is what is written at the end; 0: none
+        of the weights over the steps, what each step keeps of it, such as 0.999: what is written at the end; 0: the weights themselves
     lora : int, optional
         rank of what is trained beside frozen weights; None: all weights are trained
     alpha : float, optional

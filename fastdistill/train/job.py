@@ -1,0 +1,212 @@
+"""What settings say, made: the model, its data, its objective and its optimiser, ready to be trained."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdistill import __version__
+from fastdistill.checkpoint import open_checkpoint
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.fetch import find_folder
+from fastdistill.messages import listed, warn
+from fastdistill.models import plan_of
+from fastdistill.runtime.network import Network
+from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.train.batch import Batch, Objective
+from fastdistill.train.data import Batches, Dataset, Teacher, open_teacher_file, read_data
+from fastdistill.train.engine import Engine
+from fastdistill.train.loop import Record, Trained, train
+from fastdistill.train.objectives import objective
+from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
+from fastdistill.train.runs import RunFolder
+from fastdistill.train.runs.settings import Settings
+
+Report = Callable[[str], None]
+_READ = 1 << 22  # bytes at a time
+
+
+@dataclass
+class Job:
+    """A run before its first step; `make_job` makes it.
+
+    Attributes
+    ----------
+    settings : Settings
+    engine : Engine
+    optimiser : AdamW
+    schedule : Schedule
+    average : EMA, optional
+        of the parameters, which is what is written at the end
+    objective : Objective
+    batches : Batches
+        of which a step takes `settings.accumulate`
+    evaluation : Sequence[Batch]
+        held out
+    steps : int, optional
+        of the run; None: minutes end it
+    digests : Mapping[str, str]
+        SHA-256 of what was read, by what it is
+    """
+
+    settings: Settings
+    engine: Engine
+    optimiser: Optimiser
+    schedule: Schedule
+    average: EMA | None
+    objective: Objective
+    batches: Batches
+    evaluation: Sequence[Batch]
+    steps: int | None
+    digests: Mapping[str, str]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json of the run says."""
+        versions = {"fastdistill": __version__, "numpy": np.__version__}
+        return {"settings": self.settings.to_json(), "steps": self.steps, "sha256": self.digests, "versions": versions}
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse to go on with a run whose model or data has changed since it began.
+
+        Raises
+        ------
+        CheckpointError
+        """
+        wanted = config.get("sha256", {})
+        changed = [name for name, digest in self.digests.items() if wanted.get(name) != digest]
+        if changed:
+            paths = ", ".join(f"{name} {getattr(self.settings, name)}" for name in changed)
+            raise CheckpointError(f"the run cannot go on as it began: changed since then: {paths}")
+        then = config.get("versions", {})
+        if other := [
+            f"{name} {then.get(name)}" for name, now in self.config["versions"].items() if then.get(name) != now
+        ]:
+            warn(f"the run began with {listed(other)}: it may not end in the same bits")
+
+    def train(
+        self, run: RunFolder, report: Callable[[Record], None] | None = None, stop: Callable[[], bool] | None = None
+    ) -> Trained:
+        """`train` by the settings, in a run's folder."""
+        settings = self.settings
+        every = settings.evaluate_every or (math.ceil(self.steps / 10) if self.steps is not None else 100)
+        return train(
+            self.engine,
+            self.optimiser,
+            self.step_batches,
+            self.objective,
+            learning_rate=self.schedule,
+            steps=self.steps,
+            minutes=settings.minutes,
+            clip=settings.clip or None,
+            average=self.average,
+            evaluation=self.evaluation,
+            evaluate_every=every,
+            run=run,
+            save_every=settings.save_every,
+            save_minutes=settings.save_minutes,
+            report=report,
+            stop=stop,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the model as it is now, or its average, as a folder to load."""
+        with self.average.swapped() if self.average is not None else nullcontext():
+            self.engine.save(folder)
+
+    def step_batches(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, from 0; of the last step of an epoch's end fewer."""
+        accumulate = self.settings.accumulate
+        end = (step + 1) * accumulate
+        if self.settings.epochs is not None:
+            end = min(end, self.batches.count(self.settings.epochs))
+        return [self.batches[number] for number in range(step * accumulate, end)]
+
+
+def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
+    """Read what the settings name, and make what trains it.
+
+    Parameters
+    ----------
+    settings : Settings
+    report : Callable[[str], None], optional
+        called with what is being done
+
+    Raises
+    ------
+    ArgumentError, CheckpointError, UnsupportedError, DataError, TextError
+    """
+    folder = find_folder(settings.model)
+    tokenizer = Tokenizer(folder)
+    with open_checkpoint(folder) as checkpoint:
+        plan = plan_of(checkpoint)
+        max_length = settings.max_length or min(settings.rows, plan.max_positions)
+
+        def read(path: str) -> Dataset:
+            report(f"reading {path}")
+            return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
+
+        data = read(settings.data)
+        held_out = read(settings.evaluation) if settings.evaluation is not None else None
+        file, beside = None, None
+        if settings.teacher is not None:
+            if Path(settings.teacher).is_file():
+                file = open_teacher_file(settings.teacher, data)
+            else:
+                report(f"loading the teacher {settings.teacher}")
+                beside = Teacher(_network(settings.teacher, settings.threads))
+        if held_out is not None and file is not None:
+            raise ArgumentError("evaluation needs a teacher that runs: a file has its answers to the data alone")
+        given = {} if settings.objective == "cross_entropy" else {"temperature": settings.temperature}
+        made = objective(settings.objective, teacher=beside, **given)
+        report(f"loading {folder}")
+        engine = Engine(
+            plan, checkpoint.tensors, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
+            threads=settings.threads,
+        )  # fmt: skip
+    batches = Batches(data, settings.rows, seed=settings.seed, teacher=file)
+    steps = settings.steps
+    if settings.epochs is not None:
+        steps = math.ceil(batches.count(settings.epochs) / settings.accumulate)
+    digests = {"model": _digest(folder), "data": data.digest}
+    evaluation: list[Batch] = []
+    if held_out is not None:
+        digests["evaluation"] = held_out.digest
+        every = Batches(held_out, settings.rows)
+        evaluation = [every[number] for number in range(every.count())]
+    if settings.teacher is not None:
+        digests["teacher"] = _digest(Path(settings.teacher) if file is not None else find_folder(settings.teacher))
+    assert settings.schedule is not None and settings.learning_rate is not None  # they are found where none is given
+    threads = settings.threads
+    optimiser = AdamW(engine.parameters, weight_decay=settings.weight_decay, threads=threads)
+    schedule = Schedule(settings.schedule, settings.learning_rate, steps, settings.warmup_of(steps))
+    average = EMA(engine.parameters, settings.average, threads=threads) if settings.average else None
+    return Job(settings, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests)
+
+
+def _network(name: str, threads: int | None) -> Network:
+    with open_checkpoint(find_folder(name)) as checkpoint:
+        return Network(plan_of(checkpoint), checkpoint.tensors, None, threads)
+
+
+def _digest(path: Path) -> str:
+    """Of a file, or of a model's folder: its config and its weights."""
+    digest = sha256()
+    paths = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
+    try:
+        for each in paths:
+            digest.update(f"{each.name}\0{os.path.getsize(each)}\0".encode())
+            with each.open("rb") as file:
+                while data := file.read(_READ):
+                    digest.update(data)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
