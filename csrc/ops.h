@@ -18,6 +18,7 @@ FD_OP(experts_up, op_experts_up_tasks)      /* weights[2 e], weights[2 e + 1] of
 FD_OP(experts_down, op_experts_down_tasks)  /* weights[e] over what that made, in[0] or codes_in; routes in[1] -> out[0] */
 FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse frequencies, vectors[1] of long texts -> scalar cos out[0], scalar sin out[1] */
 FD_OP(rotary, op_rows)                      /* in[0]; cos in[1], sin in[2] -> out[0] */
+FD_OP(rotary_gradient, op_rows)             /* the same, turned back */
 FD_OP(store, op_rows)                       /* keys in[0], values in[1] -> the caches of `key_set`, layer `layer` */
 FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes */
 FD_OP(attend_merge, op_attend_merge_tasks)  /* partial results -> out[0] */
@@ -40,3 +41,7 @@ FD_OP(activation_gradient, op_rows)         /* activation'(in[0]) * in[1] -> out
 FD_OP(gated_gate_gradient, op_rows)         /* activation'(in[0]) * in[1] * in[2] -> out[0] */
 FD_OP(sigmoid_mul_share_gradient, op_rows)  /* sigmoid'(in[1]) * sum in[0] * in[2] -> out[0], one number a row */
 FD_OP(softcap_gradient, op_rows)            /* (1 - tanh(in[0] / softcap)^2) * in[1] -> out[0] */
+FD_OP(attention_sums, op_attention_query_tasks)                   /* queries in[0], keys in[1], result in[2], its gradient in[3] -> of each head log sum e^score, result times gradient */
+FD_OP(attention_query_gradient, op_attention_query_tasks)         /* queries in[0], keys in[1], values in[2], gradient in[3], those sums in[4] -> by queries out[0] */
+FD_OP(attention_key_gradient, op_attention_key_tasks)             /* the same -> by keys, by values, side by side, out[0] */
+FD_OP(columns, op_rows)                     /* in[0] from column `first` on -> out[0], `columns` wide */

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastdistill.messages import short
+from fastdistill.ops.adjoints.attention import attention_adjoint
 from fastdistill.ops.kind import OWN, OpKind, PassRows, StepKind
+from fastdistill.ops.scores import bias_of, capped_scores, in_window, per_head
 
 
 def windowed(window: int) -> str:
@@ -58,11 +60,10 @@ def attention(
     for row, (sequence, node) in enumerate(zip(request.sequences, set_.nodes, strict=True)):
         cache, slots = set_.caches[sequence], set_.visible(node)
         distances = cache.positions(slots) - request.positions[row]
-        if window:
-            slots, distances = slots[distances > -window], distances[distances > -window]
+        slots, distances = in_window(slots, distances, window)
         keys, values = (part.swapaxes(0, 1) for part in cache.read(layer, slots))
-        bias = 0.0 if slopes is None else np.outer(slopes.astype(np.float64), distances)
-        out[row] = attended(q[row].reshape(heads, head_dim), keys, values, scale, softcap, bias).reshape(-1)
+        queries, bias = q[row].reshape(heads, head_dim), bias_of(slopes, distances)
+        out[row] = attended(queries, keys, values, scale, softcap, bias).reshape(-1)
     return out
 
 
@@ -76,18 +77,11 @@ def attended(
 ) -> np.ndarray:
     """One row: q (heads, head_dim) over keys, values (kv_heads, n, head_dim) -> (heads, head_dim), in float64.
 
-    Query heads share keys in groups: head h reads kv head h // (heads / kv_heads) (Vaswani et al. 2017; Ainslie et al.
-    2023). Scores q k scale become softcap tanh(s / softcap), where there is one (Gemma 2); then bias (heads, n) is
-    added (ALiBi, Press et al. 2022).
+    To `capped_scores` a bias (heads, n) is added.
     """
-    group = len(q) // len(keys)
-    keys, values = (np.repeat(array.astype(np.float64), group, axis=0) for array in (keys, values))
-    scores = np.einsum("hd,hnd->hn", q.astype(np.float64), keys) * scale
-    if softcap:
-        scores = softcap * np.tanh(scores / softcap)
-    scores = scores + bias
+    scores = capped_scores(q, keys, scale, softcap) + bias
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.einsum("hn,hnd->hd", weights / weights.sum(axis=1, keepdims=True), values)
+    return np.einsum("hn,hnd->hd", weights / weights.sum(axis=1, keepdims=True), per_head(values, len(q)))
 
 
 def attention_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
@@ -126,6 +120,7 @@ KINDS = (
             StepKind("attend", inputs=(0,), reads_keys=True),
             StepKind("attend_merge", inputs=(0,)),
         ),
+        adjoint=attention_adjoint,
     ),
     OpKind(
         name="store",

@@ -86,7 +86,9 @@ class Engine:
         self.rows = check_integer("rows", rows, 1, 1 << 16)
         names = set(plan.weights) if trained is None else set(trained)
         if not names or names - plan.weights.keys():
-            raise ArgumentError(f"trained must name weights of the model, got {listed(sorted(names - plan.weights.keys()))}")
+            raise ArgumentError(
+                f"trained must name weights of the model, got {listed(sorted(names - plan.weights.keys()))}"
+            )
         tables = {op.weights[0] for op in plan.ops if op.kind == "embedding"}
         head = head_of(plan)
         head = differentiate(head, names & head.weights.keys() | {INPUTS}, ROWS)

@@ -33,7 +33,8 @@ def head_of(plan: Plan) -> Plan:
     softcap = op.constants.get("softcap")
     if softcap:
         x = b.op("softcap", x, softcap=softcap)
-    facts: dict[str, Any] = {name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")}
+    facts: dict[str, Any] = {
+        name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")
+    }
     made = b.plan(x, {ROWS: x}, {}, **facts)
     return replace(made, weights={name: plan.weights[name] for name in made.weights})
-

@@ -28,6 +28,7 @@ from fastdistill.train.parameters import TrainedWeights
 from tests.families import CASES, network
 from tests.runtime.gradient_bounds import EPS, GRADIENT_BOUNDS, rounded
 from tests.small_models import CONFIGS, FORMATS, tensors
+from tests.train import attention_bounds
 from tests.train.passes import chains, training_pass
 from tests.train.plans import PLANS
 
@@ -149,9 +150,12 @@ BOUNDS = {
     "experts_down": through_experts,
     "softcap": lambda op, *_: op.constants["softcap"] * 6 * EPS,  # as `capped`
     "rotary": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
+    "rotary_gradient": lambda op, inputs, *_: 4 * EPS * (np.abs(inputs[0]).max() * 2),
     "attention": attended,
     "store": rounded(0),
     **GRADIENT_BOUNDS,
+    "columns": rounded(0),
+    **attention_bounds.BOUNDS,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -47,6 +47,21 @@ def chains(lengths: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     runs = np.stack([starts, positions + 1], axis=1).astype(np.int32)
     rows = len(positions)
     return positions, np.arange(rows, dtype=np.int32), runs, np.arange(rows + 1, dtype=np.int64)
+
+
+def woods() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same of 13 rows: a tree of 7, each of which sees its ancestors and itself, and blocks of 4 and 2, seen as a whole."""
+    parents = [-1, 0, 0, 1, 1, 2, 4]
+    paths = [[0]]
+    for row, parent in enumerate(parents[1:], 1):
+        paths.append([*paths[parent], row])
+    runs = [[(slot, 1) for slot in path] for path in paths] + [[(7, 4)], [(7, 4), (11, 2)]]
+    positions = [len(path) - 1 for path in paths] + [0, 1, 2, 3, 4, 5]
+    nodes = [*range(7), *[7] * 4, *[8] * 2]
+    return (
+        np.array(positions, np.int32), np.array(nodes, np.int32), np.array([*chain.from_iterable(runs)], np.int32),
+        np.cumsum([0, *map(len, runs)]),
+    )  # fmt: skip
 
 
 def training_pass(plan: Plan, tokens: np.ndarray, laid, reads: np.ndarray, cache) -> ForwardPass:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
+
+from fastdistill.checkpoint.config import Section
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
+from fastdistill.models.rope import rotary
 from fastdistill.ops.activation import ACTIVATIONS
 
 WIDTH, INNER, VOCAB = 12, 20, 23
@@ -56,4 +62,35 @@ def shares() -> Plan:
     return b.plan(x, {"hidden": read, "logits": b.head(read, "embedding", VOCAB, softcap=2.0)}, {}, **FACTS)
 
 
+HEADS, HEAD_DIM = 4, 6
+SLOPES = np.array([0.5, 0.25, 0.125, -0.02], np.float32)
+WAYS = {
+    "attention": {},
+    "windowed attention": dict(window=3),
+    "capped attention": dict(softcap=0.7),
+    "sloped attention": dict(slopes=SLOPES),
+    "attention in all ways": dict(window=4, softcap=0.7, slopes=SLOPES),
+}
+
+
+def attention(
+    kv_heads: int = 2, head_dim: int = HEAD_DIM, layers: int = 2, width: int = WIDTH, heads: int = HEADS, **how
+) -> Plan:
+    """x + out(attention), its queries and keys rotated, in layers."""
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, width)
+    turn = rotary(Section({}, "rope"), head_dim, 64)
+    for i in range(layers):
+        with b.layer(i, x):
+            q, k, v = (
+                b.linear(x, f"{name}{i}", n * head_dim)
+                for name, n in zip("qkv", (heads, kv_heads, kv_heads), strict=True)
+            )
+            q, k = (b.rotary(y, head_dim, turn) for y in (q, k))
+            y = b.attention(q, k, v, head_dim, head_dim**-0.5, **how)
+            x = b.add(x, b.linear(y, f"out{i}", width))
+    return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS | dict(hidden_size=width))
+
+
 PLANS = {"linear": linear, "norms": norms, "activations": activations, "shares": shares}
+PLANS |= {name: partial(attention, **how) for name, how in WAYS.items()}

@@ -5,32 +5,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.train.differentiate import differentiate
-from tests.train.passes import Rows64, Weights64, chains, gradients_64, training_pass
-from tests.train.plans import PLANS
+from tests.train.passes import Rows64, Weights64, chains, gradients_64, training_pass, woods
+from tests.train.plans import FACTS, PLANS, VOCAB, WAYS, WIDTH
 
 LENGTHS = [5, 1, 7]
 STEP = 1e-6
 
 
-def case(plan: Plan, seed: int = 0):
+def case(plan: Plan, seed: int = 0, laid=None):
     random = np.random.default_rng(seed)
     rows = sum(LENGTHS)
     tokens = random.integers(0, plan.vocab_size, rows)
     reads = np.sort(random.permutation(rows)[: rows - 3])
-    request = training_pass(plan, tokens, chains(LENGTHS), reads, lambda name: Rows64(rows))
+    request = training_pass(plan, tokens, laid or chains(LENGTHS), reads, lambda name: Rows64(rows))
     return request, Weights64(plan, seed), random
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("name", PLANS)
 def test_gradients_are_those_of_finite_differences(name, checkpoint):
+    assert_finite_differences(PLANS[name](), checkpoint)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_gradients_of_trees_and_blocks_are_those_of_finite_differences(name):
+    assert_finite_differences(PLANS[name](), laid=woods())
+
+
+def assert_finite_differences(plan: Plan, checkpoint: bool = False, laid=None) -> None:
     """Along a random direction of each weight: (f(w + h d) - f(w - h d)) / 2 h is off by h^2, and by rounding over h."""
-    plan = PLANS[name]()
-    request, weights, random = case(plan)
+    request, weights, random = case(plan, laid=laid)
     output = "logits" if "logits" in plan.outputs else "hidden"
     width = plan.widths[plan.outputs[output]]
     dy = random.standard_normal((len(request.read_rows), width))
@@ -67,3 +76,16 @@ def test_names_are_checked():
         differentiate(plan, [], "hidden")
     with pytest.raises(ArgumentError, match="output must be one of hidden"):
         differentiate(plan, [*plan.weights], "logits")
+
+
+def test_attention_over_what_other_rows_have_stored_has_no_adjoint():
+    b = Builder()
+    with b.segment("encode"):
+        x = b.embedding("source", VOCAB, WIDTH)
+        stored = b.store(b.linear(x, "k", WIDTH), b.linear(x, "v", WIDTH), WIDTH, "cross")
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    with b.layer(0, x):
+        x = b.cross_attention(b.linear(x, "q", WIDTH), stored, WIDTH, 1.0)
+    plan = b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
+    with pytest.raises(UnsupportedError, match=r"attention \(layer 0\) over keys that other rows have stored"):
+        differentiate(plan, ["q.weight"], "hidden")

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from fastdistill.checkpoint import Tensor
 from fastdistill.distill import cross_entropy
-from fastdistill.models import plan_for
 from fastdistill.train.batch import batch_of
-from fastdistill.train.engine import Engine
-from tests.small_models import config, tensors
 
 LENGTHS = [5, 1, 17, 9]
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "../tile.h"
 #include "../train/activation_gradient.c"
+#include "../train/attention_gradient.c"
 #include "../train/elementwise_gradient.c"
 #include "../train/linear_gradient.c"
 #include "../train/norm_gradient.c"

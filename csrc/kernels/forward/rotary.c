@@ -36,7 +36,8 @@ static int op_rotary_table(const struct fd_op *op, const struct fd_pass *pass, i
     return 1;
 }
 
-static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+/* back: by minus the angle */
+FD_INLINE int rotary_turn(const int back, const struct fd_op *op, int64_t row)
 {
     int64_t half = op->rotary_dim / 2, heads = op->width / op->head_dim, table = row * fd_stride(half), at = row * fd_stride(op->width);
     const float *cosine = op->in[1] + table, *sine = op->in[2] + table;
@@ -45,6 +46,7 @@ static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t
             int64_t first = at + head * op->head_dim + i, second = first + half, n = half - i;
             vf a = vf_load_part(op->in[0] + first, n, 0.0f), b = vf_load_part(op->in[0] + second, n, 0.0f);
             vf c = vf_load_part(cosine + i, n, 0.0f), s = vf_load_part(sine + i, n, 0.0f);
+            if (back) s = vf_sub(vf_zero(), s);
             vf_store_part(op->out[0] + first, n, vf_fnma(b, s, vf_mul(a, c)));
             vf_store_part(op->out[0] + second, n, vf_fma(a, s, vf_mul(b, c)));
         }
@@ -53,3 +55,5 @@ static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t
     for (int64_t k = op->width; k < fd_stride(op->width); k++) op->out[0][at + k] = 0.0f;
     return 1;
 }
+static int op_rotary(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return rotary_turn(0, op, row); }
+static int op_rotary_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t row) { return rotary_turn(1, op, row); }

@@ -1,0 +1,215 @@
+"""Of attention, over passes that hold whole sequences, a slot a row: csrc/kernels/train/attention_gradient.c.
+
+Keys and values are those that the pass itself has made: a visible slot is the row of that number. With weights
+p = softmax(scores) of one row and head over the keys that it sees:
+
+    dv = p dy,  dp = v dy,  dscores = p (dp - D),  D = sum p dp = y dy,  dq = scale dscores k,  dk = scale dscores q
+
+(Dao et al. 2022), where a cap c of scores s makes dscores (1 - (s / c)^2) of it. Sums over keys run in the order of
+slots; those over queries head by head, in each by rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastdistill.errors import UnsupportedError
+from fastdistill.ops.kind import OWN, OpKind, PassRows, Reverse, StepKind
+from fastdistill.ops.scores import bias_of, capped_scores, in_window, per_head
+
+
+def attention_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
+    """Weights are made again, of queries, keys and their sums: nothing in the size of rows times rows is kept."""
+    if len(op.inputs) != 3:
+        raise UnsupportedError(f"{op.kind} ({op.segment}) over keys that other rows have stored has no adjoint")
+    q, k, v = op.inputs
+    constants = {name: value for name, value in op.constants.items() if name != "layer"}
+    sums = reverse.op("attention_sums", q, k, op.output, gradient, **constants)
+    if reverse.wants(q):
+        reverse.give(q, reverse.op("attention_query_gradient", q, k, v, gradient, sums, **constants))
+    if reverse.wants(k) or reverse.wants(v):
+        both, width = (
+            reverse.op("attention_key_gradient", q, k, v, gradient, sums, **constants),
+            constants["kv_heads"] * constants["head_dim"],
+        )
+        for i, value in enumerate((k, v)):
+            if reverse.wants(value):
+                reverse.give(value, reverse.op("columns", both, first=i * width, width=width))
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What one row sees.
+
+    Attributes
+    ----------
+    row : int
+    seen : int (n,)
+        rows, whose keys and values it sees
+    q : float64 (heads, head_dim)
+    k : float64 (heads, n, head_dim)
+        once for each query head
+    scores : float64 (heads, n)
+    bend : float64 (heads, n) or float
+        the slope of the cap there
+    """
+
+    row: int
+    seen: np.ndarray
+    q: np.ndarray
+    k: np.ndarray
+    scores: np.ndarray
+    bend: np.ndarray | float
+
+    def score_gradient(self, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, scale: float) -> np.ndarray:
+        """By q k, (heads, n): of v (rows, kv_heads * head_dim), the row's dy (heads, head_dim) and sums (2, heads)."""
+        heads, head_dim = self.q.shape
+        values = per_head(v[self.seen].reshape(len(self.seen), -1, head_dim).swapaxes(0, 1), heads)
+        change = np.einsum("hd,hnd->hn", dy, values) - sums[1][:, None]
+        return self.weights(sums) * change * self.bend * scale
+
+    def weights(self, sums: np.ndarray) -> np.ndarray:
+        """Softmax of the scores, (heads, n), by their sums (2, heads)."""
+        return np.exp(self.scores - sums[0][:, None])
+
+
+def _attended(
+    q: np.ndarray,
+    k: np.ndarray,
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    scale: float,
+    key_set: str = OWN,
+    window: int = 0,
+    softcap: float = 0.0,
+    slopes: np.ndarray | None = None,
+    request: PassRows,
+) -> Iterator[Attended]:
+    set_ = request.keys(key_set)
+    assert set_ is not None, f"the pass has no key set {key_set}"
+    assert np.array_equal(set_.slots, np.arange(len(q))), "a row of the pass is not in the slot of its number"
+    for row, node in enumerate(set_.nodes):
+        slots = set_.visible(node)
+        seen, distances = in_window(slots, request.positions[slots] - request.positions[row], window)
+        keys = k[seen].reshape(len(seen), kv_heads, head_dim).swapaxes(0, 1)
+        queries = q[row].reshape(heads, head_dim).astype(np.float64)
+        capped = capped_scores(queries, keys, scale, softcap)
+        bend = 1 - (capped / softcap) ** 2 if softcap else 1.0
+        yield Attended(row, seen, queries, per_head(keys, heads), capped + bias_of(slopes, distances), bend)
+
+
+def attention_sums(q: np.ndarray, k: np.ndarray, y: np.ndarray, dy: np.ndarray, **how: Any) -> np.ndarray:
+    """(rows, 2 * heads): the logarithm of the sum of e^score over what a row sees, of each head; then y dy of each."""
+    found = np.empty((len(q), 2, how["heads"]))
+    for at in _attended(q, k, **how):
+        peak = at.scores.max(axis=1)
+        found[at.row, 0] = peak + np.log(np.exp(at.scores - peak[:, None]).sum(axis=1))
+        found[at.row, 1] = (y[at.row].astype(np.float64) * dy[at.row]).reshape(at.q.shape).sum(axis=1)
+    return found.reshape(len(q), -1)
+
+
+def attention_query_gradient(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, **how: Any
+) -> np.ndarray:
+    """By the queries, as they are: (rows, heads * head_dim)."""
+    gradient, sums = np.empty(q.shape), sums.reshape(len(q), 2, -1).astype(np.float64)
+    for at in _attended(q, k, **how):
+        change = at.score_gradient(v, dy[at.row].reshape(at.q.shape), sums[at.row], how["scale"])
+        gradient[at.row] = np.einsum("hn,hnd->hd", change, at.k).reshape(-1)
+    return gradient
+
+
+def attention_key_gradient(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, **how: Any
+) -> np.ndarray:
+    """By the keys, then by the values: (rows, 2 * kv_heads * head_dim)."""
+    kv_heads, head_dim = how["kv_heads"], how["head_dim"]
+    gradient = np.zeros((len(q), 2, kv_heads, head_dim))
+    sums = sums.reshape(len(q), 2, -1).astype(np.float64)
+    for at in _attended(q, k, **how):
+        outer = dy[at.row].reshape(at.q.shape).astype(np.float64)
+        weights = at.score_gradient(v, outer, sums[at.row], how["scale"]), at.weights(sums[at.row])
+        for i, (weight, x) in enumerate(zip(weights, (at.q, outer), strict=True)):
+            of_heads = np.einsum("hn,hd->nhd", weight, x).reshape(len(at.seen), kv_heads, -1, head_dim)
+            gradient[at.seen, i] += of_heads.sum(axis=2)
+    return gradient.reshape(len(q), -1)
+
+
+def columns(x: np.ndarray, *, first: int, width: int) -> np.ndarray:
+    """Those of x from the first on: (rows, width)."""
+    return x[:, first : first + width]
+
+
+def _sums_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
+    queries, keys = _widths(constants)
+    assert [*widths] == [queries, keys, queries, queries], (widths, constants)
+    return int(2 * constants["heads"])
+
+
+def _gradient_width(widths: Sequence[int], constants: Mapping[str, Any]) -> tuple[int, int]:
+    queries, keys = _widths(constants)
+    assert [*widths] == [queries, keys, keys, queries, 2 * constants["heads"]], (widths, constants)
+    return queries, 2 * keys
+
+
+def _widths(constants: Mapping[str, Any]) -> tuple[int, int]:
+    """Of queries, of keys."""
+    return constants["heads"] * constants["head_dim"], constants["kv_heads"] * constants["head_dim"]
+
+
+_HOW = {
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "scale": "scalar",
+    "key_set": "key_set",
+    "window": "window",
+    "softcap": "softcap",
+    "slopes": "vectors",
+}
+
+KINDS = (
+    OpKind(
+        name="attention_sums",
+        meaning="of each head of attention of x over y: log sum e^score over the keys that the row's node sees; then the sums of z, its result, times a gradient",
+        reference=attention_sums,
+        of_pass=True,
+        inputs=(4,),
+        constants=_HOW,
+        width=_sums_width,
+        steps=(StepKind("attention_sums"),),
+    ),
+    OpKind(
+        name="attention_query_gradient",
+        meaning="by the x of attention of x over y, z, of the gradient by its result and of `attention_sums`",
+        reference=attention_query_gradient,
+        of_pass=True,
+        inputs=(5,),
+        constants=_HOW,
+        width=lambda widths, shapes, constants: _gradient_width(widths, constants)[0],
+        steps=(StepKind("attention_query_gradient"),),
+    ),
+    OpKind(
+        name="attention_key_gradient",
+        meaning="the same by y and by z, side by side",
+        reference=attention_key_gradient,
+        of_pass=True,
+        inputs=(5,),
+        constants=_HOW,
+        width=lambda widths, shapes, constants: _gradient_width(widths, constants)[1],
+        steps=(StepKind("attention_key_gradient"),),
+    ),
+    OpKind(
+        name="columns",
+        meaning="width columns of x from the first on",
+        reference=columns,
+        constants={"first": "first", "width": "columns"},
+        width=lambda widths, shapes, constants: int(constants["width"]),
+    ),
+)
