@@ -136,9 +136,8 @@ def run_train(arguments: argparse.Namespace) -> None:
 def begin(given: dict[str, Any], out: Path) -> None:
     """A new run."""
     from fastdistill.train.job import make_job
-    from fastdistill.train.runs import RunFolder
+    from fastdistill.train.runs import RunFolder, Settings
     from fastdistill.train.runs.folder import check_free
-    from fastdistill.train.runs.settings import Settings
 
     for name in ("model", "data", "evaluation", "teacher"):
         if os.path.exists(given.get(name, "")):  # the run may go on from another place
@@ -155,8 +154,7 @@ def begin(given: dict[str, Any], out: Path) -> None:
 def go_on(path: Path) -> None:
     """A run that is there."""
     from fastdistill.train.job import make_job
-    from fastdistill.train.runs import RunFolder
-    from fastdistill.train.runs.settings import Settings
+    from fastdistill.train.runs import RunFolder, Settings
 
     with RunFolder(path) as run:
         job = make_job(Settings.from_json(run.config["settings"]), say)

@@ -27,8 +27,7 @@ from fastdistill.train.engine import Engine
 from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
-from fastdistill.train.runs import RunFolder
-from fastdistill.train.runs.settings import Settings
+from fastdistill.train.runs import RunFolder, Settings
 
 Report = Callable[[str], None]
 _READ = 1 << 22  # bytes at a time
