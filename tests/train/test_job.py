@@ -1,0 +1,126 @@
+"""What settings make, trained: a small Llama that is killed and goes on, on any number of threads."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastdistill.checkpoint.safetensors_file import read_safetensors
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.train.job import make_job
+from fastdistill.train.runs import RunFolder, Settings
+from tests.test_cli import write_model
+from tests.train.test_runs import measured
+
+LONG = dict(rows=48, accumulate=2, epochs=2, learning_rate=3e-3, average=0.9, save_every=2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A model of one layer, what it learns, and what is held out."""
+    path = tmp_path_factory.mktemp("job")
+    lines = [f'{{"prompt": "{number} and {number}", "completion": " are {2 * number}"}}\n' for number in range(30)]
+    (path / "data.jsonl").write_text("".join(lines))
+    (path / "held_out.txt").write_text("3 and 3 are 6\n")
+    write_model(path / "model", layers=1)
+    write_model(path / "teacher", layers=1, rms_norm_eps=1.0)
+    return path
+
+
+def settings(files: Path, **changes) -> Settings:
+    held_out = str(files / "held_out.txt")
+    return Settings(str(files / "model"), str(files / "data.jsonl"), **dict(evaluation=held_out) | LONG | changes)
+
+
+def begin(files: Path, path: Path, **changes):
+    job = make_job(settings(files, **changes))
+    with RunFolder(path, job.config) as run:
+        return job, job.train(run)
+
+
+def go_on(path: Path, **changes):
+    with RunFolder(path) as run:
+        job = make_job(Settings.from_json(run.config["settings"] | changes))
+        job.check(run.config)
+        return job, job.train(run)
+
+
+def state(path: Path) -> dict[str, bytes]:
+    """Of the newest checkpoint."""
+    newest = max((path / "checkpoints").iterdir())
+    return {name: np.asarray(stored.array).tobytes() for name, stored in read_safetensors(newest).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(files, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "run"
+    _, trained = begin(files, path)
+    assert trained.finished
+    return path
+
+
+def test_it_learns(whole, files):
+    lines = measured(whole)
+    assert lines[-1]["loss"] < 0.8 * lines[1]["loss"] and lines[-1]["evaluation"] < lines[0]["evaluation"]
+    kinds = {name.split("/")[0] for name in state(whole)}
+    assert kinds == {"value", "first", "second", "average"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_it_goes_on_to_the_same_bits_with_other_threads(files, whole, tmp_path, seed):
+    path, delays = tmp_path / "run", random.Random(seed)
+    for start in (lambda: begin(files, path, threads=2), lambda: go_on(path, threads=1)):
+        process = os.fork()
+        if process == 0:
+            try:
+                start()
+            finally:
+                os._exit(0)
+        deadline = time.monotonic() + 30
+        while not any(path.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(delays.uniform(0, 0.05))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    _, trained = go_on(path, threads=2)
+    assert trained.finished and state(path) == state(whole) and measured(path) == measured(whole)
+
+
+def test_a_run_whose_data_or_model_has_changed_is_refused(files, whole, tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"text": "other"}\n')
+    with pytest.raises(CheckpointError, match=f"changed since then: data {tmp_path / 'data.jsonl'}"):
+        go_on(whole, data=str(tmp_path / "data.jsonl"))
+    with pytest.raises(CheckpointError, match=f"changed since then: model {files / 'teacher'}"):
+        go_on(whole, model=str(files / "teacher"))
+
+
+def test_a_student_nears_its_teacher(files, tmp_path):
+    teacher = str(files / "teacher")
+    job, _ = begin(files, tmp_path / "run", objective="forward_kl", teacher=teacher, steps=6, epochs=None, average=0.0)
+    lines = measured(tmp_path / "run")
+    assert lines[-1]["evaluation"] < lines[0]["evaluation"] and set(job.digests) == {
+        "model",
+        "data",
+        "evaluation",
+        "teacher",
+    }
+
+
+def test_the_last_step_of_epochs_takes_what_is_left(files):
+    job = make_job(settings(files, accumulate=4, epochs=1))
+    batches = [batch for step in range(job.steps) for batch in job.step_batches(step)]
+    assert len(batches) == job.batches.count() and 0 < len(job.step_batches(job.steps - 1)) <= 4
+    assert sum(batch.sequences for batch in batches) == len(job.batches.data)
+
+
+def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
+    with pytest.raises(ArgumentError, match="cross_entropy takes no teacher"):
+        make_job(settings(files, teacher=str(files / "teacher")))
+    with pytest.raises(ArgumentError, match="steps must lie in 50"):
+        make_job(settings(files, warmup=50, epochs=None, steps=10))
