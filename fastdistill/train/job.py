@@ -15,7 +15,7 @@ import numpy as np
 
 from fastdistill import __version__
 from fastdistill.checkpoint import open_checkpoint
-from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.messages import listed, warn
 from fastdistill.models import plan_of
@@ -143,6 +143,8 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     ------
     ArgumentError, CheckpointError, UnsupportedError, DataError, TextError
     """
+    if settings.lora is not None:
+        raise UnsupportedError("lora: pairs of low rank are not trained yet; without it all weights are")
     folder = find_folder(settings.model)
     tokenizer = Tokenizer(folder)
     with open_checkpoint(folder) as checkpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastdistill.checkpoint.safetensors_file import read_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.train.job import make_job
 from fastdistill.train.runs import RunFolder, Settings
+from tests.command_line import Terminal
 from tests.test_cli import write_model
 from tests.train.test_runs import measured
 
@@ -124,3 +126,20 @@ def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
         make_job(settings(files, teacher=str(files / "teacher")))
     with pytest.raises(ArgumentError, match="steps must lie in 50"):
         make_job(settings(files, warmup=50, epochs=None, steps=10))
+
+
+def test_in_a_terminal_it_shows_how_far_it_is_and_ctrl_c_saves(files, tmp_path):
+    path = tmp_path / "run"
+    options = ["--steps", "1000000", "--schedule", "constant", "--rows", "48", "--threads", "1"]
+    terminal = Terminal("train", files / "model", files / "data.jsonl", "--out", path, *options)
+    terminal.expect("loss ")
+    terminal.expect("tokens/s  ")
+    assert re.match(r"\d+:\d\d:\d\d left", terminal.expect(" left") + " left")
+    terminal.interrupt()
+    terminal.expect("this step is finished and saved first; Ctrl-C once more ends at once")
+    step = int(
+        terminal.expect(f", which is saved: `fastdistill train --resume {path}` goes on").split()[-1].replace(",", "")
+    )
+    assert terminal.end() == 130
+    assert [file.name for file in (path / "checkpoints").iterdir()] == [f"step-{step:08}.safetensors"]
+    assert [line["step"] for line in measured(path)] == list(range(1, step + 1))
