@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_where_the_disk_is_full_nothing_written_before_is_lost(tmp_path, whole, 
         json.loads(line)
     said.unlink()
     check(path, whole)
+
+
+def test_too_little_room_is_said_before_the_first_step(tmp_path, monkeypatch):
+    real = os.statvfs
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=1000))
+    with RunFolder(tmp_path / "run", CONFIG) as run:
+        with pytest.raises(CheckpointError, match="the disk has 0 MB free; the checkpoints of this run need 1 MB"):
+            go(run, 3)
+        monkeypatch.setattr(os, "statvfs", real)
+        go(run, 3)
 
 
 # ---- asked to stop ----
