@@ -28,6 +28,7 @@ from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
 from fastdistill.train.runs import RunFolder, Settings
+from fastdistill.train.saved_model import save_model, trainable
 
 Report = Callable[[str], None]
 _READ = 1 << 22  # bytes at a time
@@ -40,6 +41,8 @@ class Job:
     Attributes
     ----------
     settings : Settings
+    folder : Path
+        of the model that it begins with
     engine : Engine
     optimiser : AdamW
     schedule : Schedule
@@ -57,6 +60,7 @@ class Job:
     """
 
     settings: Settings
+    folder: Path
     engine: Engine
     optimiser: Optimiser
     schedule: Schedule
@@ -119,7 +123,7 @@ class Job:
     def save(self, folder: Path) -> None:
         """Write the model as it is now, or its average, as a folder to load."""
         with self.average.swapped() if self.average is not None else nullcontext():
-            self.engine.save(folder)
+            save_model(self.engine.plan, self.engine.parameters, self.folder, folder)
 
     def step_batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step, from 0; of the last step of an epoch's end fewer."""
@@ -170,7 +174,7 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
         made = objective(settings.objective, teacher=beside, **given)
         report(f"loading {folder}")
         engine = Engine(
-            plan, checkpoint.tensors, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
+            plan, checkpoint.tensors, trainable(plan), format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
         )  # fmt: skip
     batches = Batches(data, settings.rows, seed=settings.seed, teacher=file)
@@ -190,7 +194,7 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     optimiser = AdamW(engine.parameters, weight_decay=settings.weight_decay, threads=threads)
     schedule = Schedule(settings.schedule, settings.learning_rate, steps, settings.warmup_of(steps))
     average = EMA(engine.parameters, settings.average, threads=threads) if settings.average else None
-    return Job(settings, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests)
+    return Job(settings, folder, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests)
 
 
 def _network(name: str, threads: int | None) -> Network:

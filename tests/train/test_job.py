@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import read_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.train.job import make_job
@@ -126,6 +127,18 @@ def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
         make_job(settings(files, teacher=str(files / "teacher")))
     with pytest.raises(ArgumentError, match="steps must lie in 50"):
         make_job(settings(files, warmup=50, epochs=None, steps=10))
+
+
+def test_what_was_trained_is_a_model_to_load(files, tmp_path):
+    job, _ = begin(files, tmp_path / "run")
+    job.save(tmp_path / "model")
+    job.save(tmp_path / "model")  # a run that goes on at its end writes it again
+    loaded = fd.load(tmp_path / "model")
+    batch = job.evaluation[0]
+    with job.average.swapped():  # which is what is written
+        assert loaded.logits(batch.tokens)[:-1].tobytes() == job.engine.logits(batch).tobytes()
+    assert loaded.generate("3 and 3", max_tokens=2).text
+    assert not np.array_equal(loaded.logits(batch.tokens)[:-1], job.engine.logits(batch))
 
 
 def test_in_a_terminal_it_shows_how_far_it_is_and_ctrl_c_saves(files, tmp_path):
