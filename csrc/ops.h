@@ -41,6 +41,13 @@ FD_OP(activation_gradient, op_rows)         /* activation'(in[0]) * in[1] -> out
 FD_OP(gated_gate_gradient, op_rows)         /* activation'(in[0]) * in[1] * in[2] -> out[0] */
 FD_OP(sigmoid_mul_share_gradient, op_rows)  /* sigmoid'(in[1]) * sum in[0] * in[2] -> out[0], one number a row */
 FD_OP(softcap_gradient, op_rows)            /* (1 - tanh(in[0] / softcap)^2) * in[1] -> out[0] */
+FD_OP(experts_linear, op_experts_up_tasks)  /* weights[e] of expert e over in[0] or codes_in, by the routes in[1] -> out[0], by choice */
+FD_OP(experts_up_gradient, op_experts_input_tasks)                /* in[0], by choice, times weights[e] of the routes in[1] -> their sums, out[0] */
+FD_OP(experts_down_gradient, op_experts_input_tasks)              /* in[0] times weights[e] of each of the routes in[1] -> out[0], by choice */
+FD_OP(experts_weight_gradient, op_experts_weight_gradient_tasks)  /* in[1]^T in[0] of rows whose routes in[2] name expert vectors[0][i], added to weights[i], a gradient */
+FD_OP(experts_scale, op_rows)               /* in[0], by choice, times the shares of the routes in[1] -> out[0] */
+FD_OP(experts_share_gradient, op_rows)      /* sums of in[0] * in[1], by choice -> out[0], shaped as routes */
+FD_OP(route_gradient, op_rows)              /* by the logits in[0], of routes in[1], of that by their shares in in[2] -> out[0] */
 FD_OP(attention_sums, op_attention_query_tasks)                   /* queries in[0], keys in[1], result in[2], its gradient in[3] -> of each head log sum e^score, result times gradient */
 FD_OP(attention_query_gradient, op_attention_query_tasks)         /* queries in[0], keys in[1], values in[2], gradient in[3], those sums in[4] -> by queries out[0] */
 FD_OP(attention_key_gradient, op_attention_key_tasks)             /* the same -> by keys, by values, side by side, out[0] */

@@ -180,9 +180,10 @@ def test_the_files_of_a_new_kernel_fit_the_tree():
         assert not errors_of_c(text, (ROOT / path).parent)
 
 
-def test_the_body_of_a_new_op_compiles_beside_the_others():
-    (body,) = (block for block in indented(ROOT / "docs/adding/op.md") if block.startswith("static int op_"))
-    text = re.sub(r"\bop_\w+\(", "op_of_the_page(", body, count=1)
+def test_the_bodies_of_a_new_op_and_its_gradient_compile_beside_the_others():
+    bodies = [block for block in indented(ROOT / "docs/adding/op.md") if block.startswith("static int op_")]
+    assert len(bodies) == 2
+    text = "".join(re.sub(r"\bop_\w+\(", f"op_{i}_of_the_page(", body, count=1) for i, body in enumerate(bodies))
     assert not errors_of_c(f'#include "elementwise.c"\n{text}', ROOT / "csrc/kernels/forward")
 
 

@@ -8,7 +8,7 @@
 #pragma once
 #include "tile.h"
 
-enum { PRODUCT_ROWS = FD_ROW_TILE == 8 ? 12 : 6, PRODUCT_PANELS = FD_ROW_TILE == 8 ? 2 : 1, PRODUCT_LANES = 32 };
+enum { PRODUCT_ROWS = FD_ROW_TILE == 8 ? 12 : 6, PRODUCT_PANELS = FD_ROW_TILE == 8 ? 2 : 1, PRODUCT_LANES = 32, PRODUCT_AHEAD = 8 };
 enum product_start { PRODUCT_NEW, PRODUCT_GO_ON };       /* sums begin at 0; or go on from c */
 
 #if defined(FD_LEVEL_IS_SCALAR)
@@ -31,6 +31,8 @@ FD_SHAPED void product_tile(const int rows, const int panels, enum product_start
     vf sum[PRODUCT_ROWS][PRODUCT_PANELS], bk[PRODUCT_PANELS];
     PRODUCT_TILE(sum[r][p] = start == PRODUCT_GO_ON ? vf_load(c.at + r * c.row + p * c.panel) : vf_zero();)
     for (int64_t k = 0; k < depth; k++, a.at += a.step, b.at += b.step) {
+        if (a.step != 1) __builtin_prefetch(a.at + PRODUCT_AHEAD * a.step);
+        else if (k % 16 == 0) PRODUCT_UNROLL for (int r = 0; r < rows; r++) __builtin_prefetch(a.at + r * a.row + 32);
         PRODUCT_UNROLL for (int p = 0; p < panels; p++) bk[p] = vf_load(b.at + p * b.panel);
         PRODUCT_UNROLL for (int r = 0; r < rows; r++) {
             vf ak = vf_set1(a.at[r * a.row]);

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.ops.activation import ACTIVATIONS
+from fastdistill.ops.adjoints.experts import choices, experts_down_adjoint, experts_up_adjoint, padded, route_adjoint
 from fastdistill.ops.kind import MATRIX, OpKind, StepKind
 from fastdistill.ops.linear import linear
 
@@ -24,14 +25,14 @@ def route(logits: np.ndarray, *, experts: int, top_k: int, renormalised: bool) -
 
     Shares are the softmax over all experts, in float64; `renormalised`: over those that are picked. Ties: the lowest number.
     """
-    padded = _padded(top_k, 16)
+    half = padded(top_k, 16)
     e = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    routes = np.zeros((len(logits), 2 * padded))
-    routes[:, :padded] = -1
+    routes = np.zeros((len(logits), 2 * half))
+    routes[:, :half] = -1
     picked = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1)
     shares = np.take_along_axis(e, picked, axis=1)
     routes[:, :top_k] = picked
-    routes[:, padded : padded + top_k] = shares / (shares if renormalised else e).sum(axis=1, keepdims=True)
+    routes[:, half : half + top_k] = shares / (shares if renormalised else e).sum(axis=1, keepdims=True)
     return routes
 
 
@@ -43,8 +44,8 @@ def experts_up(
     matrices are gate and up (inner, width) of each expert: (rows, top_k * padded inner).
     """
     inner = matrices[0].shape[0]
-    made = np.zeros((len(x), top_k, _padded(inner, 32)))
-    for expert, rows, ranks in _choices(routes, top_k):
+    made = np.zeros((len(x), top_k, padded(inner, 32)))
+    for expert, rows, ranks in choices(routes, top_k):
         gate, up = (linear(x[rows], matrix) for matrix in matrices[2 * expert : 2 * expert + 2])
         made[rows, ranks, :inner] = ACTIVATIONS[activation](gate) * up
     return made.reshape(len(x), -1)
@@ -54,21 +55,10 @@ def experts_down(x: np.ndarray, routes: np.ndarray, *matrices: Tensor, top_k: in
     """The sum of share * (down x) over the experts that the row has picked; x as `experts_up` makes it, a matrix (width, inner) each."""
     width, inner = matrices[0].shape
     made, parts = np.zeros((len(x), width)), x.reshape(len(x), top_k, -1)[:, :, :inner]
-    for expert, rows, ranks in _choices(routes, top_k):
-        shares = routes[rows, _padded(top_k, 16) + ranks]
+    for expert, rows, ranks in choices(routes, top_k):
+        shares = routes[rows, padded(top_k, 16) + ranks]
         made[rows] += shares[:, None] * linear(parts[rows, ranks], matrices[expert])
     return made
-
-
-def _choices(routes: np.ndarray, top_k: int):  # type: ignore[no-untyped-def]
-    """Of each expert, ascending, the rows that have picked it, and where it stands among theirs."""
-    picked = routes[:, :top_k].astype(int)
-    for expert in np.unique(picked):
-        yield expert, *np.nonzero(picked == expert)
-
-
-def _padded(n: int, unit: int) -> int:
-    return -(-n // unit) * unit
 
 
 def _route_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
@@ -76,20 +66,20 @@ def _route_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], const
         widths,
         constants,
     )
-    return 2 * _padded(constants["top_k"], 16)
+    return 2 * padded(constants["top_k"], 16)
 
 
 def _up_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
     """A result for each expert that a row goes through, padded to a multiple of 32."""
     inner = shapes[0][0]
     assert [*shapes] == [(inner, widths[0])] * 2 * constants["experts"], (widths, shapes)
-    return int(constants["top_k"]) * _padded(inner, 32)
+    return int(constants["top_k"]) * padded(inner, 32)
 
 
 def _down_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
     width, inner = shapes[0]
     assert [*shapes] == [(width, inner)] * constants["experts"], shapes
-    assert widths[0] == constants["top_k"] * _padded(inner, 32), (widths, constants)
+    assert widths[0] == constants["top_k"] * padded(inner, 32), (widths, constants)
     return width
 
 
@@ -102,6 +92,7 @@ KINDS = (
         reference=route,
         constants=_CONSTANTS | {"renormalised": "scalar"},
         width=_route_width,
+        adjoint=route_adjoint,
     ),
     OpKind(
         name="experts_up",
@@ -113,6 +104,7 @@ KINDS = (
         constants=_CONSTANTS | {"activation": "activation"},
         width=_up_width,
         steps=(StepKind("experts_up"),),
+        adjoint=experts_up_adjoint,
     ),
     OpKind(
         name="experts_down",
@@ -124,5 +116,6 @@ KINDS = (
         constants=_CONSTANTS,
         width=_down_width,
         steps=(StepKind("experts_down"),),
+        adjoint=experts_down_adjoint,
     ),
 )

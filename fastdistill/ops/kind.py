@@ -152,8 +152,8 @@ class OpKind:
         as in `Op.kind`
     meaning : str
         in a line: x, y, z are its inputs, w and b its weights; constants have their own names
-    reference : Callable[..., np.ndarray]
-        what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width). Inputs are float32 (rows, width), a
+    reference : Callable[..., np.ndarray | None]
+        what it means, in NumPy: (*inputs, *weights, **constants) -> (rows, width), or None where it makes no value. Inputs are float32 (rows, width), a
         matrix or table is a Tensor, other weights are float32. With `of_pass` it also gets `request`, the PassRows
     of_pass : bool, default False
         it needs to know the rows: their tokens, positions, or who sees whom
@@ -190,7 +190,7 @@ class OpKind:
 
     name: str
     meaning: str
-    reference: Callable[..., np.ndarray]
+    reference: Callable[..., Any]
     of_pass: bool = False
     inputs: tuple[int, ...] = (1,)
     weights: tuple[str, ...] = ()

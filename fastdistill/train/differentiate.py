@@ -32,7 +32,9 @@ def reverse_of(segment: str) -> str:
     return f"reverse {segment}"
 
 
-def differentiate(plan: Plan, wrt: Iterable[str], output: str = "logits", *, checkpoint: bool = False) -> Plan:
+def differentiate(
+    plan: Plan, wrt: Iterable[str], output: str = "logits", *, checkpoint: bool = False, over: bool = False
+) -> Plan:
     """A plan whose forward leads to one output, and whose reverse leads from its gradient to those of weights.
 
     The forward runs as before.  Then `reverse_segments` run, over the same rows, with the gradient by the output, a row
@@ -49,6 +51,8 @@ def differentiate(plan: Plan, wrt: Iterable[str], output: str = "logits", *, che
     checkpoint : bool, default False
         a layer keeps nothing but what enters it, and is run again when its reverse comes: a third more arithmetic, and
         the memory of one layer in place of all
+    over : bool, default False
+        the gradient by the output is not given as rows: it has been written over the output, which no adjoint may need
 
     Raises
     ------
@@ -65,7 +69,7 @@ def differentiate(plan: Plan, wrt: Iterable[str], output: str = "logits", *, che
         raise ArgumentError(f"output must be one of {listed(plan.outputs)}, got {short(output)}")
     ops = _leading_to(plan.ops, [plan.outputs[output]])
     reverse = _Reverse(replace(plan, ops=ops, outputs={output: plan.outputs[output]}), wrt, checkpoint)
-    return reverse.plan(plan.outputs[output])
+    return reverse.plan(plan.outputs[output], over)
 
 
 def reverse_segments(plan: Plan) -> tuple[str, ...]:
@@ -122,10 +126,10 @@ class _Reverse:
         if self.wants(value):
             self._products.setdefault(value, []).append((gradient, matrix))
 
-    def plan(self, output: int) -> Plan:
+    def plan(self, output: int, over: bool) -> Plan:
         """The whole of it, from the gradient by the output on."""
         plan = self._plan
-        self.give(output, self.op("given", width=plan.widths[output]))
+        self.give(output, output if over else self.op("given", width=plan.widths[output]))
         layers = {segment: i for i, segment in enumerate(plan.layers)}
         inputs = None
         for op in reversed(plan.ops):

@@ -21,7 +21,7 @@ from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differenti
 from fastdistill.train.parameters import Parameters, TrainedWeights
 from fastdistill.train.parts import ROWS, head_of
 
-HEAD_ROWS = 256  # that the head sees at a time: their logits are most of what it needs of memory
+HEAD_ROWS = 512  # that the head sees at a time: their logits are most of what it needs of memory
 
 
 class Engine:
@@ -91,7 +91,7 @@ class Engine:
             )
         tables = {op.weights[0] for op in plan.ops if op.kind == "embedding"}
         head = head_of(plan)
-        head = differentiate(head, names & head.weights.keys() | {INPUTS}, ROWS)
+        head = differentiate(head, names & head.weights.keys() | {INPUTS}, ROWS, over=True)
         body = differentiate(plan, names | ({INPUTS} if names & tables else set()), "hidden", checkpoint=checkpoint)
         self.weights = TrainedWeights(plan, tensors, names, format, self.threads, progress)
         self.parameters: Parameters = self.weights.parameters
@@ -134,9 +134,11 @@ class Engine:
         gradient, value = np.empty(hidden.shape, np.float32), 0.0
         for chunk in self._chunks(len(hidden)):
             logits, head = self._logits(hidden[chunk])
-            loss = objective(logits, batch, request.read_rows[chunk].astype(np.int64), total_weight)
+            loss = objective(np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight)
             value += loss.value
-            head.inputs, head.segments = loss.gradient, self._back["head"]
+            if not np.shares_memory(loss.gradient, logits):
+                logits[:] = loss.gradient
+            head.segments = self._back["head"]
             self._head.run(head)
             gradient[chunk] = self._head.value(self._head.plan.outputs[BY_INPUTS], len(logits))
         if self._back["body"]:
@@ -179,8 +181,7 @@ class Engine:
             rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
         )
         self._head.run(request)
-        logits = self._head.value(self._head.plan.outputs[ROWS], len(hidden))
-        return np.ascontiguousarray(logits), request
+        return self._head.value(self._head.plan.outputs[ROWS], len(hidden)), request
 
     def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
         if len(batch) > self.rows:

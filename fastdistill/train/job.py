@@ -41,19 +41,24 @@ class Job:
     Attributes
     ----------
     settings : Settings
+        it was made of
     folder : Path
         of the model that it begins with
     engine : Engine
+        with the weights that are trained, as they are now
     optimiser : AdamW
+        of these
     schedule : Schedule
-    average : EMA, optional
+        of the learning rate
+    average : EMA | None
         of the parameters, which is what is written at the end
     objective : Objective
+        which their steps minimise
     batches : Batches
         of which a step takes `settings.accumulate`
     evaluation : Sequence[Batch]
         held out
-    steps : int, optional
+    steps : int | None
         of the run; None: minutes end it
     digests : Mapping[str, str]
         SHA-256 of what was read, by what it is

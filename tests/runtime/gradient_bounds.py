@@ -78,6 +78,47 @@ def sloped(op, inputs, *_):
     return 24 * EPS * (1 + x) * np.prod(others, axis=0)
 
 
+def experts_summed(op, inputs, want, judge, request):
+    """As `products_summed`, of the largest number of a row and the matrix of the largest sum along outputs."""
+    matrices = [judge.weights.tensors[name] for name in op.weights]
+    sizes = [np.abs(matrix.to_float32()).sum(axis=0).max() for matrix in matrices]
+    if matrices[0].minimum is not None:
+        sizes = [
+            size + 2 * np.abs(m.minimum.astype(np.float64)).sum(axis=0).max()
+            for size, m in zip(sizes, matrices, strict=True)
+        ]
+    parts = op.constants["top_k"] if op.kind == "experts_up_gradient" else 1
+    x = np.abs(inputs[0]).max(axis=1, keepdims=True)
+    return (parts * matrices[0].shape[0] + 4) * EPS * parts * x * max(sizes) + 0 * np.abs(want)
+
+
+def experts_rows_summed(op, inputs, want, judge, request):
+    """As `outer_products_summed`, of all rows and choices, whichever expert they are of: not less than of one."""
+    parts = [
+        np.abs(a).reshape(len(a), -1, -(-n // 32) * 32)[:, :, :n] if a.shape[1] != n else np.abs(a)[:, None]
+        for a, n in zip(inputs, want.shape[::-1], strict=False)
+    ]
+    return (len(inputs[0]) + 2) * EPS * parts[1].sum(axis=1).T @ parts[0].sum(axis=1)
+
+
+def shares_by(op, inputs, want, *_):
+    products = np.abs(inputs[0] * inputs[1].astype(np.float64)).reshape(len(want), op.constants["top_k"], -1)
+    allowed, half = np.zeros(want.shape), want.shape[1] // 2
+    allowed[:, half : half + products.shape[1]] = (products.shape[2] / 16 + 6) * EPS * products.sum(axis=2)
+    return allowed
+
+
+def logits_by(op, inputs, want, *_):
+    # p (g - mean): p as of `routed`; the mean sums top_k products.
+    logits, routes, gradient = inputs
+    experts, top_k = logits.shape[1], op.constants["top_k"]
+    half = routes.shape[1] // 2
+    shares, g = (np.abs(a[:, half : half + top_k]) for a in (routes, gradient))
+    mean = (shares * g).sum(axis=1, keepdims=True)
+    size = np.abs(want) + mean + (shares * g).max(axis=1, keepdims=True)
+    return (2 * np.abs(logits).max() + experts / 16 + top_k + 16) * EPS * size
+
+
 GRADIENT_BOUNDS = {
     "given": rounded(0),
     "spread": rounded(0),
@@ -98,4 +139,10 @@ GRADIENT_BOUNDS = {
     "softcap_gradient": lambda op, inputs, *_: (
         12 * EPS * np.abs(inputs[1])
     ),  # 2 t times tanh's 4 and a quotient's; 1 - t^2, a product
+    "experts_up_gradient": experts_summed,
+    "experts_down_gradient": experts_summed,
+    "experts_weight_gradient": experts_rows_summed,
+    "experts_scale": rounded(1),
+    "experts_share_gradient": shares_by,
+    "route_gradient": logits_by,
 }

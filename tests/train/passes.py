@@ -64,6 +64,19 @@ def woods() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     )  # fmt: skip
 
 
+def forked(trunk: int, branches: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same of a chain that goes on in branches which do not see each other."""
+    stem = [[(0, row + 1)] for row in range(trunk)]
+    starts = [trunk + branch * length for branch in range(branches)]
+    runs = stem + [[(0, trunk), (start, row + 1)] for start in starts for row in range(length)]
+    positions = [*range(trunk), *[trunk + row for _ in starts for row in range(length)]]
+    nodes = np.arange(len(runs), dtype=np.int32)
+    return (
+        np.array(positions, np.int32), nodes, np.array([*chain.from_iterable(runs)], np.int32),
+        np.cumsum([0, *map(len, runs)]),
+    )  # fmt: skip
+
+
 def training_pass(plan: Plan, tokens: np.ndarray, laid, reads: np.ndarray, cache) -> ForwardPass:
     """Every key set holds the same rows; `cache` makes that of one (its name -> cache)."""
     positions, nodes, runs, offsets = laid

@@ -12,17 +12,17 @@ from fastdistill.models.plan import Plan
 from fastdistill.models.rope import rotary
 from fastdistill.ops.activation import ACTIVATIONS
 
-WIDTH, INNER, VOCAB = 12, 20, 23
-FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=16, architecture="none")
+WIDTH, INNER, WIDE, VOCAB = 12, 20, 270, 23
+FACTS = dict(vocab_size=VOCAB, hidden_size=WIDTH, max_positions=64, architecture="none")
 
 
 def linear(bias: bool = True) -> Plan:
-    """x + down(up x + gate x), times a half."""
+    """x + down(up x + gate x) / 2, of few numbers, and of more than a tile of C sums or writes at a time."""
     b = Builder()
     x = b.embedding("embedding", VOCAB, WIDTH)
-    for i in range(2):
+    for i, inner in enumerate((INNER, WIDE)):
         with b.layer(i, x):
-            up, gate = (b.linear(x, f"{name}{i}", INNER, bias=bias) for name in ("up", "gate"))
+            up, gate = (b.linear(x, f"{name}{i}", inner, bias=bias) for name in ("up", "gate"))
             x = b.add(x, b.scale(b.linear(b.add(up, gate), f"down{i}", WIDTH, bias=bias), 0.5))
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
 
@@ -62,6 +62,21 @@ def shares() -> Plan:
     return b.plan(x, {"hidden": read, "logits": b.head(read, "embedding", VOCAB, softcap=2.0)}, {}, **FACTS)
 
 
+def experts() -> Plan:
+    """x + a mixture of experts of x: shares over all or among those picked, of several experts or of one."""
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    for i, (count, top_k, inner, renormalised) in enumerate(
+        [(5, 2, INNER, False), (3, 1, 32, False), (4, 3, WIDE, True)]
+    ):
+        with b.layer(i, x):
+            routes = b.route(b.linear(x, f"router{i}", count, exact=True), top_k, renormalised)
+            names = [f"{i}.{of}{expert}" for expert in range(count) for of in ("gate", "up")]
+            made = b.experts_up(x, routes, names, inner, top_k, "silu")
+            x = b.add(x, b.experts_down(made, routes, [f"{i}.down{n}" for n in range(count)], WIDTH, inner, top_k))
+    return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
+
+
 HEADS, HEAD_DIM = 4, 6
 SLOPES = np.array([0.5, 0.25, 0.125, -0.02], np.float32)
 WAYS = {
@@ -92,5 +107,5 @@ def attention(
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS | dict(hidden_size=width))
 
 
-PLANS = {"linear": linear, "norms": norms, "activations": activations, "shares": shares}
+PLANS = {"linear": linear, "norms": norms, "activations": activations, "shares": shares, "experts": experts}
 PLANS |= {name: partial(attention, **how) for name, how in WAYS.items()}

@@ -15,7 +15,7 @@ from fastdistill.train.differentiate import INPUTS, differentiate, reverse_segme
 from tests.runtime.test_executors import BOUNDS
 from tests.small_models import tensors
 from tests.strategies import bits, level
-from tests.train.passes import chains, training_pass, woods
+from tests.train.passes import chains, forked, training_pass, woods
 from tests.train.plans import VOCAB, WAYS, attention
 
 SHAPES = {
@@ -24,6 +24,7 @@ SHAPES = {
     "wide": dict(heads=2, kv_heads=2, head_dim=144),
     "two panels": dict(heads=2, kv_heads=1, head_dim=40),
 }
+LAID = {"chains": chains([50, 1, 33, 100]), "trees and blocks": woods(), "branches": forked(100, 3, 13)}
 BY_ATTENTION = "rotary_gradient", "columns", "attention_sums", "attention_query_gradient", "attention_key_gradient"
 
 
@@ -59,7 +60,7 @@ def case(rows: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return random.integers(0, VOCAB, rows), random.standard_normal((rows, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("laid", [chains([50, 1, 33, 100]), woods()], ids=["chains", "trees and blocks"])
+@pytest.mark.parametrize("laid", LAID.values(), ids=LAID)
 @pytest.mark.parametrize("name, how", [*SHAPES.items(), *((way, WAYS[way] | SHAPES["grouped"]) for way in WAYS)])
 def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, how, laid):
     native = Native(attention(layers=1, width=20, **how), len(laid[0]))

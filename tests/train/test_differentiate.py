@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.models import plan_for
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
+from fastdistill.ops import OPS, SUMS
 from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.train.differentiate import differentiate
+from tests.families import CASES, family_config
 from tests.train.passes import Rows64, Weights64, chains, gradients_64, training_pass, woods
 from tests.train.plans import FACTS, PLANS, VOCAB, WAYS, WIDTH
 
@@ -59,6 +62,14 @@ def assert_finite_differences(plan: Plan, checkpoint: bool = False, laid=None) -
         want = (found[0] - found[1]) / (2 * STEP)
         got = (gradients[weight] * direction).sum()
         assert got == pytest.approx(want, rel=2e-5, abs=2e-6 * np.abs(dy).sum() ** 0.5), weight
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_family_has_a_reverse_that_leads_to_all_of_its_weights(name):
+    plan = plan_for(family_config(name))
+    made = differentiate(plan, [*plan.weights], "logits")
+    reached = {weight for op in made.ops for role, weight in OPS[op.kind].roles(op.weights) if role in SUMS}
+    assert reached == plan.weights.keys()
 
 
 def test_only_what_leads_to_what_is_trained_is_run():

@@ -141,6 +141,20 @@ def test_what_was_trained_is_a_model_to_load(files, tmp_path):
     assert not np.array_equal(loaded.logits(batch.tokens)[:-1], job.engine.logits(batch))
 
 
+@pytest.mark.peers
+def test_transformers_reads_what_was_trained(files, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    job, _ = begin(files, tmp_path / "run", average=0.0)
+    job.save(tmp_path / "model")
+    tokens = job.evaluation[0].tokens
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert model.dtype == torch.float32
+    with torch.no_grad():
+        theirs = model(torch.tensor(tokens[None].astype(np.int64))).logits[0].numpy()
+    ours = fd.load(tmp_path / "model").logits(tokens)
+    assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
+
+
 def test_in_a_terminal_it_shows_how_far_it_is_and_ctrl_c_saves(files, tmp_path):
     path = tmp_path / "run"
     options = ["--steps", "1000000", "--schedule", "constant", "--rows", "48", "--threads", "1"]

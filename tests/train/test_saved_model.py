@@ -14,7 +14,6 @@ from fastdistill.models.source import computed, stacked, stored
 from fastdistill.train.saved_model import stored_tensors, trainable
 from tests import families, small_models
 
-
 NORMS = {"q_norm", "k_norm"}  # that all heads share
 LEFT = dict.fromkeys(["qwen3", "qwen3, yarn", "qwen3_moe", "gemma3", "llada_moe", "sdar", "sdar_moe"], NORMS)
 LEFT["stablelm, parallel"] = {"q_layernorm", "k_layernorm"}  # zeros, which are not stored

@@ -117,7 +117,8 @@ static int64_t op_experts_up_tasks(const struct fd_op *op, const struct fd_pass 
 {
     return fd_min(op_rows(op, pass) * op->top_k, op->experts) * fd_ceil(weight_tiles(op->weights[0]), FD_TASK_TILES);
 }
-static int op_experts_up(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+/* Of each choice w x, or, of two matrices an expert, activation(w x) * (v x). */
+FD_INLINE int experts_products(const int matrices, const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     int64_t tiles = weight_tiles(op->weights[0]), groups = fd_ceil(tiles, FD_TASK_TILES), stride = tiles * FD_LANES, rows = op_rows(op, pass);
     int64_t expert = task / groups, begin = task % groups * FD_TASK_TILES, first = 0, ahead = LINEAR_AHEAD;
@@ -132,19 +133,23 @@ static int op_experts_up(const struct fd_op *op, const struct fd_pass *pass, int
     for (int64_t row = first; row < rows; ahead = 0) {
         row = expert_rows_next(op, row, rows, expert, &all, 0, &e);
         if (!e.count) break;
-        struct linear_weights gate = linear_weights_from(op->weights[2 * expert], begin), up = linear_weights_from(op->weights[2 * expert + 1], begin);
+        const struct fd_weight *const *of = op->weights + matrices * expert;
+        struct linear_weights gate = linear_weights_from(of[0], begin), up = linear_weights_from(of[matrices - 1], begin);
         for (int64_t tile = begin; tile < fd_min(begin + FD_TASK_TILES, tiles); tile++) {
             vf y[FD_ROW_TILE], gated[FD_ROW_TILE];
             linear_tile(e.count, &gate, &e.in, e.first, gate.tile + ahead, y);
-            linear_tile(e.count, &up, &e.in, e.first, up.tile + ahead, gated);
+            if (matrices == 2) linear_tile(e.count, &up, &e.in, e.first, up.tile + ahead, gated);
             for (int64_t r = 0; r < e.count; r++)
-                vf_store(op->out[0] + (e.row[r] * op->top_k + e.rank[r]) * stride + tile * FD_LANES, vf_mul(activation(op->activation, y[r]), gated[r]));
+                vf_store(op->out[0] + (e.row[r] * op->top_k + e.rank[r]) * stride + tile * FD_LANES,
+                         matrices == 2 ? vf_mul(activation(op->activation, y[r]), gated[r]) : y[r]);
             linear_next(&gate);
             linear_next(&up);
         }
     }
     return 1;
 }
+static int op_experts_up(const struct fd_op *op, const struct fd_pass *pass, int64_t task) { return experts_products(2, op, pass, task); }
+static int op_experts_linear(const struct fd_op *op, const struct fd_pass *pass, int64_t task) { return experts_products(1, op, pass, task); }
 
 static int64_t op_experts_down_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {

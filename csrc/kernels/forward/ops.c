@@ -4,6 +4,7 @@
 #include "../train/activation_gradient.c"
 #include "../train/attention_gradient.c"
 #include "../train/elementwise_gradient.c"
+#include "../train/experts_gradient.c"
 #include "../train/linear_gradient.c"
 #include "../train/norm_gradient.c"
 #include "attention.c"

@@ -93,7 +93,10 @@ static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pas
         int64_t depth = fd_min(GRADIENT_DEPTH, rows - row);
         const float *dy = op->in[1] + row * stride + o;
         for (int64_t r = 0; r < depth; r++)
-            for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) vf_store(panel + r * PRODUCT_LANES + lane, vf_load(dy + r * stride + lane));
+            for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) {
+                __builtin_prefetch(dy + (r + PRODUCT_AHEAD) * stride + lane);
+                vf_store(panel + r * PRODUCT_LANES + lane, vf_load(dy + r * stride + lane));
+            }
         struct product_a a = {op->in[0] + row * x_stride + k, 1, x_stride};
         product(fd_min(GRADIENT_ROWS, gradient->inputs - k), PRODUCT_GO_ON, depth, a, b, c);
     }

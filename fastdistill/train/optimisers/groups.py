@@ -49,7 +49,10 @@ class Rule(NamedTuple):
 
     Attributes
     ----------
-    learning_rate_factor, weight_decay : float
+    learning_rate_factor : float
+        multiplies the learning rate of each step
+    weight_decay : float
+        learning rate times it is taken of each value
     """
 
     learning_rate_factor: float

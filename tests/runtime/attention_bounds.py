@@ -1,10 +1,10 @@
-"""What rounding may do to the gradients of attention: see BOUNDS in tests/runtime/test_executors.py."""
+"""What rounding may do to the gradients of attention."""
 
 from __future__ import annotations
 
 import numpy as np
 
-EPS = 2.0**-24  # of one rounding
+from tests.runtime.gradient_bounds import EPS
 
 
 def largest(*arrays) -> list[float]:
