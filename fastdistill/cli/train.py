@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.cli.options import flag
 from fastdistill.cli.terminal import FORMATS, add_command, say
 from fastdistill.errors import ArgumentError
 
@@ -109,22 +110,24 @@ def add_commands(commands: Any) -> None:
         "--checkpoint", action="store_true", default=None, help="compute activations twice: less memory, more time"
     )
     for name, (kind, placeholder, words) in _NUMBERS.items():
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=placeholder, help=words)
+        parser.add_argument(flag(name), type=kind, metavar=placeholder, help=words)
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     words, out, resume = arguments.words, arguments.out, arguments.resume
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     given = {name: value for name, value in given.items() if name not in ("words", "out", "resume", "run")}
-    options = ", ".join("--" + name.replace("_", "-").replace("evaluation", "eval") for name in given)
-    if given and (words[:1] == ["plot"] or resume is not None):
-        raise ArgumentError(f"{'plot' if resume is None else '--resume'} takes a run as it is, not with {options}")
-    if words[:1] == ["plot"]:
+    plotting = words[:1] == ["plot"]
+    fixed = [name for name in given if plotting or (resume is not None and name != "threads")]  # threads decide nothing
+    if fixed:
+        options = ", ".join(flag("eval" if name == "evaluation" else name) for name in fixed)
+        raise ArgumentError(f"{'plot' if plotting else '--resume'} takes a run as it is, not with {options}")
+    if plotting:
         plot(words[1:], out)
     elif resume is not None:
         if words or out is not None:
             raise ArgumentError("--resume RUN goes on with what the run was given: no MODEL, DATA or --out beside it")
-        go_on(Path(resume))
+        go_on(Path(resume), given)
     elif len(words) != 2 or out is None:
         raise ArgumentError(
             f"train needs MODEL DATA --out RUN, or --resume RUN, or plot RUN; got {' '.join(words) or 'none of these'}"
@@ -151,13 +154,13 @@ def begin(given: dict[str, Any], out: Path) -> None:
         _work(job, run)
 
 
-def go_on(path: Path) -> None:
-    """A run that is there."""
+def go_on(path: Path, given: dict[str, Any]) -> None:
+    """A run that is there, with other threads perhaps."""
     from fastdistill.train.job import make_job
     from fastdistill.train.runs import RunFolder, Settings
 
     with RunFolder(path) as run:
-        job = make_job(Settings.from_json(run.config["settings"]), say)
+        job = make_job(Settings.from_json(run.config["settings"] | given), say)
         job.check(run.config)
         say(f"going on from step {run.saved:,}")
         _work(job, run)

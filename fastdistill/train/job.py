@@ -178,8 +178,11 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
         given = {} if settings.objective == "cross_entropy" else {"temperature": settings.temperature}
         made = objective(settings.objective, teacher=beside, **given)
         report(f"loading {folder}")
+        names = trainable(plan)
+        if left := [name for name, weight in plan.weights.items() if weight.source.stored and name not in names]:
+            report(f"not trained, since all heads share them: {listed(left, 4)}")
         engine = Engine(
-            plan, checkpoint.tensors, trainable(plan), format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
+            plan, checkpoint.tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
         )  # fmt: skip
     batches = Batches(data, settings.rows, seed=settings.seed, teacher=file)
