@@ -31,9 +31,8 @@ class CrossEntropy:
     """-log q(label) of each row."""
 
     def __call__(self, logits: np.ndarray, batch: Batch, rows: np.ndarray, total_weight: float) -> Loss:
-        return cross_entropy(
-            logits, batch.labels[rows], weights=batch.weights[rows], total_weight=total_weight, out=logits, threads=None
-        )
+        labels, weights = batch.labels[rows], batch.weights[rows]
+        return cross_entropy(logits, labels, weights=weights, total_weight=total_weight, out=logits)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fastdistill.models import plan_for
+from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.data import Dataset
+from tests.small_models import llada_config, tensors
 from tests.text.tokenizers_made_here import BYTE_LEVEL, added, bpe, byte_spelling, tokenizer_json, write_folder
 
 SPECIAL = ["<|end|>", "<|start|>"]
@@ -24,7 +27,7 @@ THINKING = (
 )
 
 
-def tokenizer(folder: Path, template: str = TEMPLATE, **config: str) -> Tokenizer:
+def tokenizer(folder: Path, template: str = TEMPLATE, begins: bool = False, **config: str) -> Tokenizer:
     """260 tokens: fewer than the "plain" small model has."""
     tokens = [*SPECIAL, *byte_spelling(), *(merge.replace(" ", "") for merge in MERGES)]
     made = tokenizer_json(
@@ -33,6 +36,12 @@ def tokenizer(folder: Path, template: str = TEMPLATE, **config: str) -> Tokenize
         BYTE_LEVEL,
         [added(i, token, True) for i, token in enumerate(SPECIAL)],
     )
+    if begins:  # as Llama's texts do
+        start = {"id": "<|start|>", "ids": [START], "tokens": ["<|start|>"]}
+        pieces = [{"SpecialToken": {"id": "<|start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+        made["post_processor"] = {
+            "type": "TemplateProcessing", "single": pieces, "pair": pieces, "special_tokens": {"<|start|>": start}
+        }  # fmt: skip
     names = {"chat_template": template, "eos_token": "<|end|>"} | config
     return Tokenizer(write_folder(folder, made, **{name: value for name, value in names.items() if value}))
 
@@ -43,3 +52,9 @@ def data_of(lengths: list[int], prompts: list[int] | None = None, seed: int = 0,
     prompts = [0] * len(lengths) if prompts is None else prompts
     counted = [place >= prompt for length, prompt in zip(lengths, prompts, strict=True) for place in range(length)]
     return Dataset(tokens, np.cumsum([0, *lengths]), np.array(counted, bool), np.array(prompts, np.int32))
+
+
+def masked() -> Network:
+    """A model that predicts a token from both sides of it."""
+    plan = plan_for(llada_config())
+    return Network(plan, tensors(plan))

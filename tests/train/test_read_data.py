@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def test_of_a_conversation_the_turns_of_the_assistant_are_learnt_up_to_their_end
     assert make_data([{"messages": CHAT}], text, train_on="all").counted.all()
 
 
+def test_of_a_conversation_that_is_cut_a_prompt_is_known_where_it_is_whole_and_leaves_room(text):
+    ((whole,), prompt) = (sequences(made := make_data([{"messages": CHAT}], text)), int(made.prompts[0]))
+    for most in range(2, len(whole) + 1):
+        data = make_data([{"messages": CHAT}], text, max_length=most)
+        assert sequences(data)[-1][-2:] == whole[-2:] or most * (len(whole) // most) == len(whole) - 1
+        assert (data.predicted > 0).all() and data.lengths.max() <= most
+        assert data.prompts.tolist() == [prompt * (prompt < most), *[0] * (len(data) - 1)]
+
+
 def test_prompts_and_completions_may_be_messages(text):
     data = make_data([{"prompt": CHAT[:4], "completion": CHAT[4:]}], text)
     assert learnt(data) == [*text.encode("y"), END]
@@ -130,8 +140,11 @@ def test_a_template_that_opens_the_thinking_is_learnt_from_there(tmp_path):
     assert opening.decode(learnt(data)) == "abc the"
 
 
-def test_a_template_that_rewrites_a_question_once_it_is_answered_is_refused(tmp_path):
-    odd = "{% for m in messages %}{{ messages|length if not add_generation_prompt else 0 }}{{ m.content }}{% endfor %}"
+@pytest.mark.parametrize(
+    "before", ["{{ messages|length if not add_generation_prompt else 0 }}", "{{ '?' if add_generation_prompt }}"]
+)
+def test_a_template_that_rewrites_a_question_once_it_is_answered_is_refused(tmp_path, before):
+    odd = f"{before}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
     with pytest.raises(DataError, match=r"records\[0\]: the chat template writes what precedes turn 2 otherwise"):
         make_data([{"messages": CHAT[:3]}], tokenizer(tmp_path / "odd", odd))
 
@@ -158,6 +171,8 @@ def test_a_long_file_is_read_in_blocks_and_is_one_document(text, tmp_path, monke
     at_once = read_data(tmp_path / "long.txt", text, max_length=50)
     monkeypatch.setattr("fastdistill.train.data.records.BLOCK", 64)
     data = read_data(tmp_path / "long.txt", text, max_length=50)
+    begins = tokenizer(tmp_path / "begins", begins=True)
+    assert read_data(tmp_path / "long.txt", begins).tokens.tolist() == [START, *text.encode(whole), END]
     assert data.digest == at_once.digest and data.tokens.tolist() == [*text.encode(whole), END]
     assert set(data.lengths[:-1].tolist()) == {50}
 
@@ -236,6 +251,9 @@ def test_files_that_are_not_there_or_of_other_kinds(text, tmp_path):
     ]:
         with pytest.raises(DataError, match=message):
             read_data(paths, text)
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(DataError, match=r"pipe\.txt: cannot be read: it is no regular file"):
+        read_data(tmp_path, text)
     for paths in (3, [], [None]):
         with pytest.raises(ArgumentError, match="paths must be"):
             read_data(paths, text)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from fastdistill.distill.loss import IGNORED
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler, sample
 from fastdistill.runtime.read import Read
 from fastdistill.train.data import Batches, OnPolicy, Teacher, open_teacher_file, rollouts, write_teacher_file
 from fastdistill.train.data.chance import MIXTURE, uniforms
 from fastdistill.train.objectives import objective
 from tests.small_models import network
-from tests.train.data_made_here import data_of
+from tests.train.data_made_here import data_of, masked
 
 PROMPTS = [[1, 2, 3], [4], [1, 2, 5, 6], [7, 8]]
 
@@ -103,7 +103,14 @@ def test_a_batch_has_data_and_rollouts_in_its_order_and_comes_again():
         seen.update(own.tolist())
         assert [text == theirs for text, theirs in zip(texts(batch), plain, strict=True)] == (~own).tolist()
         assert texts(made(0.5)[1][number]) == texts(batch)
+        assert max(map(len, batch.split(24))) <= 24
     assert seen == {True, False}
+
+
+def test_a_text_is_no_longer_than_a_batch():
+    batches = Batches(data_of([9], [6]), 9)
+    (text,) = texts(OnPolicy(batches, network, 1, max_tokens=100)[0])
+    assert len(text) == 9
 
 
 def test_prompts_alone_are_always_written_on():
@@ -141,6 +148,8 @@ def test_refuses(tmp_path):
         rollouts(network(), [[1]], numbers=[1, 2])
     with pytest.raises(ArgumentError, match="model must be"):
         rollouts(3, [[1]])
+    with pytest.raises(UnsupportedError, match="need a causal model"):
+        rollouts(masked(), [[1]])
     data = data_of([4, 5], [2, 2])
     write_teacher_file(network(), data, tmp_path / "t", k=2)
     batches = Batches(data, 9, teacher=open_teacher_file(tmp_path / "t", data))

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.distill import teacher_top_k
-from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.runtime.forward_many import forward_many
 from fastdistill.runtime.read import Read
 from fastdistill.train.batch import batch_of
 from fastdistill.train.data import Batches, Teacher, open_teacher_file, write_teacher_file
 from tests.small_models import network
 from tests.strategies import bits
-from tests.train.data_made_here import data_of
+from tests.train.data_made_here import data_of, masked
 
 LOGITS = Read(logits=True)
 
@@ -39,8 +39,13 @@ def test_logits_are_those_of_each_sequence_alone(lengths, max_rows, data):
     for rows in asked:  # in any order of calls
         rows = np.array(sorted(rows), np.int64)
         np.testing.assert_array_equal(bits(teacher.logits(batch, rows)), bits(wanted[rows]))
-    other = batch_of([batch.tokens[::-1].copy()])
-    np.testing.assert_array_equal(bits(teacher.logits(other, np.arange(len(other)))), bits(alone(other.tokens)))
+
+
+def test_another_batch_is_another_text():
+    teacher, row = Teacher(network()), np.array([7])
+    one, other = (batch_of([np.arange(9) + add]) for add in (0, 20))
+    teacher.logits(one, np.array([2]))
+    np.testing.assert_array_equal(bits(teacher.logits(other, row)), bits(alone(other.tokens)[row]))
 
 
 def test_a_batch_that_is_asked_in_parts_is_read_once(monkeypatch):
@@ -123,3 +128,5 @@ def test_teachers_refuse():
         Teacher(3)
     with pytest.raises(ArgumentError, match="rows must be ascending"):
         Teacher(network()).logits(batch, np.array([2, 1]))
+    with pytest.raises(UnsupportedError, match="must be a causal model"):
+        Teacher(masked())

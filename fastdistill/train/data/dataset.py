@@ -227,5 +227,5 @@ class _Made:
                 self._counted.extend(counts[first:last])
         for first, last in kept:
             self._starts.append(self._starts[-1] + last - first)
-            self._prompts.append(prompt if first == 0 and prompt <= last and prompt < self._most else 0)
+            self._prompts.append(prompt if first == 0 and prompt < self._most else 0)
         return bool(kept)

@@ -67,6 +67,8 @@ def data_files(paths: Paths) -> list[Path]:
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
     """Each line and where it stands."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: cannot be read: it is no regular file")
     try:
         with path.open("rb") as file:
             start = file.peek(1024)

@@ -16,7 +16,7 @@ from fastdistill.decode.engine import MOST_TEXTS, Beginning, Task, write
 from fastdistill.decode.generation import unless_failed
 from fastdistill.decode.request import Request
 from fastdistill.decode.text import Text, prepare_session
-from fastdistill.errors import ArgumentError, CapacityError
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.train.batch import Batch, batch_of
 from fastdistill.train.data.chance import MIXTURE, uniforms
@@ -50,9 +50,9 @@ def rollouts(
     max_tokens : int, default 128
         most of each text
     max_length : int, optional
-        most tokens of prompt and text; None: the model's positions
+        most tokens of prompt and text; the model's positions are, in any case
     end_tokens : iterable of int, optional
-        tokens that end a text, as its last one; None: those of the Model
+        tokens that end a text, as its last one; None: those of the Model (a Network knows none)
     numbers : sequence of int, optional
         of each prompt, below 2^32: seed and number fix what is drawn, whatever is written beside it; None: 0, 1, 2, ...
     max_texts : int, default 32
@@ -65,6 +65,8 @@ def rollouts(
         for a prompt that leaves no room for a token
     PartialError
         where some texts failed
+    UnsupportedError
+        for a model that is not causal
     """
     texts = _written(model, prompts, seed, temperature, max_tokens, max_length, end_tokens, numbers, max_texts)
     return batch_of([np.concatenate(both) for both in texts], [_drawn(*both) for both in texts])
@@ -82,8 +84,11 @@ def _written(
     """Each prompt and what is written behind it: `rollouts`."""
     network = getattr(model, "network", model)
     check_has("model", network, ["session", "vocab_size", "plan"], "a Model or a Network")
-    most = network.plan.max_positions if max_length is None else max_length
-    most = check_integer("max_length", most, 2, network.plan.max_positions)
+    if not network.plan.causal:
+        raise UnsupportedError("rollouts need a causal model: this one fills in masks")
+    most, long_beyond = network.plan.max_positions, network.plan.long_beyond
+    if max_length is not None:
+        most = min(most, check_integer("max_length", max_length, 2, 2**31 - 1))
     max_tokens = check_integer("max_tokens", max_tokens, 1, 1 << 30)
     given = [check_integers("a prompt", prompt, 0, network.vocab_size - 1) for prompt in prompts]
     ends = frozenset(getattr(model, "end_tokens", ()) if end_tokens is None else end_tokens)
@@ -104,7 +109,8 @@ def _written(
             request = Request(prompt, prepare_session(session, prompt), sampler, max_tokens=room, end_tokens=ends)
             return Text(session, request, Autoregressive(), None)
 
-        return Task(prompt, begin, family=id(network))
+        # Those of one family may begin with each other's rows: with the same rotary frequencies, that is.
+        return Task(prompt, begin, family=0 < long_beyond < len(prompt) + room)
 
     tasks = [task(prompt, number) for prompt, number in zip(given, each, strict=True)]
     texts = unless_failed(write(tasks, max_texts))
@@ -127,8 +133,9 @@ class OnPolicy:
     temperature : float, default 1.0
     max_tokens : int, default 128
     end_tokens : iterable of int, optional
-    max_length : int, optional
         as in `rollouts`
+    max_length : int, optional
+        likewise; None: the rows of a batch, so that `Batch.split` can part what the texts have made longer
 
     Raises
     ------
@@ -156,9 +163,12 @@ class OnPolicy:
             raise ArgumentError(f"lam = {lam:g} needs examples with prompts, the data has none")
         self._batches, self._student = batches, student
         self._options: dict[str, Any] = {
-            "temperature": temperature, "max_tokens": max_tokens, "end_tokens": end_tokens, "max_length": max_length,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "end_tokens": end_tokens,
+            "max_length": batches.rows if max_length is None else max_length,
             "max_texts": MOST_TEXTS,
-        }  # fmt: skip
+        }
 
     def count(self, epochs: int = 1) -> int:
         """How many batches the first epochs have."""

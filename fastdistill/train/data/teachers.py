@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import check_has, check_instance, check_integer
 from fastdistill.distill.teachers.teacher_file import TeacherFile, TeacherWriter
-from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.forward_many import forward_many
@@ -37,11 +37,15 @@ class Teacher:
     Raises
     ------
     ArgumentError
+    UnsupportedError
+        for a model that is not causal
     """
 
     def __init__(self, model: Any, max_rows: int = MAX_ROWS) -> None:
         network = getattr(model, "network", model)
-        check_has("model", network, ["session", "vocab_size", "run"], "a Model or a Network")
+        check_has("model", network, ["session", "vocab_size", "plan"], "a Model or a Network")
+        if not network.plan.causal:
+            raise UnsupportedError("a Teacher must be a causal model: this one predicts a token from both sides of it")
         self._network, self._max_rows = network, check_integer("max_rows", max_rows, 1, 1 << 16)
         self._batch: Batch | None = None
         self._sequence, self._session = -1, None  # the one that was read last, if not to its end
