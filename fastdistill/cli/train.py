@@ -33,7 +33,7 @@ DATA is a .jsonl file, of which each line is {"text": ...}, {"prompt": ..., "com
 file, or a folder of such. Of prompts and conversations the answers alone are learnt.
 
 RUN holds config.json (all that decides the run), metrics.jsonl (a line a step), checkpoints/ (the newest two) and at the end
-model/, a folder to load. A step takes --accumulate batches of at most --rows tokens, whose gradients add up to those of one.
+model/, a folder to load; with --lora also adapter/, the pairs alone, as PEFT reads them. A step takes --accumulate batches of at most --rows tokens, whose gradients add up to those of one.
 
 Ctrl-C finishes the step, saves and ends, and --resume goes on; so it does after a crash, a power cut or a full disk, from
 the newest checkpoint. The weights at the end are those of a run that nothing interrupted, bit for bit.
@@ -95,7 +95,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--targets",
         metavar="PATTERN,...",
-        help="of --lora: matrices, such as *q_proj*,*v_proj* (default: all but the head)",
+        help="of --lora: matrices, such as *q_proj*,*v_proj* (default: all of layers)",
     )
     parser.add_argument(
         "--schedule", choices=("cosine", "linear", "constant"), help="how the rate falls (default: cosine)"

@@ -18,19 +18,21 @@ from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.messages import listed, warn
-from fastdistill.models import plan_of
+from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.batch import Batch, Objective
 from fastdistill.train.data import Batches, Dataset, Teacher, open_teacher_file, read_data
 from fastdistill.train.engine import Engine
 from fastdistill.train.loop import Record, Trained, train
+from fastdistill.train.lora import LoRA, save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
 from fastdistill.train.runs import RunFolder, Settings
 from fastdistill.train.saved_model import save_model, trainable
 
 Report = Callable[[str], None]
+ADAPTER = "adapter"  # beside the model
 _READ = 1 << 22  # bytes at a time
 
 
@@ -44,6 +46,10 @@ class Job:
         it was made of
     folder : Path
         of the model that it begins with
+    plan : Plan
+        of that model
+    lora : LoRA | None
+        with pairs of low rank beside it, which alone are trained
     engine : Engine
         with the weights that are trained, as they are now
     optimiser : AdamW
@@ -66,6 +72,8 @@ class Job:
 
     settings: Settings
     folder: Path
+    plan: Plan
+    lora: LoRA | None
     engine: Engine
     optimiser: Optimiser
     schedule: Schedule
@@ -126,9 +134,18 @@ class Job:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the model as it is now, or its average, as a folder to load."""
+        """Write the model as it is now, or its average, as a folder to load; of pairs of low rank one where they are added, and `adapter` beside it."""
         with self.average.swapped() if self.average is not None else nullcontext():
-            save_model(self.engine.plan, self.engine.parameters, self.folder, folder)
+            parameters = self.engine.parameters
+            if self.lora is None:
+                save_model(self.plan, parameters, self.folder, folder)
+                return
+            with open_checkpoint(self.folder) as checkpoint:
+                save_model(self.plan, self.lora.merged(parameters, checkpoint.tensors), self.folder, folder)
+            try:
+                save_adapter(self.lora, parameters, self.settings.model, folder.with_name(ADAPTER))
+            except UnsupportedError as error:  # a model whose files hold matrices otherwise: the whole one is there
+                warn(f"there is no {ADAPTER}/: {error}")
 
     def step_batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step, from 0; of the last step of an epoch's end fewer."""
@@ -152,8 +169,6 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     ------
     ArgumentError, CheckpointError, UnsupportedError, DataError, TextError
     """
-    if settings.lora is not None:
-        raise UnsupportedError("lora: pairs of low rank are not trained yet; without it all weights are")
     folder = find_folder(settings.model)
     tokenizer = Tokenizer(folder)
     with open_checkpoint(folder) as checkpoint:
@@ -178,11 +193,16 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
         given = {} if settings.objective == "cross_entropy" else {"temperature": settings.temperature}
         made = objective(settings.objective, teacher=beside, **given)
         report(f"loading {folder}")
+        lora = None
+        tensors = checkpoint.tensors
         names = trainable(plan)
-        if left := [name for name, weight in plan.weights.items() if weight.source.stored and name not in names]:
+        if settings.lora is not None:
+            lora = with_lora(plan, settings.lora, settings.alpha, settings.targets)
+            tensors, names = {**tensors, **lora.tensors(settings.seed)}, lora.trained
+        elif left := [name for name, weight in plan.weights.items() if weight.source.stored and name not in names]:
             report(f"not trained, since all heads share them: {listed(left, 4)}")
         engine = Engine(
-            plan, checkpoint.tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
+            plan if lora is None else lora.plan, tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
         )  # fmt: skip
     batches = Batches(data, settings.rows, seed=settings.seed, teacher=file)
@@ -202,7 +222,9 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     optimiser = AdamW(engine.parameters, weight_decay=settings.weight_decay, threads=threads)
     schedule = Schedule(settings.schedule, settings.learning_rate, steps, settings.warmup_of(steps))
     average = EMA(engine.parameters, settings.average, threads=threads) if settings.average else None
-    return Job(settings, folder, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests)
+    return Job(
+        settings, folder, plan, lora, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests
+    )
 
 
 def _network(name: str, threads: int | None) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -12,9 +13,14 @@ from fastdistill.checkpoint.quantize import other_files
 from fastdistill.errors import UnsupportedError
 from fastdistill.models.plan import Plan
 from fastdistill.models.source import Source
-from fastdistill.train.parameters import Parameter
 
 _LOW = 12  # bits of a place that are told at once: both halves of one below 2^36 are float32
+
+
+class Whole(Protocol):
+    """What has a weight's values: a Parameter, or a matrix and its pair."""
+
+    def to_array(self) -> np.ndarray: ...
 
 
 def trainable(plan: Plan) -> list[str]:
@@ -32,18 +38,18 @@ def trainable(plan: Plan) -> list[str]:
 
 def save_model(
     plan: Plan,
-    parameters: Mapping[str, Parameter],
+    parameters: Mapping[str, Whole],
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
 ) -> None:
-    """Write a folder that `load` and transformers read: what is trained in float32, all else as the source has it.
+    """Write a folder that `load` and transformers read: what is trained, or stored in blocks, in float32, all else as it is stored.
 
     Parameters
     ----------
     plan : Plan
         of the model
     parameters : Mapping[str, Parameter]
-        those that were trained
+        those that were trained; or the matrices that pairs of low rank have been added to, `LoRA.merged`
     source : str | os.PathLike[str]
         the folder that training began with: its config, tokenizer and other tensors
     folder : str | os.PathLike[str]
@@ -64,7 +70,7 @@ def save_model(
         write_checkpoint(folder, config, tensors, other_files(checkpoint.folder), overwrite=True)
 
 
-def stored_tensors(plan: Plan, parameters: Mapping[str, Parameter], tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
+def stored_tensors(plan: Plan, parameters: Mapping[str, Whole], tensors: Mapping[str, Tensor]) -> Iterator[Tensor]:
     """The tensors of a checkpoint of which the plan's weights are made, those of trained ones with their values.
 
     Parameters
@@ -81,22 +87,20 @@ def stored_tensors(plan: Plan, parameters: Mapping[str, Parameter], tensors: Map
     """
     for name in plan.stored:
         users = [each for each in parameters if name in plan.weights[each].source.stored]
-        if not users:
-            yield tensors[name]
+        stored = tensors[name]
+        array = stored.to_float32().copy() if users or stored.format in ("q8", "q4") else None
+        if array is None:
+            yield stored
             continue
-        array: np.ndarray | None = None
         for user in users:
             source, value = plan.weights[user].source, parameters[user].to_array()
-            if source.tensor(tensors) is tensors.get(name):  # as it is stored
+            if source.tensor(tensors) is stored:  # as it is stored
                 array = value
                 continue
-            array = tensors[name].to_float32().copy() if array is None else array
             places, slope, offset = _places(source, name)
             of_it = places >= 0
             array.reshape(-1)[places[of_it]] = (value[of_it] - offset[of_it]) / slope[of_it]
-        assert array is not None
-        for user in users:
-            _check(user, plan.weights[user].source, name, array, parameters[user].to_array())
+            _check(user, source, name, array, value)
         yield Tensor(name, "f32", array.shape, array)
 
 

@@ -141,6 +141,33 @@ def test_what_was_trained_is_a_model_to_load(files, tmp_path):
     assert not np.array_equal(loaded.logits(batch.tokens)[:-1], job.engine.logits(batch))
 
 
+def test_pairs_of_low_rank_are_trained_alone_and_become_a_model_and_an_adapter(files, tmp_path):
+    pairs = dict(lora=2, targets=("*q_proj*", "*up_proj*"), learning_rate=None, average=0.0)
+    job, trained = begin(files, tmp_path / "run", **pairs)
+    assert trained.finished and job.settings.learning_rate == 2e-4 and len(job.engine.parameters) == 4
+    job.save(tmp_path / "model")
+    loaded, batch = fd.load(tmp_path / "model"), job.evaluation[0]
+    assert np.allclose(loaded.logits(batch.tokens)[:-1], job.engine.logits(batch), atol=2e-5)
+    before, after = (read_safetensors(folder / "model.safetensors") for folder in (files / "model", tmp_path / "model"))
+    moved = {name for name in before if not np.array_equal(before[name].array, after[name].array)}
+    assert moved == {f"model.layers.0.{name}_proj.weight" for name in ("self_attn.q", "mlp.up")}
+    adapter = read_safetensors(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {name.split(".")[-2] for name in adapter} == {"lora_A", "lora_B"} and len(adapter) == 4
+    process = os.fork()
+    if process == 0:  # of a run that is killed too, the pairs go on to the same bits
+        try:
+            begin(files, tmp_path / "killed", **pairs | dict(save_every=1))
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 30
+    while not any((tmp_path / "killed").glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    go_on(tmp_path / "killed")
+    assert state(tmp_path / "killed") == state(tmp_path / "run")
+
+
 @pytest.mark.peers
 def test_transformers_reads_what_was_trained(files, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

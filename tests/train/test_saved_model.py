@@ -52,14 +52,16 @@ def test_tensors_of_every_family_make_the_trained_weights(name):
     assert {each.split(".")[-2] for each in plan.weights.keys() - set(trained)} == LEFT.get(name, set())
 
 
-def test_what_is_not_trained_stays_as_it_is_stored():
+@pytest.mark.parametrize("format", ["f16", "q8"])
+def test_what_is_not_trained_stays_as_it_is_stored_but_for_blocks(format):
     plan = plan_for(families.family_config("llama"))
-    tensors = small_models.tensors(plan, format="q8")
-    made = check(plan, tensors, ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"])
-    assert {name for name in made if made[name] is not tensors[name]} == {
-        "model.norm.weight",
-        "model.layers.1.mlp.up_proj.weight",
-    }
+    tensors = small_models.tensors(plan, format=format)
+    trained = ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
+    made = check(plan, tensors, trained)
+    blocks = [name for name in tensors if tensors[name].format == "q8"]
+    assert {name for name in made if made[name] is not tensors[name]} == {*trained, *blocks}
+    for name in set(blocks) - set(trained):
+        assert made[name].to_float32().tobytes() == tensors[name].to_float32().tobytes()
 
 
 @pytest.mark.parametrize(

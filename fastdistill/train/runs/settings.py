@@ -66,7 +66,7 @@ class Settings:
     alpha : float, optional
         of LoRA, whose pairs count alpha / rank times; None: twice the rank
     targets : tuple[str, ...], optional
-        patterns of the matrices that LoRA is beside; None: all but the head
+        patterns of the matrices that LoRA is beside; None: all of layers
     seed : int, default 0
         of all chances
     format : str, optional
