@@ -25,6 +25,7 @@ _TRAIN = """\
   fastdistill train ./model texts/ --out runs/second --epochs 3 --rows 1024 --accumulate 4 --eval held_out.jsonl
   fastdistill train ./model chats.jsonl --out runs/lora --lora 16 --format q8 --minutes 30
   fastdistill train ./student chats.jsonl --out runs/distilled --objective forward_kl --teacher ./teacher
+  fastdistill train ./student chats.jsonl --out runs/judged --objective reverse_kl --teacher ./teacher --on-policy 0.5
   fastdistill train --resume runs/first
   fastdistill train plot runs/first runs/second --out loss.png
   fastdistill generate runs/first/model "Once upon a time"
@@ -33,7 +34,8 @@ DATA is a .jsonl file, of which each line is {"text": ...}, {"prompt": ..., "com
 file, or a folder of such. Of prompts and conversations the answers alone are learnt.
 
 RUN holds config.json (all that decides the run), metrics.jsonl (a line a step), checkpoints/ (the newest two) and at the end
-model/, a folder to load; with --lora also adapter/, the pairs alone, as PEFT reads them. A step takes --accumulate batches of at most --rows tokens, whose gradients add up to those of one.
+model/, a folder to load; with --lora also adapter/, the pairs alone, as PEFT reads them. A step takes --accumulate batches of
+at most --rows tokens, whose gradients add up to those of one.
 
 Ctrl-C finishes the step, saves and ends, and --resume goes on; so it does after a crash, a power cut or a full disk, from
 the newest checkpoint. The weights at the end are those of a run that nothing interrupted, bit for bit.
@@ -58,6 +60,11 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
     "clip": (float, "C", "most of the gradient's norm; 0: any (default: 1)"),
     "average": (float, "D", "write a mean of the weights over the steps, of which each step keeps D, such as 0.999"),
     "temperature": (float, "T", "that a divergence divides logits by (default: 1)"),
+    "on_policy": (
+        float,
+        "P",
+        "how probable it is that the student completes a prompt itself, for --teacher to judge (default: 0)",
+    ),
     "seed": (int, "N", "of the order of examples (default: 0)"),
     "threads": (int, "N", "change no bit (default: FASTDISTILL_THREADS, else what this process may use)"),
     "evaluate_every": (int, "N", "steps between measures of --eval (default: a tenth of all)"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastdistill import __version__
-from fastdistill.checkpoint import open_checkpoint
+from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.messages import listed, warn
@@ -22,7 +22,7 @@ from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.batch import Batch, Objective
-from fastdistill.train.data import Batches, Dataset, Teacher, open_teacher_file, read_data
+from fastdistill.train.data import Batches, Dataset, OnPolicy, Teacher, open_teacher_file, read_data
 from fastdistill.train.engine import Engine
 from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
@@ -60,7 +60,7 @@ class Job:
         of the parameters, which is what is written at the end
     objective : Objective
         which their steps minimise
-    batches : Batches
+    batches : Batches or OnPolicy
         of which a step takes `settings.accumulate`
     evaluation : Sequence[Batch]
         held out
@@ -79,7 +79,7 @@ class Job:
     schedule: Schedule
     average: EMA | None
     objective: Objective
-    batches: Batches
+    batches: Batches | OnPolicy
     evaluation: Sequence[Batch]
     steps: int | None
     digests: Mapping[str, str]
@@ -153,7 +153,10 @@ class Job:
         end = (step + 1) * accumulate
         if self.settings.epochs is not None:
             end = min(end, self.batches.count(self.settings.epochs))
-        return [self.batches[number] for number in range(step * accumulate, end)]
+        drawn = (self.batches[number] for number in range(step * accumulate, end))
+        return [
+            part for batch in drawn for part in batch.split(self.settings.rows)
+        ]  # what the student writes may be longer
 
 
 def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
@@ -205,7 +208,10 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
             plan if lora is None else lora.plan, tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
         )  # fmt: skip
-    batches = Batches(data, settings.rows, seed=settings.seed, teacher=file)
+        ends = eos_token_ids(checkpoint.config, checkpoint.generation_config)
+    mixed = settings.on_policy > 0
+    of_data = Batches(data, settings.rows, seed=settings.seed, teacher=file, prompts=mixed)
+    batches = OnPolicy(of_data, engine.network, settings.on_policy, end_tokens=ends) if mixed else of_data
     steps = settings.steps
     if settings.epochs is not None:
         steps = math.ceil(batches.count(settings.epochs) / settings.accumulate)

@@ -60,6 +60,23 @@ def state(path: Path) -> dict[str, bytes]:
     return {name: np.asarray(stored.array).tobytes() for name, stored in read_safetensors(newest).items()}
 
 
+def killed(files: Path, path: Path, **changes) -> dict[str, bytes]:
+    """The state of a run that was killed once."""
+    process = os.fork()
+    if process == 0:
+        try:
+            begin(files, path, **changes | dict(save_every=1))
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 30
+    while not any(path.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    go_on(path)
+    return state(path)
+
+
 @pytest.fixture(scope="module")
 def whole(files, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "run"
@@ -119,7 +136,7 @@ def test_the_last_step_of_epochs_takes_what_is_left(files):
     job = make_job(settings(files, accumulate=4, epochs=1))
     batches = [batch for step in range(job.steps) for batch in job.step_batches(step)]
     assert len(batches) == job.batches.count() and 0 < len(job.step_batches(job.steps - 1)) <= 4
-    assert sum(batch.sequences for batch in batches) == len(job.batches.data)
+    assert sum(batch.sequences for batch in batches) == job.batches.per_epoch
 
 
 def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
@@ -153,19 +170,14 @@ def test_pairs_of_low_rank_are_trained_alone_and_become_a_model_and_an_adapter(f
     assert moved == {f"model.layers.0.{name}_proj.weight" for name in ("self_attn.q", "mlp.up")}
     adapter = read_safetensors(tmp_path / "adapter" / "adapter_model.safetensors")
     assert {name.split(".")[-2] for name in adapter} == {"lora_A", "lora_B"} and len(adapter) == 4
-    process = os.fork()
-    if process == 0:  # of a run that is killed too, the pairs go on to the same bits
-        try:
-            begin(files, tmp_path / "killed", **pairs | dict(save_every=1))
-        finally:
-            os._exit(0)
-    deadline = time.monotonic() + 30
-    while not any((tmp_path / "killed").glob("checkpoints/step-*")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    go_on(tmp_path / "killed")
-    assert state(tmp_path / "killed") == state(tmp_path / "run")
+    assert killed(files, tmp_path / "killed", **pairs) == state(tmp_path / "run")
+
+
+def test_what_the_student_writes_is_the_same_after_a_kill(files, tmp_path):
+    judged = dict(objective="reverse_kl", teacher=str(files / "teacher"), on_policy=0.7, average=0.0, epochs=1)
+    job, trained = begin(files, tmp_path / "run", **judged)
+    assert trained.finished and any(job.batches.own(number).any() for number in range(job.batches.count()))
+    assert killed(files, tmp_path / "killed", **judged) == state(tmp_path / "run")
 
 
 @pytest.mark.peers
