@@ -59,6 +59,7 @@ class LoRA:
     pairs : tuple[Pair, ...]
         in the plan's order
     rank : int
+        rows of each A, columns of each B
     alpha : float
         pairs count alpha / rank times
     """
@@ -102,7 +103,19 @@ class LoRA:
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """One matrix and its pair, as one matrix."""
+    """One matrix and its pair, as one matrix.
+
+    Attributes
+    ----------
+    lora : LoRA
+        that the pair is of
+    pair : Pair
+        whose names these are
+    parameters : Mapping[str, Parameter]
+        with its A and B
+    tensors : Mapping[str, Tensor]
+        of the model, by the names they are stored under
+    """
 
     lora: LoRA
     pair: Pair
