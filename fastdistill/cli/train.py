@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _TRAIN = """\
   fastdistill train smollm2-135m-instruct chats.jsonl --out runs/first
   fastdistill train ./model texts/ --out runs/second --epochs 3 --rows 1024 --accumulate 4 --eval held_out.jsonl
+  fastdistill train ./model chats.jsonl --out runs/third --freeze "*embed*,*lm_head*"
   fastdistill train ./model chats.jsonl --out runs/lora --lora 16 --format q8 --minutes 30
   fastdistill train ./student chats.jsonl --out runs/distilled --objective forward_kl --teacher ./teacher
   fastdistill train ./student chats.jsonl --out runs/judged --objective reverse_kl --teacher ./teacher --on-policy 0.5
@@ -94,6 +95,10 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("--teacher", metavar="MODEL|FILE", help="a model, or a file of its answers to DATA")
     parser.add_argument(
+        "--train", metavar="PATTERN,...", help="weights to train, such as *.mlp.*,*norm* (default: all)"
+    )
+    parser.add_argument("--freeze", metavar="PATTERN,...", help="of these, weights to leave as they are")
+    parser.add_argument(
         "--lora", type=int, metavar="RANK", help="train pairs of low rank beside frozen weights (default: all weights)"
     )
     parser.add_argument(
@@ -152,8 +157,9 @@ def begin(given: dict[str, Any], out: Path) -> None:
     for name in ("model", "data", "evaluation", "teacher"):
         if os.path.exists(given.get(name, "")):  # the run may go on from another place
             given[name] = os.path.abspath(given[name])
-    if "targets" in given:
-        given["targets"] = tuple(given["targets"].split(","))
+    for name in ("train", "freeze", "targets"):
+        if name in given:
+            given[name] = tuple(given[name].split(","))
     settings = Settings(**given)
     check_free(out)
     job = make_job(settings, say)

@@ -28,6 +28,7 @@ from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
+from fastdistill.train.patterns import matching
 from fastdistill.train.runs import RunFolder, Settings
 from fastdistill.train.saved_model import save_model, trainable
 
@@ -198,12 +199,11 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
         report(f"loading {folder}")
         lora = None
         tensors = checkpoint.tensors
-        names = trainable(plan)
         if settings.lora is not None:
             lora = with_lora(plan, settings.lora, settings.alpha, settings.targets)
             tensors, names = {**tensors, **lora.tensors(settings.seed)}, lora.trained
-        elif left := [name for name, weight in plan.weights.items() if weight.source.stored and name not in names]:
-            report(f"not trained, since all heads share them: {listed(left, 4)}")
+        else:
+            names = _trained(plan, settings, report)
         engine = Engine(
             plan if lora is None else lora.plan, tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
@@ -231,6 +231,23 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     return Job(
         settings, folder, plan, lora, engine, optimiser, schedule, average, made, batches, evaluation, steps, digests
     )
+
+
+def _trained(plan: Plan, settings: Settings, report: Report) -> list[str]:
+    """Names of the weights that are trained, where there are no pairs."""
+    stored = [name for name, weight in plan.weights.items() if weight.source.stored]
+    frozen = matching("freeze", settings.freeze, stored, "weights") if settings.freeze is not None else []
+    asked = matching("train", settings.train, stored, "weights") if settings.train is not None else stored
+    asked, able = [name for name in asked if name not in frozen], set(trainable(plan))
+    names = [name for name in asked if name in able]
+    if not names:
+        raise ArgumentError("train and freeze must leave weights to train, got patterns that leave none")
+    if len(names) < len(asked):
+        left = (name for name in asked if name not in able)
+        report(f"not trained, since all heads share them: {listed(left, 4)}")
+    if len(names) < len(able):
+        report(f"trained are {len(names)} of {len(stored)} weights: {listed(names, 4)}")
+    return names
 
 
 def _network(name: str, threads: int | None) -> Network:

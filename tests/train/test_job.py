@@ -37,8 +37,11 @@ def files(tmp_path_factory):
 
 
 def settings(files: Path, **changes) -> Settings:
-    held_out = str(files / "held_out.txt")
-    return Settings(str(files / "model"), str(files / "data.jsonl"), **dict(evaluation=held_out) | LONG | changes)
+    paths = {
+        name: str(files / file)
+        for name, file in (("model", "model"), ("data", "data.jsonl"), ("evaluation", "held_out.txt"))
+    }
+    return Settings(**paths | LONG | changes)
 
 
 def begin(files: Path, path: Path, **changes):
@@ -144,6 +147,39 @@ def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
         make_job(settings(files, teacher=str(files / "teacher")))
     with pytest.raises(ArgumentError, match="steps must lie in 50"):
         make_job(settings(files, warmup=50, epochs=None, steps=10))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "moving"),
+    [
+        (dict(train=["*.mlp.*", "*norm*"], freeze=["*.down_proj.*"]), {"gate_proj", "up_proj", "norm", "input_layernorm", "post_attention_layernorm"}),
+        (dict(train=["lm_head*"]), {"lm_head"}),
+        (dict(freeze=["*layers*", "*lm_head*", "model.norm.*"]), {"embed_tokens"}),
+    ],
+)  # fmt: skip
+def test_what_patterns_name_is_trained_and_all_else_stays(files, tmp_path, patterns, moving):
+    path = write_model(tmp_path / "untied", layers=1, tie_word_embeddings=False)
+    job, _ = begin(files, tmp_path / "run", model=str(path), average=0.0, epochs=None, steps=2, **patterns)
+    assert {name.split(".")[-2] for name in job.engine.parameters} == moving
+    job.save(tmp_path / "model")
+    before, after = (read_safetensors(folder / "model.safetensors") for folder in (path, tmp_path / "model"))
+    moved = {name for name in before if not np.array_equal(before[name].array, after[name].array)}
+    assert moved == set(job.engine.parameters)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        (dict(train=["*.w_proj.*"]), r"train must name weights, such as model\.\S+; none is called '\*\.w_proj\.\*'"),
+        (dict(freeze=["*", "nothing"]), r"freeze must name weights, such as model\.\S+; none is called 'nothing'"),
+        (dict(train=[]), "train must name weights, .* got no pattern"),
+        (dict(train="*norm*", freeze="*"), "train and freeze must leave weights to train"),
+        (dict(train="*", lora=2), "train and freeze are of a run without lora"),
+    ],
+)
+def test_patterns_that_name_nothing_are_refused(files, patterns, words):
+    with pytest.raises(ArgumentError, match=words):
+        make_job(settings(files, **patterns))
 
 
 def test_what_was_trained_is_a_model_to_load(files, tmp_path):

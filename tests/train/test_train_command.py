@@ -110,6 +110,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
         ("train m d --out r --steps 5 --epochs 5", 2, "steps or epochs must say how long the run is, got both"),
         ("train m d --out r --minutes 5 --schedule linear", 2, "schedule linear needs steps or epochs, got minutes alone"),
         ("train m d --out r --alpha 5", 2, "alpha go with lora, got no rank"),
+        ("train m d --out r --lora 4 --freeze *", 2, "train and freeze are of a run without lora"),
         ("train m d --out r --on-policy 0.5", 2, "on_policy needs a teacher, who judges"),
         ("train m d --out r --format q2", 2, "invalid choice: 'q2'"),
     ],

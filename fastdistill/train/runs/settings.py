@@ -63,8 +63,12 @@ class Settings:
         most of the gradient's norm; 0: any
     average : float, default 0.0
         of the weights over the steps, what each step keeps of it, such as 0.999: what is written at the end; 0: the weights themselves
+    train : tuple[str, ...], optional
+        patterns of the weights that are trained; None: all
+    freeze : tuple[str, ...], optional
+        patterns of weights that are not, of those
     lora : int, optional
-        rank of what is trained beside frozen weights; None: all weights are trained
+        rank of what is trained beside frozen weights; None: weights themselves are trained
     alpha : float, optional
         of LoRA, whose pairs count alpha / rank times; None: twice the rank
     targets : tuple[str, ...], optional
@@ -109,6 +113,8 @@ class Settings:
     weight_decay: float = 0.01
     clip: float = 1.0
     average: float = 0.0
+    train: tuple[str, ...] | None = None
+    freeze: tuple[str, ...] | None = None
     lora: int | None = None
     alpha: float | None = None
     targets: tuple[str, ...] | None = None
@@ -144,8 +150,15 @@ class Settings:
         given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
         if given and self.lora is None:
             raise ArgumentError(f"{' and '.join(given)} go with lora, got no rank")
-        if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(check_text("each of targets", each) for each in self.targets))
+        if self.lora is not None and (self.train is not None or self.freeze is not None):
+            raise ArgumentError(
+                "train and freeze are of a run without lora, where targets say what is trained; got both"
+            )
+        for name in ("train", "freeze", "targets"):
+            patterns = getattr(self, name)
+            if patterns is not None:
+                every = (patterns,) if isinstance(patterns, str) else patterns
+                object.__setattr__(self, name, tuple(check_text(f"each of {name}", each) for each in every))
         if self.on_policy and self.teacher is None:
             raise ArgumentError("on_policy needs a teacher, who judges what the student writes; got none")
         if self.steps is None and self.epochs is None and self.minutes is None:
