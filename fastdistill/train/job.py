@@ -22,7 +22,7 @@ from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.batch import Batch, Objective
-from fastdistill.train.data import Batches, Dataset, OnPolicy, Teacher, open_teacher_file, read_data
+from fastdistill.train.data import Batches, Dataset, OnPolicy, Teacher, open_teacher_file, read_data, write_teacher_file
 from fastdistill.train.engine import Engine
 from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
@@ -177,14 +177,10 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     tokenizer = Tokenizer(folder)
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
-        max_length = settings.max_length or min(settings.rows, plan.max_positions)
-
-        def read(path: str) -> Dataset:
-            report(f"reading {path}")
-            return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
-
-        data = read(settings.data)
-        held_out = read(settings.evaluation) if settings.evaluation is not None else None
+        data = _data(settings.data, settings, tokenizer, plan, report)
+        held_out = None
+        if settings.evaluation is not None:
+            held_out = _data(settings.evaluation, settings, tokenizer, plan, report)
         file, beside = None, None
         if settings.teacher is not None:
             if Path(settings.teacher).is_file():
@@ -233,6 +229,48 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     )
 
 
+def teach(
+    settings: Settings,
+    path: str | os.PathLike[str],
+    k: int = 50,
+    report: Report = lambda words: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write what a model says of data to a file, for a run whose settings read the data as these do; how many tokens it has.
+
+    What an error or an interrupt leaves, the same call goes on with.
+
+    Parameters
+    ----------
+    settings : Settings
+        the teacher is their model, in their format
+    path : str or PathLike
+        of the file
+    k : int, default 50
+        tokens kept of each row
+    report : Callable[[str], None], optional
+        called with what is being done
+    progress : Callable[[int, int], None], optional
+        called with (rows so far, rows in all)
+
+    Raises
+    ------
+    ArgumentError, CheckpointError, UnsupportedError, DataError, TextError, OSError
+    """
+    report(f"loading {settings.model}")
+    teacher = _network(settings.model, settings.threads, settings.format)
+    tokenizer = Tokenizer(find_folder(settings.model))
+    data = _data(settings.data, settings, tokenizer, teacher.plan, report)
+    write_teacher_file(teacher, data, path, k, name=Path(settings.model).name, resume=True, progress=progress)
+    return len(data.tokens)
+
+
+def _data(path: str, settings: Settings, tokenizer: Tokenizer, plan: Plan, report: Report) -> Dataset:
+    report(f"reading {path}")
+    max_length = settings.max_length or min(settings.rows, plan.max_positions)
+    return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
+
+
 def _trained(plan: Plan, settings: Settings, report: Report) -> list[str]:
     """Names of the weights that are trained, where there are no pairs."""
     stored = [name for name, weight in plan.weights.items() if weight.source.stored]
@@ -250,9 +288,9 @@ def _trained(plan: Plan, settings: Settings, report: Report) -> list[str]:
     return names
 
 
-def _network(name: str, threads: int | None) -> Network:
+def _network(name: str, threads: int | None, format: str | None = None) -> Network:
     with open_checkpoint(find_folder(name)) as checkpoint:
-        return Network(plan_of(checkpoint), checkpoint.tensors, None, threads)
+        return Network(plan_of(checkpoint), checkpoint.tensors, format, threads)
 
 
 def _digest(path: Path) -> str:

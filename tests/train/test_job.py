@@ -14,7 +14,9 @@ import pytest
 
 import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import read_safetensors
+from fastdistill.distill import TeacherFile
 from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.job import make_job
 from fastdistill.train.runs import RunFolder, Settings
 from tests.command_line import Terminal
@@ -133,6 +135,33 @@ def test_a_student_nears_its_teacher(files, tmp_path):
         "evaluation",
         "teacher",
     }
+
+
+def test_a_student_learns_from_the_file_that_its_teacher_wrote(files, tmp_path, run, monkeypatch):
+    losses = {}
+    for name in ("model", "teacher"):
+        answers, data = tmp_path / name, files / "data.jsonl"
+        code, out, err = run("train", "teach", files / name, data, "--out", answers, "--top-k", 60, "--rows", 48)
+        assert code == 0 and out.startswith(f"{answers}: what {files / name} says of 4") and "token 4" in err
+        assert TeacherFile(answers).settings[:4] == (Tokenizer(files / name).vocab_size, 60, 5, name)
+        begin(files, tmp_path / "run" / name, objective="forward_kl", teacher=str(answers), evaluation=None)
+        losses[name] = measured(tmp_path / "run" / name)[0]["loss"]
+    assert abs(losses["model"]) < 2e-3 < 0.02 < losses["teacher"]  # the student is its own teacher at first
+    with pytest.raises(CheckpointError, match="its rows are of the data"):
+        make_job(settings(files, rows=10, objective="forward_kl", teacher=str(answers), evaluation=None))
+
+    def interrupt(bar, done, total):
+        bar.done = done
+        raise KeyboardInterrupt
+
+    command = ("train", "teach", files / "teacher", data, "--out", tmp_path / "again", "--top-k", 60, "--rows", 48)
+    with monkeypatch.context() as patch:
+        patch.setattr("fastdistill.cli.train.TeachingBar.__call__", interrupt)
+        code, _, err = run(*command)
+    assert code == 130 and re.search(r"stopped after 2\d\d tokens, which are kept: the same command goes on", err)
+    assert not (tmp_path / "again").exists()
+    assert run(*command)[0] == 0 and (tmp_path / "again").read_bytes() == answers.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model", "run", "teacher"]
 
 
 def test_the_last_step_of_epochs_takes_what_is_left(files):

@@ -96,12 +96,15 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("train", 2, "train needs MODEL DATA --out RUN, or --resume RUN, or plot RUN; got none of these"),
+        ("train", 2, "train needs MODEL DATA --out RUN, or --resume RUN, or teach, or plot RUN; got none of these"),
         ("train m d", 2, "train needs MODEL DATA --out RUN"),
         ("train m --out r", 2, "got m"),
         ("train --resume r m d", 2, "no MODEL, DATA or --out beside it"),
-        ("train --resume r --steps 5 --eval x", 2, "--resume takes a run as it is, not with --eval, --steps"),
-        ("train plot r --seed 5", 2, "plot takes a run as it is, not with --seed"),
+        ("train --resume r --steps 5 --eval x", 2, "--resume takes a run as it is, not --eval, --steps"),
+        ("train plot r --seed 5", 2, "plot takes a run as it is, not --seed"),
+        ("train teach m", 2, "teach needs MODEL DATA --out FILE, got m"),
+        ("train teach m d --out r --steps 5 --resume x", 2, "teach takes --top-k, --rows, --max-length, --train-on, --format, --threads, not --steps, --resume"),
+        ("train m d --out r --top-k 5", 2, "--top-k goes with teach MODEL DATA"),
         ("train plot", 2, "plot needs a run"),
         ("train --resume nowhere", 1, "nowhere: there is no such run"),
         ("train plot nowhere", 1, "nowhere: there is no such run"),
