@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastdistill.cli.options import flag
+from fastdistill.cli.options import flag, named_values
 from fastdistill.cli.terminal import FORMATS, add_command, say
 from fastdistill.errors import ArgumentError
 
@@ -28,7 +28,8 @@ _TRAIN = """\
   fastdistill train ./model chats.jsonl --out runs/third --freeze "*embed*,*lm_head*"
   fastdistill train ./model chats.jsonl --out runs/lora --lora 16 --format q8 --minutes 30
   fastdistill train ./student chats.jsonl --out runs/distilled --objective forward_kl --teacher ./teacher
-  fastdistill train ./student chats.jsonl --out runs/judged --objective reverse_kl --teacher ./teacher --on-policy 0.5
+  fastdistill train ./student chats.jsonl --out runs/judged --objective jsd --objective-option beta=0.1 \
+      --teacher ./teacher --on-policy 0.5
   fastdistill train teach ./teacher chats.jsonl --out answers.safetensors
   fastdistill train ./student chats.jsonl --out runs/answered --objective forward_kl --teacher answers.safetensors
   fastdistill train --resume runs/first
@@ -54,6 +55,7 @@ fastdistill train MODEL DATA --out RUN [options]
        fastdistill train teach MODEL DATA --out FILE [--top-k K]
        fastdistill train plot RUN ... [--out loss.png]"""
 _OF_TEACH = "top_k", "rows", "max_length", "train_on", "format", "threads"
+_CALLED = {"evaluation": "eval", "objective_options": "objective_option"}  # settings, on the command line
 _SECONDS = 30.0  # between lines where stderr is no terminal
 
 # Options as Settings calls them: type, placeholder, help.
@@ -110,6 +112,13 @@ def add_commands(commands: Any) -> None:
         metavar="NAME",
         help="cross_entropy (default), or a divergence from --teacher: forward_kl, reverse_kl, jsd, ...",
     )
+    parser.add_argument(
+        "--objective-option",
+        dest="objective_options",
+        action="append",
+        metavar="NAME=VALUE",
+        help="what a divergence is told: label_scale=0.5 (cross entropy of labels beside it), beta=0.1 of jsd, ...; may be repeated",
+    )
     parser.add_argument("--teacher", metavar="MODEL|FILE", help="a model, or a file of its answers to DATA")
     parser.add_argument(
         "--train", metavar="PATTERN,...", help="weights to train, such as *.mlp.*,*norm* (default: all)"
@@ -152,7 +161,7 @@ def run_train(arguments: argparse.Namespace) -> None:
     verb = words[0] if words[:1] in (["teach"], ["plot"]) else "--resume" if resume is not None else "train"
     if verb != "train":
         taken = {"plot": (), "--resume": ("threads",), "teach": _OF_TEACH}[verb]  # threads decide nothing
-        refused = [flag("eval" if name == "evaluation" else name) for name in given if name not in taken]
+        refused = [flag(_CALLED.get(name, name)) for name in given if name not in taken]
         refused += ["--resume"] if resume is not None and verb != "--resume" else []
         if refused:
             takes = ", ".join(map(flag, taken)) if verb == "teach" else "a run as it is"
@@ -189,6 +198,8 @@ def begin(given: dict[str, Any], out: Path) -> None:
     for name in ("train", "freeze", "targets"):
         if name in given:
             given[name] = tuple(given[name].split(","))
+    if "objective_options" in given:
+        given["objective_options"] = named_values("objective_option", given["objective_options"])
     settings = Settings(**given)
     check_free(out)
     job = make_job(settings, say)

@@ -173,6 +173,14 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     ------
     ArgumentError, CheckpointError, UnsupportedError, DataError, TextError
     """
+    of_objective = dict(settings.objective_options)
+    if settings.temperature != 1:
+        of_objective["temperature"] = settings.temperature
+    objective(settings.objective, **of_objective)  # says what is wrong with them before anything is read
+    if settings.teacher is None and settings.objective not in ("cross_entropy", "entropy"):
+        raise ArgumentError(
+            f"objective {settings.objective} needs a teacher, a model or a file of its answers; got none"
+        )
     folder = find_folder(settings.model)
     tokenizer = Tokenizer(folder)
     with open_checkpoint(folder) as checkpoint:
@@ -190,8 +198,7 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
                 beside = Teacher(_network(settings.teacher, settings.threads))
         if held_out is not None and file is not None:
             raise ArgumentError("evaluation needs a teacher that runs: a file has its answers to the data alone")
-        given = {} if settings.objective == "cross_entropy" else {"temperature": settings.temperature}
-        made = objective(settings.objective, teacher=beside, **given)
+        made = objective(settings.objective, teacher=beside, **of_objective)
         report(f"loading {folder}")
         lora = None
         tensors = checkpoint.tensors

@@ -129,6 +129,10 @@ def test_a_student_nears_its_teacher(files, tmp_path):
     teacher = str(files / "teacher")
     job, _ = begin(files, tmp_path / "run", objective="forward_kl", teacher=teacher, steps=6, epochs=None, average=0.0)
     lines = measured(tmp_path / "run")
+    options = {"parameter": 0.2, "label_scale": 0.5, "temperature": 2.0}
+    jsd = {"beta": 0.2, "label_scale": 0.5}
+    told = make_job(settings(files, objective="jsd", objective_options=jsd, temperature=2.0, teacher=teacher)).objective
+    assert {name: getattr(told, name) for name in options} == options
     assert lines[-1]["evaluation"] < lines[0]["evaluation"] and set(job.digests) == {
         "model",
         "data",
@@ -174,6 +178,15 @@ def test_the_last_step_of_epochs_takes_what_is_left(files):
 def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
     with pytest.raises(ArgumentError, match="cross_entropy takes no teacher"):
         make_job(settings(files, teacher=str(files / "teacher")))
+    for words, given in (
+        ("jsd takes temperature, .*, beta, got 'skew'", dict(objective="jsd", objective_options={"skew": 0.5})),
+        ("beta of jsd", dict(objective="jsd", objective_options={"beta": 2})),
+        ("label_scale must be a number", dict(objective="jsd", objective_options={"label_scale": "much"})),
+        ("cross_entropy takes no settings, got 'temperature'", dict(temperature=2.0)),
+        ("objective jsd needs a teacher", dict(objective="jsd")),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            make_job(settings(files, **given))
     with pytest.raises(ArgumentError, match="steps must lie in 50"):
         make_job(settings(files, warmup=50, epochs=None, steps=10))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastdistill.arguments import check_choice, check_flag, check_integer, check_number, check_text
+from fastdistill.arguments import check_choice, check_flag, check_integer, check_mapping, check_number, check_text
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import listed
 
@@ -35,6 +35,8 @@ class Settings:
         a model, or a file of a teacher's answers to the data
     temperature : float, default 1.0
         that a divergence divides logits by
+    objective_options : dict, optional
+        what else the divergence is told, by name: beta, label_scale, ...: see `train.objective`
     on_policy : float, default 0.0
         how probable it is that the student writes what is behind an example's prompt itself, which the teacher then judges
     steps : int, optional
@@ -99,6 +101,7 @@ class Settings:
     objective: str = "cross_entropy"
     teacher: str | None = None
     temperature: float = 1.0
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
     on_policy: float = 0.0
     steps: int | None = None
     epochs: int | None = None
@@ -147,6 +150,9 @@ class Settings:
                 )
                 object.__setattr__(self, name, checked)
         check_flag("checkpoint", self.checkpoint)
+        check_mapping("objective_options", self.objective_options, "names to numbers")
+        if "temperature" in self.objective_options:
+            raise ArgumentError("objective_options must not have temperature, which is a setting of its own")
         given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
         if given and self.lora is None:
             raise ArgumentError(f"{' and '.join(given)} go with lora, got no rank")
