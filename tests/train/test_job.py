@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -256,6 +257,25 @@ def test_what_the_student_writes_is_the_same_after_a_kill(files, tmp_path):
     job, trained = begin(files, tmp_path / "run", **judged)
     assert trained.finished and any(job.batches.own(number).any() for number in range(job.batches.count()))
     assert killed(files, tmp_path / "killed", **judged) == state(tmp_path / "run")
+
+
+@pytest.mark.peers
+def test_peft_reads_the_adapter(files, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    job, _ = begin(files, tmp_path / "run", lora=3, alpha=5.0, targets=["*.q_proj.*", "*.mlp.*"], average=0.0)
+    job.save(tmp_path / "model")
+    tokens = torch.tensor(job.evaluation[0].tokens[None].astype(np.int64))
+    base = transformers.AutoModelForCausalLM.from_pretrained(files / "model", dtype=torch.float32)
+    with torch.no_grad():
+        before = base(tokens).logits[0].numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # it warns of pairs that it does not find
+            model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+        theirs = model(tokens).logits[0].numpy()
+    ours = job.engine.logits(job.evaluation[0], np.arange(tokens.shape[1]))
+    most = 1e-4 * np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() < most < 10 * most < np.abs(before - theirs).max()
 
 
 @pytest.mark.peers
