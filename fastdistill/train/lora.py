@@ -214,7 +214,9 @@ def save_adapter(lora: LoRA, parameters: Mapping[str, Parameter], base: str, fol
             raise UnsupportedError(
                 f"{pair.matrix}: is no tensor of its own in the model's files, as PEFT wants it; merge the pairs"
             )
-    modules = sorted({pair.matrix.removesuffix(".weight").rpartition(".")[2] for pair in lora.pairs})
+    paired = [_module(pair.matrix) for pair in lora.pairs]
+    without = {_last(module) for module in map(_module, lora.plan.stored) if module not in paired}
+    modules = sorted({module if _last(module) in without else _last(module) for module in paired})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": lora.rank, "lora_alpha": lora.alpha,
         "target_modules": modules, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
@@ -233,8 +235,16 @@ def save_adapter(lora: LoRA, parameters: Mapping[str, Parameter], base: str, fol
 
 
 def _pair(matrix: str) -> Pair:
-    module = matrix.removesuffix(".weight")
+    module = _module(matrix)
     return Pair(matrix, f"{module}.lora_A.weight", f"{module}.lora_B.weight")
+
+
+def _module(weight: str) -> str:
+    return weight.removesuffix(".weight")
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _reading(op: Op, moved: Mapping[int, int]) -> Op:

@@ -263,16 +263,19 @@ def test_what_the_student_writes_is_the_same_after_a_kill(files, tmp_path):
 def test_peft_reads_the_adapter(files, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    job, _ = begin(files, tmp_path / "run", lora=3, alpha=5.0, targets=["*.q_proj.*", "*.mlp.*"], average=0.0)
+    path, targets = write_model(tmp_path / "base"), ["*.q_proj.*", "*.1.mlp.*"]  # of both layers, and of one
+    job, _ = begin(files, tmp_path / "run", model=str(path), lora=3, alpha=5.0, targets=targets, average=0.0)
     job.save(tmp_path / "model")
     tokens = torch.tensor(job.evaluation[0].tokens[None].astype(np.int64))
-    base = transformers.AutoModelForCausalLM.from_pretrained(files / "model", dtype=torch.float32)
+    base = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     with torch.no_grad():
         before = base(tokens).logits[0].numpy()
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # it warns of pairs that it does not find
+            warnings.simplefilter("error", UserWarning)  # it warns of pairs that it does not find
             model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+        pairs = {name for name, _ in model.named_parameters() if ".lora_A." in name}
         theirs = model(tokens).logits[0].numpy()
+    assert len(pairs) == len(job.lora.pairs) == 5
     ours = job.engine.logits(job.evaluation[0], np.arange(tokens.shape[1]))
     most = 1e-4 * np.abs(theirs).max()
     assert np.abs(ours - theirs).max() < most < 10 * most < np.abs(before - theirs).max()
