@@ -252,7 +252,7 @@ def teach(
     settings : Settings
         the teacher is their model, in their format
     path : str or PathLike
-        of the file
+        of the file, which is not there yet
     k : int, default 50
         tokens kept of each row
     report : Callable[[str], None], optional
@@ -264,6 +264,8 @@ def teach(
     ------
     ArgumentError, CheckpointError, UnsupportedError, DataError, TextError, OSError
     """
+    if os.path.lexists(path):
+        raise CheckpointError(f"{os.fspath(path)}: is there already: choose another name")
     report(f"loading {settings.model}")
     teacher = _network(settings.model, settings.threads, settings.format)
     tokenizer = Tokenizer(find_folder(settings.model))

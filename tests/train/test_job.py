@@ -166,6 +166,8 @@ def test_a_student_learns_from_the_file_that_its_teacher_wrote(files, tmp_path, 
     assert code == 130 and re.search(r"stopped after 2\d\d tokens, which are kept: the same command goes on", err)
     assert not (tmp_path / "again").exists()
     assert run(*command)[0] == 0 and (tmp_path / "again").read_bytes() == answers.read_bytes()
+    code, _, err = run(*command)
+    assert code == 1 and "again: is there already: choose another name" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model", "run", "teacher"]
 
 
