@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed
@@ -131,17 +132,11 @@ class Engine:
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        request = self._forward(batch, np.flatnonzero(batch.weights))
-        if not len(request.read_rows):
+        request, hidden = self._hidden(batch)
+        if not len(hidden):
             return 0.0
-        body = self._body
-        hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
-        gradient, value = np.empty(hidden.shape, np.float32), 0.0
-        for chunk in self._chunks(len(hidden)):
-            logits, head = self._logits(hidden[chunk])
-            loss = objective(
-                np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
-            )
+        body, gradient, value = self._body, np.empty(hidden.shape, np.float32), 0.0
+        for chunk, logits, head, loss in self._losses(request, hidden, batch, objective, total_weight):
             value += loss.value
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
@@ -170,12 +165,44 @@ class Engine:
         self._waiting.clear()
         self.parameters.zero_gradients()
 
+    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float:
+        """A batch's share of the value, as `accumulate` gives it, with no more logits in memory; gradients stay as they are.
+
+        Parameters
+        ----------
+        batch : Batch
+            of at most `rows` rows
+        objective : Objective
+        total_weight : float
+            of all batches whose shares add up to one value
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+        """
+        losses = self._losses(*self._hidden(batch), batch, objective, total_weight)
+        return sum((float(loss.value) for *_, loss in losses), 0.0)
+
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
-        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
-        hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+        _, hidden = self._hidden(batch, rows)
         made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
         return np.concatenate([np.empty((0, self.vocab_size), np.float32), *made])
+
+    def _hidden(self, batch: Batch, rows: np.ndarray | None = None) -> tuple[ForwardPass, np.ndarray]:
+        """A forward of the body, and what the head reads of it: of the rows that count, or of `rows`."""
+        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
+        return request, self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+
+    def _losses(
+        self, request: ForwardPass, hidden: np.ndarray, batch: Batch, objective: Objective, total_weight: float
+    ) -> Iterator[tuple[slice, np.ndarray, ForwardPass, Loss]]:
+        """Chunks of the head's rows: their logits, which hold until the next, or what is over them; the pass; the loss."""
+        for chunk in self._chunks(len(hidden)):
+            logits, head = self._logits(hidden[chunk])
+            rows = request.read_rows[chunk].astype(np.int64)
+            yield chunk, logits, head, objective(np.ascontiguousarray(logits), batch, rows, total_weight)
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
