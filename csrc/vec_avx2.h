@@ -144,6 +144,36 @@ static inline __m256 fd_bf16x8(const uint16_t *p)
 }
 static inline vf vf_load_bf16(const uint16_t *p) { return FD_VF(fd_bf16x8(p), fd_bf16x8(p + 8)); }
 
+#define FD_OWN_TRANSPOSE
+static inline __m256 fd_low_pairs(__m256 x, __m256 y) { return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(x), _mm256_castps_pd(y))); }
+static inline __m256 fd_high_pairs(__m256 x, __m256 y) { return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(x), _mm256_castps_pd(y))); }
+static inline void fd_transpose8(__m256 x[8])
+{
+    __m256 fours[8];                                 /* [4 i + c]: of rows 4 i .. 4 i + 3 columns c and 4 + c */
+    for (int i = 0; i < 8; i += 4) {
+        __m256 low = _mm256_unpacklo_ps(x[i], x[i + 1]), high = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        __m256 low2 = _mm256_unpacklo_ps(x[i + 2], x[i + 3]), high2 = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        fours[i] = fd_low_pairs(low, low2);
+        fours[i + 1] = fd_high_pairs(low, low2);
+        fours[i + 2] = fd_low_pairs(high, high2);
+        fours[i + 3] = fd_high_pairs(high, high2);
+    }
+    for (int c = 0; c < 4; c++) {
+        x[c] = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x20);
+        x[4 + c] = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x31);
+    }
+}
+static inline void vf_transpose(vf x[16])
+{
+    __m256 quarter[4][8];                            /* rows 0 .. 7 and 8 .. 15, of each the first columns and the last */
+    for (int i = 0; i < 16; i++) {
+        quarter[i / 8 * 2][i % 8] = x[i].a;
+        quarter[i / 8 * 2 + 1][i % 8] = x[i].b;
+    }
+    for (int i = 0; i < 4; i++) fd_transpose8(quarter[i]);
+    for (int i = 0; i < 16; i++) x[i] = FD_VF(quarter[i / 8][i % 8], quarter[2 + i / 8][i % 8]);
+}
+
 static inline vi vi_set1(int32_t a) { __m256i r = _mm256_set1_epi32(a); return FD_VI(r, r); }
 static inline vi vi_load(const int32_t *p)
 {

@@ -115,6 +115,30 @@ static inline vf vf_load_bf16(const uint16_t *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 
+#define FD_OWN_TRANSPOSE
+static inline __m512 fd_low_pairs(__m512 x, __m512 y) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y))); }
+static inline __m512 fd_high_pairs(__m512 x, __m512 y) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y))); }
+static inline void vf_transpose(vf x[16])
+{
+    __m512 fours[16];                                /* [4 i + c]: of rows 4 i .. 4 i + 3 columns c, 4 + c, 8 + c, 12 + c */
+    for (int i = 0; i < 16; i += 4) {
+        __m512 low = _mm512_unpacklo_ps(x[i], x[i + 1]), high = _mm512_unpackhi_ps(x[i], x[i + 1]);
+        __m512 low2 = _mm512_unpacklo_ps(x[i + 2], x[i + 3]), high2 = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+        fours[i] = fd_low_pairs(low, low2);
+        fours[i + 1] = fd_high_pairs(low, low2);
+        fours[i + 2] = fd_low_pairs(high, high2);
+        fours[i + 3] = fd_high_pairs(high, high2);
+    }
+    for (int c = 0; c < 4; c++) {
+        __m512 even = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88), odd = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
+        __m512 even2 = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88), odd2 = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
+        x[c] = _mm512_shuffle_f32x4(even, even2, 0x88);
+        x[4 + c] = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+        x[8 + c] = _mm512_shuffle_f32x4(even, even2, 0xdd);
+        x[12 + c] = _mm512_shuffle_f32x4(odd, odd2, 0xdd);
+    }
+}
+
 static inline vi vi_set1(int32_t a) { return _mm512_set1_epi32(a); }
 static inline vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 static inline void vi_store(int32_t *p, vi x) { _mm512_storeu_si512(p, x); }

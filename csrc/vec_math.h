@@ -19,6 +19,18 @@ static inline void vf_store_part(float *p, int64_t n, vf a)
     vf_store(lanes, a);
     for (int64_t i = 0; i < n; i++) p[i] = lanes[i];
 }
+#if !defined(FD_OWN_TRANSPOSE)
+/* 16 rows of 16 lanes: what was lane j of x[i] is lane i of x[j]. */
+static inline void vf_transpose(vf x[16])
+{
+    float rows[16][16], lanes[16];
+    for (int i = 0; i < 16; i++) vf_store(rows[i], x[i]);
+    for (int j = 0; j < 16; j++) {
+        for (int i = 0; i < 16; i++) lanes[i] = rows[i][j];
+        x[j] = vf_load(lanes);
+    }
+}
+#endif
 static inline vd vd_load_part(const double *p, int64_t n, double fill)
 {
     if (n >= 16) return vd_load(p);

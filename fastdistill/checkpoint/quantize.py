@@ -96,7 +96,7 @@ def quantize_checkpoint(
     if progress is not None:
         check_callable("progress", progress)
     tensors = _converted(checkpoint, format, progress, kept)
-    write_checkpoint(destination, checkpoint.config.raw, tensors, _other_files(checkpoint.folder), overwrite)
+    write_checkpoint(destination, checkpoint.config.raw, tensors, other_files(checkpoint.folder), overwrite)
 
 
 def converts(tensor: Tensor, kept: Set[str] = frozenset()) -> bool:
@@ -116,7 +116,7 @@ def _converted(
             progress(done, total)
 
 
-def _other_files(folder: Path) -> dict[str, bytes]:
+def other_files(folder: Path) -> dict[str, bytes]:
     paths = [
         path
         for path in folder.iterdir()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdistill.cli.options import flag
 from fastdistill.cli.terminal import FORMATS, add_command, say
 from fastdistill.errors import ArgumentError
 
@@ -24,6 +25,7 @@ _TRAIN = """\
   fastdistill train ./model texts/ --out runs/second --epochs 3 --rows 1024 --accumulate 4 --eval held_out.jsonl
   fastdistill train ./model chats.jsonl --out runs/lora --lora 16 --format q8 --minutes 30
   fastdistill train ./student chats.jsonl --out runs/distilled --objective forward_kl --teacher ./teacher
+  fastdistill train ./student chats.jsonl --out runs/judged --objective reverse_kl --teacher ./teacher --on-policy 0.5
   fastdistill train --resume runs/first
   fastdistill train plot runs/first runs/second --out loss.png
   fastdistill generate runs/first/model "Once upon a time"
@@ -32,7 +34,8 @@ DATA is a .jsonl file, of which each line is {"text": ...}, {"prompt": ..., "com
 file, or a folder of such. Of prompts and conversations the answers alone are learnt.
 
 RUN holds config.json (all that decides the run), metrics.jsonl (a line a step), checkpoints/ (the newest two) and at the end
-model/, a folder to load. A step takes --accumulate batches of at most --rows tokens, whose gradients add up to those of one.
+model/, a folder to load; with --lora also adapter/, the pairs alone, as PEFT reads them. A step takes --accumulate batches of
+at most --rows tokens, whose gradients add up to those of one.
 
 Ctrl-C finishes the step, saves and ends, and --resume goes on; so it does after a crash, a power cut or a full disk, from
 the newest checkpoint. The weights at the end are those of a run that nothing interrupted, bit for bit.
@@ -55,7 +58,13 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
     "warmup": (int, "N", "steps in which the rate rises (default: a thirtieth of all)"),
     "weight_decay": (float, "W", "decoupled, of matrices (default: 0.01)"),
     "clip": (float, "C", "most of the gradient's norm; 0: any (default: 1)"),
+    "average": (float, "D", "write a mean of the weights over the steps, of which each step keeps D, such as 0.999"),
     "temperature": (float, "T", "that a divergence divides logits by (default: 1)"),
+    "on_policy": (
+        float,
+        "P",
+        "how probable it is that the student completes a prompt itself, for --teacher to judge (default: 0)",
+    ),
     "seed": (int, "N", "of the order of examples (default: 0)"),
     "threads": (int, "N", "change no bit (default: FASTDISTILL_THREADS, else what this process may use)"),
     "evaluate_every": (int, "N", "steps between measures of --eval (default: a tenth of all)"),
@@ -93,7 +102,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--targets",
         metavar="PATTERN,...",
-        help="of --lora: matrices, such as *q_proj*,*v_proj* (default: all but the head)",
+        help="of --lora: matrices, such as *q_proj*,*v_proj* (default: all of layers)",
     )
     parser.add_argument(
         "--schedule", choices=("cosine", "linear", "constant"), help="how the rate falls (default: cosine)"
@@ -108,22 +117,24 @@ def add_commands(commands: Any) -> None:
         "--checkpoint", action="store_true", default=None, help="compute activations twice: less memory, more time"
     )
     for name, (kind, placeholder, words) in _NUMBERS.items():
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, metavar=placeholder, help=words)
+        parser.add_argument(flag(name), type=kind, metavar=placeholder, help=words)
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     words, out, resume = arguments.words, arguments.out, arguments.resume
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     given = {name: value for name, value in given.items() if name not in ("words", "out", "resume", "run")}
-    options = ", ".join("--" + name.replace("_", "-").replace("evaluation", "eval") for name in given)
-    if given and (words[:1] == ["plot"] or resume is not None):
-        raise ArgumentError(f"{'plot' if resume is None else '--resume'} takes a run as it is, not with {options}")
-    if words[:1] == ["plot"]:
+    plotting = words[:1] == ["plot"]
+    fixed = [name for name in given if plotting or (resume is not None and name != "threads")]  # threads decide nothing
+    if fixed:
+        options = ", ".join(flag("eval" if name == "evaluation" else name) for name in fixed)
+        raise ArgumentError(f"{'plot' if plotting else '--resume'} takes a run as it is, not with {options}")
+    if plotting:
         plot(words[1:], out)
     elif resume is not None:
         if words or out is not None:
             raise ArgumentError("--resume RUN goes on with what the run was given: no MODEL, DATA or --out beside it")
-        go_on(Path(resume))
+        go_on(Path(resume), given)
     elif len(words) != 2 or out is None:
         raise ArgumentError(
             f"train needs MODEL DATA --out RUN, or --resume RUN, or plot RUN; got {' '.join(words) or 'none of these'}"
@@ -135,9 +146,8 @@ def run_train(arguments: argparse.Namespace) -> None:
 def begin(given: dict[str, Any], out: Path) -> None:
     """A new run."""
     from fastdistill.train.job import make_job
-    from fastdistill.train.runs import RunFolder
+    from fastdistill.train.runs import RunFolder, Settings
     from fastdistill.train.runs.folder import check_free
-    from fastdistill.train.runs.settings import Settings
 
     for name in ("model", "data", "evaluation", "teacher"):
         if os.path.exists(given.get(name, "")):  # the run may go on from another place
@@ -151,14 +161,13 @@ def begin(given: dict[str, Any], out: Path) -> None:
         _work(job, run)
 
 
-def go_on(path: Path) -> None:
-    """A run that is there."""
+def go_on(path: Path, given: dict[str, Any]) -> None:
+    """A run that is there, with other threads perhaps."""
     from fastdistill.train.job import make_job
-    from fastdistill.train.runs import RunFolder
-    from fastdistill.train.runs.settings import Settings
+    from fastdistill.train.runs import RunFolder, Settings
 
     with RunFolder(path) as run:
-        job = make_job(Settings.from_json(run.config["settings"]), say)
+        job = make_job(Settings.from_json(run.config["settings"] | given), say)
         job.check(run.config)
         say(f"going on from step {run.saved:,}")
         _work(job, run)

@@ -81,13 +81,22 @@ class Network:
         check_choice("executor", executor, EXECUTORS)
         if progress is not None:
             check_callable("progress", progress)
-        self.plan = plan
-        self.threads = check_threads(threads)
-        weights = PackedWeights if executor == "native" else ReferenceWeights
-        self.weights = weights(plan, tensors, format, self.threads, progress)
+        made = PackedWeights if executor == "native" else ReferenceWeights
+        threads = check_threads(threads)
+        self._begin(plan, made(plan, tensors, format, threads, progress), threads)
+
+    @classmethod
+    def over(cls, plan: Plan, weights: PackedWeights, threads: int) -> Network:
+        """The network of weights that are packed already, and may change: between two forwards of a session they must not."""
+        network = cls.__new__(cls)
+        network._begin(plan, weights, threads)
+        return network
+
+    def _begin(self, plan: Plan, weights: PackedWeights | ReferenceWeights, threads: int) -> None:
+        self.plan, self.weights, self.threads = plan, weights, threads
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
-        self.runs_ahead = executor == "native"
+        self.runs_ahead = isinstance(weights, PackedWeights)
         self._pools: WeakValueDictionary[tuple[int, tuple[str, ...]], Pool] = WeakValueDictionary()
         self._pool = self.pool(1, ())  # that most sessions share: it stays
 

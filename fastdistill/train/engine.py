@@ -16,6 +16,7 @@ from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
+from fastdistill.runtime.network import Network
 from fastdistill.train.batch import Batch, Objective
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differentiate, reverse_of, reverse_segments
 from fastdistill.train.parameters import Parameters, TrainedWeights
@@ -109,6 +110,10 @@ class Engine:
         """Columns of the logits."""
         return self.plan.vocab_size
 
+    def network(self) -> Network:
+        """The model as it is now, for sessions: their forwards see the weights of the moment, what they have cached does not."""
+        return Network.over(self.plan, self.weights, self.threads)
+
     def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float:
         """Forward, objective and reverse of a batch: adds to the gradients, gives its share of the value.
 
@@ -134,7 +139,9 @@ class Engine:
         gradient, value = np.empty(hidden.shape, np.float32), 0.0
         for chunk in self._chunks(len(hidden)):
             logits, head = self._logits(hidden[chunk])
-            loss = objective(np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight)
+            loss = objective(
+                np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
+            )
             value += loss.value
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient

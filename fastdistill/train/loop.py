@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from fastdistill.arguments import check_integer, check_number
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.train.batch import Batch, Objective
+from fastdistill.train.optimisers import EMA, Optimiser
 from fastdistill.train.runs import Progress, RunFolder
 
 Record = dict[str, Any]  # a line of metrics.jsonl
@@ -33,24 +35,6 @@ class Trainable(Protocol):
     def finish(self) -> None: ...
     def zero_gradients(self) -> None: ...
     def logits(self, batch: Batch) -> np.ndarray: ...  # of the rows that count
-
-
-class Optimiser(Protocol):
-    """What makes steps of gradients: what it remembers is `state`, by name, beside how many steps it has made."""
-
-    steps: int
-
-    @property
-    def state(self) -> Mapping[str, np.ndarray]: ...
-    def step(self, learning_rate: float) -> None: ...
-
-
-class Average(Protocol):
-    """A mean of the parameters over the steps, by name."""
-
-    @property
-    def state(self) -> Mapping[str, np.ndarray]: ...
-    def update(self) -> None: ...
 
 
 class Trained(NamedTuple):
@@ -83,8 +67,8 @@ def train(
     learning_rate: float | Callable[[int], float],
     steps: int | None = None,
     minutes: float | None = None,
-    clip: Callable[[], float] | None = None,
-    average: Average | None = None,
+    clip: float | None = None,
+    average: EMA | None = None,
     evaluation: Sequence[Batch] = (),
     evaluate_every: int | None = None,
     run: RunFolder | None = None,
@@ -111,10 +95,10 @@ def train(
         of all steps, or of each, from 0
     steps, minutes : optional
         end after so many steps, or after a step that is the last to begin within so many minutes of work; one at least
-    clip : Callable[[], float], optional
-        called when the gradients are whole: bounds them, and gives their norm before that
-    average : optional
-        an average of the parameters, updated after each step
+    clip : float, optional
+        bounds the norm of the gradients
+    average : EMA, optional
+        of the parameters: updated after each step, and what is evaluated
     evaluation : Sequence[Batch], default ()
         held out: their mean loss is measured before the first step and after the last
     evaluate_every : int, optional
@@ -155,6 +139,10 @@ def train(
     saved_at += begun.seconds
     loss = math.nan
 
+    def held_out() -> float:
+        with average.swapped() if average is not None else nullcontext():
+            return evaluate(engine, evaluation, objective)
+
     def publish(record: Record) -> None:
         if run is not None:
             run.measured(record)
@@ -162,7 +150,8 @@ def train(
             report(record)
 
     if begun.step == 0 and evaluation:
-        publish({"step": 0, "evaluation": evaluate(engine, evaluation, objective)})
+        publish({"step": 0, "evaluation": held_out()})
+    engine.zero_gradients()
     step, seconds = begun
     asked = False
     while not asked and (last is None or step < last) and seconds < most_seconds:
@@ -172,24 +161,21 @@ def train(
         try:
             loss = math.fsum(engine.accumulate(batch, objective, total) for batch in micro_batches)
             engine.finish()
-            norm = clip() if clip is not None else None
-            if not math.isfinite(loss) or not math.isfinite(norm or 0):
-                raise NotFiniteError(f"the loss is {loss:g}" + (f", the gradient's norm {norm:g}" if norm else ""))
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"the loss is {loss:g}")
+            norm = optimiser.clip(math.inf if clip is None else clip)
         except NotFiniteError as error:
             kept = f"; the newest checkpoint is of step {run.progress.step}" if run is not None else ""
             raise NotFiniteError(f"step {step + 1}: {error}: try a lower learning rate{kept}") from error
         step_rate = rate(step)
-        optimiser.step(step_rate)
-        engine.zero_gradients()
+        optimiser.step(step_rate)  # which clears the gradients
         if average is not None:
             average.update()
         step += 1
         now = clock()
         seconds = now - start
         tokens = sum(map(len, micro_batches))
-        record: Record = {"step": step, "loss": loss, "learning_rate": step_rate}
-        if norm is not None:
-            record["gradient_norm"] = norm
+        record: Record = {"step": step, "loss": loss, "learning_rate": step_rate, "gradient_norm": norm}
         record |= {
             "tokens": tokens,
             "tokens_per_second": round(tokens / (now - before), 1),
@@ -198,7 +184,7 @@ def train(
         asked = stop is not None and stop()
         done = step == last or seconds >= most_seconds
         if evaluation and (done or (evaluate_every and step % evaluate_every == 0)):
-            record["evaluation"] = evaluate(engine, evaluation, objective)
+            record["evaluation"] = held_out()
         publish(record)
         due = save_every is not None and step % save_every == 0
         due |= save_minutes is not None and clock() - saved_at >= 60 * save_minutes
@@ -229,7 +215,7 @@ def evaluate(engine: Trainable, batches: Sequence[Batch], objective: Objective) 
     return math.fsum(shares)
 
 
-def state_of(engine: Trainable, optimiser: Optimiser, average: Average | None = None) -> dict[str, np.ndarray]:
+def state_of(engine: Trainable, optimiser: Optimiser, average: EMA | None = None) -> dict[str, np.ndarray]:
     """All that the next step depends on, beside its number: the arrays themselves.
 
     Returns

@@ -1,4 +1,4 @@
-"""An engine small enough to be seen through: a bigram table, with an optimiser and batches for it."""
+"""An engine small enough to be seen through, a bigram table, and batches for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 from fastdistill.distill.laws.divergence import cross_entropy
 from fastdistill.train.batch import Batch, batch_of
-from fastdistill.train.loop import Record, Trained, state_of, train
+from fastdistill.train.loop import Record, Trained, train
+from fastdistill.train.optimisers import EMA, AdamW, Schedule
 from fastdistill.train.runs import RunFolder
 
 VOCAB = 11
@@ -48,36 +49,6 @@ class Bigram:
             parameter.gradient[:] = 0
 
 
-class Momentum:
-    """SGD that remembers, and divides by what its step number says, as Adam does."""
-
-    def __init__(self, engine: Bigram) -> None:
-        self.parameters, self.steps = engine.parameters, 0
-        self.first = {name: np.zeros_like(each.value) for name, each in engine.parameters.items()}
-
-    @property
-    def state(self) -> dict[str, np.ndarray]:
-        return {f"first/{name}": array for name, array in self.first.items()}
-
-    def step(self, learning_rate: float) -> None:
-        self.steps += 1
-        share = np.float32(learning_rate / (1 - 0.9**self.steps))
-        for name, parameter in self.parameters.items():
-            self.first[name] *= np.float32(0.9)
-            self.first[name] += np.float32(0.1) * parameter.gradient
-            parameter.value -= share * self.first[name]
-
-
-class Average:
-    def __init__(self, engine: Bigram) -> None:
-        self.parameters = engine.parameters
-        self.state = {name: each.value.copy() for name, each in engine.parameters.items()}
-
-    def update(self) -> None:
-        for name, array in self.state.items():
-            array += np.float32(0.25) * (self.parameters[name].value - array)
-
-
 def objective(logits: np.ndarray, batch: Batch, rows: np.ndarray, total_weight: float):
     return cross_entropy(
         logits, batch.labels[rows], weights=batch.weights[rows], total_weight=total_weight, out=logits, threads=1
@@ -89,19 +60,16 @@ def batches(step: int) -> list[Batch]:
     return [batch_of([random.integers(VOCAB, size=7) for _ in range(2)]) for _ in range(2)]
 
 
-def norm_of(engine: Bigram) -> float:
-    return float(sum((each.gradient.astype(np.float64) ** 2).sum() for each in engine.parameters.values()) ** 0.5)
-
-
 def go(run: RunFolder | None, steps: int, **settings) -> tuple[Trained, dict[str, np.ndarray], list[Record]]:
     """What `train` gives, the state after it, and the lines that it reported."""
     engine = Bigram()
-    optimiser, average, records = Momentum(engine), Average(engine), []
+    optimiser, average, records = AdamW(engine.parameters), EMA(engine.parameters, 0.75), []
     given = dict(
-        batches=batches, objective=objective, learning_rate=lambda step: 0.5 / (1 + step), clip=lambda: norm_of(engine), average=average,
+        batches=batches, objective=objective, learning_rate=Schedule("linear", 0.1, 40, 4), clip=0.3, average=average,
         steps=steps, run=run,
         evaluation=batches(10**6), evaluate_every=5, save_every=5, report=records.append,
     )  # fmt: skip
     given |= settings
     trained = train(engine, optimiser, **given)
-    return trained, state_of(engine, optimiser, given["average"]), records
+    state = {name: each.value for name, each in engine.parameters.items()} | optimiser.state
+    return trained, state | {f"average/{name}": array for name, array in average.state.items()}, records

@@ -31,7 +31,9 @@ class Job:
         report(f"loading {settings.model}")
 
     def check(self, config) -> None:
-        assert config == json.loads(json.dumps(self.config))
+        stored = json.loads(json.dumps(self.config))
+        stored["settings"]["threads"] = config["settings"]["threads"]
+        assert config == stored
 
     def train(self, run, report, stop):
         def batches(step):
@@ -82,7 +84,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
         and err.endswith("stopped after step 7, which is saved: `fastdistill train --resume a` goes on\n")
     )
     monkeypatch.delenv("INTERRUPTED_IN")
-    code, out, err = run("train", "--resume", "a")
+    code, out, err = run("train", "--resume", "a", "--threads", "1")
     assert code == 0 and "going on from step 7\n" in err and "after 12 steps" in out
     assert (tmp_path / "a/model/state").read_bytes() == (tmp_path / "whole/model/state").read_bytes()
     assert measured(tmp_path / "a") == measured(tmp_path / "whole")
@@ -108,6 +110,7 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
         ("train m d --out r --steps 5 --epochs 5", 2, "steps or epochs must say how long the run is, got both"),
         ("train m d --out r --minutes 5 --schedule linear", 2, "schedule linear needs steps or epochs, got minutes alone"),
         ("train m d --out r --alpha 5", 2, "alpha go with lora, got no rank"),
+        ("train m d --out r --on-policy 0.5", 2, "on_policy needs a teacher, who judges"),
         ("train m d --out r --format q2", 2, "invalid choice: 'q2'"),
     ],
 )  # fmt: skip

@@ -100,6 +100,7 @@ static enum seen seen_next(struct seen_block *b, int64_t at, int64_t end)
     return SEEN_MARKS;
 }
 
+/* Rows lie apart by all heads: no CPU guesses that they come next. */
 static void seen_fetch(struct seen_side side, int64_t first, int64_t n, int64_t depth)
 {
     for (int64_t row = first; row < first + n; row++)
@@ -172,6 +173,10 @@ static inline vm seen_mask(const int by_query, const struct seen_block *b, int64
     if (by_query) return seen_inside(vi_set1((int32_t)j), vi_load(b->begin + lane), vi_load(b->end + lane));
     return seen_inside(vi_add(vi_iota(), vi_set1((int32_t)lane)), vi_set1(b->begin[j]), vi_set1(b->end[j]));
 }
+FD_INLINE vf seen_or(const int by_query, const struct seen_block *b, int64_t j, int64_t lane, vf x, float hidden)
+{
+    return b->seen == SEEN_ALL ? x : vf_select(seen_mask(by_query, b, j, lane), x, vf_set1(hidden));
+}
 static int seen_one(const struct seen_block *b, int64_t j, int64_t lane)
 {
     int64_t query = b->by_query ? lane : j, key = b->by_query ? j : lane;
@@ -187,12 +192,10 @@ FD_INLINE void seen_weigh(const int by_query, const int bent, struct seen_block 
             vf log_sum = by_query ? vf_load(b->log_sum + lane) : vf_set1(b->log_sum[j]);
             vf mean = by_query ? vf_load(b->mean + lane) : vf_set1(b->mean[j]);
             vf bend, unused, s = vf_sub(seen_score(by_query, bent, b, vf_load(weight), j, lane, &bend), log_sum);
-            vm seen = vf_less(s, s);
-            if (b->seen != SEEN_ALL) s = vf_select(seen = seen_mask(by_query, b, j, lane), s, vf_set1(-INFINITY));
-            vf w = vf_exp_negative(s, &unused), by_product = vf_mul(vf_mul(w, vf_sub(vf_load(change), mean)), bend);
-            if (b->seen != SEEN_ALL) by_product = vf_select(seen, by_product, vf_zero());
+            vf w = vf_exp_negative(seen_or(by_query, b, j, lane, s, -INFINITY), &unused);
+            vf by_product = vf_mul(vf_mul(w, vf_sub(vf_load(change), mean)), bend);
             vf_store(weight, w);
-            vf_store(change, by_product);
+            vf_store(change, seen_or(by_query, b, j, lane, by_product, 0.0f));
         }
 }
 static int seen_bent(const struct fd_op *op) { return op->softcap > 0.0f || op->vectors; }
@@ -286,7 +289,9 @@ static void seen_begin(struct seen_block *b, const struct fd_op *op, const struc
     b->first = tile * PRODUCT_LANES;
     b->lanes = fd_min(PRODUCT_LANES, pass->rows - b->first);
     b->head = head;
-    memset(b->log_sum, 0, sizeof b->log_sum);           /* of lanes that hold no row */
+    memset(b->begin, 0, sizeof b->begin);               /* lanes that hold no row see nothing */
+    memset(b->end, 0, sizeof b->end);
+    memset(b->log_sum, 0, sizeof b->log_sum);
     memset(b->mean, 0, sizeof b->mean);
 }
 
@@ -297,7 +302,7 @@ FD_INLINE void seen_sum_up(const int bent, const struct seen_block *b, float *pe
         vf peak = vf_load(peaks + lane), mass = vf_load(masses + lane), one = vf_set1(1.0f), unused;
         for (int64_t j = 0; j < b->n; j++) {
             vf s = seen_score(1, bent, b, vf_load(b->weight + j * PRODUCT_LANES + lane), j, lane, &unused);
-            if (b->seen != SEEN_ALL) s = vf_select(seen_mask(1, b, j, lane), s, vf_set1(-INFINITY));
+            s = seen_or(1, b, j, lane, s, -INFINITY);
             vf e = vf_exp_negative(vf_sub(vf_zero(), vf_abs(vf_sub(s, peak))), &unused);
             vm more = vf_less(peak, s);
             mass = vf_fma(mass, vf_select(more, e, one), vf_select(more, one, e));
@@ -315,7 +320,8 @@ static int op_attention_sums(const struct fd_op *op, const struct fd_pass *pass,
     int64_t dim = op->head_dim, width = op->heads * dim, begin, end;
     int64_t own = b.first * fd_stride(width) + b.head * dim, kv = b.head / (op->heads / op->kv_heads) * dim;
     struct seen_dots dots;
-    seen_dots_begin(&b, &dots, (struct seen_side){op->in[1] + kv, fd_stride(op->kv_heads * dim)}, (struct seen_side){op->in[0] + own, fd_stride(width)});
+    seen_dots_begin(&b, &dots, (struct seen_side){op->in[1] + kv, fd_stride(op->kv_heads * dim)},
+                    (struct seen_side){op->in[0] + own, fd_stride(width)});
     float peaks[PRODUCT_LANES], masses[PRODUCT_LANES], *out = op->out[0] + b.first * fd_stride(2 * op->heads) + b.head;
     for (int lane = 0; lane < PRODUCT_LANES; lane++) peaks[lane] = -FLT_MAX, masses[lane] = 0.0f;
     seen_range(&b, &begin, &end);

@@ -13,34 +13,47 @@ enum {
     GRADIENT_GROUPS = 8                 /* groups of columns that are tasks enough by themselves */
 };
 
+/* Column j of a block of q8 or q4, all 16 outputs, where codes lie four by four. */
+static inline vf gradient_codes(int q8, const char *block, int64_t j)
+{
+    vi four = vi_load((const int32_t *)(const void *)(block + j % (q8 ? 32 : 16) / 4 * 64));
+    vi code = vi_shr(four, (int)(j % 4 * 8) + (q8 || j < 16 ? 0 : 4));
+    if (!q8) return vf_from_int(vi_and(code, vi_set1(15)));
+    return vf_from_int(vi_sub(vi_xor(vi_and(code, vi_set1(255)), vi_set1(128)), vi_set1(128)));
+}
 /* Columns k .. k + 32 of 16 outputs, from output 16 `tile` on -> panel (16, 32); zeros beyond the last column. */
 static void gradient_panel(const struct fd_weight *weight, int64_t tile, int64_t k, float *panel)
 {
     const char *base = packed_tile(weight, tile);
-    int64_t n = fd_min(PRODUCT_LANES, weight->inputs - k);
-    if (weight->format <= FD_BF16) {
-        if (n < PRODUCT_LANES) memset(panel, 0, FD_LANES * PRODUCT_LANES * sizeof *panel);
-        for (int64_t j = 0; j < n; j++) {
-            float lanes[FD_LANES];
-            int64_t at = (k + j) * FD_LANES;
-            vf_store(lanes, weight->format == FD_F32   ? vf_load((const float *)(const void *)base + at)
-                          : weight->format == FD_F16 ? vf_load_f16((const uint16_t *)(const void *)base + at)
-                                                     : vf_load_bf16((const uint16_t *)(const void *)base + at));
-            for (int64_t lane = 0; lane < FD_LANES; lane++) panel[lane * PRODUCT_LANES + j] = lanes[lane];
-        }
-        return;
-    }
-    int q8 = weight->format == FD_Q8;
+    const int64_t n = fd_min(PRODUCT_LANES, weight->inputs - k);
+    const int q8 = weight->format == FD_Q8;
     const char *block = base + k / FD_BLOCK * (q8 ? PACKED_Q8 : PACKED_Q4);
     const uint16_t *scales = (const uint16_t *)(const void *)(block + (q8 ? CODES_Q8 : CODES_Q4));
-    for (int64_t lane = 0; lane < FD_LANES; lane++) {
-        float *row = panel + lane * PRODUCT_LANES, scale = fd_f16_to_f32(scales[lane]);
-        float minimum = q8 ? 0.0f : fd_f16_to_f32(scales[FD_LANES + lane]);
-        for (int64_t j = 0; j < FD_BLOCK; j++) {
-            uint8_t byte = (uint8_t)block[packed_at(FD_LAYOUT, q8 ? 32 : 16, lane, q8 ? j : j % 16)];
-            float code = q8 ? (float)(int8_t)byte : (float)(j < 16 ? byte & 15 : byte >> 4);
-            row[j] = j < n ? scale * code + minimum : 0.0f;
+    if (weight->format >= FD_Q8 && FD_LAYOUT != FD_16X4) {
+        for (int64_t lane = 0; lane < FD_LANES; lane++)
+            for (int64_t j = 0; j < FD_BLOCK; j++) {
+                uint8_t byte = (uint8_t)block[packed_at(FD_LAYOUT, q8 ? 32 : 16, lane, q8 ? j : j % 16)];
+                float code = q8 ? (float)(int8_t)byte : (float)(j < 16 ? byte & 15 : byte >> 4);
+                float value = fd_f16_to_f32(scales[lane]) * code + (q8 ? 0.0f : fd_f16_to_f32(scales[FD_LANES + lane]));
+                panel[lane * PRODUCT_LANES + j] = j < n ? value : 0.0f;
+            }
+        return;
+    }
+    vf scale = vf_zero(), minimum = vf_zero();
+    if (weight->format >= FD_Q8) scale = vf_load_f16(scales);
+    if (weight->format == FD_Q4) minimum = vf_load_f16(scales + FD_LANES);
+    for (int64_t half = 0; half < PRODUCT_LANES; half += FD_LANES) {
+        vf x[FD_LANES];
+        for (int64_t i = 0; i < FD_LANES; i++) {
+            int64_t j = half + i, at = (k + j) * FD_LANES;
+            if (j >= n) x[i] = vf_zero();
+            else if (weight->format == FD_F32) x[i] = vf_load((const float *)(const void *)base + at);
+            else if (weight->format == FD_F16) x[i] = vf_load_f16((const uint16_t *)(const void *)base + at);
+            else if (weight->format == FD_BF16) x[i] = vf_load_bf16((const uint16_t *)(const void *)base + at);
+            else x[i] = vf_add(vf_mul(scale, gradient_codes(q8, block, j)), minimum);
         }
+        vf_transpose(x);
+        for (int64_t lane = 0; lane < FD_LANES; lane++) vf_store(panel + lane * PRODUCT_LANES + half, x[lane]);
     }
 }
 

@@ -85,6 +85,23 @@ class Checkpoints:
         for step in self.steps[KEPT:]:
             self.path(step).unlink()
 
+    def check_room(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse to begin what would find the disk full: KEPT of these and one that is written.
+
+        Raises
+        ------
+        CheckpointError
+        OSError
+        """
+        there = sum(self.path(step).stat().st_size for step in self.steps)
+        needed = (KEPT + 1) * sum(array.nbytes for array in arrays.values()) - there
+        disk = os.statvfs(self.folder)
+        free = disk.f_bavail * disk.f_frsize
+        if free < needed:
+            raise CheckpointError(
+                f"{self.folder}: the disk has {free // 10**6:,} MB free; the checkpoints of this run need {needed // 10**6 + 1:,} MB"
+            )
+
     def load(self, arrays: Mapping[str, np.ndarray]) -> Progress:
         """Fill arrays from the newest one; where that is damaged, from the one before it.
 

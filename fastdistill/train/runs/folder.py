@@ -109,7 +109,9 @@ class RunFolder:
         Raises
         ------
         CheckpointError
+            also where the disk has too little room for what is to come
         """
+        self._checkpoints.check_room(arrays)
         self.progress = self._checkpoints.load(arrays)
         if self._metrics is not None:
             self._metrics.close()

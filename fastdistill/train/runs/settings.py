@@ -35,6 +35,8 @@ class Settings:
         a model, or a file of a teacher's answers to the data
     temperature : float, default 1.0
         that a divergence divides logits by
+    on_policy : float, default 0.0
+        how probable it is that the student writes what is behind an example's prompt itself, which the teacher then judges
     steps : int, optional
         of the run
     epochs : int, optional
@@ -60,13 +62,13 @@ class Settings:
     clip : float, default 1.0
         most of the gradient's norm; 0: any
     average : float, default 0.0
-        of the parameters over the steps: how much of it each step keeps, such as 0.999; it is what is written at the end; 0: none
+        of the weights over the steps, what each step keeps of it, such as 0.999: what is written at the end; 0: the weights themselves
     lora : int, optional
         rank of what is trained beside frozen weights; None: all weights are trained
     alpha : float, optional
         of LoRA, whose pairs count alpha / rank times; None: twice the rank
     targets : tuple[str, ...], optional
-        patterns of the matrices that LoRA is beside; None: all but the head
+        patterns of the matrices that LoRA is beside; None: all of layers
     seed : int, default 0
         of all chances
     format : str, optional
@@ -93,6 +95,7 @@ class Settings:
     objective: str = "cross_entropy"
     teacher: str | None = None
     temperature: float = 1.0
+    on_policy: float = 0.0
     steps: int | None = None
     epochs: int | None = None
     minutes: float | None = None
@@ -125,7 +128,7 @@ class Settings:
             "steps": (1, _MOST), "epochs": (1, _MOST), "rows": (2, 1 << 16), "accumulate": (1, 1 << 20), "max_length": (2, 1 << 16),
             "warmup": (0, _MOST), "lora": (1, 1 << 16), "seed": (0, 2**64 - 1), "evaluate_every": (1, _MOST), "save_every": (1, _MOST),
             "minutes": (0.0, 1e9), "learning_rate": (0.0, 1e9), "weight_decay": (0.0, 1e9), "clip": (0.0, 1e30), "average": (0.0, 1.0),
-            "alpha": (1e-9, 1e9), "temperature": (1e-6, 1e6), "save_minutes": (0.0, 1e9),
+            "alpha": (1e-9, 1e9), "temperature": (1e-6, 1e6), "on_policy": (0.0, 1.0), "save_minutes": (0.0, 1e9),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
@@ -143,6 +146,8 @@ class Settings:
             raise ArgumentError(f"{' and '.join(given)} go with lora, got no rank")
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(check_text("each of targets", each) for each in self.targets))
+        if self.on_policy and self.teacher is None:
+            raise ArgumentError("on_policy needs a teacher, who judges what the student writes; got none")
         if self.steps is None and self.epochs is None and self.minutes is None:
             object.__setattr__(self, "epochs", 1)
         if self.steps is not None and self.epochs is not None:
