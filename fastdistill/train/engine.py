@@ -8,7 +8,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed
 from fastdistill.models.plan import Plan
@@ -128,12 +128,15 @@ class Engine:
         Raises
         ------
         ArgumentError
+        UnsupportedError
+            for sequences beyond a context that the model turns positions otherwise behind
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        request = self._forward(batch, np.flatnonzero(batch.weights))
-        if not len(request.read_rows):
+        reads = np.flatnonzero(batch.weights)
+        if not len(reads):
             return 0.0
+        request = self._forward(batch, reads)
         body = self._body
         hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
         gradient, value = np.empty(hidden.shape, np.float32), 0.0
@@ -172,10 +175,13 @@ class Engine:
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
-        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
+        reads = np.flatnonzero(batch.weights) if rows is None else np.asarray(rows)
+        if not len(reads):
+            return np.empty((0, self.vocab_size), np.float32)
+        request = self._forward(batch, reads)
         hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
         made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
-        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *made])
+        return np.concatenate(made)
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
@@ -193,6 +199,11 @@ class Engine:
     def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
+        long, longest = self.plan.long_beyond, int(batch.lengths.max())
+        if 0 < long < longest:
+            raise UnsupportedError(
+                f"a sequence has {longest} tokens; training knows the positions of this model's original {long} alone"
+            )
         nodes, runs, offsets = _seen(self.plan, batch)
         slots = np.arange(len(batch), dtype=np.int32)
         for cache in self._caches.values():
