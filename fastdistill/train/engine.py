@@ -17,6 +17,7 @@ from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.profile import stage
 from fastdistill.train.batch import Batch, Objective
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differentiate, reverse_of, reverse_segments
 from fastdistill.train.parameters import Parameters, TrainedWeights
@@ -142,17 +143,18 @@ class Engine:
         gradient, value = np.empty(hidden.shape, np.float32), 0.0
         for chunk in self._chunks(len(hidden)):
             logits, head = self._logits(hidden[chunk])
-            loss = objective(
-                np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
-            )
+            with stage("forward", "objective"):
+                loss = objective(
+                    np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
+                )
             value += loss.value
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
-            head.segments = self._back["head"]
+            head.segments, head.phase = self._back["head"], "reverse"
             self._head.run(head)
             gradient[chunk] = self._head.value(self._head.plan.outputs[BY_INPUTS], len(logits))
         if self._back["body"]:
-            request.inputs, request.segments = gradient, self._back["body"]
+            request.inputs, request.segments, request.phase = gradient, self._back["body"], "reverse"
             body.run(request)
         if BY_INPUTS in body.plan.outputs:
             by_inputs = body.value(body.plan.outputs[BY_INPUTS], request.rows).copy()
@@ -164,14 +166,15 @@ class Engine:
         body = self._body
         for request, by_inputs in self._waiting:
             body.value(body.plan.outputs[BY_INPUTS], request.rows)[:] = by_inputs
-            request.segments = (reverse_of(TABLE),)
+            request.segments, request.phase = (reverse_of(TABLE),), "reverse"
             body.run(request)
         self._waiting.clear()
 
     def zero_gradients(self) -> None:
         """Begin new sums."""
         self._waiting.clear()
-        self.parameters.zero_gradients()
+        with stage("step", "zero_gradients"):
+            self.parameters.zero_gradients()
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
@@ -191,7 +194,17 @@ class Engine:
         rows = np.arange(len(hidden), dtype=np.int32)
         zeros, runs = np.zeros(len(hidden), np.int32), np.array([[0, 1]], np.int32)  # nobody attends
         request = ForwardPass(
-            rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
+            rows,
+            zeros,
+            runs,
+            np.array([0, 1]),
+            [],
+            None,
+            np.ascontiguousarray(hidden),
+            zeros,
+            zeros,
+            rows,
+            phase="forward",
         )
         self._head.run(request)
         return self._head.value(self._head.plan.outputs[ROWS], len(hidden)), request
@@ -212,6 +225,7 @@ class Engine:
             slots, nodes, runs, offsets, [self._caches[OWN]], batch.tokens, None, batch.positions,
             np.zeros(len(batch), np.int32), reads.astype(np.int32), end_layer=self.plan.num_layers,
             others={name: KeySet(slots, nodes, runs, offsets, [cache]) for name, cache in self._caches.items() if name != OWN},
+            phase="forward",
         )  # fmt: skip
         self._body.run(request)
         return request

@@ -28,17 +28,17 @@ def head_of(plan: Plan) -> Plan:
         raise UnsupportedError(f"this model ({plan.architecture}) has no head that could be trained")
     hidden, logits = plan.outputs["hidden"], plan.outputs["logits"]
     b = Builder()
-    made = {hidden: b.op("given", width=plan.widths[hidden])}
+    moved = {hidden: b.op("given", width=plan.widths[hidden])}
     for op in plan.ops:
-        if not op.inputs or not made.keys() >= {*op.inputs}:
+        if not op.inputs or not moved.keys() >= {*op.inputs}:
             continue
         weights = {name: plan.weights[name].shape for name in op.weights}
         kind, constants = ("linear", {}) if op.kind == "head" else (op.kind, op.constants)
-        x = b.op(kind, *(made[value] for value in op.inputs), weights=weights, **constants)
+        x = b.op(kind, *(moved[value] for value in op.inputs), weights=weights, **constants)
         if op.output == logits and op.constants.get("softcap"):
             x = b.op("softcap", x, softcap=op.constants["softcap"])
-        made[op.output] = x
-    x = made[logits]
+        moved[op.output] = x
+    x = moved[logits]
     facts: dict[str, Any] = {
         name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")
     }
