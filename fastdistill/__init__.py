@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # without `typing`, whose import takes longer than all el
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastdistill import distill, errors, kernels, show, transport, unmask
+    from fastdistill import distill, errors, kernels, show, train, transport, unmask
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
         Auto,
@@ -94,6 +94,7 @@ __all__ = [
     "set_isa",
     "show",
     "static_tree",
+    "train",
     "transport",
     "unmask",
 ]
@@ -104,7 +105,7 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in ("distill", "errors", "kernels", "show", "transport", "unmask"):
+        if name in ("distill", "errors", "kernels", "show", "train", "transport", "unmask"):
             return import_module(f"fastdistill.{name}")
         if name not in _HOME_OF:
             from fastdistill.messages import short

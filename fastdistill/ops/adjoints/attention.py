@@ -48,12 +48,15 @@ class Attended:
     Attributes
     ----------
     row : int
+        its number in the pass
     seen : int (n,)
         rows, whose keys and values it sees
     q : float64 (heads, head_dim)
+        its queries
     k : float64 (heads, n, head_dim)
         once for each query head
     scores : float64 (heads, n)
+        scaled and capped, slopes added
     bend : float64 (heads, n) or float
         the slope of the cap there
     """
