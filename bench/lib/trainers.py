@@ -118,7 +118,7 @@ def torchs(kind: str, lora: bool, folder: Path, threads: int, sequences: int, le
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        return float(loss)
+        return loss.item()
 
     return step
 
