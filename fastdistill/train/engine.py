@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed
@@ -137,16 +138,9 @@ class Engine:
         reads = np.flatnonzero(batch.weights)
         if not len(reads):
             return 0.0
-        request = self._forward(batch, reads)
-        body = self._body
-        hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
-        gradient, value = np.empty(hidden.shape, np.float32), 0.0
-        for chunk in self._chunks(len(hidden)):
-            logits, head = self._logits(hidden[chunk])
-            with stage("forward", "objective"):
-                loss = objective(
-                    np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
-                )
+        request, hidden = self._hidden(batch, reads)
+        body, gradient, value = self._body, np.empty(hidden.shape, np.float32), 0.0
+        for chunk, logits, head, loss in self._losses(request, hidden, batch, objective, total_weight):
             value += loss.value
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
@@ -176,15 +170,52 @@ class Engine:
         with stage("step", "zero_gradients"):
             self.parameters.zero_gradients()
 
+    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float:
+        """A batch's share of the value, as `accumulate` gives it, with no more logits in memory; gradients stay as they are.
+
+        Parameters
+        ----------
+        batch : Batch
+            of at most `rows` rows
+        objective : Objective
+        total_weight : float
+            of all batches whose shares add up to one value
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+        """
+        reads = np.flatnonzero(batch.weights)
+        if not len(reads):
+            return 0.0
+        losses = self._losses(*self._hidden(batch, reads), batch, objective, total_weight)
+        return sum((float(loss.value) for *_, loss in losses), 0.0)
+
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
         reads = np.flatnonzero(batch.weights) if rows is None else np.asarray(rows)
         if not len(reads):
             return np.empty((0, self.vocab_size), np.float32)
-        request = self._forward(batch, reads)
-        hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+        _, hidden = self._hidden(batch, reads)
         made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
         return np.concatenate(made)
+
+    def _hidden(self, batch: Batch, reads: np.ndarray) -> tuple[ForwardPass, np.ndarray]:
+        """A forward of the body, and what the head reads of it: of these rows, at least one."""
+        request = self._forward(batch, reads)
+        return request, self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+
+    def _losses(
+        self, request: ForwardPass, hidden: np.ndarray, batch: Batch, objective: Objective, total_weight: float
+    ) -> Iterator[tuple[slice, np.ndarray, ForwardPass, Loss]]:
+        """Chunks of the head's rows: their logits, which hold until the next, or what is over them; the pass; the loss."""
+        for chunk in self._chunks(len(hidden)):
+            logits, head = self._logits(hidden[chunk])
+            rows = request.read_rows[chunk].astype(np.int64)
+            with stage("forward", "objective"):
+                loss = objective(np.ascontiguousarray(logits), batch, rows, total_weight)
+            yield chunk, logits, head, loss
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
