@@ -26,15 +26,22 @@ def head_of(plan: Plan) -> Plan:
     """
     if "logits" not in plan.outputs or "hidden" not in plan.outputs:
         raise UnsupportedError(f"this model ({plan.architecture}) has no head that could be trained")
-    (op,) = (op for op in plan.ops if op.output == plan.outputs["logits"])
-    b = Builder()
-    x = b.op("given", width=plan.widths[plan.outputs["hidden"]])
-    x = b.op("linear", x, weights={name: plan.weights[name].shape for name in op.weights})
-    softcap = op.constants.get("softcap")
-    if softcap:
-        x = b.op("softcap", x, softcap=softcap)
+    b, hidden = Builder(), plan.outputs["hidden"]
+    x = b.op("given", width=plan.widths[hidden])
+    made = {hidden: x}
+    for op in plan.ops:
+        if op.output == hidden or not op.inputs or not made.keys() >= set(op.inputs):
+            continue
+        inputs, weights = (made[value] for value in op.inputs), {name: plan.weights[name].shape for name in op.weights}
+        if op.kind != "head":
+            made[op.output] = b.op(op.kind, *inputs, weights=weights, **op.constants)
+            continue
+        x = b.op("linear", *inputs, weights=weights)
+        softcap = op.constants.get("softcap")
+        if softcap:
+            x = b.op("softcap", x, softcap=softcap)
     facts: dict[str, Any] = {
         name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")
     }
-    made = b.plan(x, {ROWS: x}, {}, **facts)
-    return replace(made, weights={name: plan.weights[name] for name in made.weights})
+    head = b.plan(x, {ROWS: x}, {}, **facts)
+    return replace(head, weights={name: plan.weights[name] for name in head.weights})

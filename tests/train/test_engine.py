@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fastdistill.distill import cross_entropy
-from fastdistill.train.batch import batch_of
+from fastdistill.models import plan_for
+from fastdistill.runtime.read import Read
+from fastdistill.train.batch import Batch, batch_of
+from fastdistill.train.engine import Engine
+from fastdistill.train.lora import with_lora
+from tests.families import CASES, CAUSAL, family_config, network
+from tests.small_models import tensors
+from tests.strategies import bits
 
 LENGTHS = [5, 1, 17, 9]
 
@@ -17,3 +25,45 @@ def objective(logits, batch, rows, total_weight):
 def texts(vocab: int, seed: int = 0, lengths=LENGTHS):
     random = np.random.default_rng(seed)
     return batch_of([random.integers(0, vocab, n).astype(np.int32) for n in lengths])
+
+
+def some_counted(vocab: int):
+    """Texts, a part of whose rows count."""
+    batch = texts(vocab)
+    uncounted = np.arange(len(batch)) % 3 == 0
+    labels, weights = np.where(uncounted, -100, batch.labels), np.where(uncounted, 0, batch.weights)
+    return Batch(batch.tokens, batch.starts, labels.astype(np.int32), weights.astype(np.float32))
+
+
+def gradients(engine: Engine, *batches: Batch) -> list[bytes]:
+    total = sum(batch.weight for batch in batches)
+    for batch in batches:
+        engine.accumulate(batch, objective, total)
+    engine.finish()
+    return [parameter.gradient.tobytes() for parameter in engine.parameters.values()]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_logits_have_the_bits_of_a_session(name):
+    plan = plan_for(family_config(name))
+    batch, session_of = texts(plan.vocab_size), network(name).session
+    found = Engine(plan, tensors(plan), rows=32, threads=2).logits(batch, np.arange(len(batch)))
+    for first, last in zip(batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True):
+        alone = session_of(last - first).forward(batch.tokens[first:last].tolist(), read=Read(logits=True))
+        np.testing.assert_array_equal(bits(found[last - 1]), bits(alone.logits[-1]))
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_have_the_same_bits_however_they_are_made(name, low_rank):
+    plan = plan_for(family_config(name))
+    held, trained = tensors(plan), None
+    if low_rank:
+        lora = with_lora(plan, 3)
+        plan, held, trained = lora.plan, held | lora.tensors(1), lora.trained
+        for pair in lora.pairs:  # zeros would hide what A gets
+            held[pair.b].data[...] = np.random.default_rng(2).uniform(-0.1, 0.1, held[pair.b].shape)
+    batch = some_counted(plan.vocab_size)
+    whole = gradients(Engine(plan, held, trained, rows=32, threads=2), batch)
+    again = Engine(plan, held, trained, rows=40, threads=1, checkpoint=True)
+    assert gradients(again, batch.part(0, 2), batch.part(2, 3), batch.part(3, 4)) == whole
