@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from fastdistill.arguments import check_integer
+from fastdistill.arguments import check_instance, check_integer, check_integers
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
-from fastdistill.messages import listed
+from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
@@ -102,7 +102,10 @@ class Engine:
             part: tuple(name for name in reverse_segments(made) if name != reverse_of(TABLE))
             for part, made in (("body", body), ("head", head))
         }
-        self._caches = {name: KVCache(plan, self.rows, "f32", name) for name in plan.key_sets}
+        kinds = (False, True) if plan.long_beyond else (False,)  # long sequences may have other rotary frequencies
+        self._caches = {
+            name: [KVCache(plan, self.rows, "f32", name, is_long) for is_long in kinds] for name in plan.key_sets
+        }
         self._waiting: list[tuple[ForwardPass, np.ndarray]] = []  # of tables: passes, and gradients by their inputs
 
     @property
@@ -131,10 +134,11 @@ class Engine:
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        request = self._forward(batch, np.flatnonzero(batch.weights))
-        if not len(request.read_rows):
+        check_instance("batch", batch, Batch)
+        reads = np.flatnonzero(batch.weights)
+        if not len(reads):
             return 0.0
-        body = self._body
+        request, body = self._forward(batch, reads), self._body
         hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
         gradient, value = np.empty(hidden.shape, np.float32), 0.0
         for chunk in self._chunks(len(hidden)):
@@ -171,11 +175,26 @@ class Engine:
         self.parameters.zero_gradients()
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
-        """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
-        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
+        """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending.
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+            where a weight or a value is not finite
+        """
+        check_instance("batch", batch, Batch)
+        if rows is None:
+            reads = np.flatnonzero(batch.weights)
+        else:
+            reads = check_integers("rows", rows, 0, len(batch) - 1, empty=True)
+            if (np.diff(reads) <= 0).any():
+                raise ArgumentError(f"rows must be ascending, got {short(rows)}")
+        if not len(reads):
+            return np.empty((0, self.vocab_size), np.float32)
+        request = self._forward(batch, reads)
         hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
-        made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
-        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *made])
+        return np.concatenate([self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))])
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
@@ -193,14 +212,17 @@ class Engine:
     def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
+        check_integers("tokens", batch.tokens, 0, self.vocab_size - 1)
         nodes, runs, offsets = _seen(self.plan, batch)
         slots = np.arange(len(batch), dtype=np.int32)
-        for cache in self._caches.values():
-            cache.reserve(0, len(batch))
+        kinds = np.repeat(batch.lengths > (self.plan.long_beyond or self.rows), batch.lengths).astype(np.int32)
+        for caches in self._caches.values():
+            for kind in range(kinds.max() + 1):
+                caches[kind].reserve(0, len(batch))
         request = ForwardPass(
-            slots, nodes, runs, offsets, [self._caches[OWN]], batch.tokens, None, batch.positions,
-            np.zeros(len(batch), np.int32), reads.astype(np.int32), end_layer=self.plan.num_layers,
-            others={name: KeySet(slots, nodes, runs, offsets, [cache]) for name, cache in self._caches.items() if name != OWN},
+            slots, nodes, runs, offsets, self._caches[OWN], batch.tokens, None, batch.positions,
+            kinds, reads.astype(np.int32), end_layer=self.plan.num_layers,
+            others={name: KeySet(slots, nodes, runs, offsets, caches) for name, caches in self._caches.items() if name != OWN},
         )  # fmt: skip
         self._body.run(request)
         return request

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastdistill.distill import cross_entropy
+from fastdistill.errors import ArgumentError
 from fastdistill.models import plan_for
 from fastdistill.runtime.read import Read
 from fastdistill.train.batch import Batch, batch_of
@@ -15,7 +16,7 @@ from tests.families import CASES, CAUSAL, family_config, network
 from tests.small_models import tensors
 from tests.strategies import bits
 
-LENGTHS = [5, 1, 17, 9]
+LENGTHS = [5, 1, 25, 9]  # one that is long where some rotary frequencies change
 
 
 def objective(logits, batch, rows, total_weight):
@@ -47,7 +48,7 @@ def gradients(engine: Engine, *batches: Batch) -> list[bytes]:
 def test_logits_have_the_bits_of_a_session(name):
     plan = plan_for(family_config(name))
     batch, session_of = texts(plan.vocab_size), network(name).session
-    found = Engine(plan, tensors(plan), rows=32, threads=2).logits(batch, np.arange(len(batch)))
+    found = Engine(plan, tensors(plan), rows=40, threads=2).logits(batch, np.arange(len(batch)))
     for first, last in zip(batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True):
         alone = session_of(last - first).forward(batch.tokens[first:last].tolist(), read=Read(logits=True))
         np.testing.assert_array_equal(bits(found[last - 1]), bits(alone.logits[-1]))
@@ -64,6 +65,37 @@ def test_gradients_have_the_same_bits_however_they_are_made(name, low_rank):
         for pair in lora.pairs:  # zeros would hide what A gets
             held[pair.b].data[...] = np.random.default_rng(2).uniform(-0.1, 0.1, held[pair.b].shape)
     batch = some_counted(plan.vocab_size)
-    whole = gradients(Engine(plan, held, trained, rows=32, threads=2), batch)
-    again = Engine(plan, held, trained, rows=40, threads=1, checkpoint=True)
+    whole = gradients(Engine(plan, held, trained, rows=40, threads=2), batch)
+    again = Engine(plan, held, trained, rows=48, threads=1, checkpoint=True)
     assert gradients(again, batch.part(0, 2), batch.part(2, 3), batch.part(3, 4)) == whole
+
+
+@pytest.fixture(scope="module")
+def small() -> Engine:
+    plan = plan_for(family_config("gpt2"))
+    return Engine(plan, tensors(plan), rows=40, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "token", "message"),
+    [([3], 83, r"tokens\[1\] must lie in 0..82, got 83"), ([3], -1, "must lie in 0..82, got -1"), ([30, 11], 1, "at most 40 rows, got 41")],
+)  # fmt: skip
+def test_batches_that_a_model_cannot_take_are_refused(small, lengths, token, message):
+    batch = texts(83, lengths=lengths)
+    batch.tokens[1] = token
+    for call in (lambda: small.accumulate(batch, objective, 1.0), lambda: small.logits(batch)):
+        with pytest.raises(ArgumentError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [([40], "0..39, got 40"), ([-1], "got -1"), ([3, 1], "rows must be ascending")]
+)
+def test_rows_that_a_batch_lacks_are_refused(small, rows, message):
+    with pytest.raises(ArgumentError, match=message):
+        small.logits(texts(83), np.array(rows))
+
+
+def test_a_batch_of_nothing_gives_nothing(small):
+    assert small.accumulate(batch_of([]), objective, 1.0) == 0 and small.logits(batch_of([])).shape == (0, 83)
+    assert small.logits(texts(83), np.empty(0, np.int64)).shape == (0, 83)
