@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastdistill.arguments import check_choice, check_flag, check_integer, check_number, check_text
+from fastdistill.arguments import check_choice, check_flag, check_integer, check_mapping, check_number, check_text
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import listed
 
@@ -169,14 +168,18 @@ class Settings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Settings:
-        """What `to_json` gave.
+    def from_json(cls, stored: Any, **changes: Any) -> Settings:
+        """What `to_json` gave, with some changed.
 
         Raises
         ------
         ArgumentError
         """
-        unknown = stored.keys() - {field.name for field in dataclasses.fields(cls)}
+        stored = {**check_mapping("settings of a run", stored, "names to values"), **changes}
+        fields = dataclasses.fields(cls)
+        if lost := [each.name for each in fields if each.default is dataclasses.MISSING and each.name not in stored]:
+            raise ArgumentError(f"settings of a run must have {listed(lost)}")
+        unknown = stored.keys() - {field.name for field in fields}
         if unknown:
             raise ArgumentError(f"settings of a run that this version does not know: {listed(sorted(unknown))}")
         return cls(**stored)
