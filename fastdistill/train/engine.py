@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from fastdistill.arguments import check_instance, check_integer, check_integers
+from fastdistill.arguments import check_choice, check_instance, check_integer, check_integers
+from fastdistill.checkpoint import FORMATS
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
@@ -85,6 +86,8 @@ class Engine:
         """
         self.plan, self.threads = plan, check_threads(threads)
         self.rows = check_integer("rows", rows, 1, 1 << 16)
+        if format is not None:
+            check_choice("format", format, FORMATS)
         names = set(plan.weights) if trained is None else set(trained)
         if not names or names - plan.weights.keys():
             raise ArgumentError(

@@ -96,6 +96,11 @@ def test_rows_that_a_batch_lacks_are_refused(small, rows, message):
         small.logits(texts(83), np.array(rows))
 
 
+def test_a_format_that_there_is_not_is_refused(small):
+    with pytest.raises(ArgumentError, match="format must be one of f32, .*, got 'q5'"):
+        Engine(small.plan, {}, format="q5")
+
+
 def test_a_batch_of_nothing_gives_nothing(small):
     assert small.accumulate(batch_of([]), objective, 1.0) == 0 and small.logits(batch_of([])).shape == (0, 83)
     assert small.logits(texts(83), np.empty(0, np.int64)).shape == (0, 83)
