@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from fastdistill.arguments import check_choice, check_instance, check_integer, check_integers
+from fastdistill.arguments import check_callable, check_choice, check_instance, check_integer, check_integers
 from fastdistill.checkpoint import FORMATS
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import ArgumentError
@@ -138,6 +138,7 @@ class Engine:
             where a weight or a value is not finite; gradients are then undefined
         """
         check_instance("batch", batch, Batch)
+        check_callable("objective", objective)
         reads = np.flatnonzero(batch.weights)
         if not len(reads):
             return 0.0
@@ -150,6 +151,11 @@ class Engine:
                 np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
             )
             value += loss.value
+            if np.shape(loss.gradient) != logits.shape:
+                found = short(np.shape(loss.gradient))
+                raise ArgumentError(
+                    f"objective must give a gradient of the shape of the logits, {logits.shape}, got {found}"
+                )
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
             head.segments = self._back["head"]

@@ -181,7 +181,9 @@ def with_lora(plan: Plan, rank: int, alpha: float | None = None, targets: Iterab
             beside.append((op, pair))
         if after is not None and after.kind == "linear" and _reading(after, moved).inputs == op.inputs:
             continue
-        low = [add(each, "linear", *each.inputs, of=(pair.a,)) for each, pair in beside]  # as neighbours they run as one
+        low = [
+            add(each, "linear", *each.inputs, of=(pair.a,)) for each, pair in beside
+        ]  # as neighbours they run as one
         for (each, pair), x in zip(beside, low, strict=True):
             y = add(each, "linear", add(each, "scale", x, factor=alpha / rank), of=(pair.b,))
             moved[each.output] = add(each, "add", each.output, y)

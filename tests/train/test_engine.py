@@ -12,7 +12,7 @@ from fastdistill.runtime.read import Read
 from fastdistill.train.batch import Batch, batch_of
 from fastdistill.train.engine import Engine
 from fastdistill.train.lora import with_lora
-from tests.families import CASES, CAUSAL, family_config, network
+from tests.families import CASES, family_config, network
 from tests.small_models import tensors
 from tests.strategies import bits
 
@@ -44,14 +44,20 @@ def gradients(engine: Engine, *batches: Batch) -> list[bytes]:
     return [parameter.gradient.tobytes() for parameter in engine.parameters.values()]
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", CASES)
 def test_logits_have_the_bits_of_a_session(name):
     plan = plan_for(family_config(name))
     batch, session_of = texts(plan.vocab_size), network(name).session
     found = Engine(plan, tensors(plan), rows=40, threads=2).logits(batch, np.arange(len(batch)))
     for first, last in zip(batch.starts[:-1].tolist(), batch.starts[1:].tolist(), strict=True):
-        alone = session_of(last - first).forward(batch.tokens[first:last].tolist(), read=Read(logits=True))
-        np.testing.assert_array_equal(bits(found[last - 1]), bits(alone.logits[-1]))
+        rows = np.arange(last - first)
+        blocks = {} if plan.causal else dict(nodes=rows // (plan.block or len(rows)))
+        if blocks:
+            blocks["parents"] = range(-1, int(blocks["nodes"][-1]))
+        alone = session_of(len(rows), max_rows=len(rows)).forward(
+            batch.tokens[first:last], rows=rows, read=Read(logits=True), **blocks
+        )
+        np.testing.assert_array_equal(bits(found[first:last]), bits(alone.logits))
 
 
 @pytest.mark.parametrize("low_rank", [False, True])
@@ -97,10 +103,20 @@ def test_rows_that_a_batch_lacks_are_refused(small, rows, message):
 
 
 def test_a_format_that_there_is_not_is_refused(small):
-    with pytest.raises(ArgumentError, match="format must be one of f32, .*, got 'q5'"):
+    with pytest.raises(ArgumentError, match=r"format must be one of f32, .*, got 'q5'"):
         Engine(small.plan, {}, format="q5")
 
 
 def test_a_batch_of_nothing_gives_nothing(small):
     assert small.accumulate(batch_of([]), objective, 1.0) == 0 and small.logits(batch_of([])).shape == (0, 83)
     assert small.logits(texts(83), np.empty(0, np.int64)).shape == (0, 83)
+
+
+def test_an_objective_without_a_gradient_of_the_logits_is_refused(small):
+    def value_alone(*arguments):
+        return objective(*arguments)._replace(gradient=np.zeros(83, np.float32))
+
+    with pytest.raises(ArgumentError, match=r"of the shape of the logits, \(36, 83\), got \(83,\)"):
+        small.accumulate(texts(83), value_alone, 1.0)
+    with pytest.raises(ArgumentError, match="objective must be callable, got None"):
+        small.accumulate(texts(83), None, 1.0)
