@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_choice, check_instance, check_integer, check_integers
 from fastdistill.checkpoint import FORMATS
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError
+from fastdistill.distill.loss import Loss
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
@@ -18,6 +19,7 @@ from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.profile import stage
 from fastdistill.train.batch import Batch, Objective
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differentiate, reverse_of, reverse_segments
 from fastdistill.train.parameters import Parameters, TrainedWeights
@@ -105,10 +107,7 @@ class Engine:
             part: tuple(name for name in reverse_segments(made) if name != reverse_of(TABLE))
             for part, made in (("body", body), ("head", head))
         }
-        kinds = (False, True) if plan.long_beyond else (False,)  # long sequences may have other rotary frequencies
-        self._caches = {
-            name: [KVCache(plan, self.rows, "f32", name, is_long) for is_long in kinds] for name in plan.key_sets
-        }
+        self._caches = {name: KVCache(plan, self.rows, "f32", name) for name in plan.key_sets}
         self._waiting: list[tuple[ForwardPass, np.ndarray]] = []  # of tables: passes, and gradients by their inputs
 
     @property
@@ -134,22 +133,17 @@ class Engine:
         Raises
         ------
         ArgumentError
+        UnsupportedError
+            for sequences beyond a context that the model turns positions otherwise behind
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        check_instance("batch", batch, Batch)
-        check_callable("objective", objective)
-        reads = np.flatnonzero(batch.weights)
+        reads = _counted(batch, objective)
         if not len(reads):
             return 0.0
-        request, body = self._forward(batch, reads), self._body
-        hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
-        gradient, value = np.empty(hidden.shape, np.float32), 0.0
-        for chunk in self._chunks(len(hidden)):
-            logits, head = self._logits(hidden[chunk])
-            loss = objective(
-                np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
-            )
+        request, hidden = self._hidden(batch, reads)
+        body, gradient, value = self._body, np.empty(hidden.shape, np.float32), 0.0
+        for chunk, logits, head, loss in self._losses(request, hidden, batch, objective, total_weight):
             value += loss.value
             if np.shape(loss.gradient) != logits.shape:
                 found = short(np.shape(loss.gradient))
@@ -158,11 +152,11 @@ class Engine:
                 )
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
-            head.segments = self._back["head"]
+            head.segments, head.phase = self._back["head"], "reverse"
             self._head.run(head)
             gradient[chunk] = self._head.value(self._head.plan.outputs[BY_INPUTS], len(logits))
         if self._back["body"]:
-            request.inputs, request.segments = gradient, self._back["body"]
+            request.inputs, request.segments, request.phase = gradient, self._back["body"], "reverse"
             body.run(request)
         if BY_INPUTS in body.plan.outputs:
             by_inputs = body.value(body.plan.outputs[BY_INPUTS], request.rows).copy()
@@ -174,14 +168,37 @@ class Engine:
         body = self._body
         for request, by_inputs in self._waiting:
             body.value(body.plan.outputs[BY_INPUTS], request.rows)[:] = by_inputs
-            request.segments = (reverse_of(TABLE),)
+            request.segments, request.phase = (reverse_of(TABLE),), "reverse"
             body.run(request)
         self._waiting.clear()
 
     def zero_gradients(self) -> None:
         """Begin new sums."""
         self._waiting.clear()
-        self.parameters.zero_gradients()
+        with stage("step", "zero_gradients"):
+            self.parameters.zero_gradients()
+
+    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float:
+        """A batch's share of the value, as `accumulate` gives it, with no more logits in memory; gradients stay as they are.
+
+        Parameters
+        ----------
+        batch : Batch
+            of at most `rows` rows
+        objective : Objective
+        total_weight : float
+            of all batches whose shares add up to one value
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+        """
+        reads = _counted(batch, objective)
+        if not len(reads):
+            return 0.0
+        losses = self._losses(*self._hidden(batch, reads), batch, objective, total_weight)
+        return sum((float(loss.value) for *_, loss in losses), 0.0)
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending.
@@ -201,9 +218,25 @@ class Engine:
                 raise ArgumentError(f"rows must be ascending, got {short(rows)}")
         if not len(reads):
             return np.empty((0, self.vocab_size), np.float32)
+        _, hidden = self._hidden(batch, reads)
+        made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
+        return np.concatenate(made)
+
+    def _hidden(self, batch: Batch, reads: np.ndarray) -> tuple[ForwardPass, np.ndarray]:
+        """A forward of the body, and what the head reads of it: of these rows, at least one."""
         request = self._forward(batch, reads)
-        hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
-        return np.concatenate([self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))])
+        return request, self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+
+    def _losses(
+        self, request: ForwardPass, hidden: np.ndarray, batch: Batch, objective: Objective, total_weight: float
+    ) -> Iterator[tuple[slice, np.ndarray, ForwardPass, Loss]]:
+        """Chunks of the head's rows: their logits, which hold until the next, or what is over them; the pass; the loss."""
+        for chunk in self._chunks(len(hidden)):
+            logits, head = self._logits(hidden[chunk])
+            rows = request.read_rows[chunk].astype(np.int64)
+            with stage("forward", "objective"):
+                loss = objective(np.ascontiguousarray(logits), batch, rows, total_weight)
+            yield chunk, logits, head, loss
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
@@ -213,7 +246,17 @@ class Engine:
         rows = np.arange(len(hidden), dtype=np.int32)
         zeros, runs = np.zeros(len(hidden), np.int32), np.array([[0, 1]], np.int32)  # nobody attends
         request = ForwardPass(
-            rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
+            rows,
+            zeros,
+            runs,
+            np.array([0, 1]),
+            [],
+            None,
+            np.ascontiguousarray(hidden),
+            zeros,
+            zeros,
+            rows,
+            phase="forward",
         )
         self._head.run(request)
         return self._head.value(self._head.plan.outputs[ROWS], len(hidden)), request
@@ -222,19 +265,30 @@ class Engine:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
         check_integers("tokens", batch.tokens, 0, self.vocab_size - 1)
+        long, longest = self.plan.long_beyond, int(batch.lengths.max())
+        if 0 < long < longest:
+            raise UnsupportedError(
+                f"a sequence has {longest} tokens; training knows the positions of this model's original {long} alone"
+            )
         nodes, runs, offsets = _seen(self.plan, batch)
         slots = np.arange(len(batch), dtype=np.int32)
-        kinds = np.repeat(batch.lengths > (self.plan.long_beyond or self.rows), batch.lengths).astype(np.int32)
-        for caches in self._caches.values():
-            for kind in range(kinds.max() + 1):
-                caches[kind].reserve(0, len(batch))
+        for cache in self._caches.values():
+            cache.reserve(0, len(batch))
         request = ForwardPass(
-            slots, nodes, runs, offsets, self._caches[OWN], batch.tokens, None, batch.positions,
-            kinds, reads.astype(np.int32), end_layer=self.plan.num_layers,
-            others={name: KeySet(slots, nodes, runs, offsets, caches) for name, caches in self._caches.items() if name != OWN},
+            slots, nodes, runs, offsets, [self._caches[OWN]], batch.tokens, None, batch.positions,
+            np.zeros(len(batch), np.int32), reads.astype(np.int32), end_layer=self.plan.num_layers,
+            others={name: KeySet(slots, nodes, runs, offsets, [cache]) for name, cache in self._caches.items() if name != OWN},
+            phase="forward",
         )  # fmt: skip
         self._body.run(request)
         return request
+
+
+def _counted(batch: Batch, objective: Objective) -> np.ndarray:
+    """int64 (n,): the rows that count of a batch which an objective is to judge."""
+    check_instance("batch", batch, Batch)
+    check_callable("objective", objective)
+    return np.flatnonzero(batch.weights)
 
 
 def _seen(plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,22 +26,21 @@ def head_of(plan: Plan) -> Plan:
     """
     if "logits" not in plan.outputs or "hidden" not in plan.outputs:
         raise UnsupportedError(f"this model ({plan.architecture}) has no head that could be trained")
-    b, hidden = Builder(), plan.outputs["hidden"]
-    x = b.op("given", width=plan.widths[hidden])
-    made = {hidden: x}
+    hidden, logits = plan.outputs["hidden"], plan.outputs["logits"]
+    b = Builder()
+    moved = {hidden: b.op("given", width=plan.widths[hidden])}
     for op in plan.ops:
-        if op.output == hidden or not op.inputs or not made.keys() >= set(op.inputs):
+        if not op.inputs or not moved.keys() >= {*op.inputs}:
             continue
-        inputs, weights = (made[value] for value in op.inputs), {name: plan.weights[name].shape for name in op.weights}
-        if op.kind != "head":
-            made[op.output] = b.op(op.kind, *inputs, weights=weights, **op.constants)
-            continue
-        x = b.op("linear", *inputs, weights=weights)
-        softcap = op.constants.get("softcap")
-        if softcap:
-            x = b.op("softcap", x, softcap=softcap)
+        weights = {name: plan.weights[name].shape for name in op.weights}
+        kind, constants = ("linear", {}) if op.kind == "head" else (op.kind, op.constants)
+        x = b.op(kind, *(moved[value] for value in op.inputs), weights=weights, **constants)
+        if op.output == logits and op.constants.get("softcap"):
+            x = b.op("softcap", x, softcap=op.constants["softcap"])
+        moved[op.output] = x
+    x = moved[logits]
     facts: dict[str, Any] = {
         name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")
     }
-    head = b.plan(x, {ROWS: x}, {}, **facts)
-    return replace(head, weights={name: plan.weights[name] for name in head.weights})
+    made = b.plan(x, {ROWS: x}, {}, **facts)
+    return replace(made, weights={name: plan.weights[name] for name in made.weights})

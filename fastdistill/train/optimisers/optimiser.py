@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import check_number
 from fastdistill.errors import NotFiniteError
+from fastdistill.runtime.profile import stage
 from fastdistill.train.optimisers.clip_norm import clip_norm
 from fastdistill.train.optimisers.groups import MOST, Group, Rule, rules
 from fastdistill.train.parameters import Parameter
@@ -71,7 +72,8 @@ class Optimiser(ABC):
             where a gradient is not finite, whose parameter it names, or the norm that is left is beyond 1e19
         """
         self._scale = None
-        norm, scale = clip_norm(self.parameters, most, threads=self._threads)
+        with stage("step", "clip"):
+            norm, scale = clip_norm(self.parameters, most, threads=self._threads)
         if norm * scale > LARGEST_NORM:
             raise NotFiniteError(f"the norm of the gradients is {norm:g}, beyond {LARGEST_NORM:g}: clip them")
         self._scale = scale
@@ -96,8 +98,9 @@ class Optimiser(ABC):
             self.clip(math.inf)
         scale, self._scale = self._scale, None
         assert scale is not None
-        for name, parameter in self.parameters.items():
-            self._step(parameter, self._arrays[name], learning_rate, self._rules[name], scale)
+        with stage("step", type(self).__name__):
+            for name, parameter in self.parameters.items():
+                self._step(parameter, self._arrays[name], learning_rate, self._rules[name], scale)
         self.steps += 1
 
     @abstractmethod
