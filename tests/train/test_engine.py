@@ -318,3 +318,10 @@ def test_an_objective_without_a_gradient_of_the_logits_is_refused(small):
         small.accumulate(texts(83), value_alone, 1.0)
     with pytest.raises(ArgumentError, match="objective must be callable, got None"):
         small.accumulate(texts(83), None, 1.0)
+
+
+def test_new_sums_hold_nothing_of_those_that_were_not_ended(small):
+    batch = texts(83)
+    _, want = step(small, batch)
+    small.accumulate(texts(83, seed=1), CROSS_ENTROPY, 1.0)  # its table's sums would come with the next end
+    assert_same(step(small, batch)[1], want)
