@@ -213,7 +213,7 @@ def go_on(path: Path, given: dict[str, Any]) -> None:
     from fastdistill.train.runs import RunFolder, Settings
 
     with RunFolder(path) as run:
-        job = make_job(Settings.from_json(run.config["settings"] | given), say)
+        job = make_job(Settings.from_json(run.config.get("settings"), **given), say)
         job.check(run.config)
         say(f"going on from step {run.saved:,}")
         _work(job, run)

@@ -305,8 +305,9 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
         taken.sort()
         program.arena_width = max(program.arena_width, begin + size)
 
+    last_reader = {value: index for index, step in enumerate(program.steps) for value in step.inputs}
     exits = False
-    for number, step in zip(stage_of, program.steps, strict=True):
+    for index, (number, step) in enumerate(zip(stage_of, program.steps, strict=True)):
         if (
             step.segment == EXIT and not exits
         ):  # any layer may be the last that runs: what leaves it is read here, and given
@@ -316,7 +317,8 @@ def _place(program: Program, plan: Plan, keep: bool) -> None:
                 begin = where["value", value]
                 taken.append((begin, begin + _stride(program.widths[value]), ("value", value)))
             taken.sort()
-        if step.over is not None and not keep and last_use["value", step.over] == number:
+        done = step.over is not None and last_use["value", step.over] == number and last_reader[step.over] == index
+        if step.over is not None and done and not keep:  # no later step, of this stage either, reads it
             (output,) = step.outputs  # written over it, element by element
             where["value", output] = where["value", step.over]
             taken[:] = sorted(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from fastdistill.arguments import check_integer
+from fastdistill.arguments import check_callable, check_choice, check_instance, check_integer, check_integers
+from fastdistill.checkpoint import FORMATS
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.threads import check_threads
-from fastdistill.messages import listed
+from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
@@ -87,6 +88,8 @@ class Engine:
         """
         self.plan, self.threads = plan, check_threads(threads)
         self.rows = check_integer("rows", rows, 1, 1 << 16)
+        if format is not None:
+            check_choice("format", format, FORMATS)
         names = set(plan.weights) if trained is None else set(trained)
         if not names or names - plan.weights.keys():
             raise ArgumentError(
@@ -135,13 +138,18 @@ class Engine:
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        reads = np.flatnonzero(batch.weights)
+        reads = _counted(batch, objective)
         if not len(reads):
             return 0.0
         request, hidden = self._hidden(batch, reads)
         body, gradient, value = self._body, np.empty(hidden.shape, np.float32), 0.0
         for chunk, logits, head, loss in self._losses(request, hidden, batch, objective, total_weight):
             value += loss.value
+            if np.shape(loss.gradient) != logits.shape:
+                found = short(np.shape(loss.gradient))
+                raise ArgumentError(
+                    f"objective must give a gradient of the shape of the logits, {logits.shape}, got {found}"
+                )
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
             head.segments, head.phase = self._back["head"], "reverse"
@@ -186,15 +194,28 @@ class Engine:
         ArgumentError
         NotFiniteError
         """
-        reads = np.flatnonzero(batch.weights)
+        reads = _counted(batch, objective)
         if not len(reads):
             return 0.0
         losses = self._losses(*self._hidden(batch, reads), batch, objective, total_weight)
         return sum((float(loss.value) for *_, loss in losses), 0.0)
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
-        """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
-        reads = np.flatnonzero(batch.weights) if rows is None else np.asarray(rows)
+        """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending.
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+            where a weight or a value is not finite
+        """
+        check_instance("batch", batch, Batch)
+        if rows is None:
+            reads = np.flatnonzero(batch.weights)
+        else:
+            reads = check_integers("rows", rows, 0, len(batch) - 1, empty=True)
+            if (np.diff(reads) <= 0).any():
+                raise ArgumentError(f"rows must be ascending, got {short(rows)}")
         if not len(reads):
             return np.empty((0, self.vocab_size), np.float32)
         _, hidden = self._hidden(batch, reads)
@@ -243,6 +264,7 @@ class Engine:
     def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
+        check_integers("tokens", batch.tokens, 0, self.vocab_size - 1)
         long, longest = self.plan.long_beyond, int(batch.lengths.max())
         if 0 < long < longest:
             raise UnsupportedError(
@@ -260,6 +282,13 @@ class Engine:
         )  # fmt: skip
         self._body.run(request)
         return request
+
+
+def _counted(batch: Batch, objective: Objective) -> np.ndarray:
+    """int64 (n,): the rows that count of a batch which an objective is to judge."""
+    check_instance("batch", batch, Batch)
+    check_callable("objective", objective)
+    return np.flatnonzero(batch.weights)
 
 
 def _seen(plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -98,12 +98,13 @@ class Job:
         ------
         CheckpointError
         """
-        wanted = config.get("sha256", {})
+        wanted, then = (
+            found if isinstance(found := config.get(name), Mapping) else {} for name in ("sha256", "versions")
+        )
         changed = [name for name, digest in self.digests.items() if wanted.get(name) != digest]
         if changed:
             paths = ", ".join(f"{name} {getattr(self.settings, name)}" for name in changed)
             raise CheckpointError(f"the run cannot go on as it began: changed since then: {paths}")
-        then = config.get("versions", {})
         if other := [
             f"{name} {then.get(name)}" for name, now in self.config["versions"].items() if then.get(name) != now
         ]:

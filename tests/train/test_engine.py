@@ -21,6 +21,7 @@ from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.train import engine as module
 from fastdistill.train.batch import Batch, batch_of
 from fastdistill.train.engine import Engine, _seen
+from fastdistill.train.lora import with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import AdamW
 from tests.families import CASES, family_config
@@ -257,3 +258,70 @@ def test_what_does_not_fit_is_refused():
         engine_of("odd").accumulate(texts(plan.vocab_size, lengths=[65]), CROSS_ENTROPY, 1.0)
     with pytest.raises(UnsupportedError, match="a sequence has 25 tokens; training knows the positions of"):
         engine_of("phi3, long").logits(texts(plan.vocab_size, lengths=[3, 25]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pairs_of_low_rank_have_the_same_gradients_however_they_are_computed(name):
+    """Pairs stand between ops that are one step without them: what they read must still be there."""
+    plan, held = model(name)
+    lora = with_lora(plan, 3)
+    held = held | lora.tensors(1)
+    for pair in lora.pairs:  # zeros would hide what A gets
+        held[pair.b].data[...] = np.random.default_rng(2).uniform(-0.1, 0.1, held[pair.b].shape)
+    batch = texts(plan.vocab_size)
+    _, whole = step(Engine(lora.plan, held, lora.trained, rows=40, threads=2), batch)
+    again = Engine(lora.plan, held, lora.trained, rows=48, threads=1, checkpoint=True)
+    assert_same(step(again, batch.part(0, 2), batch.part(2, 3), batch.part(3, 4))[1], whole)
+
+
+@pytest.fixture(scope="module")
+def small() -> Engine:
+    plan = plan_for(family_config("gpt2"))
+    return Engine(plan, tensors(plan), rows=40, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "token", "message"),
+    [([3], 83, r"tokens\[1\] must lie in 0..82, got 83"), ([3], -1, "must lie in 0..82, got -1"), ([30, 11], 1, "at most 40 rows, got 41")],
+)  # fmt: skip
+def test_batches_that_a_model_cannot_take_are_refused(small, lengths, token, message):
+    batch = texts(83, lengths=lengths)
+    batch.tokens[1] = token
+    for call in (lambda: small.accumulate(batch, CROSS_ENTROPY, 1.0), lambda: small.logits(batch)):
+        with pytest.raises(ArgumentError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [([40], "0..31, got 40"), ([-1], "got -1"), ([3, 1], "rows must be ascending")]
+)
+def test_rows_that_a_batch_lacks_are_refused(small, rows, message):
+    with pytest.raises(ArgumentError, match=message):
+        small.logits(texts(83), np.array(rows))
+
+
+def test_a_format_that_there_is_not_is_refused(small):
+    with pytest.raises(ArgumentError, match=r"format must be one of f32, .*, got 'q5'"):
+        Engine(small.plan, {}, format="q5")
+
+
+def test_a_batch_of_nothing_gives_nothing(small):
+    assert small.accumulate(batch_of([]), CROSS_ENTROPY, 1.0) == 0 and small.logits(batch_of([])).shape == (0, 83)
+    assert small.logits(texts(83), np.empty(0, np.int64)).shape == (0, 83)
+
+
+def test_an_objective_without_a_gradient_of_the_logits_is_refused(small):
+    def value_alone(*arguments):
+        return CROSS_ENTROPY(*arguments)._replace(gradient=np.zeros(83, np.float32))
+
+    with pytest.raises(ArgumentError, match=r"of the shape of the logits, \(\d+, 83\), got \(83,\)"):
+        small.accumulate(texts(83), value_alone, 1.0)
+    with pytest.raises(ArgumentError, match="objective must be callable, got None"):
+        small.accumulate(texts(83), None, 1.0)
+
+
+def test_new_sums_hold_nothing_of_those_that_were_not_ended(small):
+    batch = texts(83)
+    _, want = step(small, batch)
+    small.accumulate(texts(83, seed=1), CROSS_ENTROPY, 1.0)  # its table's sums would come with the next end
+    assert_same(step(small, batch)[1], want)

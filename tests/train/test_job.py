@@ -55,7 +55,7 @@ def begin(files: Path, path: Path, **changes):
 
 def go_on(path: Path, **changes):
     with RunFolder(path) as run:
-        job = make_job(Settings.from_json(run.config["settings"] | changes))
+        job = make_job(Settings.from_json(run.config["settings"], **changes))
         job.check(run.config)
         return job, job.train(run)
 
@@ -124,6 +124,18 @@ def test_a_run_whose_data_or_model_has_changed_is_refused(files, whole, tmp_path
         go_on(whole, data=str(tmp_path / "data.jsonl"))
     with pytest.raises(CheckpointError, match=f"changed since then: model {files / 'teacher'}"):
         go_on(whole, model=str(files / "teacher"))
+
+
+@pytest.mark.parametrize("stored", [None, [1], {}, {"model": "m"}, {"model": "m", "data": "d", "other": 1}])
+def test_settings_that_are_none_are_refused(stored):
+    with pytest.raises(ArgumentError, match="settings of a run"):
+        Settings.from_json(stored)
+
+
+@pytest.mark.parametrize("damaged", [{}, {"sha256": [1]}, {"sha256": "x", "versions": [1]}])
+def test_a_run_that_does_not_say_what_it_read_is_refused(files, damaged):
+    with pytest.raises(CheckpointError, match="changed since then: model"):
+        make_job(settings(files)).check(damaged)
 
 
 def test_a_student_nears_its_teacher(files, tmp_path):

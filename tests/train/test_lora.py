@@ -85,3 +85,9 @@ def test_targets_are_patterns():
     assert lora.alpha == 4.0 and lora.pairs[0].a == "model.layers.0.self_attn.q_proj.lora_A.weight"
     with pytest.raises(ArgumentError, match=r"targets must name linears of layers.*none is called '\*\.w_proj"):
         with_lora(plan, 2, targets=["*.w_proj.*", "*.q_proj.*"])
+
+
+@pytest.mark.parametrize("rank", [0, 4097, 1.5])
+def test_a_rank_that_no_pair_has_is_refused(rank):
+    with pytest.raises(ArgumentError, match="rank must"):
+        with_lora(plan_for(config()), rank)

@@ -382,3 +382,12 @@ def test_what_is_no_number_ends_the_run_before_it_is_learnt(tmp_path, where):
 def test_an_end_is_needed():
     with pytest.raises(ArgumentError, match="steps or minutes must say when training ends, got neither"):
         go(None, None)
+
+
+def test_the_average_is_that_of_what_each_step_left():
+    states = [go(None, steps)[1] for steps in range(5)]
+    for name in ("table", "bias"):
+        mean = states[0][name].astype(np.float64)
+        for state in states[1:]:
+            mean = 0.75 * mean + 0.25 * state[name]
+            np.testing.assert_allclose(state[f"average/{name}"], mean, rtol=1e-5, atol=1e-6)

@@ -69,10 +69,14 @@ class Optimiser(ABC):
         ------
         ArgumentError
         NotFiniteError
-            where a gradient is not finite; it names the parameter
+            where a gradient is not finite, whose parameter it names, or the norm that is left is beyond 1e19
         """
+        self._scale = None
         with stage("step", "clip"):
-            norm, self._scale = clip_norm(self.parameters, most, threads=self._threads)
+            norm, scale = clip_norm(self.parameters, most, threads=self._threads)
+        if norm * scale > LARGEST_NORM:
+            raise NotFiniteError(f"the norm of the gradients is {norm:g}, beyond {LARGEST_NORM:g}: clip them")
+        self._scale = scale
         return norm
 
     def step(self, learning_rate: float) -> None:
@@ -87,15 +91,11 @@ class Optimiser(ABC):
         ------
         ArgumentError
         NotFiniteError
-            where a gradient is not finite, or, not clipped, has a norm beyond 1e19: it names the parameter, and nothing
-            has changed
+            as in `clip`, where that has not been called; nothing has changed
         """
         learning_rate = check_number("learning_rate", learning_rate, 0, MOST)
         if self._scale is None:
-            norm = self.clip(math.inf)
-            if norm > LARGEST_NORM:
-                self._scale = None
-                raise NotFiniteError(f"the norm of the gradients is {norm:g}, beyond {LARGEST_NORM:g}: clip them")
+            self.clip(math.inf)
         scale, self._scale = self._scale, None
         assert scale is not None
         with stage("step", type(self).__name__):

@@ -188,14 +188,17 @@ class Settings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Settings:
-        """What `to_json` gave.
+    def from_json(cls, stored: Any, **changes: Any) -> Settings:
+        """What `to_json` gave, with some changed.
 
         Raises
         ------
         ArgumentError
         """
-        unknown = stored.keys() - {field.name for field in dataclasses.fields(cls)}
+        stored = {**check_mapping("settings of a run", stored, "names to values"), **changes}
+        if lost := [name for name in ("model", "data") if name not in stored]:
+            raise ArgumentError(f"settings of a run must have {listed(lost)}")
+        unknown = stored.keys() - {each.name for each in dataclasses.fields(cls)}
         if unknown:
             raise ArgumentError(f"settings of a run that this version does not know: {listed(sorted(unknown))}")
         return cls(**stored)
