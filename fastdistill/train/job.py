@@ -202,8 +202,6 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
         if settings.lora is not None:
             lora = with_lora(plan, settings.lora, settings.alpha, settings.targets)
             tensors, names = {**tensors, **lora.tensors(settings.seed)}, lora.trained
-        elif left := [name for name, weight in plan.weights.items() if weight.source.stored and name not in names]:
-            report(f"not trained, since all heads share them: {listed(left, 4)}")
         engine = Engine(
             plan if lora is None else lora.plan, tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
