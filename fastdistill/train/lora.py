@@ -169,17 +169,23 @@ def with_lora(plan: Plan, rank: int, alpha: float | None = None, targets: Iterab
         ops.append(Op(kind, inputs, len(widths) - 1, of, constants, like.segment))
         return len(widths) - 1
 
-    for op in plan.ops:
-        ops.append(_reading(op, moved))
+    beside = list[tuple[Op, Pair]]()  # linears that read one value, and their pairs
+    for op, after in zip(plan.ops, (*plan.ops[1:], None), strict=True):
+        op = _reading(op, moved)
+        ops.append(op)
         pair = pairs.get(op.weights[0]) if op.kind == "linear" else None
-        if pair is None:
+        if pair is not None:
+            outputs, inputs = plan.weights[pair.matrix].shape
+            for name, shape in ((pair.a, (rank, inputs)), (pair.b, (outputs, rank))):
+                weights[name] = Weight(shape, True, stored(name, shape), exact=True)
+            beside.append((op, pair))
+        if after is not None and after.kind == "linear" and _reading(after, moved).inputs == op.inputs:
             continue
-        outputs, inputs = plan.weights[pair.matrix].shape
-        for name, shape in ((pair.a, (rank, inputs)), (pair.b, (outputs, rank))):
-            weights[name] = Weight(shape, True, stored(name, shape), exact=True)
-        (x,) = ops[-1].inputs
-        low = add(op, "scale", add(op, "linear", x, of=(pair.a,)), factor=alpha / rank)
-        moved[op.output] = add(op, "add", op.output, add(op, "linear", low, of=(pair.b,)))
+        low = [add(each, "linear", *each.inputs, of=(pair.a,)) for each, pair in beside]  # as neighbours they run as one
+        for (each, pair), x in zip(beside, low, strict=True):
+            y = add(each, "linear", add(each, "scale", x, factor=alpha / rank), of=(pair.b,))
+            moved[each.output] = add(each, "add", each.output, y)
+        beside.clear()
 
     def now(value: int) -> int:
         return moved.get(value, value)

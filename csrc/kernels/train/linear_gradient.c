@@ -9,8 +9,9 @@
 
 enum {
     GRADIENT_DEPTH = 256,               /* terms of a sum that lie in a panel of 32 KB: it stays in the first or second cache */
-    GRADIENT_ROWS = 192,                /* rows, or inputs, of a task: whole tiles of 12 and of 6 */
-    GRADIENT_GROUPS = 8                 /* groups of columns that are tasks enough by themselves */
+    GRADIENT_ROWS = 192,                /* inputs of a task: whole tiles of 12 and of 6; */
+    GRADIENT_FEW = 96,                  /* inputs, or rows, where there are fewer groups of columns than */
+    GRADIENT_GROUPS = 8
 };
 
 /* Column j of a block of q8 or q4, all 16 outputs, where codes lie four by four. */
@@ -59,7 +60,7 @@ static void gradient_panel(const struct fd_weight *weight, int64_t tile, int64_t
 
 static int64_t input_gradient_rows(const struct fd_op *op, int64_t rows)               /* rows of a task */
 {
-    return fd_stride(op->weights[0]->inputs) / PRODUCT_LANES >= GRADIENT_GROUPS ? fd_max(rows, 1) : GRADIENT_ROWS;
+    return fd_stride(op->weights[0]->inputs) / PRODUCT_LANES >= GRADIENT_GROUPS ? fd_max(rows, 1) : GRADIENT_FEW;
 }
 static int64_t op_linear_input_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
@@ -88,10 +89,14 @@ static int op_linear_input_gradient(const struct fd_op *op, const struct fd_pass
     return 1;
 }
 
+static int64_t weight_gradient_inputs(const struct fd_weight *gradient)                /* of a task */
+{
+    return fd_stride(gradient->outputs) / PRODUCT_LANES >= GRADIENT_GROUPS ? GRADIENT_ROWS : GRADIENT_FEW;
+}
 static int64_t op_linear_weight_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
     const struct fd_weight *gradient = op->weights[0];
-    return fd_stride(gradient->outputs) / PRODUCT_LANES * fd_ceil(gradient->inputs, GRADIENT_ROWS);
+    return fd_stride(gradient->outputs) / PRODUCT_LANES * fd_ceil(gradient->inputs, weight_gradient_inputs(gradient));
 }
 /* In the layout of the matrix: rows of a tile are its inputs, lanes its outputs. */
 static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
@@ -99,7 +104,7 @@ static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pas
     float panel[GRADIENT_DEPTH * PRODUCT_LANES];
     const struct fd_weight *gradient = op->weights[0];
     int64_t rows = op_rows(op, pass), x_stride = fd_stride(op->width), stride = fd_stride(gradient->outputs), groups = stride / PRODUCT_LANES;
-    int64_t o = task % groups * PRODUCT_LANES, k = task / groups * GRADIENT_ROWS, tile = gradient->inputs * FD_LANES;
+    int64_t o = task % groups * PRODUCT_LANES, k = task / groups * weight_gradient_inputs(gradient), tile = gradient->inputs * FD_LANES;
     struct product_b b = {panel, FD_LANES, PRODUCT_LANES};
     struct product_c c = {(float *)(uintptr_t)gradient->packed + o / FD_LANES * tile + k * FD_LANES, FD_LANES, tile};
     for (int64_t row = 0; row < rows; row += GRADIENT_DEPTH) {
@@ -111,7 +116,7 @@ static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pas
                 vf_store(panel + r * PRODUCT_LANES + lane, vf_load(dy + r * stride + lane));
             }
         struct product_a a = {op->in[0] + row * x_stride + k, 1, x_stride};
-        product(fd_min(GRADIENT_ROWS, gradient->inputs - k), PRODUCT_GO_ON, depth, a, b, c);
+        product(fd_min(weight_gradient_inputs(gradient), gradient->inputs - k), PRODUCT_GO_ON, depth, a, b, c);
     }
     return 1;
 }
