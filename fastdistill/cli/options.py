@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastdistill.errors import ArgumentError
+from fastdistill.messages import short
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -16,6 +18,26 @@ def given(**options: Any) -> dict[str, Any]:
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def named_values(option: str, given: Iterable[str], taken: Iterable[str] = (), whose: str = "a name") -> dict[str, Any]:
+    """What NAME=VALUE said, each time that an option was given: values as JSON, or as text where they are none.
+
+    Raises
+    ------
+    ArgumentError
+        also for a name that is `taken`
+    """
+    values = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not equals or not name.isidentifier() or name in taken:
+            raise ArgumentError(f"{flag(option)} must be NAME=VALUE, {whose}, got {short(each)}")
+        try:
+            values[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[name] = value
+    return values
 
 
 def check_goes_with(

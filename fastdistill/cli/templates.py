@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastdistill.cli.options import flag, given
+from fastdistill.cli.options import flag, given, named_values
 from fastdistill.errors import ArgumentError
 from fastdistill.files import MAX_JSON_BYTES, read_text
-from fastdistill.messages import short
 
 _OPTIONS = ("tools", "documents", "chat_template")
 _MAX_TEMPLATE_BYTES = 1 << 20
@@ -48,14 +47,8 @@ def template_options(arguments: argparse.Namespace, chat: bool = True) -> dict[s
             options[name] = _list(flag(name), Path(options[name]))
     if options.get("chat_template", "").endswith(".jinja"):
         options["chat_template"] = read_text(Path(options["chat_template"]), _MAX_TEMPLATE_BYTES, ArgumentError)
-    for option in arguments.template_option:
-        name, equals, value = option.partition("=")
-        if not equals or not name.isidentifier() or name in (*_OPTIONS, "messages", "tokenizer"):
-            raise ArgumentError(
-                f"--template-option must be NAME=VALUE, a name of the template's own, got {short(option)}"
-            )
-        options[name] = _value(value)
-    return options
+    taken = (*_OPTIONS, "messages", "tokenizer")
+    return options | named_values("template_option", arguments.template_option, taken, "a name of the template's own")
 
 
 def _list(name: str, path: Path) -> list[Any]:
@@ -66,10 +59,3 @@ def _list(name: str, path: Path) -> list[Any]:
     if not isinstance(value, list):
         raise ArgumentError(f"{name}: {path} must hold a JSON list")
     return value
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

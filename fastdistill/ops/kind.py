@@ -110,6 +110,8 @@ class StepKind:
         steps of this kind over the same value are one step in C, with all their weights and outputs
     reads_weights : bool, default False
         reads all of its weights, which have to come from memory
+    adds_products : bool, default False
+        adds products of rows' numbers to all numbers of its weights' gradients
     reads_keys : bool, default False
         reads the keys and values that rows see, which have to come from memory
     """
@@ -120,6 +122,7 @@ class StepKind:
     row_wise: bool = False
     joins: bool = False
     reads_weights: bool = False
+    adds_products: bool = False
     reads_keys: bool = False
 
 

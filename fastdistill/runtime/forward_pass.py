@@ -105,6 +105,8 @@ class ForwardPass(KeySet):
         of the plan, to run in place of layers and what is before and behind them; (): these
     others : Mapping[str, KeySet] | None
         key sets beside the rows' own, by name; None: none
+    phase : str
+        of a profile, that it is counted in; "": prefill or decode
     """
 
     tokens: np.ndarray | None
@@ -125,6 +127,7 @@ class ForwardPass(KeySet):
     until: frozenset[int] = frozenset()
     segments: tuple[str, ...] = ()
     others: Mapping[str, KeySet] | None = None
+    phase: str = ""
 
     def keys(self, name: str) -> KeySet | None:
         """A key set by its name in the plan; None where the pass has none of that name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -93,3 +94,11 @@ class PackedWeights:
     def matrix(self, name: str) -> PackedWeight:
         """A matrix and its bias."""
         return self._matrices[name]
+
+    def vector_gradient(self, name: str) -> np.ndarray:
+        """What an op adds a vector's gradient to; only weights that are trained have one: `fastdistill.train.parameters`."""
+        raise KeyError(f"{name} is not trained")
+
+    def matrix_gradient(self, name: str) -> Any:
+        """The same of a matrix, as `struct fd_weight *`."""
+        raise KeyError(f"{name} is not trained")

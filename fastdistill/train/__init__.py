@@ -1,7 +1,15 @@
 """Training: a plan run in reverse, parameters beside an immutable network, optimisers, data, runs."""
 
 from fastdistill.train.batch import Batch, batch_of
-from fastdistill.train.data import Batches, OnPolicy, Teacher, open_teacher_file, read_data, rollouts, write_teacher_file
+from fastdistill.train.data import (
+    Batches,
+    OnPolicy,
+    Teacher,
+    open_teacher_file,
+    read_data,
+    rollouts,
+    write_teacher_file,
+)
 from fastdistill.train.differentiate import differentiate, reverse_segments
 from fastdistill.train.engine import Engine
 from fastdistill.train.lora import LoRA, save_adapter, with_lora

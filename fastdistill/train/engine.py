@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.errors import ArgumentError
+from fastdistill.distill.loss import Loss
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed
 from fastdistill.models.plan import Plan
@@ -17,6 +18,7 @@ from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.profile import stage
 from fastdistill.train.batch import Batch, Objective
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, TABLE, differentiate, reverse_of, reverse_segments
 from fastdistill.train.parameters import Parameters, TrainedWeights
@@ -128,28 +130,25 @@ class Engine:
         Raises
         ------
         ArgumentError
+        UnsupportedError
+            for sequences beyond a context that the model turns positions otherwise behind
         NotFiniteError
             where a weight or a value is not finite; gradients are then undefined
         """
-        request = self._forward(batch, np.flatnonzero(batch.weights))
-        if not len(request.read_rows):
+        reads = np.flatnonzero(batch.weights)
+        if not len(reads):
             return 0.0
-        body = self._body
-        hidden = body.value(body.plan.outputs["hidden"], len(request.read_rows))
-        gradient, value = np.empty(hidden.shape, np.float32), 0.0
-        for chunk in self._chunks(len(hidden)):
-            logits, head = self._logits(hidden[chunk])
-            loss = objective(
-                np.ascontiguousarray(logits), batch, request.read_rows[chunk].astype(np.int64), total_weight
-            )
+        request, hidden = self._hidden(batch, reads)
+        body, gradient, value = self._body, np.empty(hidden.shape, np.float32), 0.0
+        for chunk, logits, head, loss in self._losses(request, hidden, batch, objective, total_weight):
             value += loss.value
             if not np.shares_memory(loss.gradient, logits):
                 logits[:] = loss.gradient
-            head.segments = self._back["head"]
+            head.segments, head.phase = self._back["head"], "reverse"
             self._head.run(head)
             gradient[chunk] = self._head.value(self._head.plan.outputs[BY_INPUTS], len(logits))
         if self._back["body"]:
-            request.inputs, request.segments = gradient, self._back["body"]
+            request.inputs, request.segments, request.phase = gradient, self._back["body"], "reverse"
             body.run(request)
         if BY_INPUTS in body.plan.outputs:
             by_inputs = body.value(body.plan.outputs[BY_INPUTS], request.rows).copy()
@@ -161,21 +160,62 @@ class Engine:
         body = self._body
         for request, by_inputs in self._waiting:
             body.value(body.plan.outputs[BY_INPUTS], request.rows)[:] = by_inputs
-            request.segments = (reverse_of(TABLE),)
+            request.segments, request.phase = (reverse_of(TABLE),), "reverse"
             body.run(request)
         self._waiting.clear()
 
     def zero_gradients(self) -> None:
         """Begin new sums."""
         self._waiting.clear()
-        self.parameters.zero_gradients()
+        with stage("step", "zero_gradients"):
+            self.parameters.zero_gradients()
+
+    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float:
+        """A batch's share of the value, as `accumulate` gives it, with no more logits in memory; gradients stay as they are.
+
+        Parameters
+        ----------
+        batch : Batch
+            of at most `rows` rows
+        objective : Objective
+        total_weight : float
+            of all batches whose shares add up to one value
+
+        Raises
+        ------
+        ArgumentError
+        NotFiniteError
+        """
+        reads = np.flatnonzero(batch.weights)
+        if not len(reads):
+            return 0.0
+        losses = self._losses(*self._hidden(batch, reads), batch, objective, total_weight)
+        return sum((float(loss.value) for *_, loss in losses), 0.0)
 
     def logits(self, batch: Batch, rows: np.ndarray | None = None) -> np.ndarray:
         """float32 (n, vocab_size): what the model says of rows of a batch, of those that count, or of `rows` (n,), ascending."""
-        request = self._forward(batch, np.flatnonzero(batch.weights) if rows is None else np.asarray(rows))
-        hidden = self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+        reads = np.flatnonzero(batch.weights) if rows is None else np.asarray(rows)
+        if not len(reads):
+            return np.empty((0, self.vocab_size), np.float32)
+        _, hidden = self._hidden(batch, reads)
         made = [self._logits(hidden[chunk])[0].copy() for chunk in self._chunks(len(hidden))]
-        return np.concatenate([np.empty((0, self.vocab_size), np.float32), *made])
+        return np.concatenate(made)
+
+    def _hidden(self, batch: Batch, reads: np.ndarray) -> tuple[ForwardPass, np.ndarray]:
+        """A forward of the body, and what the head reads of it: of these rows, at least one."""
+        request = self._forward(batch, reads)
+        return request, self._body.value(self._body.plan.outputs["hidden"], len(request.read_rows))
+
+    def _losses(
+        self, request: ForwardPass, hidden: np.ndarray, batch: Batch, objective: Objective, total_weight: float
+    ) -> Iterator[tuple[slice, np.ndarray, ForwardPass, Loss]]:
+        """Chunks of the head's rows: their logits, which hold until the next, or what is over them; the pass; the loss."""
+        for chunk in self._chunks(len(hidden)):
+            logits, head = self._logits(hidden[chunk])
+            rows = request.read_rows[chunk].astype(np.int64)
+            with stage("forward", "objective"):
+                loss = objective(np.ascontiguousarray(logits), batch, rows, total_weight)
+            yield chunk, logits, head, loss
 
     def _chunks(self, rows: int) -> list[slice]:
         return [slice(begin, min(begin + self._head.max_rows, rows)) for begin in range(0, rows, self._head.max_rows)]
@@ -185,7 +225,17 @@ class Engine:
         rows = np.arange(len(hidden), dtype=np.int32)
         zeros, runs = np.zeros(len(hidden), np.int32), np.array([[0, 1]], np.int32)  # nobody attends
         request = ForwardPass(
-            rows, zeros, runs, np.array([0, 1]), [], None, np.ascontiguousarray(hidden), zeros, zeros, rows
+            rows,
+            zeros,
+            runs,
+            np.array([0, 1]),
+            [],
+            None,
+            np.ascontiguousarray(hidden),
+            zeros,
+            zeros,
+            rows,
+            phase="forward",
         )
         self._head.run(request)
         return self._head.value(self._head.plan.outputs[ROWS], len(hidden)), request
@@ -193,6 +243,11 @@ class Engine:
     def _forward(self, batch: Batch, reads: np.ndarray) -> ForwardPass:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
+        long, longest = self.plan.long_beyond, int(batch.lengths.max())
+        if 0 < long < longest:
+            raise UnsupportedError(
+                f"a sequence has {longest} tokens; training knows the positions of this model's original {long} alone"
+            )
         nodes, runs, offsets = _seen(self.plan, batch)
         slots = np.arange(len(batch), dtype=np.int32)
         for cache in self._caches.values():
@@ -201,6 +256,7 @@ class Engine:
             slots, nodes, runs, offsets, [self._caches[OWN]], batch.tokens, None, batch.positions,
             np.zeros(len(batch), np.int32), reads.astype(np.int32), end_layer=self.plan.num_layers,
             others={name: KeySet(slots, nodes, runs, offsets, [cache]) for name, cache in self._caches.items() if name != OWN},
+            phase="forward",
         )  # fmt: skip
         self._body.run(request)
         return request

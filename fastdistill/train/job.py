@@ -22,12 +22,13 @@ from fastdistill.models import Plan, plan_of
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.batch import Batch, Objective
-from fastdistill.train.data import Batches, Dataset, OnPolicy, Teacher, open_teacher_file, read_data
+from fastdistill.train.data import Batches, Dataset, OnPolicy, Teacher, open_teacher_file, read_data, write_teacher_file
 from fastdistill.train.engine import Engine
 from fastdistill.train.loop import Record, Trained, train
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, AdamW, Optimiser, Schedule
+from fastdistill.train.patterns import matching
 from fastdistill.train.runs import RunFolder, Settings
 from fastdistill.train.saved_model import save_model, trainable
 
@@ -172,18 +173,22 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     ------
     ArgumentError, CheckpointError, UnsupportedError, DataError, TextError
     """
+    of_objective = dict(settings.objective_options)
+    if settings.temperature != 1:
+        of_objective["temperature"] = settings.temperature
+    objective(settings.objective, **of_objective)  # says what is wrong with them before anything is read
+    if settings.teacher is None and settings.objective not in ("cross_entropy", "entropy"):
+        raise ArgumentError(
+            f"objective {settings.objective} needs a teacher, a model or a file of its answers; got none"
+        )
     folder = find_folder(settings.model)
     tokenizer = Tokenizer(folder)
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
-        max_length = settings.max_length or min(settings.rows, plan.max_positions)
-
-        def read(path: str) -> Dataset:
-            report(f"reading {path}")
-            return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
-
-        data = read(settings.data)
-        held_out = read(settings.evaluation) if settings.evaluation is not None else None
+        data = _data(settings.data, settings, tokenizer, plan, report)
+        held_out = None
+        if settings.evaluation is not None:
+            held_out = _data(settings.evaluation, settings, tokenizer, plan, report)
         file, beside = None, None
         if settings.teacher is not None:
             if Path(settings.teacher).is_file():
@@ -193,15 +198,15 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
                 beside = Teacher(_network(settings.teacher, settings.threads))
         if held_out is not None and file is not None:
             raise ArgumentError("evaluation needs a teacher that runs: a file has its answers to the data alone")
-        given = {} if settings.objective == "cross_entropy" else {"temperature": settings.temperature}
-        made = objective(settings.objective, teacher=beside, **given)
+        made = objective(settings.objective, teacher=beside, **of_objective)
         report(f"loading {folder}")
         lora = None
         tensors = checkpoint.tensors
-        names = trainable(plan)
         if settings.lora is not None:
             lora = with_lora(plan, settings.lora, settings.alpha, settings.targets)
             tensors, names = {**tensors, **lora.tensors(settings.seed)}, lora.trained
+        else:
+            names = _trained(plan, settings, report)
         engine = Engine(
             plan if lora is None else lora.plan, tensors, names, format=settings.format, rows=settings.rows, checkpoint=settings.checkpoint,
             threads=settings.threads,
@@ -231,9 +236,66 @@ def make_job(settings: Settings, report: Report = lambda words: None) -> Job:
     )
 
 
-def _network(name: str, threads: int | None) -> Network:
+def teach(
+    settings: Settings,
+    path: str | os.PathLike[str],
+    k: int = 50,
+    report: Report = lambda words: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write what a model says of data to a file, for a run whose settings read the data as these do; how many tokens it has.
+
+    What an error or an interrupt leaves, the same call goes on with.
+
+    Parameters
+    ----------
+    settings : Settings
+        the teacher is their model, in their format
+    path : str or PathLike
+        of the file, which is not there yet
+    k : int, default 50
+        tokens kept of each row
+    report : Callable[[str], None], optional
+        called with what is being done
+    progress : Callable[[int, int], None], optional
+        called with (rows so far, rows in all)
+
+    Raises
+    ------
+    ArgumentError, CheckpointError, UnsupportedError, DataError, TextError, OSError
+    """
+    if os.path.lexists(path):
+        raise CheckpointError(f"{os.fspath(path)}: is there already: choose another name")
+    report(f"loading {settings.model}")
+    teacher = _network(settings.model, settings.threads, settings.format)
+    tokenizer = Tokenizer(find_folder(settings.model))
+    data = _data(settings.data, settings, tokenizer, teacher.plan, report)
+    write_teacher_file(teacher, data, path, k, name=Path(settings.model).name, resume=True, progress=progress)
+    return len(data.tokens)
+
+
+def _data(path: str, settings: Settings, tokenizer: Tokenizer, plan: Plan, report: Report) -> Dataset:
+    report(f"reading {path}")
+    max_length = settings.max_length or min(settings.rows, plan.max_positions)
+    return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
+
+
+def _trained(plan: Plan, settings: Settings, report: Report) -> list[str]:
+    """Names of the weights that are trained, where there are no pairs."""
+    stored = trainable(plan)
+    frozen = matching("freeze", settings.freeze, stored, "weights") if settings.freeze is not None else []
+    asked = matching("train", settings.train, stored, "weights") if settings.train is not None else stored
+    names = [name for name in asked if name not in frozen]
+    if not names:
+        raise ArgumentError("train and freeze must leave weights to train, got patterns that leave none")
+    if len(names) < len(stored):
+        report(f"trained are {len(names)} of {len(stored)} weights: {listed(names, 4)}")
+    return names
+
+
+def _network(name: str, threads: int | None, format: str | None = None) -> Network:
     with open_checkpoint(find_folder(name)) as checkpoint:
-        return Network(plan_of(checkpoint), checkpoint.tensors, None, threads)
+        return Network(plan_of(checkpoint), checkpoint.tensors, format, threads)
 
 
 def _digest(path: Path) -> str:

@@ -34,7 +34,7 @@ class Trainable(Protocol):
     def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
     def finish(self) -> None: ...
     def zero_gradients(self) -> None: ...
-    def logits(self, batch: Batch) -> np.ndarray: ...  # of the rows that count
+    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
 
 
 class Trained(NamedTuple):
@@ -208,11 +208,7 @@ def evaluate(engine: Trainable, batches: Sequence[Batch], objective: Objective) 
     float
     """
     total = math.fsum(batch.weight for batch in batches)
-    shares = []
-    for batch in batches:
-        rows = np.flatnonzero(batch.weights)
-        shares.append(float(objective(engine.logits(batch), batch, rows, total).value))
-    return math.fsum(shares)
+    return math.fsum(engine.value(batch, objective, total) for batch in batches)
 
 
 def state_of(engine: Trainable, optimiser: Optimiser, average: EMA | None = None) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from fastdistill.arguments import check_integer, check_number
 from fastdistill.checkpoint import Tensor
 from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
-from fastdistill.messages import listed
 from fastdistill.models.plan import Op, Plan, Weight
 from fastdistill.models.source import stored
 from fastdistill.ops import OPS
 from fastdistill.train.parameters import Parameter
+from fastdistill.train.patterns import matching
 
 MOST_RANK = 1 << 12
 
@@ -150,14 +149,8 @@ def with_lora(plan: Plan, rank: int, alpha: float | None = None, targets: Iterab
     alpha = 2.0 * rank if alpha is None else check_number("alpha", alpha, 1e-9, 1e9)
     inside = [op for op in plan.ops if op.kind == "linear" and op.segment in plan.layers]
     names = list(dict.fromkeys(op.weights[0] for op in inside if not plan.weights[op.weights[0]].exact))
-    if targets is not None:
-        patterns = list(targets)
-        lost = [each for each in patterns if not any(fnmatchcase(name, each) for name in names)]
-        if lost or not patterns:
-            raise ArgumentError(
-                f"targets must name linears of layers, such as {names[0]}; none is called {listed(lost)}"
-            )
-        names = [name for name in names if any(fnmatchcase(name, each) for each in patterns)]
+    if targets is not None and names:
+        names = matching("targets", targets, names, "linears of layers")
     if not names:
         raise ArgumentError(f"this model ({plan.architecture}) has no linears in layers for pairs to stand beside")
     pairs = {name: _pair(name) for name in names}
@@ -181,7 +174,9 @@ def with_lora(plan: Plan, rank: int, alpha: float | None = None, targets: Iterab
             beside.append((op, pair))
         if after is not None and after.kind == "linear" and _reading(after, moved).inputs == op.inputs:
             continue
-        low = [add(each, "linear", *each.inputs, of=(pair.a,)) for each, pair in beside]  # as neighbours they run as one
+        low = [
+            add(each, "linear", *each.inputs, of=(pair.a,)) for each, pair in beside
+        ]  # as neighbours they run as one
         for (each, pair), x in zip(beside, low, strict=True):
             y = add(each, "linear", add(each, "scale", x, factor=alpha / rank), of=(pair.b,))
             moved[each.output] = add(each, "add", each.output, y)
@@ -227,7 +222,9 @@ def save_adapter(lora: LoRA, parameters: Mapping[str, Parameter], base: str, fol
             raise UnsupportedError(
                 f"{pair.matrix}: is no tensor of its own in the model's files, as PEFT wants it; merge the pairs"
             )
-    modules = sorted({pair.matrix.removesuffix(".weight").rpartition(".")[2] for pair in lora.pairs})
+    paired = [_module(pair.matrix) for pair in lora.pairs]
+    without = {_last(module) for module in map(_module, lora.plan.stored) if module not in paired}
+    modules = sorted({module if _last(module) in without else _last(module) for module in paired})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": lora.rank, "lora_alpha": lora.alpha,
         "target_modules": modules, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
@@ -246,8 +243,16 @@ def save_adapter(lora: LoRA, parameters: Mapping[str, Parameter], base: str, fol
 
 
 def _pair(matrix: str) -> Pair:
-    module = matrix.removesuffix(".weight")
+    module = _module(matrix)
     return Pair(matrix, f"{module}.lora_A.weight", f"{module}.lora_B.weight")
+
+
+def _module(weight: str) -> str:
+    return weight.removesuffix(".weight")
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def _reading(op: Op, moved: Mapping[int, int]) -> Op:

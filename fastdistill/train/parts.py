@@ -26,13 +26,19 @@ def head_of(plan: Plan) -> Plan:
     """
     if "logits" not in plan.outputs or "hidden" not in plan.outputs:
         raise UnsupportedError(f"this model ({plan.architecture}) has no head that could be trained")
-    (op,) = (op for op in plan.ops if op.output == plan.outputs["logits"])
+    hidden, logits = plan.outputs["hidden"], plan.outputs["logits"]
     b = Builder()
-    x = b.op("given", width=plan.widths[plan.outputs["hidden"]])
-    x = b.op("linear", x, weights={name: plan.weights[name].shape for name in op.weights})
-    softcap = op.constants.get("softcap")
-    if softcap:
-        x = b.op("softcap", x, softcap=softcap)
+    moved = {hidden: b.op("given", width=plan.widths[hidden])}
+    for op in plan.ops:
+        if not op.inputs or not moved.keys() >= {*op.inputs}:
+            continue
+        weights = {name: plan.weights[name].shape for name in op.weights}
+        kind, constants = ("linear", {}) if op.kind == "head" else (op.kind, op.constants)
+        x = b.op(kind, *(moved[value] for value in op.inputs), weights=weights, **constants)
+        if op.output == logits and op.constants.get("softcap"):
+            x = b.op("softcap", x, softcap=op.constants["softcap"])
+        moved[op.output] = x
+    x = moved[logits]
     facts: dict[str, Any] = {
         name: getattr(plan, name) for name in ("vocab_size", "hidden_size", "max_positions", "architecture")
     }

@@ -53,3 +53,7 @@ static inline __m128i emulated_words(__m256i x, int half) { return half ? _mm256
     _mm256_set_m128i(_mm256_cvtps_ph(emulated_ps(x, 1), rounding), _mm256_cvtps_ph(emulated_ps(x, 0), rounding))
 #define _mm512_cvtepu16_epi32(x) \
     emulated_join_epi32(_mm256_cvtepu16_epi32(emulated_words(x, 0)), _mm256_cvtepu16_epi32(emulated_words(x, 1)))
+static inline __m128 emulated_quarter(__m512 x, int quarter) { return simde__m512_to_private(x).m128[quarter]; }
+#define _mm512_shuffle_f32x4(a, b, from) \
+    emulated_join_ps(_mm256_set_m128(emulated_quarter(a, (from) >> 2 & 3), emulated_quarter(a, (from) & 3)), \
+                     _mm256_set_m128(emulated_quarter(b, (from) >> 6 & 3), emulated_quarter(b, (from) >> 4 & 3)))

@@ -41,6 +41,9 @@ class Bigram:
             self.parameters["bias"].gradient += gradient
         return loss.value
 
+    def value(self, batch: Batch, objective, total_weight: float) -> float:
+        return objective(self.logits(batch), batch, np.flatnonzero(batch.weights), total_weight).value
+
     def finish(self) -> None:
         pass
 

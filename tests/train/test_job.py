@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 
 import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import read_safetensors
+from fastdistill.distill import TeacherFile
 from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.job import make_job
 from fastdistill.train.runs import RunFolder, Settings
 from tests.command_line import Terminal
@@ -37,8 +40,11 @@ def files(tmp_path_factory):
 
 
 def settings(files: Path, **changes) -> Settings:
-    held_out = str(files / "held_out.txt")
-    return Settings(str(files / "model"), str(files / "data.jsonl"), **dict(evaluation=held_out) | LONG | changes)
+    paths = {
+        name: str(files / file)
+        for name, file in (("model", "model"), ("data", "data.jsonl"), ("evaluation", "held_out.txt"))
+    }
+    return Settings(**paths | LONG | changes)
 
 
 def begin(files: Path, path: Path, **changes):
@@ -124,12 +130,45 @@ def test_a_student_nears_its_teacher(files, tmp_path):
     teacher = str(files / "teacher")
     job, _ = begin(files, tmp_path / "run", objective="forward_kl", teacher=teacher, steps=6, epochs=None, average=0.0)
     lines = measured(tmp_path / "run")
+    options = {"parameter": 0.2, "label_scale": 0.5, "temperature": 2.0}
+    jsd = {"beta": 0.2, "label_scale": 0.5}
+    told = make_job(settings(files, objective="jsd", objective_options=jsd, temperature=2.0, teacher=teacher)).objective
+    assert {name: getattr(told, name) for name in options} == options
     assert lines[-1]["evaluation"] < lines[0]["evaluation"] and set(job.digests) == {
         "model",
         "data",
         "evaluation",
         "teacher",
     }
+
+
+def test_a_student_learns_from_the_file_that_its_teacher_wrote(files, tmp_path, run, monkeypatch):
+    losses = {}
+    for name in ("model", "teacher"):
+        answers, data = tmp_path / name, files / "data.jsonl"
+        code, out, err = run("train", "teach", files / name, data, "--out", answers, "--top-k", 60, "--rows", 48)
+        assert code == 0 and out.startswith(f"{answers}: what {files / name} says of 4") and "token 4" in err
+        assert TeacherFile(answers).settings[:4] == (Tokenizer(files / name).vocab_size, 60, 5, name)
+        begin(files, tmp_path / "run" / name, objective="forward_kl", teacher=str(answers), evaluation=None)
+        losses[name] = measured(tmp_path / "run" / name)[0]["loss"]
+    assert abs(losses["model"]) < 2e-3 < 0.02 < losses["teacher"]  # the student is its own teacher at first
+    with pytest.raises(CheckpointError, match="its rows are of the data"):
+        make_job(settings(files, rows=10, objective="forward_kl", teacher=str(answers), evaluation=None))
+
+    def interrupt(bar, done, total):
+        bar.done = done
+        raise KeyboardInterrupt
+
+    command = ("train", "teach", files / "teacher", data, "--out", tmp_path / "again", "--top-k", 60, "--rows", 48)
+    with monkeypatch.context() as patch:
+        patch.setattr("fastdistill.cli.train.TeachingBar.__call__", interrupt)
+        code, _, err = run(*command)
+    assert code == 130 and re.search(r"stopped after 2\d\d tokens, which are kept: the same command goes on", err)
+    assert not (tmp_path / "again").exists()
+    assert run(*command)[0] == 0 and (tmp_path / "again").read_bytes() == answers.read_bytes()
+    code, _, err = run(*command)
+    assert code == 1 and "again: is there already: choose another name" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model", "run", "teacher"]
 
 
 def test_the_last_step_of_epochs_takes_what_is_left(files):
@@ -142,8 +181,50 @@ def test_the_last_step_of_epochs_takes_what_is_left(files):
 def test_what_does_not_go_together_is_said_before_anything_is_trained(files):
     with pytest.raises(ArgumentError, match="cross_entropy takes no teacher"):
         make_job(settings(files, teacher=str(files / "teacher")))
+    for words, given in (
+        ("jsd takes temperature, .*, beta, got 'skew'", dict(objective="jsd", objective_options={"skew": 0.5})),
+        ("beta of jsd", dict(objective="jsd", objective_options={"beta": 2})),
+        ("label_scale must be a number", dict(objective="jsd", objective_options={"label_scale": "much"})),
+        ("cross_entropy takes no settings, got 'temperature'", dict(temperature=2.0)),
+        ("objective jsd needs a teacher", dict(objective="jsd")),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            make_job(settings(files, **given))
     with pytest.raises(ArgumentError, match="steps must lie in 50"):
         make_job(settings(files, warmup=50, epochs=None, steps=10))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "moving"),
+    [
+        (dict(train=["*.mlp.*", "*norm*"], freeze=["*.down_proj.*"]), {"gate_proj", "up_proj", "norm", "input_layernorm", "post_attention_layernorm"}),
+        (dict(train=["lm_head*"]), {"lm_head"}),
+        (dict(freeze=["*layers*", "*lm_head*", "model.norm.*"]), {"embed_tokens"}),
+    ],
+)  # fmt: skip
+def test_what_patterns_name_is_trained_and_all_else_stays(files, tmp_path, patterns, moving):
+    path = write_model(tmp_path / "untied", layers=1, tie_word_embeddings=False)
+    job, _ = begin(files, tmp_path / "run", model=str(path), average=0.0, epochs=None, steps=2, **patterns)
+    assert {name.split(".")[-2] for name in job.engine.parameters} == moving
+    job.save(tmp_path / "model")
+    before, after = (read_safetensors(folder / "model.safetensors") for folder in (path, tmp_path / "model"))
+    moved = {name for name in before if not np.array_equal(before[name].array, after[name].array)}
+    assert moved == set(job.engine.parameters)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "words"),
+    [
+        (dict(train=["*.w_proj.*"]), r"train must name weights, such as model\.\S+; none is called '\*\.w_proj\.\*'"),
+        (dict(freeze=["*", "nothing"]), r"freeze must name weights, such as model\.\S+; none is called 'nothing'"),
+        (dict(train=[]), "train must name weights, .* got no pattern"),
+        (dict(train="*norm*", freeze="*"), "train and freeze must leave weights to train"),
+        (dict(train="*", lora=2), "train and freeze are of a run without lora"),
+    ],
+)
+def test_patterns_that_name_nothing_are_refused(files, patterns, words):
+    with pytest.raises(ArgumentError, match=words):
+        make_job(settings(files, **patterns))
 
 
 def test_what_was_trained_is_a_model_to_load(files, tmp_path):
@@ -178,6 +259,28 @@ def test_what_the_student_writes_is_the_same_after_a_kill(files, tmp_path):
     job, trained = begin(files, tmp_path / "run", **judged)
     assert trained.finished and any(job.batches.own(number).any() for number in range(job.batches.count()))
     assert killed(files, tmp_path / "killed", **judged) == state(tmp_path / "run")
+
+
+@pytest.mark.peers
+def test_peft_reads_the_adapter(files, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    path, targets = write_model(tmp_path / "base"), ["*.q_proj.*", "*.1.mlp.*"]  # of both layers, and of one
+    job, _ = begin(files, tmp_path / "run", model=str(path), lora=3, alpha=5.0, targets=targets, average=0.0)
+    job.save(tmp_path / "model")
+    tokens = torch.tensor(job.evaluation[0].tokens[None].astype(np.int64))
+    base = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        before = base(tokens).logits[0].numpy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # it warns of pairs that it does not find
+            model = peft.PeftModel.from_pretrained(base, tmp_path / "adapter")
+        pairs = {name for name, _ in model.named_parameters() if ".lora_A." in name}
+        theirs = model(tokens).logits[0].numpy()
+    assert len(pairs) == len(job.lora.pairs) == 5
+    ours = job.engine.logits(job.evaluation[0], np.arange(tokens.shape[1]))
+    most = 1e-4 * np.abs(theirs).max()
+    assert np.abs(ours - theirs).max() < most < 10 * most < np.abs(before - theirs).max()
 
 
 @pytest.mark.peers

@@ -83,5 +83,5 @@ def test_targets_are_patterns():
         "model.layers.1.self_attn.q_proj.weight",
     ]
     assert lora.alpha == 4.0 and lora.pairs[0].a == "model.layers.0.self_attn.q_proj.lora_A.weight"
-    with pytest.raises(ArgumentError, match=r"targets must name linears of layers.*none is called \*\.w_proj"):
+    with pytest.raises(ArgumentError, match=r"targets must name linears of layers.*none is called '\*\.w_proj"):
         with_lora(plan, 2, targets=["*.w_proj.*", "*.q_proj.*"])

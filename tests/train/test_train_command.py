@@ -58,7 +58,23 @@ def _stand_in(monkeypatch, tmp_path):
 def test_a_run_ends_with_a_model(run, tmp_path):
     (tmp_path / "data.txt").touch()
     code, out, err = run(
-        "train", "some-model", "data.txt", "--out", "runs/a", "--steps", "12", "--lora", "4", "--targets", "*q*,*v*"
+        "train",
+        "some-model",
+        "data.txt",
+        "--out",
+        "runs/a",
+        "--steps",
+        "12",
+        "--lora",
+        "4",
+        "--targets",
+        "*q*,*v*",
+        "--objective",
+        "jsd",
+        "--objective-option",
+        "beta=0.1",
+        "--objective-option",
+        "tail=drop",
     )
     assert code == 0 and out.startswith(
         "runs/a/model: the model after 12 steps; try `fastdistill generate runs/a/model"
@@ -66,6 +82,7 @@ def test_a_run_ends_with_a_model(run, tmp_path):
     assert err.startswith("loading some-model\n") and "step 12/12  loss " in err and "held out" in err
     stored = json.loads((tmp_path / "runs/a/config.json").read_text())["settings"]
     assert stored["data"] == str(tmp_path / "data.txt") and stored["model"] == "some-model"  # from wherever it goes on
+    assert stored["objective_options"] == {"beta": 0.1, "tail": "drop"}
     assert (stored["lora"], stored["targets"], stored["learning_rate"], stored["schedule"]) == (
         4,
         ["*q*", "*v*"],
@@ -96,12 +113,15 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("train", 2, "train needs MODEL DATA --out RUN, or --resume RUN, or plot RUN; got none of these"),
+        ("train", 2, "train needs MODEL DATA --out RUN, or --resume RUN, or teach, or plot RUN; got none of these"),
         ("train m d", 2, "train needs MODEL DATA --out RUN"),
         ("train m --out r", 2, "got m"),
         ("train --resume r m d", 2, "no MODEL, DATA or --out beside it"),
-        ("train --resume r --steps 5 --eval x", 2, "--resume takes a run as it is, not with --eval, --steps"),
-        ("train plot r --seed 5", 2, "plot takes a run as it is, not with --seed"),
+        ("train --resume r --steps 5 --eval x", 2, "--resume takes a run as it is, not --eval, --steps"),
+        ("train plot r --seed 5", 2, "plot takes a run as it is, not --seed"),
+        ("train teach m", 2, "teach needs MODEL DATA --out FILE, got m"),
+        ("train teach m d --out r --steps 5 --resume x", 2, "teach takes --top-k, --rows, --max-length, --train-on, --format, --threads, not --steps, --resume"),
+        ("train m d --out r --top-k 5", 2, "--top-k goes with teach MODEL DATA"),
         ("train plot", 2, "plot needs a run"),
         ("train --resume nowhere", 1, "nowhere: there is no such run"),
         ("train plot nowhere", 1, "nowhere: there is no such run"),
@@ -110,6 +130,9 @@ def test_interrupted_it_says_how_to_go_on_and_does(run, tmp_path, monkeypatch):
         ("train m d --out r --steps 5 --epochs 5", 2, "steps or epochs must say how long the run is, got both"),
         ("train m d --out r --minutes 5 --schedule linear", 2, "schedule linear needs steps or epochs, got minutes alone"),
         ("train m d --out r --alpha 5", 2, "alpha go with lora, got no rank"),
+        ("train m d --out r --lora 4 --freeze *", 2, "train and freeze are of a run without lora"),
+        ("train m d --out r --objective-option beta", 2, "--objective-option must be NAME=VALUE, a name, got 'beta'"),
+        ("train m d --out r --objective-option temperature=2", 2, "objective_options must not have temperature"),
         ("train m d --out r --on-policy 0.5", 2, "on_policy needs a teacher, who judges"),
         ("train m d --out r --format q2", 2, "invalid choice: 'q2'"),
     ],
@@ -122,7 +145,13 @@ def test_wrong_use_is_said_and_makes_nothing(run, tmp_path, arguments, code, wor
 
 
 def test_settings_are_what_is_stored_of_them():
-    for given in ({}, {"minutes": 3}, {"lora": 2, "targets": ["a"]}, {"steps": 3, "warmup": 0, "checkpoint": True}):
+    for given in (
+        {},
+        {"minutes": 3},
+        {"lora": 2, "targets": ["a"]},
+        {"objective_options": {"beta": 0.5, "tail": "drop"}},
+        {"steps": 3, "warmup": 0, "checkpoint": True},
+    ):
         settings = Settings("m", "d", **given)
         assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
     assert Settings("m", "d").epochs == 1 and Settings("m", "d", minutes=3).schedule == "constant"

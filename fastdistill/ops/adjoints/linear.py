@@ -95,7 +95,7 @@ KINDS = (
         inputs=(2,),
         weights=(MATRIX_SUM,),
         width=sum_width,
-        steps=(StepKind("linear_weight_gradient", writes=False),),
+        steps=(StepKind("linear_weight_gradient", writes=False, adds_products=True),),
     ),
     OpKind(
         name="column_sums",

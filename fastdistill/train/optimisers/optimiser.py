@@ -10,6 +10,7 @@ import numpy as np
 
 from fastdistill.arguments import check_number
 from fastdistill.errors import NotFiniteError
+from fastdistill.runtime.profile import stage
 from fastdistill.train.optimisers.clip_norm import clip_norm
 from fastdistill.train.optimisers.groups import MOST, Group, Rule, rules
 from fastdistill.train.parameters import Parameter
@@ -70,7 +71,8 @@ class Optimiser(ABC):
         NotFiniteError
             where a gradient is not finite; it names the parameter
         """
-        norm, self._scale = clip_norm(self.parameters, most, threads=self._threads)
+        with stage("step", "clip"):
+            norm, self._scale = clip_norm(self.parameters, most, threads=self._threads)
         return norm
 
     def step(self, learning_rate: float) -> None:
@@ -96,8 +98,9 @@ class Optimiser(ABC):
                 raise NotFiniteError(f"the norm of the gradients is {norm:g}, beyond {LARGEST_NORM:g}: clip them")
         scale, self._scale = self._scale, None
         assert scale is not None
-        for name, parameter in self.parameters.items():
-            self._step(parameter, self._arrays[name], learning_rate, self._rules[name], scale)
+        with stage("step", type(self).__name__):
+            for name, parameter in self.parameters.items():
+                self._step(parameter, self._arrays[name], learning_rate, self._rules[name], scale)
         self.steps += 1
 
     @abstractmethod

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from fastdistill.arguments import check_choice, check_flag, check_integer, check_number, check_text
+from fastdistill.arguments import check_choice, check_flag, check_integer, check_mapping, check_number, check_text
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import listed
 
@@ -35,6 +35,8 @@ class Settings:
         a model, or a file of a teacher's answers to the data
     temperature : float, default 1.0
         that a divergence divides logits by
+    objective_options : dict, optional
+        what else the divergence is told, by name: beta, label_scale, ...: see `train.objective`
     on_policy : float, default 0.0
         how probable it is that the student writes what is behind an example's prompt itself, which the teacher then judges
     steps : int, optional
@@ -63,8 +65,12 @@ class Settings:
         most of the gradient's norm; 0: any
     average : float, default 0.0
         of the weights over the steps, what each step keeps of it, such as 0.999: what is written at the end; 0: the weights themselves
+    train : tuple[str, ...], optional
+        patterns of the weights that are trained; None: all
+    freeze : tuple[str, ...], optional
+        patterns of weights that are not, of those
     lora : int, optional
-        rank of what is trained beside frozen weights; None: all weights are trained
+        rank of what is trained beside frozen weights; None: weights themselves are trained
     alpha : float, optional
         of LoRA, whose pairs count alpha / rank times; None: twice the rank
     targets : tuple[str, ...], optional
@@ -95,6 +101,7 @@ class Settings:
     objective: str = "cross_entropy"
     teacher: str | None = None
     temperature: float = 1.0
+    objective_options: Mapping[str, Any] = field(default_factory=dict)
     on_policy: float = 0.0
     steps: int | None = None
     epochs: int | None = None
@@ -109,6 +116,8 @@ class Settings:
     weight_decay: float = 0.01
     clip: float = 1.0
     average: float = 0.0
+    train: tuple[str, ...] | None = None
+    freeze: tuple[str, ...] | None = None
     lora: int | None = None
     alpha: float | None = None
     targets: tuple[str, ...] | None = None
@@ -141,11 +150,21 @@ class Settings:
                 )
                 object.__setattr__(self, name, checked)
         check_flag("checkpoint", self.checkpoint)
+        check_mapping("objective_options", self.objective_options, "names to numbers")
+        if "temperature" in self.objective_options:
+            raise ArgumentError("objective_options must not have temperature, which is a setting of its own")
         given = [name for name in ("alpha", "targets") if getattr(self, name) is not None]
         if given and self.lora is None:
             raise ArgumentError(f"{' and '.join(given)} go with lora, got no rank")
-        if self.targets is not None:
-            object.__setattr__(self, "targets", tuple(check_text("each of targets", each) for each in self.targets))
+        if self.lora is not None and (self.train is not None or self.freeze is not None):
+            raise ArgumentError(
+                "train and freeze are of a run without lora, where targets say what is trained; got both"
+            )
+        for name in ("train", "freeze", "targets"):
+            patterns = getattr(self, name)
+            if patterns is not None:
+                every = (patterns,) if isinstance(patterns, str) else patterns
+                object.__setattr__(self, name, tuple(check_text(f"each of {name}", each) for each in every))
         if self.on_policy and self.teacher is None:
             raise ArgumentError("on_policy needs a teacher, who judges what the student writes; got none")
         if self.steps is None and self.epochs is None and self.minutes is None:
