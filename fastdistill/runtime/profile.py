@@ -86,6 +86,10 @@ class Phase:
         """Outside the stages: Python, text, waking threads, whatever else came between forwards."""
         return self.seconds - self.total.seconds
 
+    def facts(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return dataclasses.asdict(self) | {"rest_seconds": self.rest_seconds}
+
     def count(self, name: str, calls: int, seconds: float, moved: int = 0, operations: int = 0) -> None:
         """More of the stages of one name."""
         stages = self.stages.setdefault(name, Stages())
@@ -182,11 +186,7 @@ class Profile:
 
     def facts(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        phases = {
-            name: dataclasses.asdict(phase) | {"rest_seconds": phase.rest_seconds}
-            for name, phase in self._phases()
-            if phase.stages or name in PHASES[:2]
-        }
+        phases = {name: phase.facts() for name, phase in self._phases() if phase.stages or name in PHASES[:2]}
         return {"kernels": self.kernels, "threads": self.threads, "bandwidth": self.bandwidth, **phases}
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from fastdistill.models.agreement import plan_of
 from fastdistill.models.plan import Weight
 from fastdistill.train.batch import Batch, batch_of
 from fastdistill.train.engine import Engine
+from fastdistill.train.lora import save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import AdamW, Group, Schedule
 from fastdistill.train.saved_model import save_model, trainable
@@ -193,3 +194,29 @@ def test_a_saved_model_is_the_same_to_transformers(tmp_path, name):
             want = loaded(torch.from_numpy(batch.part(i, i + 1).tokens.astype(int))[None]).logits[0].numpy()
         found = engine.logits(batch, np.arange(first, last))
         np.testing.assert_allclose(found, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_pairs_of_low_rank_have_the_gradients_of_peft_which_reads_what_is_saved(tmp_path, tied):
+    peft = pytest.importorskip("peft", reason=REASON.format("peft"))
+    model = made("llama", LLAMA | dict(tie_word_embeddings=tied))
+    model.save_pretrained(tmp_path / "model")
+    random = np.random.default_rng(0)
+    with open_checkpoint(tmp_path / "model") as checkpoint:
+        lora = with_lora(plan_of(checkpoint), 3, 6.0)
+        pairs = lora.tensors()
+        for tensor in pairs.values():
+            tensor.data[...] = random.standard_normal(tensor.shape) * 0.2
+        engine = Engine(lora.plan, {**checkpoint.tensors, **pairs}, lora.trained, rows=64, threads=2)
+    save_adapter(lora, engine.parameters, str(tmp_path / "model"), tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(model, tmp_path / "adapter", is_trainable=True).double()
+    batch = texts(engine.vocab_size)
+    want = backward(theirs, batch)
+    assert engine.accumulate(batch, objective("cross_entropy"), batch.weight) == pytest.approx(want, rel=1e-5)
+    engine.finish()
+    gradients = {name: each.grad for name, each in theirs.named_parameters() if each.requires_grad}
+    assert len(gradients) == len(engine.parameters)
+    for name, parameter in engine.parameters.items():
+        wanted = gradients[f"base_model.model.{name.removesuffix('.weight')}.default.weight"].numpy()
+        found = parameter.to_array(parameter.gradient)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE * np.abs(wanted).max(), err_msg=name)
