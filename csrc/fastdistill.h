@@ -184,7 +184,7 @@ struct fd_op {
     float *const *out;                      /* (outputs,) those that it makes, */
     const struct fd_weight *const *weights; /* (parts,) matrices, */
     const float *const *vectors;            /* weights and constants of one axis, or NULL; weights are padded with zeros to a multiple of 32 */
-    int64_t heads, kv_heads, head_dim;      /* head_dim of a norm: what it norms at a time, or 0: the row */
+    int64_t heads, kv_heads, head_dim;      /* head_dim of a norm: what it norms at a time, or 0: the row; heads: that share a vector, or 0 */
     int64_t rotary_dim;                     /* the floats of a head, from its first, that are rotated */
     int64_t experts, top_k;                 /* how many there are, how many a row goes through */
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */

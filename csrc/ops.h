@@ -3,7 +3,7 @@
  * it meets a row that is not finite. */
 FD_OP(embedding, op_rows)                   /* tokens by weights[0], or the pass's input rows -> out[0] */
 FD_OP(position_embedding, op_rows)          /* positions by weights[0] -> out[0] */
-FD_OP(rms_norm, op_rows)                    /* in[0] / sqrt(mean(in[0]^2) + scalar) * vectors[0] -> out[0] and, where given, codes_out */
+FD_OP(rms_norm, op_rows)                    /* in[0] / sqrt(mean(in[0]^2) + scalar) * vectors[0] -> out[0] and, where given, codes_out; vectors may be of one of `heads` */
 FD_OP(layer_norm, op_rows)                  /* the same of in[0] - mean(in[0]), + vectors[1] */
 FD_OP(quantize, op_rows)                    /* in[0] -> codes_out */
 FD_OP(linear, op_linear_tasks)              /* weights[0..parts) over in[0] or codes_in -> out[...]; `epilogue` */
@@ -32,7 +32,7 @@ FD_OP(embedding_gradient, op_column_tasks)  /* in[0] added to the rows of weight
 FD_OP(position_embedding_gradient, op_column_tasks)               /* the same of positions */
 FD_OP(linear_input_gradient, op_linear_input_gradient_tasks)      /* in[0] weights[0] + in[1] weights[1] + .. -> out[0] */
 FD_OP(linear_weight_gradient, op_linear_weight_gradient_tasks)    /* in[1]^T in[0] added to weights[0], a gradient */
-FD_OP(column_sums, op_column_tasks)         /* the rows of in[0] added to vectors[0], a gradient */
+FD_OP(column_sums, op_column_tasks)         /* the rows of in[0], and `heads` of each, added to vectors[0], a gradient */
 FD_OP(rms_norm_gradient, op_rows)           /* x in[0], dy in[1], the norm's vectors[0] -> dx out[0] */
 FD_OP(layer_norm_gradient, op_rows)         /* the same */
 FD_OP(rms_norm_weight_terms, op_rows)       /* x in[0], dy in[1] -> out[0], summed over rows the gradient by the norm's weight */

@@ -103,14 +103,19 @@ class Builder:
         """Rows of a table (positions, width) for the rows' positions."""
         return self.op("position_embedding", weights={name: (positions, width)})
 
-    def rms_norm(self, x: int, name: str, epsilon: float, head_dim: int = 0) -> int:
-        """Root-mean-square norm with the weight `name` (width,): of the row, or of each head."""
-        return self.op("rms_norm", x, weights={name: (self._widths[x],)}, epsilon=epsilon, **_given(head_dim=head_dim))
+    def rms_norm(self, x: int, name: str, epsilon: float, head_dim: int = 0, shared: bool = False) -> int:
+        """Root-mean-square norm of the row, or of each head, with the weight `name` (width,), or (head_dim,) that heads share."""
+        return self._norm("rms_norm", x, (name,), epsilon, head_dim, shared)
 
-    def layer_norm(self, x: int, name: str, bias: str, epsilon: float, head_dim: int = 0) -> int:
-        """Layer norm with the weights `name` and `bias`, both (width,)."""
-        weights = {name: (self._widths[x],), bias: (self._widths[x],)}
-        return self.op("layer_norm", x, weights=weights, epsilon=epsilon, **_given(head_dim=head_dim))
+    def layer_norm(self, x: int, name: str, bias: str, epsilon: float, head_dim: int = 0, shared: bool = False) -> int:
+        """Layer norm with the weights `name` and `bias`, both of that shape."""
+        return self._norm("layer_norm", x, (name, bias), epsilon, head_dim, shared)
+
+    def _norm(self, kind: str, x: int, names: tuple[str, ...], epsilon: float, head_dim: int, shared: bool) -> int:
+        width = self._widths[x]
+        constants = _given(head_dim=head_dim, heads=width // head_dim if shared else 0)
+        weights = dict.fromkeys(names, (head_dim if shared else width,))
+        return self.op(kind, x, weights=weights, epsilon=epsilon, **constants)
 
     def linear(self, x: int, name: str, outputs: int, bias: bool = False, exact: bool = False) -> int:
         """`name`.weight (outputs, width) times x, plus `name`.bias (outputs,); `exact`: never quantised by `load`."""

@@ -310,19 +310,17 @@ class Decoder:
     def _norm(self, b: Builder, x: int, name: str, heads: int = 0) -> int:
         """A norm of rows; of queries and keys, whose `heads` are given, as `qk_norm` says."""
         weight, bias = f"{name}.weight", f"{name}.bias"
-        per_head = heads > 0 and self.qk_norm == "head"
-        shape = (self.head_dim,) if per_head else (b.width(x),)
-        source = stored(weight, shape)
-        if self.norm_offset:
+        head_dim = self.head_dim if heads and self.qk_norm == "head" else 0
+        shared = head_dim > 0 and b.is_new(weight)  # else each head has its own
+        shape = (head_dim if shared else b.width(x),)
+        if self.norm_offset and b.is_new(weight):
             offset = self.norm_offset
-            source = computed(f"{offset:+g}", lambda w: offset + w, source)
-        if b.is_new(weight):
-            b.made_of(weight, source.tiled(heads) if per_head else source)
+            b.made_of(weight, computed(f"{offset:+g}", lambda w: offset + w, stored(weight, shape)))
         if not self.layer_norm:
-            return b.rms_norm(x, weight, self.epsilon, self.head_dim if per_head else 0)
+            return b.rms_norm(x, weight, self.epsilon, head_dim, shared)
         if not self.norm_bias or heads:
-            b.made_of(bias, filled(0.0, (b.width(x),)))
-        return b.layer_norm(x, weight, bias, self.epsilon, self.head_dim if per_head else 0)
+            b.made_of(bias, filled(0.0, shape))
+        return b.layer_norm(x, weight, bias, self.epsilon, head_dim, shared)
 
     def _tied_head(self) -> dict[str, Ignored]:
         tie = "config.json ties the head to the embedding"

@@ -54,10 +54,6 @@ class Source:
             (len(rows), *self.shape[1:]), self.stored, self.format, lambda tensors: self.tensor(tensors).rows(index)
         )
 
-    def tiled(self, times: int) -> Source:
-        """A vector, over and over: the weight of a norm that all heads share."""
-        return self.picked(np.tile(np.arange(self.shape[0]), times))
-
     def transposed(self) -> Source:
         """Rows and columns exchanged; blocks of q8 and q4 lie along rows, so not of these: UnsupportedError."""
 

@@ -12,7 +12,7 @@ from fastdistill.ops.adjoints.elementwise import (
     read_adjoint,
     scale_adjoint,
 )
-from fastdistill.ops.adjoints.norm import OF_NORMS, norm_adjoint, normed_width
+from fastdistill.ops.adjoints.norm import OF_NORMS, SHARED, norm_adjoint, normed, normed_width
 from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
 
 
@@ -31,24 +31,20 @@ def read(x: np.ndarray, *, request: PassRows) -> np.ndarray:
     return x[request.read_rows]
 
 
-def rms_norm(x: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
-    """x (rows, width) / sqrt(mean x^2 + epsilon) * weight (width,), in float64 (Zhang and Sennrich 2019).
+def rms_norm(x: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0, heads: int = 1) -> np.ndarray:
+    """x (rows, width) / sqrt(mean x^2 + epsilon) * weight (width / heads,), in float64 (Zhang and Sennrich 2019).
 
-    The mean is of the row, or, with head_dim, of each head: so many numbers in sequence.
+    The mean is of the row, or, with head_dim, of each head: so many numbers in sequence. So many `heads` share the weight.
     """
-    heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
-    heads = heads / np.sqrt((heads * heads).mean(axis=2, keepdims=True) + np.float64(np.float32(epsilon)))
-    return heads.reshape(x.shape) * weight
+    return normed(x, epsilon, head_dim, centred=False)[0].reshape(x.shape) * np.tile(weight, heads)
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
-    """The same of x - mean x, plus bias (width,) (Ba et al. 2016)."""
-    heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
-    return (
-        rms_norm(
-            (heads - heads.mean(axis=2, keepdims=True)).reshape(x.shape), weight, epsilon=epsilon, head_dim=head_dim
-        )
-        + bias
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, epsilon: float, head_dim: int = 0, heads: int = 1
+) -> np.ndarray:
+    """The same of x - mean x, plus bias (width / heads,) (Ba et al. 2016)."""
+    return normed(x, epsilon, head_dim, centred=True)[0].reshape(x.shape) * np.tile(weight, heads) + np.tile(
+        bias, heads
     )
 
 
@@ -80,10 +76,10 @@ KINDS = (
     ),
     OpKind(
         name="rms_norm",
-        meaning="x / sqrt(mean x^2 + epsilon) * w, the mean of the row, or of each head",
+        meaning="x / sqrt(mean x^2 + epsilon) * w, the mean of the row, or of each head; heads may share w",
         reference=rms_norm,
         weights=(VECTOR,),
-        constants=OF_NORMS,
+        constants=OF_NORMS | SHARED,
         width=normed_width,
         quantises=True,
         adjoint=norm_adjoint,
@@ -93,7 +89,7 @@ KINDS = (
         meaning="the same of x - mean x, plus b",
         reference=layer_norm,
         weights=(VECTOR, VECTOR),
-        constants=OF_NORMS,
+        constants=OF_NORMS | SHARED,
         width=normed_width,
         quantises=True,
         adjoint=norm_adjoint,

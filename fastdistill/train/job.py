@@ -283,17 +283,13 @@ def _data(path: str, settings: Settings, tokenizer: Tokenizer, plan: Plan, repor
 
 def _trained(plan: Plan, settings: Settings, report: Report) -> list[str]:
     """Names of the weights that are trained, where there are no pairs."""
-    stored = [name for name, weight in plan.weights.items() if weight.source.stored]
+    stored = trainable(plan)
     frozen = matching("freeze", settings.freeze, stored, "weights") if settings.freeze is not None else []
     asked = matching("train", settings.train, stored, "weights") if settings.train is not None else stored
-    asked, able = [name for name in asked if name not in frozen], set(trainable(plan))
-    names = [name for name in asked if name in able]
+    names = [name for name in asked if name not in frozen]
     if not names:
         raise ArgumentError("train and freeze must leave weights to train, got patterns that leave none")
-    if len(names) < len(asked):
-        left = (name for name in asked if name not in able)
-        report(f"not trained, since all heads share them: {listed(left, 4)}")
-    if len(names) < len(able):
+    if len(names) < len(stored):
         report(f"trained are {len(names)} of {len(stored)} weights: {listed(names, 4)}")
     return names
 

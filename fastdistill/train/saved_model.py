@@ -24,16 +24,13 @@ class Whole(Protocol):
 
 
 def trainable(plan: Plan) -> list[str]:
-    """The weights that a checkpoint can hold once they are trained.
-
-    Others are those that none stores, and vectors that repeat a stored one, as norms do that all heads share: trained, each
-    copy would go its own way.
+    """The weights that a checkpoint stores, and can hold once they are trained.
 
     Parameters
     ----------
     plan : Plan
     """
-    return [name for name, weight in plan.weights.items() if weight.source.stored and not _repeats(weight.source)]
+    return [name for name, weight in plan.weights.items() if weight.source.stored]
 
 
 def save_model(
@@ -120,13 +117,6 @@ def _places(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarr
     )
     found = (high << _LOW) + low
     return np.where(of_it & (found >= 0) & (found < places.size), found, -1), slope, offset
-
-
-def _repeats(source: Source) -> bool:
-    if len(source.shape) > 1:
-        return False
-    every = [_places(source, name)[0] for name in source.stored]
-    return any(len(set(found[found >= 0])) < (found >= 0).sum() for found in every)
 
 
 def _maker(source: Source, name: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -29,7 +29,8 @@ def products_summed(op, inputs, want, judge, request):
 
 
 def rows_summed(op, inputs, want, judge, request):
-    return (len(inputs[0]) + 2) * EPS * np.abs(inputs[0]).sum(axis=0)
+    terms = inputs[0].reshape(-1, len(want))  # of all heads that share a weight
+    return (len(terms) + 2) * EPS * np.abs(terms).sum(axis=0)
 
 
 def outer_products_summed(op, inputs, want, judge, request):
@@ -50,7 +51,8 @@ def norm_gradient(op, inputs, want, judge, request):
     # Of (g - mean g - n mean (g n)) / s: g is rounded once; n, at most `size`, is off as of `layer_normed`; sums take a rounding for
     # each 16 terms, and a few to fold.
     x, dy = (a.astype(np.float64) for a in inputs)
-    g = np.abs(dy * judge.weights.tensors[op.weights[0]].to_float32())
+    weight = judge.weights.tensors[op.weights[0]].to_float32()
+    g = np.abs(dy * np.tile(weight, op.constants.get("heads", 1)))
     g, n, root, size, roundings = _norm_parts(op, x, g)
     mean, along = g.mean(axis=2, keepdims=True), (g * n).mean(axis=2, keepdims=True)
     allowed = roundings * EPS / root * (g + mean + size * along + n * (mean * size + along))

@@ -96,7 +96,9 @@ def normed(op, inputs, want, *_):
 def layer_normed(op, inputs, want, judge, request):
     # The mean is off by `roundings` of the largest number; so is each difference, and the root of their mean square is not less than
     # a share of that: all is relative to the largest over the root.
-    weight, bias = (judge.weights.tensors[name].to_float32() for name in op.weights)
+    weight, bias = (
+        np.tile(judge.weights.tensors[name].to_float32(), op.constants.get("heads", 1)) for name in op.weights
+    )
     heads = inputs[0].astype(np.float64).reshape(len(want), -1, op.constants.get("head_dim") or want.shape[1])
     root = np.sqrt(heads.var(axis=2, keepdims=True) + op.constants["epsilon"])
     size = np.broadcast_to(np.abs(heads).max(axis=2, keepdims=True) / root + 1, heads.shape).reshape(want.shape)
@@ -175,26 +177,33 @@ def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, name, forma
 
 
 # What ops that treat each row on its own are tried with, whether or not a family here uses them.
-CONSTANTS = {"epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0], "softcap": [0.5]}
+CONSTANTS = {
+    "epsilon": [1e-5], "factor": [0.7], "activation": list(ACTIVATIONS), "head_dim": [0], "heads": [1, 2], "softcap": [0.5],
+}  # fmt: skip
 ROW_BY_ROW = [
-    (kind, dict(zip(kind.constants, values, strict=True)))
+    (kind, constants, width)
     for kind in OPS.values()
     if kind.width in (same_width, normed_width) and not kind.of_pass
     for values in product(*(CONSTANTS[name] for name in kind.constants))
+    for constants in [dict(zip(kind.constants, values, strict=True))]
+    for width in [1, 16, 31, 32, 50]
+    if width % constants.get("heads", 1) == 0
 ]
 
 
-@pytest.mark.parametrize("width", [1, 16, 31, 32, 50])
 @pytest.mark.parametrize(
-    "kind, constants", ROW_BY_ROW, ids=[f"{kind.name} {constants}" for kind, constants in ROW_BY_ROW]
+    "kind, constants, width",
+    ROW_BY_ROW,
+    ids=[f"{kind.name} {constants} {width}" for kind, constants, width in ROW_BY_ROW],
 )
 def test_an_op_alone_agrees_with_its_reference(isa, kind, constants, width):
+    heads = constants.get("heads", 1)
     if not width % 2 and "head_dim" in constants:
         constants = constants | {"head_dim": width // 2}
     b = Builder()
     x = b.embedding("embedding", 40, 24)
     inputs = [b.linear(x, f"inputs.{i}", width) for i in range(max(kind.inputs))]
-    weights = {f"weights.{i}": (width,) for i, _ in enumerate(kind.weights)}
+    weights = {f"weights.{i}": (width // heads,) for i, _ in enumerate(kind.weights)}
     y = b.op(kind.name, *inputs, weights=weights, **constants)
     plan = b.plan(y, {"hidden": y}, {}, vocab_size=40, hidden_size=24, max_positions=64, architecture="none")
     made = tensors(plan, 2)

@@ -28,13 +28,17 @@ def linear(bias: bool = True) -> Plan:
 
 
 def norms() -> Plan:
-    """x + norm of x, for each norm of the row and of heads."""
+    """x + norm of x, for each norm of the row and of heads, which have their own weights or share them."""
     b = Builder()
     x = b.embedding("embedding", VOCAB, WIDTH)
     with b.layer(0, x):
-        for head_dim in (0, 4):
-            x = b.add(x, b.rms_norm(x, f"rms{head_dim}", 1e-5, head_dim))
-            x = b.add(x, b.layer_norm(x, f"layer{head_dim}", f"bias{head_dim}", 1e-5, head_dim))
+        for how in ((0, False), (4, False), (4, True)):
+            x = b.add(x, b.rms_norm(x, f"rms{how}", 1e-5, *how))
+            x = b.add(x, b.layer_norm(x, f"layer{how}", f"bias{how}", 1e-5, *how))
+        wide = b.linear(x, "wide", 2 * WIDE)
+        for head_dim in (WIDE, 36):
+            wide = b.rms_norm(wide, f"rms{head_dim}", 1e-5, head_dim, shared=True)
+        x = b.add(x, b.linear(wide, "out", WIDTH))
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
 
 

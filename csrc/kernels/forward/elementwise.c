@@ -49,14 +49,16 @@ FD_INLINE float normed(const int centred, int64_t n, const float *x, float epsil
                                                    centred ? vf_load_part(bias + whole, left, 0.0f) : none));
     return squares;
 }
-/* Of a row, or of each of its heads. */
+/* Of a row, or of each of its heads, which may share the weight and the bias. */
 FD_INLINE int norm_row(const int centred, const struct fd_op *op, int64_t row)
 {
     int64_t stride = fd_stride(op->width), n = op->head_dim ? op->head_dim : op->width, at = row * stride;
     const float *weight = op->vectors[0], *bias = centred ? op->vectors[1] : weight;
     int finite = 1;
-    for (int64_t k = 0; k < op->width; k += n)
-        finite &= normed(centred, n, op->in[0] + at + k, op->scalar, weight + k, bias + k, op->out[0] + at + k) < INFINITY;
+    for (int64_t k = 0; k < op->width; k += n) {
+        int64_t own = op->heads > 1 ? 0 : k;
+        finite &= normed(centred, n, op->in[0] + at + k, op->scalar, weight + own, bias + own, op->out[0] + at + k) < INFINITY;
+    }
     for (int64_t k = op->width; k < stride; k++) op->out[0][at + k] = 0.0f;
     if (!finite) return 0;
     return op->codes_out ? quantize_row(op->width, op->out[0] + at, row, op->codes_out) : 1;

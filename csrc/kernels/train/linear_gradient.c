@@ -121,16 +121,19 @@ static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pas
     return 1;
 }
 
-static int64_t op_column_tasks(const struct fd_op *op, const struct fd_pass *pass) { return fd_stride(op->width) / PRODUCT_LANES; }
+static int64_t summed_columns(const struct fd_op *op) { return op->heads > 1 ? op->width / op->heads : op->width; }
+static int64_t op_column_tasks(const struct fd_op *op, const struct fd_pass *pass) { return fd_stride(summed_columns(op)) / PRODUCT_LANES; }
 static int op_column_sums(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    int64_t stride = fd_stride(op->width), at = task * PRODUCT_LANES;
+    int64_t stride = fd_stride(op->width), n = summed_columns(op), at = task * PRODUCT_LANES;
     float *sum = (float *)(uintptr_t)op->vectors[0] + at;
     vf low = vf_load(sum), high = vf_load(sum + FD_LANES);
-    for (int64_t row = 0; row < op_rows(op, pass); row++) {
-        low = vf_add(low, vf_load(op->in[0] + row * stride + at));
-        high = vf_add(high, vf_load(op->in[0] + row * stride + at + FD_LANES));
-    }
+    for (int64_t row = 0; row < op_rows(op, pass); row++)
+        for (int64_t k = at; k < op->width; k += n) {
+            const float *x = op->in[0] + row * stride + k;
+            low = vf_add(low, vf_load_part(x, n - at, 0.0f));
+            high = vf_add(high, vf_load_part(x + FD_LANES, n - at - FD_LANES, 0.0f));
+        }
     vf_store(sum, low);
     vf_store(sum + FD_LANES, high);
     return 1;

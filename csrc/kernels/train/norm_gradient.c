@@ -38,7 +38,7 @@ FD_INLINE int norm_gradient_row(const int centred, const int by_weight, const st
     float *out = op->out[0] + at;
     for (int64_t k = 0; k < op->width; k += n) {
         if (by_weight) norm_weight_terms(centred, n, x + k, dy + k, op->scalar, out + k);
-        else norm_gradient(centred, n, x + k, dy + k, op->scalar, op->vectors[0] + k, out + k);
+        else norm_gradient(centred, n, x + k, dy + k, op->scalar, op->vectors[0] + (op->heads > 1 ? 0 : k), out + k);
     }
     for (int64_t k = op->width; k < stride; k++) out[k] = 0.0f;
     return 1;

@@ -11,6 +11,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.ops.kind import MATRIX_SUM, TABLE, VECTOR_SUM, OpKind, Reverse, StepKind
 
 MOST_PRODUCTS = 16  # that one op sums
+SHARED = {"heads": "heads"}  # of a weight of one axis: how many heads of a row share it
 
 
 def linear_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
@@ -53,9 +54,9 @@ def linear_weight_gradient(x: np.ndarray, dy: np.ndarray, gradient: np.ndarray) 
     gradient += dy.T.astype(np.float64) @ x.astype(np.float64)
 
 
-def column_sums(dy: np.ndarray, gradient: np.ndarray) -> None:
-    """gradient (width,) += the sum over rows, in float64."""
-    gradient += dy.sum(axis=0, dtype=np.float64)
+def column_sums(dy: np.ndarray, gradient: np.ndarray, *, heads: int = 1) -> None:
+    """gradient (width / heads,) += the sum over rows, and so many heads of each, in float64."""
+    gradient += dy.reshape(-1, dy.shape[1] // heads).sum(axis=0, dtype=np.float64)
 
 
 def as_numbers(tensor: Tensor) -> np.ndarray:
@@ -98,9 +99,10 @@ KINDS = (
     ),
     OpKind(
         name="column_sums",
-        meaning="adds the sum over rows of x to the gradient of w",
+        meaning="adds the sum over rows of x, and over their heads where these share w, to the gradient of w",
         reference=column_sums,
         weights=(VECTOR_SUM,),
+        constants=SHARED,
         width=sum_width,
         steps=(StepKind("column_sums", writes=False),),
     ),

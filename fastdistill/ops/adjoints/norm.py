@@ -7,50 +7,52 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.ops.adjoints.linear import SHARED
 from fastdistill.ops.kind import VECTOR, OpKind, Reverse, same_width
 
 
 def norm_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     """y = w (x - m) / s + b of the mean m and root mean square s, or m = 0 and no bias: see the gradients of each kind of norm."""
     (x,), (weight, *biases) = op.inputs, op.weights
+    heads, of_x = op.constants.get("heads", 1), {name: op.constants[name] for name in OF_NORMS if name in op.constants}
     if reverse.wants(x):
         reverse.give(x, reverse.op(f"{op.kind}_gradient", x, gradient, weights=(weight,), **op.constants))
     if reverse.trains(weight):
-        terms = reverse.op(f"{op.kind}_weight_terms", x, gradient, **op.constants)
-        reverse.op("column_sums", terms, weights=(weight,))
+        terms = reverse.op(f"{op.kind}_weight_terms", x, gradient, **of_x)
+        reverse.op("column_sums", terms, weights=(weight,), heads=heads)
     for bias in filter(reverse.trains, biases):
-        reverse.op("column_sums", gradient, weights=(bias,))
+        reverse.op("column_sums", gradient, weights=(bias,), heads=heads)
 
 
 def rms_norm_gradient(
-    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0
+    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0, heads: int = 1
 ) -> np.ndarray:
     """With n = x / s and g = dy weight: dx = (g - n mean (g n)) / s, of the row or of each head, in float64."""
-    n, s = _normed(x, epsilon, head_dim, centred=False)
-    g = (dy * weight.astype(np.float64)).reshape(n.shape)
+    n, s = normed(x, epsilon, head_dim, centred=False)
+    g = (dy * np.tile(weight.astype(np.float64), heads)).reshape(n.shape)
     return ((g - n * (g * n).mean(axis=2, keepdims=True)) / s).reshape(x.shape)
 
 
 def layer_norm_gradient(
-    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0
+    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, *, epsilon: float, head_dim: int = 0, heads: int = 1
 ) -> np.ndarray:
     """With n = (x - m) / s and g = dy weight: dx = (g - mean g - n mean (g n)) / s, of the row or of each head, in float64."""
-    n, s = _normed(x, epsilon, head_dim, centred=True)
-    g = (dy * weight.astype(np.float64)).reshape(n.shape)
+    n, s = normed(x, epsilon, head_dim, centred=True)
+    g = (dy * np.tile(weight.astype(np.float64), heads)).reshape(n.shape)
     return ((g - g.mean(axis=2, keepdims=True) - n * (g * n).mean(axis=2, keepdims=True)) / s).reshape(x.shape)
 
 
 def rms_norm_weight_terms(x: np.ndarray, dy: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
     """dy x / s, whose sum over rows is the gradient by the weight, in float64."""
-    return dy * _normed(x, epsilon, head_dim, centred=False)[0].reshape(x.shape)
+    return dy * normed(x, epsilon, head_dim, centred=False)[0].reshape(x.shape)
 
 
 def layer_norm_weight_terms(x: np.ndarray, dy: np.ndarray, *, epsilon: float, head_dim: int = 0) -> np.ndarray:
     """dy (x - m) / s, whose sum over rows is the gradient by the weight, in float64."""
-    return dy * _normed(x, epsilon, head_dim, centred=True)[0].reshape(x.shape)
+    return dy * normed(x, epsilon, head_dim, centred=True)[0].reshape(x.shape)
 
 
-def _normed(x: np.ndarray, epsilon: float, head_dim: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+def normed(x: np.ndarray, epsilon: float, head_dim: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """(x - m) / s and s, float64 (rows, heads, numbers) and (rows, heads, 1)."""
     heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
     if centred:
@@ -60,9 +62,12 @@ def _normed(x: np.ndarray, epsilon: float, head_dim: int, *, centred: bool) -> t
 
 
 def normed_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
-    """That of the inputs, whole heads; a weight is of each of its numbers."""
-    assert widths[0] % (constants.get("head_dim") or widths[0]) == 0, (widths, constants)
-    return same_width(widths, shapes, constants)
+    """That of the inputs, whole heads; a weight is of each of its numbers, or of each of a head's."""
+    width, heads = same_width(widths, (), constants), constants.get("heads", 1)
+    head_dim = constants.get("head_dim") or width
+    assert width % head_dim == 0 and heads in (1, width // head_dim), (widths, constants)
+    assert all(shape == (width // heads,) for shape in shapes), (widths, shapes, constants)
+    return width
 
 
 OF_NORMS = {"epsilon": "scalar", "head_dim": "head_dim"}
@@ -75,7 +80,7 @@ def _kind(reference: Callable[..., np.ndarray], meaning: str, weights: tuple[str
         reference=reference,
         inputs=(2,),
         weights=weights,
-        constants=OF_NORMS,
+        constants=OF_NORMS | SHARED if weights else OF_NORMS,
         width=normed_width,
     )
 
