@@ -70,7 +70,7 @@ MADE_INSIDE = {
 }  # fmt: skip
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
-    "run", "pool", "enter", "leave", "entered", "share", "restore", "prepare", "add",  # of sessions, networks, profiles: by a pass
+    "run", "pool", "enter", "leave", "entered", "share", "restore", "prepare", "add", "add_stage",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
     "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize
@@ -154,7 +154,8 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "id": lambda: 1, "stop": lambda: "a", "name": lambda: "smollm2-135m-instruct", "source": lambda: folder, "destination": lambda: f"made{next(NUMBERS)}",
         "convert_gguf.source": lambda: folder / "config.json", "format": lambda: "q8", "config": lambda: config("plain", 1).raw, "tensors": lambda: [],
         "eos_token_ids.config": lambda: read_config(folder / "config.json"), "generation_config": lambda: {}, "path": lambda: folder / "config.json",
-        "trace": lambda: Trace(2, 0, [step()]), "trace_png.path": lambda: "made.png", "layout": lambda: np.array([-1, 0], np.int32), "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
+        "trace": lambda: Trace(2, 0, [step()]), "trace_png.path": lambda: "made.png", "curves_png.path": lambda: "made.png",
+        "runs": lambda: {"one": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]}, "layout": lambda: np.array([-1, 0], np.int32), "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),

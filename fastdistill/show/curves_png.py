@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-from fastdistill.arguments import check_mapping
+from fastdistill.arguments import check_mapping, check_text
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
 from fastdistill.show.trace_png import INK, PAPER, check_png
@@ -43,7 +43,12 @@ def curves_png(
     OSError
     """
     check_mapping("runs", runs, "names to lines of metrics")
-    path = check_png(path)
+    for name, lines in runs.items():
+        if not (
+            isinstance(name, str) and isinstance(lines, Sequence) and all(isinstance(line, Mapping) for line in lines)
+        ):
+            raise ArgumentError(f"runs must map names to lines of metrics, each by name, got {short({name: lines})}")
+    path, title = check_png(path), check_text("title", title)
     curves = {name: (_points(lines, "loss"), _points(lines, "evaluation")) for name, lines in runs.items()}
     points = [point for pair in curves.values() for each in pair for point in each]
     if not points:
@@ -113,5 +118,5 @@ def _points(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, fl
     return [
         (line["step"], line[name])
         for line in lines
-        if type(line.get(name)) in (int, float) and math.isfinite(line[name])
+        if type(line.get("step")) is int and type(line.get(name)) in (int, float) and math.isfinite(line[name])
     ]

@@ -520,7 +520,7 @@ CALLS: dict[str, Callable[[], Row]] = {
     "TeacherFile": lambda: (lambda path: tuple(distill.TeacherFile(path)[:]), {"path": str(_teacher_file())}),
     "TeacherWriter": lambda: (
         lambda **arguments: distill.TeacherWriter(**arguments).token_bytes,
-        {"path": "teacher", "vocab_size": 9, "k": 3, "bits": 4, "model": "m", "resume": True},
+        {"path": "teacher", "vocab_size": 9, "k": 3, "bits": 4, "model": "m", "data": "d", "resume": True},
     ),
     "TeacherWriter.append": lambda: (_appended, {"logits": f32(3, 40)}),
     "TeacherWriter.append_top_k": lambda: (_appended_top_k, {"ids": i32(3, 1, 4, 0).reshape(2, 2), "log_probs": -1 - f32(2, 2), "tail": None}),

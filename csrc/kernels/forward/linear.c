@@ -92,35 +92,49 @@ static void linear_write(int64_t rows, vf *y, const float *residual, float *out,
         for (int64_t r = 0; r < rows; r++) vf_store_part(out + r * stride, width, y[r]);
 }
 
+enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192, LINEAR_DEPTH = 256 };     /* more rows than the first are cut into tasks of the second, whole
+                                                                               tiles; of two tiles of weights so many inputs stay in the first cache */
+
+/* y (rows, PRODUCT_LANES): rows x times two tiles of f32. */
+static void linear_product_rows(int64_t rows, const float *x, int64_t stride, int64_t inputs, const struct linear_weights *w, float *y)
+{
+    for (int64_t k = 0; k < inputs; k += LINEAR_DEPTH)
+        product(rows, k ? PRODUCT_GO_ON : PRODUCT_NEW, fd_min(LINEAR_DEPTH, inputs - k), (struct product_a){x + k, stride, 1},
+                (struct product_b){(const float *)(const void *)w->tile + k * FD_LANES, inputs * FD_LANES, FD_LANES},
+                (struct product_c){y, PRODUCT_LANES, FD_LANES});
+}
+/* What becomes of PRODUCT_ROWS rows of one tile: y and, where there is one, gated (.., PRODUCT_LANES) -> out, `width` columns of it. */
+static void linear_product_end(const struct linear_job *job, const float *y, const float *gated, const float *bias, const float *bias_up,
+                               int64_t at, int64_t width)
+{
+    vf lanes[PRODUCT_ROWS];
+    for (int r = 0; r < PRODUCT_ROWS; r++) {
+        lanes[r] = vf_load(y + r * PRODUCT_LANES);
+        if (bias) lanes[r] = vf_add(lanes[r], vf_load(bias));
+        if (job->activation) lanes[r] = activation(job->activation, lanes[r]);
+        if (!job->up) continue;
+        vf by = vf_load(gated + r * PRODUCT_LANES);
+        lanes[r] = vf_mul(lanes[r], bias_up ? vf_add(by, vf_load(bias_up)) : by);
+    }
+    linear_write(PRODUCT_ROWS, lanes, job->residual ? job->residual + at : NULL, job->y + at, job->stride, width);
+}
 /* Of f32, as many whole tiles of rows as there are from row_begin on: the same sums, shaped for many rows (product.h).  Returns how many. */
 static int64_t linear_product(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
 {
+    float y[LINEAR_ROWS * PRODUCT_LANES], gated[LINEAR_ROWS * PRODUCT_LANES];
     const int64_t rows = (row_end - row_begin) / PRODUCT_ROWS * PRODUCT_ROWS, inputs = job->weight->inputs;
     if (job->weight->format != FD_F32 || (job->up && job->up->format != FD_F32)) return 0;
-    for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile += 2, column += 2 * FD_LANES) {
-        struct linear_weights w = linear_weights_from(job->weight, tile), up = linear_weights_from(job->up ? job->up : job->weight, tile);
-        for (int64_t row = 0; row < rows; row += PRODUCT_ROWS) {
-            float y[PRODUCT_ROWS * PRODUCT_LANES], gated[PRODUCT_ROWS * PRODUCT_LANES];
-            struct product_a a = {job->in.x + (row_begin + row) * job->in.x_stride, job->in.x_stride, 1};
-            struct product_b b = {(const float *)(const void *)w.tile, inputs * FD_LANES, FD_LANES};
-            struct product_b b_up = {(const float *)(const void *)up.tile, inputs * FD_LANES, FD_LANES};
-            product(PRODUCT_ROWS, PRODUCT_NEW, inputs, a, b, (struct product_c){y, PRODUCT_LANES, FD_LANES});
-            if (job->up) product(PRODUCT_ROWS, PRODUCT_NEW, inputs, a, b_up, (struct product_c){gated, PRODUCT_LANES, FD_LANES});
-            for (int64_t p = 0; p < 2 && tile + p < tile_end; p++) {
-                vf lanes[PRODUCT_ROWS], bias = w.bias ? vf_load(w.bias + p * FD_LANES) : vf_zero();
-                vf bias_up = job->up && up.bias ? vf_load(up.bias + p * FD_LANES) : vf_zero();
-                int64_t at = row * job->stride + column + p * FD_LANES;
-                for (int r = 0; r < PRODUCT_ROWS; r++) {
-                    lanes[r] = vf_load(y + r * PRODUCT_LANES + p * FD_LANES);
-                    if (w.bias) lanes[r] = vf_add(lanes[r], bias);
-                    if (job->activation) lanes[r] = activation(job->activation, lanes[r]);
-                    if (!job->up) continue;
-                    vf by = vf_load(gated + r * PRODUCT_LANES + p * FD_LANES);
-                    lanes[r] = vf_mul(lanes[r], up.bias ? vf_add(by, bias_up) : by);
-                }
-                linear_write(PRODUCT_ROWS, lanes, job->residual ? job->residual + at : NULL, job->y + at, job->stride,
-                             job->width - column - p * FD_LANES);
-            }
+    for (int64_t first = 0, count; first < rows; first += count) {
+        count = fd_min(LINEAR_ROWS, rows - first);
+        const float *x = job->in.x + (row_begin + first) * job->in.x_stride;
+        for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile += 2, column += PRODUCT_LANES) {
+            struct linear_weights w = linear_weights_from(job->weight, tile), up = linear_weights_from(job->up ? job->up : job->weight, tile);
+            linear_product_rows(count, x, job->in.x_stride, inputs, &w, y);
+            if (job->up) linear_product_rows(count, x, job->in.x_stride, inputs, &up, gated);
+            for (int64_t row = 0; row < count; row += PRODUCT_ROWS)
+                for (int64_t p = 0; p < PRODUCT_LANES && tile + p / FD_LANES < tile_end; p += FD_LANES)
+                    linear_product_end(job, y + row * PRODUCT_LANES + p, gated + row * PRODUCT_LANES + p, w.bias ? w.bias + p : NULL,
+                                       up.bias ? up.bias + p : NULL, (first + row) * job->stride + column + p, job->width - column - p);
         }
     }
     return rows;
@@ -163,8 +177,6 @@ static struct linear_rows linear_rows_of(const struct fd_op *op)
 static int64_t weight_tiles(const struct fd_weight *weight) { return fd_stride(weight->outputs) / FD_LANES; }
 
 static int64_t op_rows(const struct fd_op *op, const struct fd_pass *pass) { return op->read_rows ? pass->reads : pass->rows; }
-
-enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192 };     /* more rows than the first are cut into tasks of the second: whole tiles */
 
 /* Tasks of all parts in sequence; `up` is no part of its own. */
 static int64_t linear_part_tasks(const struct fd_op *op)
