@@ -138,11 +138,14 @@ def batch_of(
     ------
     ArgumentError
     """
+    sequences = [
+        as_array(f"sequence {number}", each, np.int32, ("length",)) for number, each in enumerate(sequences)
+    ]
     lengths = [len(sequence) for sequence in sequences]
     if counted is not None and [len(each) for each in counted] != lengths:
         raise ArgumentError(f"counted must have the lengths of the sequences, {lengths[:8]}")
     starts = np.cumsum([0, *lengths], dtype=np.int64)
-    tokens = np.concatenate([np.empty(0, np.int32), *sequences]).astype(np.int32)
+    tokens = np.concatenate([np.empty(0, np.int32), *sequences])
     labels = shift_labels(tokens, np.repeat(np.arange(len(lengths), dtype=np.int32), lengths))
     weights = np.zeros(len(tokens), np.float32)
     weights[:-1] = 1 if counted is None else np.concatenate([np.empty(0), *counted])[1:]

@@ -277,7 +277,7 @@ def teach(
 
 def _data(path: str, settings: Settings, tokenizer: Tokenizer, plan: Plan, report: Report) -> Dataset:
     report(f"reading {path}")
-    max_length = settings.max_length or min(settings.rows, plan.max_positions)
+    max_length = settings.max_length or min(settings.rows, plan.long_beyond or plan.max_positions)
     return read_data(path, tokenizer, max_length=max_length, train_on=settings.train_on)
 
 
@@ -300,9 +300,10 @@ def _network(name: str, threads: int | None, format: str | None = None) -> Netwo
 
 
 def _digest(path: Path) -> str:
-    """Of a file, or of a model's folder: its config and its weights."""
+    """Of a file, or of a model's folder: its configs and its weights."""
     digest = sha256()
-    paths = [path] if path.is_file() else sorted([path / "config.json", *path.glob("*.safetensors")])
+    configs = (each for each in (path / "config.json", path / "generation_config.json") if each.exists())
+    paths = [path] if path.is_file() else sorted([*configs, *path.glob("*.safetensors")])
     try:
         for each in paths:
             digest.update(f"{each.name}\0{os.path.getsize(each)}\0".encode())

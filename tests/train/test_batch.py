@@ -65,3 +65,9 @@ def test_refuses(change, text):
     right = dict(tokens=[1, 2, 3], starts=[0, 3], labels=[2, 3, IGNORED], weights=[1, 1, 0])
     with pytest.raises(ArgumentError, match=text):
         Batch(**right | change)
+
+
+@pytest.mark.parametrize("wrong", [[2**33 + 1], [1.5], [[1, 2]], "ab"])
+def test_sequences_are_tokens(wrong):
+    with pytest.raises(ArgumentError, match="sequence 1"):
+        batch_of([np.array([1, 2], np.int32), wrong])
