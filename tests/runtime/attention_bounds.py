@@ -32,23 +32,20 @@ def sums(op, inputs, want, judge, request):
 def gradients(op, inputs, want, judge, request):
     # A weight is off by its score's error, its argument's rounding (up to 87, times a weight of its exponential: less than 1), and exp's
     # 2 ulp, relative to 1; what it is multiplied by, v dy less its mean, by head_dim + 1 roundings, the cap's slope by 16; then as many
-    # terms are summed as there are keys, or rows and heads that see one.
+    # terms are summed as there are keys, or rows that see one.
     q, k, v, dy, sums = inputs
     c, (queries, keys, values, outer) = op.constants, largest(q, k, v, dy)
     dim, scale = c["head_dim"], c["scale"]
     change = dim * values * outer + largest(sums[:, c["heads"] :])[0]
     error = score_error(c, q, k, request.positions)
-    if op.kind == "attention_query_gradient":
-        terms = int(request.key_counts.max())
-        return scale * keys * change * (error + (terms + dim + 40) * EPS) + 0 * want
-    terms = len(want) * c["heads"] // c["kv_heads"]
-    by_keys = terms * scale * queries * change * (error + (terms + dim + 40) * EPS)
-    by_values = terms * outer * (error + (terms + 40) * EPS)
-    return np.repeat([[by_keys, by_values]], want.shape[1] // 2, axis=1) + 0 * want
+    terms = int(request.key_counts.max())
+    by_queries = scale * keys * change * (error + (terms + dim + 40) * EPS)
+    by_keys = len(want) * scale * queries * change * (error + (len(want) + dim + 40) * EPS)
+    by_values = len(want) * outer * (error + (len(want) + 40) * EPS)
+    return np.repeat([[by_queries, by_keys, by_values]], want.shape[1] // 3, axis=1) + 0 * want
 
 
 BOUNDS = {
     "attention_sums": sums,
-    "attention_query_gradient": gradients,
-    "attention_key_gradient": gradients,
+    "attention_gradient": gradients,
 }

@@ -14,6 +14,7 @@ from fastdistill.kernels import isa_levels, set_isa
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS, OWN, SUMS
 from fastdistill.ops.activation import ACTIVATIONS
+from fastdistill.ops.adjoints.attention import columns
 from fastdistill.ops.adjoints.norm import normed_width
 from fastdistill.ops.kind import same_width
 from fastdistill.runtime.batch import joined
@@ -157,7 +158,7 @@ BOUNDS = {
     "attention": attended,
     "store": rounded(0),
     **GRADIENT_BOUNDS,
-    "columns": rounded(0),
+    "columns": lambda op, inputs, *_: op.constants.get("heads", 0) * EPS * columns(np.abs(inputs[0]), **op.constants),
     **attention_bounds.BOUNDS,
 }
 

@@ -19,6 +19,7 @@ enum {
 enum seen { SEEN_NONE, SEEN_ALL, SEEN_RUNS, SEEN_MARKS };      /* of a block: nobody sees anything, all see all, each a run of it, or else */
 
 struct seen_side { const float *at; int64_t stride; };  /* rows of one head */
+struct seen_sum { float *at; int64_t stride; };
 struct seen_dots {                      /* products of rows of a block and rows in lanes, of one head */
     struct seen_side rows, lanes;       /* from row 0 on; from the first in lanes on */
     int held;                           /* the panel holds all of the lanes' rows */
@@ -59,25 +60,47 @@ static int64_t seen_by(const struct seen_block *b, int64_t row, int64_t from, in
     return count;
 }
 
-/* Rows that any of those in lanes see, or are seen by: [*begin, *end). */
-static void seen_range(const struct seen_block *b, int64_t *begin, int64_t *end)
+/* Rows that the row's node sees, as far as they are the pass's: [*begin, *end) from the first to the last of them. */
+static void seen_reach(const struct fd_op *op, const struct fd_pass *pass, int64_t row, int64_t *begin, int64_t *end)
 {
-    const struct fd_keys *keys = b->pass->keys + b->op->key_set;
-    int64_t rows = b->pass->rows;
+    const struct fd_keys *keys = pass->keys + op->key_set;
+    *begin = pass->rows, *end = 0;
+    for (int64_t run = keys->run_offsets[keys->nodes[row]]; run < keys->run_offsets[keys->nodes[row] + 1]; run++) {
+        *begin = fd_min(*begin, keys->runs[2 * run]);
+        *end = fd_max(*end, fd_min((int64_t)keys->runs[2 * run] + keys->runs[2 * run + 1], pass->rows));
+    }
+}
+
+/* How many pieces the pass falls into, such that nobody in one sees into another; and the rows of one of them: [*begin, *end).  Where
+ * rows that see each other lie among others, all is one piece. */
+static int64_t seen_pieces(const struct fd_op *op, const struct fd_pass *pass, int64_t piece, int64_t *begin, int64_t *end)
+{
+    int64_t pieces = 0, first = 0, closed = 0, from, to;
+    *begin = 0, *end = pass->rows;
+    for (int64_t row = 0; row < pass->rows; row++) {
+        seen_reach(op, pass, row, &from, &to);
+        if (row == closed && from >= row) {
+            if (pieces == piece) *begin = row;
+            if (pieces == piece + 1) *end = row;
+            pieces++;
+            first = row;
+        }
+        if (from < first) {
+            *begin = 0, *end = pass->rows;
+            return 1;
+        }
+        closed = fd_max(closed, fd_max(row + 1, to));
+    }
+    return pieces;
+}
+
+/* Of rows [*begin, *end) those from the first to the last that see any in lanes. */
+static void seen_narrow(const struct seen_block *b, int64_t *begin, int64_t *end)
+{
     int32_t first, last;
-    *begin = rows, *end = 0;
-    if (b->by_query)
-        for (int64_t row = b->first; row < b->first + b->lanes; row++)
-            for (int64_t run = keys->run_offsets[keys->nodes[row]]; run < keys->run_offsets[keys->nodes[row] + 1]; run++) {
-                *begin = fd_min(*begin, keys->runs[2 * run]);
-                *end = fd_max(*end, fd_min((int64_t)keys->runs[2 * run] + keys->runs[2 * run + 1], rows));
-            }
-    else
-        for (int64_t row = 0; row < rows; row++)
-            if (seen_by(b, row, b->first, b->first + b->lanes, &first, &last, NULL, 0)) {
-                *begin = fd_min(*begin, row);
-                *end = row + 1;
-            }
+    int64_t from = b->first, to = b->first + b->lanes;
+    while (*begin < *end && !seen_by(b, *begin, from, to, &first, &last, NULL, 0)) ++*begin;
+    while (*begin < *end && !seen_by(b, *end - 1, from, to, &first, &last, NULL, 0)) --*end;
 }
 
 /* Goes on to the block of rows from `at` on, up to `end`. */
@@ -107,18 +130,17 @@ static void seen_fetch(struct seen_side side, int64_t first, int64_t n, int64_t 
         for (int64_t d = 0; d < depth; d += 16) __builtin_prefetch(side.at + row * side.stride + d);
 }
 
-/* Rows in lanes, their numbers one below the other: (depth, 32), zeros in lanes without a row.  Four by four, as stores go. */
+/* Rows in lanes, their numbers one below the other: (depth, 32), zeros in lanes without a row. */
 static void seen_transpose(const float *rows, int64_t stride, int64_t lanes, int64_t depth, float *panel)
 {
-    for (int64_t lane = 0; lane < PRODUCT_LANES; lane += 4) {
-        static const float none[SEEN_DEPTH];
-        const float *row[4];
-        for (int64_t i = 0; i < 4; i++) row[i] = lane + i < lanes ? rows + (lane + i) * stride : none;
-        for (int64_t k = 0; k < depth; k++) {
-            float *to = panel + k * PRODUCT_LANES + lane;
-            to[0] = row[0][k], to[1] = row[1][k], to[2] = row[2][k], to[3] = row[3][k];
+    for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES)
+        for (int64_t k = 0; k < depth; k += FD_LANES) {
+            vf x[FD_LANES];
+            for (int64_t i = 0; i < FD_LANES; i++)
+                x[i] = lane + i < lanes ? vf_load_part(rows + (lane + i) * stride + k, depth - k, 0.0f) : vf_zero();
+            vf_transpose(x);
+            for (int64_t i = 0; i < fd_min(FD_LANES, depth - k); i++) vf_store(panel + (k + i) * PRODUCT_LANES + lane, x[i]);
         }
-    }
 }
 
 /* found (n, 32): each row of the block times each in lanes, summed along the head. */
@@ -184,18 +206,18 @@ static int seen_one(const struct seen_block *b, int64_t j, int64_t lane)
 }
 
 /* The softmax's weights, and gradients by products. */
-FD_INLINE void seen_weigh(const int by_query, const int bent, struct seen_block *b)
+FD_INLINE void seen_weigh(const int bent, struct seen_block *b)
 {
     for (int64_t j = 0; j < b->n; j++)
         for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) {
             float *weight = b->weight + j * PRODUCT_LANES + lane, *change = b->change + j * PRODUCT_LANES + lane;
-            vf log_sum = by_query ? vf_load(b->log_sum + lane) : vf_set1(b->log_sum[j]);
-            vf mean = by_query ? vf_load(b->mean + lane) : vf_set1(b->mean[j]);
-            vf bend, unused, s = vf_sub(seen_score(by_query, bent, b, vf_load(weight), j, lane, &bend), log_sum);
-            vf w = vf_exp_negative(seen_or(by_query, b, j, lane, s, -INFINITY), &unused);
+            vf log_sum = vf_set1(b->log_sum[j]);
+            vf mean = vf_set1(b->mean[j]);
+            vf bend, unused, s = vf_sub(seen_score(0, bent, b, vf_load(weight), j, lane, &bend), log_sum);
+            vf w = vf_exp_negative(seen_or(0, b, j, lane, s, -INFINITY), &unused);
             vf by_product = vf_mul(vf_mul(w, vf_sub(vf_load(change), mean)), bend);
             vf_store(weight, w);
-            vf_store(change, seen_or(by_query, b, j, lane, by_product, 0.0f));
+            vf_store(change, seen_or(0, b, j, lane, by_product, 0.0f));
         }
 }
 static int seen_bent(const struct fd_op *op) { return op->softcap > 0.0f || op->vectors; }
@@ -209,61 +231,48 @@ static int seen_finite(const float *x, int64_t stride, int64_t n, int64_t depth)
     return vi_largest(largest) < 0x7f800000;
 }
 
-struct seen_sum {                       /* of rows of a block, one for each row in lanes */
-    float *out;                         /* (lanes, head_dim) at a stride */
-    int64_t stride;
-    float rest[PRODUCT_LANES * PRODUCT_LANES];      /* its last columns, where they fill no panel */
-};
-
-static void seen_sum_begin(const struct seen_block *b, struct seen_sum *sum, float *out, int64_t stride)
+static void seen_copy(int64_t rows, int64_t n, const float *from, int64_t from_stride, float *to, int64_t to_stride)
 {
-    sum->out = out;
-    sum->stride = stride;
-    for (int64_t lane = 0; lane < b->lanes; lane++) memset(sum->out + lane * sum->stride, 0, (size_t)b->op->head_dim * sizeof *sum->out);
-    memset(sum->rest, 0, sizeof sum->rest);
+    for (int64_t row = 0; row < rows; row++) memcpy(to + row * to_stride, from + row * from_stride, (size_t)n * sizeof *to);
 }
 
-/* sum += weights^T (lanes, n) times x (n, head_dim), the block's rows of it. */
-static void seen_add(const struct seen_block *b, const float *weights, struct seen_side side, struct seen_sum *sum)
+enum seen_way { SEEN_DOWN, SEEN_ACROSS };        /* sums over the block's rows, one for each in lanes; or over lanes, one for each row */
+
+/* out += weights (n, 32), or what they are transposed, times x, rows of head_dim. */
+static void seen_add(const struct seen_block *b, enum seen_way way, const float *weights, struct seen_side x, struct seen_sum out)
 {
-    float part[SEEN_TILE];
-    const float *x = side.at + b->at * side.stride;
-    int64_t depth = b->op->head_dim, stride = side.stride;
-    int around = b->seen != SEEN_ALL && !seen_finite(x, stride, b->n, depth);
+    float part[SEEN_TILE], rest[SEEN_TILE];             /* the last columns, where they fill no panel */
+    int64_t depth = b->op->head_dim, outs = way == SEEN_DOWN ? b->lanes : b->n, terms = way == SEEN_DOWN ? b->n : b->lanes;
+    struct product_a a = {weights, 1, PRODUCT_LANES};
+    if (way == SEEN_ACROSS) a = (struct product_a){weights, PRODUCT_LANES, 1};
+    int around = b->seen != SEEN_ALL && !seen_finite(x.at, x.stride, terms, depth);
     for (int64_t d = 0; d < depth; d += PRODUCT_LANES) {
-        struct product_b rows = {x + d, FD_LANES, stride};
-        struct product_c to = {sum->out + d, sum->stride, FD_LANES};
-        if (d + PRODUCT_LANES > depth) {
-            memset(part, 0, sizeof part);
-            for (int64_t j = 0; j < b->n; j++) memcpy(part + j * PRODUCT_LANES, x + j * stride + d, (size_t)(depth - d) * sizeof *part);
+        struct product_b rows = {x.at + d, FD_LANES, x.stride};
+        struct product_c to = {out.at + d, out.stride, FD_LANES};
+        int64_t left = depth - d;
+        if (left < PRODUCT_LANES) {
             rows = (struct product_b){part, FD_LANES, PRODUCT_LANES};
-            to = (struct product_c){sum->rest, PRODUCT_LANES, FD_LANES};
+            to = (struct product_c){rest, PRODUCT_LANES, FD_LANES};
+            memset(part, 0, sizeof part);
+            memset(rest, 0, sizeof rest);
+            seen_copy(terms, left, x.at + d, x.stride, part, PRODUCT_LANES);
+            seen_copy(outs, left, out.at + d, out.stride, rest, PRODUCT_LANES);
         }
-        if (!around) {
-            product(b->lanes, PRODUCT_GO_ON, b->n, (struct product_a){weights, 1, PRODUCT_LANES}, rows, to);
-            continue;
-        }
-        for (int64_t lane = 0; lane < b->lanes; lane++)
-            for (int64_t j = 0; j < b->n; j++)
-                if (seen_one(b, j, lane))
-                    product(1, PRODUCT_GO_ON, 1, (struct product_a){weights + j * PRODUCT_LANES + lane, 0, 0},
-                            (struct product_b){rows.at + j * rows.step, FD_LANES, 0},
-                            (struct product_c){to.at + lane * to.row, 0, FD_LANES});
+        if (!around) product(outs, PRODUCT_GO_ON, terms, a, rows, to);
+        else
+            for (int64_t i = 0; i < outs; i++)
+                for (int64_t j = 0; j < terms; j++)
+                    if (way == SEEN_DOWN ? seen_one(b, j, i) : seen_one(b, i, j))
+                        product(1, PRODUCT_GO_ON, 1, (struct product_a){weights + i * a.row + j * a.step, 0, 0},
+                                (struct product_b){rows.at + j * rows.step, FD_LANES, 0}, (struct product_c){to.at + i * to.row, 0, FD_LANES});
+        if (left < PRODUCT_LANES) seen_copy(outs, left, rest, PRODUCT_LANES, out.at + d, out.stride);
     }
 }
 
-/* The last columns to their place. */
-static void seen_finish(const struct seen_block *b, struct seen_sum *sum)
-{
-    int64_t rest = b->op->head_dim % PRODUCT_LANES;
-    for (int64_t lane = 0; lane < b->lanes && rest; lane++)
-        memcpy(sum->out + lane * sum->stride + b->op->head_dim - rest, sum->rest + lane * PRODUCT_LANES, (size_t)rest * sizeof *sum->rest);
-}
-
 /* Zeros behind the last column: some one task writes them. */
-static void seen_pad(const struct seen_block *b, float *rows, int64_t width)
+static void seen_pad(int64_t first, int64_t end, float *rows, int64_t width)
 {
-    for (int64_t row = b->first; row < b->first + b->lanes; row++)
+    for (int64_t row = first; row < end; row++)
         for (int64_t k = width; k < fd_stride(width); k++) rows[row * fd_stride(width) + k] = 0.0f;
 }
 
@@ -277,17 +286,17 @@ static void seen_of_queries(struct seen_block *b, int64_t query, int64_t n)
     }
 }
 
-static int64_t op_attention_query_tasks(const struct fd_op *op, const struct fd_pass *pass)
+static int64_t op_attention_sums_tasks(const struct fd_op *op, const struct fd_pass *pass)
 {
     return op->heads * fd_ceil(pass->rows, PRODUCT_LANES);
 }
-static void seen_begin(struct seen_block *b, const struct fd_op *op, const struct fd_pass *pass, int by_query, int64_t tile, int64_t head)
+static void seen_begin(struct seen_block *b, const struct fd_op *op, const struct fd_pass *pass, int by_query, int64_t first, int64_t end, int64_t head)
 {
     b->op = op;
     b->pass = pass;
     b->by_query = by_query;
-    b->first = tile * PRODUCT_LANES;
-    b->lanes = fd_min(PRODUCT_LANES, pass->rows - b->first);
+    b->first = first;
+    b->lanes = fd_min(PRODUCT_LANES, end - first);
     b->head = head;
     memset(b->begin, 0, sizeof b->begin);               /* lanes that hold no row see nothing */
     memset(b->end, 0, sizeof b->end);
@@ -316,15 +325,21 @@ FD_INLINE void seen_sum_up(const int bent, const struct seen_block *b, float *pe
 static int op_attention_sums(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     struct seen_block b;
-    seen_begin(&b, op, pass, 1, task / op->heads, task % op->heads);
-    int64_t dim = op->head_dim, width = op->heads * dim, begin, end;
+    seen_begin(&b, op, pass, 1, task / op->heads * PRODUCT_LANES, pass->rows, task % op->heads);
+    int64_t dim = op->head_dim, width = op->heads * dim;
     int64_t own = b.first * fd_stride(width) + b.head * dim, kv = b.head / (op->heads / op->kv_heads) * dim;
     struct seen_dots dots;
     seen_dots_begin(&b, &dots, (struct seen_side){op->in[1] + kv, fd_stride(op->kv_heads * dim)},
                     (struct seen_side){op->in[0] + own, fd_stride(width)});
     float peaks[PRODUCT_LANES], masses[PRODUCT_LANES], *out = op->out[0] + b.first * fd_stride(2 * op->heads) + b.head;
     for (int lane = 0; lane < PRODUCT_LANES; lane++) peaks[lane] = -FLT_MAX, masses[lane] = 0.0f;
-    seen_range(&b, &begin, &end);
+    int64_t begin = pass->rows, end = 0;
+    for (int64_t row = b.first; row < b.first + b.lanes; row++) {
+        int64_t from, to;
+        seen_reach(op, pass, row, &from, &to);
+        begin = fd_min(begin, from);
+        end = fd_max(end, to);
+    }
     for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
         if (seen_next(&b, at, end) == SEEN_NONE) continue;
         seen_products(&b, &dots, b.weight);
@@ -339,82 +354,63 @@ static int op_attention_sums(const struct fd_op *op, const struct fd_pass *pass,
         out[lane * fd_stride(2 * op->heads)] = peaks[lane] + (mass == mass ? fd_log(mass) : mass);
         out[lane * fd_stride(2 * op->heads) + op->heads] = vf_sum(mean);
     }
-    if (b.head == op->heads - 1) seen_pad(&b, op->out[0], 2 * op->heads);
+    if (b.head == op->heads - 1) seen_pad(b.first, b.first + b.lanes, op->out[0], 2 * op->heads);
     return 1;
 }
 
-static int op_attention_query_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+static int64_t op_attention_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
+{
+    int64_t begin, end;
+    return op->heads * seen_pieces(op, pass, 0, &begin, &end);
+}
+static int op_attention_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     struct seen_block b;
-    seen_begin(&b, op, pass, 1, task / op->heads, task % op->heads);
-    int64_t dim = op->head_dim, width = op->heads * dim, stride = fd_stride(op->kv_heads * dim), begin, end;
-    int64_t own = b.first * fd_stride(width) + b.head * dim, kv = b.head / (op->heads / op->kv_heads) * dim;
-    struct seen_dots scores, changes;
-    struct seen_sum sum;
-    seen_dots_begin(&b, &scores, (struct seen_side){op->in[1] + kv, stride}, (struct seen_side){op->in[0] + own, fd_stride(width)});
-    seen_dots_begin(&b, &changes, (struct seen_side){op->in[2] + kv, stride}, (struct seen_side){op->in[3] + own, fd_stride(width)});
-    seen_sum_begin(&b, &sum, op->out[0] + own, fd_stride(width));
-    seen_of_queries(&b, b.first, b.lanes);
-    seen_range(&b, &begin, &end);
-    for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
-        if (seen_next(&b, at, end) == SEEN_NONE) continue;
-        seen_fetch(scores.rows, at, b.n, dim);
-        seen_fetch(changes.rows, at, b.n, dim);
-        seen_products(&b, &scores, b.weight);
-        seen_products(&b, &changes, b.change);
-        if (seen_bent(op)) seen_weigh(1, 1, &b);
-        else seen_weigh(1, 0, &b);
-        seen_add(&b, b.change, scores.rows, &sum);
-    }
-    seen_finish(&b, &sum);
-    if (b.head == op->heads - 1) seen_pad(&b, op->out[0], width);
-    return 1;
-}
-
-static int64_t op_attention_key_tasks(const struct fd_op *op, const struct fd_pass *pass)
-{
-    return op->kv_heads * fd_ceil(pass->rows, PRODUCT_LANES);
-}
-static int op_attention_key_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
-{
-    struct seen_block b;
-    int64_t kv_head = task % op->kv_heads, group = op->heads / op->kv_heads, dim = op->head_dim, begin, end;
-    seen_begin(&b, op, pass, 0, task / op->kv_heads, kv_head * group);
-    int64_t width = op->kv_heads * dim, stride = fd_stride(op->heads * dim), own = b.first * fd_stride(width) + kv_head * dim;
-    struct seen_dots scores, changes;
-    struct seen_sum keys, values;
-    seen_dots_begin(&b, &scores, (struct seen_side){op->in[0], stride}, (struct seen_side){op->in[1] + own, fd_stride(width)});
-    seen_dots_begin(&b, &changes, (struct seen_side){op->in[3], stride}, (struct seen_side){op->in[2] + own, fd_stride(width)});
-    seen_sum_begin(&b, &keys, op->out[0] + b.first * fd_stride(2 * width) + kv_head * dim, fd_stride(2 * width));
-    seen_sum_begin(&b, &values, keys.out + width, keys.stride);
-    seen_range(&b, &begin, &end);
-    for (; b.head < (kv_head + 1) * group; b.head++) {
-        scores.rows.at = op->in[0] + b.head * dim;
-        changes.rows.at = op->in[3] + b.head * dim;
-        for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
-            if (seen_next(&b, at, end) == SEEN_NONE) continue;
-            seen_of_queries(&b, at, b.n);
-            seen_fetch(scores.rows, at, b.n, dim);
-            seen_fetch(changes.rows, at, b.n, dim);
+    int64_t head = task % op->heads, dim = op->head_dim, width = op->heads * dim, kv = head / (op->heads / op->kv_heads) * dim, begin, end;
+    int64_t stride = fd_stride(width), kv_stride = fd_stride(op->kv_heads * dim), out_stride = fd_stride(3 * width);
+    float *out = op->out[0] + head * dim;               /* by queries, width on by keys, and by values */
+    seen_pieces(op, pass, task / op->heads, &begin, &end);
+    for (int64_t row = begin; row < end; row++)
+        for (int64_t of = 0; of < 3; of++) memset(out + row * out_stride + of * width, 0, (size_t)dim * sizeof *out);
+    for (int64_t first = begin; first < end; first += PRODUCT_LANES) {
+        int64_t from = begin, to = end;
+        seen_begin(&b, op, pass, 0, first, end, head);
+        struct seen_dots scores, changes;
+        struct seen_side keys = {op->in[1] + kv + first * kv_stride, kv_stride}, values = {op->in[2] + kv + first * kv_stride, kv_stride};
+        seen_dots_begin(&b, &scores, (struct seen_side){op->in[0] + head * dim, stride}, keys);
+        seen_dots_begin(&b, &changes, (struct seen_side){op->in[3] + head * dim, stride}, values);
+        for (seen_narrow(&b, &from, &to); from < to; from += SEEN_BLOCK) {
+            if (seen_next(&b, from, to) == SEEN_NONE) continue;
+            struct seen_side queries = {scores.rows.at + from * stride, stride}, outer = {changes.rows.at + from * stride, stride};
+            float *by_keys = out + first * out_stride + width;
+            seen_of_queries(&b, from, b.n);
+            seen_fetch(queries, 0, b.n, dim);
+            seen_fetch(outer, 0, b.n, dim);
             seen_products(&b, &scores, b.weight);
             seen_products(&b, &changes, b.change);
-            if (seen_bent(op)) seen_weigh(0, 1, &b);
-            else seen_weigh(0, 0, &b);
-            seen_add(&b, b.change, scores.rows, &keys);
-            seen_add(&b, b.weight, changes.rows, &values);
+            if (seen_bent(op)) seen_weigh(1, &b);
+            else seen_weigh(0, &b);
+            seen_add(&b, SEEN_DOWN, b.change, queries, (struct seen_sum){by_keys, out_stride});
+            seen_add(&b, SEEN_DOWN, b.weight, outer, (struct seen_sum){by_keys + width, out_stride});
+            seen_add(&b, SEEN_ACROSS, b.change, keys, (struct seen_sum){out + from * out_stride, out_stride});
         }
     }
-    seen_finish(&b, &keys);
-    seen_finish(&b, &values);
-    if (kv_head == op->kv_heads - 1) seen_pad(&b, op->out[0], 2 * width);
+    if (head == op->heads - 1) seen_pad(begin, end, op->out[0], 3 * width);
     return 1;
 }
 
+/* Where `heads` are given, each so many heads of in[0] after one another are summed up to one. */
 static int op_columns(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
 {
-    int64_t stride = fd_stride(op->columns);
+    int64_t stride = fd_stride(op->columns), heads = fd_max(op->heads, 1), dim = op->heads ? op->head_dim : op->columns;
     float *out = op->out[0] + row * stride;
-    memcpy(out, op->in[0] + row * fd_stride(op->width) + op->first, (size_t)op->columns * sizeof *out);
+    const float *in = op->in[0] + row * fd_stride(op->width) + op->first;
+    for (int64_t k = 0; k < op->columns; k += dim, in += heads * dim)
+        for (int64_t d = 0; d < dim; d += FD_LANES) {
+            vf sum = vf_load_part(in + d, dim - d, 0.0f);
+            for (int64_t head = 1; head < heads; head++) sum = vf_add(sum, vf_load_part(in + head * dim + d, dim - d, 0.0f));
+            vf_store_part(out + k + d, dim - d, sum);
+        }
     for (int64_t k = op->columns; k < stride; k++) out[k] = 0.0f;
     return 1;
 }

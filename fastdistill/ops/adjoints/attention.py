@@ -6,7 +6,7 @@ p = softmax(scores) of one row and head over the keys that it sees:
     dv = p dy,  dp = v dy,  dscores = p (dp - D),  D = sum p dp = y dy,  dq = scale dscores k,  dk = scale dscores q
 
 (Dao et al. 2022), where a cap c of scores s makes dscores (1 - (s / c)^2) of it. Sums over keys run in the order of
-slots; those over queries head by head, in each by rows.
+slots; those over queries by rows, of each head, then those of heads that share keys are added up.
 """
 
 from __future__ import annotations
@@ -29,16 +29,13 @@ def attention_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     q, k, v = op.inputs
     constants = {name: value for name, value in op.constants.items() if name != "layer"}
     sums = reverse.op("attention_sums", q, k, op.output, gradient, **constants)
-    if reverse.wants(q):
-        reverse.give(q, reverse.op("attention_query_gradient", q, k, v, gradient, sums, **constants))
-    if reverse.wants(k) or reverse.wants(v):
-        both, width = (
-            reverse.op("attention_key_gradient", q, k, v, gradient, sums, **constants),
-            constants["kv_heads"] * constants["head_dim"],
-        )
-        for i, value in enumerate((k, v)):
-            if reverse.wants(value):
-                reverse.give(value, reverse.op("columns", both, first=i * width, width=width))
+    by_heads = reverse.op("attention_gradient", q, k, v, gradient, sums, **constants)
+    heads, kv_heads, head_dim = (constants[name] for name in ("heads", "kv_heads", "head_dim"))
+    for i, value in enumerate((q, k, v)):
+        shared = {} if i == 0 or heads == kv_heads else {"heads": heads // kv_heads, "head_dim": head_dim}
+        width = (kv_heads if shared else heads) * head_dim
+        if reverse.wants(value):
+            reverse.give(value, reverse.op("columns", by_heads, first=i * heads * head_dim, width=width, **shared))
 
 
 @dataclass(frozen=True)
@@ -117,36 +114,29 @@ def attention_sums(q: np.ndarray, k: np.ndarray, y: np.ndarray, dy: np.ndarray, 
     return found.reshape(len(q), -1)
 
 
-def attention_query_gradient(
+def attention_gradient(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, **how: Any
 ) -> np.ndarray:
-    """By the queries, as they are: (rows, heads * head_dim)."""
-    gradient, sums = np.empty(q.shape), sums.reshape(len(q), 2, -1).astype(np.float64)
-    for at in _attended(q, k, **how):
-        change = at.score_gradient(v, dy[at.row].reshape(at.q.shape), sums[at.row], how["scale"])
-        gradient[at.row] = np.einsum("hn,hnd->hd", change, at.k).reshape(-1)
-    return gradient
-
-
-def attention_key_gradient(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, **how: Any
-) -> np.ndarray:
-    """By the keys, then by the values: (rows, 2 * kv_heads * head_dim)."""
-    kv_heads, head_dim = how["kv_heads"], how["head_dim"]
-    gradient = np.zeros((len(q), 2, kv_heads, head_dim))
+    """By the queries, by each head's keys, by its values: (rows, 3 * heads * head_dim)."""
+    gradient = np.zeros((len(q), 3, how["heads"], how["head_dim"]))
     sums = sums.reshape(len(q), 2, -1).astype(np.float64)
     for at in _attended(q, k, **how):
         outer = dy[at.row].reshape(at.q.shape).astype(np.float64)
-        weights = at.score_gradient(v, outer, sums[at.row], how["scale"]), at.weights(sums[at.row])
-        for i, (weight, x) in enumerate(zip(weights, (at.q, outer), strict=True)):
-            of_heads = np.einsum("hn,hd->nhd", weight, x).reshape(len(at.seen), kv_heads, -1, head_dim)
-            gradient[at.seen, i] += of_heads.sum(axis=2)
+        change = at.score_gradient(v, outer, sums[at.row], how["scale"])
+        gradient[at.row, 0] = np.einsum("hn,hnd->hd", change, at.k)
+        gradient[at.seen, 1] += np.einsum("hn,hd->nhd", change, at.q)
+        gradient[at.seen, 2] += np.einsum("hn,hd->nhd", at.weights(sums[at.row]), outer)
     return gradient.reshape(len(q), -1)
 
 
-def columns(x: np.ndarray, *, first: int, width: int) -> np.ndarray:
-    """Those of x from the first on: (rows, width)."""
-    return x[:, first : first + width]
+def columns(x: np.ndarray, *, first: int, width: int, heads: int = 1, head_dim: int = 0) -> np.ndarray:
+    """Those of x from the first on, (rows, width); each so many `heads` after one another summed."""
+    return (
+        x[:, first : first + heads * width]
+        .reshape(len(x), -1, heads, head_dim or width)
+        .sum(axis=2)
+        .reshape(len(x), width)
+    )
 
 
 def _sums_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
@@ -155,10 +145,10 @@ def _sums_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], consta
     return int(2 * constants["heads"])
 
 
-def _gradient_width(widths: Sequence[int], constants: Mapping[str, Any]) -> tuple[int, int]:
+def _gradient_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
     queries, keys = _widths(constants)
     assert [*widths] == [queries, keys, keys, queries, 2 * constants["heads"]], (widths, constants)
-    return queries, 2 * keys
+    return 3 * queries
 
 
 def _widths(constants: Mapping[str, Any]) -> tuple[int, int]:
@@ -189,30 +179,20 @@ KINDS = (
         steps=(StepKind("attention_sums"),),
     ),
     OpKind(
-        name="attention_query_gradient",
-        meaning="by the x of attention of x over y, z, of the gradient by its result and of `attention_sums`",
-        reference=attention_query_gradient,
+        name="attention_gradient",
+        meaning="of attention of x over y, z, of the gradient by its result and of `attention_sums`: by x, by y and by z, side by side, these of each head of x",
+        reference=attention_gradient,
         of_pass=True,
         inputs=(5,),
         constants=_HOW,
-        width=lambda widths, shapes, constants: _gradient_width(widths, constants)[0],
-        steps=(StepKind("attention_query_gradient"),),
-    ),
-    OpKind(
-        name="attention_key_gradient",
-        meaning="the same by y and by z, side by side",
-        reference=attention_key_gradient,
-        of_pass=True,
-        inputs=(5,),
-        constants=_HOW,
-        width=lambda widths, shapes, constants: _gradient_width(widths, constants)[1],
-        steps=(StepKind("attention_key_gradient"),),
+        width=_gradient_width,
+        steps=(StepKind("attention_gradient"),),
     ),
     OpKind(
         name="columns",
-        meaning="width columns of x from the first on",
+        meaning="width columns of x from the first on; where heads are given, of each so many of x the sum",
         reference=columns,
-        constants={"first": "first", "width": "columns"},
+        constants={"first": "first", "width": "columns", "heads": "heads", "head_dim": "head_dim"},
         width=lambda widths, shapes, constants: int(constants["width"]),
     ),
 )
