@@ -30,14 +30,17 @@ FD_SHAPED void product_tile(const int rows, const int panels, enum product_start
 {
     vf sum[PRODUCT_ROWS][PRODUCT_PANELS], bk[PRODUCT_PANELS];
     PRODUCT_TILE(sum[r][p] = start == PRODUCT_GO_ON ? vf_load(c.at + r * c.row + p * c.panel) : vf_zero();)
-    for (int64_t k = 0; k < depth; k++, a.at += a.step, b.at += b.step) {
-        if (a.step != 1) __builtin_prefetch(a.at + PRODUCT_AHEAD * a.step);
-        else if (k % 16 == 0) PRODUCT_UNROLL for (int r = 0; r < rows; r++) __builtin_prefetch(a.at + r * a.row + 32);
+    const float *at[(PRODUCT_ROWS + 2) / 3];             /* of every third row: two more are addressed from there by one register */
+    PRODUCT_UNROLL for (int r = 0; r < rows; r += 3) at[r / 3] = a.at + r * a.row;
+    for (int64_t k = 0; k < depth; k++, b.at += b.step) {
+        if (a.step != 1) __builtin_prefetch(at[0] + PRODUCT_AHEAD * a.step);
+        else if (k % 16 == 0) PRODUCT_UNROLL for (int r = 0; r < rows; r++) __builtin_prefetch(at[r / 3] + r % 3 * a.row + 32);
         PRODUCT_UNROLL for (int p = 0; p < panels; p++) bk[p] = vf_load(b.at + p * b.panel);
         PRODUCT_UNROLL for (int r = 0; r < rows; r++) {
-            vf ak = vf_set1(a.at[r * a.row]);
+            vf ak = vf_set1(at[r / 3][r % 3 * a.row]);
             PRODUCT_UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(ak, bk[p], sum[r][p]);
         }
+        PRODUCT_UNROLL for (int r = 0; r < rows; r += 3) at[r / 3] += a.step;
     }
     PRODUCT_TILE(vf_store(c.at + r * c.row + p * c.panel, sum[r][p]);)
 }
@@ -46,13 +49,14 @@ FD_SHAPED void product_tile(const int rows, const int panels, enum product_start
 static void product(int64_t rows, enum product_start start, int64_t depth, struct product_a a, struct product_b b, struct product_c c)
 {
     for (int64_t left = rows; left > 0;) {
-        int64_t n = left >= PRODUCT_ROWS ? PRODUCT_ROWS : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        int64_t n = left >= PRODUCT_ROWS ? PRODUCT_ROWS : left >= 8 && PRODUCT_ROWS > 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
         struct product_b bp = b;
         struct product_c cp = c;
         for (int p = 0; p < 2; p += PRODUCT_PANELS, bp.at += PRODUCT_PANELS * b.panel, cp.at += PRODUCT_PANELS * c.panel)
             switch (n) {
             case 1: product_tile(1, PRODUCT_PANELS, start, depth, a, bp, cp); break;
             case 2: product_tile(2, PRODUCT_PANELS, start, depth, a, bp, cp); break;
+            case 8: product_tile(PRODUCT_ROWS > 8 ? 8 : 1, PRODUCT_PANELS, start, depth, a, bp, cp); break;
             case 4: product_tile(4, PRODUCT_PANELS, start, depth, a, bp, cp); break;
             default: product_tile(PRODUCT_ROWS, PRODUCT_PANELS, start, depth, a, bp, cp);
             }

@@ -333,6 +333,7 @@ static int op_attention_sums(const struct fd_op *op, const struct fd_pass *pass,
                     (struct seen_side){op->in[0] + own, fd_stride(width)});
     float peaks[PRODUCT_LANES], masses[PRODUCT_LANES], *out = op->out[0] + b.first * fd_stride(2 * op->heads) + b.head;
     for (int lane = 0; lane < PRODUCT_LANES; lane++) peaks[lane] = -FLT_MAX, masses[lane] = 0.0f;
+    for (int of = 2; of < 4; of++) seen_fetch((struct seen_side){op->in[of] + own, fd_stride(width)}, 0, b.lanes, dim);
     int64_t begin = pass->rows, end = 0;
     for (int64_t row = b.first; row < b.first + b.lanes; row++) {
         int64_t from, to;
