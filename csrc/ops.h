@@ -48,6 +48,5 @@ FD_OP(experts_weight_gradient, op_experts_weight_gradient_tasks)  /* in[1]^T in[
 FD_OP(experts_scale, op_rows)               /* in[0], by choice, times the shares of the routes in[1] -> out[0] */
 FD_OP(experts_share_gradient, op_rows)      /* sums of in[0] * in[1], by choice -> out[0], shaped as routes */
 FD_OP(route_gradient, op_rows)              /* by the logits in[0], of routes in[1], of that by their shares in in[2] -> out[0] */
-FD_OP(attention_sums, op_attention_sums_tasks)                    /* queries in[0], keys in[1], result in[2], its gradient in[3] -> of each head log sum e^score, result times gradient */
-FD_OP(attention_gradient, op_attention_gradient_tasks)            /* queries in[0], keys in[1], values in[2], gradient in[3], those sums in[4] -> by each head's queries, keys, values, side by side, out[0] */
+FD_OP(attention_gradient, op_attention_gradient_tasks)            /* queries in[0], keys in[1], values in[2], result in[3], its gradient in[4] -> by each head's queries, keys, values, side by side, out[0] */
 FD_OP(columns, op_rows)                   /* in[0] from column `first` on -> out[0], `columns` wide; each `heads` of head_dim summed, where given */

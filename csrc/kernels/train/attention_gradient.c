@@ -1,9 +1,11 @@
 /* attention_gradient.c - gradients of attention, in a pass that holds whole sequences: slot s is row s, and its keys are the pass's own.
  *
- * Scores are made again in blocks: 32 rows lie in lanes, queries or keys, and up to 96 of the others are gone through.  A block that
- * nobody sees anything in is skipped.  Every sum over rows or keys is one chain of fused multiply-adds in the order of rows, head
- * after head; who is not seen has the weight 0 in it, which leaves it as it was.  So it matters neither how blocks are cut nor what
- * other sequences are in the pass.
+ * Scores are made again in blocks: 32 queries lie in lanes, and up to 96 keys at a time are gone through, twice: for the sums of
+ * softmax, then for gradients.  Of a list of keys that is short enough scores are kept in between.  A block that nobody sees anything in
+ * is skipped.  Every sum over rows or keys is one chain of fused multiply-adds in the order of rows; who is not seen has the weight 0
+ * in it, which leaves it as it was.  So it matters neither how blocks are cut nor what other sequences are in the pass.
+ *
+ * A task is a head of a piece of the pass that nobody sees out of: of a sequence.
  *
  * What is hidden may hold anything: where a block is seen in part and holds what is not finite, sums go around it, row by row.
  */
@@ -14,33 +16,33 @@
 enum {
     SEEN_BLOCK = 96,                    /* whole tiles of 12 and of 6 */
     SEEN_DEPTH = 128,                   /* numbers of a head that lie transposed at a time */
-    SEEN_TILE = SEEN_BLOCK * PRODUCT_LANES
+    SEEN_TILE = SEEN_BLOCK * PRODUCT_LANES,
+    SEEN_KEPT = 512                     /* keys whose scores are kept */
 };
 enum seen { SEEN_NONE, SEEN_ALL, SEEN_RUNS, SEEN_MARKS };      /* of a block: nobody sees anything, all see all, each a run of it, or else */
 
 struct seen_side { const float *at; int64_t stride; };  /* rows of one head */
 struct seen_sum { float *at; int64_t stride; };
-struct seen_dots {                      /* products of rows of a block and rows in lanes, of one head */
+struct seen_dots {                      /* products of keys or values of a block and rows in lanes, of one head */
     struct seen_side rows, lanes;       /* from row 0 on; from the first in lanes on */
     int held;                           /* the panel holds all of the lanes' rows */
-    float panel[SEEN_DEPTH * PRODUCT_LANES];
+    float *panel;                       /* (SEEN_DEPTH, 32) */
 };
 struct seen_block {
     const struct fd_op *op;
     const struct fd_pass *pass;
-    int by_query;                       /* queries lie in lanes; else keys */
-    int64_t first, lanes, head;         /* rows in lanes: first and how many */
-    int64_t at, n;                      /* the same of the block */
+    int64_t first, lanes, head;         /* queries in lanes: first and how many */
+    int64_t at, n;                      /* the same of the block's keys */
     enum seen seen;
-    int32_t begin[SEEN_BLOCK], end[SEEN_BLOCK];     /* what each query sees of the keys, where that is a run */
-    float log_sum[SEEN_BLOCK], mean[SEEN_BLOCK];    /* of the queries: see attention_sums */
-    int32_t marks[SEEN_TILE];           /* (n, 32) else: -1 where the query sees the key, or 0 */
-    float weight[SEEN_TILE], change[SEEN_TILE];     /* (n, 32): products, then the softmax's weights; gradients by weights, then by products */
+    int32_t begin[PRODUCT_LANES], end[PRODUCT_LANES];           /* what each query sees of the keys, where that is a run */
+    float log_sum[PRODUCT_LANES], mean[PRODUCT_LANES];          /* of each query: log sum e^score, result times gradient */
+    uint32_t marks[SEEN_BLOCK];         /* else: a bit for each query that sees the key */
+    float *weight, change[SEEN_TILE];   /* (n, 32): products, then the softmax's weights; gradients by weights, then by products */
 };
 
 /* How many of the rows [from, to) a query sees, and the run from the first to the last of them; marks them. */
-static int64_t seen_by(const struct seen_block *b, int64_t row, int64_t from, int64_t to, int32_t *first, int32_t *last, int32_t *marks,
-                       int64_t step)
+static int64_t seen_by(const struct seen_block *b, int64_t row, int64_t from, int64_t to, int32_t *first, int32_t *last, uint32_t *marks,
+                       uint32_t bit)
 {
     const struct fd_keys *keys = b->pass->keys + b->op->key_set;
     const int32_t *positions = b->pass->positions;
@@ -53,7 +55,7 @@ static int64_t seen_by(const struct seen_block *b, int64_t row, int64_t from, in
         count += end - begin;
         low = fd_min(low, begin);
         high = fd_max(high, end);
-        for (int64_t at = begin; marks && at < end; at++) marks[(at - from) * step] = -1;
+        for (int64_t at = begin; marks && at < end; at++) marks[at - from] |= bit;
     }
     *first = (int32_t)(low - from);
     *last = (int32_t)(high - from);
@@ -94,32 +96,21 @@ static int64_t seen_pieces(const struct fd_op *op, const struct fd_pass *pass, i
     return pieces;
 }
 
-/* Of rows [*begin, *end) those from the first to the last that see any in lanes. */
-static void seen_narrow(const struct seen_block *b, int64_t *begin, int64_t *end)
-{
-    int32_t first, last;
-    int64_t from = b->first, to = b->first + b->lanes;
-    while (*begin < *end && !seen_by(b, *begin, from, to, &first, &last, NULL, 0)) ++*begin;
-    while (*begin < *end && !seen_by(b, *end - 1, from, to, &first, &last, NULL, 0)) --*end;
-}
-
-/* Goes on to the block of rows from `at` on, up to `end`. */
+/* Goes on to the block of keys from `at` on, up to `end`. */
 static enum seen seen_next(struct seen_block *b, int64_t at, int64_t end)
 {
     b->at = at;
     b->n = fd_min(SEEN_BLOCK, end - at);
-    int64_t count = 0, gaps = 0, query = b->by_query ? b->first : at, queries = b->by_query ? b->lanes : b->n;
-    int64_t from = b->by_query ? at : b->first, to = from + (b->by_query ? b->n : b->lanes);
-    for (int64_t i = 0; i < queries; i++) {
-        int64_t one = seen_by(b, query + i, from, to, b->begin + i, b->end + i, NULL, 0);
+    int64_t count = 0, gaps = 0;
+    for (int64_t i = 0; i < b->lanes; i++) {
+        int64_t one = seen_by(b, b->first + i, at, at + b->n, b->begin + i, b->end + i, NULL, 0);
         count += one;
         gaps += one && one < b->end[i] - b->begin[i];
     }
     b->seen = count == 0 ? SEEN_NONE : count == b->n * b->lanes ? SEEN_ALL : gaps ? SEEN_MARKS : SEEN_RUNS;
     if (b->seen != SEEN_MARKS) return b->seen;
-    memset(b->marks, 0, (size_t)b->n * PRODUCT_LANES * sizeof *b->marks);
-    int64_t step = b->by_query ? PRODUCT_LANES : 1, row_step = b->by_query ? 1 : PRODUCT_LANES;
-    for (int64_t i = 0; i < queries; i++) seen_by(b, query + i, from, to, b->begin + i, b->end + i, b->marks + i * row_step, step);
+    memset(b->marks, 0, sizeof b->marks);
+    for (int64_t i = 0; i < b->lanes; i++) seen_by(b, b->first + i, at, at + b->n, b->begin + i, b->end + i, b->marks, UINT32_C(1) << i);
     return SEEN_MARKS;
 }
 
@@ -158,16 +149,14 @@ static void seen_products(const struct seen_block *b, struct seen_dots *dots, fl
     }
 }
 
-static void seen_dots_begin(const struct seen_block *b, struct seen_dots *dots, struct seen_side rows, struct seen_side lanes)
+static struct seen_dots seen_dots_of(const struct seen_block *b, struct seen_side rows, struct seen_side lanes, float *panel)
 {
-    dots->rows = rows;
-    dots->lanes = lanes;
-    dots->held = 0;
     seen_fetch(lanes, 0, b->lanes, b->op->head_dim);
+    return (struct seen_dots){rows, lanes, 0, panel};
 }
 
 /* The score of 16 products: scaled, capped and sloped; the cap's slope there times the scale. */
-FD_INLINE vf seen_score(const int by_query, const int bent, const struct seen_block *b, vf products, int64_t j, int64_t lane, vf *bend)
+FD_INLINE vf seen_score(const int bent, const struct seen_block *b, vf products, int64_t j, int64_t lane, vf *bend)
 {
     const struct fd_op *op = b->op;
     vf s = vf_mul(products, vf_set1(op->scalar));
@@ -181,44 +170,42 @@ FD_INLINE vf seen_score(const int by_query, const int bent, const struct seen_bl
     if (op->vectors) {
         int32_t positions[FD_LANES] = {0};
         for (int64_t i = 0; i < fd_min(FD_LANES, b->lanes - lane); i++) positions[i] = b->pass->positions[b->first + lane + i];
-        vi own = vi_set1(b->pass->positions[b->at + j]), lanes = vi_load(positions);
-        vi distance = by_query ? vi_sub(own, lanes) : vi_sub(lanes, own);
+        vi distance = vi_sub(vi_set1(b->pass->positions[b->at + j]), vi_load(positions));
         s = vf_fma(vf_set1(op->vectors[0][b->head]), vf_from_int(distance), s);
     }
     return s;
 }
 
 static inline vm seen_inside(vi x, vi begin, vi end) { return vi_less(vi_select(vi_less(x, begin), vi_set1(INT32_MAX), x), end); }
-static inline vm seen_mask(const int by_query, const struct seen_block *b, int64_t j, int64_t lane)
+static inline vm seen_mask(const struct seen_block *b, int64_t j, int64_t lane)
 {
-    if (b->seen == SEEN_MARKS) return vi_less(vi_load(b->marks + j * PRODUCT_LANES + lane), vi_set1(0));
-    if (by_query) return seen_inside(vi_set1((int32_t)j), vi_load(b->begin + lane), vi_load(b->end + lane));
-    return seen_inside(vi_add(vi_iota(), vi_set1((int32_t)lane)), vi_set1(b->begin[j]), vi_set1(b->end[j]));
+    static const int32_t bits[FD_LANES] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    if (b->seen == SEEN_MARKS) return vi_less(vi_set1(0), vi_and(vi_set1((int32_t)(b->marks[j] >> lane & 0xffff)), vi_load(bits)));
+    return seen_inside(vi_set1((int32_t)j), vi_load(b->begin + lane), vi_load(b->end + lane));
 }
-FD_INLINE vf seen_or(const int by_query, const struct seen_block *b, int64_t j, int64_t lane, vf x, float hidden)
+FD_INLINE vf seen_or(const struct seen_block *b, int64_t j, int64_t lane, vf x, float hidden)
 {
-    return b->seen == SEEN_ALL ? x : vf_select(seen_mask(by_query, b, j, lane), x, vf_set1(hidden));
+    return b->seen == SEEN_ALL ? x : vf_select(seen_mask(b, j, lane), x, vf_set1(hidden));
 }
 static int seen_one(const struct seen_block *b, int64_t j, int64_t lane)
 {
-    int64_t query = b->by_query ? lane : j, key = b->by_query ? j : lane;
-    return b->seen == SEEN_MARKS ? b->marks[j * PRODUCT_LANES + lane] : key >= b->begin[query] && key < b->end[query];
+    return b->seen == SEEN_MARKS ? b->marks[j] >> lane & 1 : j >= b->begin[lane] && j < b->end[lane];
 }
 
 /* The softmax's weights, and gradients by products. */
 FD_INLINE void seen_weigh(const int bent, struct seen_block *b)
 {
-    for (int64_t j = 0; j < b->n; j++)
-        for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) {
+    for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) {
+        vf log_sum = vf_load(b->log_sum + lane), mean = vf_load(b->mean + lane);
+        for (int64_t j = 0; j < b->n; j++) {
             float *weight = b->weight + j * PRODUCT_LANES + lane, *change = b->change + j * PRODUCT_LANES + lane;
-            vf log_sum = vf_set1(b->log_sum[j]);
-            vf mean = vf_set1(b->mean[j]);
-            vf bend, unused, s = vf_sub(seen_score(0, bent, b, vf_load(weight), j, lane, &bend), log_sum);
-            vf w = vf_exp_negative(seen_or(0, b, j, lane, s, -INFINITY), &unused);
+            vf bend, unused, s = vf_sub(seen_score(bent, b, vf_load(weight), j, lane, &bend), log_sum);
+            vf w = vf_exp_negative(seen_or(b, j, lane, s, -INFINITY), &unused);
             vf by_product = vf_mul(vf_mul(w, vf_sub(vf_load(change), mean)), bend);
             vf_store(weight, w);
-            vf_store(change, seen_or(0, b, j, lane, by_product, 0.0f));
+            vf_store(change, seen_or(b, j, lane, by_product, 0.0f));
         }
+    }
 }
 static int seen_bent(const struct fd_op *op) { return op->softcap > 0.0f || op->vectors; }
 
@@ -236,72 +223,42 @@ static void seen_copy(int64_t rows, int64_t n, const float *from, int64_t from_s
     for (int64_t row = 0; row < rows; row++) memcpy(to + row * to_stride, from + row * from_stride, (size_t)n * sizeof *to);
 }
 
-enum seen_way { SEEN_DOWN, SEEN_ACROSS };        /* sums over the block's rows, one for each in lanes; or over lanes, one for each row */
+enum seen_way { SEEN_BY_LANE, SEEN_BY_ROW };     /* sums over the block's rows, one for each in lanes; over lanes, one for each row */
 
-/* out += weights (n, 32), or what they are transposed, times x, rows of head_dim. */
+/* out += weights (n, 32), transposed or as they are, times x, rows of head_dim. */
 static void seen_add(const struct seen_block *b, enum seen_way way, const float *weights, struct seen_side x, struct seen_sum out)
 {
-    float part[SEEN_TILE], rest[SEEN_TILE];             /* the last columns, where they fill no panel */
-    int64_t depth = b->op->head_dim, outs = way == SEEN_DOWN ? b->lanes : b->n, terms = way == SEEN_DOWN ? b->n : b->lanes;
+    float part[SEEN_TILE], rest[PRODUCT_ROWS * PRODUCT_LANES];          /* the last columns, where they fill no panel */
+    int64_t depth = b->op->head_dim, outs = way == SEEN_BY_LANE ? b->lanes : b->n, terms = way == SEEN_BY_LANE ? b->n : b->lanes;
     struct product_a a = {weights, 1, PRODUCT_LANES};
-    if (way == SEEN_ACROSS) a = (struct product_a){weights, PRODUCT_LANES, 1};
+    if (way == SEEN_BY_ROW) a = (struct product_a){weights, PRODUCT_LANES, 1};
     int around = b->seen != SEEN_ALL && !seen_finite(x.at, x.stride, terms, depth);
     for (int64_t d = 0; d < depth; d += PRODUCT_LANES) {
         struct product_b rows = {x.at + d, FD_LANES, x.stride};
-        struct product_c to = {out.at + d, out.stride, FD_LANES};
-        int64_t left = depth - d;
+        int64_t left = depth - d, some = left < PRODUCT_LANES ? PRODUCT_ROWS : outs;
         if (left < PRODUCT_LANES) {
-            rows = (struct product_b){part, FD_LANES, PRODUCT_LANES};
-            to = (struct product_c){rest, PRODUCT_LANES, FD_LANES};
             memset(part, 0, sizeof part);
             memset(rest, 0, sizeof rest);
             seen_copy(terms, left, x.at + d, x.stride, part, PRODUCT_LANES);
-            seen_copy(outs, left, out.at + d, out.stride, rest, PRODUCT_LANES);
+            rows = (struct product_b){part, FD_LANES, PRODUCT_LANES};
         }
-        if (!around) product(outs, PRODUCT_GO_ON, terms, a, rows, to);
-        else
-            for (int64_t i = 0; i < outs; i++)
+        for (int64_t first = 0, n; first < outs; first += n) {
+            n = fd_min(some, outs - first);
+            struct product_a by = {a.at + first * a.row, a.row, a.step};
+            struct product_c to = {out.at + first * out.stride + d, out.stride, FD_LANES};
+            if (left < PRODUCT_LANES) {
+                seen_copy(n, left, to.at, to.row, rest, PRODUCT_LANES);
+                to = (struct product_c){rest, PRODUCT_LANES, FD_LANES};
+            }
+            for (int64_t i = 0; around && i < n; i++)
                 for (int64_t j = 0; j < terms; j++)
-                    if (way == SEEN_DOWN ? seen_one(b, j, i) : seen_one(b, i, j))
-                        product(1, PRODUCT_GO_ON, 1, (struct product_a){weights + i * a.row + j * a.step, 0, 0},
+                    if (way == SEEN_BY_LANE ? seen_one(b, j, first + i) : seen_one(b, first + i, j))
+                        product(1, PRODUCT_GO_ON, 1, (struct product_a){by.at + i * by.row + j * by.step, 0, 0},
                                 (struct product_b){rows.at + j * rows.step, FD_LANES, 0}, (struct product_c){to.at + i * to.row, 0, FD_LANES});
-        if (left < PRODUCT_LANES) seen_copy(outs, left, rest, PRODUCT_LANES, out.at + d, out.stride);
+            if (!around) product(n, PRODUCT_GO_ON, terms, by, rows, to);
+            if (left < PRODUCT_LANES) seen_copy(n, left, rest, PRODUCT_LANES, out.at + first * out.stride + d, out.stride);
+        }
     }
-}
-
-/* Zeros behind the last column: some one task writes them. */
-static void seen_pad(int64_t first, int64_t end, float *rows, int64_t width)
-{
-    for (int64_t row = first; row < end; row++)
-        for (int64_t k = width; k < fd_stride(width); k++) rows[row * fd_stride(width) + k] = 0.0f;
-}
-
-static void seen_of_queries(struct seen_block *b, int64_t query, int64_t n)
-{
-    int64_t heads = b->op->heads, stride = fd_stride(2 * heads);
-    for (int64_t i = 0; i < n; i++) {
-        const float *sums = b->op->in[4] + (query + i) * stride + b->head;
-        b->log_sum[i] = sums[0];
-        b->mean[i] = sums[heads];
-    }
-}
-
-static int64_t op_attention_sums_tasks(const struct fd_op *op, const struct fd_pass *pass)
-{
-    return op->heads * fd_ceil(pass->rows, PRODUCT_LANES);
-}
-static void seen_begin(struct seen_block *b, const struct fd_op *op, const struct fd_pass *pass, int by_query, int64_t first, int64_t end, int64_t head)
-{
-    b->op = op;
-    b->pass = pass;
-    b->by_query = by_query;
-    b->first = first;
-    b->lanes = fd_min(PRODUCT_LANES, end - first);
-    b->head = head;
-    memset(b->begin, 0, sizeof b->begin);               /* lanes that hold no row see nothing */
-    memset(b->end, 0, sizeof b->end);
-    memset(b->log_sum, 0, sizeof b->log_sum);
-    memset(b->mean, 0, sizeof b->mean);
 }
 
 /* Peak and sum go on key by key: e = exp(-|s - peak|) is what the smaller of both counts beside the other. */
@@ -310,8 +267,8 @@ FD_INLINE void seen_sum_up(const int bent, const struct seen_block *b, float *pe
     for (int64_t lane = 0; lane < PRODUCT_LANES; lane += FD_LANES) {
         vf peak = vf_load(peaks + lane), mass = vf_load(masses + lane), one = vf_set1(1.0f), unused;
         for (int64_t j = 0; j < b->n; j++) {
-            vf s = seen_score(1, bent, b, vf_load(b->weight + j * PRODUCT_LANES + lane), j, lane, &unused);
-            s = seen_or(1, b, j, lane, s, -INFINITY);
+            vf s = seen_score(bent, b, vf_load(b->weight + j * PRODUCT_LANES + lane), j, lane, &unused);
+            s = seen_or(b, j, lane, s, -INFINITY);
             vf e = vf_exp_negative(vf_sub(vf_zero(), vf_abs(vf_sub(s, peak))), &unused);
             vm more = vf_less(peak, s);
             mass = vf_fma(mass, vf_select(more, e, one), vf_select(more, one, e));
@@ -322,41 +279,17 @@ FD_INLINE void seen_sum_up(const int bent, const struct seen_block *b, float *pe
     }
 }
 
-static int op_attention_sums(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+/* Of each query in lanes log sum e^score, and its result y times dy. */
+static void seen_sums(struct seen_block *b, const float *peaks, const float *masses, struct seen_side y, struct seen_side dy)
 {
-    struct seen_block b;
-    seen_begin(&b, op, pass, 1, task / op->heads * PRODUCT_LANES, pass->rows, task % op->heads);
-    int64_t dim = op->head_dim, width = op->heads * dim;
-    int64_t own = b.first * fd_stride(width) + b.head * dim, kv = b.head / (op->heads / op->kv_heads) * dim;
-    struct seen_dots dots;
-    seen_dots_begin(&b, &dots, (struct seen_side){op->in[1] + kv, fd_stride(op->kv_heads * dim)},
-                    (struct seen_side){op->in[0] + own, fd_stride(width)});
-    float peaks[PRODUCT_LANES], masses[PRODUCT_LANES], *out = op->out[0] + b.first * fd_stride(2 * op->heads) + b.head;
-    for (int lane = 0; lane < PRODUCT_LANES; lane++) peaks[lane] = -FLT_MAX, masses[lane] = 0.0f;
-    for (int of = 2; of < 4; of++) seen_fetch((struct seen_side){op->in[of] + own, fd_stride(width)}, 0, b.lanes, dim);
-    int64_t begin = pass->rows, end = 0;
-    for (int64_t row = b.first; row < b.first + b.lanes; row++) {
-        int64_t from, to;
-        seen_reach(op, pass, row, &from, &to);
-        begin = fd_min(begin, from);
-        end = fd_max(end, to);
-    }
-    for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
-        if (seen_next(&b, at, end) == SEEN_NONE) continue;
-        seen_products(&b, &dots, b.weight);
-        if (seen_bent(op)) seen_sum_up(1, &b, peaks, masses);
-        else seen_sum_up(0, &b, peaks, masses);
-    }
-    for (int64_t lane = 0; lane < b.lanes; lane++) {
-        const float *y = op->in[2] + own + lane * fd_stride(width), *dy = op->in[3] + own + lane * fd_stride(width);
+    for (int64_t lane = 0, dim = b->op->head_dim; lane < b->lanes; lane++) {
+        const float *x = y.at + lane * y.stride, *dx = dy.at + lane * dy.stride;
         vf mean = vf_zero();
-        for (int64_t d = 0; d < dim; d += 16) mean = vf_fma(vf_load_part(y + d, dim - d, 0.0f), vf_load_part(dy + d, dim - d, 0.0f), mean);
+        for (int64_t d = 0; d < dim; d += 16) mean = vf_fma(vf_load_part(x + d, dim - d, 0.0f), vf_load_part(dx + d, dim - d, 0.0f), mean);
         float mass = masses[lane];
-        out[lane * fd_stride(2 * op->heads)] = peaks[lane] + (mass == mass ? fd_log(mass) : mass);
-        out[lane * fd_stride(2 * op->heads) + op->heads] = vf_sum(mean);
+        b->log_sum[lane] = peaks[lane] + (mass == mass ? fd_log(mass) : mass);
+        b->mean[lane] = vf_sum(mean);
     }
-    if (b.head == op->heads - 1) seen_pad(b.first, b.first + b.lanes, op->out[0], 2 * op->heads);
-    return 1;
 }
 
 static int64_t op_attention_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
@@ -366,37 +299,58 @@ static int64_t op_attention_gradient_tasks(const struct fd_op *op, const struct 
 }
 static int op_attention_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    struct seen_block b;
-    int64_t head = task % op->heads, dim = op->head_dim, width = op->heads * dim, kv = head / (op->heads / op->kv_heads) * dim, begin, end;
-    int64_t stride = fd_stride(width), kv_stride = fd_stride(op->kv_heads * dim), out_stride = fd_stride(3 * width);
-    float *out = op->out[0] + head * dim;               /* by queries, width on by keys, and by values */
-    seen_pieces(op, pass, task / op->heads, &begin, &end);
-    for (int64_t row = begin; row < end; row++)
+    float products[SEEN_KEPT * PRODUCT_LANES], panel[SEEN_DEPTH * PRODUCT_LANES];
+    int64_t head = task % op->heads, dim = op->head_dim, width = op->heads * dim, kv = head / (op->heads / op->kv_heads) * dim;
+    int64_t stride = fd_stride(width), kv_stride = fd_stride(op->kv_heads * dim), out_stride = fd_stride(3 * width), first, last;
+    float *out = op->out[0] + head * dim;               /* by queries; `width` on by keys, then by values */
+    struct seen_side keys = {op->in[1] + kv, kv_stride}, values = {op->in[2] + kv, kv_stride};
+    seen_pieces(op, pass, task / op->heads, &first, &last);
+    for (int64_t row = first; row < last; row++) {
         for (int64_t of = 0; of < 3; of++) memset(out + row * out_stride + of * width, 0, (size_t)dim * sizeof *out);
-    for (int64_t first = begin; first < end; first += PRODUCT_LANES) {
-        int64_t from = begin, to = end;
-        seen_begin(&b, op, pass, 0, first, end, head);
-        struct seen_dots scores, changes;
-        struct seen_side keys = {op->in[1] + kv + first * kv_stride, kv_stride}, values = {op->in[2] + kv + first * kv_stride, kv_stride};
-        seen_dots_begin(&b, &scores, (struct seen_side){op->in[0] + head * dim, stride}, keys);
-        seen_dots_begin(&b, &changes, (struct seen_side){op->in[3] + head * dim, stride}, values);
-        for (seen_narrow(&b, &from, &to); from < to; from += SEEN_BLOCK) {
-            if (seen_next(&b, from, to) == SEEN_NONE) continue;
-            struct seen_side queries = {scores.rows.at + from * stride, stride}, outer = {changes.rows.at + from * stride, stride};
-            float *by_keys = out + first * out_stride + width;
-            seen_of_queries(&b, from, b.n);
-            seen_fetch(queries, 0, b.n, dim);
-            seen_fetch(outer, 0, b.n, dim);
+        for (int64_t k = 3 * width; k < out_stride && head == 0; k++) op->out[0][row * out_stride + k] = 0.0f;
+    }
+    struct seen_block b = {.op = op, .pass = pass, .head = head};
+    for (b.first = first; b.first < last; b.first += PRODUCT_LANES) {
+        b.lanes = fd_min(PRODUCT_LANES, last - b.first);
+        int64_t own = b.first * stride + head * dim, begin = pass->rows, end = 0, from, to;
+        for (int64_t row = b.first; row < b.first + b.lanes; row++) {
+            seen_reach(op, pass, row, &from, &to);
+            begin = fd_min(begin, from);
+            end = fd_max(end, to);
+        }
+        memset(b.begin, 0, sizeof b.begin);             /* lanes that hold no row see nothing */
+        memset(b.end, 0, sizeof b.end);
+        int kept = end - begin <= SEEN_KEPT;            /* else products hold a block, and a panel behind it */
+        struct seen_side q = {op->in[0] + own, stride}, y = {op->in[3] + own, stride}, dy = {op->in[4] + own, stride};
+        struct seen_dots scores = seen_dots_of(&b, keys, q, panel);
+        struct seen_dots changes = seen_dots_of(&b, values, dy, kept ? panel : products + SEEN_TILE);
+        float peaks[PRODUCT_LANES], masses[PRODUCT_LANES];
+        for (int lane = 0; lane < PRODUCT_LANES; lane++) peaks[lane] = -FLT_MAX, masses[lane] = 0.0f;
+        seen_fetch(y, 0, b.lanes, dim);
+        for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
+            if (seen_next(&b, at, end) == SEEN_NONE) continue;
+            b.weight = products + (kept ? at - begin : 0) * PRODUCT_LANES;
+            seen_fetch(keys, at, b.n, dim);
             seen_products(&b, &scores, b.weight);
+            if (seen_bent(op)) seen_sum_up(1, &b, peaks, masses);
+            else seen_sum_up(0, &b, peaks, masses);
+        }
+        seen_sums(&b, peaks, masses, y, dy);
+        for (int64_t at = begin; at < end; at += SEEN_BLOCK) {
+            if (seen_next(&b, at, end) == SEEN_NONE) continue;
+            b.weight = products + (kept ? at - begin : 0) * PRODUCT_LANES;
+            float *by_keys = out + at * out_stride + width;
+            seen_fetch(values, at, b.n, dim);
+            if (!kept) seen_products(&b, &scores, b.weight);
             seen_products(&b, &changes, b.change);
             if (seen_bent(op)) seen_weigh(1, &b);
             else seen_weigh(0, &b);
-            seen_add(&b, SEEN_DOWN, b.change, queries, (struct seen_sum){by_keys, out_stride});
-            seen_add(&b, SEEN_DOWN, b.weight, outer, (struct seen_sum){by_keys + width, out_stride});
-            seen_add(&b, SEEN_ACROSS, b.change, keys, (struct seen_sum){out + from * out_stride, out_stride});
+            seen_add(&b, SEEN_BY_LANE, b.change, (struct seen_side){keys.at + at * kv_stride, kv_stride},
+                     (struct seen_sum){out + b.first * out_stride, out_stride});
+            seen_add(&b, SEEN_BY_ROW, b.change, q, (struct seen_sum){by_keys, out_stride});
+            seen_add(&b, SEEN_BY_ROW, b.weight, dy, (struct seen_sum){by_keys + width, out_stride});
         }
     }
-    if (head == op->heads - 1) seen_pad(begin, end, op->out[0], 3 * width);
     return 1;
 }
 

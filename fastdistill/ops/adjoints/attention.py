@@ -23,13 +23,12 @@ from fastdistill.ops.scores import bias_of, capped_scores, in_window, per_head
 
 
 def attention_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
-    """Weights are made again, of queries, keys and their sums: nothing in the size of rows times rows is kept."""
+    """Weights are made again, of queries and keys: nothing in the size of rows times rows is kept."""
     if len(op.inputs) != 3:
         raise UnsupportedError(f"{op.kind} ({op.segment}) over keys that other rows have stored has no adjoint")
     q, k, v = op.inputs
     constants = {name: value for name, value in op.constants.items() if name != "layer"}
-    sums = reverse.op("attention_sums", q, k, op.output, gradient, **constants)
-    by_heads = reverse.op("attention_gradient", q, k, v, gradient, sums, **constants)
+    by_heads = reverse.op("attention_gradient", q, k, v, op.output, gradient, **constants)
     heads, kv_heads, head_dim = (constants[name] for name in ("heads", "kv_heads", "head_dim"))
     for i, value in enumerate((q, k, v)):
         shared = {} if i == 0 or heads == kv_heads else {"heads": heads // kv_heads, "head_dim": head_dim}
@@ -65,16 +64,11 @@ class Attended:
     scores: np.ndarray
     bend: np.ndarray | float
 
-    def score_gradient(self, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, scale: float) -> np.ndarray:
-        """By q k, (heads, n): of v (rows, kv_heads * head_dim), the row's dy (heads, head_dim) and sums (2, heads)."""
-        heads, head_dim = self.q.shape
-        values = per_head(v[self.seen].reshape(len(self.seen), -1, head_dim).swapaxes(0, 1), heads)
-        change = np.einsum("hd,hnd->hn", dy, values) - sums[1][:, None]
-        return self.weights(sums) * change * self.bend * scale
-
-    def weights(self, sums: np.ndarray) -> np.ndarray:
-        """Softmax of the scores, (heads, n), by their sums (2, heads)."""
-        return np.exp(self.scores - sums[0][:, None])
+    @property
+    def weights(self) -> np.ndarray:
+        """Softmax of the scores: (heads, n)."""
+        weights = np.exp(self.scores - self.scores.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _attended(
@@ -104,28 +98,20 @@ def _attended(
         yield Attended(row, seen, queries, per_head(keys, heads), capped + bias_of(slopes, distances), bend)
 
 
-def attention_sums(q: np.ndarray, k: np.ndarray, y: np.ndarray, dy: np.ndarray, **how: Any) -> np.ndarray:
-    """(rows, 2 * heads): the logarithm of the sum of e^score over what a row sees, of each head; then y dy of each."""
-    found = np.empty((len(q), 2, how["heads"]))
-    for at in _attended(q, k, **how):
-        peak = at.scores.max(axis=1)
-        found[at.row, 0] = peak + np.log(np.exp(at.scores - peak[:, None]).sum(axis=1))
-        found[at.row, 1] = (y[at.row].astype(np.float64) * dy[at.row]).reshape(at.q.shape).sum(axis=1)
-    return found.reshape(len(q), -1)
-
-
 def attention_gradient(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, dy: np.ndarray, sums: np.ndarray, **how: Any
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, y: np.ndarray, dy: np.ndarray, **how: Any
 ) -> np.ndarray:
     """By the queries, by each head's keys, by its values: (rows, 3 * heads * head_dim)."""
-    gradient = np.zeros((len(q), 3, how["heads"], how["head_dim"]))
-    sums = sums.reshape(len(q), 2, -1).astype(np.float64)
+    heads, head_dim = how["heads"], how["head_dim"]
+    gradient = np.zeros((len(q), 3, heads, head_dim))
     for at in _attended(q, k, **how):
         outer = dy[at.row].reshape(at.q.shape).astype(np.float64)
-        change = at.score_gradient(v, outer, sums[at.row], how["scale"])
+        values = per_head(v[at.seen].reshape(len(at.seen), -1, head_dim).swapaxes(0, 1), heads)
+        mean = (y[at.row].reshape(at.q.shape) * outer).sum(axis=1, keepdims=True)
+        change = at.weights * (np.einsum("hd,hnd->hn", outer, values) - mean) * at.bend * how["scale"]
         gradient[at.row, 0] = np.einsum("hn,hnd->hd", change, at.k)
         gradient[at.seen, 1] += np.einsum("hn,hd->nhd", change, at.q)
-        gradient[at.seen, 2] += np.einsum("hn,hd->nhd", at.weights(sums[at.row]), outer)
+        gradient[at.seen, 2] += np.einsum("hn,hd->nhd", at.weights, outer)
     return gradient.reshape(len(q), -1)
 
 
@@ -139,21 +125,10 @@ def columns(x: np.ndarray, *, first: int, width: int, heads: int = 1, head_dim: 
     )
 
 
-def _sums_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
-    queries, keys = _widths(constants)
-    assert [*widths] == [queries, keys, queries, queries], (widths, constants)
-    return int(2 * constants["heads"])
-
-
 def _gradient_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
-    queries, keys = _widths(constants)
-    assert [*widths] == [queries, keys, keys, queries, 2 * constants["heads"]], (widths, constants)
+    queries, keys = (constants[name] * constants["head_dim"] for name in ("heads", "kv_heads"))
+    assert [*widths] == [queries, keys, keys, queries, queries], (widths, constants)
     return 3 * queries
-
-
-def _widths(constants: Mapping[str, Any]) -> tuple[int, int]:
-    """Of queries, of keys."""
-    return constants["heads"] * constants["head_dim"], constants["kv_heads"] * constants["head_dim"]
 
 
 _HOW = {
@@ -169,18 +144,8 @@ _HOW = {
 
 KINDS = (
     OpKind(
-        name="attention_sums",
-        meaning="of each head of attention of x over y: log sum e^score over the keys that the row's node sees; then the sums of z, its result, times a gradient",
-        reference=attention_sums,
-        of_pass=True,
-        inputs=(4,),
-        constants=_HOW,
-        width=_sums_width,
-        steps=(StepKind("attention_sums"),),
-    ),
-    OpKind(
         name="attention_gradient",
-        meaning="of attention of x over y, z, of the gradient by its result and of `attention_sums`: by x, by y and by z, side by side, these of each head of x",
+        meaning="of attention of x over y, z, of its result and the gradient by that: by x, by y and by z, side by side, these of each head of x",
         reference=attention_gradient,
         of_pass=True,
         inputs=(5,),
