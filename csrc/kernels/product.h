@@ -45,23 +45,34 @@ FD_SHAPED void product_tile(const int rows, const int panels, enum product_start
     PRODUCT_TILE(vf_store(c.at + r * c.row + p * c.panel, sum[r][p]);)
 }
 
-/* Of any number of rows, and two panels. */
-static void product(int64_t rows, enum product_start start, int64_t depth, struct product_a a, struct product_b b, struct product_c c)
+/* Of any number of rows, and `count` panels, 1 or 2. */
+FD_INLINE void product_panels(const int count, int64_t rows, enum product_start start, int64_t depth, struct product_a a, struct product_b b,
+                              struct product_c c)
 {
+    const int panels = count < PRODUCT_PANELS ? count : PRODUCT_PANELS;
     for (int64_t left = rows; left > 0;) {
         int64_t n = left >= PRODUCT_ROWS ? PRODUCT_ROWS : left >= 8 && PRODUCT_ROWS > 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
         struct product_b bp = b;
         struct product_c cp = c;
-        for (int p = 0; p < 2; p += PRODUCT_PANELS, bp.at += PRODUCT_PANELS * b.panel, cp.at += PRODUCT_PANELS * c.panel)
+        for (int p = 0; p < count; p += panels, bp.at += panels * b.panel, cp.at += panels * c.panel)
             switch (n) {
-            case 1: product_tile(1, PRODUCT_PANELS, start, depth, a, bp, cp); break;
-            case 2: product_tile(2, PRODUCT_PANELS, start, depth, a, bp, cp); break;
-            case 8: product_tile(PRODUCT_ROWS > 8 ? 8 : 1, PRODUCT_PANELS, start, depth, a, bp, cp); break;
-            case 4: product_tile(4, PRODUCT_PANELS, start, depth, a, bp, cp); break;
-            default: product_tile(PRODUCT_ROWS, PRODUCT_PANELS, start, depth, a, bp, cp);
+            case 1: product_tile(1, panels, start, depth, a, bp, cp); break;
+            case 2: product_tile(2, panels, start, depth, a, bp, cp); break;
+            case 4: product_tile(4, panels, start, depth, a, bp, cp); break;
+            case 8: product_tile(PRODUCT_ROWS > 8 ? 8 : 1, panels, start, depth, a, bp, cp); break;
+            default: product_tile(PRODUCT_ROWS, panels, start, depth, a, bp, cp);
             }
         a.at += n * a.row;
         c.at += n * c.row;
         left -= n;
     }
+}
+static void product(int64_t rows, enum product_start start, int64_t depth, struct product_a a, struct product_b b, struct product_c c)
+{
+    product_panels(2, rows, start, depth, a, b, c);
+}
+/* Of one panel: where the second would be padding. */
+static void product_narrow(int64_t rows, enum product_start start, int64_t depth, struct product_a a, struct product_b b, struct product_c c)
+{
+    product_panels(1, rows, start, depth, a, b, c);
 }

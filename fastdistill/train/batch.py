@@ -138,9 +138,7 @@ def batch_of(
     ------
     ArgumentError
     """
-    sequences = [
-        as_array(f"sequence {number}", each, np.int32, ("length",)) for number, each in enumerate(sequences)
-    ]
+    sequences = [as_array(f"sequence {number}", each, np.int32, ("length",)) for number, each in enumerate(sequences)]
     lengths = [len(sequence) for sequence in sequences]
     if counted is not None and [len(each) for each in counted] != lengths:
         raise ArgumentError(f"counted must have the lengths of the sequences, {lengths[:8]}")

@@ -10,7 +10,7 @@ import pytest
 import fastdistill as fd
 from fastdistill.runtime import profile as module
 from fastdistill.train.optimisers import SGD, AdamW
-from tests.train.test_engine import CROSS_ENTROPY, assert_same, engine_of, expected, step, texts
+from tests.train.test_training_engine import CROSS_ENTROPY, assert_same, engine_of, expected, step, texts
 
 
 @pytest.fixture(autouse=True)

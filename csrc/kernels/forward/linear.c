@@ -95,11 +95,12 @@ static void linear_write(int64_t rows, vf *y, const float *residual, float *out,
 enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192, LINEAR_DEPTH = 256 };     /* more rows than the first are cut into tasks of the second, whole
                                                                                tiles; of two tiles of weights so many inputs stay in the first cache */
 
-/* y (rows, PRODUCT_LANES): rows x times two tiles of f32. */
-static void linear_product_rows(int64_t rows, const float *x, int64_t stride, int64_t inputs, const struct linear_weights *w, float *y)
+/* y (rows, PRODUCT_LANES): rows x times two tiles of f32, or one and zeros. */
+static void linear_product_rows(int64_t rows, int narrow, const float *x, int64_t stride, int64_t inputs, const struct linear_weights *w, float *y)
 {
+    for (int64_t row = 0; narrow && row < rows; row++) vf_store(y + row * PRODUCT_LANES + FD_LANES, vf_zero());
     for (int64_t k = 0; k < inputs; k += LINEAR_DEPTH)
-        product(rows, k ? PRODUCT_GO_ON : PRODUCT_NEW, fd_min(LINEAR_DEPTH, inputs - k), (struct product_a){x + k, stride, 1},
+        (narrow ? product_narrow : product)(rows, k ? PRODUCT_GO_ON : PRODUCT_NEW, fd_min(LINEAR_DEPTH, inputs - k), (struct product_a){x + k, stride, 1},
                 (struct product_b){(const float *)(const void *)w->tile + k * FD_LANES, inputs * FD_LANES, FD_LANES},
                 (struct product_c){y, PRODUCT_LANES, FD_LANES});
 }
@@ -129,8 +130,9 @@ static int64_t linear_product(const struct linear_job *job, int64_t row_begin, i
         const float *x = job->in.x + (row_begin + first) * job->in.x_stride;
         for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile += 2, column += PRODUCT_LANES) {
             struct linear_weights w = linear_weights_from(job->weight, tile), up = linear_weights_from(job->up ? job->up : job->weight, tile);
-            linear_product_rows(count, x, job->in.x_stride, inputs, &w, y);
-            if (job->up) linear_product_rows(count, x, job->in.x_stride, inputs, &up, gated);
+            const int narrow = job->weight->outputs <= (tile + 1) * FD_LANES;
+            linear_product_rows(count, narrow, x, job->in.x_stride, inputs, &w, y);
+            if (job->up) linear_product_rows(count, narrow, x, job->in.x_stride, inputs, &up, gated);
             for (int64_t row = 0; row < count; row += PRODUCT_ROWS)
                 for (int64_t p = 0; p < PRODUCT_LANES && tile + p / FD_LANES < tile_end; p += FD_LANES)
                     linear_product_end(job, y + row * PRODUCT_LANES + p, gated + row * PRODUCT_LANES + p, w.bias ? w.bias + p : NULL,

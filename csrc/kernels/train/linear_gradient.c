@@ -75,6 +75,9 @@ static int op_linear_input_gradient(const struct fd_op *op, const struct fd_pass
     struct product_b b = {panel, FD_LANES, PRODUCT_LANES};
     struct product_c c = {op->out[0] + first * stride + k, stride, FD_LANES};
     enum product_start start = PRODUCT_NEW;
+    const int64_t count = fd_min(each, rows - first);
+    const int narrow = op->weights[0]->inputs - k <= FD_LANES;
+    for (int64_t row = 0; narrow && row < count; row++) vf_store(c.at + row * stride + FD_LANES, vf_zero());
     for (int part = 0; part < op->parts; part++) {
         const struct fd_weight *weight = op->weights[part];
         int64_t outputs = fd_pad(weight->outputs, FD_LANES), from = fd_stride(weight->outputs);
@@ -83,7 +86,7 @@ static int op_linear_input_gradient(const struct fd_op *op, const struct fd_pass
             for (int64_t i = 0; i < depth; i += FD_LANES)
                 gradient_panel(weight, (o + i) / FD_LANES, k, panel + i * PRODUCT_LANES);
             struct product_a a = {op->in[part] + first * from + o, from, 1};
-            product(fd_min(each, rows - first), start, depth, a, b, c);
+            (narrow ? product_narrow : product)(count, start, depth, a, b, c);
         }
     }
     return 1;
@@ -116,7 +119,8 @@ static int op_linear_weight_gradient(const struct fd_op *op, const struct fd_pas
                 vf_store(panel + r * PRODUCT_LANES + lane, vf_load(dy + r * stride + lane));
             }
         struct product_a a = {op->in[0] + row * x_stride + k, 1, x_stride};
-        product(fd_min(weight_gradient_inputs(gradient), gradient->inputs - k), PRODUCT_GO_ON, depth, a, b, c);
+        (gradient->outputs - o <= FD_LANES ? product_narrow : product)(fd_min(weight_gradient_inputs(gradient), gradient->inputs - k),
+                                                                       PRODUCT_GO_ON, depth, a, b, c);
     }
     return 1;
 }
