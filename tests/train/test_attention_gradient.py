@@ -106,6 +106,19 @@ def test_bits_do_not_depend_on_threads_or_level(isa):
         begin += length
 
 
+def test_a_branch_has_the_same_bits_alone(isa):
+    """Though slots between it and the trunk make too long a range for its scores to be kept."""
+    trunk, branch, count = 20, 13, 40
+    plan, rows = attention(layers=1, width=20, **SHAPES["grouped"]), trunk + branch * count
+    tokens, dy = case(rows, 20)
+    native = Native(plan, rows)
+    found = native.reverse(native.forward(tokens, forked(trunk, count, branch)), dy)
+    own = np.r_[0:trunk, rows - branch : rows]
+    alone = native.reverse(native.forward(tokens[own], forked(trunk, 1, branch)), dy[own])
+    for name, value in alone.items():
+        np.testing.assert_array_equal(bits(value[trunk:]), bits(found[name][-branch:]), err_msg=name)
+
+
 def test_what_is_hidden_reaches_nothing(isa):
     """A row's gradient that is not a number stays in its sequence, and off rows of it that come later."""
     lengths = [20, 50, 30]

@@ -5,7 +5,7 @@
  * is skipped.  Every sum over rows or keys is one chain of fused multiply-adds in the order of rows; who is not seen has the weight 0
  * in it, which leaves it as it was.  So it matters neither how blocks are cut nor what other sequences are in the pass.
  *
- * A task is a head of a piece of the pass that nobody sees out of: of a sequence.
+ * A task is a head of pieces of the pass that nobody sees out of: of sequences.
  *
  * What is hidden may hold anything: where a block is seen in part and holds what is not finite, sums go around it, row by row.
  */
@@ -17,7 +17,8 @@ enum {
     SEEN_BLOCK = 96,                    /* whole tiles of 12 and of 6 */
     SEEN_DEPTH = 128,                   /* numbers of a head that lie transposed at a time */
     SEEN_TILE = SEEN_BLOCK * PRODUCT_LANES,
-    SEEN_KEPT = 512                     /* keys whose scores are kept */
+    SEEN_KEPT = 512,                    /* keys whose scores are kept */
+    SEEN_GROUP = 256                    /* rows whose pieces are a task, where they begin among them */
 };
 enum seen { SEEN_NONE, SEEN_ALL, SEEN_RUNS, SEEN_MARKS };      /* of a block: nobody sees anything, all see all, each a run of it, or else */
 
@@ -73,26 +74,25 @@ static void seen_reach(const struct fd_op *op, const struct fd_pass *pass, int64
     }
 }
 
-/* How many pieces the pass falls into, such that nobody in one sees into another; and the rows of one of them: [*begin, *end).  Where
- * rows that see each other lie among others, all is one piece. */
-static int64_t seen_pieces(const struct fd_op *op, const struct fd_pass *pass, int64_t piece, int64_t *begin, int64_t *end)
+/* The pass falls into pieces such that nobody in one sees into another: how many begin in the group of rows from `from` on, where, and
+ * behind these where the last of them ends.  Where rows that see each other lie among others, all is one piece. */
+static int64_t seen_pieces(const struct fd_op *op, const struct fd_pass *pass, int64_t from, int64_t starts[SEEN_GROUP + 1])
 {
-    int64_t pieces = 0, first = 0, closed = 0, from, to;
-    *begin = 0, *end = pass->rows;
+    int64_t pieces = 0, first = 0, closed = 0, end = pass->rows, low, high;
     for (int64_t row = 0; row < pass->rows; row++) {
-        seen_reach(op, pass, row, &from, &to);
-        if (row == closed && from >= row) {
-            if (pieces == piece) *begin = row;
-            if (pieces == piece + 1) *end = row;
-            pieces++;
+        seen_reach(op, pass, row, &low, &high);
+        if (row == closed && low >= row) {
             first = row;
+            if (row >= from + SEEN_GROUP) end = fd_min(end, row);
+            else if (row >= from) starts[pieces++] = row;
         }
-        if (from < first) {
-            *begin = 0, *end = pass->rows;
-            return 1;
+        if (low < first) {
+            starts[0] = 0, starts[1] = pass->rows;
+            return from == 0;
         }
-        closed = fd_max(closed, fd_max(row + 1, to));
+        closed = fd_max(closed, fd_max(row + 1, high));
     }
+    starts[pieces] = end;
     return pieces;
 }
 
@@ -292,19 +292,13 @@ static void seen_sums(struct seen_block *b, const float *peaks, const float *mas
     }
 }
 
-static int64_t op_attention_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
-{
-    int64_t begin, end;
-    return op->heads * seen_pieces(op, pass, 0, &begin, &end);
-}
-static int op_attention_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+static void seen_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t head, int64_t first, int64_t last)
 {
     float products[SEEN_KEPT * PRODUCT_LANES], panel[SEEN_DEPTH * PRODUCT_LANES];
-    int64_t head = task % op->heads, dim = op->head_dim, width = op->heads * dim, kv = head / (op->heads / op->kv_heads) * dim;
-    int64_t stride = fd_stride(width), kv_stride = fd_stride(op->kv_heads * dim), out_stride = fd_stride(3 * width), first, last;
+    int64_t dim = op->head_dim, width = op->heads * dim, kv = head / (op->heads / op->kv_heads) * dim;
+    int64_t stride = fd_stride(width), kv_stride = fd_stride(op->kv_heads * dim), out_stride = fd_stride(3 * width);
     float *out = op->out[0] + head * dim;               /* by queries; `width` on by keys, then by values */
     struct seen_side keys = {op->in[1] + kv, kv_stride}, values = {op->in[2] + kv, kv_stride};
-    seen_pieces(op, pass, task / op->heads, &first, &last);
     for (int64_t row = first; row < last; row++) {
         for (int64_t of = 0; of < 3; of++) memset(out + row * out_stride + of * width, 0, (size_t)dim * sizeof *out);
         for (int64_t k = 3 * width; k < out_stride && head == 0; k++) op->out[0][row * out_stride + k] = 0.0f;
@@ -351,6 +345,16 @@ static int op_attention_gradient(const struct fd_op *op, const struct fd_pass *p
             seen_add(&b, SEEN_BY_ROW, b.weight, dy, (struct seen_sum){by_keys + width, out_stride});
         }
     }
+}
+
+static int64_t op_attention_gradient_tasks(const struct fd_op *op, const struct fd_pass *pass)
+{
+    return op->heads * fd_ceil(pass->rows, SEEN_GROUP);
+}
+static int op_attention_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
+{
+    int64_t starts[SEEN_GROUP + 1], pieces = seen_pieces(op, pass, task / op->heads * SEEN_GROUP, starts);
+    for (int64_t i = 0; i < pieces; i++) seen_gradient(op, pass, task % op->heads, starts[i], starts[i + 1]);
     return 1;
 }
 
