@@ -198,6 +198,23 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
+def clear_left(target: Path) -> None:
+    """Remove what killed processes have left beside a name: work folders that nobody is at work in."""
+    pattern = re.compile(re.escape(f".{_work_name(target)}.") + r"[0-9a-f]{8}\.partial")
+    names = []
+    with suppress(OSError):  # a folder that may be written and not listed
+        names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
+    for name in names:
+        stale = target.with_name(name)
+        with suppress(OSError), locked(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
+            if there:
+                _clear(stale, target)
+
+
+def _work_name(target: Path) -> str:
+    return os.fsdecode(os.fsencode(target.name)[:200])  # with what is added it is a name too
+
+
 @contextmanager
 def work_folder(target: Path) -> Iterator[Path]:
     """A new, empty folder beside a name, on its file system, in which is made what will have that name.
@@ -209,16 +226,8 @@ def work_folder(target: Path) -> Iterator[Path]:
     ------
     OSError
     """
-    name = os.fsdecode(os.fsencode(target.name)[:200])  # with what is added it is a name too
-    pattern = re.compile(re.escape(f".{name}.") + r"[0-9a-f]{8}\.partial")
-    names = []
-    with suppress(OSError):  # a folder that may be written and not listed
-        names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
-    for name in names:
-        stale = target.with_name(name)
-        with suppress(OSError), locked(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
-            if there:
-                _clear(stale, target)
+    clear_left(target)
+    name = _work_name(target)
     while True:
         work = target.with_name(f".{name}.{os.urandom(4).hex()}.partial")
         work.mkdir()

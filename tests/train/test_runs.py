@@ -124,6 +124,15 @@ def most(whole, tmp_path_factory):
     return {dying_at_line: lines, dying_at_byte: 9 * max(sizes) // 10}  # times differ in length
 
 
+def test_what_is_left_of_a_folder_that_was_being_made_goes(tmp_path):
+    path = tmp_path / "run"
+    work(path)
+    left = tmp_path / ".run.0123abcd.partial"
+    left.mkdir()
+    work(path)
+    assert not left.exists()
+
+
 KILLS = st.lists(st.tuples(st.sampled_from([dying_at_line, dying_at_byte]), st.floats(0, 1)), min_size=1, max_size=3)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from fastdistill.arguments import check_path
 from fastdistill.errors import BusyError, CheckpointError
-from fastdistill.files import locked, read_json, synchronise, work_folder
+from fastdistill.files import clear_left, locked, read_json, synchronise, work_folder
 from fastdistill.train.runs.checkpoints import Checkpoints, Progress
 from fastdistill.train.runs.metrics import Metrics
 
@@ -70,6 +70,7 @@ class RunFolder:
                 raise BusyError(f"{self.path}: another process is at work in this run") from None
             except OSError as error:
                 raise CheckpointError(f"{self.path}: cannot be locked: {error.strerror}") from error
+            clear_left(self.path)  # of one killed as the folder was made
             try:
                 self._checkpoints = Checkpoints(self.path / CHECKPOINTS)
             except OSError as error:
