@@ -28,6 +28,7 @@
 #endif
 
 enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 40000, LINE = 64 };
+enum { WORKER_STACK = 1 << 20 };                     /* bytes, taken as they are used: tasks have 120 KB of blocks there, and musl gives 128 */
 #define GATE_INSIDE 0xffu                            /* bits 0..7 */
 #define GATE_OPEN 0x100u
 #define GATE_WANTED(gate) ((gate) >> 16 & 0xffu)
@@ -147,8 +148,13 @@ static void start_workers(int wanted)                /* fewer may come: the call
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);        /* signals go to Python's threads */
-    while (pool.workers < wanted
-           && pthread_create(&pool.threads[pool.workers], NULL, worker, (void *)(uintptr_t)pool.workers) == 0) pool.workers++;
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) == 0) {
+        pthread_attr_setstacksize(&attributes, WORKER_STACK);
+        while (pool.workers < wanted
+               && pthread_create(&pool.threads[pool.workers], &attributes, worker, (void *)(uintptr_t)pool.workers) == 0) pool.workers++;
+        pthread_attr_destroy(&attributes);
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
