@@ -82,7 +82,7 @@ struct linear_job {
 };
 
 /* y[r], or residual + y[r], in as many columns as are left of `width`. */
-static void linear_write(int64_t rows, vf *y, const float *residual, float *out, int64_t stride, int64_t width)
+static inline void linear_write(int64_t rows, vf *y, const float *residual, float *out, int64_t stride, int64_t width)
 {
     if (residual)
         for (int64_t r = 0; r < rows; r++) y[r] = vf_add(vf_load(residual + r * stride), y[r]);
@@ -120,11 +120,11 @@ static void linear_product_end(const struct linear_job *job, const float *y, con
     linear_write(PRODUCT_ROWS, lanes, job->residual ? job->residual + at : NULL, job->y + at, job->stride, width);
 }
 /* Of f32, as many whole tiles of rows as there are from row_begin on: the same sums, shaped for many rows (product.h).  Returns how many. */
-static int64_t linear_product(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
+static __attribute__((noinline)) int64_t linear_product(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin,
+                                                        int64_t tile_end)
 {
     float y[LINEAR_ROWS * PRODUCT_LANES], gated[LINEAR_ROWS * PRODUCT_LANES];
     const int64_t rows = (row_end - row_begin) / PRODUCT_ROWS * PRODUCT_ROWS, inputs = job->weight->inputs;
-    if (job->weight->format != FD_F32 || (job->up && job->up->format != FD_F32)) return 0;
     for (int64_t first = 0, count; first < rows; first += count) {
         count = fd_min(LINEAR_ROWS, rows - first);
         const float *x = job->in.x + (row_begin + first) * job->in.x_stride;
@@ -143,14 +143,17 @@ static int64_t linear_product(const struct linear_job *job, int64_t row_begin, i
 }
 
 /* Rows [row_begin, row_end) of tiles [tile_begin, tile_end); the first of them is y's first. */
-static void linear_tiles(const struct linear_job *all, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
+static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_t row_end, int64_t tile_begin, int64_t tile_end)
 {
-    struct linear_job rest = *all;
-    const struct linear_job *job = &rest;
-    int64_t done = linear_product(all, row_begin, row_end, tile_begin, tile_end);
-    rest.y += done * all->stride;
-    if (rest.residual) rest.residual += done * all->stride;
-    row_begin += done;
+    struct linear_job rest;
+    if (job->weight->format == FD_F32 && (!job->up || job->up->format == FD_F32) && row_end - row_begin >= PRODUCT_ROWS) {
+        int64_t done = linear_product(job, row_begin, row_end, tile_begin, tile_end);
+        rest = *job;
+        rest.y += done * job->stride;
+        if (rest.residual) rest.residual += done * job->stride;
+        row_begin += done;
+        job = &rest;
+    }
     struct linear_weights w = linear_weights_from(job->weight, tile_begin), up = linear_weights_from(job->up ? job->up : job->weight, tile_begin);
     for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile++, column += FD_LANES) {
         for (int64_t row = row_begin; row < row_end; row += FD_MANY_ROWS) {
@@ -193,14 +196,13 @@ static int64_t op_linear_tasks(const struct fd_op *op, const struct fd_pass *pas
     int64_t rows = op_rows(op, pass);
     return linear_part_tasks(op) * (rows > LINEAR_MOST_ROWS ? fd_ceil(rows, LINEAR_ROWS) : 1);
 }
-/* The part of a task, which then counts within it; *row: its first. */
-static int op_linear_part(const struct fd_op *op, int64_t *task, int64_t *row)
+/* The part of a task, which then counts within it; *row: its first.  Tasks of all parts are of some rows, then of the next. */
+static inline int op_linear_part(const struct fd_op *op, int64_t *task, int64_t *row)
 {
-    int part = 0;
-    int64_t all = linear_part_tasks(op);
-    *row = *task / all * LINEAR_ROWS;
-    *task %= all;
-    for (int64_t tasks; *task >= (tasks = fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES)); part++) *task -= tasks;
+    int part = 0, parts = op->epilogue == FD_GATED ? 1 : op->parts;
+    *row = 0;
+    for (int64_t tasks; *task >= (tasks = fd_ceil(weight_tiles(op->weights[part]), FD_TASK_TILES)); *task -= tasks)
+        if (++part == parts) part = 0, *row += LINEAR_ROWS;
     return part;
 }
 
