@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 
 import pytest
 
@@ -37,21 +38,30 @@ def test_the_first_prompts_are_of_all_kinds_and_each_kind_uses_a_topic_once_firs
     assert all(any(topic in prompt for prompt in prompts[: len(topics)]) for topic in topics)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_prompts_are_clean(kind):
-    """No slot is left, no line is empty at its ends, no sentence lacks its end."""
-    for prompt in _prompts(kind, 5):
-        assert not re.search(r"[{}|\\]|\.\.|  |\bNone\b", prompt), prompt
-        assert prompt == prompt.strip() and prompt[0].isupper(), prompt
-        assert prompt[-1] in '.?!"}' or "\n" in prompt or "means" in prompt, prompt
+def test_no_slot_is_left_and_no_topic_is_there_twice():
+    for prompt in own_prompts(LEAST, 5):
+        assert not re.search(r"[{}|\\]|\d\.\.", prompt), prompt
+        assert prompt == prompt.strip() and "\n\n\n" not in prompt, prompt
+    for kind in KINDS:
+        groups = list(_groups(kind))
+        assert all("{}" in form for forms, _ in groups for form in forms), kind
+        times = Counter(topic for _, topics in groups for topic in topics)
+        assert max(times.values(), default=1) == 1, times.most_common(1)
 
 
-def test_every_file_is_a_kind():
-    assert sorted(path.stem for path in _FOLDER.glob("*.txt")) == sorted(KINDS)
+def test_passages_come_with_their_own_questions():
+    passages = {passage: questions for (passage,), questions in _groups("passages")}
+    for prompt in _prompts("reading", 2):
+        found = [passage for passage in passages if passage.replace("\\n", "\n") in prompt]
+        assert len(found) == 1 and sum(question in prompt for question in passages[found[0]]) == 1, prompt
+
+
+def test_every_file_is_read():
+    assert sorted(path.stem for path in _FOLDER.glob("*")) == sorted([*KINDS, "passages"])
 
 
 def test_refuses():
-    with pytest.raises(ArgumentError, match=r"count must be at most \d{4}, the prompts that there are, got 1000000"):
+    with pytest.raises(ArgumentError, match=r"count must be at most \d+, the prompts that there are, got 1000000"):
         own_prompts(10**6)
     with pytest.raises(ArgumentError, match="count must be an integer, got 'ten'"):
         own_prompts("ten")

@@ -24,8 +24,8 @@ from fastdistill.arguments import check_integer
 from fastdistill.errors import ArgumentError
 
 KINDS = (
-    "advice", "coding", "history", "howto", "letters", "opinions", "plans", "problems", "questions", "roles", "science", "stories",
-    "translation",
+    "advice", "coding", "editing", "extraction", "history", "howto", "letters", "opinions", "plans", "problems", "questions",
+    "reading", "roles", "science", "stories", "summary", "talk", "translation",
 )  # fmt: skip
 _FOLDER = Path(fastdistill.embedded.__file__).parent / "prompts"
 _NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?")
@@ -54,25 +54,30 @@ def own_prompts(count: int, seed: int = 0) -> list[str]:
 
 
 def _prompts(kind: str, seed: int) -> list[str]:
-    """All of a kind: each topic once, then each with another form, and so on; in a round, in any order."""
+    """All of a kind, in rounds: one with each topic or passage, then another one with each, and so on; within a round, in any order."""
     chance = random.Random(f"{kind} {seed}")
-    rounds = []
+    found = []
     for forms, topics in _groups(kind):
-        for topic in topics:
-            for number, form in enumerate(sorted(forms, key=lambda _: chance.random())):
-                rounds.append((number, chance.random(), _fill(form.replace("{}", topic), chance)))
-    return [prompt for _, _, prompt in sorted(rounds)]
+        subjects = [("", [topic]) for topic in topics]
+        if "{text}" in forms[0]:
+            subjects = [(text, topics or questions) for (text,), questions in _groups("passages")]
+        for text, asked in subjects:
+            pairs = [(form, topic) for form in forms for topic in asked]
+            for number, (form, topic) in enumerate(sorted(pairs, key=lambda _: chance.random())):
+                prompt = form.replace("{text}", text).replace("{}", topic)
+                found.append((number, chance.random(), _fill(prompt, chance)))
+    return [prompt for _, _, prompt in sorted(found)]
 
 
-def _groups(name: str) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+def _groups(name: str) -> Iterator[tuple[list[str], list[str]]]:
     """The forms and the topics of each group of a file."""
-    for group in (_FOLDER / f"{name}.txt").read_text("utf-8").replace("\\n", "\n").strip("\n").split("\n\n"):
+    for group in (_FOLDER / f"{name}.txt").read_text("utf-8").strip().split("\n\n"):
         forms, _, topics = group.partition("\n---\n")
-        yield forms.split("\n"), topics.split("\n")
+        yield forms.splitlines(), topics.splitlines()
 
 
-def _fill(text: str, chance: random.Random) -> str:
-    """A text with a choice in place of each slot.  Of `chance` only `random()` is asked, which every Python draws alike."""
+def _fill(line: str, chance: random.Random) -> str:
+    """A line with its choices and new lines.  Of `chance` only `random()` is asked, which every Python draws alike."""
 
     def choice(slot: re.Match[str]) -> str:
         numbers = _NUMBERS.fullmatch(slot[1])
@@ -82,4 +87,4 @@ def _fill(text: str, chance: random.Random) -> str:
             options = range(int(first), int(last) + 1, int(step))
         return str(options[int(chance.random() * len(options))])
 
-    return re.sub(r"\{([^{}]*)\}", choice, text)
+    return re.sub(r"\{([^{}]*)\}", choice, line).replace("\\n", "\n")
