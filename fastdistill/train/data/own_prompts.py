@@ -37,7 +37,7 @@ def own_prompts(count: int, seed: int = 0) -> list[str]:
     Parameters
     ----------
     count : int
-        the first so many of the seed's order; there are a few thousand
+        the first so many of the order of the seed; of about 3,000 and fewer, each kind has the same share
     seed : int, default 0
         64 bits; fixes the order, and the numbers and words within prompts
 
