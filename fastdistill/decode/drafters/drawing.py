@@ -43,7 +43,7 @@ class Drawing:
             # The prompt is as long as what the draft's text has of it.
             length = int(np.isin(request.prompt[: request.sampler.prompt_length], to_target).sum())
             self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped, prompt_length=length)
-        self._takes_likeliest = not request.sampled and allowed is None and self._sampler.is_greedy
+        self.takes_likeliest = not request.sampled and allowed is None and self._sampler.is_greedy
         if not self._sampler.temperature and not self.sampled:  # the law of greedy decoding ranks one token alone
             self._ranking = replace(self._sampler, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -53,7 +53,7 @@ class Drawing:
 
     def read(self, rows: int) -> Read:
         """What `first` wants of so many rows; `ranked` wants logits."""
-        if self._takes_likeliest:
+        if self.takes_likeliest:
             return STATISTICS_ONLY
         return Read(sampler=self._sampler, allowed=self._masks(rows)) if self._session_draws else Read(logits=True)
 
@@ -70,7 +70,7 @@ class Drawing:
         seen : int32 (n,)
             the text before it
         """
-        if self._session_draws or self._takes_likeliest:
+        if self._session_draws or self.takes_likeliest:
             statistics = rows.statistics
             token = int(statistics.argmax[-1] if rows.tokens is None else rows.tokens[-1])
             return token, float(np.exp(statistics.top[-1] - statistics.log_sum_exp[-1])), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fastdistill.arguments import check_number
-from fastdistill.decode.drafters.draft import DraftRequest
+from fastdistill.decode.drafters.draft import Draft, DraftRequest
 from fastdistill.decode.drafters.growing import GrowingRun, Vocabulary
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
@@ -20,7 +21,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
-from fastdistill.runtime.read import Read, Rows
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows
 
 ROWS = 16  # of a level of a tree: as many as `Tree` is wide
 TABLE = f"{EMBEDDING}.weight"
@@ -131,6 +132,8 @@ class HeadDraftRun(GrowingRun):
         self._estimate = weights.plan.outputs["hidden"]
         self._state: np.ndarray | None = None  # float32 (1, hidden_size): gave the seed
         self._seed = np.empty(0, np.int32)
+        self._input = np.empty((1, weights.plan.hidden_size), np.float32)  # of a pass of one row, and where its estimate lies:
+        self._output: np.ndarray | None = None  # None, where the last pass was another
         self._states: dict[int, np.ndarray] = {}  # estimated behind each guess's parent; -1: behind the seed
 
     @property
@@ -141,6 +144,30 @@ class HeadDraftRun(GrowingRun):
         super().accept(tokens, path, taps)
         if len(tokens) and "hidden" in taps:
             self._state, self._seed = taps["hidden"][-1:], np.array(tokens[-1:], np.int32)
+
+    def _chain(self, budget: int) -> Draft:
+        """Where the likeliest tokens are wanted, a pass after another over the same arrays: what is around them takes longer than they do."""
+        if not self._drawing.takes_likeliest:
+            return super()._chain(budget)
+        assert self._state is not None
+        self._input[:] = self._state
+        token, reached = int(self._seed[0]), 1.0
+        tokens, shares = list[int](), list[float]()
+        while True:
+            if self._output is None:
+                self._run(self._input, np.array([token], np.int32), [-1], STATISTICS_ONLY)
+                self._output = self._executor.value(self._estimate, 1)
+                statistics = self._executor.statistics
+            else:
+                statistics = self._executor.again(token)
+            guess = int(statistics[:1].view(np.int32)[0])
+            token = int(self._d2t[guess])
+            tokens.append(token)
+            shares.append(math.exp(statistics[_LOG_PROB]))
+            reached *= shares[-1]
+            if len(tokens) == budget or reached < self._least:
+                return Draft(np.array(tokens, np.int32), kinds=self._kinds(np.array(shares)))
+            self._input[:] = self._output
 
     def _root(self, read: Read) -> Rows:
         assert self._state is not None  # there is room
@@ -153,7 +180,7 @@ class HeadDraftRun(GrowingRun):
 
     def _run(self, states: np.ndarray, tokens: np.ndarray, nodes: list[int], read: Read) -> Rows:
         """Rows of these tokens, each drawn from its state."""
-        count = len(nodes)
+        count, self._output = len(nodes), None
         rows, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
         outcome = self._executor.run(
             ForwardPass(rows, zeros, _NOBODY, _OFFSETS, [], tokens, states, zeros, zeros, rows, want_logits=read.logits)
@@ -170,4 +197,5 @@ class HeadDraftRun(GrowingRun):
         return kind_of(shares).astype(np.int32)
 
 
+_LOG_PROB = RowStatistics._fields.index("log_prob")
 _NOBODY, _OFFSETS = np.array([[0, 1]], np.int32), np.array([0, 1])  # whom rows see: there is no attention
