@@ -37,7 +37,7 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
     "minutes": (float, "M", "how long it may work in all (default: 30)"),
     "writing": (float, "S", "the share of them in which the model writes what is learnt from (default: 0.4)"),
     "max_tokens": (int, "N", "most tokens of a text (default: 256)"),
-    "temperature": (float, "T", "of half of the texts; the others are greedy (default: 0.8)"),
+    "temperature": (float, "T", "of a third of the texts; the others are greedy (default: 0.8)"),
     "draft_vocab_size": (int, "N", "how many of the most frequent tokens can be guessed (default: 8192)"),
     "intermediate_size": (int, "N", "width of the head's feed-forward network (default: 1536)"),
     "steps": (int, "N", "guesses in a row that it learns (default: 3)"),
@@ -56,7 +56,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--draft", metavar="DRAFT", required=True, help="the folder to make")
     parser.add_argument("--prompts", metavar="FILE", help="prompts of your own, beside those of the package")
     parser.add_argument("--objective", metavar="NAME", help="a divergence, as of train (default: forward_kl)")
-    parser.add_argument("--format", choices=("q8", "q4", "f16", "f32"), help="that the head is kept in (default: q8)")
+    parser.add_argument("--format", choices=("q4", "q8", "f16", "f32"), help="that the head is kept in (default: q4)")
     for name, (kind, placeholder, about) in _NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=placeholder, help=about)
 

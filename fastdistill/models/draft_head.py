@@ -140,10 +140,8 @@ class SavedHead:
                     f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {config.raw.get('model_type')!r}"
                 )
             sizes = ("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size", "intermediate_size")
-            shape = DraftHead(
-                *(config.integer(name, minimum=1, maximum=1 << 24) for name in sizes),
-                config.number("epsilon", minimum=0),
-            )
+            integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
+            shape = DraftHead(**integers, epsilon=config.number("epsilon", minimum=0))
             plan = shape.plan()
             wanted = {name: weight.shape for name, weight in plan.weights.items() if name != f"{EMBEDDING}.weight"}
             wanted[D2T] = (shape.draft_vocab_size,)

@@ -132,7 +132,9 @@ class HeadDraftRun(GrowingRun):
         self._estimate = weights.plan.outputs["hidden"]
         self._state: np.ndarray | None = None  # float32 (1, hidden_size): gave the seed
         self._seed = np.empty(0, np.int32)
-        self._input = np.empty((1, weights.plan.hidden_size), np.float32)  # of a pass of one row, and where its estimate lies:
+        self._input = np.empty(
+            (1, weights.plan.hidden_size), np.float32
+        )  # of a pass of one row, and where its estimate lies:
         self._output: np.ndarray | None = None  # None, where the last pass was another
         self._states: dict[int, np.ndarray] = {}  # estimated behind each guess's parent; -1: behind the seed
 

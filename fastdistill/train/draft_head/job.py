@@ -43,7 +43,9 @@ HELD_OUT = 16  # of so many texts one is for judging alone
 FADING = 0.8  # what a step's guess counts, beside the guess before it
 OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
 SURE = 8.0  # guesses that a prior counts for
+_OWN = 8192  # prompts of the package: more than any half hour needs
 _TEXT_PROMPT = 32  # tokens of a plain text that are a prompt
+_LEAST_ROOM = 16  # tokens of a text
 
 Report = Callable[[str], None]
 
@@ -65,7 +67,7 @@ class HeadSettings:
     max_tokens : int, default 256
         of a text
     temperature : float, default 0.8
-        of every other lot of texts; those between are greedy
+        of every third lot of texts; the others are greedy
     draft_vocab_size : int, default 8192
         tokens that it can guess: the most frequent ones of the texts
     intermediate_size : int, default 1536
@@ -78,8 +80,8 @@ class HeadSettings:
         the highest
     rows : int, default 256
         of a batch
-    format : str, optional
-        that the head is kept in, "q8" or "f32"; None: "q8"
+    format : str, default "q4"
+        that the head is kept in: "q4", "q8", "f16" or "f32"
     seed : int, default 0
     threads : int, optional
 
@@ -100,7 +102,7 @@ class HeadSettings:
     objective: str = "forward_kl"
     learning_rate: float = 1e-3
     rows: int = 256
-    format: str | None = None
+    format: str = "q4"
     seed: int = 0
     threads: int | None = None
 
@@ -113,8 +115,7 @@ class HeadSettings:
             check_integer(name, getattr(self, name), 1, 1 << 20)
         check_choice("objective", self.objective, KINDS)
         check_number("learning_rate", self.learning_rate, 0, 10)
-        if self.format is not None:
-            check_choice("format", self.format, ("q8", "q4", "f16", "f32"))
+        check_choice("format", self.format, ("q4", "q8", "f16", "f32"))
         check_integer("seed", self.seed, 0, 2**63 - 1)
 
 
@@ -208,7 +209,7 @@ def _written(
         if stop():
             return None
         numbers = range(begin, begin := begin + len(lot))
-        temperature = settings.temperature if len(lots) % 2 else 0.0
+        temperature = settings.temperature if len(lots) % 3 == 2 else 0.0
         most = settings.max_tokens
         lots.append(
             write_texts(model, lot, temperature=temperature, seed=settings.seed, max_tokens=most, numbers=numbers)
@@ -221,13 +222,13 @@ def _written(
 
 
 def _prompts(settings: HeadSettings, model: Model) -> Iterator[list[int]]:
-    """Token ids: the user's, each among one of the package's own while there are some of both."""
-    own = (_asked(model, text) for text in own_prompts(1 << 13, settings.seed))
-    if settings.prompts is None:
-        return own
-    theirs = _of_files(settings.prompts, model)
-    pairs = zip(theirs, own, strict=False)
-    return chain(chain.from_iterable(pairs), theirs, own)
+    """Token ids: the user's, each before one of the package's own while there are some of both; those that leave no room are left out."""
+    prompts = (_asked(model, text) for text in own_prompts(_OWN, settings.seed))
+    if settings.prompts is not None:
+        theirs = _of_files(settings.prompts, model)
+        pairs = zip(theirs, prompts, strict=False)
+        prompts = chain(chain.from_iterable(pairs), theirs, prompts)
+    return (prompt for prompt in prompts if len(prompt) + _LEAST_ROOM <= model.plan.max_positions)
 
 
 def _asked(model: Model, text: str) -> list[int]:
@@ -270,7 +271,7 @@ class _Head:
                 name: plan.weights[name].source.tensor(checkpoint.tensors).rows(...)
                 for name in {table_op.weights[0], head_op.weights[0]}
             }
-        table = weights[table_op.weights[0]]
+        table = self.table = weights[table_op.weights[0]]
         rows = weights[head_op.weights[0]].rows(self.d2t)
         self.shape = DraftHead(plan.hidden_size, table.shape[1], plan.vocab_size, size, settings.intermediate_size)
         first = first_weights(self.shape, self.seen, table, seed=settings.seed)
@@ -311,12 +312,16 @@ class _Head:
 
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""
-        format = self.settings.format or "q8"
+        format, settings = self.settings.format, self.settings
         tensors: dict[str, Tensor] = {HEAD: quantize_tensor(self.kept, format)}
         for name, parameter in self.engine.parameters.items():
             tensor = Tensor(name, "f32", parameter.shape, parameter.to_array())
             tensors[name] = quantize_tensor(tensor, format) if len(parameter.shape) == 2 else tensor
-        found = acceptance(self.engine, self.unseen, self.d2t)
+        held = HeadEngine(
+            self.shape, {**tensors, f"{EMBEDDING}.weight": self.table}, steps=settings.steps, rows=settings.rows,
+            threads=settings.threads,
+        )  # fmt: skip
+        found = acceptance(held, self.unseen, self.d2t)
         facts: dict[str, Any] = {
             "target": Path(self.settings.model).name,
             "acceptance": [round(float(rate), 4) for rate in found.ranks[:, 0]],
