@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.models.draft_head import EMBEDDING, SHARES, DraftHead, SavedHead
+from fastdistill.models.draft_head import SHARES, TABLE, DraftHead, SavedHead
 from tests.small_models import network
 
 _FOLDER = tempfile.TemporaryDirectory()
@@ -26,7 +26,7 @@ def head_for(plan, draft_vocab_size: int, seed: int = 0, spread: float = 0.3) ->
     tensors = {
         name: Tensor(name, "f32", weight.shape, chance.normal(0, spread, weight.shape).astype(np.float32))
         for name, weight in shape.plan().weights.items()
-        if name != f"{EMBEDDING}.weight"
+        if name != TABLE
     }
     d2t = np.sort(chance.permutation(vocab)[: shape.draft_vocab_size]).astype(np.int32)
     return SavedHead(shape, d2t, tensors, ((2.0, 1.0),) * (len(SHARES) + 1), {})

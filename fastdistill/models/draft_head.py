@@ -21,10 +21,14 @@ import numpy as np
 from fastdistill.checkpoint.folder import open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import CheckpointError
+from fastdistill.messages import short
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 
-EMBEDDING, HEAD = "embedding", "head.weight"  # the target's table; its head's rows of the tokens that are guessed
+TABLE, HEAD = (
+    "embedding.weight",
+    "head.weight",
+)  # the target's table of tokens; its head's rows of those that are guessed
 # How often a guess is right where its parent is, is learnt by the share that the head gives it: between these edges.
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 
@@ -65,7 +69,7 @@ class DraftHead:
         """One step of it, over rows that have a state, as `inputs`, and a token: "hidden", h', and "logits" of the tokens that it can guess."""
         b, width = Builder(), self.hidden_size
         h = b.op("given", width=width)
-        token = b.embedding(f"{EMBEDDING}.weight", self.vocab_size, self.embedding_size)
+        token = b.embedding(TABLE, self.vocab_size, self.embedding_size)
         token = b.linear(b.rms_norm(token, "embedding_norm.weight", self.epsilon), "embedding_proj", width)
         x = b.add(b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width), token)
         y = b.rms_norm(x, "mlp_norm.weight", self.epsilon)
@@ -78,7 +82,7 @@ class DraftHead:
     @property
     def trained(self) -> tuple[str, ...]:
         """The weights that are its own."""
-        return tuple(name for name in self.plan().weights if name not in (f"{EMBEDDING}.weight", HEAD))
+        return tuple(name for name in self.plan().weights if name not in (TABLE, HEAD))
 
 
 MODEL_TYPE, D2T = "fastdistill_draft_head", "d2t"
@@ -91,6 +95,7 @@ class SavedHead:
     Attributes
     ----------
     shape : DraftHead
+        its sizes
     d2t : int32 (draft_vocab_size,)
         ascending, the target's token for each that it can guess
     tensors : Mapping[str, Tensor]
@@ -137,13 +142,13 @@ class SavedHead:
             config = checkpoint.config
             if config.raw.get("model_type") != MODEL_TYPE:
                 raise CheckpointError(
-                    f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {config.raw.get('model_type')!r}"
+                    f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {short(config.raw.get('model_type'))}"
                 )
             sizes = ("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size", "intermediate_size")
             integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
             shape = DraftHead(**integers, epsilon=config.number("epsilon", minimum=0))
             plan = shape.plan()
-            wanted = {name: weight.shape for name, weight in plan.weights.items() if name != f"{EMBEDDING}.weight"}
+            wanted = {name: weight.shape for name, weight in plan.weights.items() if name != TABLE}
             wanted[D2T] = (shape.draft_vocab_size,)
             found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
             if found != wanted:

@@ -13,7 +13,7 @@ from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Specula
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.models.draft_head import D2T, EMBEDDING, SHARES, SavedHead, kind_of
+from fastdistill.models.draft_head import D2T, SHARES, TABLE, SavedHead, kind_of
 from fastdistill.runtime import Read, from_callable
 from tests.draft_heads import head_for, random_head
 from tests.small_models import network
@@ -130,7 +130,7 @@ def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path
     found = SavedHead.load(tmp_path / "head")
     assert found.shape == head.shape and found.priors == head.priors and (found.d2t == head.d2t).all()
     assert all((found.tensors[name].data == tensor.data).all() for name, tensor in head.tensors.items())
-    assert f"{EMBEDDING}.weight" not in found.tensors and D2T not in found.tensors
+    assert TABLE not in found.tensors and D2T not in found.tensors
     config = tmp_path / "head" / "config.json"
     said = json.loads(config.read_text())
     for changes, complaint in (

@@ -12,7 +12,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
 from fastdistill.distill import divergence
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.models.draft_head import EMBEDDING, HEAD, SHARES, DraftHead, SavedHead, kind_of
+from fastdistill.models.draft_head import HEAD, SHARES, TABLE, DraftHead, SavedHead, kind_of
 from fastdistill.runtime import Read
 from fastdistill.train.draft_head import (
     HeadBatch,
@@ -116,7 +116,7 @@ def test_a_batch_follows_each_place_to_the_end_of_its_text():
 
 def test_the_closed_form_finds_a_linear_cell():
     """Texts whose states follow one linear cell exactly: the head begins as that cell."""
-    chance, table = np.random.default_rng(5), tensors()[f"{EMBEDDING}.weight"]
+    chance, table = np.random.default_rng(5), tensors()[TABLE]
     from_token, from_state = chance.normal(0, 0.3, (2, 32, 32))
     tokens = chance.integers(0, 50, 600).astype(np.int32)
     states = [chance.normal(0, 1, 32)]

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdistill.api import Model, load
 from fastdistill.arguments import check_choice, check_integer, check_number, check_path
-from fastdistill.checkpoint import open_checkpoint
+from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.laws.divergence import divergence
@@ -26,7 +25,11 @@ from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.fetch import find_folder
 from fastdistill.files import read_json
 from fastdistill.kernels.distill.kinds import KINDS
-from fastdistill.models.draft_head import EMBEDDING, HEAD, SHARES, DraftHead, SavedHead
+from fastdistill.models import Plan, plan_of
+from fastdistill.models.draft_head import HEAD, SHARES, TABLE, DraftHead, SavedHead
+from fastdistill.runtime.network import Network
+from fastdistill.text.chat import render_chat
+from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.train.data.examples import examples
 from fastdistill.train.data.own_prompts import own_prompts
 from fastdistill.train.data.records import read_records
@@ -83,7 +86,9 @@ class HeadSettings:
     format : str, default "q4"
         that the head is kept in: "q4", "q8", "f16" or "f32"
     seed : int, default 0
+        of what is drawn: the order of prompts, the texts that are not greedy, the first weights, the order of batches
     threads : int, optional
+        change no bit
 
     Raises
     ------
@@ -117,6 +122,41 @@ class HeadSettings:
         check_number("learning_rate", self.learning_rate, 0, 10)
         check_choice("format", self.format, ("q4", "q8", "f16", "f32"))
         check_integer("seed", self.seed, 0, 2**63 - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The model that distils.
+
+    Attributes
+    ----------
+    folder : Path
+        where it is
+    network : Network
+        what runs it
+    tokenizer : Tokenizer
+        its own
+    end_tokens : frozenset[int]
+        those that end a text
+    """
+
+    folder: Path
+    network: Network
+    tokenizer: Tokenizer
+    end_tokens: frozenset[int]
+
+    @property
+    def plan(self) -> Plan:
+        return self.network.plan
+
+    @classmethod
+    def load(cls, model: str, threads: int | None) -> Target:
+        """From a folder, or by the name of a model that has been fetched."""
+        folder = find_folder(model)
+        with open_checkpoint(folder) as checkpoint:
+            network = Network(plan_of(checkpoint), checkpoint.tensors, None, threads)
+            ends = eos_token_ids(checkpoint.config, checkpoint.generation_config)
+        return cls(folder, network, Tokenizer(folder), ends)
 
 
 def distill_head(
@@ -165,7 +205,7 @@ def distill_head(
         if begun and run.config.get("settings") != json.loads(json.dumps(config))["settings"]:
             raise CheckpointError(f"{work}: was begun with other settings; remove it, or choose another name")
         report(f"loading {settings.model}")
-        model = load(find_folder(settings.model), threads=settings.threads)
+        model = Target.load(settings.model, settings.threads)
         if not model.plan.causal or "logits" not in model.plan.outputs:
             raise UnsupportedError("a draft head is for a causal model with a head")
         texts = _written(settings, model, work, report, writing, stop)
@@ -182,7 +222,7 @@ def distill_head(
 
 def _written(
     settings: HeadSettings,
-    model: Model,
+    model: Target,
     work: Path,
     report: Report,
     writing: Callable[[float, int], None],
@@ -221,9 +261,9 @@ def _written(
     return Texts.joined(lots)
 
 
-def _prompts(settings: HeadSettings, model: Model) -> Iterator[list[int]]:
+def _prompts(settings: HeadSettings, model: Target) -> Iterator[list[int]]:
     """Token ids: the user's, each before one of the package's own while there are some of both; those that leave no room are left out."""
-    prompts = (_asked(model, text) for text in own_prompts(_OWN, settings.seed))
+    prompts: Iterator[list[int]] = (_asked(model, text) for text in own_prompts(_OWN, settings.seed))
     if settings.prompts is not None:
         theirs = _of_files(settings.prompts, model)
         pairs = zip(theirs, prompts, strict=False)
@@ -231,14 +271,15 @@ def _prompts(settings: HeadSettings, model: Model) -> Iterator[list[int]]:
     return (prompt for prompt in prompts if len(prompt) + _LEAST_ROOM <= model.plan.max_positions)
 
 
-def _asked(model: Model, text: str) -> list[int]:
+def _asked(model: Target, text: str) -> list[int]:
     """A question as the model is asked it: by its template, where it has one."""
     if model.tokenizer.config.chat_template is None:
         return model.tokenizer.encode(text)
-    return model.chat_prompt([{"role": "user", "content": text}])
+    asked = render_chat(model.tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)
+    return model.tokenizer.encode(asked, special=False)
 
 
-def _of_files(paths: str, model: Model) -> Iterator[list[int]]:
+def _of_files(paths: str, model: Target) -> Iterator[list[int]]:
     for _, record in read_records(paths):
         for example in examples(record, model.tokenizer):
             prompt: list[int] = []
@@ -254,7 +295,7 @@ def _of_files(paths: str, model: Model) -> Iterator[list[int]]:
 class _Head:
     """A draft head, its texts, and what trains it."""
 
-    def __init__(self, settings: HeadSettings, model: Model, texts: Texts) -> None:
+    def __init__(self, settings: HeadSettings, model: Target, texts: Texts) -> None:
         self.settings = settings
         held = np.arange(len(texts)) % HELD_OUT == HELD_OUT - 1
         parts = [texts.part(number, number + 1) for number in range(len(texts))]
@@ -277,7 +318,7 @@ class _Head:
         first = first_weights(self.shape, self.seen, table, seed=settings.seed)
         self.kept = Tensor(HEAD, rows.format, rows.shape, **rows.parts)
         self.engine = HeadEngine(
-            self.shape, {**first, f"{EMBEDDING}.weight": table, HEAD: self.kept},
+            self.shape, {**first, TABLE: table, HEAD: self.kept},
             steps=settings.steps, rows=settings.rows, threads=settings.threads,
         )  # fmt: skip
         self._places = self.seen.places
@@ -318,7 +359,7 @@ class _Head:
             tensor = Tensor(name, "f32", parameter.shape, parameter.to_array())
             tensors[name] = quantize_tensor(tensor, format) if len(parameter.shape) == 2 else tensor
         held = HeadEngine(
-            self.shape, {**tensors, f"{EMBEDDING}.weight": self.table}, steps=settings.steps, rows=settings.rows,
+            self.shape, {**tensors, TABLE: self.table}, steps=settings.steps, rows=settings.rows,
             threads=settings.threads,
         )  # fmt: skip
         found = acceptance(held, self.unseen, self.d2t)

@@ -1,0 +1,137 @@
+"""A draft head that runs: its own weights, beside the table of tokens of the network that it was distilled from."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.models.draft_head import TABLE, SavedHead, kind_of
+from fastdistill.runtime.forward_pass import ForwardPass
+from fastdistill.runtime.native_executor import NativeExecutor
+from fastdistill.runtime.packing import PackedWeights
+from fastdistill.runtime.read import Rows
+
+ROWS = 16  # most of a pass: of a level of a tree
+
+_LOG_PROB = RowStatistics._fields.index("log_prob")
+_NOBODY, _OFFSETS = np.array([[0, 1]], np.int32), np.array([0, 1])  # whom rows see: there is no attention
+
+
+class RunnableHead:
+    """A draft head's folder, read; its weights are packed once for each network that it runs beside.
+
+    Parameters
+    ----------
+    folder : str or PathLike
+
+    Attributes
+    ----------
+    d2t : int32 (draft_vocab_size,)
+        the target's token for each that it can guess
+    priors : tuple[tuple[float, float], ...]
+        one a kind
+
+    Raises
+    ------
+    CheckpointError
+        where the folder holds no draft head
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._saved = SavedHead.load(folder)
+        self.d2t, self.priors = self._saved.d2t, self._saved.priors
+        self._packed: WeakKeyDictionary[Any, _Weights] = WeakKeyDictionary()
+
+    def beside(self, network: Any) -> HeadCell:
+        """What runs it beside a network; one a text.
+
+        Raises
+        ------
+        ArgumentError
+            where it is another model's
+        UnsupportedError
+            for a network that has no packed table of tokens
+        """
+        weights = self._packed.get(network)
+        if weights is None:
+            weights = self._packed[network] = _Weights(self._saved, network)
+        return HeadCell(weights, network.threads)
+
+    def kinds(self, shares: np.ndarray) -> np.ndarray:
+        """int32: which line of `priors` is for guesses that it gives these shares."""
+        return kind_of(shares).astype(np.int32)
+
+
+class HeadCell:
+    """The cell of a draft head, step by step."""
+
+    def __init__(self, weights: _Weights, threads: int) -> None:
+        self._executor = NativeExecutor(weights.plan, weights, ROWS, threads)
+        self._estimate = weights.plan.outputs["hidden"]
+        self._input = np.empty(
+            (1, weights.plan.hidden_size), np.float32
+        )  # of a pass of one row; where its estimate lies:
+        self._output: np.ndarray | None = None  # None: the last pass was another
+
+    def run(self, states: np.ndarray, tokens: np.ndarray, logits: bool) -> tuple[Rows, np.ndarray]:
+        """After these tokens, int32 (n,), each drawn from its state, float32 (n, hidden_size): what is guessed, and the next states."""
+        self._output = None
+        count = len(tokens)
+        rows, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
+        request = ForwardPass(
+            rows, zeros, _NOBODY, _OFFSETS, [], tokens, states, zeros, zeros, rows, want_logits=logits
+        )
+        outcome = self._executor.run(request)
+        argmax, *others = outcome.statistics.copy()
+        estimates = self._executor.value(self._estimate, count).copy()
+        return Rows(RowStatistics(argmax.view(np.int32), *others), logits=outcome.logits), estimates
+
+    def likeliest(self, token: int, state: np.ndarray | None = None) -> tuple[int, float]:
+        """The likeliest guess after a token, and its share: drawn from `state`, or else from the state behind the last guess.
+
+        The same arrays serve call after call: to lay them out takes longer than the pass.
+        """
+        if state is not None:
+            self._input[:] = state
+        else:
+            assert self._output is not None
+            self._input[:] = self._output
+        if self._output is None:
+            self.run(self._input, np.array([token], np.int32), False)
+            self._output = self._executor.value(self._estimate, 1)
+            statistics = self._executor.statistics
+        else:
+            statistics = self._executor.again(token)
+        return int(statistics[:1].view(np.int32)[0]), math.exp(statistics[_LOG_PROB])
+
+
+class _Weights(PackedWeights):
+    """A head's, and the target's table, which both read."""
+
+    def __init__(self, head: SavedHead, network: Any) -> None:
+        weights = getattr(network, "weights", None)
+        tables = [op.weights[0] for op in network.plan.ops if op.kind == "embedding"]
+        if not isinstance(weights, PackedWeights) or not tables:
+            raise UnsupportedError(
+                "a draft head needs a target with a packed table of tokens, as the native executor has it"
+            )
+        shape = head.shape
+        wanted = (shape.vocab_size, shape.embedding_size), shape.hidden_size
+        found = network.plan.weights[tables[0]].shape, network.plan.hidden_size
+        if found != wanted:
+            raise ArgumentError(
+                f"the draft head is for a model of {wanted[0][0]} tokens and a hidden size of {wanted[1]}, "
+                f"this one has {found[0][0]} and {found[1]}"
+            )
+        self.plan = shape.plan()
+        own = {name: weight for name, weight in self.plan.weights.items() if name != TABLE}
+        super().__init__(replace(self.plan, weights=own), head.tensors, None, network.threads)
+        self.formats[TABLE] = weights.formats[tables[0]]
+        self._matrices[TABLE] = weights.matrix(tables[0])
