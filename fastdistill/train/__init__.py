@@ -1,6 +1,6 @@
 """Training: a plan run in reverse, parameters beside an immutable network, optimisers, data, runs."""
 
-from fastdistill.train.batch import Batch, batch_of
+from fastdistill.train.batch import Batch, Seen, batch_of
 from fastdistill.train.data import (
     Batches,
     OnPolicy,
@@ -31,6 +31,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "Schedule",
+    "Seen",
     "Teacher",
     "batch_of",
     "differentiate",
