@@ -12,6 +12,7 @@ from fastdistill.train.data import (
 )
 from fastdistill.train.differentiate import differentiate, reverse_segments
 from fastdistill.train.engine import Engine
+from fastdistill.train.jacobi_forcing import JacobiForcing, Trajectory
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, SGD, AdamW, Group, Schedule
@@ -26,6 +27,7 @@ __all__ = [
     "Batches",
     "Engine",
     "Group",
+    "JacobiForcing",
     "LoRA",
     "OnPolicy",
     "Parameter",
@@ -33,6 +35,7 @@ __all__ = [
     "Schedule",
     "Seen",
     "Teacher",
+    "Trajectory",
     "batch_of",
     "differentiate",
     "objective",

@@ -15,7 +15,6 @@ from fastdistill.distill.loss import IGNORED, Loss
 from fastdistill.distill.masks.shift_labels import shift_labels
 from fastdistill.distill.teachers.teacher_top_k import TopK
 from fastdistill.errors import ArgumentError
-from fastdistill.runtime.visibility import runs_of
 
 # (logits float32 (n, vocab), batch, rows int64 (n,) of the batch that they are of, total_weight) -> a Loss whose gradient
 # stands in place of the logits; value and gradient are those of a mean over total_weight, so that parts of a batch add up.
@@ -55,10 +54,33 @@ class Seen(NamedTuple):
         """
         positions = as_array("positions", positions, np.int32, ("rows",))
         visible = as_array("visible", visible, np.bool_, 2 * positions.shape)
-        lists = [np.empty((0, 2), np.int32), *(runs_of(np.flatnonzero(row)) for row in visible if row.any())]
-        offsets = np.zeros(len(positions) + 1, np.int64)
-        np.cumsum(np.diff(visible, axis=1, prepend=False, append=False).sum(axis=1) // 2, out=offsets[1:])
-        return cls(positions, np.concatenate(lists), offsets)
+        steps = np.diff(visible.view(np.int8), axis=1, prepend=0, append=0)  # 1 where a run begins, -1 behind its end
+        (of, first), (_, end) = np.nonzero(steps > 0), np.nonzero(steps < 0)
+        offsets = np.searchsorted(of, np.arange(len(visible) + 1))
+        return cls(positions, np.stack([first, end - first], axis=1).astype(np.int32), offsets)
+
+    @classmethod
+    def of_parents(cls, parents: np.ndarray) -> Seen:
+        """Of trees: a row sees the rows above it and itself, and stands one behind its parent.
+
+        Parameters
+        ----------
+        parents : int32 (rows,)
+            of each row the one before it in its text, a row of less number; -1 for one that begins a text
+
+        Raises
+        ------
+        ArgumentError
+        """
+        parents = as_array("parents", parents, np.int32, ("rows",))
+        wrong = (parents < -1) | (parents >= np.arange(len(parents)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ArgumentError(f"parents[{row}] must lie in -1..{row - 1}, got {parents[row]}")
+        visible = np.eye(len(parents), dtype=bool)
+        for row in np.flatnonzero(parents >= 0).tolist():
+            visible[row] |= visible[parents[row]]
+        return cls.of(visible.sum(axis=1, dtype=np.int32) - 1, visible)
 
     def part(self, first: int, last: int) -> Seen:
         """Of the rows first to last - 1 alone: whole sequences."""
