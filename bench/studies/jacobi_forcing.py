@@ -1,0 +1,177 @@
+"""Jacobi Forcing from nothing: a small model learns a task, then to write it in fewer forwards; the text is plain decoding's.
+
+The model learns to spell words out (bench/lib/spelling.py).  Jacobi decoding gains it little.  Then it is trained on states of its own
+Jacobi iteration (`fastdistill.train.JacobiForcing`), in rounds: of each, the texts and states are what the model writes by then.
+Prompts that are asked were in no training.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import NamedTuple
+
+import numpy as np
+
+import fastdistill as fd
+from bench.lib.plot import picture
+from bench.lib.report import Report
+from bench.lib.spelling import END, LONGEST_PROMPT, MOST, SIGNS, Spelling, spellings
+from bench.studies.trajectory import draw
+from fastdistill.checkpoint import Config, Tensor
+from fastdistill.decode import Decoder, Generation, generate
+from fastdistill.models import plan_for
+from fastdistill.train import AdamW, Engine, JacobiForcing, Schedule, batch_of, objective
+from fastdistill.train.jacobi_forcing import BEHIND, SCHEDULES
+
+WIDTH, LAYERS, HEADS = 96, 3, 3
+LEARN, FORCE = 16, 8  # texts of a step: of answers, and of trees
+RATE, FORCING_RATE, CLIP = 3e-3, 1e-3, 1.0
+ASKED = 999  # seed of the prompts that are asked
+SHOWN = "block 16"
+
+
+def decoders() -> dict[str, Decoder]:
+    """All guesses are made in every forward: what is counted is forwards, not time."""
+    return {
+        **{f"block {block}": fd.Jacobi(block, recycle=False, adaptive=False) for block in (4, 8, 16, 32)},
+        "2 blocks of 16": fd.Jacobi(max_blocks=2, recycle=False, adaptive=False),
+        "block 16, recycling": fd.Jacobi(adaptive=False),
+    }
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    numbers = {
+        "steps": (2000, "of learning the task"),
+        "rounds": (3, "of forcing"),
+        "forcing-steps": (300, "of each round"),
+        "texts": (300, "of each round"),
+        "prompts": (40, "that are asked"),
+        "block": (16, "tokens of a block that is trained on"),
+        "window": (4, "blocks that noise rises over"),
+        "seed": (0, "of everything"),
+    }
+    for name, (default, about) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about} (default: {default})")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default="random", help="how noisy states are (default: random)"
+    )
+    parser.add_argument("--behind", choices=BEHIND, default="text", help="what states stand behind (default: text)")
+    parser.add_argument("--plot", type=picture, metavar="FILE.png", help="how a text comes about, before and after")
+
+
+class Asked(NamedTuple):
+    """right, tokens: of all answers; forwards: by decoder; one: how the first text came about"""
+
+    right: int
+    tokens: int
+    forwards: dict[str, int]
+    one: Generation
+
+
+def ask(engine: Engine, questions: list[Spelling]) -> Asked:
+    """Every decoder writes what plain decoding writes, or this ends."""
+    network, forwards, right, tokens, shown = engine.network(), dict.fromkeys(decoders(), 0), 0, 0, None
+    for prompt, answer in questions:
+        options = {"max_tokens": MOST, "end_tokens": {END}}
+        plain = generate(network.session(), prompt, **options)
+        right, tokens = right + (plain.tokens == answer.tolist()), tokens + len(plain.tokens)
+        for name, decoder in decoders().items():
+            found = generate(network.session(), prompt, decoder=decoder, **options)
+            assert found.tokens == plain.tokens, f"{name} writes another text"
+            forwards[name] += found.stats.forwards
+        shown = shown or generate(
+            network.session(), prompt, decoder=fd.Jacobi(recycle=False, adaptive=False, trace=True), **options
+        )
+    return Asked(right, tokens, forwards, shown)
+
+
+def untrained(options: Namespace) -> Engine:
+    plan = plan_for(
+        Config({
+            "model_type": "llama", "vocab_size": len(SIGNS), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
+            "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 256, "rope_theta": 10000.0, "tie_word_embeddings": False,
+        })
+    )  # fmt: skip
+    generator = np.random.default_rng(options.seed)
+    tensors = {}
+    for name, weight in plan.weights.items():
+        noise = generator.normal(0, 0.05, weight.shape) if len(weight.shape) > 1 else np.ones(weight.shape)
+        tensors[name] = Tensor(name, "f32", weight.shape, noise.astype(np.float32))
+    rows = FORCE * (LONGEST_PROMPT + 2 * (MOST + options.block))  # trees of texts of any length
+    return Engine(plan, tensors, rows=rows, threads=max(options.threads))
+
+
+def learn(engine: Engine, steps: int, generator: np.random.Generator) -> None:
+    """The task, of answers that are new in every step."""
+    optimiser, rate = AdamW(engine.parameters), Schedule("cosine", RATE, steps=steps, warm_up=min(50, steps))
+    cross_entropy = objective("cross_entropy")
+    for step in range(steps):
+        drawn = spellings(LEARN, generator)
+        counted = [np.arange(len(prompt) + len(answer)) >= len(prompt) for prompt, answer in drawn]
+        batch = batch_of([np.concatenate(both) for both in drawn], counted)
+        value = engine.accumulate(batch, cross_entropy, batch.weight)
+        advance(engine, optimiser, rate(step))
+        progress("learns the task", step, steps, value)
+
+
+def force(engine: Engine, options: Namespace, generator: np.random.Generator) -> list[float]:
+    """Jacobi Forcing; mean iterations of a text's blocks in each round, before it."""
+    forcing = JacobiForcing(options.block, options.schedule, options.behind, options.window)
+    steps = options.rounds * options.forcing_steps
+    optimiser, rate = (
+        AdamW(engine.parameters, weight_decay=0.0),
+        Schedule("cosine", FORCING_RATE, steps=steps, warm_up=min(30, steps)),
+    )
+    divergence, iterations = objective("forward_kl"), []
+    for step in range(steps):
+        if step % options.forcing_steps == 0:
+            prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
+            found = forcing.trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
+            iterations.append(float(np.mean([len(each.states) - 1 for each in found])))
+        some = [found[i] for i in generator.integers(len(found), size=FORCE)]
+        value = engine.accumulate(forcing.batch(engine, some, generator), divergence, len(some))
+        advance(engine, optimiser, rate(step))
+        progress("learns to jump", step, steps, value)
+    return iterations
+
+
+def advance(engine: Engine, optimiser: AdamW, rate: float) -> None:
+    engine.finish()
+    optimiser.clip(CLIP)
+    optimiser.step(rate)
+
+
+def progress(what: str, step: int, steps: int, value: float) -> None:
+    if sys.stderr.isatty():
+        print(
+            f"\r{what}: {step + 1} of {steps}, loss {value:.3g}  ",
+            end="" if step + 1 < steps else "\n",
+            file=sys.stderr,
+        )
+
+
+def run(options: Namespace) -> Report:
+    report = Report(__doc__)
+    generator = np.random.default_rng(options.seed)
+    questions = spellings(options.prompts, np.random.default_rng(ASKED))
+    engine = untrained(options)
+    learn(engine, options.steps, generator)
+    before = ask(engine, questions)
+    iterations = force(engine, options, generator)
+    after = ask(engine, questions)
+    for name in decoders():
+        rates = [asked.tokens / asked.forwards[name] for asked in (before, after)]
+        report.row(decoder=name, before=rates[0], after=rates[1], times=rates[1] / rates[0])
+    report.note("tokens a forward, the prompt's included; every text is plain decoding's, token for token")
+    report.note(f"right answers, of {len(questions)}: {before.right} before, {after.right} after")
+    report.note(
+        f"most iterations of a text's blocks of {options.block}, mean, before each round: {', '.join(f'{each:.1f}' for each in iterations)}"
+    )
+    for asked in (before, after):
+        report.note(fd.show.trajectory(asked.one, label=SIGNS.__getitem__))
+    if options.plot:
+        draw(options.plot, {"before": before.one, "after": after.one})
+        report.note(f"picture in {options.plot}")
+    return report
