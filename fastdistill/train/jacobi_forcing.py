@@ -178,9 +178,9 @@ class JacobiForcing:
 
     def _pairs(self, states: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """int32 (blocks, 2, n): a state of each block, and the text."""
-        noise = noise_schedule(states.shape[1], window=self.window)
-        if self.schedule == "random":
-            noise = generator.random(states.shape[1])
+        count = states.shape[1]
+        progressive = self.schedule == "progressive"
+        noise = noise_schedule(count, window=self.window) if progressive else generator.random((count,))
         picked = [states[pick_state(states[:, block], each), block] for block, each in enumerate(noise)]
         return np.stack([picked, states[-1]], axis=1)
 
