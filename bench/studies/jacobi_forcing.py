@@ -1,8 +1,7 @@
 """Jacobi Forcing from nothing: a small model learns a task, then to write it in fewer forwards; the text is plain decoding's.
 
-The model learns to spell words out (bench/lib/spelling.py).  Jacobi decoding gains it little.  Then it is trained on states of its own
-Jacobi iteration (`fastdistill.train.JacobiForcing`), in rounds: of each, the texts and states are what the model writes by then.
-Prompts that are asked were in no training.
+The model learns to spell words out (bench/lib/spelling.py).  Jacobi decoding gains it little.  Then it writes texts of its own, and is
+trained on states of its Jacobi iteration on the way to them (`fastdistill.train.JacobiForcing`).  Prompts that are asked are in neither.
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ def decoders() -> dict[str, Decoder]:
 def add_arguments(parser: ArgumentParser) -> None:
     numbers = {
         "steps": (2000, "of learning the task"),
-        "rounds": (3, "of forcing"),
-        "forcing-steps": (300, "of each round"),
-        "texts": (300, "of each round"),
+        "texts": (1000, "of its own that it is forced on"),
+        "forcing-steps": (1400, "of that"),
         "prompts": (40, "that are asked"),
         "block": (16, "tokens of a block that is trained on"),
         "window": (4, "blocks that noise rises over"),
@@ -105,7 +103,7 @@ def untrained(options: Namespace) -> Engine:
 
 def learn(engine: Engine, steps: int, generator: np.random.Generator) -> None:
     """The task, of answers that are new in every step."""
-    optimiser, rate = AdamW(engine.parameters), Schedule("cosine", RATE, steps=steps, warm_up=min(50, steps))
+    optimiser, rate = AdamW(engine.parameters), schedule(RATE, steps)
     cross_entropy = objective("cross_entropy")
     for step in range(steps):
         drawn = spellings(LEARN, generator)
@@ -116,25 +114,23 @@ def learn(engine: Engine, steps: int, generator: np.random.Generator) -> None:
         progress("learns the task", step, steps, value)
 
 
-def force(engine: Engine, options: Namespace, generator: np.random.Generator) -> list[float]:
-    """Jacobi Forcing; mean iterations of a text's blocks in each round, before it."""
+def force(engine: Engine, options: Namespace, generator: np.random.Generator) -> float:
+    """Jacobi Forcing; the iterations that blocks took before it: of each text the block with the most, in the mean."""
     forcing = JacobiForcing(options.block, options.schedule, options.behind, options.window)
-    steps = options.rounds * options.forcing_steps
-    optimiser, rate = (
-        AdamW(engine.parameters, weight_decay=0.0),
-        Schedule("cosine", FORCING_RATE, steps=steps, warm_up=min(30, steps)),
-    )
-    divergence, iterations = objective("forward_kl"), []
+    prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
+    found = forcing.trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
+    steps, divergence = options.forcing_steps, objective("forward_kl")
+    optimiser, rate = AdamW(engine.parameters, weight_decay=0.0), schedule(FORCING_RATE, steps)
     for step in range(steps):
-        if step % options.forcing_steps == 0:
-            prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
-            found = forcing.trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
-            iterations.append(float(np.mean([len(each.states) - 1 for each in found])))
         some = [found[i] for i in generator.integers(len(found), size=FORCE)]
         value = engine.accumulate(forcing.batch(engine, some, generator), divergence, len(some))
         advance(engine, optimiser, rate(step))
         progress("learns to jump", step, steps, value)
-    return iterations
+    return float(np.mean([len(each.states) - 1 for each in found]))
+
+
+def schedule(rate: float, steps: int) -> Schedule:
+    return Schedule("cosine", rate, steps=steps, warm_up=min(50, steps))
 
 
 def advance(engine: Engine, optimiser: AdamW, rate: float) -> None:
@@ -166,9 +162,7 @@ def run(options: Namespace) -> Report:
         report.row(decoder=name, before=rates[0], after=rates[1], times=rates[1] / rates[0])
     report.note("tokens a forward, the prompt's included; every text is plain decoding's, token for token")
     report.note(f"right answers, of {len(questions)}: {before.right} before, {after.right} after")
-    report.note(
-        f"most iterations of a text's blocks of {options.block}, mean, before each round: {', '.join(f'{each:.1f}' for each in iterations)}"
-    )
+    report.note(f"iterations until a text's blocks of {options.block} had settled, before: {iterations:.1f}")
     for asked in (before, after):
         report.note(fd.show.trajectory(asked.one, label=SIGNS.__getitem__))
     if options.plot:
