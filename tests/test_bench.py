@@ -281,7 +281,7 @@ def test_a_trajectory_is_drawn(folder, monkeypatch, tmp_path, capsys):
 def test_a_model_is_forced_and_its_texts_drawn(tmp_path, capsys):
     """Too little training to gain anything; what is counted and drawn is there, and texts were compared."""
     pytest.importorskip("matplotlib")
-    sizes = {"steps": 2, "forcing-steps": 2, "texts": 2, "prompts": 1, "block": 8}
+    sizes = {"steps": 2, "forcing-steps": 2, "texts": 2, "questions": 2, "prompts": 1, "block": 8}
     numbers = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     picture = tmp_path / "forced.png"
     command = ["jacobi_forcing", *numbers, "--threads", "1", "--json", "-", "--plot", str(picture)]
@@ -289,7 +289,7 @@ def test_a_model_is_forced_and_its_texts_drawn(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row["decoder"] for row in found["rows"]][:2] == ["block 4", "block 8"]
     assert all(row["before"] >= 1 and row["after"] >= 1 for row in found["rows"])
-    assert "right answers, of 1: 0 before, 0 after" in found["notes"] and picture.exists()
+    assert "right answers, of 2: 0.0% before, 0.0% after" in found["notes"] and picture.exists()
 
 
 def test_words_are_spelt_out_and_answers_end():

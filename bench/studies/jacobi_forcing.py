@@ -20,14 +20,13 @@ from bench.studies.trajectory import draw
 from fastdistill.checkpoint import Config, Tensor
 from fastdistill.decode import Decoder, Generation, generate
 from fastdistill.models import plan_for
-from fastdistill.train import AdamW, Engine, JacobiForcing, Schedule, batch_of, objective
+from fastdistill.train import AdamW, Engine, JacobiForcing, Schedule, batch_of, objective, rollouts
 from fastdistill.train.jacobi_forcing import BEHIND, SCHEDULES
 
 WIDTH, LAYERS, HEADS = 96, 3, 3
 LEARN, FORCE = 16, 8  # texts of a step: of answers, and of trees
 RATE, FORCING_RATE, CLIP = 3e-3, 1e-3, 1.0
 ASKED = 999  # seed of the prompts that are asked
-SHOWN = "block 16"
 
 
 def decoders() -> dict[str, Decoder]:
@@ -44,13 +43,17 @@ def add_arguments(parser: ArgumentParser) -> None:
         "steps": (2000, "of learning the task"),
         "texts": (1000, "of its own that it is forced on"),
         "forcing-steps": (1400, "of that"),
-        "prompts": (40, "that are asked"),
+        "questions": (200, "that are asked"),
+        "prompts": (40, "that decoders write, of these"),
         "block": (16, "tokens of a block that is trained on"),
         "window": (4, "blocks that noise rises over"),
         "seed": (0, "of everything"),
     }
     for name, (default, about) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about} (default: {default})")
+    parser.add_argument(
+        "--text-scale", type=float, default=3.0, metavar="X", help="of the text's cross entropy (default: %(default)s)"
+    )
     parser.add_argument(
         "--schedule", choices=SCHEDULES, default="random", help="how noisy states are (default: random)"
     )
@@ -59,29 +62,30 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 class Asked(NamedTuple):
-    """right, tokens: of all answers; forwards: by decoder; one: how the first text came about"""
+    """right: part of all answers; tokens: of those of prompts; forwards: for these, by decoder; one: how the first came about"""
 
-    right: int
+    right: float
     tokens: int
     forwards: dict[str, int]
     one: Generation
 
 
-def ask(engine: Engine, questions: list[Spelling]) -> Asked:
-    """Every decoder writes what plain decoding writes, or this ends."""
-    network, forwards, right, tokens, shown = engine.network(), dict.fromkeys(decoders(), 0), 0, 0, None
-    for prompt, answer in questions:
-        options = {"max_tokens": MOST, "end_tokens": {END}}
-        plain = generate(network.session(), prompt, **options)
-        right, tokens = right + (plain.tokens == answer.tolist()), tokens + len(plain.tokens)
+def ask(engine: Engine, questions: list[Spelling], prompts: int) -> Asked:
+    """All questions are answered; the first of them, by every decoder, which writes what plain decoding writes, or this ends."""
+    network, forwards, tokens, options = engine.network(), dict.fromkeys(decoders(), 0), 0, {"end_tokens": {END}}
+    asked = [question.prompt for question in questions]
+    written = rollouts(network, asked, temperature=0, max_tokens=MOST, **options)
+    texts = np.split(written.tokens, written.starts[1:-1])
+    right = [np.array_equal(text, np.concatenate(each)) for text, each in zip(texts, questions, strict=True)]
+    for prompt, text in zip(asked[:prompts], texts, strict=False):
+        tokens += len(text) - len(prompt)
         for name, decoder in decoders().items():
-            found = generate(network.session(), prompt, decoder=decoder, **options)
-            assert found.tokens == plain.tokens, f"{name} writes another text"
+            found = generate(network.session(), prompt, MOST, decoder=decoder, **options)
+            assert found.tokens == text[len(prompt) :].tolist(), f"{name} writes another text"
             forwards[name] += found.stats.forwards
-        shown = shown or generate(
-            network.session(), prompt, decoder=fd.Jacobi(recycle=False, adaptive=False, trace=True), **options
-        )
-    return Asked(right, tokens, forwards, shown)
+    traced = fd.Jacobi(recycle=False, adaptive=False, trace=True)
+    one = generate(network.session(), asked[0], MOST, decoder=traced, **options)
+    return Asked(float(np.mean(right)), tokens, forwards, one)
 
 
 def untrained(options: Namespace) -> Engine:
@@ -104,19 +108,23 @@ def untrained(options: Namespace) -> Engine:
 def learn(engine: Engine, steps: int, generator: np.random.Generator) -> None:
     """The task, of answers that are new in every step."""
     optimiser, rate = AdamW(engine.parameters), schedule(RATE, steps)
-    cross_entropy = objective("cross_entropy")
     for step in range(steps):
-        drawn = spellings(LEARN, generator)
-        counted = [np.arange(len(prompt) + len(answer)) >= len(prompt) for prompt, answer in drawn]
-        batch = batch_of([np.concatenate(both) for both in drawn], counted)
-        value = engine.accumulate(batch, cross_entropy, batch.weight)
+        value = learn_answers(engine, generator, LEARN)
         advance(engine, optimiser, rate(step))
         progress("learns the task", step, steps, value)
 
 
+def learn_answers(engine: Engine, generator: np.random.Generator, count: int, scale: float = 1.0) -> float:
+    """Adds scale times the gradient of the mean cross entropy of new answers."""
+    drawn = spellings(count, generator)
+    counted = [np.arange(len(prompt) + len(answer)) >= len(prompt) for prompt, answer in drawn]
+    batch = batch_of([np.concatenate(both) for both in drawn], counted)
+    return engine.accumulate(batch, objective("cross_entropy"), batch.weight / scale)
+
+
 def force(engine: Engine, options: Namespace, generator: np.random.Generator) -> float:
-    """Jacobi Forcing; the iterations that blocks took before it: of each text the block with the most, in the mean."""
-    forcing = JacobiForcing(options.block, options.schedule, options.behind, options.window)
+    """Jacobi Forcing, beside answers of the task; the iterations that blocks took before it: of each text the most, in the mean."""
+    forcing = JacobiForcing(options.block, options.schedule, options.behind, options.window, options.text_scale)
     prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
     found = forcing.trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
     steps, divergence = options.forcing_steps, objective("forward_kl")
@@ -124,6 +132,7 @@ def force(engine: Engine, options: Namespace, generator: np.random.Generator) ->
     for step in range(steps):
         some = [found[i] for i in generator.integers(len(found), size=FORCE)]
         value = engine.accumulate(forcing.batch(engine, some, generator), divergence, len(some))
+        learn_answers(engine, generator, FORCE, options.text_scale)
         advance(engine, optimiser, rate(step))
         progress("learns to jump", step, steps, value)
     return float(np.mean([len(each.states) - 1 for each in found]))
@@ -151,17 +160,17 @@ def progress(what: str, step: int, steps: int, value: float) -> None:
 def run(options: Namespace) -> Report:
     report = Report(__doc__)
     generator = np.random.default_rng(options.seed)
-    questions = spellings(options.prompts, np.random.default_rng(ASKED))
+    questions = spellings(options.questions, np.random.default_rng(ASKED))
     engine = untrained(options)
     learn(engine, options.steps, generator)
-    before = ask(engine, questions)
+    before = ask(engine, questions, options.prompts)
     iterations = force(engine, options, generator)
-    after = ask(engine, questions)
+    after = ask(engine, questions, options.prompts)
     for name in decoders():
         rates = [asked.tokens / asked.forwards[name] for asked in (before, after)]
         report.row(decoder=name, before=rates[0], after=rates[1], times=rates[1] / rates[0])
     report.note("tokens a forward, the prompt's included; every text is plain decoding's, token for token")
-    report.note(f"right answers, of {len(questions)}: {before.right} before, {after.right} after")
+    report.note(f"right answers, of {len(questions)}: {before.right:.1%} before, {after.right:.1%} after")
     report.note(f"iterations until a text's blocks of {options.block} had settled, before: {iterations:.1f}")
     for asked in (before, after):
         report.note(fd.show.trajectory(asked.one, label=SIGNS.__getitem__))
