@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_instance, check_integer, check_number
 from fastdistill.distill.loss import IGNORED
+from fastdistill.distill.masks.generator import as_generator
 from fastdistill.distill.masks.jacobi_pairs import NOISY, PackedPairs, noise_schedule, pack_pairs, pick_state
 from fastdistill.distill.teachers.teacher_top_k import TopK, teacher_top_k
 from fastdistill.train.batch import Batch, Seen
@@ -118,10 +120,11 @@ class JacobiForcing:
             for a prompt that leaves no room for a token
         """
         check_instance("engine", engine, Engine)
-        generator = np.random.default_rng(generator)
+        generator = as_generator("generator", generator)
         written = rollouts(engine.network(), prompts, temperature=0, max_tokens=max_tokens, end_tokens=end_tokens)
         found = []
-        for prompt, text in zip(prompts, np.split(written.tokens, written.starts[1:-1]), strict=True):
+        for prompt, (start, stop) in zip(prompts, pairwise(written.starts), strict=True):
+            text = written.tokens[start:stop]
             first, end = len(prompt), len(text)
             begin = first + int(generator.integers(min(self.block, end - first)))
             blocks = np.pad(text[begin:], (0, (begin - end) % self.block), "edge").reshape(-1, self.block)
@@ -148,7 +151,9 @@ class JacobiForcing:
         ArgumentError
         """
         check_instance("engine", engine, Engine)
-        generator = np.random.default_rng(generator)
+        generator = as_generator("generator", generator)
+        for each in trajectories:
+            check_instance("a trajectory", each, Trajectory)
         packs = [pack_pairs(each.prompt, self._pairs(each.states, generator)) for each in trajectories]
         batch, _ = _tree(packs, self.window if self.behind == "states" else 1)
         labels, weights = batch.labels, batch.weights

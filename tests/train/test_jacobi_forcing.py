@@ -177,3 +177,14 @@ def test_training_makes_iterates_converge_sooner_and_leaves_the_text():
 def test_refuses(change, message):
     with pytest.raises(ArgumentError, match=message):
         JacobiForcing(**change)
+
+
+def test_what_is_none_is_refused_and_nothing_gives_nothing(engine):
+    forcing = JacobiForcing(block=4)
+    assert forcing.trajectories(engine, [], 0) == [] and len(forcing.batch(engine, [], 0)) == 0
+    with pytest.raises(ArgumentError, match="a trajectory must be"):
+        forcing.batch(engine, [[1, 2]], 0)
+    with pytest.raises(ArgumentError, match="generator must"):
+        forcing.trajectories(engine, PROMPTS, "seed")
+    with pytest.raises(ArgumentError, match="engine must be"):
+        forcing.batch(None, [], 0)
