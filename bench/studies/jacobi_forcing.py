@@ -41,8 +41,8 @@ def decoders() -> dict[str, Decoder]:
 def add_arguments(parser: ArgumentParser) -> None:
     numbers = {
         "steps": (2000, "of learning the task"),
-        "texts": (1000, "of its own that it is forced on"),
-        "forcing-steps": (1400, "of that"),
+        "texts": (600, "of its own that it is forced on"),
+        "forcing-steps": (1200, "of that"),
         "questions": (200, "that are asked"),
         "prompts": (40, "that decoders write, of these"),
         "block": (16, "tokens of a block that is trained on"),
