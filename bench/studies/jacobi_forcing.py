@@ -41,8 +41,8 @@ def decoders() -> dict[str, Decoder]:
 def add_arguments(parser: ArgumentParser) -> None:
     numbers = {
         "steps": (2000, "of learning the task"),
-        "texts": (600, "of its own that it is forced on"),
-        "forcing-steps": (1200, "of that"),
+        "texts": (1000, "of its own that it is forced on"),
+        "forcing-steps": (2000, "of that"),
         "questions": (200, "that are asked"),
         "prompts": (40, "that decoders write, of these"),
         "block": (16, "tokens of a block that is trained on"),
@@ -52,7 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, (default, about) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{about} (default: {default})")
     parser.add_argument(
-        "--text-scale", type=float, default=3.0, metavar="X", help="of the text's cross entropy (default: %(default)s)"
+        "--text-scale", type=float, default=10.0, metavar="X", help="of the text's cross entropy (default: %(default)s)"
     )
     parser.add_argument(
         "--schedule", choices=SCHEDULES, default="random", help="how noisy states are (default: random)"
