@@ -12,7 +12,7 @@ import pytest
 
 from bench import __main__ as bench
 from bench.kernels import sinkhorn, top_k
-from bench.lib import answers, divergences, machine, plot, writing
+from bench.lib import answers, divergences, machine, plot, spelling, writing
 from bench.lib.answers import Answer, Guesses
 from bench.lib.engines import PREFILL, Ours, Work
 from bench.lib.limits import Cost, Limits, cost_of
@@ -276,6 +276,28 @@ def test_a_trajectory_is_drawn(folder, monkeypatch, tmp_path, capsys):
     assert picture.exists() and not found["skipped"]
     assert bench.main([*command, "--prompt", "bees"]) == 1
     assert "--prompt must be one of owls, got bees" in capsys.readouterr().err
+
+
+def test_a_model_is_forced_and_its_texts_drawn(tmp_path, capsys):
+    """Too little training to gain anything; what is counted and drawn is there, and texts were compared."""
+    pytest.importorskip("matplotlib")
+    sizes = {"steps": 2, "forcing-steps": 2, "texts": 2, "questions": 2, "prompts": 1, "block": 8}
+    numbers = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    picture = tmp_path / "forced.png"
+    command = ["jacobi_forcing", *numbers, "--threads", "1", "--json", "-", "--plot", str(picture)]
+    assert bench.main([*command, "--schedule", "progressive", "--behind", "states"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["decoder"] for row in found["rows"]][:2] == ["block 4", "block 8"]
+    assert all(row["before"] >= 1 and row["after"] >= 1 for row in found["rows"])
+    assert "right answers, of 2: 0.0% before, 0.0% after" in found["notes"] and picture.exists()
+
+
+def test_words_are_spelt_out_and_answers_end():
+    for prompt, answer in spelling.spellings(20, np.random.default_rng(0)):
+        task, *words = (spelling.SIGNS[token] for token in prompt[1:-1])
+        spelt = "".join(spelling.SIGNS[token] for token in answer[:-1]).split("_")
+        assert spelt == (words if task == "copy" else words[::-1]) and answer[-1] == spelling.END
+        assert len(answer) <= spelling.MOST and len(prompt) <= spelling.LONGEST_PROMPT
 
 
 # ---- speculative ----

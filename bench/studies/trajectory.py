@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,13 @@ def run(options: Namespace) -> Report:
     )  # fmt: skip
     report.note(fd.show.trajectory(answer, label=lambda token: model.tokenizer.decode([token])))
     if options.png:
-        draw(options.png, answer)
+        draw(options.png, {"": answer})
         report.note(f"picture in {options.png}")
     return report
 
 
-def draw(path: Path, generation: fd.Generation) -> None:
-    """The picture of `show.trajectory`: a row a round, the prompt's forward above them, and a column a token."""
+def draw(path: Path, generations: Mapping[str, fd.Generation]) -> None:
+    """The pictures of `show.trajectory`, by title: a row a round, the prompt's forward above them, and a column a token."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -68,19 +69,24 @@ def draw(path: Path, generation: fd.Generation) -> None:
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Patch
 
-    cells = trajectory_cells(generation)
-    picture = np.zeros((*cells.shape, 4))
-    for cell, (color, opacity) in COLORS.items():
-        picture[cells == cell] = to_rgba(color, opacity)
-    rows, columns = cells.shape
-    figure, axes = pyplot.subplots(figsize=(8, 1.2 + 7 * rows / max(columns, 1)), dpi=160)
-    axes.imshow(picture, interpolation="nearest", extent=(-0.5, columns - 0.5, rows - 1.5, -1.5))
-    axes.set_xlabel("token of the text", color=INK)
-    axes.set_ylabel("round", color=INK)
-    axes.tick_params(colors=INK, length=0)
-    axes.spines[:].set_visible(False)
+    drawn = [trajectory_cells(generation) for generation in generations.values()]
+    rows, columns = (max(cells.shape[axis] for cells in drawn) for axis in (0, 1))
+    size = 8 * len(drawn), 1.2 + 7 * rows / max(columns, 1)
+    figure, panels = pyplot.subplots(1, len(drawn), figsize=size, dpi=160, sharey=True, squeeze=False)
+    for axes, title, cells in zip(panels[0], generations, drawn, strict=True):
+        picture = np.zeros((*cells.shape, 4))
+        for cell, (color, opacity) in COLORS.items():
+            picture[cells == cell] = to_rgba(color, opacity)
+        extent = -0.5, cells.shape[1] - 0.5, cells.shape[0] - 1.5, -1.5
+        axes.imshow(picture, interpolation="nearest", extent=extent)
+        axes.set_ylim(rows - 1.5, -1.5)
+        axes.set_title(title, loc="left", color=INK, fontsize=11)
+        axes.set_xlabel("token of the text", color=INK)
+        axes.tick_params(colors=INK, length=0)
+        axes.spines[:].set_visible(False)
+    panels[0][0].set_ylabel("round", color=INK)
     legend = [Patch(color=to_rgba(color, opacity), label=MEANINGS[cell]) for cell, (color, opacity) in COLORS.items()]
-    axes.legend(handles=legend, loc="lower left", frameon=False, labelcolor=INK, fontsize=8)
+    panels[0][0].legend(handles=legend, loc="lower left", frameon=False, labelcolor=INK, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, transparent=True)
     pyplot.close(figure)

@@ -1,6 +1,6 @@
 """Training: a plan run in reverse, parameters beside an immutable network, optimisers, data, runs."""
 
-from fastdistill.train.batch import Batch, batch_of
+from fastdistill.train.batch import Batch, Seen, batch_of
 from fastdistill.train.data import (
     Batches,
     OnPolicy,
@@ -12,6 +12,7 @@ from fastdistill.train.data import (
 )
 from fastdistill.train.differentiate import differentiate, reverse_segments
 from fastdistill.train.engine import Engine
+from fastdistill.train.jacobi_forcing import JacobiForcing, Trajectory
 from fastdistill.train.lora import LoRA, save_adapter, with_lora
 from fastdistill.train.objectives import objective
 from fastdistill.train.optimisers import EMA, SGD, AdamW, Group, Schedule
@@ -26,12 +27,15 @@ __all__ = [
     "Batches",
     "Engine",
     "Group",
+    "JacobiForcing",
     "LoRA",
     "OnPolicy",
     "Parameter",
     "Parameters",
     "Schedule",
+    "Seen",
     "Teacher",
+    "Trajectory",
     "batch_of",
     "differentiate",
     "objective",

@@ -15,7 +15,7 @@ from fastdistill.kernels.threads import check_threads
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
-from fastdistill.runtime.forward_pass import ForwardPass, KeySet
+from fastdistill.runtime.forward_pass import POSITION_LIMIT, ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
@@ -95,6 +95,7 @@ class Engine:
             raise ArgumentError(
                 f"trained must name weights of the model, got {listed(sorted(names - plan.weights.keys()))}"
             )
+        self._positions = min(plan.position_rows or POSITION_LIMIT, POSITION_LIMIT)
         tables = {op.weights[0] for op in plan.ops if op.kind == "embedding"}
         head = head_of(plan)
         head = differentiate(head, names & head.weights.keys() | {INPUTS}, ROWS, over=True)
@@ -265,11 +266,13 @@ class Engine:
         if len(batch) > self.rows:
             raise ArgumentError(f"a batch must have at most {self.rows} rows, got {len(batch)}")
         check_integers("tokens", batch.tokens, 0, self.vocab_size - 1)
-        long, longest = self.plan.long_beyond, int(batch.lengths.max())
+        long, longest = self.plan.long_beyond, int(batch.positions.max()) + 1
         if 0 < long < longest:
             raise UnsupportedError(
                 f"a sequence has {longest} tokens; training knows the positions of this model's original {long} alone"
             )
+        if longest > self._positions:
+            raise ArgumentError(f"positions must be below the model's {self._positions}, got {longest - 1}")
         nodes, runs, offsets = _seen(self.plan, batch)
         slots = np.arange(len(batch), dtype=np.int32)
         for cache in self._caches.values():
@@ -292,7 +295,10 @@ def _counted(batch: Batch, objective: Objective) -> np.ndarray:
 
 
 def _seen(plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """nodes, runs, run_offsets: of its own sequence a row sees what is before it, or all, or up to the end of its block, as the model does."""
+    """nodes, runs, run_offsets: what the batch says, or of its own sequence what is before a row, or all, or up to the end of its block, as the model does."""
+    rows = len(batch)
+    if batch.seen is not None:
+        return np.arange(rows, dtype=np.int32), batch.seen.runs, batch.seen.run_offsets
     starts = np.repeat(batch.starts[:-1], batch.lengths)
     if plan.causal:
         seen = batch.positions + 1
@@ -301,5 +307,4 @@ def _seen(plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     else:
         seen = np.repeat(batch.lengths, batch.lengths)
     runs = np.stack([starts, seen], axis=1).astype(np.int32)
-    rows = len(batch)
     return np.arange(rows, dtype=np.int32), runs, np.arange(rows + 1, dtype=np.int64)

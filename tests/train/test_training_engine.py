@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +20,7 @@ from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.train import engine as module
-from fastdistill.train.batch import Batch, batch_of
+from fastdistill.train.batch import Batch, Seen, batch_of
 from fastdistill.train.engine import Engine, _seen
 from fastdistill.train.lora import with_lora
 from fastdistill.train.objectives import objective
@@ -90,8 +91,12 @@ def assert_same(found: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> No
 def test_gradients_are_those_of_the_reference_in_float64(name):
     engine = engine_of(name)
     plan, batch = engine.plan, texts(engine.vocab_size)
-    reads = np.flatnonzero(batch.weights)
     laid = chains(LENGTHS) if plan.causal else (batch.positions, *_seen(plan, batch))
+    assert_gradients_of_the_reference(engine, batch, laid)
+
+
+def assert_gradients_of_the_reference(engine: Engine, batch: Batch, laid) -> None:
+    plan, reads = engine.plan, np.flatnonzero(batch.weights)
     request = training_pass(plan, batch.tokens, laid, reads, lambda name: Rows64(len(batch)))
     weights = Exact(engine)
     logits = ReferenceExecutor(plan, weights, dtype=np.float64).values_of(request)[plan.outputs["logits"]]
@@ -196,6 +201,71 @@ def test_steps_do_not_know_of_the_steps_before_them():
     step(engine, texts(engine.vocab_size, 7, [23, 3]))
     engine.accumulate(texts(engine.vocab_size, 8), CROSS_ENTROPY, 1.0)  # whose sum is never finished
     assert_same(step(engine, texts(engine.vocab_size))[1], expected("odd")[1])
+
+
+# ---- rows that see what the batch says ----
+
+
+def pairs(vocab: int, seed: int = 3) -> tuple[Batch, list[np.ndarray]]:
+    """Two sequences, each a beginning and two blocks behind it, at the same positions, that do not see each other, one in
+    pieces between those of the other; and the rows of each text that is in it."""
+    laid = [0, 0, 0, 1, 1, 2, 2, 2, 1, 1, 1], [0, 1, 1, 2]  # whose each row is: of both texts, of one, of the other
+    texts, sees, positions = [], [], []
+    for number, whose in enumerate(map(np.array, laid)):
+        first = len(laid[0]) * number
+        seen = ((whose == 0) | (whose == whose[:, None])) & np.tri(len(whose), dtype=bool)
+        sees.append(seen)
+        positions += (seen.sum(axis=1) - 1).tolist()
+        texts += [first + np.flatnonzero((whose == 0) | (whose == one)) for one in (1, 2)]
+    ends = np.cumsum([0, *map(len, laid)])
+    visible = np.zeros((ends[-1], ends[-1]), bool)
+    for seen, first in zip(sees, ends[:-1], strict=True):
+        visible[first : first + len(seen), first : first + len(seen)] = seen
+    random = np.random.default_rng(seed)
+    tokens, labels = random.integers(0, vocab, (2, ends[-1]))
+    weights = random.choice([0, 0.5, 1, 2], ends[-1])
+    return Batch(tokens, ends, labels, weights, seen=Seen.of(np.array(positions), visible)), texts
+
+
+CAUSAL = [name for name in CASES if model(name)[0].causal]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_texts_that_share_a_beginning_have_the_logits_of_each_alone(name):
+    engine = engine_of(name)
+    batch, texts_of = pairs(engine.vocab_size)
+    found = bits(engine.logits(batch, np.arange(len(batch))))
+    for rows in texts_of:
+        alone = batch_of([batch.tokens[rows]])
+        np.testing.assert_array_equal(found[rows], bits(engine.logits(alone, np.arange(len(rows)))))
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_texts_that_share_a_beginning_have_the_gradients_of_the_reference_in_float64(name):
+    engine = engine_of(name)
+    batch, _ = pairs(engine.vocab_size)
+    assert_gradients_of_the_reference(engine, batch, (batch.positions, *_seen(engine.plan, batch)))
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_texts_that_share_a_beginning_have_the_same_bits_however_they_are_computed(isa, name):
+    batch, _ = pairs(model(name)[0].vocab_size)
+    with level("scalar"):
+        want = step(engine_of(name, 1), batch)[1]
+    assert_same(step(engine_of(name, 3, True), *batch.split(11))[1], want)
+    assert_same(step(engine_of(name), batch)[1], want)
+
+
+@pytest.mark.parametrize(("position", "refused"), [(63, False), (64, True)])
+def test_positions_that_a_table_lacks_are_refused(small, position, refused):
+    one = np.ones((1, 1), bool)
+    batch = Batch([1], [0, 1], [2], [1], seen=Seen.of(np.array([position]), one))
+    with (
+        pytest.raises(ArgumentError, match="positions must be below the model's 64, got 64")
+        if refused
+        else nullcontext()
+    ):
+        small.logits(batch)
 
 
 # ---- rows that count for nothing ----

@@ -70,10 +70,14 @@ class Teacher:
         ------
         CapacityError
             for a sequence longer than the model's positions
+        UnsupportedError
+            for a batch that says what its rows see
         ArgumentError
         """
         if (np.diff(rows) <= 0).any():
             raise ArgumentError(f"rows must be ascending, got {short(rows)}")
+        if batch.seen is not None:
+            raise UnsupportedError("a Teacher reads sequences one token after another, not what `seen` lets rows see")
         given = np.empty((len(rows), self.vocab_size), np.float32) if out is None else out
         if batch is not self._batch:
             self._batch, self._session = batch, None
