@@ -7,7 +7,7 @@ the masked tokens that is all of masked diffusion. Students that decode in fewer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class PairBatch(Batch):
     ArgumentError
     """
 
-    cleaner: np.ndarray = None  # type: ignore[assignment] - both must be given: those before them may be left out
-    revealed: np.ndarray = None  # type: ignore[assignment]
+    cleaner: np.ndarray = field(kw_only=True)
+    revealed: np.ndarray = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
