@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
 import fastdistill as fd
 from bench.lib.list_tasks import DETERMINISTIC, END, POSITIONS, PROMPT, TASKS, WORDS, ListPrompt, judge, prompts
 from fastdistill.checkpoint import Tensor, open_checkpoint
-from fastdistill.decode import Decoder, Unmask
+from fastdistill.decode import Unmask
+from fastdistill.distill import entropy
 from fastdistill.embedded import embedded_folder
 from fastdistill.models import plan_of
 from fastdistill.models.plan import Plan
@@ -81,31 +81,29 @@ def fit(
     batches: Callable[[int], Batch],
     objective: Objective,
     recipe: Recipe,
-    report: Callable[[Record], None] | None = None,
-) -> EMA:
-    """Train; the mean of the weights is what has been made."""
+    report: Callable[[Record, EMA], None] = lambda record, average: None,
+) -> None:
+    """Train: in the end the engine has the mean of the weights.  After each step its metrics and the mean are reported."""
     threads = engine.threads
     optimiser = AdamW(engine.parameters, beta2=recipe.beta2, weight_decay=recipe.weight_decay, threads=threads)
     average = EMA(engine.parameters, recipe.average, threads=threads)
     train(
-        engine, optimiser, lambda step: [batches(step)], objective, steps=recipe.steps, clip=recipe.clip, average=average, report=report,
+        engine, optimiser, lambda step: [batches(step)], objective, steps=recipe.steps, clip=recipe.clip, average=average,
         learning_rate=Schedule("cosine", recipe.rate, recipe.steps, min(recipe.warm_up, recipe.steps)),
+        report=lambda record: report(record, average),
     )  # fmt: skip
-    return average
+    for name, mean in average.state.items():
+        engine.parameters[name].value[:] = mean
 
 
-def save(engine: Engine, average: EMA, folder: Path) -> None:
-    """The mean of the weights, with the embedded model's tokenizer."""
-    with average.swapped():
-        save_model(engine.plan, engine.parameters, folder_of(EMBEDDED), folder)
+def save(engine: Engine, folder: Path) -> None:
+    """The model as it is now, with the embedded model's tokenizer."""
+    save_model(engine.plan, engine.parameters, folder_of(EMBEDDED), folder)
 
 
-@contextmanager
-def loaded(engine: Engine, average: EMA) -> Iterator[fd.Model]:
-    """What has been trained, to decode with."""
-    with TemporaryDirectory() as folder:
-        save(engine, average, Path(folder) / "model")
-        yield fd.load(Path(folder) / "model", threads=engine.threads)
+def model_of(engine: Engine) -> fd.Model:
+    """The model of the moment, to decode with."""
+    return fd.Model(engine.network(), folder_of(EMBEDDED), frozenset({WORDS.index(END)}), POSITIONS)
 
 
 def some_prompts(count: int, seed: int = 0) -> list[ListPrompt]:
@@ -118,53 +116,67 @@ def unmask(rule: Rule) -> Unmask:
     return Unmask(rule, early_exit=False)
 
 
-def answers_of(model: fd.Model, texts: Sequence[str], decoder: Decoder) -> tuple[np.ndarray, float]:
-    """int32 (texts, LENGTH), prompts with a model's answers, filled up with ends; and forwards of one."""
-    found = model.generate(list(texts), max_tokens=POSITIONS, decoder=decoder)
-    rows = np.full((len(texts), LENGTH), WORDS.index(END), np.int32)
-    for row, text, answer in zip(rows, texts, found, strict=True):
-        row[:PROMPT] = model.tokenizer.encode(text)
+class Answers(NamedTuple):
+    """What a model wrote: int32 (prompts, LENGTH), prompts with answers, which ends fill up; and forwards of each, int64 (prompts,)."""
+
+    texts: np.ndarray
+    forwards: np.ndarray
+
+    @property
+    def written(self) -> np.ndarray:
+        """int32 (prompts, POSITIONS): the answers alone."""
+        return self.texts[:, PROMPT:]
+
+
+def answers_of(model: fd.Model, some: Sequence[ListPrompt], rule: Rule | Sequence[Rule]) -> Answers:
+    """All of the prompts by one rule, or each by its own."""
+    if isinstance(rule, Rule):
+        found = model.generate([prompt.text for prompt in some], max_tokens=POSITIONS, decoder=unmask(rule))
+    else:
+        pairs = zip(some, rule, strict=True)
+        found = [model.generate(prompt.text, max_tokens=POSITIONS, decoder=unmask(own)) for prompt, own in pairs]
+    texts = np.full((len(some), LENGTH), WORDS.index(END), np.int32)
+    for row, prompt, answer in zip(texts, some, found, strict=True):
+        row[:PROMPT] = model.tokenizer.encode(prompt.text)
         row[PROMPT : PROMPT + len(answer.tokens)] = answer.tokens
-    return rows, sum(answer.stats.forwards for answer in found) / len(found)
+    return Answers(texts, np.array([answer.stats.forwards for answer in found]))
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a decoder made of prompts: right answers, as a share of each task's, and forwards of a prompt."""
+    """What a decoder made of prompts, of each task: the share of right answers, and forwards of a prompt."""
 
     right: dict[str, float]
-    forwards: float
+    forwards: dict[str, float]
 
-    @property
-    def one_answer(self) -> float:
-        """The mean of tasks whose answer follows from the prompt."""
-        return float(np.mean([self.right[task] for task in DETERMINISTIC]))
+    @staticmethod
+    def one_answer(of_tasks: dict[str, float]) -> float:
+        """The mean of the tasks whose answer follows from the prompt."""
+        return float(np.mean([of_tasks[task] for task in DETERMINISTIC]))
 
 
-def score(model: fd.Model, rule: Rule, some: Sequence[ListPrompt]) -> Score:
-    texts, forwards = answers_of(model, [prompt.text for prompt in some], unmask(rule))
+def score(model: fd.Model, rule: Rule | Sequence[Rule], some: Sequence[ListPrompt]) -> Score:
+    found = answers_of(model, some, rule)
     right: dict[str, list[bool]] = {}
-    for prompt, text in zip(some, texts, strict=True):
-        right.setdefault(prompt.task, []).append(judge(prompt, text[PROMPT:]))
-    return Score({task: float(np.mean(each)) for task, each in right.items()}, forwards)
+    forwards: dict[str, list[int]] = {}
+    for prompt, answer, count in zip(some, found.written, found.forwards.tolist(), strict=True):
+        right.setdefault(prompt.task, []).append(judge(prompt, answer))
+        forwards.setdefault(prompt.task, []).append(count)
+    return Score(*({task: float(np.mean(of_task)) for task, of_task in each.items()} for each in (right, forwards)))
 
 
-def choice_kept(engine: Engine, average: EMA | None, task: str, count: int) -> float:
+def choice_kept(engine: Engine, task: str, count: int) -> float:
     """How free the first word of an answer is: its law's entropy where all is masked, over that of any word of the list alike."""
-    some, length = prompts(task, count), engine.rows // LENGTH
-    entropies, words = [], dict(zip(WORDS, range(len(WORDS)), strict=True))
-    for first in range(0, count, length):
-        part = some[first : first + length]
-        texts = np.full((len(part), LENGTH), MASK, np.int32)
-        texts[:, :PROMPT] = [[words[word] for word in prompt.text.split()] for prompt in part]
-        rows = np.arange(len(part)) * LENGTH + PROMPT
-        if average is None:
-            logits = engine.logits(batch_of(list(texts)), rows)
-        else:
-            with average.swapped():
-                logits = engine.logits(batch_of(list(texts)), rows)
-        logits[:, MASK] = -np.inf
-        law = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
-        law /= law.sum(axis=1, keepdims=True)
-        entropies += (-np.sum(law * np.log(np.maximum(law, 1e-300)), axis=1)).tolist()
-    return sum(entropies) / sum(float(np.log(len(prompt.slots))) for prompt in some)
+    some = prompts(task, count)
+    texts = np.full((count, LENGTH), MASK, np.int32)
+    texts[:, :PROMPT] = [[WORDS.index(word) for word in prompt.text.split()] for prompt in some]
+    rows, most = PROMPT + LENGTH * np.arange(count), engine.rows // LENGTH
+    batch = batch_of(list(texts))
+    logits = np.concatenate(
+        [
+            engine.logits(batch.part(at, min(at + most, count)), rows[: min(most, count - at)])
+            for at in range(0, count, most)
+        ]
+    )
+    logits[:, MASK] = -np.inf
+    return float(entropy(logits, gradient=False).rows.sum() / sum(np.log(len(prompt.slots)) for prompt in some))
