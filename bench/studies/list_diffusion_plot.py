@@ -24,6 +24,7 @@ def draw_rules(path: Path, found: Mapping[str, Sequence[Score]]) -> None:
             _line(axes, points, name, color, marker)
     for axes, title in zip(panels, ("tasks with one answer", "shuffle: any permutation"), strict=True):
         _finish(axes, f"{title}: right answers, %", f"forwards of {POSITIONS} positions")
+        axes.set_xlim(0.7, POSITIONS + 0.3)
     _save(path, figure, panels[0])
 
 

@@ -29,6 +29,8 @@ class PairBatch(Batch):
 
     Parameters
     ----------
+    tokens, starts, labels, weights, teacher
+        as of a Batch; labels and weights are of the masked tokens, each in its own row or in the row before
     cleaner : int32 (rows,)
         tokens that a teacher sees in place of `tokens`
     revealed : bool (rows,)
@@ -222,8 +224,9 @@ class CertaintyForcing:
     Parameters
     ----------
     beta : float, default 2.0
+        what the entropy is multiplied by
     temperature : float, default 0.5
-        of the entropy
+        that logits are divided by in the entropy
 
     Raises
     ------
