@@ -105,14 +105,13 @@ def with_steps(recipe: Recipe, steps: int | None) -> Recipe:
     return recipe if steps is None else replace(recipe, steps=steps)
 
 
-def add_score(report: Report, name: str, found: Score, **more: str) -> None:
-    """A line: right answers of each task, forwards of a prompt."""
+def add_score(report: Report, found: Score, **more: str) -> None:
+    """A line: what it is of, right answers of each task, forwards of a prompt."""
     report.row(
-        _=name,
+        **more,
         **{task: f"{found.right[task]:.0%}" for task in TASKS},
         forwards=float(np.mean(list(found.forwards.values()))),
         **{"of one answer": Score.one_answer(found.forwards)},
-        **more,
     )
 
 
@@ -144,10 +143,10 @@ def from_nothing(report: Report, options: Namespace) -> None:
         name: score(model_of(engine), rule, some_prompts(options.prompts, MEASURED)) for name, rule in README.items()
     }
     for name, each in found.items():
-        add_score(report, name, each)
+        add_score(report, each, rule=name)
     report.table(f"On the way, with {FAST}")
     for step, each in looks.items():
-        add_score(report, f"step {step}", each)
+        add_score(report, each, step=str(step))
     numbers, minutes = engine.parameters.count, seconds[-1] / 60
     report.note(
         f"{recipe.steps} steps of {recipe.sequences} texts, {numbers} numbers: {minutes:.1f} minutes, these looks included"
@@ -208,7 +207,7 @@ def students(report: Report, options: Namespace) -> None:
 
         def batches(step: int, make: Callable[[Batch, np.random.Generator], Batch] = make) -> Batch:
             random = np.random.default_rng([LEARNT, step])
-            return make(batch_of_answers(texts[random.choice(len(texts), recipe.sequences, replace=False)]), random)
+            return make(batch_of_answers(texts[random.integers(len(texts), size=recipe.sequences)]), random)
 
         fit(student, batches, loss, recipe, lambda record, _: progress.step(record["step"], recipe.steps))
         found[name], kept[name] = scores(student, options.prompts), choices(student, options.prompts)
@@ -217,7 +216,7 @@ def students(report: Report, options: Namespace) -> None:
     for rule in SHOWN:
         report.table(rule)
         for name, each in found.items():
-            add_score(report, name, each[rule])
+            add_score(report, each[rule], student=name)
     report.note(
         f"{recipe.steps} steps of {recipe.sequences} of {len(texts)} texts; {options.prompts} prompts of each task"
     )
@@ -252,7 +251,7 @@ def add_speeds(report: Report, found: dict[str, dict[str, Score]], kept: dict[st
             right = [(mean(one.forwards, tasks), rule) for rule, one in each.items() if mean(one.right, tasks) >= least]
             forwards, rule = min(right, default=("", "none"))
             cells |= {kind: forwards, f"{kind}, by": rule}
-        report.row(_=name, **cells, **kept[name])
+        report.row(student=name, **cells, **kept[name])
 
 
 def mean(of_tasks: dict[str, float], tasks: tuple[str, ...]) -> float:
@@ -290,12 +289,12 @@ def filters(report: Report, options: Namespace) -> None:
         progress.group(name)
         found[name] = score(model, rule, some)
         same = (answers_of(model, some, rule).written == slow.written).all(axis=1).mean()
-        add_score(report, name, found[name], **{"the schedule's": f"{same:.0%}"})
+        add_score(report, found[name], rule=name, **{"as scheduled": f"{same:.0%}"})
     progress.end()
     report.note(
         f"a filter of {learned.hidden} units, fit to {count} steps of {len(learnt)} texts; {options.prompts} prompts of each task"
     )
-    report.note("\"the schedule's\": answers that are the schedule's, word for word, as the oracle's must be")
+    report.note("as scheduled: answers that are the schedule's, word for word, as the oracle's must be")
     if options.plot:
         from bench.studies.list_diffusion_plot import draw_rules
 

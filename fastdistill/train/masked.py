@@ -29,8 +29,16 @@ class PairBatch(Batch):
 
     Parameters
     ----------
-    tokens, starts, labels, weights, teacher
-        as of a Batch; labels and weights are of the masked tokens, each in its own row or in the row before
+    tokens : int32 (rows,)
+        with masks
+    starts : int64 (sequences + 1,)
+        as of a Batch
+    labels : int32 (rows,)
+        masked tokens, each in its own row or in the row before it
+    weights : float32 (rows,)
+        as of a Batch
+    teacher : TopK of (rows, k), optional
+        as of a Batch
     cleaner : int32 (rows,)
         tokens that a teacher sees in place of `tokens`
     revealed : bool (rows,)
