@@ -75,6 +75,22 @@ def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp
     assert build("third")[0] == units
 
 
+def test_the_package_has_all_embedded_files(tree, tmp_path):
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip(f"setuptools {setuptools.__version__} does not read pyproject.toml; pip takes a newer one")
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "package")]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    def files(root):
+        """What lies in its folders, that of Python aside."""
+        embedded = root / "fastdistill" / "embedded"
+        return {str(path.relative_to(embedded)) for path in embedded.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+
+    assert files(tmp_path / "package") == files(ROOT) >= {"listops-mdlm/model.safetensors", "prompts/advice.txt"}
+
+
 def test_the_compiler_may_be_a_command_of_several_words(tmp_path):
     """`ccache clang`, `env gcc`: which compiler it is, the whole command says."""
     compiler = tmp_path / "cc"

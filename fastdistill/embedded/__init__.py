@@ -1,4 +1,4 @@
-"""Models that come with the package, found by name."""
+"""Models that come with the package, found by name.  Beside them lie the prompts that train/data/own_prompts.py reads."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from fastdistill.arguments import check_callable, check_has, check_instance, che
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.engine import MOST_TEXTS, Beginning, Task, write
 from fastdistill.decode.generation import unless_failed
-from fastdistill.decode.request import Request
+from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.text import Text, prepare_session
 from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
@@ -68,7 +68,7 @@ def rollouts(
     UnsupportedError
         for a model that is not causal
     """
-    texts = _written(model, prompts, seed, temperature, max_tokens, max_length, end_tokens, numbers, max_texts)
+    texts = written(model, prompts, seed, temperature, max_tokens, max_length, end_tokens, numbers, max_texts)
     return batch_of([np.concatenate(both) for both in texts], [_drawn(*both) for both in texts])
 
 
@@ -77,11 +77,12 @@ def _drawn(prompt: np.ndarray, text: np.ndarray) -> np.ndarray:
     return np.arange(len(prompt) + len(text)) >= len(prompt)
 
 
-def _written(
+def written(
     model: Any, prompts: Iterable[Any], seed: int, temperature: float, max_tokens: int, max_length: int | None,
     end_tokens: Iterable[int] | None, numbers: Sequence[int] | None, max_texts: int,
+    decoders: Sequence[Decoder] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Each prompt and what is written behind it: `rollouts`."""
+    """Each prompt and what is written behind it, by a decoder of its own where these are given: `rollouts`."""
     network = getattr(model, "network", model)
     check_has("model", network, ["session", "vocab_size", "plan"], "a Model or a Network")
     if not network.plan.causal:
@@ -95,8 +96,10 @@ def _written(
     each = range(len(given)) if numbers is None else numbers
     if len(each) != len(given):
         raise ArgumentError(f"numbers must name each of {len(given)} prompts, got {len(each)}")
+    if decoders is None:
+        decoders = [Autoregressive()] * len(given)
 
-    def task(prompt: np.ndarray, number: int) -> Task:
+    def task(prompt: np.ndarray, number: int, decoder: Decoder) -> Task:
         sampler = Sampler(temperature=temperature, seed=seed, sequence=number)
         room = min(max_tokens, most - len(prompt))
         if room < 1:
@@ -107,12 +110,12 @@ def _written(
             if beginning is not None:
                 session.share(*beginning)
             request = Request(prompt, prepare_session(session, prompt), sampler, max_tokens=room, end_tokens=ends)
-            return Text(session, request, Autoregressive(), None)
+            return Text(session, request, decoder, None)
 
         # Those of one family may begin with each other's rows: with the same rotary frequencies, that is.
         return Task(prompt, begin, family=0 < long_beyond < len(prompt) + room)
 
-    tasks = [task(prompt, number) for prompt, number in zip(given, each, strict=True)]
+    tasks = [task(*of_it) for of_it in zip(given, each, decoders, strict=True)]
     texts = unless_failed(write(tasks, max_texts))
     return [(prompt, np.array(text.tokens, np.int32)) for prompt, text in zip(given, texts, strict=True)]
 
@@ -193,6 +196,6 @@ class OnPolicy:
         prompts = [sequences_of[each][: data.prompts[sequences[each]]] for each in which]
         numbers = ((epoch * self._batches.per_epoch + first + which) % 2**32).tolist()
         options = self._options | {"seed": self._batches.seed, "numbers": numbers}
-        for each, (prompt, text) in zip(which, _written(self._student(), prompts, **options), strict=True):
+        for each, (prompt, text) in zip(which, written(self._student(), prompts, **options), strict=True):
             sequences_of[each], counted[each] = np.concatenate([prompt, text]), _drawn(prompt, text)
         return batch_of(sequences_of, counted)
