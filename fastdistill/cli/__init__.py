@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from fastdistill import __version__
-from fastdistill.cli import chat, folders, generate, info, train
+from fastdistill.cli import chat, distill, folders, generate, info, train
 from fastdistill.errors import ArgumentError, FastDistillError
 
 _EPILOG = """\
@@ -28,6 +28,8 @@ first steps:
                                                           let a masked diffusion model fill in the answer
   fastdistill train smollm2-135m-instruct chats.jsonl --out run
                                                           train it on conversations of yours
+  fastdistill distill smollm2-135m-instruct --draft draft
+                                                          let it make what guesses its own tokens ahead
   fastdistill info                                        what this machine runs
 
 `fastdistill COMMAND --help` says more about each.
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastdistill {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (generate, chat, folders, train, info):
+    for group in (generate, chat, folders, train, distill, info):
         group.add_commands(commands)
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,14 @@ from fastdistill.messages import short
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
-    from fastdistill.decode import Auto, Costs, Generation, Jacobi, Lookahead, Round
+    from fastdistill.decode import Auto, Costs, FirstOf, Generation, Jacobi, Lookahead, Round
     from fastdistill.decode.request import Decoder
     from fastdistill.text.tokenizer import Tokenizer
 
 DRAFTERS = ("lookup", "model", "layers")
 RULES = ("coupled", "rejection", "block", "traversal", "typical")
 INITS = ("prompt", "random", "copy")
+SURE_MATCH = 8  # tokens that have stood before: what followed them is likelier than a head's guesses
 
 _ABOUT = """\
 A forward reads every weight, for one token or for several: so tokens are guessed, and one forward checks them all. A right
@@ -34,14 +36,14 @@ DEFAULTS = {"drafter": "lookup", "rule": "coupled"}
 
 # What each option goes with: the values that other options must have.
 GOES_WITH: dict[str, dict[str, tuple[str, ...]]] = {
-    "drafter": {"decoder": ("speculative",)},
+    "drafter": {"decoder": ("speculative", "auto")},
     "draft_model": {"decoder": ("speculative",), "drafter": ("model",)},
     "draft_format": {"decoder": ("speculative",), "drafter": ("model",)},
     "skip_layers": {"decoder": ("speculative",), "drafter": ("layers",)},
     "rule": {"decoder": ("speculative",)},
     "max_draft": {"decoder": ("speculative", "auto")},
     "continuations": {"decoder": ("speculative", "auto"), "drafter": ("lookup",)},
-    "tree": {"decoder": ("speculative",), "drafter": ("model",)},
+    "tree": {"decoder": ("speculative",)},
     "block": {"decoder": ("jacobi",)},
     "max_blocks": {"decoder": ("jacobi",)},
     "no_recycle": {"decoder": ("jacobi",)},
@@ -58,10 +60,11 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how tokens are guessed", _ABOUT).add_argument
     add(
         "--drafter",
-        choices=DRAFTERS,
+        metavar="{lookup,model,layers} or DRAFT",
         help="where guesses come from. lookup: the end of the text is looked for earlier in it, and what followed there is "
         "guessed again (default). model: another model, or this one in a smaller format. layers: this one without its last "
-        "layers",
+        "layers. DRAFT: the folder of a draft head of this model, which `fastdistill distill` makes; where the text repeats "
+        "itself, what followed is guessed again all the same. auto knows lookup and DRAFT",
     )
     add(
         "--draft-model",
@@ -88,7 +91,7 @@ def add_guessing_options(parser: argparse.ArgumentParser) -> None:
         "--tree",
         type=_tree,
         metavar="WIDTHxDEPTH",
-        help="of --drafter model: guess a tree that grows where the draft model is surest, WIDTH nodes on each of DEPTH levels, "
+        help="of --drafter model or DRAFT: guess a tree that grows where the draft model is surest, WIDTH nodes on each of DEPTH levels, "
         "such as 4x3; for rules coupled and typical (default: a chain)",
     )
     add("--block", type=int, metavar="N", help="of jacobi: tokens that are drawn anew together (default: 16)")
@@ -147,7 +150,8 @@ def guessing(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         return lambda model: Autoregressive()
     if arguments.decoder == "auto":
         weighed = PromptLookup(min_match=1, continuations=arguments.continuations)  # a short match is weighed as one
-        return _with_costs(Auto(drafter=weighed, **given(max_draft=arguments.max_draft)))
+        drafter = weighed if arguments.drafter in (None, "lookup") else _head(arguments)
+        return _with_costs(Auto(drafter=drafter, **given(max_draft=arguments.max_draft)))
     if arguments.decoder == "speculative":
         return _speculative(arguments)
     settings: Jacobi | Lookahead
@@ -177,6 +181,8 @@ def _speculative(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         tree=None if arguments.tree is None else Tree(*arguments.tree),
         **given(max_draft=arguments.max_draft),
     )
+    if arguments.drafter not in (None, *DRAFTERS):
+        settings = dataclasses.replace(settings, drafter=_head(arguments))
     if arguments.drafter == "model":
         folder = None if arguments.draft_model is None else find_folder(arguments.draft_model)
 
@@ -201,6 +207,13 @@ def _speculative(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
 
         return with_layers
     return lambda model: settings
+
+
+def _head(arguments: argparse.Namespace) -> FirstOf:
+    """A draft head, and before it what repeats so much of the text that it is nearly certain, and costs nothing."""
+    from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup
+
+    return FirstOf(PromptLookup(min_match=SURE_MATCH), HeadDrafter(arguments.drafter))
 
 
 def guess_statistics(generation: Generation) -> str:
@@ -247,12 +260,20 @@ def by_depth(rounds: Sequence[Round]) -> dict[str, list[int]]:
 
 def _check(arguments: argparse.Namespace) -> None:
     drafter, rule = arguments.drafter or DEFAULTS["drafter"], arguments.rule or DEFAULTS["rule"]
+    if drafter not in DRAFTERS and not os.path.isdir(drafter):
+        raise ArgumentError(
+            f"--drafter must be one of {', '.join(DRAFTERS)}, or the folder of a draft head; there is no folder {short(drafter)}"
+        )
+    if arguments.decoder == "auto" and drafter in ("model", "layers"):
+        raise ArgumentError(f"--decoder auto guesses by lookup or by a draft head, got --drafter {drafter}")
     if drafter == "layers" and arguments.skip_layers is None:
         raise ArgumentError("--drafter layers needs --skip-layers N")
     if drafter == "model" and arguments.draft_model is None and arguments.draft_format is None:
         raise ArgumentError(
             "--drafter model needs --draft-model, or --draft-format for the model itself in another format"
         )
+    if arguments.tree is not None and drafter in ("lookup", "layers"):
+        raise ArgumentError(f"--tree goes with --drafter model or a draft head, not with {drafter}")
     if arguments.tree is not None and rule not in ("coupled", "typical"):
         raise ArgumentError(
             f"--tree goes with --rule coupled or typical, not with {rule}: its guesses are not drawn by a law"

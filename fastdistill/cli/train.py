@@ -265,7 +265,7 @@ def _work(job: Job, run: RunFolder) -> None:
     print(f'{run.model}: the model after {trained.step:,} steps; try `fastdistill generate {run.model} "..."`')
 
 
-class _Bar:
+class Bar:
     """How far a piece of work is: a line that is written over where stderr is a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
@@ -303,7 +303,7 @@ class _Bar:
         self._open = False
 
 
-class TeachingBar(_Bar):
+class TeachingBar(Bar):
     """Called with (tokens so far, tokens in all).
 
     Attributes
@@ -326,7 +326,7 @@ class TeachingBar(_Bar):
         self.show(done / total, words, left)
 
 
-class TrainingBar(_Bar):
+class TrainingBar(Bar):
     """Called with the metrics of each step."""
 
     def __init__(self, steps: int | None, minutes: float | None) -> None:

@@ -3,7 +3,15 @@
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.costs import Costs, measure_costs
-from fastdistill.decode.drafters import CallableDrafter, Draft, LayerSkip, ModelDrafter, PromptLookup
+from fastdistill.decode.drafters import (
+    CallableDrafter,
+    Draft,
+    FirstOf,
+    HeadDrafter,
+    LayerSkip,
+    ModelDrafter,
+    PromptLookup,
+)
 from fastdistill.decode.engine import Engine, Event, Task
 from fastdistill.decode.generate import generate
 from fastdistill.decode.generation import Generation, Piece, Statistics, TokenLogProbs
@@ -23,7 +31,9 @@ __all__ = [
     "Draft",
     "Engine",
     "Event",
+    "FirstOf",
     "Generation",
+    "HeadDrafter",
     "Jacobi",
     "LayerSkip",
     "Lookahead",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,6 +109,8 @@ class SpeculativeRun(Run):
         self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
         self.rounds = []
         self._prompt = AutoregressiveRun(session, request)
+        self._reads_hidden = getattr(settings.drafter, "reads_hidden", False)
+        self._unheard_taps: Mapping[str, np.ndarray] = {}
         self.unread = self._prompt.unread
         self._emitted: list[int] = []
         self._resting, self._unheard = (
@@ -126,18 +129,18 @@ class SpeculativeRun(Run):
         if not self._emitted:
             self._prompt.room = self.room
             asked, self.unread = self._prompt.forward(), self._prompt.unread
-            return asked
+            return replace(asked, read=self._read(asked.read))
         self._base = self._session.length
         if self._chooser is not None:
             self._chooser.shared_by(self.together)
         self._resting = self._chooser is not None and self._chooser.rests(self._base)
         self._draft = draft = NO_GUESSES if self._resting else self._propose()
         if self._guesses_nothing:
-            return Forward(self._emitted[-1:], read=self._request.read([len(self._emitted)]))
+            return Forward(self._emitted[-1:], read=self._read(self._request.read([len(self._emitted)])))
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
         self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
         numbers = len(self._emitted) + self._depths(draft)
-        read = self._request.read(numbers) if self._coupled else Read(logits=True)
+        read = self._read(self._request.read(numbers) if self._coupled else Read(logits=True))
         if draft.layers is not None:
             return Forward(layers=draft.layers, read=read)
         if draft.is_chain:
@@ -162,14 +165,19 @@ class SpeculativeRun(Run):
         assert self._drafts is not None
         if hasattr(self._drafts, "observe") and rows.tokens is not None:
             self._drafts.observe(self._chosen, rows.tokens)
-        self._drafts.accept(
-            tokens, self._chosen[path[1:] - 1], {name: array[path] for name, array in rows.taps.items()}
-        )
+        taps = {name: array[path] for name, array in self._taps(rows).items()}
+        self._drafts.accept(tokens, self._chosen[path[1:] - 1], taps)
         if self._chooser is not None:
             self._chooser.learn(verified.verdicts[1:])
             self._chooser.timed(len(draft), self.seconds + time.perf_counter() - started)
         self._emitted += tokens
         return list(zip(tokens, path.tolist(), strict=True))
+
+    def _read(self, read: Read) -> Read:
+        return replace(read, hidden=True) if self._reads_hidden else read
+
+    def _taps(self, rows: Rows) -> Mapping[str, np.ndarray]:
+        return rows.taps if rows.hidden is None else {**rows.taps, "hidden": rows.hidden}
 
     @property
     def _coupled(self) -> bool:
@@ -181,6 +189,7 @@ class SpeculativeRun(Run):
         token = int(rows.tokens[0])
         self._emitted.append(token)
         self._unheard.append(token)
+        self._unheard_taps = self._taps(rows)
         self.rounds.append(self._rest_round)
         self._chooser.timed(0, self.seconds)
         return [(token, 0)]
@@ -200,8 +209,8 @@ class SpeculativeRun(Run):
                 DraftRequest(request.prompt, self._session, request.sampler, settings.tree, sampled, settings.max_draft)
             )
         self._emitted = [token for token, _ in first]
-        if first or rows.taps:
-            self._drafts.accept(list(self._emitted), np.empty(0, np.int32), rows.taps)
+        if first or self._taps(rows):
+            self._drafts.accept(list(self._emitted), np.empty(0, np.int32), self._taps(rows))
         return first
 
     def _propose(self) -> Draft:
@@ -209,7 +218,7 @@ class SpeculativeRun(Run):
         session, chooser = self._session, self._chooser
         if self._unheard:
             assert self._drafts is not None
-            self._drafts.accept(self._unheard, np.empty(0, np.int32), {})
+            self._drafts.accept(self._unheard, np.empty(0, np.int32), self._unheard_taps)
             self._unheard = []
         room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)

@@ -10,11 +10,17 @@ the cell goes on from its own estimate (Li et al. 2024, EAGLE, without attention
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from fastdistill.checkpoint.folder import open_checkpoint, write_checkpoint
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.errors import CheckpointError
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 
@@ -73,3 +79,82 @@ class DraftHead:
     def trained(self) -> tuple[str, ...]:
         """The weights that are its own."""
         return tuple(name for name in self.plan().weights if name not in (f"{EMBEDDING}.weight", HEAD))
+
+
+MODEL_TYPE, D2T = "fastdistill_draft_head", "d2t"
+
+
+@dataclass(frozen=True, eq=False)
+class SavedHead:
+    """A draft head as a folder holds it: all but the target's table.
+
+    Attributes
+    ----------
+    shape : DraftHead
+    d2t : int32 (draft_vocab_size,)
+        ascending, the target's token for each that it can guess
+    tensors : Mapping[str, Tensor]
+        its weights by name, HEAD among them
+    priors : tuple[tuple[float, float], ...]
+        one a kind of `kind_of`: how many guesses are taken to have been right and wrong
+    facts : Mapping[str, Any]
+        how it was made: what config.json says beside that
+    """
+
+    shape: DraftHead
+    d2t: np.ndarray
+    tensors: Mapping[str, Tensor]
+    priors: tuple[tuple[float, float], ...]
+    facts: Mapping[str, Any]
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the folder, whole or not at all.
+
+        Raises
+        ------
+        CheckpointError
+        """
+        config = {
+            "model_type": MODEL_TYPE,
+            **asdict(self.shape),
+            "priors": [*chain.from_iterable(self.priors)],
+            **self.facts,
+        }
+        write_checkpoint(
+            folder, config, [*self.tensors.values(), Tensor(D2T, "i32", self.d2t.shape, self.d2t)], overwrite=overwrite
+        )
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> SavedHead:
+        """Read what `save` has written.
+
+        Raises
+        ------
+        CheckpointError
+            where it is no draft head, or is damaged
+        """
+        with open_checkpoint(folder) as checkpoint:
+            config = checkpoint.config
+            if config.raw.get("model_type") != MODEL_TYPE:
+                raise CheckpointError(
+                    f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {config.raw.get('model_type')!r}"
+                )
+            sizes = ("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size", "intermediate_size")
+            integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
+            shape = DraftHead(**integers, epsilon=config.number("epsilon", minimum=0))
+            plan = shape.plan()
+            wanted = {name: weight.shape for name, weight in plan.weights.items() if name != f"{EMBEDDING}.weight"}
+            wanted[D2T] = (shape.draft_vocab_size,)
+            found = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+            if found != wanted:
+                raise CheckpointError(f"{folder}: a draft head of these sizes has the tensors {wanted}, found {found}")
+            tensors = {name: tensor.rows(...) for name, tensor in checkpoint.tensors.items()}
+            d2t = tensors.pop(D2T).data
+            if d2t.dtype != np.int32 or d2t[0] < 0 or d2t[-1] >= shape.vocab_size or (np.diff(d2t) <= 0).any():
+                raise CheckpointError(f"{folder}: {D2T} must be ascending tokens below {shape.vocab_size}")
+            flat = config.numbers("priors", 2 * (len(SHARES) + 1), minimum=1e-6, maximum=1e6)
+            priors = tuple(zip(flat[::2], flat[1::2], strict=True))
+            known = {"model_type", "priors", "quantization_config", *asdict(shape)}
+            return cls(
+                shape, d2t, tensors, priors, {name: value for name, value in config.raw.items() if name not in known}
+            )

@@ -143,7 +143,7 @@ class NativeExecutor:
         """
         request.check_for(self.plan)
         first, end = request.first_layer, request.end_layer
-        part = self._part(first, end, request.segments)
+        part = self._last = self._part(first, end, request.segments)
         if request.stream is not None:
             stream = self._view(self.plan.boundaries[first], request.rows)
             stream[:, : self.plan.hidden_size] = request.stream
@@ -182,6 +182,25 @@ class NativeExecutor:
             drawn=self._drawn[:reads] if request.draws is not None else None,
             taps=self._values(part.taps, request) if part.taps else {},
         )
+
+    @property
+    def statistics(self) -> np.ndarray:
+        """float32 (fields,): of the last pass's first row, until the next; the first is int32."""
+        return self._statistics[:, 0]
+
+    def again(self, token: int) -> np.ndarray:
+        """Run the last pass once more, of one row without keys, with another token and what its `inputs` now hold: statistics of that row.
+
+        Raises
+        ------
+        NotFiniteError
+        """
+        self._pass.tokens[0] = token
+        part = self._last
+        status = lib.fd_forward(part.ops, part.stages, part.count, self._pass, self.threads, self._where, ffi.NULL)
+        if status != lib.FD_OK:
+            raise NotFiniteError(f"{part.steps[self._where[0]].kind} met a NaN or an infinity")
+        return self.statistics
 
     def _go_on(self, request: ForwardPass, part: Part) -> Outcome:
         """From a pass of one row on: pass after pass of the token drawn, where the row's own arrays lie.

@@ -27,14 +27,14 @@ class Values(Protocol):
 
 
 class Trainable(Protocol):
-    """What is trained: an Engine, or what stands in for one."""
+    """What is trained: an Engine, or what stands in for one, with batches and objectives of its own kind."""
 
     @property
     def parameters(self) -> Mapping[str, Values]: ...
-    def accumulate(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
+    def accumulate(self, batch: Any, objective: Any, total_weight: float) -> float: ...
     def finish(self) -> None: ...
     def zero_gradients(self) -> None: ...
-    def value(self, batch: Batch, objective: Objective, total_weight: float) -> float: ...
+    def value(self, batch: Any, objective: Any, total_weight: float) -> float: ...
 
 
 class Trained(NamedTuple):
@@ -61,8 +61,8 @@ class Trained(NamedTuple):
 def train(
     engine: Trainable,
     optimiser: Optimiser,
-    batches: Callable[[int], Sequence[Batch]],
-    objective: Objective,
+    batches: Callable[[int], Sequence[Any]],
+    objective: Any,
     *,
     learning_rate: float | Callable[[int], float],
     steps: int | None = None,
@@ -157,7 +157,7 @@ def train(
     while not asked and (last is None or step < last) and seconds < most_seconds:
         before = clock()
         micro_batches = batches(step)
-        total = math.fsum(weight for batch in micro_batches for weight in batch.weights.tolist())
+        total = math.fsum(weight for batch in micro_batches for weight in batch.weights.ravel().tolist())
         try:
             loss = math.fsum(engine.accumulate(batch, objective, total) for batch in micro_batches)
             engine.finish()

@@ -13,6 +13,7 @@ from fastdistill.decode import (
     Autoregressive,
     CallableDrafter,
     Draft,
+    HeadDrafter,
     LayerSkip,
     ModelDrafter,
     PromptLookup,
@@ -28,6 +29,7 @@ from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
+from tests.draft_heads import random_head
 from tests.small_models import network
 from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
 from tests.texts import events
@@ -78,11 +80,12 @@ def drafters(name: str, setting: Setting, tree: bool):
         "other model": ModelDrafter(network(setting.name, "q8", threads=1, seed=1)),
         "itself in q4": ModelDrafter(small, least_probability=0.0 if tree else 0.01),
         "layers": LayerSkip(1),
+        "head": HeadDrafter(random_head(setting.name), least_probability=0.0),
         "anything": guessing(7, setting.vocab),
     }[name]
 
 
-NAMES = ["lookup", "other model", "itself in q4", "layers", "anything"]
+NAMES = ["lookup", "other model", "itself in q4", "layers", "head", "anything"]
 
 
 def outcome(setting, prompt, count, sampler, decoder=None, capacity=96, ends=frozenset()):

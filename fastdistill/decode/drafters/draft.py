@@ -183,7 +183,8 @@ class DraftRun(Protocol):
 class Drafter(Protocol):
     """Frozen settings; `start` begins one text.
 
-    Where its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
+    One with `reads_hidden` gets with the rows' taps "hidden", what the target's head reads of each that it reads. Where
+    its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
     before any was.
     """
 

@@ -11,7 +11,7 @@ from fastdistill.decode.chance import DRAFT, MOST_ROUNDS
 from fastdistill.decode.drafters.draft import DraftRequest
 from fastdistill.kernels.sample.gumbel_noise import gumbel_noise
 from fastdistill.kernels.sample.probabilities import probabilities
-from fastdistill.runtime.read import Read, Rows
+from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows
 
 
 class Drawing:
@@ -43,6 +43,7 @@ class Drawing:
             # The prompt is as long as what the draft's text has of it.
             length = int(np.isin(request.prompt[: request.sampler.prompt_length], to_target).sum())
             self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped, prompt_length=length)
+        self.takes_likeliest = not request.sampled and allowed is None and self._sampler.is_greedy
         if not self._sampler.temperature and not self.sampled:  # the law of greedy decoding ranks one token alone
             self._ranking = replace(self._sampler, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -52,10 +53,12 @@ class Drawing:
 
     def read(self, rows: int) -> Read:
         """What `first` wants of so many rows; `ranked` wants logits."""
+        if self.takes_likeliest:
+            return STATISTICS_ONLY
         return Read(sampler=self._sampler, allowed=self._masks(rows)) if self._session_draws else Read(logits=True)
 
-    def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, np.ndarray | None]:
-        """The first choice after the last row read, and, where it was drawn, from which law: float32 (1, vocab).
+    def first(self, rows: Rows, position: int, index: int, seen: np.ndarray) -> tuple[int, float, np.ndarray | None]:
+        """The first choice after the last row read, its share, and, where it was drawn, from which law: float32 (1, vocab).
 
         Parameters
         ----------
@@ -67,11 +70,13 @@ class Drawing:
         seen : int32 (n,)
             the text before it
         """
-        if self._session_draws:
-            assert rows.tokens is not None  # `read` asked for them
-            return int(rows.tokens[-1]), None
+        if self._session_draws or self.takes_likeliest:
+            statistics = rows.statistics
+            token = int(statistics.argmax[-1] if rows.tokens is None else rows.tokens[-1])
+            return token, float(np.exp(statistics.top[-1] - statistics.log_sum_exp[-1])), None
         keys, laws = self.ranked(rows, [position], [index], [seen])
-        return int(keys[-1].argmax()), laws if self.sampled else None
+        token = int(keys[-1].argmax())
+        return token, float(laws[-1, token]), laws if self.sampled else None
 
     def ranked(
         self, rows: Rows, positions: Sequence[int], indices: Sequence[int], seen: Sequence[np.ndarray]

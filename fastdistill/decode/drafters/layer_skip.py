@@ -64,7 +64,7 @@ class LayerSkipRun:
             rows = session.forward(
                 text[-1:], parents=[guess - 1], layers=self._early, rows="last", read=self._drawing.read(1)
             )
-            token, law = self._drawing.first(rows, len(text) - 1, guess, text)
+            token, _, law = self._drawing.first(rows, len(text) - 1, guess, text)
             text = np.append(text, np.int32(token))
             laws += [] if law is None else [law]
         session.forward(text[-1:], parents=[budget - 1], layers=self._early, rows=())

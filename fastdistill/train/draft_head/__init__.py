@@ -1,0 +1,17 @@
+"""Draft heads: a target writes texts, a small head learns from its states what comes after the next token."""
+
+from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
+from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
+from fastdistill.train.draft_head.job import HeadSettings, distill_head
+from fastdistill.train.draft_head.texts import Texts, write_texts
+
+__all__ = [
+    "Acceptance",
+    "HeadBatch",
+    "HeadEngine",
+    "HeadSettings",
+    "Texts",
+    "acceptance",
+    "distill_head",
+    "write_texts",
+]

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.models.draft_head import EMBEDDING, DraftHead
+from fastdistill.models.draft_head import DraftHead
 from fastdistill.train.draft_head.texts import Texts
 
 ROWS = 8192  # at a time
 
 
-def first_weights(shape: DraftHead, texts: Texts, table: Tensor, *, ridge: float = 1e-3, seed: int = 0) -> dict[str, Tensor]:
+def first_weights(
+    shape: DraftHead, texts: Texts, table: Tensor, *, ridge: float = 1e-3, seed: int = 0
+) -> dict[str, Tensor]:
     """The trained weights of a draft head before its first step: its linear cell, and a feed-forward network that adds nothing yet.
 
     Parameters

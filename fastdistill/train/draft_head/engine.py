@@ -12,7 +12,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
-from fastdistill.models.draft_head import HEAD, DraftHead
+from fastdistill.models.draft_head import DraftHead
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, differentiate, reverse_segments
@@ -78,7 +78,13 @@ class HeadEngine:
     """
 
     def __init__(
-        self, shape: DraftHead, tensors: Mapping[str, Tensor], *, steps: int = 3, rows: int = 512, threads: int | None = None
+        self,
+        shape: DraftHead,
+        tensors: Mapping[str, Tensor],
+        *,
+        steps: int = 3,
+        rows: int = 512,
+        threads: int | None = None,
     ) -> None:
         """Pack the weights and reserve memory for batches of at most `rows` rows and `steps` steps.
 
@@ -130,7 +136,7 @@ class HeadEngine:
             passes.append(request)
             given.append(self._reverse(self._head, head))
         by_later = np.zeros_like(batch.hidden)
-        for cell, request, gradient in reversed([*zip(self._cells, passes, given)]):
+        for cell, request, gradient in reversed([*zip(self._cells, passes, given, strict=False)]):
             request.inputs = gradient + by_later
             by_later = self._reverse(cell, request)
         return value
@@ -138,7 +144,8 @@ class HeadEngine:
     def value(self, batch: HeadBatch, objective: HeadObjective, total_weight: float) -> float:
         """A batch's share of the value, as `accumulate` gives it; gradients stay as they are."""
         losses = (
-            self._loss(batch, step, hidden, objective, total_weight)[0] for step, (_, hidden) in enumerate(self._forward(batch))
+            self._loss(batch, step, hidden, objective, total_weight)[0]
+            for step, (_, hidden) in enumerate(self._forward(batch))
         )
         return sum((float(loss.value) for loss in losses), 0.0)
 
@@ -156,7 +163,9 @@ class HeadEngine:
     def _forward(self, batch: HeadBatch) -> Iterator[tuple[ForwardPass, np.ndarray]]:
         """Step by step: its pass, and the states that it gives."""
         if len(batch) > self.rows or batch.steps > self.steps:
-            raise ArgumentError(f"a batch must have at most {self.rows} rows and {self.steps} steps, got {len(batch)} and {batch.steps}")
+            raise ArgumentError(
+                f"a batch must have at most {self.rows} rows and {self.steps} steps, got {len(batch)} and {batch.steps}"
+            )
         hidden = batch.hidden
         for cell, tokens in zip(self._cells, batch.tokens, strict=False):
             request = _pass(hidden, tokens)

@@ -6,7 +6,7 @@ is its head over the state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.engine import MOST_TEXTS
 from fastdistill.decode.request import Request
 from fastdistill.errors import ArgumentError
-from fastdistill.files import work_folder, replace_file
+from fastdistill.files import replace_file, work_folder
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
 from fastdistill.train.data.rollouts import written
@@ -84,7 +84,11 @@ class Texts:
 
     def save(self, path: Path) -> None:
         """Write them as a safetensors file, whole or not at all."""
-        arrays = {"tokens": Stored("I32", self.tokens), "states": Stored("F16", self.states), "starts": Stored("I64", self.starts)}
+        arrays = {
+            "tokens": Stored("I32", self.tokens),
+            "states": Stored("F16", self.states),
+            "starts": Stored("I64", self.starts),
+        }
         with work_folder(path) as work:
             write_safetensors(work / "texts", arrays)
             replace_file(path, work / "texts")
@@ -147,8 +151,12 @@ def write_texts(
     watched = [_Watching() for _ in prompts]
     texts = written(model, prompts, seed, temperature, max_tokens, None, None, numbers, max_texts, watched)
     lengths = [len(text) for _, text in texts]
-    states = [np.concatenate(each.states)[:length].astype(np.float16) for each, length in zip(watched, lengths, strict=True)]
-    return Texts(np.concatenate([text for _, text in texts]), np.concatenate(states), np.cumsum([0, *lengths], dtype=np.int64))
+    states = [
+        np.concatenate(each.states)[:length].astype(np.float16) for each, length in zip(watched, lengths, strict=True)
+    ]
+    return Texts(
+        np.concatenate([text for _, text in texts]), np.concatenate(states), np.cumsum([0, *lengths], dtype=np.int64)
+    )
 
 
 class _Watching:

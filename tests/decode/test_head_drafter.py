@@ -1,0 +1,144 @@
+"""A draft head's guesses: what the cell says, in chains and trees; folders that hold another thing; several drafters in turn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastdistill.checkpoint import write_checkpoint
+from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Speculative, Tree, generate
+from fastdistill.decode.drafters import DraftRequest
+from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.models.draft_head import D2T, EMBEDDING, SHARES, SavedHead, kind_of
+from fastdistill.runtime import Read, from_callable
+from tests.draft_heads import head_for, random_head
+from tests.small_models import network
+
+NAME, PROMPT = "plain", np.arange(3, 12, dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return network(NAME, "f32", threads=1)
+
+
+def run_of(drafter, target, tree=None):
+    session = target.session(60, 16)
+    rows = session.forward(PROMPT, read=Read(hidden=True, sampler=Sampler()))
+    run = drafter.start(DraftRequest(PROMPT, session, Sampler(), tree))
+    run.accept(rows.tokens[-1:].tolist(), np.empty(0, np.int32), {"hidden": rows.hidden})
+    return run, rows
+
+
+def cell(head: SavedHead, state, token):
+    """In float64: the next state, and the shares of the tokens that can be guessed."""
+    weights = {name: tensor.to_float32().astype(np.float64) for name, tensor in head.tensors.items()}
+    norm = lambda x, name: x / np.sqrt((x * x).mean() + head.shape.epsilon) * weights[f"{name}.weight"]  # noqa: E731
+    x = weights["embedding_proj.weight"] @ norm(token, "embedding_norm") + weights["hidden_proj.weight"] @ norm(
+        state, "hidden_norm"
+    )
+    y = norm(x, "mlp_norm")
+    gate, up = weights["mlp.gate_proj.weight"] @ y, weights["mlp.up_proj.weight"] @ y
+    x = x + weights["mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+    logits = weights["head.weight"] @ x
+    shares = np.exp(logits - logits.max())
+    return x, shares / shares.sum()
+
+
+def embedded(target, token):
+    """The target's row of a token, float64."""
+    session = target.session(4, 4, taps=("embedding",))
+    return session.forward([token]).taps["embedding"][0].astype(np.float64)
+
+
+@pytest.mark.parametrize("tree", [None, Tree(1, 4)])
+def test_guesses_are_the_cells_likeliest_tokens_one_after_another(isa, target, tree):
+    """A chain of the short way, and a tree of one branch, of the long way: the same tokens, with the kinds of their shares."""
+    drafter = HeadDrafter(random_head(NAME), least_probability=0.0)
+    head = SavedHead.load(random_head(NAME))
+    for _ in range(2):  # the second time over the arrays of the first
+        run, rows = run_of(drafter, target, tree)
+        draft = run.propose(4)
+        state, token = rows.hidden[-1].astype(np.float64), int(rows.tokens[-1])
+        for guess, kind in zip(draft.tokens, draft.kinds, strict=True):
+            state, shares = cell(head, state, embedded(target, token))
+            token = int(head.d2t[shares.argmax()])
+            assert (int(guess), int(kind)) == (token, int(kind_of(shares.max())))
+        assert draft.is_chain and len(draft) == 4
+
+
+def test_a_chain_ends_where_it_is_hardly_right(target):
+    run, _ = run_of(HeadDrafter(random_head(NAME), least_probability=1.0), target)
+    assert len(run.propose(6)) == 1
+
+
+def test_a_round_goes_on_from_the_state_behind_what_was_accepted(target):
+    drafter = HeadDrafter(random_head(NAME), least_probability=0.0)
+    run, rows = run_of(drafter, target)
+    run.propose(3)
+    state = np.full_like(rows.hidden[:1], 0.5)
+    run.accept([7, 9], np.array([0], np.int32), {"hidden": np.concatenate([rows.hidden[-1:], state])})
+    _, shares = cell(SavedHead.load(random_head(NAME)), state[0].astype(np.float64), embedded(target, 9))
+    assert run.propose(1).tokens[0] == SavedHead.load(random_head(NAME)).d2t[shares.argmax()]
+
+
+def test_first_of_asks_the_next_where_one_has_no_guess(target):
+    repeated = np.tile(np.arange(5, 9, dtype=np.int32), 4)
+    both = FirstOf(PromptLookup(min_match=8), HeadDrafter(random_head(NAME), least_probability=0.0))
+    assert both.reads_hidden and len(both.priors) == len(PromptLookup.priors) + len(SHARES) + 1
+    session = target.session(60, 32)
+    for prompt, first in ((repeated, True), (PROMPT, False)):
+        session.truncate(0)
+        rows = session.forward(prompt, read=Read(hidden=True, sampler=Sampler()))
+        run = both.start(DraftRequest(prompt, session, Sampler()))
+        run.accept([5] if first else rows.tokens[-1:].tolist(), np.empty(0, np.int32), {"hidden": rows.hidden})
+        kinds = run.propose(3).kinds
+        assert (kinds < len(PromptLookup.priors)).all() == first
+    for drafters in ((), (PromptLookup(),), (PromptLookup(), 3), (PromptLookup, HeadDrafter)):
+        with pytest.raises(ArgumentError, match="FirstOf needs two drafters or more"):
+            FirstOf(*drafters)
+
+
+def test_auto_weighs_a_heads_guesses_and_writes_plain_decodings_text(target):
+    drafter = FirstOf(PromptLookup(min_match=4), HeadDrafter(random_head(NAME), least_probability=0.0))
+    plain = generate(target.session(90, 16), PROMPT, 60)
+    text = generate(target.session(90, 16), PROMPT, 60, decoder=Auto(drafter=drafter, max_draft=5))
+    assert text.tokens == plain.tokens and text.stats.drafted > 0
+
+
+def test_what_is_no_head_of_this_model_is_refused(target, tmp_path):
+    write_checkpoint(tmp_path / "model", {"model_type": "llama"}, [])
+    with pytest.raises(CheckpointError, match="is no draft head"):
+        HeadDrafter(tmp_path / "model")
+    head = head_for(target.plan, 16)
+    narrow = replace(head.shape, vocab_size=head.shape.vocab_size - 1)
+    SavedHead(narrow, np.arange(16, dtype=np.int32), head.tensors, head.priors, {}).save(tmp_path / "narrow")
+    with pytest.raises(ArgumentError, match=f"the draft head is for a model of {narrow.vocab_size} tokens"):
+        generate(target.session(30), PROMPT, 5, decoder=Speculative(HeadDrafter(tmp_path / "narrow")))
+    with pytest.raises(UnsupportedError, match="a session over a function"):
+        session = from_callable(lambda tokens: np.zeros((len(tokens), 50), np.float32), 50)
+        generate(session, [1, 2], 5, decoder=Speculative(HeadDrafter(random_head(NAME))))
+
+
+def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path):
+    head = head_for(target.plan, 20, seed=4)
+    head.save(tmp_path / "head")
+    found = SavedHead.load(tmp_path / "head")
+    assert found.shape == head.shape and found.priors == head.priors and (found.d2t == head.d2t).all()
+    assert all((found.tensors[name].data == tensor.data).all() for name, tensor in head.tensors.items())
+    assert f"{EMBEDDING}.weight" not in found.tensors and D2T not in found.tensors
+    config = tmp_path / "head" / "config.json"
+    said = json.loads(config.read_text())
+    for changes, complaint in (
+        ({"hidden_size": said["hidden_size"] + 32}, "a draft head of these sizes has the tensors"),
+        ({"priors": said["priors"][1:]}, "priors must be"),
+        ({"vocab_size": 3}, "d2t must be ascending tokens below 3"),
+        ({"draft_vocab_size": 0}, "draft_vocab_size must be"),
+    ):
+        config.write_text(json.dumps(said | changes))
+        with pytest.raises(CheckpointError, match=complaint):
+            SavedHead.load(tmp_path / "head")

@@ -1,0 +1,41 @@
+"""Draft heads of the tests' small models."""
+
+from __future__ import annotations
+
+import atexit
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.models.draft_head import EMBEDDING, SHARES, DraftHead, SavedHead
+from tests.small_models import network
+
+_FOLDER = tempfile.TemporaryDirectory()
+atexit.register(_FOLDER.cleanup)
+
+
+def head_for(plan, draft_vocab_size: int, seed: int = 0, spread: float = 0.3) -> SavedHead:
+    """Random weights, of a model's sizes."""
+    table = next(op.weights[0] for op in plan.ops if op.kind == "embedding")
+    vocab, width = plan.weights[table].shape
+    shape = DraftHead(plan.hidden_size, width, vocab, min(draft_vocab_size, vocab), 24)
+    chance = np.random.default_rng(seed)
+    tensors = {
+        name: Tensor(name, "f32", weight.shape, chance.normal(0, spread, weight.shape).astype(np.float32))
+        for name, weight in shape.plan().weights.items()
+        if name != f"{EMBEDDING}.weight"
+    }
+    d2t = np.sort(chance.permutation(vocab)[: shape.draft_vocab_size]).astype(np.int32)
+    return SavedHead(shape, d2t, tensors, ((2.0, 1.0),) * (len(SHARES) + 1), {})
+
+
+@cache
+def random_head(name: str) -> Path:
+    """The folder of one for a small model, that guesses half of its tokens."""
+    plan = network(name, "f32", threads=1).plan
+    folder = Path(_FOLDER.name) / name
+    head_for(plan, plan.vocab_size // 2).save(folder)
+    return folder

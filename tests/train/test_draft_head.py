@@ -1,0 +1,222 @@
+"""Draft heads: gradients through all steps, the closed form, states that decoding keeps, and a head that a model distils by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastdistill as fd
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
+from fastdistill.distill import divergence
+from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.models.draft_head import EMBEDDING, HEAD, SHARES, DraftHead, SavedHead, kind_of
+from fastdistill.runtime import Read
+from fastdistill.train.draft_head import (
+    HeadBatch,
+    HeadEngine,
+    HeadSettings,
+    Texts,
+    acceptance,
+    distill_head,
+    job,
+    write_texts,
+)
+from fastdistill.train.draft_head.closed_form import first_weights
+from tests.test_cli import write_model
+
+SHAPE = DraftHead(32, 32, 50, 40, 48)
+
+
+def tensors(shape=SHAPE, seed=0):
+    chance = np.random.default_rng(seed)
+    weights = shape.plan().weights
+    return {
+        name: Tensor(name, "f32", w.shape, chance.normal(0, 0.25, w.shape).astype(np.float32))
+        for name, w in weights.items()
+    }
+
+
+def batch_of(rows, steps, shape=SHAPE, seed=1):
+    chance = np.random.default_rng(seed)
+    states = chance.normal(0, 1, (steps + 1, rows, shape.hidden_size)).astype(np.float32)
+    tokens = chance.integers(0, shape.vocab_size, (steps, rows)).astype(np.int32)
+    return HeadBatch(states[0], tokens, states[1:], chance.random((steps, rows)).astype(np.float32))
+
+
+def forward_kl(logits, theirs, weights, total):
+    return divergence(logits, theirs, "forward_kl", weights=weights, total_weight=total, out=logits)
+
+
+def texts_of(lengths, shape=SHAPE, seed=2):
+    chance, n = np.random.default_rng(seed), sum(lengths)
+    states = chance.normal(0, 1, (n, shape.hidden_size)).astype(np.float16)
+    return Texts(
+        chance.integers(0, shape.vocab_size, n).astype(np.int32), states, np.cumsum([0, *lengths], dtype=np.int64)
+    )
+
+
+def test_gradients_go_back_through_every_step(isa):
+    """Along random directions, beside central differences of the value in float64 steps: each parameter, three steps deep."""
+    engine, batch = HeadEngine(SHAPE, tensors(), steps=3, rows=16, threads=2), batch_of(11, 3)
+    total = float(batch.weights.sum())
+    assert engine.accumulate(batch, forward_kl, total) == engine.value(batch, forward_kl, total)
+    chance, step = np.random.default_rng(3), 2e-3
+    assert set(engine.parameters) == set(SHAPE.trained)
+    for parameter in engine.parameters.values():
+        way, at = chance.normal(0, 1, parameter.shape).astype(np.float32), parameter.to_array()
+        slope = float((parameter.to_array(parameter.gradient).astype(np.float64) * way).sum())
+        values = []
+        for sign in (1, -1):
+            parameter.assign(at + np.float32(sign * step) * way)
+            values.append(engine.value(batch, forward_kl, total))
+        parameter.assign(at)
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.02, abs=2e-3)
+
+
+def test_gradients_have_the_same_bits_for_any_number_of_threads(isa):
+    found = []
+    for threads in (1, 2, 3):
+        engine = HeadEngine(SHAPE, tensors(), steps=2, rows=40, threads=threads)
+        engine.accumulate(batch_of(40, 2), forward_kl, 1.0)
+        found.append([parameter.gradient.tobytes() for parameter in engine.parameters.values()])
+    assert found[0] == found[1] == found[2]
+
+
+def test_rows_without_weight_change_nothing():
+    whole, some = batch_of(8, 2), np.arange(5)
+    engine = HeadEngine(SHAPE, tensors(), steps=2, rows=8, threads=1)
+    value = engine.value(
+        HeadBatch(whole.hidden[some], whole.tokens[:, some], whole.targets[:, some], whole.weights[:, some]),
+        forward_kl,
+        1.0,
+    )
+    zeroed = whole.weights.copy()
+    zeroed[:, 5:] = 0
+    assert engine.value(replace(whole, weights=zeroed), forward_kl, 1.0) == pytest.approx(value, rel=1e-6)
+    with pytest.raises(ArgumentError, match="at most 8 rows and 2 steps, got 8 and 3"):
+        engine.value(batch_of(8, 3), forward_kl, 1.0)
+
+
+def test_a_batch_follows_each_place_to_the_end_of_its_text():
+    texts = texts_of([4, 2, 5])
+    assert texts.places.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
+    batch = texts.batch(np.array([1, 4, 6]), 3, fading=0.5)
+    assert batch.weights.tolist() == [[1, 1, 1], [0.5, 0, 0.5], [0, 0, 0.25]]
+    for row, place in enumerate((1, 4, 6)):
+        assert (batch.hidden[row] == texts.states[place].astype(np.float32)).all()
+        for step in np.flatnonzero(batch.weights[:, row]):
+            assert batch.tokens[step, row] == texts.tokens[place + step]
+            assert (batch.targets[step, row] == texts.states[place + step + 1].astype(np.float32)).all()
+    again = Texts.joined([texts.part(0, 1), texts.part(1, 3)])
+    assert (again.starts == texts.starts).all() and (again.states == texts.states).all()
+
+
+def test_the_closed_form_finds_a_linear_cell():
+    """Texts whose states follow one linear cell exactly: the head begins as that cell."""
+    chance, table = np.random.default_rng(5), tensors()[f"{EMBEDDING}.weight"]
+    from_token, from_state = chance.normal(0, 0.3, (2, 32, 32))
+    tokens = chance.integers(0, 50, 600).astype(np.int32)
+    states = [chance.normal(0, 1, 32)]
+    normed = lambda x: x / np.sqrt((x * x).mean() + SHAPE.epsilon)  # noqa: E731
+    for token in tokens[:-1]:
+        states.append(from_token @ normed(table.data[token].astype(np.float64)) + from_state @ normed(states[-1]))
+    texts = Texts(tokens, np.array(states).astype(np.float16), np.array([0, 600]))
+    first = first_weights(SHAPE, texts, table, ridge=1e-9)
+    np.testing.assert_allclose(first["embedding_proj.weight"].data, from_token, atol=0.01)
+    np.testing.assert_allclose(first["hidden_proj.weight"].data, from_state, atol=0.01)
+    engine = HeadEngine(SHAPE, {**tensors(), **first}, steps=1, rows=64, threads=1)
+    batch = texts.batch(np.arange(64), 1)
+    expected = batch.targets[0] @ tensors()[HEAD].data.T
+    np.testing.assert_allclose(engine.logits(batch)[0], expected, atol=0.02)
+
+
+def test_acceptance_counts_what_stands_after_right_guesses():
+    texts = texts_of([90, 1, 70, 12], seed=8)
+    engine = HeadEngine(SHAPE, tensors(), steps=2, rows=7, threads=1)
+    d2t = np.arange(5, 45, dtype=np.int32)
+    for place in texts.places[::2]:  # else hardly a guess would be right
+        texts.tokens[place + 1] = d2t[engine.logits(texts.batch(np.array([place]), 1))[0, 0].argmax()]
+    right, asked, counts = np.zeros((2, 4)), np.zeros(2), np.zeros((len(SHARES) + 1, 2), int)
+    for place in texts.places:
+        batch = texts.batch(np.array([place]), 2)
+        for step, logits in enumerate(engine.logits(batch)[:, 0]):
+            if not batch.weights[step, 0]:
+                break
+            best = np.argsort(-logits, kind="stable")[:4]
+            hits = d2t[best] == texts.tokens[place + step + 1]
+            shares = np.exp(logits - np.logaddexp.reduce(logits.astype(np.float64)))[best]
+            asked[step] += 1
+            right[step] += hits
+            for kind, hit in zip(kind_of(shares), hits, strict=True):
+                counts[kind, 0 if hit else 1] += 1
+            if not hits[0]:
+                break
+    found = acceptance(engine, texts, d2t)
+    assert 0 < right[1, 0] < asked[1] < asked[0]
+    np.testing.assert_array_equal(found.counts, counts)
+    np.testing.assert_allclose(found.ranks, right / asked[:, None])
+    assert found.tokens == pytest.approx(1 + found.ranks[0, 0] * (1 + found.ranks[1, 0]))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "target", layers=1)
+
+
+def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path):
+    target = fd.load(model)
+    prompts = [[5, 6, 7], [9, 8, 7, 6, 5], [3]]
+    texts = write_texts(target, prompts, max_tokens=12, temperature=0.9, seed=4)
+    for number, prompt in enumerate(prompts):
+        part = texts.part(number, number + 1)
+        read = Read(hidden=True)
+        rows = target.session().forward([*prompt, *part.tokens[:-1].tolist()], read=read)
+        assert (rows.hidden[len(prompt) - 1 :].astype(np.float16) == part.states).all()
+    assert (
+        texts.part(0, 1).tokens.tolist() == target.generate(prompts[0], max_tokens=12, temperature=0.9, seed=4).tokens
+    )
+    texts.save(tmp_path / "texts")
+    again = Texts.load(tmp_path / "texts")
+    assert (
+        (again.tokens == texts.tokens).all()
+        and (again.states == texts.states).all()
+        and (again.starts == texts.starts).all()
+    )
+
+
+def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeypatch):
+    """Interrupted while it trains, it goes on to the same bytes; and the head's drafts leave the text as it is."""
+    monkeypatch.setattr(job._Head, "_affordable", lambda self: 60)
+    settings = HeadSettings(
+        model=str(model),
+        minutes=1e-3,
+        max_tokens=40,
+        draft_vocab_size=48,
+        intermediate_size=32,
+        rows=64,
+        learning_rate=3e-3,
+        format="f32",
+    )
+    found = distill_head(settings, tmp_path / "whole")
+    asked = iter([False, *[False] * 20, True])
+    assert distill_head(settings, tmp_path / "parts", stop=lambda: next(asked)) is None
+    assert (tmp_path / "parts.run").is_dir()
+    with pytest.raises(CheckpointError, match="was begun with other settings"):
+        distill_head(replace(settings, steps=2), tmp_path / "parts")
+    assert distill_head(settings, tmp_path / "parts").tokens == found.tokens
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts and not (tmp_path / "parts.run").exists()
+    with pytest.raises(CheckpointError, match="is there already"):
+        distill_head(settings, tmp_path / "whole")
+    assert found.tokens > 1.2 and SavedHead.load(tmp_path / "whole").priors[-1][1] > 0
+    target = fd.load(model)
+    drafter = HeadDrafter(tmp_path / "whole")
+    for options in ({}, {"temperature": 0.7, "seed": 3}):
+        plain = target.generate("What is it?", max_tokens=60, **options)
+        for decoder in (Speculative(drafter, max_draft=4), Speculative(FirstOf(PromptLookup(min_match=8), drafter))):
+            drafted = target.generate("What is it?", max_tokens=60, decoder=decoder, **options)
+            assert drafted.tokens == plain.tokens
+    assert target.generate("What is it?", max_tokens=60, decoder=Speculative(drafter)).stats.accepted > 0
