@@ -10,8 +10,8 @@ from bench.lib.list_models import Score
 from bench.lib.list_tasks import POSITIONS, TASKS
 from bench.lib.plot import INK, LIMIT, OURS, THEIRS
 
-COLORS = (LIMIT, OURS, *THEIRS, "#c8a415", "#d0508a")
-MARKERS = "osD^vPX*p"  # tasks are more than there are colours: both together tell them apart
+COLORS = (LIMIT, OURS, *THEIRS, "#c8a415", "#d0508a", "#5b8c2a", "#9a6b43")
+MARKERS = "osD^vPX*p"  # by colour and by shape: either is enough to tell them apart
 
 
 def draw_rules(path: Path, found: Mapping[str, Sequence[Score]]) -> None:
