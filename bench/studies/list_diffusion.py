@@ -52,7 +52,7 @@ from fastdistill.train.masked import (
 )
 from fastdistill.unmask import EntropyThreshold, Learned, LearnedFilter, Oracle, Rule, Schedule, Threshold
 
-NOTHING = Recipe(steps=20000, sequences=32, rate=2e-3, average=0.999, warm_up=100)
+NOTHING = Recipe(steps=18000, sequences=32, rate=1e-3, average=0.999, warm_up=100)
 CAP = 1.0  # every masked token counts alike: the same optimum as by 1 / t, and after 600 steps nearer to it
 STUDENT = Recipe(steps=400, sequences=32, rate=5e-4, average=0.99, warm_up=20)
 MEASURED, LEARNT = 0, 1  # seeds of prompts
