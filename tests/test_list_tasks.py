@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from bench.lib.list_tasks import ANIMALS, POSITIONS, TASKS, WORDS, ListPrompt, judge, prompts
+from bench.lib.list_tasks import (
+    ANIMALS,
+    DETERMINISTIC,
+    POSITIONS,
+    PROMPT,
+    TASKS,
+    WORDS,
+    ListPrompt,
+    examples,
+    judge,
+    prompts,
+)
 
 TOKEN = {word: token for token, word in enumerate(WORDS)}
+FREE = [task for task in TASKS if task not in DETERMINISTIC]
 KNOWN = {
     "<|bos|> copy : frog hen elk fox worm deer hare mule | _ _ ->": ("frog hen elk fox worm deer hare mule", [2, 4, 13, 44, 48, 40, 43, 71, 35, 46, 58, 15, 16, 16, 14]),
     "<|bos|> sort : goat bat _ _ _ _ _ _ | _ _ ->": ("bat goat", [2, 6, 13, 45, 29, 16, 16, 16, 16, 16, 16, 15, 16, 16, 14]),
@@ -72,6 +85,21 @@ def test_a_shuffle_is_any_permutation_and_a_choice_any_of_them():
     assert not any(judge(shuffled, text) for text in ("ant ant bee", "ant bat", "ant bat bee cow", ""))
     assert all(judge(chosen, text) for text in ("ant", "bee <|eos|> ant"))
     assert not any(judge(chosen, text) for text in ("cow", "ant bat", "", "<|eos|> ant"))
+
+
+def test_examples_are_prompts_with_right_answers_filled_up_with_ends():
+    texts = examples(300, np.random.default_rng(0))
+    assert texts.shape == (300, PROMPT + POSITIONS) and texts.dtype == np.int32
+    seen = {task: set() for task in TASKS}
+    for text in texts.tolist():
+        words = [WORDS[token] for token in text]
+        slots, arguments = ([word for word in some if word != "_"] for some in (words[3:11], words[12:14]))
+        answer = " ".join(words[PROMPT:]).partition("<|eos|>")[0].split()
+        prompt = ListPrompt(words[1], tuple(slots), tuple(arguments), None if words[1] in FREE else tuple(answer))
+        assert prompt.text == " ".join(words[:PROMPT]) and judge(prompt, text[PROMPT:])
+        assert set(words[PROMPT + len(answer) :]) == {"<|eos|>"}
+        seen[words[1]].add(slots.index(answer[0]) if words[1] in FREE else 0)
+    assert all(seen[task] >= set(range(4)) for task in FREE) and all(seen.values())  # any word may be the first
 
 
 def test_the_words_are_the_models():

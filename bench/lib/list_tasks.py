@@ -1,4 +1,4 @@
-"""Nine list tasks for the small masked model `listops-mdlm`: prompts in its fixed format, and whether an answer is right.
+"""Nine list tasks for the small masked model `listops-mdlm`: prompts in its fixed format, right answers to learn, and whether one is right.
 
 A prompt is 15 words, an answer 10 positions, filled up with <|eos|>:
 
@@ -17,7 +17,7 @@ import numpy as np
 
 DETERMINISTIC = ("copy", "reverse", "sort", "insert", "remove", "replace", "add")
 TASKS = (*DETERMINISTIC, "shuffle", "choose")
-POSITIONS, SLOTS, ARGUMENTS = 10, 8, 2
+PROMPT, POSITIONS, SLOTS, ARGUMENTS = 15, 10, 8, 2
 END = "<|eos|>"
 DIGITS = tuple("0123456789")
 _ANIMALS = """
@@ -32,6 +32,7 @@ WORDS = (
     *DIGITS,
     *ANIMALS,
 )  # of the model, by token
+_TOKENS = {word: token for token, word in enumerate(WORDS)}
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,22 @@ def _prompt(task: str, random: np.random.Generator) -> ListPrompt:
     elif task == "replace":
         arguments, answer = (some[at], extra), [*some[:at], extra, *some[at + 1 :]]
     return ListPrompt(task, tuple(some), arguments, None if answer is None else tuple(answer))
+
+
+def examples(count: int, random: np.random.Generator) -> np.ndarray:
+    """int32 (count, PROMPT + POSITIONS): prompts and right answers of tasks by chance, as tokens of the model."""
+    tasks = random.integers(len(TASKS), size=count).tolist()
+    texts = [_example(_prompt(TASKS[task], random), random) for task in tasks]
+    return np.array([[_TOKENS[word] for word in text] for text in texts], np.int32)
+
+
+def _example(prompt: ListPrompt, random: np.random.Generator) -> list[str]:
+    """Words of a prompt and an answer: where there is a choice, any one of those that are right."""
+    answer = prompt.answer
+    if answer is None:
+        chosen = random.permutation(len(prompt.slots))[: 1 if prompt.task == "choose" else None]
+        answer = tuple(prompt.slots[i] for i in chosen)
+    return [*prompt.text.split(), *answer, *[END] * (POSITIONS - len(answer))]
 
 
 def judge(prompt: ListPrompt, answer: str | Sequence[int]) -> bool:
