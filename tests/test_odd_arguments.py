@@ -159,7 +159,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),
-        "given": costs.as_dict, "drafter": fd.PromptLookup, "layers": lambda: 1, "filter": lambda: fd.unmask.LearnedFilter(*(np.zeros(array[n], np.float32) for n in ("w1", "b1", "w2", "b2"))),
+        "given": costs.as_dict, "drafter": fd.PromptLookup, "HeadDrafter.folder": lambda: random_head("plain"), "layers": lambda: 1, "filter": lambda: fd.unmask.LearnedFilter(*(np.zeros(array[n], np.float32) for n in ("w1", "b1", "w2", "b2"))),
         "answer": lambda: [1], "width": lambda: 3, "generation": lambda: text, "acceptance": lambda: [0.5, 0.2], "budget": lambda: 4, "depth": lambda: 2,
         "parents": lambda: np.array([-1], np.int32), "ranks": lambda: np.array([0], np.int32), "drafted": lambda: 1, "accepted": lambda: 1, "expected": lambda: 1.0,
         "log_prob": lambda: 0.0, "top": lambda: (), "log_probs": lambda: np.zeros(1, np.float32), "mask_token": lambda: 0, "shape": lambda: (2, 2),
