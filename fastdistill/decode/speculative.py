@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_integer
-from fastdistill.decode.autoregressive import AutoregressiveRun
+from fastdistill.decode.autoregressive import SPELL, AutoregressiveRun
 from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
 from fastdistill.decode.request import Request, Round, Run
@@ -21,7 +21,9 @@ from fastdistill.kernels.verify.tree_layout import tree_layout
 from fastdistill.kernels.verify.verify_tree import RULES, Verified, verify_tree
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
-from fastdistill.runtime.read import Read, Rows
+from fastdistill.runtime.read import Read, Rows, draws_alone
+
+MOST_ROWS = 1024  # that a session goes on for by itself; it is over sooner
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,13 @@ class SpeculativeRun(Run):
         self._drafts: DraftRun | None = None
         self._draft = NO_GUESSES  # the guesses that are checked,
         self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
-        self._base = 0  # the session's length before this round
+        self._base = 0  # the session's length before this round, and when that began
+        self._mark = self._spell_ends = 0.0
+        # Rounds that need nothing but tokens go on without the caller: these came since it was last told some.
+        plain = request.allowed is None and request.allowed_early is None and not request.logprobs
+        apart = session.runs_ahead and getattr(settings.drafter, "leaves_session", False)
+        self._goes_on = self._coupled and apart and plain and draws_alone(request.read([0]))
+        self._taken: list[tuple[int, int]] = []
         self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses,
         self._row_parents = np.empty(0, np.int32)  # and the parent of each
 
@@ -130,29 +138,31 @@ class SpeculativeRun(Run):
             self._prompt.room = self.room
             asked, self.unread = self._prompt.forward(), self._prompt.unread
             return replace(asked, read=self._read(asked.read))
-        self._base = self._session.length
+        self._base, self._mark = self._session.length, time.perf_counter()
         if self._chooser is not None:
             self._chooser.shared_by(self.together)
-        self._resting = self._chooser is not None and self._chooser.rests(self._base)
-        self._draft = draft = NO_GUESSES if self._resting else self._propose()
-        if self._guesses_nothing:
-            return Forward(self._emitted[-1:], read=self._read(self._request.read([len(self._emitted)])))
-        self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
-        self._row_parents = np.concatenate([np.array([-1], np.int32), draft.parents + np.int32(1)])
+        self._spell_ends = self._mark + SPELL
+        self._next_rows()
+        draft = self._draft
         numbers = len(self._emitted) + self._depths(draft)
         read = self._read(self._request.read(numbers) if self._coupled else Read(logits=True))
         if draft.layers is not None:
             return Forward(layers=draft.layers, read=read)
-        if draft.is_chain:
+        if not draft.is_chain:
+            return Forward(self._rows, parents=self._row_parents, read=read)
+        if not self._goes_on or self.together > 1:
             return Forward(self._rows, read=read)  # committed at once, and cut back where it was wrong
-        return Forward(self._rows, parents=self._row_parents, read=read)
+        room = min(MOST_ROWS, self._session.capacity - self._base - len(self._rows))
+        return Forward(self._rows, read=read, ahead=room, then=self._then if room > 0 else None)
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if not self._emitted:
             return self._begin(rows)
+        before, self._taken = self._taken, list[tuple[int, int]]()
+        if self._goes_on and rows.tokens is not None and not len(rows.tokens):
+            return before  # the last pass that was to follow has not been run
         if self._resting:
-            return self._rest(rows)
-        started = time.perf_counter()
+            return before + self._rest(rows)
         draft, session = self._draft, self._session
         verified = _nothing_guessed(rows) if self._guesses_nothing else self._verify(rows)
         count = int(verified.accepted[0]) + 1
@@ -162,16 +172,69 @@ class SpeculativeRun(Run):
         elif count <= len(draft):
             session.truncate(self._base + count)
         self.rounds.append(self._round(verified, count))
-        assert self._drafts is not None
-        if hasattr(self._drafts, "observe") and rows.tokens is not None:
-            self._drafts.observe(self._chosen, rows.tokens)
         taps = {name: array[path] for name, array in self._taps(rows).items()}
+        self._account(tokens, path, verified.verdicts[1:], rows.tokens, taps)
+        return before + list(zip(tokens, path.tolist(), strict=True))
+
+    def _then(self, drawn: np.ndarray, hidden: np.ndarray | None) -> tuple[int, np.ndarray] | None:
+        """What a round of a chain leads to, and the next one's rows, without what is around a forward: `Forward.then`.
+
+        None where somebody waits for the text, or it may have ended: `take` then does the same.
+        """
+        guesses, tokens = self._rows[1:], drawn.tolist()
+        agree = guesses == drawn[: len(guesses)]
+        count = len(tokens) if agree.all() else int(agree.argmin()) + 1
+        tokens = tokens[:count]
+        written = len(self._emitted) + count
+        if (
+            time.perf_counter() > self._spell_ends or written >= self._request.max_tokens
+            or not self._request.end_tokens.isdisjoint(tokens)
+        ):  # fmt: skip
+            return None
+        taps: dict[str, np.ndarray] = {}
+        if hidden is not None:
+            taps["hidden"] = hidden[:count].copy()
+        if self._resting:
+            self._rested(tokens[0], taps, time.perf_counter() - self._mark)
+        else:
+            fell = tuple(guesses[count - 1 :].tolist())
+            self.rounds.append(Round(len(guesses), count - 1, fell, self._recycled(np.arange(count), count)))
+            verdicts = np.zeros(len(guesses), np.int8)
+            verdicts[: count - 1] = 1
+            verdicts[count - 1 : count] = -1
+            self._account(tokens, np.arange(count), verdicts, drawn, taps)
+        self._taken += [(token, 0) for token in tokens]
+        self._base, self._mark = self._base + count, time.perf_counter()
+        if self._base + 1 >= self._session.capacity:
+            return count, drawn[:0]
+        self._next_rows()
+        runs = self._draft.is_chain and self._draft.layers is None
+        return count, self._rows if runs else drawn[:0]
+
+    def _next_rows(self) -> None:
+        """Guess, or rest: the rows of the next forward."""
+        self._resting = self._chooser is not None and self._chooser.rests(self._base)
+        self._draft = draft = NO_GUESSES if self._resting else self._propose()
+        self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
+        self._row_parents = np.concatenate([_ROOT, draft.parents + np.int32(1)])
+
+    def _account(
+        self, tokens: list[int], path: np.ndarray, verdicts: np.ndarray, drawn: np.ndarray | None,
+        taps: Mapping[str, np.ndarray],
+    ) -> None:  # fmt: skip
+        """Tell the drafter and the chooser what became of the draft."""
+        assert self._drafts is not None
+        if hasattr(self._drafts, "observe") and drawn is not None:
+            self._drafts.observe(self._chosen, drawn)
         self._drafts.accept(tokens, self._chosen[path[1:] - 1], taps)
         if self._chooser is not None:
-            self._chooser.learn(verified.verdicts[1:])
-            self._chooser.timed(len(draft), self.seconds + time.perf_counter() - started)
+            self._chooser.learn(verdicts)
+            self._chooser.timed(len(self._draft), self._took())
         self._emitted += tokens
-        return list(zip(tokens, path.tolist(), strict=True))
+
+    def _took(self) -> float:
+        """Seconds since the round began; of one that other texts share, of all of them."""
+        return time.perf_counter() - self._mark if self.together == 1 else self.seconds
 
     def _read(self, read: Read) -> Read:
         return replace(read, hidden=True) if self._reads_hidden else read
@@ -185,14 +248,18 @@ class SpeculativeRun(Run):
 
     def _rest(self, rows: Rows) -> list[tuple[int, int]]:
         """A round of plain decoding, in about its time."""
-        assert rows.tokens is not None and self._chooser is not None
+        assert rows.tokens is not None
         token = int(rows.tokens[0])
+        self._rested(token, self._taps(rows), self._took())
+        return [(token, 0)]
+
+    def _rested(self, token: int, taps: Mapping[str, np.ndarray], seconds: float) -> None:
+        assert self._chooser is not None
         self._emitted.append(token)
         self._unheard.append(token)
-        self._unheard_taps = self._taps(rows)
+        self._unheard_taps = taps
         self.rounds.append(self._rest_round)
-        self._chooser.timed(0, self.seconds)
-        return [(token, 0)]
+        self._chooser.timed(0, seconds)
 
     @property
     def _guesses_nothing(self) -> bool:
@@ -220,7 +287,7 @@ class SpeculativeRun(Run):
             assert self._drafts is not None
             self._drafts.accept(self._unheard, np.empty(0, np.int32), self._unheard_taps)
             self._unheard = []
-        room = min(session.max_rows, session.capacity - session.length, self._request.max_tokens - len(self._emitted))
+        room = min(session.max_rows, session.capacity - self._base, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
         assert self._drafts is not None
         draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
@@ -281,12 +348,15 @@ class SpeculativeRun(Run):
             if draft.parents[guess] == last and guess > last:
                 fell.append(int(draft.tokens[guess]))
                 last = guess
-        pooled, recycled = getattr(self._drafts, "pooled", ()), 0
-        if pooled and count > 1 and draft.kinds is not None:
-            recycled = int(np.isin(draft.kinds[verified.path[1:count] - 1], pooled).sum())
-        return Round(len(draft), count - 1, tuple(fell), recycled)
+        return Round(len(draft), count - 1, tuple(fell), self._recycled(verified.path, count))
+
+    def _recycled(self, path: np.ndarray, count: int) -> int:
+        """Guesses from a pool of n-grams among the first count - 1 of a path."""
+        pooled, kinds = getattr(self._drafts, "pooled", ()), self._draft.kinds
+        return int(np.isin(kinds[path[1:count] - 1], pooled).sum()) if pooled and count > 1 and kinds is not None else 0
 
 
+_ROOT = np.array([-1], np.int32)
 _SEED, _NO_GUESS, _LOOKED_AT = np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1, np.int8)
 
 

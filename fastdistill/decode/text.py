@@ -126,16 +126,22 @@ class Text:
             result.finish_reason = self._reason(token)
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
-        if decoding:  # passes beyond the text's end are none of its forwards
-            stats.forwards += min(run.passes, max(len(result.tokens) - before, 1))
+        known = len(result.rounds)
+        kept = len(result.tokens) - before
         for round in run.rounds[len(result.rounds) :]:
-            kept = len(result.tokens) - before
-            if kept <= round.accepted:  # the text has ended within them
-                recycled = max(round.recycled - (round.accepted - kept), 0)  # these come last
-                round = replace(round, accepted=kept, refused=(), recycled=recycled, ended=True)
+            if kept <= 0 and len(result.rounds) > known:
+                break  # those behind the end are none of the text's
+            kept -= round.tokens
+            if kept < 0:  # the text has ended within them
+                accepted = kept + round.tokens
+                recycled = max(round.recycled - (round.accepted - accepted), 0)  # these come last
+                round = replace(round, accepted=accepted, refused=(), recycled=recycled, ended=True)
             result.rounds.append(round)
             stats.drafted, stats.accepted = stats.drafted + round.drafted, stats.accepted + round.accepted
             stats.recycled += round.recycled
+        if decoding:  # passes beyond the text's end are none of its forwards
+            passes = len(result.rounds) - known if run.rounds else run.passes
+            stats.forwards += min(passes, max(len(result.tokens) - before, 1))
         if result.finish_reason:
             self._leave_as_plain_decoding()
             if self._speller is not None:

@@ -131,6 +131,7 @@ def _alone(session: Session, share: Share) -> ForwardPass:
         share.streams,
         share.ahead,
         share.until,
+        then=share.then,
     )
 
 

@@ -108,6 +108,8 @@ class Context:
         share.read = check_read(share.read, len(share.reads), self.vocab_size)
         if asked.goes_on:
             self._check_ahead(asked, share)
+        elif asked.then is not None:
+            raise ArgumentError("then needs ahead: how many rows more there may be")
         if asked.out is not None:
             if not share.read.logits:
                 raise ArgumentError("out receives logits: pass read=Read(logits=True) with it")
@@ -282,16 +284,21 @@ class Context:
             )
         ahead = check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
         check_instance("until", asked.until, frozenset)
-        read = share.read
-        plain = not (read.logits or read.hidden or read.log_prob_of is not None) and draws_alone(read)
-        one = share.pending is None and share.inputs is None and len(share.tokens) == len(share.reads) == 1
-        if not plain or not one:
+        read, rows = share.read, len(share.tokens)
+        plain = not (read.logits or read.log_prob_of is not None) and draws_alone(read)
+        chain = share.pending is None and share.inputs is None and rows == len(share.reads)
+        if asked.then is None and (not (plain and chain) or rows != 1 or read.hidden):
             raise ArgumentError(
                 "ahead goes on from a chain of one token that is read and that the head draws the next one of, and reads no more"
             )
-        room = self.capacity - self.length - 1
+        if asked.then is not None and not (plain and chain and callable(asked.then)):
+            raise ArgumentError(
+                "then is a function, and goes on from a chain whose rows are all read, of each of which the head draws the next token"
+            )
+        room = self.capacity - self.length - rows
         if share.in_order and self.ascending:  # else who sees whom is no single run
-            share.ahead, share.until = min(ahead, room, POSITION_LIMIT - 1 - int(share.positions[0])), asked.until
+            share.ahead = min(ahead, room, POSITION_LIMIT - 1 - int(share.positions[-1]))
+            share.until, share.then = asked.until, asked.then if share.ahead > 0 else None
 
     def _resumed(self, asked: Forward, first: int, end: int) -> Share:
         pending = self.pending

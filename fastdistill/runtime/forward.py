@@ -16,6 +16,7 @@ from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read
 
 _P = ParamSpec("_P")
 _S = TypeVar("_S")
+Then = Callable[[np.ndarray, np.ndarray | None], tuple[int, np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Forward:
         read is then a row each. Only where the head draws (see `draws_alone`)
     until : frozenset[int], optional
         tokens after which it does not go on
+    then : Callable, optional
+        of a chain whose rows are all read: go on by what this says, and `ahead` is how many rows more there may be in
+        all. Called after each pass with what its rows drew, int32 (rows,), and their hidden states, float32 (rows,
+        hidden_size), where those are asked for; both hold until it returns. It gives how many of the rows stay, from
+        the first, and the tokens of the next pass, which may be none; or None: all stay, and nothing follows. What is
+        given are the rows of the last pass
 
     Notes
     -----
@@ -70,6 +77,7 @@ class Forward:
     out: np.ndarray | None = None
     ahead: int = 0
     until: frozenset[int] = frozenset()
+    then: Then | None = None
 
     @property
     def goes_on(self) -> bool:

@@ -11,6 +11,7 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
+from fastdistill.runtime.forward import Then
 from fastdistill.runtime.kv_cache import KVCache
 
 POSITION_LIMIT = 1 << 20  # csrc/kernels/forward/rotary.c reduces angles exactly up to here
@@ -101,6 +102,8 @@ class ForwardPass(KeySet):
         of one row: how many more to run, each with the token drawn before it,
     until : frozenset[int]
         and the tokens that end that
+    then : Then | None
+        or of a chain of one sequence: says how to go on, with at most `ahead` rows more
     segments : tuple[str, ...]
         of the plan, to run in place of layers and what is before and behind them; (): these
     others : Mapping[str, KeySet] | None
@@ -128,6 +131,7 @@ class ForwardPass(KeySet):
     segments: tuple[str, ...] = ()
     others: Mapping[str, KeySet] | None = None
     phase: str = ""
+    then: Then | None = None
 
     def keys(self, name: str) -> KeySet | None:
         """A key set by its name in the plan; None where the pass has none of that name."""
@@ -187,6 +191,8 @@ class Outcome:
         tokens, where `draws` has a temperature; else None
     taps : dict[str, np.ndarray]
         by name, float32 (rows, width)
+    went_on : int32 (n,) or None
+        of a pass with `then`: the tokens of all rows that stay, those of the last pass among them
     """
 
     statistics: np.ndarray
@@ -196,3 +202,4 @@ class Outcome:
     stream: np.ndarray
     drawn: np.ndarray | None = None
     taps: dict[str, np.ndarray] = field(default_factory=dict)
+    went_on: np.ndarray | None = None

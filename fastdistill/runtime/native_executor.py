@@ -15,7 +15,7 @@ from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
 from fastdistill.models.plan import Op, Plan
 from fastdistill.ops import MATRIX, MATRIX_SUM, OPS, OWN, TABLE, VECTOR, VECTOR_SUM
-from fastdistill.runtime.forward_pass import ForwardPass, Outcome
+from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome
 from fastdistill.runtime.kv_cache import numbers
 from fastdistill.runtime.lowering import Program, Step, lower
 from fastdistill.runtime.packing import QUANTISED, PackedWeights
@@ -169,6 +169,8 @@ class NativeExecutor:
             raise NotFiniteError(f"{step.kind} ({step.segment}) met a NaN or an infinity in row {row}")
         if profile is not None and clock is not None:
             profile.add(self._outline(part), request, clock, self.threads)
+        if request.then is not None:
+            return self._rounds(request, part)
         if request.ahead:
             return self._go_on(request, part)
         reads = len(request.read_rows)
@@ -241,6 +243,48 @@ class NativeExecutor:
             stream=self.value(self.plan.boundaries[request.end_layer], 1),
             drawn=None if draws is None else np.array(tokens, np.int32),
             taps=self._values(part.taps, request) if part.taps else {},
+        )
+
+    def _rounds(self, request: ForwardPass, part: Part) -> Outcome:
+        """From a chain on: pass after pass of the rows that `then` names, behind those that stay.
+
+        A pass that fails is left to whoever runs it by itself.
+        """
+        then, draws, hidden = request.then, request.draws, self.plan.outputs.get("hidden", -1)
+        drawn = self._statistics[0].view(np.int32) if draws is None else self._drawn
+        tokens, stay, base = request.tokens, list[np.ndarray](), 0
+        assert then is not None and tokens is not None
+        end, profile = request.rows + request.ahead, active_profile()
+        clock = None if profile is None else np.empty(part.count + 1, np.int64)
+        while True:
+            states = self.value(hidden, len(tokens)) if request.want_outputs else None
+            if (answer := then(drawn[: len(tokens)], states)) is None:
+                break
+            kept, following = answer
+            stay.append(tokens[:kept])
+            base += kept
+            tokens = following[:0]
+            if not 0 < len(following) <= min(end - base, self.max_rows):
+                break
+            behind = _behind(request, base, following)
+            self._fill(behind, None)
+            status = lib.fd_forward(
+                part.ops, part.stages, part.count, self._pass, self.threads, self._where, pointer(clock)
+            )
+            if status != lib.FD_OK:
+                break
+            if profile is not None and clock is not None:
+                profile.add(self._outline(part), behind, clock, self.threads)
+            tokens = following
+        count = len(tokens)
+        return Outcome(
+            statistics=self._statistics[:, :count],
+            log_probs=None,
+            logits=None,
+            outputs={"hidden": self.value(hidden, count)} if request.want_outputs else {},
+            stream=self.value(self.plan.boundaries[request.end_layer], count),
+            drawn=None if draws is None else self._drawn[:count],
+            went_on=np.concatenate([*stay, tokens]),
         )
 
     def value(self, number: int, rows: int) -> np.ndarray:
@@ -378,6 +422,26 @@ class NativeExecutor:
 
     def _pointer(self, value: int) -> Any:
         return pointer(self._arena[self.program.places[value] * self._arena_rows :])
+
+
+def _behind(request: ForwardPass, base: int, tokens: np.ndarray) -> ForwardPass:
+    """A chain that stands where the request's does, `base` rows on."""
+    each = np.arange(len(tokens), dtype=np.int32)
+    offsets = np.arange(len(tokens) + 1)
+
+    def moved(keys: KeySet) -> KeySet:
+        runs = np.stack([np.full_like(each, keys.runs[0, 0]), keys.runs[0, 1] + base + each], axis=1)
+        return KeySet(keys.slots[0] + base + each, each, runs, offsets, keys.caches)
+
+    own = moved(request)
+    draws = None if request.draws is None else np.repeat(request.draws[:1], len(tokens))
+    if draws is not None:
+        draws["reached"] = 0
+    return ForwardPass(
+        own.slots, own.nodes, own.runs, own.run_offsets, own.caches, tokens, None, request.positions[0] + base + each,
+        np.zeros_like(each), each, draws=draws, want_outputs=request.want_outputs, end_layer=request.end_layer,
+        others=None if request.others is None else {name: moved(keys) for name, keys in request.others.items()},
+    )  # fmt: skip
 
 
 def _no_memory(rows: int, floats: Mapping[str, int]) -> CapacityError:

@@ -228,7 +228,9 @@ class Network:
                 given = attempt(result, session, share, outcome, rows, reads, seat.workspace)  # a draw may fail
                 results.append(given)
                 if not isinstance(given, Exception):
-                    if share.ahead and given.tokens is not None:
+                    if outcome.went_on is not None:
+                        share.have(outcome.went_on)
+                    elif share.ahead and given.tokens is not None:
                         share.go_on(given.tokens)
                     partial = share.layers[1] < self.plan.num_layers
                     session.context.finish(share, outcome.stream[rows].copy() if partial else None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastdistill.runtime.forward import Then
 from fastdistill.runtime.pending import Pending
 from fastdistill.runtime.read import Read
 
@@ -44,6 +45,8 @@ class Share:
         how many rows more to go on with what is drawn,
     until : frozenset[int]
         and the tokens that end that
+    then : Then | None
+        or what says how to go on: see `Forward`
     in_order : bool
         the positions of rows that are committed at once never fall, nor below that of the row before them
     """
@@ -63,9 +66,14 @@ class Share:
     out: np.ndarray | None = None
     ahead: int = 0
     until: frozenset[int] = frozenset()
+    then: Then | None = None
     in_order: bool = True
 
     def go_on(self, drawn: np.ndarray) -> None:
         """Have the rows too that have run ahead: of all that was drawn, each token but the last has become a row."""
-        self.tokens = np.concatenate([self.tokens, drawn[:-1]])
+        self.have(np.concatenate([self.tokens, drawn[:-1]]))
+
+    def have(self, tokens: np.ndarray) -> None:
+        """Have these rows, in the place of its own, from the same one on."""
+        self.tokens = tokens
         self.positions = np.arange(self.positions[0], self.positions[0] + len(self.tokens), dtype=np.int32)

@@ -29,8 +29,8 @@ class FirstOf:
     ----------
     priors : tuple[tuple[float, float], ...]
         those of all, one after another: see `Drafter`
-    reads_hidden : bool
-        one of them does
+    reads_hidden, leaves_session : bool
+        one of them does; all do
 
     Raises
     ------
@@ -54,6 +54,10 @@ class FirstOf:
     @property
     def reads_hidden(self) -> bool:
         return any(getattr(each, "reads_hidden", False) for each in self.drafters)
+
+    @property
+    def leaves_session(self) -> bool:
+        return all(getattr(each, "leaves_session", False) for each in self.drafters)
 
     def start(self, request: DraftRequest) -> FirstOfRun:
         counts = [len(getattr(each, "priors", ())) for each in self.drafters]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class HeadDrafter:
     ----------
     priors : tuple[tuple[float, float], ...]
         of its kinds of guesses: see `Drafter`
-    reads_hidden : bool
+    reads_hidden, leaves_session : bool
         as of `Drafter`
 
     Raises
@@ -49,7 +50,8 @@ class HeadDrafter:
     least_probability: float = 0.25
     _head: RunnableHead = field(init=False, repr=False, compare=False)
 
-    reads_hidden = True
+    reads_hidden: ClassVar[bool] = True
+    leaves_session: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("least_probability", self.least_probability, 0, 1)

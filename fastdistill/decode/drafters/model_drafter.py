@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class ModelDrafter:
     model: Any
     least_probability: float = 0.0
     token_map: Sequence[int] | np.ndarray | None = field(default=None, compare=False)
+
+    leaves_session: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not hasattr(self.model, "session") or not hasattr(self.model, "vocab_size"):

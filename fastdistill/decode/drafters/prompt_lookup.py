@@ -49,6 +49,7 @@ class PromptLookup:
     continuations: int | None = None
 
     priors: ClassVar[tuple[tuple[float, float], ...]] = PRIORS
+    leaves_session: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_integer("max_match", self.max_match, 1, MOST_MATCH)
