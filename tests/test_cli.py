@@ -181,7 +181,7 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
         (
             ["generate", "nowhere", "x", *JACOBI, "--drafter", "lookup"],
             2,
-            "--drafter goes with --decoder speculative, not",
+            "--drafter goes with --decoder speculative or auto, not",
         ),
         (["generate", "nowhere", "x", *JACOBI, "--block", "0"], 2, "block must lie in"),
         (
@@ -192,7 +192,14 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
         (["generate", "nowhere", "x", *JACOBI, "--init", "zero"], 2, "invalid choice: 'zero'"),
         (["generate", "nowhere", "x", *LOOKAHEAD, "--ngram", "1"], 2, "ngram must lie in"),
         (["generate", "nowhere", "x", *LOOKAHEAD, "--show-accepted", "--json"], 2, "it does not go with --json"),
-        (["generate", "nowhere", "x", *AUTO, "--drafter", "lookup"], 2, "--drafter goes with --decoder speculative"),
+        (
+            ["generate", "nowhere", "x", *AUTO, "--drafter", "model"],
+            2,
+            "auto guesses by lookup or by a draft head, got",
+        ),
+        (["generate", "nowhere", "x", *AUTO, "--drafter", "nowhere"], 2, "there is no folder 'nowhere'"),
+        (["distill", "nowhere"], 2, "the following arguments are required: --draft"),
+        (["distill", "nowhere", "--draft", "new", "--minutes", "0"], 2, "minutes must lie in"),
         (["generate", "nowhere", "x", *AUTO, "--max-draft", "0"], 2, "max_draft must lie in"),
         (["generate", "nowhere", "x", *AUTO, "--show-accepted", "--json"], 2, "it does not go with --json"),
         (

@@ -30,6 +30,7 @@ from fastdistill.options import resolved
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.unmask import Trace, TraceStep
+from tests.draft_heads import random_head
 from tests.small_models import config, tensors
 from tests.text.tokenizers_made_here import byte_level
 

@@ -165,3 +165,83 @@ def test_forwards_beyond_the_end_are_none_of_the_texts():
         stats = text.result.stats
         assert (len(text.result.tokens), text.result.finish_reason) == (count, "stop")
         assert (stats.forwards, stats.new_tokens) == (count - 1, count) and session.length == 3 + count - 1
+
+
+@given(
+    setting=settings_of_models, text=token_lists(1, 12), first=token_lists(1, 4), sampler=samplers, seed=st.integers(0, 99),
+    hidden=st.booleans(), ahead=st.integers(1, 20),
+)  # fmt: skip
+def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, first, sampler, seed, hidden, ahead):
+    """Of each round some rows stay: what was drawn, hidden states, and the session are those of chains that are cut back."""
+    whole, single = setting.session(40), setting.session(40)
+    for session in (whole, single):
+        session.prefill(text)
+    read, random, told = Read(sampler=sampler, hidden=hidden), np.random.default_rng(seed), []
+
+    def then(drawn, states):
+        told.append((drawn.copy(), None if states is None else states.copy()))
+        if random.random() < 0.2:
+            return None
+        kept = int(random.integers(1, len(drawn) + 1))
+        following = random.integers(0, setting.vocab, random.integers(0, 5)).astype(np.int32)
+        plan.append((kept, following))
+        return kept, following
+
+    plan: list[tuple[int, np.ndarray]] = []
+    rows = whole.run(Forward(first, read=read, ahead=ahead, then=then))
+    asked = np.array(first, np.int32)
+    room = len(first) + min(ahead, 40 - len(text) - len(first))
+    for drawn, states in told:
+        one = single.forward(asked, read=read)
+        np.testing.assert_array_equal(one.tokens, drawn)
+        assert (states is None) == (one.hidden is None) and (states is None or (bits(states) == bits(one.hidden)).all())
+        if not plan:
+            assert (rows.tokens == drawn).all() and (bits(rows.statistics.top) == bits(one.statistics.top)).all()
+            break
+        kept, asked = plan.pop(0)
+        single.truncate(single.length - len(drawn) + kept)
+        room -= kept
+        if not 0 < len(asked) <= min(room, setting.session().max_rows, 256):
+            assert len(rows.tokens) == 0
+            break
+    assert whole.length == single.length and (whole.tokens == single.tokens).all()
+    if whole.length < 40:
+        whole_logits, single_logits = (session.forward([2], read=LOGITS).logits for session in (whole, single))
+        np.testing.assert_array_equal(bits(whole_logits), bits(single_logits))
+
+
+def test_a_round_that_meets_no_number_is_left_out():
+    session = network("plain", "f32").session(20)
+    session.forward([1, 2])
+    truth, calls = native_executor.lib, []
+
+    class Failing:
+        def __getattr__(self, name):
+            return getattr(truth, name)
+
+        def fd_forward(self, *arguments):
+            calls.append(1)
+            return truth.fd_forward(*arguments) if len(calls) < 3 else truth.FD_NOT_FINITE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_executor, "lib", Failing())
+        read = Read(sampler=Sampler())
+        rows = session.run(Forward([3, 4], read=read, ahead=9, then=lambda drawn, _: (1, np.array([5, 6], np.int32))))
+    assert len(rows.tokens) == 0 and session.tokens.tolist() == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        (dict(tokens=[1, 2], ahead=0), "then needs ahead"), (dict(tokens=[1, 2], then=3), "then is a function"),
+        (dict(tokens=[1, 2], rows="last"), "whose rows are all read"), (dict(tokens=[1, 2], read=Read()), "draws the next token"),
+        (dict(tokens=[1], parents=[-1]), "goes on from a chain"),
+    ],
+)  # fmt: skip
+def test_refuses_what_then_cannot_go_on_from(asked, complaint):
+    session = Setting("plain", "f32").session()
+    with pytest.raises(ArgumentError, match=complaint):
+        session.run(
+            Forward(**{"read": Read(sampler=Sampler()), "ahead": 2, "then": lambda drawn, states: None} | asked)
+        )
+    assert session.length == 0

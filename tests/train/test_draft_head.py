@@ -220,3 +220,31 @@ def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeyp
             drafted = target.generate("What is it?", max_tokens=60, decoder=decoder, **options)
             assert drafted.tokens == plain.tokens
     assert target.generate("What is it?", max_tokens=60, decoder=Speculative(drafter)).stats.accepted > 0
+
+
+def test_the_command_makes_a_head_and_others_guess_with_it(model, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(job._Head, "_affordable", lambda self: 20)
+    (tmp_path / "mine.jsonl").write_text(
+        '{"prompt": "Is it so?"}\n{"messages": [{"role": "user", "content": "Why?"}]}\n'
+    )
+    mine = str(tmp_path / "mine.jsonl")
+    options = (
+        "--minutes",
+        "0.001",
+        "--max-tokens",
+        "24",
+        "--draft-vocab-size",
+        "64",
+        "--intermediate-size",
+        "32",
+        "--prompts",
+        mine,
+    )
+    code, out, err = run("distill", model, "--draft", tmp_path / "draft", *options)
+    assert code == 0, err
+    assert "tokens a forward" in out and f"--decoder auto --drafter {tmp_path / 'draft'}" in out and "step 20/20" in err
+    plain = run("generate", model, "What?", "--max-tokens", "30")[1]
+    for decoder in ("auto", "speculative"):
+        guessing = ("--decoder", decoder, "--drafter", str(tmp_path / "draft"), "--stats")
+        code, out, err = run("generate", model, "What?", "--max-tokens", "30", *guessing)
+        assert code == 0 and out == plain and "guesses" in err
