@@ -15,15 +15,13 @@ from fastdistill.decode.chance import uniforms
 from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
 from fastdistill.decode.request import Request, Round, Run
 from fastdistill.decode.trees import StaticTree, Tree
-from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.errors import ArgumentError, UnsupportedError, attempt
 from fastdistill.kernels.sample.probabilities import probabilities
 from fastdistill.kernels.verify.tree_layout import tree_layout
 from fastdistill.kernels.verify.verify_tree import RULES, Verified, verify_tree
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows, draws_alone
-
-MOST_ROWS = 1024  # that a session goes on for by itself; it is over sooner
 
 
 @dataclass(frozen=True)
@@ -125,24 +123,31 @@ class SpeculativeRun(Run):
         self._chosen = np.empty(0, np.int64)  # and their numbers in the drafter's draft
         self._base = 0  # the session's length before this round, and when that began
         self._mark = self._spell_ends = 0.0
-        # Rounds that need nothing but tokens go on without the caller: these came since it was last told some.
+        # Rounds that need nothing but tokens go on without the caller, who has been told so many.
         plain = request.allowed is None and request.allowed_early is None and not request.logprobs
         apart = session.runs_ahead and getattr(settings.drafter, "leaves_session", False)
         self._goes_on = self._coupled and apart and plain and draws_alone(request.read([0]))
-        self._taken: list[tuple[int, int]] = []
+        self._told = 0
         self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses,
-        self._row_parents = np.empty(0, np.int32)  # and the parent of each
+        self._row_parents = np.empty(0, np.int32)  # and the parent of each;
+        self._laid = False  # whether what becomes of them is still to come,
+        self._error: Exception | None = None  # or what went wrong instead
 
     def forward(self) -> Forward:
         if not self._emitted:
             self._prompt.room = self.room
             asked, self.unread = self._prompt.forward(), self._prompt.unread
             return replace(asked, read=self._read(asked.read))
-        self._base, self._mark = self._session.length, time.perf_counter()
+        if self._error is not None:
+            raise self._error
+        self._base, self._mark = len(self._request.prompt) + len(self._emitted) - 1, time.perf_counter()
+        if self._session.length < self._base:  # an interrupt came while rounds went on
+            self._session.prefill(self._emitted[self._session.length - self._base - 1 : -1])
         if self._chooser is not None:
             self._chooser.shared_by(self.together)
         self._spell_ends = self._mark + SPELL
-        self._next_rows()
+        if not self._laid:
+            self._next_rows()
         draft = self._draft
         numbers = len(self._emitted) + self._depths(draft)
         read = self._read(self._request.read(numbers) if self._coupled else Read(logits=True))
@@ -152,17 +157,20 @@ class SpeculativeRun(Run):
             return Forward(self._rows, parents=self._row_parents, read=read)
         if not self._goes_on or self.together > 1:
             return Forward(self._rows, read=read)  # committed at once, and cut back where it was wrong
-        room = min(MOST_ROWS, self._session.capacity - self._base - len(self._rows))
+        room = min(self._session.max_rows, self._session.capacity - self._base) - len(self._rows)
         return Forward(self._rows, read=read, ahead=room, then=self._then if room > 0 else None)
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if not self._emitted:
             return self._begin(rows)
-        before, self._taken = self._taken, list[tuple[int, int]]()
-        if self._goes_on and rows.tokens is not None and not len(rows.tokens):
-            return before  # the last pass that was to follow has not been run
-        if self._resting:
-            return before + self._rest(rows)
+        taken = [(token, 0) for token in self._emitted[self._told :]]
+        if rows.tokens is None or len(rows.tokens):  # else the rows that were to follow have not been run
+            taken += self._rest(rows) if self._resting else self._judge(rows)
+        self._told = len(self._emitted)
+        return taken
+
+    def _judge(self, rows: Rows) -> list[tuple[int, int]]:
+        """A round with or without guesses: its tokens, each with its row."""
         draft, session = self._draft, self._session
         verified = _nothing_guessed(rows) if self._guesses_nothing else self._verify(rows)
         count = int(verified.accepted[0]) + 1
@@ -174,7 +182,7 @@ class SpeculativeRun(Run):
         self.rounds.append(self._round(verified, count))
         taps = {name: array[path] for name, array in self._taps(rows).items()}
         self._account(tokens, path, verified.verdicts[1:], rows.tokens, taps)
-        return before + list(zip(tokens, path.tolist(), strict=True))
+        return list(zip(tokens, path.tolist(), strict=True))
 
     def _then(self, drawn: np.ndarray, hidden: np.ndarray | None) -> tuple[int, np.ndarray] | None:
         """What a round of a chain leads to, and the next one's rows, without what is around a forward: `Forward.then`.
@@ -203,12 +211,9 @@ class SpeculativeRun(Run):
             verdicts[: count - 1] = 1
             verdicts[count - 1 : count] = -1
             self._account(tokens, np.arange(count), verdicts, drawn, taps)
-        self._taken += [(token, 0) for token in tokens]
         self._base, self._mark = self._base + count, time.perf_counter()
-        if self._base + 1 >= self._session.capacity:
-            return count, drawn[:0]
-        self._next_rows()
-        runs = self._draft.is_chain and self._draft.layers is None
+        self._error = attempt(self._next_rows)  # what there is of the text is told first
+        runs = self._error is None and self._draft.is_chain and self._draft.layers is None
         return count, self._rows if runs else drawn[:0]
 
     def _next_rows(self) -> None:
@@ -217,6 +222,7 @@ class SpeculativeRun(Run):
         self._draft = draft = NO_GUESSES if self._resting else self._propose()
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
         self._row_parents = np.concatenate([_ROOT, draft.parents + np.int32(1)])
+        self._laid = True
 
     def _account(
         self, tokens: list[int], path: np.ndarray, verdicts: np.ndarray, drawn: np.ndarray | None,
@@ -224,6 +230,7 @@ class SpeculativeRun(Run):
     ) -> None:  # fmt: skip
         """Tell the drafter and the chooser what became of the draft."""
         assert self._drafts is not None
+        self._laid = False
         if hasattr(self._drafts, "observe") and drawn is not None:
             self._drafts.observe(self._chosen, drawn)
         self._drafts.accept(tokens, self._chosen[path[1:] - 1], taps)
@@ -255,6 +262,7 @@ class SpeculativeRun(Run):
 
     def _rested(self, token: int, taps: Mapping[str, np.ndarray], seconds: float) -> None:
         assert self._chooser is not None
+        self._laid = False
         self._emitted.append(token)
         self._unheard.append(token)
         self._unheard_taps = taps
@@ -276,6 +284,7 @@ class SpeculativeRun(Run):
                 DraftRequest(request.prompt, self._session, request.sampler, settings.tree, sampled, settings.max_draft)
             )
         self._emitted = [token for token, _ in first]
+        self._told = len(first)
         if first or self._taps(rows):
             self._drafts.accept(list(self._emitted), np.empty(0, np.int32), self._taps(rows))
         return first

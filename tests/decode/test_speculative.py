@@ -13,6 +13,7 @@ from fastdistill.decode import (
     Autoregressive,
     CallableDrafter,
     Draft,
+    Engine,
     HeadDrafter,
     LayerSkip,
     ModelDrafter,
@@ -20,8 +21,10 @@ from fastdistill.decode import (
     Request,
     Speculative,
     StaticTree,
+    Task,
     Tree,
     generate,
+    speculative,
 )  # fmt: skip
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.drafters.drawing import Drawing
@@ -404,6 +407,53 @@ def test_an_interrupt_leaves_a_session_that_goes_on():
     with pytest.raises(KeyboardInterrupt):
         generate(session, [1, 2, 3], 20, decoder=Speculative(CallableDrafter(function)))
     assert generate(session, [1, 2, 3], 20).tokens == generate(setting.session(), [1, 2, 3], 20).tokens
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), ValueError("no guess")], ids=lambda problem: type(problem).__name__)
+@pytest.mark.parametrize("call", [1, 2, 7])
+def test_what_goes_wrong_within_rounds_that_go_on_takes_no_token_along(monkeypatch, problem, call):
+    """After an interrupt the text goes on as it would have; after an error it has what came before."""
+    monkeypatch.setattr(speculative, "SPELL", 1e9)
+    setting, calls, prompt = Setting("plain", "q8"), [], np.array([1, 2, 3], np.int32)
+
+    def function(text, budget):
+        calls.append(1)
+        if len(calls) == call:
+            raise problem
+        return [0] * min(budget, 3)
+
+    class Apart(CallableDrafter):
+        leaves_session = True
+
+    def begin(_):
+        request = Request(prompt, 0, Sampler(), max_tokens=20)
+        return Text(setting.session(), request, Speculative(Apart(function)), None)
+
+    plain = generate(setting.session(), prompt, 20).tokens
+    engine, task = Engine(1), Task(prompt, begin)
+    engine.submit(task)
+    if isinstance(problem, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            engine.run()
+    engine.run()
+    found = task.result
+    if isinstance(problem, KeyboardInterrupt):
+        assert found.tokens == plain and sum(round.tokens for round in found.rounds) == 19
+    else:
+        assert found.error is problem and len(found.tokens) >= call and found.tokens == plain[: len(found.tokens)]
+
+
+def test_rounds_of_chains_go_on_to_trees_and_back(monkeypatch):
+    """A tree is no chain that a forward goes on with: it is proposed once all the same, and checked by the next."""
+    monkeypatch.setattr(speculative, "SPELL", 1e9)
+    setting = Setting("plain", "f32")
+    drafter = ModelDrafter(network("plain", "f32", threads=1))
+    for temperature in (0.0, 0.9):
+        plain, drafted = (
+            generate(setting.session(), [1, 2, 3], 30, Sampler(temperature), decoder=decoder)
+            for decoder in (None, Speculative(drafter, tree=Tree(2, 2), max_draft=2))
+        )
+        assert drafted.tokens == plain.tokens and drafted.stats.drafted > 0
 
 
 # ---- what is refused ----
