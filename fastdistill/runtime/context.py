@@ -296,7 +296,8 @@ class Context:
                 "then is a function, and goes on from a chain whose rows are all read, of each of which the head draws the next token"
             )
         room = self.capacity - self.length - rows
-        if share.in_order and self.ascending:  # else who sees whom is no single run
+        consecutive = rows == 1 or bool((np.diff(share.positions) == 1).all())  # as rows behind them are
+        if share.in_order and self.ascending and consecutive:  # else who sees whom is no single run
             share.ahead = min(ahead, room, POSITION_LIMIT - 1 - int(share.positions[-1]))
             share.until, share.then = asked.until, asked.then if share.ahead > 0 else None
 

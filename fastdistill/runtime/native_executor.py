@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastdistill.arguments import check_integer, check_integers
 from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
@@ -260,7 +261,8 @@ class NativeExecutor:
             states = self.value(hidden, len(tokens)) if request.want_outputs else None
             if (answer := then(drawn[: len(tokens)], states)) is None:
                 break
-            kept, following = answer
+            kept = check_integer("then's rows that stay", answer[0], 0, len(tokens))
+            following = check_integers("then's tokens", answer[1], 0, self.plan.vocab_size - 1, empty=True)
             stay.append(tokens[:kept])
             base += kept
             tokens = following[:0]

@@ -245,3 +245,20 @@ def test_refuses_what_then_cannot_go_on_from(asked, complaint):
             Forward(**{"read": Read(sampler=Sampler()), "ahead": 2, "then": lambda drawn, states: None} | asked)
         )
     assert session.length == 0
+
+
+def test_where_positions_leave_a_gap_then_is_not_asked():
+    session = Setting("plain", "f32").session()
+    rows = session.run(Forward([1, 2], positions=[0, 3], read=Read(sampler=Sampler()), ahead=4, then=lambda *_: (2, [5])))
+    assert len(rows.tokens) == 2 and session.context.positions[:2].tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [((3, [1]), "then's rows that stay must lie"), ((1, [-1]), "then's tokens must"), ((1, [1 << 20]), "then's tokens must")],
+)
+def test_refuses_what_then_says_of_no_row_or_token(answer, complaint):
+    session = Setting("plain", "f32").session()
+    with pytest.raises(ArgumentError, match=complaint):
+        session.run(Forward([1, 2], read=Read(sampler=Sampler()), ahead=4, then=lambda *_: answer))
+    assert session.length == 0
