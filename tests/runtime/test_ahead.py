@@ -255,7 +255,7 @@ def test_where_positions_leave_a_gap_then_is_not_asked():
 
 @pytest.mark.parametrize(
     ("answer", "complaint"),
-    [((3, [1]), "then's rows that stay must lie"), ((1, [-1]), "then's tokens must"), ((1, [1 << 20]), "then's tokens must")],
+    [((3, [1]), "then's rows that stay must lie"), ((1, [-1]), "then's tokens"), ((1, [1 << 20]), "then's tokens")],
 )
 def test_refuses_what_then_says_of_no_row_or_token(answer, complaint):
     session = Setting("plain", "f32").session()
