@@ -25,10 +25,8 @@ from fastdistill.messages import short
 from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 
-TABLE, HEAD = (
-    "embedding.weight",
-    "head.weight",
-)  # the target's table of tokens; its head's rows of those that are guessed
+TABLE = "embedding.weight"  # the target's, of tokens
+HEAD, HEAD_BIAS = "head.weight", "head.bias"  # the target's head, of the tokens that are guessed
 # How often a guess is right where its parent is, is learnt by the share that the head gives it: between these edges.
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 
@@ -56,6 +54,12 @@ class DraftHead:
         of the feed-forward network
     epsilon : float
         of norms
+    logit_scale : float
+        times what the target's head reads
+    logit_softcap : float
+        of the target's logits; 0: none
+    head_bias : bool
+        whether the target's head has one
     """
 
     hidden_size: int
@@ -64,6 +68,9 @@ class DraftHead:
     draft_vocab_size: int
     intermediate_size: int
     epsilon: float = 1e-5
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+    head_bias: bool = False
 
     def plan(self) -> Plan:
         """One step of it, over rows that have a state, as `inputs`, and a token: "hidden", h', and "logits" of the tokens that it can guess."""
@@ -76,13 +83,16 @@ class DraftHead:
         gate, up = (b.linear(y, f"mlp.{name}_proj", self.intermediate_size) for name in ("gate", "up"))
         x = b.add(x, b.linear(b.gated(gate, up, "silu"), "mlp.down_proj", width))
         facts: dict[str, Any] = {"hidden_size": width, "max_positions": 1 << 20, "architecture": "draft_head"}
-        outputs = {"hidden": x, "logits": b.head(x, HEAD.removesuffix(".weight"), self.draft_vocab_size)}
-        return b.plan(x, outputs, {}, vocab_size=self.draft_vocab_size, **facts)
+        logits = b.head(
+            b.scale(x, self.logit_scale), HEAD.removesuffix(".weight"), self.draft_vocab_size,
+            bias=self.head_bias, softcap=self.logit_softcap,
+        )  # fmt: skip
+        return b.plan(x, {"hidden": x, "logits": logits}, {}, vocab_size=self.draft_vocab_size, **facts)
 
     @property
     def trained(self) -> tuple[str, ...]:
         """The weights that are its own."""
-        return tuple(name for name in self.plan().weights if name not in (TABLE, HEAD))
+        return tuple(name for name in self.plan().weights if name not in (TABLE, HEAD, HEAD_BIAS))
 
 
 MODEL_TYPE, D2T = "fastdistill_draft_head", "d2t"
@@ -146,7 +156,13 @@ class SavedHead:
                 )
             sizes = ("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size", "intermediate_size")
             integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
-            shape = DraftHead(**integers, epsilon=config.number("epsilon", minimum=0))
+            shape = DraftHead(
+                **integers,
+                epsilon=config.number("epsilon", minimum=0),
+                logit_scale=config.number("logit_scale", default=1.0),
+                logit_softcap=config.number("logit_softcap", minimum=0, default=0.0),
+                head_bias=config.boolean("head_bias", default=False),
+            )
             plan = shape.plan()
             wanted = {name: weight.shape for name, weight in plan.weights.items() if name != TABLE}
             wanted[D2T] = (shape.draft_vocab_size,)

@@ -166,6 +166,33 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("models") / "target", layers=1)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(model_type="granite", logits_scaling=8.0),
+        dict(model_type="gemma2", head_dim=16, final_logit_softcapping=3.0, query_pre_attn_scalar=16),
+        dict(model_type="gptj", n_embd=64, n_head=4, n_layer=1, n_positions=256, rotary_dim=8, n_inner=None),
+    ],
+    ids=lambda changes: changes["model_type"],
+)
+def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
+    """What scales, bends or shifts its logits is in what the head learns from, and in what it says itself."""
+    target = job.Target.load(str(write_model(tmp_path / "target", layers=1, **changes)), 1)
+    texts = write_texts(target, [[5, 6, 7], [9, 8]], max_tokens=8)
+    settings = HeadSettings(model=str(target.folder), draft_vocab_size=20, intermediate_size=32, rows=16, format="f32")
+    head = job._Head(settings, target, texts)
+    read = Read(logits=True, hidden=True)
+    rows = target.network.session().forward([5, 6, 7, 9, 8], read=read)
+    np.testing.assert_allclose(head.engine._logits(rows.hidden)[0], rows.logits[:, head.d2t], rtol=1e-4, atol=1e-4)
+    batch = head.batch(0)
+    value = head.engine.accumulate(batch, head._objective, 1.0)
+    assert value == head.engine.value(batch, head._objective, 1.0) and np.isfinite(value)
+    head.save(tmp_path / "draft")
+    cell = HeadDrafter(tmp_path / "draft")._head.beside(target.network)
+    found, estimates = cell.run(rows.hidden, np.array([6, 7, 9, 8, 1], np.int32), True)
+    np.testing.assert_allclose(found.logits, head.engine._logits(estimates)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path):
     target = fd.load(model)
     prompts = [[5, 6, 7], [9, 8, 7, 6, 5], [3]]

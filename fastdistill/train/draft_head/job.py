@@ -26,7 +26,7 @@ from fastdistill.fetch import find_folder
 from fastdistill.files import read_json
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.models import Plan, plan_of
-from fastdistill.models.draft_head import HEAD, SHARES, TABLE, DraftHead, SavedHead
+from fastdistill.models.draft_head import HEAD, HEAD_BIAS, SHARES, TABLE, DraftHead, SavedHead
 from fastdistill.runtime.network import Network
 from fastdistill.text.chat import render_chat
 from fastdistill.text.tokenizer import Tokenizer
@@ -310,15 +310,19 @@ class _Head:
         with open_checkpoint(model.folder) as checkpoint:
             weights = {
                 name: plan.weights[name].source.tensor(checkpoint.tensors).rows(...)
-                for name in {table_op.weights[0], head_op.weights[0]}
+                for name in {table_op.weights[0], *head_op.weights}
             }
         table = self.table = weights[table_op.weights[0]]
-        rows = weights[head_op.weights[0]].rows(self.d2t)
-        self.shape = DraftHead(plan.hidden_size, table.shape[1], plan.vocab_size, size, settings.intermediate_size)
+        rows = {name: weights[of].rows(self.d2t) for name, of in zip((HEAD, HEAD_BIAS), head_op.weights, strict=False)}
+        scales = [op.constants["factor"] for op in plan.ops if op.kind == "scale" and op.output in head_op.inputs]
+        self.shape = DraftHead(
+            plan.hidden_size, table.shape[1], plan.vocab_size, size, settings.intermediate_size,
+            logit_scale=math.prod(scales), logit_softcap=head_op.constants.get("softcap", 0.0), head_bias=HEAD_BIAS in rows,
+        )  # fmt: skip
         first = first_weights(self.shape, self.seen, table, seed=settings.seed)
-        self.kept = Tensor(HEAD, rows.format, rows.shape, **rows.parts)
+        self.kept = {name: Tensor(name, some.format, some.shape, **some.parts) for name, some in rows.items()}
         self.engine = HeadEngine(
-            self.shape, {**first, TABLE: table, HEAD: self.kept},
+            self.shape, {**first, TABLE: table, **self.kept},
             steps=settings.steps, rows=settings.rows, threads=settings.threads,
         )  # fmt: skip
         self._places = self.seen.places
@@ -354,10 +358,11 @@ class _Head:
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""
         format, settings = self.settings.format, self.settings
-        tensors: dict[str, Tensor] = {HEAD: quantize_tensor(self.kept, format)}
-        for name, parameter in self.engine.parameters.items():
-            tensor = Tensor(name, "f32", parameter.shape, parameter.to_array())
-            tensors[name] = quantize_tensor(tensor, format) if len(parameter.shape) == 2 else tensor
+        learnt = self.engine.parameters.items()
+        tensors = self.kept | {name: Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt}
+        tensors = {
+            name: quantize_tensor(tensor, format) if len(tensor.shape) == 2 else tensor for name, tensor in tensors.items()
+        }
         held = HeadEngine(
             self.shape, {**tensors, TABLE: self.table}, steps=settings.steps, rows=settings.rows,
             threads=settings.threads,
