@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import fastdistill as fd
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
 from fastdistill.distill import divergence
-from fastdistill.errors import ArgumentError, CheckpointError
+from fastdistill.errors import ArgumentError, CheckpointError, DataError, FastDistillError
 from fastdistill.models.draft_head import HEAD, SHARES, TABLE, DraftHead, SavedHead, kind_of
 from fastdistill.runtime import Read
 from fastdistill.train.draft_head import (
@@ -22,6 +23,7 @@ from fastdistill.train.draft_head import (
     acceptance,
     distill_head,
     job,
+    texts as texts_file,
     write_texts,
 )
 from fastdistill.train.draft_head.closed_form import first_weights
@@ -247,6 +249,36 @@ def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeyp
             drafted = target.generate("What is it?", max_tokens=60, decoder=decoder, **options)
             assert drafted.tokens == plain.tokens
     assert target.generate("What is it?", max_tokens=60, decoder=Speculative(drafter)).stats.accepted > 0
+
+
+def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(job._Head, "_affordable", lambda self: 2)
+    settings = HeadSettings(
+        model=str(model), minutes=1e-3, max_tokens=4, draft_vocab_size=20, intermediate_size=32, rows=16
+    )
+    with pytest.raises(FastDistillError, match="nowhere"):
+        distill_head(replace(settings, model="nowhere"), tmp_path / "draft")
+    assert not (tmp_path / "draft.run").exists()
+
+    for name, module in (("time.json", job), ("texts", texts_file), ("steps.json", job)):
+        replaced = module.replace_file
+
+        def full(target, made, name=name, replaced=replaced):
+            if name in str(target.relative_to(tmp_path)):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            replaced(target, made)
+
+        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=rf"{name}: cannot be written: No space"):
+            patch.setattr(module, "replace_file", full)
+            distill_head(settings, tmp_path / "draft")
+    assert distill_head(replace(settings, threads=1), tmp_path / "draft") is not None
+
+
+def test_a_context_without_room_for_a_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_OWN", 20)
+    short = write_model(tmp_path / "short", layers=1, max_position_embeddings=16)
+    with pytest.raises(DataError, match="0 texts have come.*of the model's 16"):
+        distill_head(HeadSettings(model=str(short), minutes=1e-3), tmp_path / "draft")
 
 
 def test_the_command_makes_a_head_and_others_guess_with_it(model, run, tmp_path, monkeypatch):

@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.laws.divergence import divergence
 from fastdistill.distill.loss import Loss
-from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.errors import CheckpointError, DataError, UnsupportedError
 from fastdistill.fetch import find_folder
-from fastdistill.files import read_json
+from fastdistill.files import read_json, replace_file, work_folder
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.models import Plan, plan_of
 from fastdistill.models.draft_head import HEAD, HEAD_BIAS, SHARES, TABLE, DraftHead, SavedHead
@@ -199,15 +200,15 @@ def distill_head(
     if os.path.lexists(folder):
         raise CheckpointError(f"{folder}: is there already: choose another name")
     work = folder.with_name(f"{folder.name}.run")
-    config = {"settings": asdict(settings)}
+    report(f"loading {settings.model}")
+    model = Target.load(settings.model, settings.threads)  # first: what is wrong with it leaves no folder behind
+    if not model.plan.causal or "logits" not in model.plan.outputs:
+        raise UnsupportedError(f"a draft head is for a causal model with a head, which {settings.model} is not")
+    config = {"settings": asdict(replace(settings, threads=None))}
     begun = work.exists()
     with RunFolder(work, None if begun else config) as run:
         if begun and run.config.get("settings") != json.loads(json.dumps(config))["settings"]:
             raise CheckpointError(f"{work}: was begun with other settings; remove it, or choose another name")
-        report(f"loading {settings.model}")
-        model = Target.load(settings.model, settings.threads)
-        if not model.plan.causal or "logits" not in model.plan.outputs:
-            raise UnsupportedError("a draft head is for a causal model with a head")
         texts = _written(settings, model, work, report, writing, stop)
         if texts is None:
             return None
@@ -255,10 +256,33 @@ def _written(
             write_texts(model, lot, temperature=temperature, seed=settings.seed, max_tokens=most, numbers=numbers)
         )
         taken = spent + time.monotonic() - began
-        (place / "time.json").write_text(json.dumps({"seconds": taken}), "utf-8")
-        lots[-1].save(place / f"{len(lots):06}.safetensors")
+        _keep(place / "time.json", {"seconds": taken})
+        with _writing_to(place):
+            lots[-1].save(place / f"{len(lots):06}.safetensors")
         writing(min(taken / seconds, 1.0), sum(len(lot.tokens) for lot in lots))
+    if not any(len(lot.places) for lot in lots):
+        raise DataError(
+            f"{settings.model}: {sum(map(len, lots))} texts have come, of which none has two tokens: a prompt must leave room for "
+            f"{_LEAST_ROOM} tokens of the model's {model.plan.max_positions}"
+        )
     return Texts.joined(lots)
+
+
+@contextmanager
+def _writing_to(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{place}: cannot be written: {error.strerror or error}; nothing before is lost: the same call goes on"
+        ) from error
+
+
+def _keep(path: Path, facts: Mapping[str, float]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with _writing_to(path), work_folder(path) as work:
+        (work / "facts").write_text(json.dumps(facts), "utf-8")
+        replace_file(path, work / "facts")
 
 
 def _prompts(settings: HeadSettings, model: Target) -> Iterator[list[int]]:
@@ -334,7 +358,7 @@ class _Head:
         """As many steps as the time that is left allows, found once; whether they are done."""
         file = run.path / "steps.json"
         if not file.exists():
-            file.write_text(json.dumps({"steps": self._affordable()}), "utf-8")
+            _keep(file, {"steps": self._affordable()})
         steps = read_json(file)["steps"]
         settings = self.settings
         optimiser = AdamW(self.engine.parameters, beta2=0.95, weight_decay=0.0, threads=settings.threads)
