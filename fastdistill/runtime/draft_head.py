@@ -18,7 +18,7 @@ from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Rows
 
-ROWS = 16  # most of a pass: of a level of a tree
+ROWS = 16  # most of a pass: of a level of a tree that grows
 
 _LOG_PROB = RowStatistics._fields.index("log_prob")
 _NOBODY, _OFFSETS = np.array([[0, 1]], np.int32), np.array([0, 1])  # whom rows see: there is no attention
@@ -82,8 +82,14 @@ class HeadCell:
 
     def run(self, states: np.ndarray, tokens: np.ndarray, logits: bool) -> tuple[Rows, np.ndarray]:
         """After these tokens, int32 (n,), each drawn from its state, float32 (n, hidden_size): what is guessed, and the next states."""
-        self._output = None
         count = len(tokens)
+        if count > ROWS:  # a level of a static tree
+            parts = [slice(begin, begin + ROWS) for begin in range(0, count, ROWS)]
+            some, estimated = zip(*(self.run(states[part], tokens[part], logits) for part in parts), strict=True)
+            statistics = RowStatistics(*map(np.concatenate, zip(*(each.statistics for each in some), strict=True)))
+            read = Rows(statistics, logits=np.concatenate([each.logits for each in some]) if logits else None)
+            return read, np.concatenate(estimated)
+        self._output = None
         rows, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
         request = ForwardPass(
             rows, zeros, _NOBODY, _OFFSETS, [], tokens, states, zeros, zeros, rows, want_logits=logits

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastdistill.checkpoint import write_checkpoint
-from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Speculative, Tree, generate
+from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Speculative, StaticTree, Tree, generate
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
@@ -69,6 +69,16 @@ def test_guesses_are_the_cells_likeliest_tokens_one_after_another(isa, target, t
             token = int(head.d2t[shares.argmax()])
             assert (int(guess), int(kind)) == (token, int(kind_of(shares.max())))
         assert draft.is_chain and len(draft) == 4
+
+
+def test_a_level_may_have_more_rows_than_a_pass(target):
+    """Of a static tree: below each of its nodes stands what stands there where it is the only one."""
+    drafter, wide = HeadDrafter(random_head(NAME)), 40
+    parents, ranks = np.array([*[-1] * wide, *range(wide)], np.int32), np.array([*range(wide), *[0] * wide], np.int32)
+    whole = run_of(drafter, target, StaticTree(parents, ranks, 0.0))[0].propose(2 * wide).tokens
+    for root in (0, 15, 16, wide - 1):
+        alone = StaticTree(np.array([-1, 0], np.int32), np.array([root, 0], np.int32), 0.0)
+        assert run_of(drafter, target, alone)[0].propose(2).tokens.tolist() == whole[[root, wide + root]].tolist()
 
 
 def test_a_chain_ends_where_it_is_hardly_right(target):

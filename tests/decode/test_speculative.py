@@ -31,9 +31,12 @@ from fastdistill.decode.drafters.drawing import Drawing
 from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
+from fastdistill.runtime.kv_cache import KVCache
+from fastdistill.runtime.network import Network
 from tests.draft_heads import random_head
-from tests.small_models import network
+from tests.small_models import config, network, tensors
 from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
 from tests.texts import events
 
@@ -454,6 +457,15 @@ def test_rounds_of_chains_go_on_to_trees_and_back(monkeypatch):
             for decoder in (None, Speculative(drafter, tree=Tree(2, 2), max_draft=2))
         )
         assert drafted.tokens == plain.tokens and drafted.stats.drafted > 0
+
+
+def test_rounds_that_go_on_hold_no_more_than_a_session_says(monkeypatch):
+    """A layer with a window keeps its pages and those of one forward's rows, whatever there is room for."""
+    monkeypatch.setattr(speculative, "SPELL", 1e9)
+    plan = plan_for(config("plain", 1, model_type="mistral", sliding_window=5))
+    session = Network(plan, tensors(plan), threads=1).session(500, 16)
+    text = generate(session, [1, 2, 3], 90, decoder=Speculative(PromptLookup(min_match=1)))
+    assert len(text.tokens) == 90 and session.nbytes <= KVCache.most_bytes(plan, 500, 16, session.cache_format)
 
 
 # ---- what is refused ----
