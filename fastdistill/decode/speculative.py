@@ -31,7 +31,8 @@ class Speculative:
     Parameters
     ----------
     drafter : Drafter
-        PromptLookup(), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), or another one
+        PromptLookup(), HeadDrafter(folder), ModelDrafter(model), LayerSkip(layers), CallableDrafter(function), FirstOf
+        of some of them, or another one
     rule : str, default "coupled"
         "coupled": the text of plain decoding, token for token, at any temperature. "rejection", "block" (chains),
         "traversal": its law (the distribution of its texts), another text. "typical": neither; takes what the model

@@ -412,7 +412,9 @@ def test_an_interrupt_leaves_a_session_that_goes_on():
     assert generate(session, [1, 2, 3], 20).tokens == generate(setting.session(), [1, 2, 3], 20).tokens
 
 
-@pytest.mark.parametrize("problem", [KeyboardInterrupt(), ValueError("no guess")], ids=lambda problem: type(problem).__name__)
+@pytest.mark.parametrize(
+    "problem", [KeyboardInterrupt(), ValueError("no guess")], ids=lambda problem: type(problem).__name__
+)
 @pytest.mark.parametrize("call", [1, 2, 7])
 def test_what_goes_wrong_within_rounds_that_go_on_takes_no_token_along(monkeypatch, problem, call):
     """After an interrupt the text goes on as it would have; after an error it has what came before."""

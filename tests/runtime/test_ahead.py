@@ -249,7 +249,9 @@ def test_refuses_what_then_cannot_go_on_from(asked, complaint):
 
 def test_where_positions_leave_a_gap_then_is_not_asked():
     session = Setting("plain", "f32").session()
-    rows = session.run(Forward([1, 2], positions=[0, 3], read=Read(sampler=Sampler()), ahead=4, then=lambda *_: (2, [5])))
+    rows = session.run(
+        Forward([1, 2], positions=[0, 3], read=Read(sampler=Sampler()), ahead=4, then=lambda *_: (2, [5]))
+    )
     assert len(rows.tokens) == 2 and session.context.positions[:2].tolist() == [0, 3]
 
 

@@ -207,6 +207,8 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
     assert (
         texts.part(0, 1).tokens.tolist() == target.generate(prompts[0], max_tokens=12, temperature=0.9, seed=4).tokens
     )
+    with pytest.raises(ArgumentError, match="prompts must have at least one"):
+        write_texts(target, [])
     texts.save(tmp_path / "texts")
     again = Texts.load(tmp_path / "texts")
     assert (
@@ -256,8 +258,14 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
     settings = HeadSettings(
         model=str(model), minutes=1e-3, max_tokens=4, draft_vocab_size=20, intermediate_size=32, rows=16
     )
-    with pytest.raises(FastDistillError, match="nowhere"):
-        distill_head(replace(settings, model="nowhere"), tmp_path / "draft")
+    (tmp_path / "none.jsonl").write_text("")
+    for changes in (
+        {"model": "nowhere"},
+        {"prompts": str(tmp_path / "nowhere.txt")},
+        {"prompts": str(tmp_path / "none.jsonl")},
+    ):
+        with pytest.raises(FastDistillError, match="nowhere|none.jsonl"):
+            distill_head(replace(settings, **changes), tmp_path / "draft")
     assert not (tmp_path / "draft.run").exists()
 
     for name, module in (("time.json", job), ("texts", texts_file), ("steps.json", job)):
@@ -268,7 +276,10 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
                 raise OSError(errno.ENOSPC, "No space left on device")
             replaced(target, made)
 
-        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=rf"{name}: cannot be written: No space"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(CheckpointError, match=rf"{name}: cannot be written: No space"),
+        ):
             patch.setattr(module, "replace_file", full)
             distill_head(settings, tmp_path / "draft")
     assert distill_head(replace(settings, threads=1), tmp_path / "draft") is not None

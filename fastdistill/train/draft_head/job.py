@@ -201,9 +201,13 @@ def distill_head(
         raise CheckpointError(f"{folder}: is there already: choose another name")
     work = folder.with_name(f"{folder.name}.run")
     report(f"loading {settings.model}")
-    model = Target.load(settings.model, settings.threads)  # first: what is wrong with it leaves no folder behind
+    model = Target.load(
+        settings.model, settings.threads
+    )  # what is wrong with it, or with the prompts, leaves no folder behind
     if not model.plan.causal or "logits" not in model.plan.outputs:
         raise UnsupportedError(f"a draft head is for a causal model with a head, which {settings.model} is not")
+    if settings.prompts is not None and next(_of_files(settings.prompts, model), None) is None:
+        raise DataError(f"{settings.prompts}: holds no prompt")
     config = {"settings": asdict(replace(settings, threads=None))}
     begun = work.exists()
     with RunFolder(work, None if begun else config) as run:
@@ -385,7 +389,8 @@ class _Head:
         learnt = self.engine.parameters.items()
         tensors = self.kept | {name: Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt}
         tensors = {
-            name: quantize_tensor(tensor, format) if len(tensor.shape) == 2 else tensor for name, tensor in tensors.items()
+            name: quantize_tensor(tensor, format) if len(tensor.shape) == 2 else tensor
+            for name, tensor in tensors.items()
         }
         held = HeadEngine(
             self.shape, {**tensors, TABLE: self.table}, steps=settings.steps, rows=settings.rows,

@@ -18,7 +18,7 @@ from fastdistill.checkpoint.safetensors_file import Stored, open_safetensors, wr
 from fastdistill.decode.autoregressive import AutoregressiveRun
 from fastdistill.decode.engine import MOST_TEXTS
 from fastdistill.decode.request import Request
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
@@ -103,7 +103,12 @@ class Texts:
         ArgumentError
         """
         stored, _ = open_safetensors(path)
-        return cls(*(np.array(stored[name].array) for name in ("tokens", "states", "starts")))
+        wanted = ("tokens", "states", "starts")
+        if stored.keys() != {*wanted}:
+            raise CheckpointError(
+                f"{path}: must hold {', '.join(wanted)}, found {', '.join(sorted(stored)) or 'nothing'}"
+            )
+        return cls(*(np.array(stored[name].array) for name in wanted))
 
     @classmethod
     def joined(cls, some: Sequence[Texts]) -> Texts:
@@ -148,6 +153,8 @@ def write_texts(
     """
     check_has("model", model, ["network", "end_tokens"], "a Model")
     prompts = [*prompts]
+    if not prompts:
+        raise ArgumentError("prompts must have at least one, got none")
     watched = [_Watching() for _ in prompts]
     texts = written(model, prompts, seed, temperature, max_tokens, None, None, numbers, max_texts, watched)
     lengths = [len(text) for _, text in texts]
