@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastdistill as fd
+from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
 from fastdistill.distill import divergence
@@ -23,10 +24,13 @@ from fastdistill.train.draft_head import (
     acceptance,
     distill_head,
     job,
-    texts as texts_file,
     write_texts,
 )
+from fastdistill.train.draft_head import (
+    texts as texts_file,
+)
 from fastdistill.train.draft_head.closed_form import first_weights
+from fastdistill.train.runs import checkpoints
 from tests.test_cli import write_model
 
 SHAPE = DraftHead(32, 32, 50, 40, 48)
@@ -207,6 +211,9 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
     assert (
         texts.part(0, 1).tokens.tolist() == target.generate(prompts[0], max_tokens=12, temperature=0.9, seed=4).tokens
     )
+    write_safetensors(tmp_path / "others", {"tokens": Stored("I32", texts.tokens)})
+    with pytest.raises(CheckpointError, match="others: must hold tokens, states, starts, found tokens"):
+        Texts.load(tmp_path / "others")
     with pytest.raises(ArgumentError, match="prompts must have at least one"):
         write_texts(target, [])
     texts.save(tmp_path / "texts")
@@ -264,7 +271,7 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
         {"prompts": str(tmp_path / "nowhere.txt")},
         {"prompts": str(tmp_path / "none.jsonl")},
     ):
-        with pytest.raises(FastDistillError, match="nowhere|none.jsonl"):
+        with pytest.raises(FastDistillError, match=r"nowhere|none\.jsonl"):
             distill_head(replace(settings, **changes), tmp_path / "draft")
     assert not (tmp_path / "draft.run").exists()
 
@@ -282,13 +289,19 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
         ):
             patch.setattr(module, "replace_file", full)
             distill_head(settings, tmp_path / "draft")
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CheckpointError, match=r"step 2 .*the same call goes on from step 0"),
+    ):
+        patch.setattr(checkpoints, "replace_file", lambda target, made: full(tmp_path / "steps.json", made))
+        distill_head(settings, tmp_path / "draft")
     assert distill_head(replace(settings, threads=1), tmp_path / "draft") is not None
 
 
 def test_a_context_without_room_for_a_text_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(job, "_OWN", 20)
     short = write_model(tmp_path / "short", layers=1, max_position_embeddings=16)
-    with pytest.raises(DataError, match="0 texts have come.*of the model's 16"):
+    with pytest.raises(DataError, match=r"0 texts have come.*of the model's 16"):
         distill_head(HeadSettings(model=str(short), minutes=1e-3), tmp_path / "draft")
 
 

@@ -47,6 +47,7 @@ HELD_OUT = 16  # of so many texts one is for judging alone
 FADING = 0.8  # what a step's guess counts, beside the guess before it
 OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
 SURE = 8.0  # guesses that a prior counts for
+AGAIN = "the same call"  # goes on with what there is
 _OWN = 8192  # prompts of the package: more than any half hour needs
 _TEXT_PROMPT = 32  # tokens of a plain text that are a prompt
 _LEAST_ROOM = 16  # tokens of a text
@@ -210,7 +211,7 @@ def distill_head(
         raise DataError(f"{settings.prompts}: holds no prompt")
     config = {"settings": asdict(replace(settings, threads=None))}
     begun = work.exists()
-    with RunFolder(work, None if begun else config) as run:
+    with RunFolder(work, None if begun else config, AGAIN) as run:
         if begun and run.config.get("settings") != json.loads(json.dumps(config))["settings"]:
             raise CheckpointError(f"{work}: was begun with other settings; remove it, or choose another name")
         texts = _written(settings, model, work, report, writing, stop)
@@ -278,7 +279,7 @@ def _writing_to(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"{place}: cannot be written: {error.strerror or error}; nothing before is lost: the same call goes on"
+            f"{place}: cannot be written: {error.strerror or error}; nothing before is lost: {AGAIN} goes on"
         ) from error
 
 

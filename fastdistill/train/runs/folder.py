@@ -39,6 +39,8 @@ class RunFolder:
     path : str or PathLike
     config : Mapping[str, Any], optional
         begin a run that this decides; None: go on with the one that is there
+    again : str, optional
+        what goes on with it, in words for errors; None: the command train
 
     Attributes
     ----------
@@ -56,8 +58,11 @@ class RunFolder:
         where another process is at work in it
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], config: Mapping[str, Any] | None = None, again: str | None = None
+    ) -> None:
         self.path = check_path("path", path)
+        self._again = again or f"`fastdistill train --resume {self.path}`"
         self.progress = Progress()
         self._metrics: Metrics | None = None
         if config is not None:
@@ -159,7 +164,7 @@ class RunFolder:
     def _unwritten(self, what: str, error: OSError) -> CheckpointError:
         return CheckpointError(
             f"{self.path}: {what} cannot be written: {error.strerror or error}; nothing before is lost: once there is room, "
-            f"`fastdistill train --resume {self.path}` goes on from step {self.saved}"
+            f"{self._again} goes on from step {self.saved}"
         )
 
 
