@@ -274,6 +274,9 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
         with pytest.raises(FastDistillError, match=r"nowhere|none\.jsonl"):
             distill_head(replace(settings, **changes), tmp_path / "draft")
     assert not (tmp_path / "draft.run").exists()
+    assert HeadSettings(model=model, prompts=tmp_path) == HeadSettings(model=str(model), prompts=str(tmp_path))
+    with pytest.raises(ArgumentError, match="model must be"):
+        HeadSettings(model=3)
 
     for name, module in (("time.json", job), ("texts", texts_file), ("steps.json", job)):
         replaced = module.replace_file

@@ -114,6 +114,10 @@ class HeadSettings:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("model", "prompts"):
+            if name == "model" or self.prompts is not None:
+                check_path(name, getattr(self, name))
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         check_number("minutes", self.minutes, 1e-3, 1e6)
         check_number("writing", self.writing, 0.01, 0.99)
         check_integer("max_tokens", self.max_tokens, 4, 1 << 20)
