@@ -39,6 +39,8 @@ class PairBatch(Batch):
         as of a Batch
     teacher : TopK of (rows, k), optional
         as of a Batch
+    seen : Seen, optional
+        as of a Batch
     cleaner : int32 (rows,)
         tokens that a teacher sees in place of `tokens`
     revealed : bool (rows,)
