@@ -231,8 +231,9 @@ def test_rows_are_kept_where_the_name_cannot_be_had(tmp_path):
 
 def test_an_interrupt_leaves_no_half_file(tmp_path):
     program = """
-import sys, numpy as np
+import signal, sys, numpy as np
 from fastdistill.distill import TeacherWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests were started by ignores
 with TeacherWriter(sys.argv[1], 500, 5) as file:
     while True:
         file.append(np.random.default_rng(file.tokens).standard_normal((20, 500)))
