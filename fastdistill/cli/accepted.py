@@ -39,14 +39,18 @@ class ShowAccepted:
     def start(self, session: SessionLike, request: Request) -> Run:
         self._text = text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
         run = self._decoder.start(session, request)
-        take = run.take
+        take, seen = run.take, 0
 
         def watched(rows: Rows) -> list[tuple[int, int]]:
-            before = len(run.rounds)
-            tokens = take(rows)
-            new = run.rounds[before:]
-            text.forward([token for token, _ in tokens], new[0] if new else None)
-            return tokens
+            nonlocal seen
+            taken = take(rows)
+            tokens, new = [token for token, _ in taken], run.rounds[seen:]
+            seen += len(new)
+            for round in new[:-1]:  # several, where rounds have gone on by themselves
+                text.forward(tokens[: round.tokens], round)
+                tokens = tokens[round.tokens :]
+            text.forward(tokens, new[-1] if new else None)
+            return taken
 
         run.take = watched  # type: ignore[method-assign]
         return run
