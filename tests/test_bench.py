@@ -142,7 +142,7 @@ def test_the_peak_loop_works_as_long_as_it_is_told(isa, format, scales):
 
     assert peak(isa)(format, scales, 4, 3) == 3 * 4 * 16 * 32
     repeats = 30 if isa == "scalar" else 3000
-    assert seconds(8 * repeats) > 3 * seconds(repeats)
+    assert seconds(64 * repeats) > 3 * seconds(repeats)  # far from 64: the machine is shared
 
 
 def test_an_engine_holds_what_it_is_asked_to():
