@@ -64,26 +64,28 @@ def test_a_text_is_the_same_however_far_it_runs_ahead(setting, text, count, capa
     assert results[0] == results[1]
 
 
+class Failing:
+    """C of which the third forward and all after it meet a NaN."""
+
+    def __init__(self):
+        self._truth, self._calls = native_executor.lib, 0
+
+    def __getattr__(self, name):
+        return getattr(self._truth, name)
+
+    def fd_forward(self, *arguments):
+        self._calls += 1
+        if self._calls < 3:
+            return self._truth.fd_forward(*arguments)
+        arguments[5][0] = arguments[5][1] = 0
+        return self._truth.FD_NOT_FINITE
+
+
 def test_one_that_meets_no_number_ends_before_it_and_says_so_next():
     """The rows before are good; the row that is not fails when it is run by itself, as it would have."""
     made = network("plain", "f32")
     session = made.session(20)
     session.forward([1, 2])
-    truth, calls = native_executor.lib, []
-
-    class Failing:
-        """C of which the third forward and all after it meet a NaN."""
-
-        def __getattr__(self, name):
-            return getattr(truth, name)
-
-        def fd_forward(self, *arguments):
-            calls.append(1)
-            if len(calls) < 3:
-                return truth.fd_forward(*arguments)
-            arguments[5][0] = arguments[5][1] = 0
-            return truth.FD_NOT_FINITE
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_executor, "lib", Failing())
         rows = session.run(Forward([3], rows="last", read=Read(sampler=Sampler()), ahead=5))
@@ -213,16 +215,6 @@ def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, firs
 def test_a_round_that_meets_no_number_is_left_out():
     session = network("plain", "f32").session(20)
     session.forward([1, 2])
-    truth, calls = native_executor.lib, []
-
-    class Failing:
-        def __getattr__(self, name):
-            return getattr(truth, name)
-
-        def fd_forward(self, *arguments):
-            calls.append(1)
-            return truth.fd_forward(*arguments) if len(calls) < 3 else truth.FD_NOT_FINITE
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native_executor, "lib", Failing())
         read = Read(sampler=Sampler())
