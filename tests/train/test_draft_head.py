@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -23,13 +25,18 @@ from fastdistill.train.draft_head import (
     Texts,
     acceptance,
     distill_head,
-    job,
+    lots,
+    prompts,
+    work,
     write_texts,
 )
 from fastdistill.train.draft_head import (
     texts as texts_file,
 )
 from fastdistill.train.draft_head.closed_form import first_weights
+from fastdistill.train.draft_head.target import Target
+from fastdistill.train.draft_head.training import HeadTraining
+from fastdistill.train.draft_head.work import WorkTime
 from fastdistill.train.runs import checkpoints
 from tests.test_cli import write_model
 
@@ -116,8 +123,21 @@ def test_a_batch_follows_each_place_to_the_end_of_its_text():
         for step in np.flatnonzero(batch.weights[:, row]):
             assert batch.tokens[step, row] == texts.tokens[place + step]
             assert (batch.targets[step, row] == texts.states[place + step + 1].astype(np.float32)).all()
-    again = Texts.joined([texts.part(0, 1), texts.part(1, 3)])
-    assert (again.starts == texts.starts).all() and (again.states == texts.states).all()
+    assert texts.places_in(np.array([True, False, True])).tolist() == [0, 1, 2, 6, 7, 8, 9]
+
+
+def test_texts_of_several_files_come_one_after_another(tmp_path):
+    texts = texts_of([4, 2, 5, 1])
+    for number, some in enumerate(((0, 1), (1, 3), (3, 4))):
+        texts.part(*some).save(tmp_path / f"texts {number}")
+    files = sorted(tmp_path.iterdir())
+    assert_same(Texts.load(*files), texts)
+    assert [texts_file.counted(file) for file in files] == [(1, 4), (2, 7), (1, 1)]
+    write_safetensors(tmp_path / "flat", {name: Stored("I32", texts.tokens) for name in ("tokens", "states", "starts")})
+    with pytest.raises(
+        CheckpointError, match=r"flat: tokens, states, starts must have 1, 2 and 1 axes, found \[1, 1, 1\]"
+    ):
+        Texts.load(tmp_path / "flat")
 
 
 def test_the_closed_form_finds_a_linear_cell():
@@ -183,10 +203,10 @@ def model(tmp_path_factory):
 )
 def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     """What scales, bends or shifts its logits is in what the head learns from, and in what it says itself."""
-    target = job.Target.load(str(write_model(tmp_path / "target", layers=1, **changes)), 1)
+    target = Target.load(str(write_model(tmp_path / "target", layers=1, **changes)), 1)
     texts = write_texts(target, [[5, 6, 7], [9, 8]], max_tokens=8)
     settings = HeadSettings(model=str(target.folder), draft_vocab_size=20, intermediate_size=32, rows=16, format="f32")
-    head = job._Head(settings, target, texts)
+    head = HeadTraining(settings, target, texts)
     read = Read(logits=True, hidden=True)
     rows = target.network.session().forward([5, 6, 7, 9, 8], read=read)
     np.testing.assert_allclose(head.engine._logits(rows.hidden)[0], rows.logits[:, head.d2t], rtol=1e-4, atol=1e-4)
@@ -217,17 +237,77 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
     with pytest.raises(ArgumentError, match="prompts must have at least one"):
         write_texts(target, [])
     texts.save(tmp_path / "texts")
-    again = Texts.load(tmp_path / "texts")
-    assert (
-        (again.tokens == texts.tokens).all()
-        and (again.states == texts.states).all()
-        and (again.starts == texts.starts).all()
-    )
+    assert_same(Texts.load(tmp_path / "texts"), texts)
+
+
+def assert_same(some, others):
+    for name in ("tokens", "states", "starts"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(others, name))
+
+
+def lots_of(settings, place):
+    place.mkdir(exist_ok=True)
+    return lots.Lots(settings, Target.load(settings.model, 1), place / "texts", WorkTime(place / "time.json", 0.0))
+
+
+def test_texts_go_on_where_an_interrupt_has_left_them(model, tmp_path, monkeypatch):
+    """Asked between forwards: what is whole stays, and what comes after it is what would have come, greedy or drawn."""
+    monkeypatch.setattr(lots, "LOT", 40)  # more than are written at once
+    monkeypatch.setattr(prompts, "_OWN", 95)
+    settings = HeadSettings(model=str(model), minutes=1e5, max_tokens=24)
+    whole = lots_of(settings, tmp_path / "whole")
+    assert whole.write(lambda share, tokens: None, lambda: False)
+    kept = []
+    for forwards in (0, 30, 50, 10**6):
+        parts, asked = lots_of(settings, tmp_path / "parts"), iter(range(forwards))
+        done = parts.write(lambda share, tokens: None, lambda asked=asked: next(asked, None) is None)
+        kept.append(parts.texts)
+    assert kept[0] == 0 < kept[1] < kept[2] < kept[3] == whole.texts and done and kept[1] % 40
+    assert_same(parts.read(), whole.read())
+    assert parts.tokens == len(whole.read().tokens)
+
+
+def test_texts_end_where_their_time_does(model, tmp_path, monkeypatch):
+    """Those that are being written are cut; but of the fewest none."""
+    settings, shares = HeadSettings(model=str(model), minutes=1e-3, max_tokens=24, temperature=0.0), []
+    monkeypatch.setattr(lots, "FEWEST", 3)
+    monkeypatch.setattr(prompts, "_OWN", 70)
+    short = lots_of(settings, tmp_path / "short")
+    assert short.write(lambda share, tokens: shares.append(share), lambda: False)
+    found = short.read()
+    long = lots_of(replace(settings, minutes=1e5), tmp_path / "long")
+    long.write(lambda share, tokens: None, lambda: False)
+    texts, lengths = long.read(), np.diff(found.starts)
+    whole = np.diff(texts.starts)[: len(found)]
+    assert 3 < len(found) < len(texts) and (lengths[:3] == whole[:3]).all()
+    assert (lengths < whole).any() and shares[-1] == 1 > shares[-2]
+    for number in range(len(found)):
+        some, all = found.part(number, number + 1), texts.part(number, number + 1)
+        assert (some.tokens == all.tokens[: len(some.tokens)]).all()
+        assert (some.states == all.states[: len(some.tokens)]).all()
+    assert short.write(shares.append, lambda: True)  # nothing is left to do
+
+
+def test_training_takes_what_time_is_left(model, tmp_path, monkeypatch):
+    """By a clock that a look moves on by a second: of all calls' work, and of what judging will take."""
+    ticks = itertools.count(100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    clock = WorkTime(tmp_path / "time.json", 90.0)
+    clock.keep()
+    assert (clock.seconds, WorkTime(tmp_path / "time.json", 98.0).seconds) == (11, 10 + 102 - 98)
+    settings = HeadSettings(model=str(model), minutes=10, draft_vocab_size=20, intermediate_size=32, rows=16)
+    texts = texts_of([2] * 15 + [49], DraftHead(64, 64, 256, 20, 32))
+    head = HeadTraining(settings, Target.load(str(model), 1), texts)
+    judged = 48 / 16 / 3
+    for spent in (11, 400):
+        assert head._affordable(spent) == int((600 - spent - 2 * 6 - 1 - judged) / 1.08)
+    assert head._affordable(700) == 1
 
 
 def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeypatch):
     """Interrupted while it trains, it goes on to the same bytes; and the head's drafts leave the text as it is."""
-    monkeypatch.setattr(job._Head, "_affordable", lambda self: 60)
+    monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 60)
+    monkeypatch.setattr(lots, "FEWEST", 64)
     settings = HeadSettings(
         model=str(model),
         minutes=1e-3,
@@ -239,8 +319,11 @@ def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeyp
         format="f32",
     )
     found = distill_head(settings, tmp_path / "whole")
-    asked = iter([False, *[False] * 20, True])
-    assert distill_head(settings, tmp_path / "parts", stop=lambda: next(asked)) is None
+    done = []
+    assert (
+        distill_head(settings, tmp_path / "parts", training=lambda steps: done.append, stop=lambda: len(done) > 20)
+        is None
+    )
     assert (tmp_path / "parts.run").is_dir()
     with pytest.raises(CheckpointError, match="was begun with other settings"):
         distill_head(replace(settings, steps=2), tmp_path / "parts")
@@ -251,17 +334,20 @@ def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeyp
         distill_head(settings, tmp_path / "whole")
     assert found.tokens > 1.2 and SavedHead.load(tmp_path / "whole").priors[-1][1] > 0
     target = fd.load(model)
-    drafter = HeadDrafter(tmp_path / "whole")
+    drafter, accepted = HeadDrafter(tmp_path / "whole"), 0
     for options in ({}, {"temperature": 0.7, "seed": 3}):
         plain = target.generate("What is it?", max_tokens=60, **options)
         for decoder in (Speculative(drafter, max_draft=4), Speculative(FirstOf(PromptLookup(min_match=8), drafter))):
             drafted = target.generate("What is it?", max_tokens=60, decoder=decoder, **options)
             assert drafted.tokens == plain.tokens
-    assert target.generate("What is it?", max_tokens=60, decoder=Speculative(drafter)).stats.accepted > 0
+    for prompt in ("Why is it?", "Name it.", "Is it so?"):
+        drafted = target.generate(prompt, max_tokens=60, decoder=Speculative(drafter))
+        accepted += drafted.stats.accepted
+    assert accepted > 0
 
 
 def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(job._Head, "_affordable", lambda self: 2)
+    monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 2)
     settings = HeadSettings(
         model=str(model), minutes=1e-3, max_tokens=4, draft_vocab_size=20, intermediate_size=32, rows=16
     )
@@ -278,7 +364,7 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
     with pytest.raises(ArgumentError, match="model must be"):
         HeadSettings(model=3)
 
-    for name, module in (("time.json", job), ("texts", texts_file), ("steps.json", job)):
+    for name, module in (("time.json", work), ("texts", texts_file), ("steps.json", work)):
         replaced = module.replace_file
 
         def full(target, made, name=name, replaced=replaced):
@@ -302,14 +388,14 @@ def test_what_goes_wrong_leaves_what_the_same_call_goes_on_with(model, tmp_path,
 
 
 def test_a_context_without_room_for_a_text_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "_OWN", 20)
+    monkeypatch.setattr(prompts, "_OWN", 20)
     short = write_model(tmp_path / "short", layers=1, max_position_embeddings=16)
     with pytest.raises(DataError, match=r"0 texts have come.*of the model's 16"):
         distill_head(HeadSettings(model=str(short), minutes=1e-3), tmp_path / "draft")
 
 
 def test_the_command_makes_a_head_and_others_guess_with_it(model, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(job._Head, "_affordable", lambda self: 20)
+    monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 20)
     (tmp_path / "mine.jsonl").write_text(
         '{"prompt": "Is it so?"}\n{"messages": [{"role": "user", "content": "Why?"}]}\n'
     )

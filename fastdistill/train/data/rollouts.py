@@ -80,9 +80,18 @@ def _drawn(prompt: np.ndarray, text: np.ndarray) -> np.ndarray:
 def written(
     model: Any, prompts: Iterable[Any], seed: int, temperature: float, max_tokens: int, max_length: int | None,
     end_tokens: Iterable[int] | None, numbers: Sequence[int] | None, max_texts: int,
-    decoders: Sequence[Decoder] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-    """Each prompt and what is written behind it, by a decoder of its own where these are given: `rollouts`."""
+    """Each prompt and what is written behind it: `rollouts`."""
+    tasks = tasks_of(model, prompts, seed, temperature, max_tokens, max_length, end_tokens, numbers)
+    texts = unless_failed(write(tasks, max_texts))
+    return [(task.prompt, np.array(text.tokens, np.int32)) for task, text in zip(tasks, texts, strict=True)]
+
+
+def tasks_of(
+    model: Any, prompts: Iterable[Any], seed: int, temperature: float, max_tokens: int, max_length: int | None,
+    end_tokens: Iterable[int] | None, numbers: Sequence[int] | None, decoders: Sequence[Decoder] | None = None,
+) -> list[Task]:  # fmt: skip
+    """For an Engine: of each prompt what is to be written behind it, by a decoder of its own where these are given."""
     network = getattr(model, "network", model)
     check_has("model", network, ["session", "vocab_size", "plan"], "a Model or a Network")
     if not network.plan.causal:
@@ -115,9 +124,7 @@ def written(
         # Those of one family may begin with each other's rows: with the same rotary frequencies, that is.
         return Task(prompt, begin, family=0 < long_beyond < len(prompt) + room)
 
-    tasks = [task(*of_it) for of_it in zip(given, each, decoders, strict=True)]
-    texts = unless_failed(write(tasks, max_texts))
-    return [(prompt, np.array(text.tokens, np.int32)) for prompt, text in zip(given, texts, strict=True)]
+    return [task(*of_it) for of_it in zip(given, each, decoders, strict=True)]
 
 
 class OnPolicy:

@@ -36,8 +36,8 @@ class Acceptance:
         return 1.0 + float(np.cumprod(self.ranks[:, 0]).sum())
 
 
-def acceptance(engine: HeadEngine, texts: Texts, d2t: np.ndarray) -> Acceptance:
-    """Measure it at every place of texts.
+def acceptance(engine: HeadEngine, texts: Texts, d2t: np.ndarray, *, places: np.ndarray | None = None) -> Acceptance:
+    """Measure it at places of texts.
 
     Parameters
     ----------
@@ -45,10 +45,12 @@ def acceptance(engine: HeadEngine, texts: Texts, d2t: np.ndarray) -> Acceptance:
     texts : Texts
     d2t : int32 (draft_vocab_size,)
         ascending, the target's token for each that the head can guess
+    places : int64 (n,), optional
+        None: all
     """
     found, asked = np.zeros((engine.steps, RANKS)), np.zeros(engine.steps)
     counts = np.zeros((len(SHARES) + 1, 2), np.int64)
-    places = texts.places
+    places = texts.places if places is None else places
     for begin in range(0, len(places), engine.rows):
         at = places[begin : begin + engine.rows]
         batch = texts.batch(at, engine.steps)

@@ -18,7 +18,13 @@ ROWS = 8192  # at a time
 
 
 def first_weights(
-    shape: DraftHead, texts: Texts, table: Tensor, *, ridge: float = 1e-3, seed: int = 0
+    shape: DraftHead,
+    texts: Texts,
+    table: Tensor,
+    *,
+    places: np.ndarray | None = None,
+    ridge: float = 1e-3,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """The trained weights of a draft head before its first step: its linear cell, and a feed-forward network that adds nothing yet.
 
@@ -28,12 +34,14 @@ def first_weights(
     texts : Texts
     table : Tensor of (vocab_size, embedding_size)
         the target's tokens
+    places : int64 (n,), optional
+        in the texts, to learn from; None: all
     ridge : float, default 1e-3
         times the mean square of what is regressed on, added to the normal equations
     seed : int, default 0
         of the network
     """
-    from_token, from_state = _ridge(shape, texts, table, ridge)
+    from_token, from_state = _ridge(shape, texts, table, texts.places if places is None else places, ridge)
     chance = np.random.Generator(np.random.Philox(seed))
     weights: Mapping[str, np.ndarray] = {"embedding_proj.weight": from_token, "hidden_proj.weight": from_state}
     made = {}
@@ -51,9 +59,11 @@ def first_weights(
     return made
 
 
-def _ridge(shape: DraftHead, texts: Texts, table: Tensor, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def _ridge(
+    shape: DraftHead, texts: Texts, table: Tensor, places: np.ndarray, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
     """(hidden_size, embedding_size), (hidden_size, hidden_size)."""
-    places, width = texts.places, shape.embedding_size + shape.hidden_size
+    width = shape.embedding_size + shape.hidden_size
     squares, products = np.zeros((width, width)), np.zeros((width, shape.hidden_size))
     for begin in range(0, len(places), ROWS):
         at = places[begin : begin + ROWS]

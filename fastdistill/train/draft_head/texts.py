@@ -1,28 +1,20 @@
-"""What a target writes, with the state that gave each token: all that a draft head learns from.
+"""What a target has written, with the state that gave each token: all that a draft head learns from.
 
-The states are those that decoding has made anyway, so nothing is read twice; and what the target would say of any token
-is its head over the state.
+What the target would say of any token is its head over the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_has
-from fastdistill.checkpoint.safetensors_file import Stored, open_safetensors, write_safetensors
-from fastdistill.decode.autoregressive import AutoregressiveRun
-from fastdistill.decode.engine import MOST_TEXTS
-from fastdistill.decode.request import Request
+from fastdistill.arguments import as_array
+from fastdistill.checkpoint.safetensors_file import Stored, StoredArray, open_safetensors, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
-from fastdistill.runtime.forward import Forward, SessionLike
-from fastdistill.runtime.read import Rows
-from fastdistill.train.data.rollouts import written
 from fastdistill.train.draft_head.engine import HeadBatch
 
 
@@ -57,7 +49,7 @@ class Texts:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def ends(self) -> np.ndarray:
         """int64 (n,): where the text of each token ends."""
         return np.repeat(self.starts[1:], np.diff(self.starts))
@@ -66,6 +58,11 @@ class Texts:
     def places(self) -> np.ndarray:
         """int64 (m,): of the tokens that another one follows."""
         return np.flatnonzero(np.arange(len(self.tokens)) + 1 < self.ends)
+
+    def places_in(self, which: np.ndarray) -> np.ndarray:
+        """Those of `places` that lie in some texts: bool (texts,)."""
+        places = self.places
+        return places[np.repeat(which, np.diff(self.starts))[places]]
 
     def part(self, first: int, last: int) -> Texts:
         """Texts first to last - 1."""
@@ -94,99 +91,41 @@ class Texts:
             replace_file(path, work / "texts")
 
     @classmethod
-    def load(cls, path: Path) -> Texts:
-        """What `save` has written.
+    def load(cls, *paths: Path) -> Texts:
+        """What `save` has written, in one file or in several, one after another.
 
         Raises
         ------
         CheckpointError
         ArgumentError
         """
-        stored, _ = open_safetensors(path)
-        wanted = ("tokens", "states", "starts")
-        if stored.keys() != {*wanted}:
-            raise CheckpointError(
-                f"{path}: must hold {', '.join(wanted)}, found {', '.join(sorted(stored)) or 'nothing'}"
-            )
-        return cls(*(np.array(stored[name].array) for name in wanted))
-
-    @classmethod
-    def joined(cls, some: Sequence[Texts]) -> Texts:
-        """All of several, in order."""
-        lengths = np.concatenate([np.diff(each.starts) for each in some])
-        tokens, states = (np.concatenate([getattr(each, name) for each in some]) for name in ("tokens", "states"))
-        return cls(tokens, states, np.cumsum([0, *lengths], dtype=np.int64))
+        files = [_stored(path) for path in paths]
+        counts = [file["tokens"].shape[0] for file in files]
+        states = np.empty((sum(counts), files[0]["states"].shape[1]), np.float16)  # once: they are most of the memory
+        for file, rows in zip(files, np.split(states, np.cumsum(counts)[:-1]), strict=True):
+            rows[:] = file["states"]
+        lengths = [np.diff(np.asarray(file["starts"])) for file in files]
+        starts = np.cumsum([0, *np.concatenate(lengths)], dtype=np.int64)
+        return cls(np.concatenate([np.asarray(file["tokens"]) for file in files]), states, starts)
 
 
-def write_texts(
-    model: Any,
-    prompts: Iterable[Sequence[int] | np.ndarray],
-    *,
-    temperature: float = 0.0,
-    seed: int = 0,
-    max_tokens: int = 256,
-    numbers: Sequence[int] | None = None,
-    max_texts: int = MOST_TEXTS,
-) -> Texts:
-    """What a model writes behind each prompt, and the states that gave it.
-
-    Parameters
-    ----------
-    model : Model
-    prompts : iterable of token ids
-    temperature : float, default 0.0
-    seed : int, default 0
-    max_tokens : int, default 256
-        most of each text
-    numbers : sequence of int, optional
-        of each prompt: seed and number fix what is drawn; None: 0, 1, 2, ...
-    max_texts : int, default 32
-        so many are written at once
+def counted(path: Path) -> tuple[int, int]:
+    """How many texts a file holds, and of how many tokens.
 
     Raises
     ------
-    ArgumentError
-    CapacityError
-        for a prompt that leaves no room for a token
-    PartialError
-        where some texts failed
+    CheckpointError
     """
-    check_has("model", model, ["network", "end_tokens"], "a Model")
-    prompts = [*prompts]
-    if not prompts:
-        raise ArgumentError("prompts must have at least one, got none")
-    watched = [_Watching() for _ in prompts]
-    texts = written(model, prompts, seed, temperature, max_tokens, None, None, numbers, max_texts, watched)
-    lengths = [len(text) for _, text in texts]
-    states = [
-        np.concatenate(each.states)[:length].astype(np.float16) for each, length in zip(watched, lengths, strict=True)
-    ]
-    return Texts(
-        np.concatenate([text for _, text in texts]), np.concatenate(states), np.cumsum([0, *lengths], dtype=np.int64)
-    )
+    stored = _stored(path)
+    return stored["starts"].shape[0] - 1, stored["tokens"].shape[0]
 
 
-class _Watching:
-    """Plain decoding that keeps the state behind each token."""
-
-    def __init__(self) -> None:
-        self.states: list[np.ndarray] = []
-
-    def start(self, session: SessionLike, request: Request) -> _WatchingRun:
-        return _WatchingRun(session, request, self.states)
-
-
-class _WatchingRun(AutoregressiveRun):
-    def __init__(self, session: SessionLike, request: Request, states: list[np.ndarray]) -> None:
-        super().__init__(session, request)
-        self._states, self._goes_on = states, False  # what a session draws by itself has no states
-
-    def forward(self) -> Forward:
-        asked = super().forward()
-        return replace(asked, read=replace(asked.read, hidden=True))
-
-    def take(self, rows: Rows) -> list[tuple[int, int]]:
-        if rows.tokens is not None:
-            assert rows.hidden is not None
-            self._states.append(rows.hidden)
-        return super().take(rows)
+def _stored(path: Path) -> dict[str, np.ndarray | StoredArray]:
+    stored, _ = open_safetensors(path)
+    wanted = ("tokens", "states", "starts")
+    if stored.keys() != {*wanted}:
+        raise CheckpointError(f"{path}: must hold {', '.join(wanted)}, found {', '.join(sorted(stored)) or 'nothing'}")
+    arrays = {name: array for name, (_, array) in stored.items()}
+    if (ranks := [len(arrays[name].shape) for name in wanted]) != [1, 2, 1]:
+        raise CheckpointError(f"{path}: {', '.join(wanted)} must have 1, 2 and 1 axes, found {ranks}")
+    return arrays

@@ -1,0 +1,180 @@
+"""A draft head learns from its target's texts, and is saved with what it has been judged to be."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastdistill.checkpoint import open_checkpoint
+from fastdistill.checkpoint.quantize import quantize_tensor
+from fastdistill.checkpoint.tensor import Tensor
+from fastdistill.distill.laws.divergence import divergence
+from fastdistill.distill.loss import Loss
+from fastdistill.files import read_json
+from fastdistill.models.draft_head import HEAD, HEAD_BIAS, SHARES, TABLE, DraftHead, SavedHead
+from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
+from fastdistill.train.draft_head.closed_form import first_weights
+from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
+from fastdistill.train.draft_head.settings import HeadSettings
+from fastdistill.train.draft_head.target import Target
+from fastdistill.train.draft_head.texts import Texts
+from fastdistill.train.draft_head.work import WorkTime, keep
+from fastdistill.train.loop import Record, train
+from fastdistill.train.optimisers import AdamW, Schedule
+from fastdistill.train.runs import RunFolder
+
+HELD_OUT = 16  # of so many texts one is for judging alone
+FADING = 0.8  # what a step's guess counts, beside the guess before it
+OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
+SURE = 8.0  # guesses that a prior counts for
+
+
+class HeadTraining:
+    """A draft head, its texts, and what trains it.
+
+    Parameters
+    ----------
+    settings : HeadSettings
+    target : Target
+    texts : Texts
+        of which some are for judging alone
+
+    Raises
+    ------
+    ArgumentError, CapacityError, CheckpointError
+    """
+
+    def __init__(self, settings: HeadSettings, target: Target, texts: Texts) -> None:
+        self.settings, self.texts = settings, texts
+        held = np.arange(len(texts)) % HELD_OUT == HELD_OUT - 1
+        seen = ~held
+        if not held.any():  # then it is judged on one that it has learnt from
+            held[-1] = True
+        self._seen, self._unseen = texts.places_in(seen), texts.places_in(held)
+        learnt = texts.tokens[np.repeat(seen, np.diff(texts.starts))]
+        plan = target.plan
+        counts = np.bincount(learnt, minlength=plan.vocab_size)
+        size = min(settings.draft_vocab_size, plan.vocab_size)
+        self.d2t = np.sort(np.argsort(-counts, kind="stable")[:size]).astype(np.int32)
+        table_op = next(op for op in plan.ops if op.kind == "embedding")
+        head_op = next(op for op in plan.ops if op.kind == "head")
+        with open_checkpoint(target.folder) as checkpoint:
+            weights = {
+                name: plan.weights[name].source.tensor(checkpoint.tensors).rows(...)
+                for name in {table_op.weights[0], *head_op.weights}
+            }
+        table = self.table = weights[table_op.weights[0]]
+        rows = {name: weights[of].rows(self.d2t) for name, of in zip((HEAD, HEAD_BIAS), head_op.weights, strict=False)}
+        scales = [op.constants["factor"] for op in plan.ops if op.kind == "scale" and op.output in head_op.inputs]
+        self.shape = DraftHead(
+            plan.hidden_size, table.shape[1], plan.vocab_size, size, settings.intermediate_size,
+            logit_scale=math.prod(scales), logit_softcap=head_op.constants.get("softcap", 0.0), head_bias=HEAD_BIAS in rows,
+        )  # fmt: skip
+        first = first_weights(self.shape, texts, table, places=self._seen, seed=settings.seed)
+        self.kept = {name: Tensor(name, some.format, some.shape, **some.parts) for name, some in rows.items()}
+        self.engine = HeadEngine(
+            self.shape, {**first, TABLE: table, **self.kept},
+            steps=settings.steps, rows=settings.rows, threads=settings.threads,
+        )  # fmt: skip
+        self._learnt = len(learnt)
+        self._order: tuple[int, np.ndarray] = (-1, self._seen)
+
+    def train(
+        self,
+        run: RunFolder,
+        clock: WorkTime,
+        training: Callable[[int], Callable[[Record], None]],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """As many steps as the time that is left allows, found once; whether they are done.
+
+        Parameters
+        ----------
+        run : RunFolder
+            where its checkpoints go
+        clock : WorkTime
+            of the work so far
+        training, stop : callables
+            as of `distill_head`
+
+        Raises
+        ------
+        CheckpointError, NotFiniteError
+        """
+        file = run.path / "steps.json"
+        if not file.exists():
+            keep(file, {"steps": self._affordable(clock.seconds)})
+        steps = read_json(file)["steps"]
+        settings = self.settings
+        optimiser = AdamW(self.engine.parameters, beta2=0.95, weight_decay=0.0, threads=settings.threads)
+        schedule = Schedule("cosine", settings.learning_rate, steps, min(100, math.ceil(steps / 10)))
+        trained = train(
+            self.engine, optimiser, lambda step: [self.batch(step)], self._objective, learning_rate=schedule, steps=steps, clip=1.0,
+            run=run, save_minutes=3.0, report=training(steps), stop=stop,
+        )  # fmt: skip
+        return trained.finished
+
+    def batch(self, step: int) -> HeadBatch:
+        """Of a step of the optimiser: most go through the head once, some unroll it."""
+        each = max(len(self._seen) // self.settings.rows, 1)
+        epoch, number = divmod(step, each)
+        if self._order[0] != epoch:
+            chance = np.random.Generator(np.random.Philox(key=[self.settings.seed, epoch]))
+            self._order = epoch, self._seen[np.argsort(chance.random(len(self._seen)), kind="stable")]
+        at = np.sort(self._order[1][number * self.settings.rows : (number + 1) * self.settings.rows])
+        return self.texts.batch(at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
+
+    def save(self, folder: Path) -> Acceptance:
+        """Judge it as it will be held, and write it."""
+        format, settings = self.settings.format, self.settings
+        learnt = self.engine.parameters.items()
+        tensors = self.kept | {name: Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt}
+        tensors = {
+            name: quantize_tensor(tensor, format) if len(tensor.shape) == 2 else tensor
+            for name, tensor in tensors.items()
+        }
+        held = HeadEngine(
+            self.shape, {**tensors, TABLE: self.table}, steps=settings.steps, rows=settings.rows,
+            threads=settings.threads,
+        )  # fmt: skip
+        found = acceptance(held, self.texts, self.d2t, places=self._unseen)
+        facts: dict[str, Any] = {
+            "target": Path(self.settings.model).name,
+            "acceptance": [round(float(rate), 4) for rate in found.ranks[:, 0]],
+            "tokens_of_texts": self._learnt,
+        }
+        SavedHead(self.shape, self.d2t, tensors, _priors(found), facts).save(folder)
+        return found
+
+    def _affordable(self, spent: float) -> int:
+        """Steps of the optimiser in the time that is left after so many seconds, by what a few take, which change nothing."""
+        parameters = self.engine.parameters
+        began, samples = time.monotonic(), list[float]()
+        for step in range(2 * OFTEN):
+            sampled = time.monotonic()
+            batch = self.batch(step)
+            self.engine.accumulate(batch, self._objective, float(batch.weights.sum()))
+            samples.append(time.monotonic() - sampled)
+        parameters.zero_gradients()
+        # Judging is forwards through all steps, a third of what gradients through all of them take.
+        judging = len(self._unseen) / self.settings.rows * max(samples[OFTEN:]) / 3
+        left = 60 * self.settings.minutes - spent - (time.monotonic() - began) - judging
+        return max(int(left / (1.08 * float(np.mean(samples[OFTEN:])))), 1)
+
+    def _objective(self, logits: np.ndarray, theirs: np.ndarray, weights: np.ndarray, total_weight: float) -> Loss:
+        return divergence(
+            logits, theirs, self.settings.objective, weights=weights, total_weight=total_weight, out=logits
+        )
+
+
+def _priors(found: Acceptance) -> tuple[tuple[float, float], ...]:
+    """Of each kind as SURE guesses: as many right of them as there were, between what its share says where few were asked."""
+    middles = np.array([0.01, *(np.array(SHARES[:-1]) + SHARES[1:]) / 2, 0.985])
+    right = found.counts[:, 0] + SURE * middles
+    rates = np.clip(right / (found.counts.sum(axis=1) + SURE), 0.005, 0.995)
+    return tuple((float(round(SURE * rate, 4)), float(round(SURE * (1 - rate), 4))) for rate in rates)

@@ -1,0 +1,173 @@
+"""A target writes texts, many at once, and the state that gave each token is kept: decoding has made it anyway."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastdistill.arguments import check_has
+from fastdistill.decode.autoregressive import AutoregressiveRun
+from fastdistill.decode.engine import MOST_TEXTS, Engine, Task
+from fastdistill.decode.generation import Generation, unless_failed
+from fastdistill.decode.request import Request
+from fastdistill.errors import ArgumentError
+from fastdistill.runtime.forward import Forward, SessionLike
+from fastdistill.runtime.read import Rows
+from fastdistill.train.data.rollouts import tasks_of
+from fastdistill.train.draft_head.texts import Texts
+
+
+class Written(NamedTuple):
+    """A text that has ended.
+
+    Attributes
+    ----------
+    result : Generation
+        what became of it
+    states : list[np.ndarray]
+        float32 (n, hidden_size) of each forward that gave tokens
+    """
+
+    result: Generation
+    states: list[np.ndarray]
+
+
+class TextWriter:
+    """Has a model write; texts come in the order in which they were asked for, and each is what it would be alone.
+
+    Parameters
+    ----------
+    model : Model
+    seed : int
+    max_tokens : int
+        most of each text
+    max_texts : int
+        so many are written at once
+
+    Raises
+    ------
+    ArgumentError
+    """
+
+    def __init__(self, model: Any, seed: int, max_tokens: int, max_texts: int = MOST_TEXTS) -> None:
+        check_has("model", model, ["network", "end_tokens"], "a Model")
+        self._model, self._seed, self._max_tokens = model, seed, max_tokens
+        self._engine = Engine(max_texts)
+        self._asked = deque[tuple[Task, list[np.ndarray]]]()
+
+    @property
+    def waiting(self) -> int:
+        """Texts that have been asked for and have not come."""
+        return len(self._asked)
+
+    def ask(
+        self, prompts: Iterable[Sequence[int] | np.ndarray], numbers: Sequence[int] | None, temperature: float
+    ) -> None:
+        """Have texts written behind prompts: `write_texts`."""
+        prompts = [*prompts]
+        watching = [_Watching() for _ in prompts]
+        tasks = tasks_of(self._model, prompts, self._seed, temperature, self._max_tokens, None, None, numbers, watching)
+        for task, watched in zip(tasks, watching, strict=True):
+            self._asked.append((self._engine.submit(task), watched.states))
+
+    def step(self) -> list[Written]:
+        """One forward of all that are being written; the texts that come."""
+        self._engine.step()
+        come = []
+        while self._asked and self._asked[0][0].finished:
+            task, states = self._asked.popleft()
+            come.append(Written(task.result, states))
+        return come
+
+    def cut(self) -> list[Written]:
+        """End all texts where they are; those of a token at least."""
+        for task, _ in self._asked:
+            self._engine.cancel(task)
+        return [text for text in self.step() if text.result.tokens]
+
+
+def gathered(texts: Sequence[Written]) -> Texts:
+    """Texts that have come, one after another.
+
+    Raises
+    ------
+    PartialError
+        where some failed
+    """
+    tokens = [np.array(result.tokens, np.int32) for result in unless_failed([text.result for text in texts])]
+    states = [np.concatenate(text.states)[: len(text.result.tokens)].astype(np.float16) for text in texts]
+    starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    return Texts(np.concatenate(tokens), np.concatenate(states), starts)
+
+
+def write_texts(
+    model: Any,
+    prompts: Iterable[Sequence[int] | np.ndarray],
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    max_tokens: int = 256,
+    numbers: Sequence[int] | None = None,
+    max_texts: int = MOST_TEXTS,
+) -> Texts:
+    """What a model writes behind each prompt, and the states that gave it.
+
+    Parameters
+    ----------
+    model : Model
+    prompts : iterable of token ids
+    temperature : float, default 0.0
+    seed : int, default 0
+    max_tokens : int, default 256
+        most of each text
+    numbers : sequence of int, optional
+        of each prompt: seed and number fix what is drawn; None: 0, 1, 2, ...
+    max_texts : int, default 32
+        so many are written at once
+
+    Raises
+    ------
+    ArgumentError
+    CapacityError
+        for a prompt that leaves no room for a token
+    PartialError
+        where some texts failed
+    """
+    prompts = [*prompts]
+    if not prompts:
+        raise ArgumentError("prompts must have at least one, got none")
+    writer, texts = TextWriter(model, seed, max_tokens, max_texts), list[Written]()
+    writer.ask(prompts, numbers, temperature)
+    while writer.waiting:
+        texts += writer.step()
+    return gathered(texts)
+
+
+class _Watching:
+    """Plain decoding that keeps the state behind each token."""
+
+    def __init__(self) -> None:
+        self.states: list[np.ndarray] = []
+
+    def start(self, session: SessionLike, request: Request) -> _WatchingRun:
+        return _WatchingRun(session, request, self.states)
+
+
+class _WatchingRun(AutoregressiveRun):
+    def __init__(self, session: SessionLike, request: Request, states: list[np.ndarray]) -> None:
+        super().__init__(session, request)
+        self._states, self._goes_on = states, False  # what a session draws by itself has no states
+
+    def forward(self) -> Forward:
+        asked = super().forward()
+        return replace(asked, read=replace(asked.read, hidden=True))
+
+    def take(self, rows: Rows) -> list[tuple[int, int]]:
+        if rows.tokens is not None:
+            assert rows.hidden is not None
+            self._states.append(rows.hidden)
+        return super().take(rows)
