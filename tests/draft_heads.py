@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.models.draft_head import SHARES, TABLE, DraftHead, SavedHead
+from fastdistill.models.draft_head import EAGLE, SHARES, TABLE, DraftHead, SavedHead
 from tests.small_models import network
 
 _FOLDER = tempfile.TemporaryDirectory()
 atexit.register(_FOLDER.cleanup)
 
 
-def head_for(plan, draft_vocab_size: int, seed: int = 0, spread: float = 0.3) -> SavedHead:
+def head_for(plan, draft_vocab_size: int, recipe: str = EAGLE, seed: int = 0, spread: float = 0.3) -> SavedHead:
     """Random weights, of a model's sizes."""
     table = next(op.weights[0] for op in plan.ops if op.kind == "embedding")
     vocab, width = plan.weights[table].shape
-    shape = DraftHead(plan.hidden_size, width, vocab, min(draft_vocab_size, vocab), 24)
+    sizes = {"intermediate_size": 24} if recipe == EAGLE else {"heads": 4}
+    shape = DraftHead(plan.hidden_size, width, vocab, min(draft_vocab_size, vocab), **sizes)
     chance = np.random.default_rng(seed)
     tensors = {
         name: Tensor(name, "f32", weight.shape, chance.normal(0, spread, weight.shape).astype(np.float32))
@@ -32,10 +33,14 @@ def head_for(plan, draft_vocab_size: int, seed: int = 0, spread: float = 0.3) ->
     return SavedHead(shape, d2t, tensors, ((2.0, 1.0),) * (len(SHARES) + 1), {})
 
 
-@cache
-def random_head(name: str) -> Path:
+def random_head(name: str, recipe: str = EAGLE) -> Path:
     """The folder of one for a small model, that guesses half of its tokens."""
+    return _made(name, recipe)
+
+
+@cache
+def _made(name: str, recipe: str) -> Path:
     plan = network(name, "f32", threads=1).plan
-    folder = Path(_FOLDER.name) / name
-    head_for(plan, plan.vocab_size // 2).save(folder)
+    folder = Path(_FOLDER.name) / f"{name} {recipe}"
+    head_for(plan, plan.vocab_size // 2, recipe).save(folder)
     return folder

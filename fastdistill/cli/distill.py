@@ -39,8 +39,8 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
     "max_tokens": (int, "N", "most tokens of a text (default: 256)"),
     "temperature": (float, "T", "of a third of the texts; the others are greedy (default: 0.8)"),
     "draft_vocab_size": (int, "N", "how many of the most frequent tokens can be guessed (default: 8192)"),
-    "intermediate_size": (int, "N", "width of the head's feed-forward network (default: 1536)"),
-    "steps": (int, "N", "guesses in a row that it learns (default: 3)"),
+    "intermediate_size": (int, "N", "width of eagle's feed-forward network (default: 1536)"),
+    "steps": (int, "N", "guesses in a row that it learns, of medusa also its heads (default: 3)"),
     "learning_rate": (float, "R", "the highest (default: 0.001)"),
     "rows": (int, "N", "tokens of a batch (default: 256)"),
     "seed": (int, "N", "of what is drawn (default: 0)"),
@@ -54,6 +54,12 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="a model's folder or name")
     parser.add_argument("--draft", metavar="DRAFT", required=True, help="the folder to make")
+    parser.add_argument(
+        "--recipe",
+        choices=("eagle", "medusa"),
+        help="of the head. eagle: one small layer, which guesses on and on from its own estimates of the model's state (default). "
+        "medusa: for each guess a head of its own, of one matrix, on the model's state alone",
+    )
     parser.add_argument("--prompts", metavar="FILE", help="prompts of your own, beside those of the package")
     parser.add_argument("--objective", metavar="NAME", help="a divergence, as of train (default: forward_kl)")
     parser.add_argument("--format", choices=("q4", "q8", "f16", "f32"), help="that the head is kept in (default: q4)")
@@ -65,7 +71,7 @@ def run_distill(arguments: argparse.Namespace) -> None:
     from fastdistill.train.draft_head import HeadSettings, distill_head
     from fastdistill.train.runs import Interruption
 
-    names = ("prompts", "objective", "format", *_NUMBERS)
+    names = ("recipe", "prompts", "objective", "format", *_NUMBERS)
     settings = HeadSettings(model=arguments.model, **given(**{name: getattr(arguments, name) for name in names}))
     with Interruption() as stop, WritingBar() as writing, _Training(settings.minutes) as training:
         found = distill_head(settings, arguments.draft, report=say, writing=writing, training=training, stop=stop)

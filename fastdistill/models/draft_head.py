@@ -1,11 +1,18 @@
 """A draft head: what guesses the tokens after the next from the hidden state that gave the next one.
 
-A cell reads the state h of a row and the token drawn from it, and gives an estimate of the state after that token: what
-the target's head would read there.  From that the token after it is guessed, over the most frequent tokens alone, and
-the cell goes on from its own estimate (Li et al. 2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter).
+A step of it gives an estimate of the state behind a later token: what the target's head would read there.  From that the
+token is guessed, over the most frequent tokens alone.  What a step reads is its recipe's:
 
-    x = E rms(embedding) + H rms(h)
-    h' = x + D (silu(G rms(x)) * U rms(x))
+eagle   one cell for all steps reads a state h and the token drawn from it, and goes on from its own estimate h' (Li et al.
+        2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter)
+
+            x = E rms(embedding) + H rms(h)
+            h' = x + D (silu(G rms(x)) * U rms(x))
+
+medusa  each step has weights of its own, and reads the same h, whatever has been drawn since (Cai et al. 2024, Medusa,
+        section 2.1.1)
+
+            h'_k = h + silu(W_k h + b_k)
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 
 TABLE = "embedding.weight"  # the target's, of tokens
+RECIPES = EAGLE, MEDUSA = "eagle", "medusa"
 HEAD, HEAD_BIAS = "head.weight", "head.bias"  # the target's head, of the tokens that are guessed
 # How often a guess is right where its parent is, is learnt by the share that the head gives it: between these edges.
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
@@ -51,7 +59,9 @@ class DraftHead:
     draft_vocab_size : int
         tokens that it can guess
     intermediate_size : int
-        of the feed-forward network
+        of eagle's feed-forward network; 0: of medusa there is none
+    heads : int
+        steps of medusa; 0: it is eagle's cell, which goes on and on
     epsilon : float
         of norms
     logit_scale : float
@@ -66,28 +76,55 @@ class DraftHead:
     embedding_size: int
     vocab_size: int
     draft_vocab_size: int
-    intermediate_size: int
+    intermediate_size: int = 0
+    heads: int = 0
     epsilon: float = 1e-5
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     head_bias: bool = False
 
-    def plan(self) -> Plan:
-        """One step of it, over rows that have a state, as `inputs`, and a token: "hidden", h', and "logits" of the tokens that it can guess."""
-        b, width = Builder(), self.hidden_size
-        h = b.op("given", width=width)
-        token = b.embedding(TABLE, self.vocab_size, self.embedding_size)
-        token = b.linear(b.rms_norm(token, "embedding_norm.weight", self.epsilon), "embedding_proj", width)
-        x = b.add(b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width), token)
-        y = b.rms_norm(x, "mlp_norm.weight", self.epsilon)
-        gate, up = (b.linear(y, f"mlp.{name}_proj", self.intermediate_size) for name in ("gate", "up"))
-        x = b.add(x, b.linear(b.gated(gate, up, "silu"), "mlp.down_proj", width))
-        facts: dict[str, Any] = {"hidden_size": width, "max_positions": 1 << 20, "architecture": "draft_head"}
+    @property
+    def recipe(self) -> str:
+        """One of RECIPES."""
+        return MEDUSA if self.heads else EAGLE
+
+    @property
+    def chained(self) -> bool:
+        """Whether a step reads what the step before it gave, and not the target's state."""
+        return self.recipe == EAGLE
+
+    def plan(self, step: int | None = None) -> Plan:
+        """A step, over rows that have a state, as `inputs`, and a token: "hidden", h', and "logits" of the tokens that it can guess.
+
+        None: with the weights of all steps; it is not for running, unless there is one.
+        """
+        b = Builder()
+        h, x = b.op("given", width=self.hidden_size), 0
+        for number in range(self.heads or 1) if step is None else [step]:
+            x = self._cell(b, h) if self.chained else self._head(b, h, number)
+        facts: dict[str, Any] = {
+            "hidden_size": self.hidden_size,
+            "max_positions": 1 << 20,
+            "architecture": "draft_head",
+        }
         logits = b.head(
             b.scale(x, self.logit_scale), HEAD.removesuffix(".weight"), self.draft_vocab_size,
             bias=self.head_bias, softcap=self.logit_softcap,
         )  # fmt: skip
         return b.plan(x, {"hidden": x, "logits": logits}, {}, vocab_size=self.draft_vocab_size, **facts)
+
+    def _cell(self, b: Builder, h: int) -> int:
+        width = self.hidden_size
+        token = b.embedding(TABLE, self.vocab_size, self.embedding_size)
+        token = b.linear(b.rms_norm(token, "embedding_norm.weight", self.epsilon), "embedding_proj", width)
+        x = b.add(b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width), token)
+        y = b.rms_norm(x, "mlp_norm.weight", self.epsilon)
+        gate, up = (b.linear(y, f"mlp.{name}_proj", self.intermediate_size) for name in ("gate", "up"))
+        return b.add(x, b.linear(b.gated(gate, up, "silu"), "mlp.down_proj", width))
+
+    def _head(self, b: Builder, h: int, number: int) -> int:
+        inner = b.linear(h, f"heads.{number}", self.hidden_size, bias=True)
+        return b.add(h, b.activation(inner, "silu"))
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -131,6 +168,7 @@ class SavedHead:
         """
         config = {
             "model_type": MODEL_TYPE,
+            "recipe": self.shape.recipe,
             **asdict(self.shape),
             "priors": [*chain.from_iterable(self.priors)],
             **self.facts,
@@ -154,7 +192,14 @@ class SavedHead:
                 raise CheckpointError(
                     f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {short(config.raw.get('model_type'))}"
                 )
-            sizes = ("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size", "intermediate_size")
+            eagle = config.choice("recipe", *RECIPES, default=EAGLE) == EAGLE
+            sizes = (
+                "hidden_size",
+                "embedding_size",
+                "vocab_size",
+                "draft_vocab_size",
+                "intermediate_size" if eagle else "heads",
+            )
             integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
             shape = DraftHead(
                 **integers,
@@ -175,7 +220,7 @@ class SavedHead:
                 raise CheckpointError(f"{folder}: {D2T} must be ascending tokens below {shape.vocab_size}")
             flat = config.numbers("priors", 2 * (len(SHARES) + 1), minimum=1e-6, maximum=1e6)
             priors = tuple(zip(flat[::2], flat[1::2], strict=True))
-            known = {"model_type", "priors", "quantization_config", *asdict(shape)}
+            known = {"model_type", "recipe", "priors", "quantization_config", *asdict(shape)}
             return cls(
                 shape, d2t, tensors, priors, {name: value for name, value in config.raw.items() if name not in known}
             )

@@ -70,51 +70,67 @@ class RunnableHead:
 
 
 class HeadCell:
-    """The cell of a draft head, step by step."""
+    """The steps of a draft head, one after another.
+
+    Attributes
+    ----------
+    steps : int
+        how many there are
+    chained : bool
+        whether a step goes on from what the step before it gave: else all read the same state
+    """
 
     def __init__(self, weights: _Weights, threads: int) -> None:
-        self._executor = NativeExecutor(weights.plan, weights, ROWS, threads)
-        self._estimate = weights.plan.outputs["hidden"]
-        self._input = np.empty(
-            (1, weights.plan.hidden_size), np.float32
-        )  # of a pass of one row; where its estimate lies:
-        self._output: np.ndarray | None = None  # None: the last pass was another
+        shape = weights.shape
+        self.steps, self.chained = shape.heads or 1 << 20, shape.chained
+        self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.heads or 1)]
+        self._step = 0  # of the last pass that `likeliest` ran
+        self._input = np.empty((1, shape.hidden_size), np.float32)  # of such a pass
+        self._laid: dict[
+            int, np.ndarray
+        ] = {}  # executors whose arrays are still those of such a pass: where its estimate lies
 
-    def run(self, states: np.ndarray, tokens: np.ndarray, logits: bool) -> tuple[Rows, np.ndarray]:
-        """After these tokens, int32 (n,), each drawn from its state, float32 (n, hidden_size): what is guessed, and the next states."""
+    def run(self, states: np.ndarray, tokens: np.ndarray, step: int, logits: bool) -> tuple[Rows, np.ndarray]:
+        """What a step, from 0 on, guesses after these tokens, int32 (n,), and these states, float32 (n, hidden_size); the next step's states."""
         count = len(tokens)
         if count > ROWS:  # a level of a static tree
             parts = [slice(begin, begin + ROWS) for begin in range(0, count, ROWS)]
-            some, estimated = zip(*(self.run(states[part], tokens[part], logits) for part in parts), strict=True)
+            some, estimated = zip(*(self.run(states[part], tokens[part], step, logits) for part in parts), strict=True)
             statistics = RowStatistics(*map(np.concatenate, zip(*(each.statistics for each in some), strict=True)))
             read = Rows(statistics, logits=np.concatenate([each.logits for each in some]) if logits else None)
             return read, np.concatenate(estimated)
-        self._output = None
+        number = step % len(self._executors)
+        self._laid.pop(number, None)
+        executor = self._executors[number]
         rows, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
         request = ForwardPass(
             rows, zeros, _NOBODY, _OFFSETS, [], tokens, states, zeros, zeros, rows, want_logits=logits
         )
-        outcome = self._executor.run(request)
+        outcome = executor.run(request)
         argmax, *others = outcome.statistics.copy()
-        estimates = self._executor.value(self._estimate, count).copy()
-        return Rows(RowStatistics(argmax.view(np.int32), *others), logits=outcome.logits), estimates
+        following = executor.value(executor.plan.outputs["hidden"], count).copy() if self.chained else states
+        return Rows(RowStatistics(argmax.view(np.int32), *others), logits=outcome.logits), following
 
     def likeliest(self, token: int, state: np.ndarray | None = None) -> tuple[int, float]:
-        """The likeliest guess after a token, and its share: drawn from `state`, or else from the state behind the last guess.
+        """The likeliest guess after a token, and its share: the first step's, from `state`, or else the step's after the last guess's.
 
         The same arrays serve call after call: to lay them out takes longer than the pass.
         """
         if state is not None:
+            self._step = 0
             self._input[:] = state
         else:
-            assert self._output is not None
-            self._input[:] = self._output
-        if self._output is None:
-            self.run(self._input, np.array([token], np.int32), False)
-            self._output = self._executor.value(self._estimate, 1)
-            statistics = self._executor.statistics
+            self._step += 1
+            if self.chained:
+                self._input[:] = self._laid[0]
+        number = self._step % len(self._executors)
+        executor = self._executors[number]
+        if number in self._laid:
+            statistics = executor.again(token)
         else:
-            statistics = self._executor.again(token)
+            self.run(self._input, np.array([token], np.int32), self._step, False)
+            self._laid[number] = executor.value(executor.plan.outputs["hidden"], 1)
+            statistics = executor.statistics
         return int(statistics[:1].view(np.int32)[0]), math.exp(statistics[_LOG_PROB])
 
 
@@ -136,8 +152,8 @@ class _Weights(PackedWeights):
                 f"the draft head is for a model of {wanted[0][0]} tokens and a hidden size of {wanted[1]}, "
                 f"this one has {found[0][0]} and {found[1]}"
             )
-        self.plan = shape.plan()
-        own = {name: weight for name, weight in self.plan.weights.items() if name != TABLE}
-        super().__init__(replace(self.plan, weights=own), head.tensors, None, network.threads)
+        self.shape, plan = shape, shape.plan()
+        own = {name: weight for name, weight in plan.weights.items() if name != TABLE}
+        super().__init__(replace(plan, weights=own), head.tensors, None, network.threads)
         self.formats[TABLE] = weights.formats[tables[0]]
         self._matrices[TABLE] = weights.matrix(tables[0])

@@ -1,4 +1,4 @@
-"""A draft head's guesses: what the cell says, in chains and trees; folders that hold another thing; several drafters in turn."""
+"""A draft head's guesses: what its steps say, in chains and trees; folders that hold another thing; several drafters in turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Specula
 from fastdistill.decode.drafters import DraftRequest
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.models.draft_head import D2T, SHARES, TABLE, SavedHead, kind_of
+from fastdistill.models.draft_head import D2T, MEDUSA, RECIPES, SHARES, TABLE, SavedHead, kind_of
 from fastdistill.runtime import Read, from_callable
 from tests.draft_heads import head_for, random_head
 from tests.small_models import network
@@ -34,19 +34,27 @@ def run_of(drafter, target, tree=None):
     return run, rows
 
 
-def cell(head: SavedHead, state, token):
-    """In float64: the next state, and the shares of the tokens that can be guessed."""
+def guessed(head: SavedHead, state, token, step):
+    """In float64: the state that the next step reads, and the shares of the tokens that can be guessed."""
     weights = {name: tensor.to_float32().astype(np.float64) for name, tensor in head.tensors.items()}
+    silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
+    if head.shape.recipe == MEDUSA:
+        inner = weights[f"heads.{step}.weight"] @ state + weights[f"heads.{step}.bias"]
+        return state, law(weights, state + silu(inner))
     norm = lambda x, name: x / np.sqrt((x * x).mean() + head.shape.epsilon) * weights[f"{name}.weight"]  # noqa: E731
     x = weights["embedding_proj.weight"] @ norm(token, "embedding_norm") + weights["hidden_proj.weight"] @ norm(
         state, "hidden_norm"
     )
     y = norm(x, "mlp_norm")
     gate, up = weights["mlp.gate_proj.weight"] @ y, weights["mlp.up_proj.weight"] @ y
-    x = x + weights["mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * up)
+    x = x + weights["mlp.down_proj.weight"] @ (silu(gate) * up)
+    return x, law(weights, x)
+
+
+def law(weights, x):
     logits = weights["head.weight"] @ x
     shares = np.exp(logits - logits.max())
-    return x, shares / shares.sum()
+    return shares / shares.sum()
 
 
 def embedded(target, token):
@@ -55,17 +63,19 @@ def embedded(target, token):
     return session.forward([token]).taps["embedding"][0].astype(np.float64)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("tree", [None, Tree(1, 4)])
-def test_guesses_are_the_cells_likeliest_tokens_one_after_another(isa, target, tree):
+def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, tree, recipe):
     """A chain of the short way, and a tree of one branch, of the long way: the same tokens, with the kinds of their shares."""
-    drafter = HeadDrafter(random_head(NAME), least_probability=0.0)
-    head = SavedHead.load(random_head(NAME))
+    drafter = HeadDrafter(random_head(NAME, recipe), least_probability=0.0)
+    head = SavedHead.load(random_head(NAME, recipe))
+    assert head.shape.recipe == recipe
     for _ in range(2):  # the second time over the arrays of the first
         run, rows = run_of(drafter, target, tree)
         draft = run.propose(4)
         state, token = rows.hidden[-1].astype(np.float64), int(rows.tokens[-1])
-        for guess, kind in zip(draft.tokens, draft.kinds, strict=True):
-            state, shares = cell(head, state, embedded(target, token))
+        for step, (guess, kind) in enumerate(zip(draft.tokens, draft.kinds, strict=True)):
+            state, shares = guessed(head, state, embedded(target, token), step)
             token = int(head.d2t[shares.argmax()])
             assert (int(guess), int(kind)) == (token, int(kind_of(shares.max())))
         assert draft.is_chain and len(draft) == 4
@@ -92,8 +102,22 @@ def test_a_round_goes_on_from_the_state_behind_what_was_accepted(target):
     run.propose(3)
     state = np.full_like(rows.hidden[:1], 0.5)
     run.accept([7, 9], np.array([0], np.int32), {"hidden": np.concatenate([rows.hidden[-1:], state])})
-    _, shares = cell(SavedHead.load(random_head(NAME)), state[0].astype(np.float64), embedded(target, 9))
+    _, shares = guessed(SavedHead.load(random_head(NAME)), state[0].astype(np.float64), embedded(target, 9), 0)
     assert run.propose(1).tokens[0] == SavedHead.load(random_head(NAME)).d2t[shares.argmax()]
+
+
+@pytest.mark.parametrize("tree", [None, Tree(2, 9)])
+def test_medusa_guesses_as_far_as_it_has_heads(target, tree):
+    """And its trees are products of what each head says: whatever stands above, a level has the same tokens."""
+    drafter = HeadDrafter(random_head(NAME, MEDUSA), least_probability=0.0)
+    draft = run_of(drafter, target, tree)[0].propose(60)
+    parents = draft.parents.tolist()
+    depth = [0] * len(draft)
+    for node, parent in enumerate(parents):
+        depth[node] = depth[parent] + 1 if parent >= 0 else 0
+    assert max(depth) == 3 and (draft.is_chain == (tree is None))
+    for level in range(4):
+        assert len({*draft.tokens[np.array(depth) == level].tolist()}) <= (1 if tree is None else 2)
 
 
 def test_first_of_asks_the_next_where_one_has_no_guess(target):
@@ -134,8 +158,9 @@ def test_what_is_no_head_of_this_model_is_refused(target, tmp_path):
         generate(session, [1, 2], 5, decoder=Speculative(HeadDrafter(random_head(NAME))))
 
 
-def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path):
-    head = head_for(target.plan, 20, seed=4)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path, recipe):
+    head = head_for(target.plan, 20, recipe, seed=4)
     head.save(tmp_path / "head")
     found = SavedHead.load(tmp_path / "head")
     assert found.shape == head.shape and found.priors == head.priors and (found.d2t == head.d2t).all()
@@ -148,6 +173,8 @@ def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path
         ({"priors": said["priors"][1:]}, "priors must be"),
         ({"vocab_size": 3}, "d2t must be ascending tokens below 3"),
         ({"draft_vocab_size": 0}, "draft_vocab_size must be"),
+        ({"recipe": "hydra"}, "recipe must be one of 'eagle', 'medusa'"),
+        ({"heads": 0, "intermediate_size": 0}, "(heads|intermediate_size) must be"),
     ):
         config.write_text(json.dumps(said | changes))
         with pytest.raises(CheckpointError, match=complaint):

@@ -86,12 +86,13 @@ def drafters(name: str, setting: Setting, tree: bool):
         "other model": ModelDrafter(network(setting.name, "q8", threads=1, seed=1)),
         "itself in q4": ModelDrafter(small, least_probability=0.0 if tree else 0.01),
         "layers": LayerSkip(1),
-        "head": HeadDrafter(random_head(setting.name), least_probability=0.0),
+        "eagle": HeadDrafter(random_head(setting.name), least_probability=0.0),
+        "medusa": HeadDrafter(random_head(setting.name, "medusa"), least_probability=0.0),
         "anything": guessing(7, setting.vocab),
     }[name]
 
 
-NAMES = ["lookup", "other model", "itself in q4", "layers", "head", "anything"]
+NAMES = ["lookup", "other model", "itself in q4", "layers", "eagle", "medusa", "anything"]
 
 
 def outcome(setting, prompt, count, sampler, decoder=None, capacity=96, ends=frozenset()):

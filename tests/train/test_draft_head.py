@@ -41,6 +41,8 @@ from fastdistill.train.runs import checkpoints
 from tests.test_cli import write_model
 
 SHAPE = DraftHead(32, 32, 50, 40, 48)
+SHAPES = {"eagle": SHAPE, "medusa": DraftHead(32, 32, 50, 40, heads=3)}
+each_recipe = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 def tensors(shape=SHAPE, seed=0):
@@ -71,13 +73,14 @@ def texts_of(lengths, shape=SHAPE, seed=2):
     )
 
 
-def test_gradients_go_back_through_every_step(isa):
+@each_recipe
+def test_gradients_go_back_through_every_step(isa, shape):
     """Along random directions, beside central differences of the value in float64 steps: each parameter, three steps deep."""
-    engine, batch = HeadEngine(SHAPE, tensors(), steps=3, rows=16, threads=2), batch_of(11, 3)
+    engine, batch = HeadEngine(shape, tensors(shape), steps=3, rows=16, threads=2), batch_of(11, 3)
     total = float(batch.weights.sum())
     assert engine.accumulate(batch, forward_kl, total) == engine.value(batch, forward_kl, total)
     chance, step = np.random.default_rng(3), 2e-3
-    assert set(engine.parameters) == set(SHAPE.trained)
+    assert set(engine.parameters) == set(shape.trained)
     for parameter in engine.parameters.values():
         way, at = chance.normal(0, 1, parameter.shape).astype(np.float32), parameter.to_array()
         slope = float((parameter.to_array(parameter.gradient).astype(np.float64) * way).sum())
@@ -89,10 +92,11 @@ def test_gradients_go_back_through_every_step(isa):
         assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.02, abs=2e-3)
 
 
-def test_gradients_have_the_same_bits_for_any_number_of_threads(isa):
+@each_recipe
+def test_gradients_have_the_same_bits_for_any_number_of_threads(isa, shape):
     found = []
     for threads in (1, 2, 3):
-        engine = HeadEngine(SHAPE, tensors(), steps=2, rows=40, threads=threads)
+        engine = HeadEngine(shape, tensors(shape), steps=2, rows=40, threads=threads)
         engine.accumulate(batch_of(40, 2), forward_kl, 1.0)
         found.append([parameter.gradient.tobytes() for parameter in engine.parameters.values()])
     assert found[0] == found[1] == found[2]
@@ -215,7 +219,7 @@ def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     assert value == head.engine.value(batch, head._objective, 1.0) and np.isfinite(value)
     head.save(tmp_path / "draft")
     cell = HeadDrafter(tmp_path / "draft")._head.beside(target.network)
-    found, estimates = cell.run(rows.hidden, np.array([6, 7, 9, 8, 1], np.int32), True)
+    found, estimates = cell.run(rows.hidden, np.array([6, 7, 9, 8, 1], np.int32), 0, True)
     np.testing.assert_allclose(found.logits, head.engine._logits(estimates)[0], rtol=1e-4, atol=1e-4)
 
 

@@ -19,7 +19,7 @@ from fastdistill.runtime.read import Read, Rows
 
 @dataclass(frozen=True)
 class HeadDrafter:
-    """Draft with a head that was distilled from the target: chains, and trees, of its own estimates of the target's state.
+    """Draft with a head that was distilled from the target: chains, and trees, of guesses from the target's own state.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class HeadDrafter:
 
     References
     ----------
-    Li et al. 2024, EAGLE; Cheng et al. 2024, ReDrafter
+    Li et al. 2024, EAGLE; Cheng et al. 2024, ReDrafter; Cai et al. 2024, Medusa
     """
 
     folder: str | os.PathLike[str]
@@ -78,11 +78,14 @@ class HeadDraftRun(GrowingRun):
         super().__init__(request, Vocabulary(len(head.d2t), request.session.vocab_size, head.d2t))
         self._state: np.ndarray | None = None  # float32 (1, hidden_size): gave the seed
         self._seed = np.empty(0, np.int32)
-        self._states: dict[int, np.ndarray] = {}  # estimated, by the guess that was drawn before; -1: by the seed
+        self._states: dict[
+            int, np.ndarray
+        ] = {}  # that the next step reads, by the guess that was drawn before; -1: by the seed
+        self._step = 0
 
     @property
     def _room(self) -> int:
-        return -1 if self._state is None else 1 << 20
+        return -1 if self._state is None else self._cell.steps - 1
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         super().accept(tokens, path, taps)
@@ -104,15 +107,17 @@ class HeadDraftRun(GrowingRun):
 
     def _root(self, read: Read) -> Rows:
         assert self._state is not None  # there is room
+        self._step = 0
         return self._run(self._state, self._seed, [-1], read)
 
     def _below(self, nodes: list[int], tokens: np.ndarray, parents: np.ndarray, read: Read) -> Rows:
+        self._step += 1
         states = np.stack([self._states[int(parents[node])] for node in nodes])
         return self._run(states, self._head.d2t[tokens[nodes]], nodes, read)
 
     def _run(self, states: np.ndarray, tokens: np.ndarray, nodes: list[int], read: Read) -> Rows:
-        rows, estimates = self._cell.run(states, tokens, read.logits)
-        self._states |= dict(zip(nodes, estimates, strict=True))
+        rows, following = self._cell.run(states, tokens, self._step, read.logits)
+        self._states |= dict(zip(nodes, following, strict=True))
         return rows
 
     def _stops(self, share: float, reached: float) -> bool:

@@ -1,7 +1,10 @@
-"""What a draft head begins with: the linear cell that tells the target's next state best, in closed form.
+"""What a draft head begins with.
 
-One pass over the texts gives it, by ridge regression of the state after a token on the normed state before it and the
-token's normed row.  Gradients would take some minutes to come as far.
+eagle   the linear cell that tells the target's next state best, in closed form: one pass over the texts gives it, by ridge
+        regression of the state after a token on the normed state before it and the token's normed row.  Gradients would
+        take some minutes to come as far
+medusa  heads that add nothing to the state: each begins with the guess that the target's own head makes of it (Cai et al.
+        2024, Medusa, section 2.1.1)
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ def first_weights(
     ridge: float = 1e-3,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """The trained weights of a draft head before its first step: its linear cell, and a feed-forward network that adds nothing yet.
+    """The trained weights of a draft head before its first step: eagle's linear cell, with a feed-forward network that adds nothing yet.
 
     Parameters
     ----------
@@ -41,12 +44,14 @@ def first_weights(
     seed : int, default 0
         of the network
     """
+    sizes = {name: weight.shape for name, weight in shape.plan().weights.items() if name in shape.trained}
+    if not shape.chained:
+        return {name: Tensor(name, "f32", size, np.zeros(size, np.float32)) for name, size in sizes.items()}
     from_token, from_state = _ridge(shape, texts, table, texts.places if places is None else places, ridge)
     chance = np.random.Generator(np.random.Philox(seed))
     weights: Mapping[str, np.ndarray] = {"embedding_proj.weight": from_token, "hidden_proj.weight": from_state}
     made = {}
-    for name in shape.trained:
-        size = shape.plan().weights[name].shape
+    for name, size in sizes.items():
         if name in weights:
             array = weights[name]
         elif len(size) == 1:

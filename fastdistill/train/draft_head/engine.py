@@ -1,4 +1,4 @@
-"""Forward, loss and reverse of a draft head that is unrolled over its own estimates: what a step of training asks of it."""
+"""Forward, loss and reverse of all steps of a draft head: what a step of training asks of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
 from fastdistill.models.draft_head import DraftHead
+from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, differentiate, reverse_segments
@@ -66,8 +67,8 @@ class HeadBatch:
 class HeadEngine:
     """A draft head that is trained: what `fastdistill.train.train` takes for an engine.
 
-    The gradient goes back through all steps: what a step gives is judged by its guess and by what the later steps make of
-    it.  The target's table and its head's rows stay as they are.
+    Where steps are chained, the gradient goes back through all of them: what a step gives is judged by its guess and by
+    what the later steps make of it.  The target's table and its head's rows stay as they are.
 
     Attributes
     ----------
@@ -94,6 +95,7 @@ class HeadEngine:
         tensors : Mapping[str, Tensor]
             of its plan's weights, by name
         steps : int, default 3
+            medusa's: at most its heads
         rows : int, default 512
         threads : int, optional
             default: what this process may use
@@ -104,13 +106,16 @@ class HeadEngine:
         CapacityError
             where memory lacks
         """
+        if steps > (shape.heads or steps):
+            raise ArgumentError(f"a draft head of {shape.heads} heads has as many steps, got {steps}")
         threads, plan = check_threads(threads), shape.plan()
         self.shape, self.rows, self.steps = shape, rows, steps
-        cell = differentiate(plan, {*shape.trained, INPUTS}, "hidden")
         head = differentiate(head_of(plan), {INPUTS}, ROWS, over=True)
         weights = TrainedWeights(plan, tensors, shape.trained, None, threads)
         self.parameters: Parameters = weights.parameters
-        self._cells = [NativeExecutor(cell, weights, rows, threads) for _ in range(steps)]
+        self._cells = [
+            NativeExecutor(_reversible(shape.plan(step), weights), weights, rows, threads) for step in range(steps)
+        ]
         self._head = NativeExecutor(head, weights, rows, threads)
         self._back = {made: reverse_segments(made.plan) for made in (self._cells[0], self._head)}
 
@@ -137,7 +142,7 @@ class HeadEngine:
             given.append(self._reverse(self._head, head))
         by_later = np.zeros_like(batch.hidden)
         for cell, request, gradient in reversed([*zip(self._cells, passes, given, strict=False)]):
-            request.inputs = gradient + by_later
+            request.inputs = gradient + by_later if self.shape.chained else gradient
             by_later = self._reverse(cell, request)
         return value
 
@@ -168,7 +173,7 @@ class HeadEngine:
             )
         hidden = batch.hidden
         for cell, tokens in zip(self._cells, batch.tokens, strict=False):
-            request = _pass(hidden, tokens)
+            request = _pass(hidden if self.shape.chained else batch.hidden, tokens)
             cell.run(request)
             hidden = np.ascontiguousarray(cell.value(cell.plan.outputs["hidden"], len(batch)))
             yield request, hidden
@@ -194,6 +199,10 @@ class HeadEngine:
         request.segments, request.phase = self._back.get(executor, self._back[self._cells[0]]), "reverse"
         executor.run(request)
         return executor.value(executor.plan.outputs[BY_INPUTS], request.rows).copy()
+
+
+def _reversible(step: Plan, weights: TrainedWeights) -> Plan:
+    return differentiate(step, {INPUTS, *(weights.parameters.keys() & step.weights.keys())}, "hidden")
 
 
 def _pass(hidden: np.ndarray, tokens: np.ndarray | None = None) -> ForwardPass:

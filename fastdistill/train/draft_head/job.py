@@ -80,7 +80,7 @@ def distill_head(
             report(f"{lots.tokens:,} tokens have been written already")
         if not lots.write(writing, stop):
             return None
-        report(f"{lots.texts:,} texts of {lots.tokens:,} tokens; the linear cell in closed form")
+        report(f"{lots.texts:,} texts of {lots.tokens:,} tokens; the head's first weights")
         head = HeadTraining(settings, target, lots.read())
         if not head.train(run, clock, training, stop):
             return None

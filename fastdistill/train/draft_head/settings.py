@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastdistill.arguments import check_choice, check_integer, check_number, check_path
 from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.models.draft_head import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,8 @@ class HeadSettings:
     ----------
     model : str
         the target: a folder, or the name of a model that has been fetched
+    recipe : str, default "eagle"
+        "eagle": one cell, which goes on from its own estimates; "medusa": a head of its own for each guess
     minutes : float, default 30.0
         of work in all
     writing : float, default 0.4
@@ -30,9 +33,9 @@ class HeadSettings:
     draft_vocab_size : int, default 8192
         tokens that it can guess: the most frequent ones of the texts
     intermediate_size : int, default 1536
-        of its feed-forward network
+        of eagle's feed-forward network
     steps : int, default 3
-        guesses in a row that it learns
+        guesses in a row that it learns: as many heads as medusa has
     objective : str, default "forward_kl"
         a divergence of its law from the target's, over the tokens that it can guess
     learning_rate : float, default 1e-3
@@ -52,6 +55,7 @@ class HeadSettings:
     """
 
     model: str
+    recipe: str = "eagle"
     minutes: float = 30.0
     writing: float = 0.4
     prompts: str | None = None
@@ -72,6 +76,7 @@ class HeadSettings:
             if name == "model" or self.prompts is not None:
                 check_path(name, getattr(self, name))
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        check_choice("recipe", self.recipe, RECIPES)
         check_number("minutes", self.minutes, 1e-3, 1e6)
         check_number("writing", self.writing, 0.01, 0.99)
         check_integer("max_tokens", self.max_tokens, 4, 1 << 20)

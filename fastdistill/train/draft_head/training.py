@@ -16,7 +16,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.laws.divergence import divergence
 from fastdistill.distill.loss import Loss
 from fastdistill.files import read_json
-from fastdistill.models.draft_head import HEAD, HEAD_BIAS, SHARES, TABLE, DraftHead, SavedHead
+from fastdistill.models.draft_head import HEAD, HEAD_BIAS, MEDUSA, SHARES, TABLE, DraftHead, SavedHead
 from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
 from fastdistill.train.draft_head.closed_form import first_weights
 from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
@@ -72,7 +72,7 @@ class HeadTraining:
         rows = {name: weights[of].rows(self.d2t) for name, of in zip((HEAD, HEAD_BIAS), head_op.weights, strict=False)}
         scales = [op.constants["factor"] for op in plan.ops if op.kind == "scale" and op.output in head_op.inputs]
         self.shape = DraftHead(
-            plan.hidden_size, table.shape[1], plan.vocab_size, size, settings.intermediate_size,
+            plan.hidden_size, table.shape[1], plan.vocab_size, size, **_sizes(settings),
             logit_scale=math.prod(scales), logit_softcap=head_op.constants.get("softcap", 0.0), head_bias=HEAD_BIAS in rows,
         )  # fmt: skip
         first = first_weights(self.shape, texts, table, places=self._seen, seed=settings.seed)
@@ -170,6 +170,10 @@ class HeadTraining:
         return divergence(
             logits, theirs, self.settings.objective, weights=weights, total_weight=total_weight, out=logits
         )
+
+
+def _sizes(settings: HeadSettings) -> dict[str, int]:
+    return {"heads": settings.steps} if settings.recipe == MEDUSA else {"intermediate_size": settings.intermediate_size}
 
 
 def _priors(found: Acceptance) -> tuple[tuple[float, float], ...]:
