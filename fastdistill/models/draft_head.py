@@ -4,9 +4,11 @@ A step of it gives an estimate of the state behind a later token: what the targe
 token is guessed, over the most frequent tokens alone.  What a step reads is its recipe's:
 
 eagle   one cell for all steps reads a state h and the token drawn from it, and goes on from its own estimate h' (Li et al.
-        2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter)
+        2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter).  In place of attention it reads copies: c_k followed
+        when the last k tokens stood in the text before, or is none.  Looking them up costs nothing, and a small model
+        repeats itself more than it invents
 
-            x = E rms(embedding) + H rms(h)
+            x = E rms(embedding) + sum_k C_k rms(embedding of c_k) + H rms(h)
             h' = x + D (silu(G rms(x)) * U rms(x))
 
 medusa  each step has weights of its own, and reads the same h, whatever has been drawn since (Cai et al. 2024, Medusa,
@@ -33,7 +35,12 @@ from fastdistill.models.builder import Builder
 from fastdistill.models.plan import Plan
 
 TABLE = "embedding.weight"  # the target's, of tokens
+COPIES = 2  # k = 1 .. COPIES
 RECIPES = EAGLE, MEDUSA = "eagle", "medusa"
+TOKENS = (
+    "embedding",
+    *(f"copies.{k}" for k in range(1, COPIES + 1)),
+)  # what eagle's cell reads of them: its weights' names
 HEAD, HEAD_BIAS = "head.weight", "head.bias"  # the target's head, of the tokens that are guessed
 # How often a guess is right where its parent is, is learnt by the share that the head gives it: between these edges.
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
@@ -94,7 +101,7 @@ class DraftHead:
         return self.recipe == EAGLE
 
     def plan(self, step: int | None = None) -> Plan:
-        """A step, over rows that have a state, as `inputs`, and a token: "hidden", h', and "logits" of the tokens that it can guess.
+        """A step, over rows that have a state, as `inputs`, and tokens, int32 (1 + COPIES, rows), the copies last: "hidden", h', and "logits" of the tokens that it can guess.
 
         None: with the weights of all steps; it is not for running, unless there is one.
         """
@@ -115,9 +122,11 @@ class DraftHead:
 
     def _cell(self, b: Builder, h: int) -> int:
         width = self.hidden_size
-        token = b.embedding(TABLE, self.vocab_size, self.embedding_size)
-        token = b.linear(b.rms_norm(token, "embedding_norm.weight", self.epsilon), "embedding_proj", width)
-        x = b.add(b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width), token)
+        x = b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width)
+        for column, name in enumerate(TOKENS):
+            token = b.embedding(TABLE, self.vocab_size, self.embedding_size, column=column)
+            token = b.rms_norm(token, f"{name}_norm.weight", self.epsilon)
+            x = b.add(b.linear(token, f"{name}_proj", width), x)
         y = b.rms_norm(x, "mlp_norm.weight", self.epsilon)
         gate, up = (b.linear(y, f"mlp.{name}_proj", self.intermediate_size) for name in ("gate", "up"))
         return b.add(x, b.linear(b.gated(gate, up, "silu"), "mlp.down_proj", width))

@@ -13,12 +13,16 @@ from fastdistill.ops.adjoints.elementwise import (
     scale_adjoint,
 )
 from fastdistill.ops.adjoints.norm import OF_NORMS, SHARED, norm_adjoint, normed, normed_width
-from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows
+from fastdistill.ops.kind import TABLE, VECTOR, OpKind, PassRows, token_column
 
 
-def embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
-    """Rows of the table (vocab_size, width) for the tokens, or the rows given as inputs."""
-    return table.to_float32()[request.tokens] if request.inputs is None else request.inputs
+def embedding(table: Tensor, *, column: int = 0, request: PassRows) -> np.ndarray:
+    """Rows of the table (vocab_size, width) for a column of the tokens, zeros for none (-1), or the rows given as inputs."""
+    if request.tokens is None:
+        assert request.inputs is not None
+        return request.inputs
+    tokens = token_column(request, column)
+    return np.where(tokens[:, None] >= 0, table.to_float32()[tokens], 0)
 
 
 def position_embedding(table: Tensor, *, request: PassRows) -> np.ndarray:
@@ -56,11 +60,12 @@ def scale(x: np.ndarray, *, factor: float) -> np.ndarray:
 KINDS = (
     OpKind(
         name="embedding",
-        meaning="w[token], or the row given as input",
+        meaning="w[token], of one of the row's tokens, or the row given as input",
         reference=embedding,
         of_pass=True,
         inputs=(0,),
         weights=(TABLE,),
+        constants={"column": "first"},
         width=lambda widths, shapes, constants: shapes[0][1],
         adjoint=embedding_adjoint,
     ),

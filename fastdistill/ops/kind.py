@@ -65,6 +65,12 @@ class PassRows(Protocol):
     def keys(self, name: str) -> Keys | None: ...
 
 
+def token_column(request: PassRows, column: int) -> np.ndarray:
+    """int32 (rows,): one of the tokens that each row has."""
+    assert request.tokens is not None
+    return request.tokens.reshape(-1, len(request.positions))[column]
+
+
 class Reverse(Protocol):
     """What an adjoint says of an op, written down by `fastdistill.train.differentiate`.
 

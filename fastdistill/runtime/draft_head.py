@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +13,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
-from fastdistill.models.draft_head import TABLE, SavedHead, kind_of
+from fastdistill.models.draft_head import COPIES, TABLE, SavedHead, kind_of
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
@@ -37,6 +38,8 @@ class RunnableHead:
         the target's token for each that it can guess
     priors : tuple[tuple[float, float], ...]
         one a kind
+    copies : int
+        tokens that a step reads beside the last one
 
     Raises
     ------
@@ -46,7 +49,7 @@ class RunnableHead:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._saved = SavedHead.load(folder)
-        self.d2t, self.priors = self._saved.d2t, self._saved.priors
+        self.d2t, self.priors, self.copies = self._saved.d2t, self._saved.priors, COPIES
         self._packed: WeakKeyDictionary[Any, _Weights] = WeakKeyDictionary()
 
     def beside(self, network: Any) -> HeadCell:
@@ -91,11 +94,13 @@ class HeadCell:
         ] = {}  # executors whose arrays are still those of such a pass: where its estimate lies
 
     def run(self, states: np.ndarray, tokens: np.ndarray, step: int, logits: bool) -> tuple[Rows, np.ndarray]:
-        """What a step, from 0 on, guesses after these tokens, int32 (n,), and these states, float32 (n, hidden_size); the next step's states."""
-        count = len(tokens)
+        """What a step, from 0 on, guesses after these tokens and their copies, int32 (1 + COPIES, n), and these states, float32 (n, hidden_size); the next step's states."""
+        count = len(states)
         if count > ROWS:  # a level of a static tree
             parts = [slice(begin, begin + ROWS) for begin in range(0, count, ROWS)]
-            some, estimated = zip(*(self.run(states[part], tokens[part], step, logits) for part in parts), strict=True)
+            some, estimated = zip(
+                *(self.run(states[part], tokens[:, part], step, logits) for part in parts), strict=True
+            )
             statistics = RowStatistics(*map(np.concatenate, zip(*(each.statistics for each in some), strict=True)))
             read = Rows(statistics, logits=np.concatenate([each.logits for each in some]) if logits else None)
             return read, np.concatenate(estimated)
@@ -111,8 +116,8 @@ class HeadCell:
         following = executor.value(executor.plan.outputs["hidden"], count).copy() if self.chained else states
         return Rows(RowStatistics(argmax.view(np.int32), *others), logits=outcome.logits), following
 
-    def likeliest(self, token: int, state: np.ndarray | None = None) -> tuple[int, float]:
-        """The likeliest guess after a token, and its share: the first step's, from `state`, or else the step's after the last guess's.
+    def likeliest(self, tokens: Sequence[int], state: np.ndarray | None = None) -> tuple[int, float]:
+        """The likeliest guess after a token and its copies, and its share: the first step's, from `state`, or else the step's after the last guess's.
 
         The same arrays serve call after call: to lay them out takes longer than the pass.
         """
@@ -126,9 +131,9 @@ class HeadCell:
         number = self._step % len(self._executors)
         executor = self._executors[number]
         if number in self._laid:
-            statistics = executor.again(token)
+            statistics = executor.again(*tokens)
         else:
-            self.run(self._input, np.array([token], np.int32), self._step, False)
+            self.run(self._input, np.array(tokens, np.int32)[:, None], self._step, False)
             self._laid[number] = executor.value(executor.plan.outputs["hidden"], 1)
             statistics = executor.statistics
         return int(statistics[:1].view(np.int32)[0]), math.exp(statistics[_LOG_PROB])

@@ -71,8 +71,8 @@ class ForwardPass(KeySet):
     run_offsets : int64 (nodes + 1,)
     caches : list[KVCache]
         one a sequence
-    tokens : int32 (rows,) or None
-        None where `inputs` is given
+    tokens : int32 (rows,) or (columns, rows) or None
+        None where `inputs` is given; -1, in a column that a plan looks up beside the first: none
     inputs : float32 (rows, hidden_size) or None
         in place of the embedding of tokens
     positions : int32 (rows,)

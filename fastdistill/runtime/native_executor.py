@@ -191,14 +191,15 @@ class NativeExecutor:
         """float32 (fields,): of the last pass's first row, until the next; the first is int32."""
         return self._statistics[:, 0]
 
-    def again(self, token: int) -> np.ndarray:
-        """Run the last pass once more, of one row without keys, with another token and what its `inputs` now hold: statistics of that row.
+    def again(self, *tokens: int) -> np.ndarray:
+        """Run the last pass once more, of one row without keys, with other tokens and what its `inputs` now hold: statistics of that row.
 
         Raises
         ------
         NotFiniteError
         """
-        self._pass.tokens[0] = token
+        for column, token in enumerate(tokens):
+            self._pass.tokens[column] = token
         part = self._last
         status = lib.fd_forward(part.ops, part.stages, part.count, self._pass, self.threads, self._where, ffi.NULL)
         if status != lib.FD_OK:

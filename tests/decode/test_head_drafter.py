@@ -7,18 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.decode import Auto, FirstOf, HeadDrafter, PromptLookup, Speculative, StaticTree, Tree, generate
 from fastdistill.decode.drafters import DraftRequest
+from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.models.draft_head import D2T, MEDUSA, RECIPES, SHARES, TABLE, SavedHead, kind_of
+from fastdistill.models.draft_head import COPIES, D2T, MEDUSA, RECIPES, SHARES, TABLE, TOKENS, SavedHead, kind_of
 from fastdistill.runtime import Read, from_callable
 from tests.draft_heads import head_for, random_head
 from tests.small_models import network
 
-NAME, PROMPT = "plain", np.arange(3, 12, dtype=np.int32)
+NAME, PROMPT = "plain", np.array([3, 4, 5, 3, 4, 6, 7, 3, 9, 3, 4], np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +37,27 @@ def run_of(drafter, target, tree=None):
     return run, rows
 
 
-def guessed(head: SavedHead, state, token, step):
-    """In float64: the state that the next step reads, and the shares of the tokens that can be guessed."""
+def copies(text):
+    """What followed the last earlier occurrence of the last one and the last two tokens, by looking at each place."""
+    found = []
+    for k in range(1, COPIES + 1):
+        ends = [end for end in range(k, len(text)) if text[end - k : end] == text[-k:]]
+        found.append(text[ends[-1]] if ends and len(text) >= k else -1)
+    return found
+
+
+def guessed(head: SavedHead, state, target, text, step):
+    """In float64, behind a text: the state that the next step reads, and the shares of the tokens that can be guessed."""
     weights = {name: tensor.to_float32().astype(np.float64) for name, tensor in head.tensors.items()}
     silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
     if head.shape.recipe == MEDUSA:
         inner = weights[f"heads.{step}.weight"] @ state + weights[f"heads.{step}.bias"]
         return state, law(weights, state + silu(inner))
     norm = lambda x, name: x / np.sqrt((x * x).mean() + head.shape.epsilon) * weights[f"{name}.weight"]  # noqa: E731
-    x = weights["embedding_proj.weight"] @ norm(token, "embedding_norm") + weights["hidden_proj.weight"] @ norm(
-        state, "hidden_norm"
-    )
+    x = weights["hidden_proj.weight"] @ norm(state, "hidden_norm")
+    for name, token in zip(TOKENS, [text[-1], *copies(text)], strict=True):
+        if token >= 0:
+            x = x + weights[f"{name}_proj.weight"] @ norm(embedded(target, token), f"{name}_norm")
     y = norm(x, "mlp_norm")
     gate, up = weights["mlp.gate_proj.weight"] @ y, weights["mlp.up_proj.weight"] @ y
     x = x + weights["mlp.down_proj.weight"] @ (silu(gate) * up)
@@ -63,6 +76,17 @@ def embedded(target, token):
     return session.forward([token]).taps["embedding"][0].astype(np.float64)
 
 
+@given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(0, 3), max_size=8), st.integers(1, 12))
+def test_copies_are_what_followed_last_time(text, path, length):
+    """Whether all of it is the text, or some lies on a path behind it; and what repeats is what stood before."""
+    known, seen = Copies(COPIES), Repeats(length)
+    known.append(text)
+    assert known.after(path) == (copies(text + path) if text + path else [-1] * COPIES)
+    for end in range(1, len(text) + 1):
+        stood = any(text[begin : begin + length] == text[end - length : end] for begin in range(end - length))
+        assert seen.append(text[end - 1 : end]) == (end >= length and stood)
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("tree", [None, Tree(1, 4)])
 def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, tree, recipe):
@@ -73,11 +97,11 @@ def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, t
     for _ in range(2):  # the second time over the arrays of the first
         run, rows = run_of(drafter, target, tree)
         draft = run.propose(4)
-        state, token = rows.hidden[-1].astype(np.float64), int(rows.tokens[-1])
+        state, text = rows.hidden[-1].astype(np.float64), [*PROMPT.tolist(), int(rows.tokens[-1])]
         for step, (guess, kind) in enumerate(zip(draft.tokens, draft.kinds, strict=True)):
-            state, shares = guessed(head, state, embedded(target, token), step)
-            token = int(head.d2t[shares.argmax()])
-            assert (int(guess), int(kind)) == (token, int(kind_of(shares.max())))
+            state, shares = guessed(head, state, target, text, step)
+            text.append(int(head.d2t[shares.argmax()]))
+            assert (int(guess), int(kind)) == (text[-1], int(kind_of(shares.max())))
         assert draft.is_chain and len(draft) == 4
 
 
@@ -102,7 +126,8 @@ def test_a_round_goes_on_from_the_state_behind_what_was_accepted(target):
     run.propose(3)
     state = np.full_like(rows.hidden[:1], 0.5)
     run.accept([7, 9], np.array([0], np.int32), {"hidden": np.concatenate([rows.hidden[-1:], state])})
-    _, shares = guessed(SavedHead.load(random_head(NAME)), state[0].astype(np.float64), embedded(target, 9), 0)
+    text = [*PROMPT.tolist(), int(rows.tokens[-1]), 7, 9]
+    _, shares = guessed(SavedHead.load(random_head(NAME)), state[0].astype(np.float64), target, text, 0)
     assert run.propose(1).tokens[0] == SavedHead.load(random_head(NAME)).d2t[shares.argmax()]
 
 

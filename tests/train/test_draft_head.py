@@ -14,9 +14,10 @@ import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
+from fastdistill.decode.drafters.copies import Repeats
 from fastdistill.distill import divergence
 from fastdistill.errors import ArgumentError, CheckpointError, DataError, FastDistillError
-from fastdistill.models.draft_head import HEAD, SHARES, TABLE, DraftHead, SavedHead, kind_of
+from fastdistill.models.draft_head import COPIES, HEAD, SHARES, TABLE, TOKENS, DraftHead, SavedHead, kind_of
 from fastdistill.runtime import Read
 from fastdistill.train.draft_head import (
     HeadBatch,
@@ -29,6 +30,7 @@ from fastdistill.train.draft_head import (
     prompts,
     work,
     write_texts,
+    writer,
 )
 from fastdistill.train.draft_head import (
     texts as texts_file,
@@ -38,6 +40,7 @@ from fastdistill.train.draft_head.target import Target
 from fastdistill.train.draft_head.training import HeadTraining
 from fastdistill.train.draft_head.work import WorkTime
 from fastdistill.train.runs import checkpoints
+from tests.decode.test_head_drafter import copies
 from tests.test_cli import write_model
 
 SHAPE = DraftHead(32, 32, 50, 40, 48)
@@ -57,7 +60,8 @@ def tensors(shape=SHAPE, seed=0):
 def batch_of(rows, steps, shape=SHAPE, seed=1):
     chance = np.random.default_rng(seed)
     states = chance.normal(0, 1, (steps + 1, rows, shape.hidden_size)).astype(np.float32)
-    tokens = chance.integers(0, shape.vocab_size, (steps, rows)).astype(np.int32)
+    tokens = chance.integers(0, shape.vocab_size, (steps, 1 + COPIES, rows)).astype(np.int32)
+    tokens[:, 1:][chance.random((steps, COPIES, rows)) < 0.3] = -1
     return HeadBatch(states[0], tokens, states[1:], chance.random((steps, rows)).astype(np.float32))
 
 
@@ -68,9 +72,18 @@ def forward_kl(logits, theirs, weights, total):
 def texts_of(lengths, shape=SHAPE, seed=2):
     chance, n = np.random.default_rng(seed), sum(lengths)
     states = chance.normal(0, 1, (n, shape.hidden_size)).astype(np.float16)
+    asked = np.arange(len(lengths) + 1)
     return Texts(
-        chance.integers(0, shape.vocab_size, n).astype(np.int32), states, np.cumsum([0, *lengths], dtype=np.int64)
-    )
+        chance.integers(0, shape.vocab_size, n).astype(np.int32), states, np.cumsum([0, *lengths], dtype=np.int64),
+        chance.integers(0, shape.vocab_size, asked.sum()).astype(np.int32), np.cumsum(asked),
+    )  # fmt: skip
+
+
+def text_of(texts, place):
+    """Prompt and text, up to a place."""
+    text = np.searchsorted(texts.starts, place, side="right") - 1
+    prompt = texts.prompts[slice(*texts.prompt_starts[text : text + 2])].tolist()
+    return prompt + texts.tokens[texts.starts[text] : place + 1].tolist()
 
 
 @each_recipe
@@ -106,7 +119,12 @@ def test_rows_without_weight_change_nothing():
     whole, some = batch_of(8, 2), np.arange(5)
     engine = HeadEngine(SHAPE, tensors(), steps=2, rows=8, threads=1)
     value = engine.value(
-        HeadBatch(whole.hidden[some], whole.tokens[:, some], whole.targets[:, some], whole.weights[:, some]),
+        HeadBatch(
+            whole.hidden[some],
+            np.ascontiguousarray(whole.tokens[:, :, some]),
+            whole.targets[:, some],
+            whole.weights[:, some],
+        ),
         forward_kl,
         1.0,
     )
@@ -125,9 +143,35 @@ def test_a_batch_follows_each_place_to_the_end_of_its_text():
     for row, place in enumerate((1, 4, 6)):
         assert (batch.hidden[row] == texts.states[place].astype(np.float32)).all()
         for step in np.flatnonzero(batch.weights[:, row]):
-            assert batch.tokens[step, row] == texts.tokens[place + step]
+            text = text_of(texts, place + step)
+            assert batch.tokens[step, :, row].tolist() == [text[-1], *copies(text)]
             assert (batch.targets[step, row] == texts.states[place + step + 1].astype(np.float32)).all()
     assert texts.places_in(np.array([True, False, True])).tolist() == [0, 1, 2, 6, 7, 8, 9]
+
+
+def test_places_that_only_repeat_are_left_to_lookup():
+    """Where eight tokens come again: of a text that goes round in circles, of one that copies its prompt, not of seven."""
+    round_and_round, prompt, copied = [*range(9)] * 3, [*range(20, 32)], [*range(20, 30), 1, 2, 20, 21]
+    tokens = np.array([*round_and_round, *copied, *range(20, 27)], np.int32)
+    starts = np.array([0, 27, 41, 48])
+    texts = Texts(
+        tokens, np.zeros((48, 4), np.float16), starts, np.array(prompt * 2, np.int32), np.array([0, 0, 12, 24])
+    )
+    assert texts.places.tolist() == [*range(16), *range(27, 34), *range(37, 40), *range(41, 47)]
+
+
+def test_a_text_that_goes_round_in_circles_is_ended(model, monkeypatch):
+    target = fd.load(model)
+    plain = [target.generate([5, number], max_tokens=60).tokens for number in range(6)]
+    monkeypatch.setattr(writer, "LOOP", 3)
+    texts = write_texts(target, [[5, number] for number in range(6)], max_tokens=60)
+    ended = 0
+    for number, whole in enumerate(plain):
+        seen, text = Repeats(3), texts.part(number, number + 1).tokens.tolist()
+        first = next((end for end in range(1, len(whole) + 1) if seen.append([whole[end - 1]])), len(whole))
+        assert text == whole[:first]
+        ended += first < len(whole)
+    assert ended
 
 
 def test_texts_of_several_files_come_one_after_another(tmp_path):
@@ -137,26 +181,31 @@ def test_texts_of_several_files_come_one_after_another(tmp_path):
     files = sorted(tmp_path.iterdir())
     assert_same(Texts.load(*files), texts)
     assert [texts_file.counted(file) for file in files] == [(1, 4), (2, 7), (1, 1)]
-    write_safetensors(tmp_path / "flat", {name: Stored("I32", texts.tokens) for name in ("tokens", "states", "starts")})
-    with pytest.raises(
-        CheckpointError, match=r"flat: tokens, states, starts must have 1, 2 and 1 axes, found \[1, 1, 1\]"
-    ):
+    names = ("tokens", "states", "starts", "prompts", "prompt_starts")
+    write_safetensors(tmp_path / "flat", {name: Stored("I32", texts.tokens) for name in names})
+    with pytest.raises(CheckpointError, match=r"flat: must hold arrays of so many axes: .*'states': 2.*'states': 1"):
         Texts.load(tmp_path / "flat")
 
 
 def test_the_closed_form_finds_a_linear_cell():
     """Texts whose states follow one linear cell exactly: the head begins as that cell."""
     chance, table = np.random.default_rng(5), tensors()[TABLE]
-    from_token, from_state = chance.normal(0, 0.3, (2, 32, 32))
-    tokens = chance.integers(0, 50, 600).astype(np.int32)
+    from_state, *from_tokens = chance.normal(0, 0.2, (2 + COPIES, 32, 32))
+    tokens = chance.integers(0, 50, 900).astype(np.int32)
     states = [chance.normal(0, 1, 32)]
     normed = lambda x: x / np.sqrt((x * x).mean() + SHAPE.epsilon)  # noqa: E731
-    for token in tokens[:-1]:
-        states.append(from_token @ normed(table.data[token].astype(np.float64)) + from_state @ normed(states[-1]))
-    texts = Texts(tokens, np.array(states).astype(np.float16), np.array([0, 600]))
+    for end in range(1, len(tokens)):
+        state = from_state @ normed(states[-1])
+        text = tokens[:end].tolist()
+        for matrix, token in zip(from_tokens, [text[-1], *copies(text)], strict=True):
+            if token >= 0:
+                state = state + matrix @ normed(table.data[token].astype(np.float64))
+        states.append(state)
+    nothing = np.empty(0, np.int32), np.zeros(2, np.int64)
+    texts = Texts(tokens, np.array(states).astype(np.float16), np.array([0, 900]), *nothing)
     first = first_weights(SHAPE, texts, table, ridge=1e-9)
-    np.testing.assert_allclose(first["embedding_proj.weight"].data, from_token, atol=0.01)
-    np.testing.assert_allclose(first["hidden_proj.weight"].data, from_state, atol=0.01)
+    for name, matrix in zip((*TOKENS, "hidden"), (*from_tokens, from_state), strict=True):
+        np.testing.assert_allclose(first[f"{name}_proj.weight"].data, matrix, atol=0.01)
     engine = HeadEngine(SHAPE, {**tensors(), **first}, steps=1, rows=64, threads=1)
     batch = texts.batch(np.arange(64), 1)
     expected = batch.targets[0] @ tensors()[HEAD].data.T
@@ -219,7 +268,8 @@ def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     assert value == head.engine.value(batch, head._objective, 1.0) and np.isfinite(value)
     head.save(tmp_path / "draft")
     cell = HeadDrafter(tmp_path / "draft")._head.beside(target.network)
-    found, estimates = cell.run(rows.hidden, np.array([6, 7, 9, 8, 1], np.int32), 0, True)
+    tokens = np.array([[6, 7, 9, 8, 1], [-1, -1, 7, 5, 9], [-1] * 5], np.int32)
+    found, estimates = cell.run(rows.hidden, tokens, 0, True)
     np.testing.assert_allclose(found.logits, head.engine._logits(estimates)[0], rtol=1e-4, atol=1e-4)
 
 
@@ -236,7 +286,9 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
         texts.part(0, 1).tokens.tolist() == target.generate(prompts[0], max_tokens=12, temperature=0.9, seed=4).tokens
     )
     write_safetensors(tmp_path / "others", {"tokens": Stored("I32", texts.tokens)})
-    with pytest.raises(CheckpointError, match="others: must hold tokens, states, starts, found tokens"):
+    with pytest.raises(
+        CheckpointError, match="others: must hold tokens, states, starts, prompts, prompt_starts, found tokens"
+    ):
         Texts.load(tmp_path / "others")
     with pytest.raises(ArgumentError, match="prompts must have at least one"):
         write_texts(target, [])
@@ -245,7 +297,7 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
 
 
 def assert_same(some, others):
-    for name in ("tokens", "states", "starts"):
+    for name in ("tokens", "states", "starts", "prompts", "prompt_starts"):
         np.testing.assert_array_equal(getattr(some, name), getattr(others, name))
 
 

@@ -128,7 +128,12 @@ static int op_embedding(const struct fd_op *op, const struct fd_pass *pass, int6
 {
     int64_t stride = fd_stride(op->width);
     float *out = op->out[0] + row * stride;
-    if (pass->tokens) { unpack_row(op->weights[0], pass->tokens[row], out); return 1; }
+    if (pass->tokens) {
+        int32_t token = pass->tokens[op->first * pass->rows + row];
+        if (token >= 0) unpack_row(op->weights[0], token, out);
+        else memset(out, 0, (size_t)stride * sizeof *out);
+        return 1;
+    }
     memcpy(out, pass->inputs + row * op->width, (size_t)op->width * sizeof *out);
     for (int64_t k = op->width; k < stride; k++) out[k] = 0.0f;
     return 1;

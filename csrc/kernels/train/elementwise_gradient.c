@@ -33,6 +33,7 @@ static int table_gradient(const struct fd_op *op, int64_t rows, const int32_t *n
     const struct fd_weight *gradient = op->weights[0];
     int64_t stride = fd_stride(op->width), begin = task * PRODUCT_LANES, end = fd_min(begin + PRODUCT_LANES, op->width);
     for (int64_t row = 0; numbers && row < rows; row++) {
+        if (numbers[row] < 0) continue;
         float *to = (float *)(uintptr_t)packed_tile(gradient, numbers[row] / FD_LANES) + numbers[row] % FD_LANES;
         for (int64_t k = begin; k < end; k++) to[k * FD_LANES] += op->in[0][row * stride + k];
     }
@@ -40,7 +41,7 @@ static int table_gradient(const struct fd_op *op, int64_t rows, const int32_t *n
 }
 static int op_embedding_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
-    return table_gradient(op, pass->rows, pass->tokens, task);
+    return table_gradient(op, pass->rows, pass->tokens ? pass->tokens + op->first * pass->rows : NULL, task);
 }
 static int op_position_embedding_gradient(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {

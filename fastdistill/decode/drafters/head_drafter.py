@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastdistill.arguments import check_number
+from fastdistill.decode.drafters.copies import Copies
 from fastdistill.decode.drafters.draft import Draft, DraftRequest
 from fastdistill.decode.drafters.growing import GrowingRun, Vocabulary
 from fastdistill.errors import UnsupportedError
@@ -77,7 +78,9 @@ class HeadDraftRun(GrowingRun):
         self._cell, self._head, self._least = head.beside(network), head, least_probability
         super().__init__(request, Vocabulary(len(head.d2t), request.session.vocab_size, head.d2t))
         self._state: np.ndarray | None = None  # float32 (1, hidden_size): gave the seed
-        self._seed = np.empty(0, np.int32)
+        self._seed = -1
+        self._copies = Copies(head.copies)
+        self._copies.append(request.prompt.tolist())
         self._states: dict[
             int, np.ndarray
         ] = {}  # that the next step reads, by the guess that was drawn before; -1: by the seed
@@ -89,36 +92,50 @@ class HeadDraftRun(GrowingRun):
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         super().accept(tokens, path, taps)
+        self._copies.append(tokens)
         if len(tokens) and "hidden" in taps:
-            self._state, self._seed = taps["hidden"][-1:], np.array(tokens[-1:], np.int32)
+            self._state, self._seed = taps["hidden"][-1:], int(tokens[-1])
 
     def _chain(self, budget: int) -> Draft:
         """Where the likeliest tokens are wanted, without what else a draw may need."""
         if not self._drawing.takes_likeliest:
             return super()._chain(budget)
-        state, token, reached = self._state, int(self._seed[0]), 1.0
+        state, reached = self._state, 1.0
         tokens, shares = list[int](), list[float]()
         while len(tokens) < budget and (not tokens or not self._stops(shares[-1], reached)):
-            guess, share = self._cell.likeliest(token, state)
-            state, token, reached = None, int(self._head.d2t[guess]), reached * share
-            tokens.append(token)
+            guess, share = self._cell.likeliest(self._read_after(tokens), state)
+            state, reached = None, reached * share
+            tokens.append(int(self._head.d2t[guess]))
             shares.append(share)
         return Draft(np.array(tokens, np.int32), kinds=self._kinds(np.array(shares)))
 
     def _root(self, read: Read) -> Rows:
         assert self._state is not None  # there is room
         self._step = 0
-        return self._run(self._state, self._seed, [-1], read)
+        return self._run(self._state, [[]], [-1], read)
 
     def _below(self, nodes: list[int], tokens: np.ndarray, parents: np.ndarray, read: Read) -> Rows:
         self._step += 1
         states = np.stack([self._states[int(parents[node])] for node in nodes])
-        return self._run(states, self._head.d2t[tokens[nodes]], nodes, read)
+        return self._run(states, [self._path(node, tokens, parents) for node in nodes], nodes, read)
 
-    def _run(self, states: np.ndarray, tokens: np.ndarray, nodes: list[int], read: Read) -> Rows:
-        rows, following = self._cell.run(states, tokens, self._step, read.logits)
+    def _run(self, states: np.ndarray, paths: list[list[int]], nodes: list[int], read: Read) -> Rows:
+        tokens = np.array([self._read_after(path) for path in paths], np.int32).T
+        rows, following = self._cell.run(states, np.ascontiguousarray(tokens), self._step, read.logits)
         self._states |= dict(zip(nodes, following, strict=True))
         return rows
+
+    def _path(self, node: int, tokens: np.ndarray, parents: np.ndarray) -> list[int]:
+        """The target's tokens from the seed's child to a guess."""
+        path = list[int]()
+        while node >= 0:
+            path.append(int(self._head.d2t[tokens[node]]))
+            node = int(parents[node])
+        return path[::-1]
+
+    def _read_after(self, path: list[int]) -> list[int]:
+        """What a step reads behind the text and these guesses: the last token, and its copies."""
+        return [path[-1] if path else self._seed, *self._copies.after(path)]
 
     def _stops(self, share: float, reached: float) -> bool:
         return reached < self._least

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from fastdistill.ops.adjoints.linear import sum_width
-from fastdistill.ops.kind import MATRIX_SUM, OpKind, PassRows, Reverse, StepKind
+from fastdistill.ops.kind import MATRIX_SUM, OpKind, PassRows, Reverse, StepKind, token_column
 
 
 def embedding_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     """Each row's gradient belongs to its token's row of the table."""
     if reverse.trains(op.weights[0]):
-        reverse.op("embedding_gradient", gradient, weights=op.weights)
+        reverse.op("embedding_gradient", gradient, weights=op.weights, **op.constants)
 
 
 def position_embedding_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
@@ -54,10 +54,11 @@ def spread(x: np.ndarray, *, request: PassRows) -> np.ndarray:
     return rows
 
 
-def embedding_gradient(dy: np.ndarray, gradient: np.ndarray, *, request: PassRows) -> None:
-    """gradient (vocab_size, width)[token] += the row's dy; nothing for rows that were given as inputs."""
+def embedding_gradient(dy: np.ndarray, gradient: np.ndarray, *, column: int = 0, request: PassRows) -> None:
+    """gradient (vocab_size, width)[token] += the row's dy; nothing for no token, and for rows that were given as inputs."""
     if request.tokens is not None:
-        np.add.at(gradient, request.tokens, dy)
+        tokens = token_column(request, column)
+        np.add.at(gradient, tokens[tokens >= 0], dy[tokens >= 0])
 
 
 def position_embedding_gradient(dy: np.ndarray, gradient: np.ndarray, *, request: PassRows) -> None:
@@ -90,6 +91,7 @@ KINDS = (
         reference=embedding_gradient,
         of_pass=True,
         weights=(MATRIX_SUM,),
+        constants={"column": "first"},
         width=sum_width,
         steps=(StepKind("embedding_gradient", writes=False),),
     ),

@@ -1,20 +1,20 @@
 """What a draft head begins with.
 
 eagle   the linear cell that tells the target's next state best, in closed form: one pass over the texts gives it, by ridge
-        regression of the state after a token on the normed state before it and the token's normed row.  Gradients would
-        take some minutes to come as far
+        regression of the state after a token on the normed state before it and the normed rows of the token and its copies.
+        Gradients would take some minutes to come as far
 medusa  heads that add nothing to the state: each begins with the guess that the target's own head makes of it (Cai et al.
         2024, Medusa, section 2.1.1)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
-from fastdistill.models.draft_head import DraftHead
+from fastdistill.models.draft_head import TOKENS, DraftHead
 from fastdistill.train.draft_head.texts import Texts
 
 ROWS = 8192  # at a time
@@ -47,9 +47,8 @@ def first_weights(
     sizes = {name: weight.shape for name, weight in shape.plan().weights.items() if name in shape.trained}
     if not shape.chained:
         return {name: Tensor(name, "f32", size, np.zeros(size, np.float32)) for name, size in sizes.items()}
-    from_token, from_state = _ridge(shape, texts, table, texts.places if places is None else places, ridge)
+    weights = _ridge(shape, texts, table, texts.places if places is None else places, ridge)
     chance = np.random.Generator(np.random.Philox(seed))
-    weights: Mapping[str, np.ndarray] = {"embedding_proj.weight": from_token, "hidden_proj.weight": from_state}
     made = {}
     for name, size in sizes.items():
         if name in weights:
@@ -64,22 +63,29 @@ def first_weights(
     return made
 
 
-def _ridge(
-    shape: DraftHead, texts: Texts, table: Tensor, places: np.ndarray, ridge: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(hidden_size, embedding_size), (hidden_size, hidden_size)."""
-    width = shape.embedding_size + shape.hidden_size
+def _ridge(shape: DraftHead, texts: Texts, table: Tensor, places: np.ndarray, ridge: float) -> Mapping[str, np.ndarray]:
+    """The linear cell's matrices, by name: (hidden_size, embedding_size) of tokens, (hidden_size, hidden_size)."""
+    inputs = [f"{name}_proj.weight" for name in (*TOKENS, "hidden")]
+    sizes = [shape.embedding_size] * len(TOKENS) + [shape.hidden_size]
+    width = sum(sizes)
     squares, products = np.zeros((width, width)), np.zeros((width, shape.hidden_size))
     for begin in range(0, len(places), ROWS):
         at = places[begin : begin + ROWS]
-        tokens, numbers = np.unique(texts.tokens[at], return_inverse=True)
         states = texts.states[at].astype(np.float32)
-        x = np.concatenate([_normed(table.rows(tokens).to_float32(), shape)[numbers], _normed(states, shape)], axis=1)
+        x = np.concatenate([*_embedded(shape, table, texts.read(at)), _normed(states, shape)], axis=1)
         squares += x.T @ x
         products += x.T @ texts.states[at + 1].astype(np.float32)
     squares[np.diag_indices(width)] += ridge * np.trace(squares) / width
     found = np.linalg.solve(squares, products).T
-    return found[:, : shape.embedding_size], found[:, shape.embedding_size :]
+    return dict(zip(inputs, np.split(found, np.cumsum(sizes)[:-1], axis=1), strict=True))
+
+
+def _embedded(shape: DraftHead, table: Tensor, tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """The normed rows of each column of tokens; zeros for -1."""
+    for column in tokens:
+        some, numbers = np.unique(column, return_inverse=True)
+        rows = _normed(table.rows(np.maximum(some, 0)).to_float32(), shape) * (some >= 0)[:, None]
+        yield rows[numbers]
 
 
 def _normed(x: np.ndarray, shape: DraftHead) -> np.ndarray:

@@ -12,7 +12,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.distill.loss import Loss
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.threads import check_threads
-from fastdistill.models.draft_head import DraftHead
+from fastdistill.models.draft_head import COPIES, DraftHead
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
@@ -33,8 +33,8 @@ class HeadBatch:
     ----------
     hidden : float32 (rows, hidden_size)
         what the target's head read there
-    tokens : int32 (steps, rows)
-        the token drawn there, the one after it, ...
+    tokens : int32 (steps, 1 + COPIES, rows)
+        what a step reads: the token drawn there and its copies; the one after it and its copies; ...
     targets : float32 (steps, rows, hidden_size)
         what the target's head read after each of these tokens
     weights : float32 (steps, rows)
@@ -52,7 +52,7 @@ class HeadBatch:
 
     def __post_init__(self) -> None:
         rows, width = as_array("hidden", self.hidden, np.float32, ("rows", "hidden_size")).shape
-        steps = len(as_array("tokens", self.tokens, np.int32, ("steps", rows)))
+        steps = len(as_array("tokens", self.tokens, np.int32, ("steps", 1 + COPIES, rows)))
         as_array("targets", self.targets, np.float32, (steps, rows, width))
         as_array("weights", self.weights, np.float32, (steps, rows))
 

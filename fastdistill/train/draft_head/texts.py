@@ -13,14 +13,25 @@ import numpy as np
 
 from fastdistill.arguments import as_array
 from fastdistill.checkpoint.safetensors_file import Stored, StoredArray, open_safetensors, write_safetensors
+from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
+from fastdistill.models.draft_head import COPIES
 from fastdistill.train.draft_head.engine import HeadBatch
+
+REPEATED = 8  # tokens: where so many stood before in the same order, prompt lookup guesses better than any head
+_ARRAYS = {
+    "tokens": ("I32", 1),
+    "states": ("F16", 2),
+    "starts": ("I64", 1),
+    "prompts": ("I32", 1),
+    "prompt_starts": ("I64", 1),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Texts one after another, without their prompts.
+    """Texts one after another, and their prompts.
 
     Parameters
     ----------
@@ -29,6 +40,9 @@ class Texts:
         what the target's head read when it gave each
     starts : int64 (texts + 1,)
         tokens of text t: starts[t] to starts[t + 1], at least one
+    prompts : int32 (m,)
+    prompt_starts : int64 (texts + 1,)
+        the same of what stood before each
 
     Raises
     ------
@@ -38,13 +52,19 @@ class Texts:
     tokens: np.ndarray
     states: np.ndarray
     starts: np.ndarray
+    prompts: np.ndarray
+    prompt_starts: np.ndarray
 
     def __post_init__(self) -> None:
         (n,) = as_array("tokens", self.tokens, np.int32, ("n",)).shape
         as_array("states", self.states, np.float16, (n, "hidden_size"))
-        starts = as_array("starts", self.starts, np.int64, ("texts + 1",))
-        if starts[[0, -1]].tolist() != [0, n] or (np.diff(starts) < 1).any():
-            raise ArgumentError(f"starts must go up from 0 to the {n} tokens, got {starts.tolist()[:8]}")
+        (m,) = as_array("prompts", self.prompts, np.int32, ("m",)).shape
+        ends = len(as_array("starts", self.starts, np.int64, ("texts + 1",)))
+        as_array("prompt_starts", self.prompt_starts, np.int64, (ends,))
+        for name, count, least in (("starts", n, 1), ("prompt_starts", m, 0)):
+            starts = getattr(self, name)
+            if starts[[0, -1]].tolist() != [0, count] or (np.diff(starts) < least).any():
+                raise ArgumentError(f"{name} must go up from 0 to the {count} tokens, got {starts.tolist()[:8]}")
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -56,8 +76,27 @@ class Texts:
 
     @property
     def places(self) -> np.ndarray:
-        """int64 (m,): of the tokens that another one follows."""
-        return np.flatnonzero(np.arange(len(self.tokens)) + 1 < self.ends)
+        """int64 (places,): of the tokens that another one follows, and with which no REPEATED tokens end that stood before."""
+        return np.flatnonzero((np.arange(len(self.tokens)) + 1 < self.ends) & ~self._behind[1])
+
+    def read(self, places: np.ndarray) -> np.ndarray:
+        """int32 (1 + COPIES, *places.shape): what a step reads there, the tokens and their copies."""
+        return np.concatenate([self.tokens[places][None], np.moveaxis(self._behind[0][places], -1, 0)])
+
+    @cached_property
+    def _behind(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each token: int32 (n, COPIES), its copies; bool (n,), whether REPEATED tokens that end with it stood before."""
+        copies, repeats = np.empty((len(self.tokens), COPIES), np.int32), np.empty(len(self.tokens), bool)
+        for text in range(len(self)):
+            both = (self.prompts, self.prompt_starts), (self.tokens, self.starts)
+            prompt, tokens = (array[slice(*starts[text : text + 2])].tolist() for array, starts in both)
+            known, seen = Copies(COPIES), Repeats(REPEATED)
+            known.append(prompt)
+            seen.append(prompt)
+            for at, token in enumerate(tokens, self.starts[text]):
+                known.append([token])
+                copies[at], repeats[at] = known.after(), seen.append([token])
+        return copies, repeats
 
     def places_in(self, which: np.ndarray) -> np.ndarray:
         """Those of `places` that lie in some texts: bool (texts,)."""
@@ -66,8 +105,12 @@ class Texts:
 
     def part(self, first: int, last: int) -> Texts:
         """Texts first to last - 1."""
-        rows = slice(*self.starts[[first, last]].tolist())
-        return Texts(self.tokens[rows], self.states[rows], self.starts[first : last + 1] - rows.start)
+        rows, asked = (slice(*starts[[first, last]].tolist()) for starts in (self.starts, self.prompt_starts))
+        own = slice(first, last + 1)
+        return Texts(
+            self.tokens[rows], self.states[rows], self.starts[own] - rows.start,
+            self.prompts[asked], self.prompt_starts[own] - asked.start,
+        )  # fmt: skip
 
     def batch(self, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
         """Of these places, each with the next tokens; what step t guesses counts fading^t."""
@@ -77,15 +120,12 @@ class Texts:
         at = np.minimum(at, last)
         weights = there[1:] * np.float32(fading) ** np.arange(steps, dtype=np.float32)[:, None]
         states = self.states[at].astype(np.float32)
-        return HeadBatch(states[0], self.tokens[at[:-1]], states[1:], weights.astype(np.float32))
+        tokens = np.ascontiguousarray(np.moveaxis(self.read(at[:-1]), 0, 1))
+        return HeadBatch(states[0], tokens, states[1:], weights.astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write them as a safetensors file, whole or not at all."""
-        arrays = {
-            "tokens": Stored("I32", self.tokens),
-            "states": Stored("F16", self.states),
-            "starts": Stored("I64", self.starts),
-        }
+        arrays = {name: Stored(dtype, getattr(self, name)) for name, (dtype, _) in _ARRAYS.items()}
         with work_folder(path) as work:
             write_safetensors(work / "texts", arrays)
             replace_file(path, work / "texts")
@@ -104,9 +144,12 @@ class Texts:
         states = np.empty((sum(counts), files[0]["states"].shape[1]), np.float16)  # once: they are most of the memory
         for file, rows in zip(files, np.split(states, np.cumsum(counts)[:-1]), strict=True):
             rows[:] = file["states"]
-        lengths = [np.diff(np.asarray(file["starts"])) for file in files]
-        starts = np.cumsum([0, *np.concatenate(lengths)], dtype=np.int64)
-        return cls(np.concatenate([np.asarray(file["tokens"]) for file in files]), states, starts)
+        tokens, prompts = (np.concatenate([np.asarray(file[name]) for file in files]) for name in ("tokens", "prompts"))
+        starts, prompt_starts = (
+            np.cumsum([0, *np.concatenate([np.diff(np.asarray(file[name])) for file in files])], dtype=np.int64)
+            for name in ("starts", "prompt_starts")
+        )
+        return cls(tokens, states, starts, prompts, prompt_starts)
 
 
 def counted(path: Path) -> tuple[int, int]:
@@ -122,10 +165,10 @@ def counted(path: Path) -> tuple[int, int]:
 
 def _stored(path: Path) -> dict[str, np.ndarray | StoredArray]:
     stored, _ = open_safetensors(path)
-    wanted = ("tokens", "states", "starts")
-    if stored.keys() != {*wanted}:
-        raise CheckpointError(f"{path}: must hold {', '.join(wanted)}, found {', '.join(sorted(stored)) or 'nothing'}")
+    if stored.keys() != _ARRAYS.keys():
+        raise CheckpointError(f"{path}: must hold {', '.join(_ARRAYS)}, found {', '.join(sorted(stored)) or 'nothing'}")
     arrays = {name: array for name, (_, array) in stored.items()}
-    if (ranks := [len(arrays[name].shape) for name in wanted]) != [1, 2, 1]:
-        raise CheckpointError(f"{path}: {', '.join(wanted)} must have 1, 2 and 1 axes, found {ranks}")
+    wanted = {name: axes for name, (_, axes) in _ARRAYS.items()}
+    if (found := {name: len(array.shape) for name, array in arrays.items()}) != wanted:
+        raise CheckpointError(f"{path}: must hold arrays of so many axes: {wanted}, found {found}")
     return arrays

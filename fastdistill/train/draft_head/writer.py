@@ -11,6 +11,7 @@ import numpy as np
 
 from fastdistill.arguments import check_has
 from fastdistill.decode.autoregressive import AutoregressiveRun
+from fastdistill.decode.drafters.copies import Repeats
 from fastdistill.decode.engine import MOST_TEXTS, Engine, Task
 from fastdistill.decode.generation import Generation, unless_failed
 from fastdistill.decode.request import Request
@@ -20,18 +21,23 @@ from fastdistill.runtime.read import Rows
 from fastdistill.train.data.rollouts import tasks_of
 from fastdistill.train.draft_head.texts import Texts
 
+LOOP = 32  # tokens: a text that ends with so many that stood in it before goes round in circles, and is ended
+
 
 class Written(NamedTuple):
     """A text that has ended.
 
     Attributes
     ----------
+    prompt : Sequence[int]
+        token ids
     result : Generation
         what became of it
     states : list[np.ndarray]
         float32 (n, hidden_size) of each forward that gave tokens
     """
 
+    prompt: Sequence[int]
     result: Generation
     states: list[np.ndarray]
 
@@ -57,7 +63,7 @@ class TextWriter:
         check_has("model", model, ["network", "end_tokens"], "a Model")
         self._model, self._seed, self._max_tokens = model, seed, max_tokens
         self._engine = Engine(max_texts)
-        self._asked = deque[tuple[Task, list[np.ndarray]]]()
+        self._asked = deque[tuple[Task, _Watching]]()
 
     @property
     def waiting(self) -> int:
@@ -69,18 +75,21 @@ class TextWriter:
     ) -> None:
         """Have texts written behind prompts: `write_texts`."""
         prompts = [*prompts]
-        watching = [_Watching() for _ in prompts]
+        watching = [_Watching([*map(int, prompt)]) for prompt in prompts]
         tasks = tasks_of(self._model, prompts, self._seed, temperature, self._max_tokens, None, None, numbers, watching)
         for task, watched in zip(tasks, watching, strict=True):
-            self._asked.append((self._engine.submit(task), watched.states))
+            self._asked.append((self._engine.submit(task), watched))
 
     def step(self) -> list[Written]:
         """One forward of all that are being written; the texts that come."""
         self._engine.step()
+        for task, watched in self._asked:
+            if watched.loops and not task.finished:
+                self._engine.cancel(task)
         come = []
         while self._asked and self._asked[0][0].finished:
-            task, states = self._asked.popleft()
-            come.append(Written(task.result, states))
+            task, watched = self._asked.popleft()
+            come.append(Written(watched.prompt, task.result, watched.states))
         return come
 
     def cut(self) -> list[Written]:
@@ -100,8 +109,9 @@ def gathered(texts: Sequence[Written]) -> Texts:
     """
     tokens = [np.array(result.tokens, np.int32) for result in unless_failed([text.result for text in texts])]
     states = [np.concatenate(text.states)[: len(text.result.tokens)].astype(np.float16) for text in texts]
-    starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-    return Texts(np.concatenate(tokens), np.concatenate(states), starts)
+    prompts = [np.array(text.prompt, np.int32) for text in texts]
+    starts, prompt_starts = (np.cumsum([0, *map(len, some)], dtype=np.int64) for some in (tokens, prompts))
+    return Texts(np.concatenate(tokens), np.concatenate(states), starts, np.concatenate(prompts), prompt_starts)
 
 
 def write_texts(
@@ -148,26 +158,29 @@ def write_texts(
 
 
 class _Watching:
-    """Plain decoding that keeps the state behind each token."""
+    """Plain decoding that keeps the state behind each token, and says when the text loops."""
 
-    def __init__(self) -> None:
-        self.states: list[np.ndarray] = []
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self.prompt, self.states, self.repeats, self.loops = prompt, list[np.ndarray](), Repeats(LOOP), False
 
     def start(self, session: SessionLike, request: Request) -> _WatchingRun:
-        return _WatchingRun(session, request, self.states)
+        return _WatchingRun(session, request, self)
 
 
 class _WatchingRun(AutoregressiveRun):
-    def __init__(self, session: SessionLike, request: Request, states: list[np.ndarray]) -> None:
+    def __init__(self, session: SessionLike, request: Request, watching: _Watching) -> None:
         super().__init__(session, request)
-        self._states, self._goes_on = states, False  # what a session draws by itself has no states
+        self._watching, self._goes_on = watching, False  # what a session draws by itself has no states
 
     def forward(self) -> Forward:
         asked = super().forward()
         return replace(asked, read=replace(asked.read, hidden=True))
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
+        watching = self._watching
         if rows.tokens is not None:
             assert rows.hidden is not None
-            self._states.append(rows.hidden)
-        return super().take(rows)
+            watching.states.append(rows.hidden)
+        taken = super().take(rows)
+        watching.loops |= watching.repeats.append(token for token, _ in taken)
+        return taken
