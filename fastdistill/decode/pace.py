@@ -18,6 +18,7 @@ NOTHING_KNOWN = (0.5, 1.0)
 MEMORY = 0.8
 FADING = 0.995  # the same in a round without such guesses, so that a kind that was given up is tried again
 FAR = 32  # tokens: contexts that differ by fewer have rows of the same cost, as far as can be measured
+FEW = 8  # guesses whose cost is known beforehand
 NOTHING = np.empty(0, np.int64)
 
 # What a round with guesses takes beyond its known cost is the median of the last rounds of each sort:
@@ -69,14 +70,17 @@ class Pace:
         self._wrong = [wrong for _, wrong in self._priors]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # seconds that guessing has spared so far; below 0: has cost
-        self._plain_seconds: dict[int, float] = {}
+        self._known_at, self._known_seconds = (
+            -1,
+            list[float](),
+        )  # FAR-fold tokens of context, and what forwards cost there
         self._kinds: list[int] = []  # the kind of each guess that was chosen last; set by `choose`
         self._seconds = [0.0]  # seconds of a forward with 0, 1, ... of these guesses
 
     def shared_by(self, texts: int) -> None:
         """So many texts share the next forward, and its cost: what is known of that is of another number of them now."""
         if texts != self._together:
-            self._together, self._plain_seconds = texts, {}
+            self._together, self._known_at = texts, -1
             self._resting = min(self._resting, ENOUGH)  # among others it did not pay
 
     def choose(self, draft: Draft, context: int) -> np.ndarray:
@@ -88,7 +92,7 @@ class Pace:
             self._kinds, self._seconds = [], [self.plain(context)]
             return NOTHING
         kinds = self._known(draft)
-        self._seconds = seconds = self.seconds(np.arange(len(draft) + 1), context)
+        self._seconds = seconds = self.first_seconds(len(draft), context)
         chances = self.chances(kinds, draft.parents.tolist())
         sure = min(self.invested, len(draft))
         ranked = [*range(sure), *sorted(range(sure, len(draft)), key=chances.__getitem__, reverse=True)]
@@ -109,11 +113,18 @@ class Pace:
         seconds = self._costs(self._together * (guesses + 1), context) / self._together
         return np.where(guesses > 0, seconds + self._extra, seconds).tolist()
 
+    def first_seconds(self, guesses: int, context: int) -> list[float]:
+        """The same with 0, 1, ... so many guesses, looked up anew as the context grows."""
+        if self._known_at != context // FAR or len(self._known_seconds) <= guesses:
+            rows = self._together * np.arange(1, max(guesses, FEW) + 2)
+            self._known_seconds = (self._costs(rows, context) / self._together).tolist()
+            self._known_at = context // FAR
+        plain, *more = self._known_seconds[: guesses + 1]
+        return [plain, *(seconds + self._extra for seconds in more)]
+
     def plain(self, context: int) -> float:
-        """The same without guesses, looked up anew as the context grows."""
-        if context // FAR not in self._plain_seconds:
-            self._plain_seconds = {context // FAR: self.seconds(np.zeros(1, np.int64), context)[0]}
-        return self._plain_seconds[context // FAR]
+        """The same without guesses."""
+        return self.first_seconds(0, context)[0]
 
     def room(self, plain: float) -> float:
         """Seconds that may be lost now, where a forward of one row takes `plain`."""

@@ -71,6 +71,10 @@ class Inbox:
         place[0][: array.size] = array.ravel()
         return place[1]
 
+    def held(self, name: str, size: int) -> np.ndarray:
+        """The numbers of the array that came last under this name, flat, to be changed."""
+        return self._places[name][0][:size]
+
 
 class NativeExecutor:
     """Runs passes of at most `max_rows` rows; everything it needs is allocated here.
@@ -258,6 +262,7 @@ class NativeExecutor:
         assert then is not None and tokens is not None
         end, profile = request.rows + request.ahead, active_profile()
         clock = None if profile is None else np.empty(part.count + 1, np.int64)
+        chain: _Chain | None = None
         while True:
             states = self.value(hidden, len(tokens)) if request.want_outputs else None
             if (answer := then(drawn[: len(tokens)], states)) is None:
@@ -269,15 +274,15 @@ class NativeExecutor:
             tokens = following[:0]
             if not 0 < len(following) <= min(end - base, self.max_rows):
                 break
-            behind = _behind(request, base, following)
-            self._fill(behind, None)
+            chain = chain or _Chain(self, request, min(end, self.max_rows))
+            chain.place(base, following)
             status = lib.fd_forward(
                 part.ops, part.stages, part.count, self._pass, self.threads, self._where, pointer(clock)
             )
             if status != lib.FD_OK:
                 break
             if profile is not None and clock is not None:
-                profile.add(self._outline(part), behind, clock, self.threads)
+                profile.add(self._outline(part), _behind(request, base, following), clock, self.threads)
             tokens = following
         count = len(tokens)
         return Outcome(
@@ -425,6 +430,36 @@ class NativeExecutor:
 
     def _pointer(self, value: int) -> Any:
         return pointer(self._arena[self.program.places[value] * self._arena_rows :])
+
+
+class _Chain:
+    """Rows of one sequence where C reads them, laid out once: they move on with the text, and any first few of them are a chain too."""
+
+    def __init__(self, executor: NativeExecutor, request: ForwardPass, most: int) -> None:
+        whole = _behind(request, 0, np.zeros(most, np.int32))
+        executor._fill(whole, None)
+        self._pass, self._draws, self._base = executor._pass, whole.draws, 0
+        held = executor._inbox.held
+        self._tokens, self._moving = held("tokens", most), [held("positions", most)]
+        self._counts = list[tuple[Any, np.ndarray]]()
+        for struct, name in executor._key_sets:
+            if whole.keys(name) is not None:
+                counts = held(f"key_counts of {name}", most)
+                self._moving += [held(f"slots of {name}", most), held(f"runs of {name}", 2 * most)[1::2], counts]
+                self._counts.append((struct, counts))
+
+    def place(self, base: int, tokens: np.ndarray) -> None:
+        """These tokens, so many rows behind the request's first one."""
+        count = len(tokens)
+        self._pass.rows = self._pass.reads = count
+        self._tokens[:count] = tokens
+        for array in self._moving:
+            array += base - self._base
+        for struct, counts in self._counts:
+            struct.most_keys = counts[count - 1]
+        if self._draws is not None:
+            self._draws["reached"][:count] = 0
+        self._base = base
 
 
 def _behind(request: ForwardPass, base: int, tokens: np.ndarray) -> ForwardPass:

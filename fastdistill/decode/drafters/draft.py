@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -103,6 +104,12 @@ class Draft:
             self, tokens=self.tokens[guesses], parents=number[self.parents[guesses]], law_rows=some(self.law_rows),
             kinds=some(self.kinds),
         )  # fmt: skip
+
+    def of_kinds(self, kinds: np.ndarray) -> Draft:
+        """The same guesses, of these kinds: int32 (n,), -1 or more."""
+        same = copy(self)
+        object.__setattr__(same, "kinds", kinds)
+        return same
 
 
 NO_GUESSES = Draft(())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -73,11 +73,8 @@ class FirstOfRun:
             draft = run.propose(budget)
             if len(draft):
                 kinds = draft.kinds
-                return (
-                    draft
-                    if kinds is None or not first
-                    else replace(draft, kinds=np.where(kinds < 0, kinds, kinds + first))
-                )
+                shifts = kinds is not None and first
+                return draft.of_kinds(np.where(kinds < 0, kinds, kinds + first)) if shifts else draft
         return NO_GUESSES
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
