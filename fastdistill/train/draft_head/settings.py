@@ -22,7 +22,7 @@ class HeadSettings:
         "eagle": one cell, which goes on from its own estimates; "medusa": a head of its own for each guess
     minutes : float, default 30.0
         of work in all
-    writing : float, default 0.4
+    writing : float, default 0.5
         the share of them in which the target writes
     prompts : str, optional
         a .jsonl or .txt file or a folder, as `fastdistill train` reads them: their prompts come beside the package's own
@@ -57,7 +57,7 @@ class HeadSettings:
     model: str
     recipe: str = "eagle"
     minutes: float = 30.0
-    writing: float = 0.4
+    writing: float = 0.5
     prompts: str | None = None
     max_tokens: int = 256
     temperature: float = 0.8
