@@ -81,7 +81,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--target-steps", type=int, default=2000, metavar="N", help="in which a target learns to spell (default: %(default)s)"
     )  # fmt: skip
     parser.add_argument(
-        "--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=f"of {', '.join(ARMS)} (default: all)"
+        "--arms",
+        nargs="+",
+        choices=ARMS,
+        default=list(ARMS),
+        metavar="ARM",
+        help=f"of {', '.join(ARMS)} (default: all)",
     )
     parser.add_argument("--whole", action="store_true", help="students' tables and heads learn too (spelling: always)")
     parser.add_argument("--plot", type=picture, metavar="FILE.png", help="a picture of what was found")
@@ -134,7 +139,9 @@ class Bench(Writing):
             steps //= 2
         if "selection" in ARMS[name]:
             reference = networks.get(KL) if name != HALF else None
-            reference = reference or self.learnt(Pupil(case.settings, cut, *self.taught_by(case)), steps).engine.network()
+            reference = (
+                reference or self.learnt(Pupil(case.settings, cut, *self.taught_by(case)), steps).engine.network()
+            )
         settings = replace(case.settings, **ARMS[name])
         return self.learnt(Pupil(settings, cut, *self.taught_by(case), reference), steps)
 

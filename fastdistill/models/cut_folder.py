@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,12 +56,12 @@ def cut_folder(
     with open_checkpoint(source) as checkpoint:
         whole = plan_of(checkpoint)
         kept = check_integers("layers", layers, 0, whole.num_layers - 1).tolist()
-        if any(after <= before for before, after in zip(kept, kept[1:], strict=False)):
+        if any(after <= before for before, after in pairwise(kept)):
             raise ArgumentError(f"layers must be ascending, got {kept}")
         config = _cut_config(checkpoint.config.raw, whole.num_layers, kept)
         names = _names(whole, plan_for(Config(config, str(source))), kept)
 
-        def tensors() -> Any:
+        def tensors() -> Iterator[Tensor]:
             for name, of in names.items():
                 tensor = checkpoint.tensors[of]
                 yield Tensor(name, tensor.format, tensor.shape, **tensor.parts)
@@ -85,7 +86,7 @@ def _cut_config(raw: Mapping[str, Any], count: int, kept: Sequence[int]) -> dict
 def _names(whole: Plan, cut: Plan, kept: Sequence[int]) -> dict[str, str]:
     """Of each tensor that the cut plan stores, the name that the whole one's has: the ops of both go side by side."""
     of = dict(zip(cut.layers, (whole.layers[layer] for layer in kept), strict=True))
-    theirs, names = _by_segment(whole), {}
+    theirs, names = _by_segment(whole), dict[str, str]()
     for segment, ops in _by_segment(cut).items():
         others = theirs[of.get(segment, segment)]
         if [_meaning(op) for op in ops] != [_meaning(op) for op in others]:

@@ -65,9 +65,7 @@ def load_examples(path: Path) -> Dataset:
     """
     stored, _ = open_safetensors(path)
     if stored.keys() != _STORED.keys():
-        raise CheckpointError(
-            f"{path}: must hold {', '.join(_STORED)}, found {', '.join(sorted(stored)) or 'nothing'}"
-        )
+        raise CheckpointError(f"{path}: must hold {', '.join(_STORED)}, found {', '.join(sorted(stored)) or 'nothing'}")
     return _dataset(*(np.array(stored[name].array) for name in _STORED))
 
 

@@ -74,9 +74,7 @@ class Pupil:
             self.objective = objective(settings.objective, teacher=teacher)
         else:
             assert settings.selection is not None
-            self.objective = SelectiveDistillation(
-                settings.objective, teacher, Teacher(reference), settings.selection
-            )
+            self.objective = SelectiveDistillation(settings.objective, teacher, Teacher(reference), settings.selection)
         batches = Batches(data, settings.rows, seed=settings.seed, prompts=on_policy)
         self._batches: Batches | OnPolicy = batches
         if on_policy:
