@@ -14,7 +14,6 @@ from __future__ import annotations
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -32,20 +31,21 @@ from bench.lib.spelling import END, MOST, spellings
 from bench.lib.writing import Task, Writing, add_writing_arguments
 from bench.studies import jacobi_forcing
 from bench.studies.distilled_student_plot import draw
-from fastdistill.checkpoint import Tensor, write_checkpoint
-from fastdistill.models import quantize_folder
+from fastdistill.checkpoint import Tensor, open_checkpoint, write_checkpoint
+from fastdistill.models import plan_of
 from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime.network import Network
 from fastdistill.train.data.dataset import Dataset
+from fastdistill.train.runs import RunFolder
 from fastdistill.train.student import Pupil, StudentAcceptance, StudentSettings, student_acceptance
-from fastdistill.train.student.examples import joined, some_of, write_examples
+from fastdistill.train.student.examples import joined, load_examples, save_examples, some_of, write_examples
 from fastdistill.train.student.job import Target, roomy_prompts
 
-NONE, KL, HALF = "none", "plain KL", "AdaSPEC, half each"
+NONE, KL, HALF_KL, HALF = "none", "plain KL", "half of plain KL", "AdaSPEC, half each"
 ON_POLICY, FRACTION = 0.5, 0.4
 ARMS: dict[str, dict[str, Any]] = {  # what differs from plain KL
     KL: {},
-    "on-policy KL": {"on_policy": ON_POLICY},
+    "DistillSpec, KL": {"on_policy": ON_POLICY},
     "DistillSpec, JSD": {"on_policy": ON_POLICY, "objective": "jsd"},
     "DistillSpec, TV": {"on_policy": ON_POLICY, "objective": "total_variation"},
     "AdaSPEC": {"selection": FRACTION},
@@ -55,8 +55,8 @@ AHEAD = 4  # guesses of a chain
 LOT = 32  # texts that a target writes at once
 QUICK = {"questions": 4, "tokens": 32, "repetitions": 1, "steps": 10, "texts": 32, "target_steps": 50, "seeds": 1}
 DEFAULTS = {
-    "spelling": {"steps": 400, "texts": 512, "layers": 1, "rate": 3e-3, "questions": 40, "tokens": MOST, "seeds": 3},
-    "model": {"steps": 80, "texts": 160, "layers": 4, "rate": 1e-3, "questions": 12, "tokens": 96, "seeds": 1},
+    "spelling": {"steps": 300, "texts": 512, "layers": 1, "rate": 3e-3, "questions": 24, "tokens": MOST, "seeds": 3},
+    "model": {"steps": 60, "texts": 96, "layers": 4, "rate": 1e-3, "questions": 8, "tokens": 64, "seeds": 1},
 }
 
 
@@ -78,7 +78,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{about} (default: {defaults})")
     parser.add_argument("--rate", type=float, metavar="R", help="the highest of learning")
     parser.add_argument(
-        "--target-steps", type=int, default=2000, metavar="N", help="in which a target learns to spell (default: %(default)s)"
+        "--target-steps", type=int, default=1000, metavar="N", help="in which a target learns to spell (default: %(default)s)"
     )  # fmt: skip
     parser.add_argument(
         "--arms",
@@ -88,7 +88,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="ARM",
         help=f"of {', '.join(ARMS)} (default: all)",
     )
-    parser.add_argument("--whole", action="store_true", help="students' tables and heads learn too (spelling: always)")
+    parser.add_argument("--work", metavar="FOLDER", help="what is made is kept there, and found again by the next call")
     parser.add_argument("--plot", type=picture, metavar="FILE.png", help="a picture of what was found")
 
 
@@ -116,47 +116,39 @@ class Bench(Writing):
         self.found: dict[str, list[Judged]] = defaultdict(list)
 
     def measure(self) -> None:
-        for seed in range(self.options.seeds):
-            with tempfile.TemporaryDirectory() as place:
-                work = Path(place)
+        with tempfile.TemporaryDirectory() as place:
+            for seed in range(self.options.seeds):
+                work = Path(self.options.work or place) / f"{self.options.part} {seed}"
+                work.mkdir(parents=True, exist_ok=True)
                 case = (self.spelling if self.options.part == "spelling" else self.real)(work, seed)
-                cut_folder(case.target.folder, work / "cut", range(self.options.layers))
-                networks: dict[str, Network] = {}
-                self.judge(NONE, case, Pupil(case.settings, work / "cut", *self.taught_by(case)), work)
-                for name in self.options.arms:
+                if not (work / NONE).exists():
+                    cut_folder(case.target.folder, work / NONE, range(self.options.layers))
+                for name in (NONE, *self.options.arms):
                     self.progress.group(f"seed {seed}: {name}")
-                    pupil = self.pupil(name, case, work / "cut", networks)
-                    networks[name] = pupil.engine.network()
-                    self.judge(name, case, pupil, work)
+                    self.judge(name, case, self.student(name, case, work))
 
-    def taught_by(self, case: Case) -> tuple[Network, Dataset, frozenset[int]]:
-        return case.target.network, case.seen, case.target.end_tokens
-
-    def pupil(self, name: str, case: Case, cut: Path, networks: Mapping[str, Network]) -> Pupil:
-        """A student of an arm behind its last step."""
+    def student(self, name: str, case: Case, work: Path) -> Path:
+        """The folder of an arm's student behind its last step."""
         steps, reference = self.options.steps, None
-        if name == HALF:
+        if name in (HALF, HALF_KL):
             steps //= 2
-        if "selection" in ARMS[name]:
-            reference = networks.get(KL) if name != HALF else None
-            reference = (
-                reference or self.learnt(Pupil(case.settings, cut, *self.taught_by(case)), steps).engine.network()
-            )
-        settings = replace(case.settings, **ARMS[name])
-        return self.learnt(Pupil(settings, cut, *self.taught_by(case), reference), steps)
+        if "selection" in ARMS.get(name, {}):
+            reference = network_of(self.student(HALF_KL if name == HALF else KL, case, work), self.threads)
+        if not (work / name).exists():
+            target, settings = case.target, replace(case.settings, **ARMS.get(name, {}))
+            pupil = Pupil(settings, work / NONE, target.network, case.seen, target.end_tokens, reference)
+            place = work / f"{name}.run"
+            with RunFolder(place, None if place.exists() else {}, "the same command") as run:
+                pupil.train(steps, run, report=lambda record: self.progress.step(record["step"], steps))
+            pupil.save(work / name)
+        return work / name
 
-    def learnt(self, pupil: Pupil, steps: int) -> Pupil:
-        pupil.train(steps, report=lambda record: self.progress.step(record["step"], steps))
-        return pupil
-
-    def judge(self, name: str, case: Case, pupil: Pupil, work: Path) -> None:
+    def judge(self, name: str, case: Case, folder: Path) -> None:
         """Of a real target it guesses as it would be kept, in q8."""
-        student = pupil.engine.network()
-        along = student_acceptance(student, case.target.network, case.unseen, case.settings.rows)
-        if self.options.part == "model":
-            pupil.save(work / "learnt")
-            quantize_folder(work / "learnt", work / "kept", "q8", overwrite=True)
-            student = fd.load(work / "kept", threads=self.threads).network
+        along = student_acceptance(
+            network_of(folder, self.threads), case.target.network, case.unseen, case.settings.rows
+        )
+        student = network_of(folder, self.threads, "q8" if self.options.part == "model" else None)
         decoder, answers = fd.Speculative(fd.ModelDrafter(student), max_draft=AHEAD), []
         for number in range(min(self.options.questions, len(case.unseen))):
             rows = case.unseen.rows(number)
@@ -170,26 +162,25 @@ class Bench(Writing):
 
     def spelling(self, work: Path, seed: int) -> Case:
         """One that learns its task here."""
-        options = Namespace(seed=seed, block=1, threads=[self.threads])
-        engine = jacobi_forcing.untrained(options)
-        self.progress.group(f"seed {seed}: the target learns to spell")
-        jacobi_forcing.learn(engine, self.options.target_steps, np.random.default_rng(seed))
-        learnt = engine.parameters.items()
-        tensors = [Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt]
-        write_checkpoint(work / "target", jacobi_forcing.config().raw, tensors)
-        target: Any = SimpleNamespace(
-            folder=work / "target", network=engine.network(), end_tokens=frozenset({END}), plan=engine.plan
-        )
+        if not (work / "target").exists():
+            self.progress.group(f"seed {seed}: the target learns to spell")
+            engine = jacobi_forcing.untrained(Namespace(seed=seed, block=1, threads=[self.threads]))
+            jacobi_forcing.learn(engine, self.options.target_steps, np.random.default_rng(seed))
+            learnt = engine.parameters.items()
+            tensors = [Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt]
+            write_checkpoint(work / "target", jacobi_forcing.config().raw, tensors)
+        network = network_of(work / "target", self.threads)
+        target: Any = SimpleNamespace(folder=work / "target", network=network, end_tokens=frozenset({END}))
         drawn = spellings(self.options.texts + self.options.questions, np.random.default_rng([seed, 1]))
-        settings = self.settings("target", seed, whole=True, rows=1024)
-        return self.case(target, [prompt.tolist() for prompt, _ in drawn], settings)
+        settings = self.settings("target", seed, rows=1024)
+        return self.case(target, [prompt.tolist() for prompt, _ in drawn], settings, work)
 
     def real(self, work: Path, seed: int) -> Case:
         """One that was made elsewhere, asked what comes with the package."""
-        settings = self.settings(str(self.options.model), seed, whole=self.options.whole)
+        settings = self.settings(str(self.options.model), seed)
         target = Target.load(settings.model, self.threads)
         count = self.options.texts + self.options.questions
-        return self.case(target, [*islice(roomy_prompts(settings, target), count)], settings)
+        return self.case(target, [*islice(roomy_prompts(settings, target), count)], settings, work)
 
     def settings(self, model: str, seed: int, **more: Any) -> StudentSettings:
         options = self.options
@@ -198,15 +189,23 @@ class Bench(Writing):
             threads=self.threads, **more,
         )  # fmt: skip
 
-    def case(self, target: Target, prompts: list[list[int]], settings: StudentSettings) -> Case:
+    def case(self, target: Target, prompts: list[list[int]], settings: StudentSettings, work: Path) -> Case:
         """Greedy texts: along them a chain's guesses stand as in speculation."""
-        self.progress.group("the target writes")
-        lots = [prompts[first : first + LOT] for first in range(0, len(prompts), LOT)]
-        most, rows = settings.max_tokens, settings.rows
-        data = joined([write_examples(target, lot, max_tokens=most, max_length=rows) for lot in lots])
+        if not (work / "texts").exists():
+            self.progress.group("the target writes")
+            lots = [prompts[first : first + LOT] for first in range(0, len(prompts), LOT)]
+            most, rows = settings.max_tokens, settings.rows
+            data = joined([write_examples(target, lot, max_tokens=most, max_length=rows) for lot in lots])
+            save_examples(data, work / "texts")
+        data = load_examples(work / "texts")
         order = np.arange(len(data))
         unseen = order >= len(data) - self.options.questions
         return Case(target, some_of(data, order[~unseen]), some_of(data, order[unseen]), settings)
+
+
+def network_of(folder: Path, threads: int, format: str | None = None) -> Network:
+    with open_checkpoint(folder) as checkpoint:
+        return Network(plan_of(checkpoint), checkpoint.tensors, format, threads)
 
 
 def table(bench: Bench, report: Report) -> None:

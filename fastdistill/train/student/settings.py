@@ -37,8 +37,8 @@ class StudentSettings:
     selection : float, optional
         the fraction of the tokens that are learnt: those where the student is furthest behind a reference, which is
         trained first in half of the time (Hu et al. 2025, AdaSPEC); None: all, without a reference
-    whole : bool, default False
-        train the table of tokens and the head too, and not the layers and the last norm alone
+    whole : bool, default True
+        the table of tokens and the head learn too, and not the layers and the last norm alone
     steps : int, optional
         of the optimiser, the reference's as many again; None: as the minutes allow
     learning_rate : float, default 1e-3
@@ -67,7 +67,7 @@ class StudentSettings:
     objective: str = "forward_kl"
     on_policy: float = 0.0
     selection: float | None = None
-    whole: bool = False
+    whole: bool = True
     steps: int | None = None
     learning_rate: float = 1e-3
     rows: int = 512
