@@ -36,7 +36,7 @@ from fastdistill.models import plan_of
 from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime.network import Network
 from fastdistill.train.data.dataset import Dataset
-from fastdistill.train.runs import RunFolder
+from fastdistill.train.runs import Interruption, RunFolder
 from fastdistill.train.student import Pupil, StudentAcceptance, StudentSettings, student_acceptance
 from fastdistill.train.student.examples import joined, load_examples, save_examples, some_of, write_examples
 from fastdistill.train.student.job import Target, roomy_prompts
@@ -53,10 +53,37 @@ ARMS: dict[str, dict[str, Any]] = {  # what differs from plain KL
 }
 AHEAD = 4  # guesses of a chain
 LOT = 32  # texts that a target writes at once
-QUICK = {"questions": 4, "tokens": 32, "repetitions": 1, "steps": 10, "texts": 32, "target_steps": 50, "seeds": 1}
+QUICK = {
+    "unseen": 8,
+    "questions": 4,
+    "tokens": 32,
+    "repetitions": 1,
+    "steps": 10,
+    "texts": 32,
+    "target_steps": 50,
+    "seeds": 1,
+}
 DEFAULTS = {
-    "spelling": {"steps": 300, "texts": 512, "layers": 1, "rate": 3e-3, "questions": 24, "tokens": MOST, "seeds": 3},
-    "model": {"steps": 60, "texts": 96, "layers": 4, "rate": 1e-3, "questions": 8, "tokens": 64, "seeds": 1},
+    "spelling": {
+        "steps": 600,
+        "texts": 512,
+        "layers": 1,
+        "rate": 3e-3,
+        "unseen": 200,
+        "questions": 24,
+        "tokens": MOST,
+        "seeds": 3,
+    },
+    "model": {
+        "steps": 60,
+        "texts": 96,
+        "layers": 4,
+        "rate": 1e-3,
+        "unseen": 16,
+        "questions": 8,
+        "tokens": 64,
+        "seeds": 1,
+    },
 }
 
 
@@ -69,7 +96,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "steps": "of a student",
         "texts": "of the target that they learn from",
         "layers": "of a student, the first ones",
-        "questions": "prompts that they are judged on",
+        "unseen": "texts that they are judged along",
+        "questions": "of their prompts, from which they speculate",
         "tokens": "most new tokens of a text",
         "seeds": "repetitions of everything, the target's learning included",
     }
@@ -123,9 +151,10 @@ class Bench(Writing):
                 case = (self.spelling if self.options.part == "spelling" else self.real)(work, seed)
                 if not (work / NONE).exists():
                     cut_folder(case.target.folder, work / NONE, range(self.options.layers))
-                for name in (NONE, *self.options.arms):
-                    self.progress.group(f"seed {seed}: {name}")
-                    self.judge(name, case, self.student(name, case, work))
+                folders = {name: self.student(name, case, work) for name in (NONE, *self.options.arms)}
+                for name, folder in folders.items():
+                    self.progress.group(f"seed {seed}: {name} is judged")
+                    self.judge(name, case, folder)
 
     def student(self, name: str, case: Case, work: Path) -> Path:
         """The folder of an arm's student behind its last step."""
@@ -135,11 +164,13 @@ class Bench(Writing):
         if "selection" in ARMS.get(name, {}):
             reference = network_of(self.student(HALF_KL if name == HALF else KL, case, work), self.threads)
         if not (work / name).exists():
+            self.progress.group(name)
             target, settings = case.target, replace(case.settings, **ARMS.get(name, {}))
             pupil = Pupil(settings, work / NONE, target.network, case.seen, target.end_tokens, reference)
             place = work / f"{name}.run"
-            with RunFolder(place, None if place.exists() else {}, "the same command") as run:
-                pupil.train(steps, run, report=lambda record: self.progress.step(record["step"], steps))
+            with RunFolder(place, None if place.exists() else {}, "the same command") as run, Interruption() as stop:
+                if not pupil.train(steps, run, lambda record: self.progress.step(record["step"], steps), stop):
+                    raise KeyboardInterrupt
             pupil.save(work / name)
         return work / name
 
@@ -171,7 +202,7 @@ class Bench(Writing):
             write_checkpoint(work / "target", jacobi_forcing.config().raw, tensors)
         network = network_of(work / "target", self.threads)
         target: Any = SimpleNamespace(folder=work / "target", network=network, end_tokens=frozenset({END}))
-        drawn = spellings(self.options.texts + self.options.questions, np.random.default_rng([seed, 1]))
+        drawn = spellings(self.options.texts + self.options.unseen, np.random.default_rng([seed, 1]))
         settings = self.settings("target", seed, rows=1024)
         return self.case(target, [prompt.tolist() for prompt, _ in drawn], settings, work)
 
@@ -179,7 +210,7 @@ class Bench(Writing):
         """One that was made elsewhere, asked what comes with the package."""
         settings = self.settings(str(self.options.model), seed)
         target = Target.load(settings.model, self.threads)
-        count = self.options.texts + self.options.questions
+        count = self.options.texts + self.options.unseen
         return self.case(target, [*islice(roomy_prompts(settings, target), count)], settings, work)
 
     def settings(self, model: str, seed: int, **more: Any) -> StudentSettings:
@@ -199,7 +230,7 @@ class Bench(Writing):
             save_examples(data, work / "texts")
         data = load_examples(work / "texts")
         order = np.arange(len(data))
-        unseen = order >= len(data) - self.options.questions
+        unseen = order >= len(data) - self.options.unseen
         return Case(target, some_of(data, order[~unseen]), some_of(data, order[unseen]), settings)
 
 
@@ -242,7 +273,7 @@ def run(options: Namespace) -> Report:
     table(bench, report)
     report.note(
         f"{options.seeds} seeds, {options.steps} steps of {options.layers} layers on {options.texts} texts, at most {options.rate:g} of rate; "
-        f"judged on {options.questions} prompts; chains of {AHEAD}; {options.levels[-1]}, {bench.threads} threads"
+        f"judged along {options.unseen}, speculating from {options.questions} of their prompts in chains of {AHEAD}; {options.levels[-1]}, {bench.threads} threads"
     )
     if options.plot:
         draw(options.plot, {name: [each.along for each in found] for name, found in bench.found.items()})
