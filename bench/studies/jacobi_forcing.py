@@ -88,14 +88,17 @@ def ask(engine: Engine, questions: list[Spelling], prompts: int) -> Asked:
     return Asked(float(np.mean(right)), tokens, forwards, one)
 
 
+def config() -> Config:
+    """Of the model that learns."""
+    return Config({
+        "model_type": "llama", "vocab_size": len(SIGNS), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
+        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 256, "rope_theta": 10000.0, "tie_word_embeddings": False,
+    })  # fmt: skip
+
+
 def untrained(options: Namespace) -> Engine:
-    plan = plan_for(
-        Config({
-            "model_type": "llama", "vocab_size": len(SIGNS), "hidden_size": WIDTH, "intermediate_size": 2 * WIDTH,
-            "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 256, "rope_theta": 10000.0, "tie_word_embeddings": False,
-        })
-    )  # fmt: skip
+    plan = plan_for(config())
     generator = np.random.default_rng(options.seed)
     tensors = {}
     for name, weight in plan.weights.items():
