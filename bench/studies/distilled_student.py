@@ -36,10 +36,12 @@ from fastdistill.models import plan_of
 from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime.network import Network
 from fastdistill.train.data.dataset import Dataset
+from fastdistill.train.own_texts import Texts, write_texts
+from fastdistill.train.own_texts.prompts import prompts_of
+from fastdistill.train.own_texts.target import Target
 from fastdistill.train.runs import Interruption, RunFolder
 from fastdistill.train.student import Pupil, StudentAcceptance, StudentSettings, student_acceptance
-from fastdistill.train.student.examples import joined, load_examples, save_examples, some_of, write_examples
-from fastdistill.train.student.job import Target, roomy_prompts
+from fastdistill.train.student.examples import examples_of, some_of
 
 NONE, KL, HALF_KL, HALF = "none", "plain KL", "half of plain KL", "AdaSPEC, half each"
 ON_POLICY, FRACTION = 0.5, 0.4
@@ -211,7 +213,7 @@ class Bench(Writing):
         settings = self.settings(str(self.options.model), seed)
         target = Target.load(settings.model, self.threads)
         count = self.options.texts + self.options.unseen
-        return self.case(target, [*islice(roomy_prompts(settings, target), count)], settings, work)
+        return self.case(target, [*islice(prompts_of(target, None, seed), count)], settings, work)
 
     def settings(self, model: str, seed: int, **more: Any) -> StudentSettings:
         options = self.options
@@ -224,11 +226,8 @@ class Bench(Writing):
         """Greedy texts: along them a chain's guesses stand as in speculation."""
         if not (work / "texts").exists():
             self.progress.group("the target writes")
-            lots = [prompts[first : first + LOT] for first in range(0, len(prompts), LOT)]
-            most, rows = settings.max_tokens, settings.rows
-            data = joined([write_examples(target, lot, max_tokens=most, max_length=rows) for lot in lots])
-            save_examples(data, work / "texts")
-        data = load_examples(work / "texts")
+            write_texts(target, prompts, max_tokens=settings.max_tokens).save(work / "texts")
+        data = examples_of(Texts.load(work / "texts"), settings.rows)
         order = np.arange(len(data))
         unseen = order >= len(data) - self.options.unseen
         return Case(target, some_of(data, order[~unseen]), some_of(data, order[unseen]), settings)

@@ -19,26 +19,13 @@ from fastdistill.distill import divergence
 from fastdistill.errors import ArgumentError, CheckpointError, DataError, FastDistillError
 from fastdistill.models.draft_head import COPIES, HEAD, SHARES, TABLE, TOKENS, DraftHead, SavedHead, kind_of
 from fastdistill.runtime import Read
-from fastdistill.train.draft_head import (
-    HeadBatch,
-    HeadEngine,
-    HeadSettings,
-    Texts,
-    acceptance,
-    distill_head,
-    lots,
-    prompts,
-    work,
-    write_texts,
-    writer,
-)
-from fastdistill.train.draft_head import (
-    texts as texts_file,
-)
+from fastdistill.train.draft_head import HeadBatch, HeadEngine, HeadSettings, acceptance, distill_head
 from fastdistill.train.draft_head.closed_form import first_weights
-from fastdistill.train.draft_head.target import Target
 from fastdistill.train.draft_head.training import HeadTraining
-from fastdistill.train.draft_head.work import WorkTime
+from fastdistill.train.own_texts import Texts, lots, prompts, work, write_texts, writer
+from fastdistill.train.own_texts import texts as texts_file
+from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.work import WorkTime
 from fastdistill.train.runs import checkpoints
 from tests.decode.test_head_drafter import copies
 from tests.test_cli import write_model
@@ -138,7 +125,7 @@ def test_rows_without_weight_change_nothing():
 def test_a_batch_follows_each_place_to_the_end_of_its_text():
     texts = texts_of([4, 2, 5])
     assert texts.places.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
-    batch = texts.batch(np.array([1, 4, 6]), 3, fading=0.5)
+    batch = HeadBatch.of(texts, np.array([1, 4, 6]), 3, fading=0.5)
     assert batch.weights.tolist() == [[1, 1, 1], [0.5, 0, 0.5], [0, 0, 0.25]]
     for row, place in enumerate((1, 4, 6)):
         assert (batch.hidden[row] == texts.states[place].astype(np.float32)).all()
@@ -207,7 +194,7 @@ def test_the_closed_form_finds_a_linear_cell():
     for name, matrix in zip((*TOKENS, "hidden"), (*from_tokens, from_state), strict=True):
         np.testing.assert_allclose(first[f"{name}_proj.weight"].data, matrix, atol=0.01)
     engine = HeadEngine(SHAPE, {**tensors(), **first}, steps=1, rows=64, threads=1)
-    batch = texts.batch(np.arange(64), 1)
+    batch = HeadBatch.of(texts, np.arange(64), 1)
     expected = batch.targets[0] @ tensors()[HEAD].data.T
     np.testing.assert_allclose(engine.logits(batch)[0], expected, atol=0.02)
 
@@ -217,10 +204,10 @@ def test_acceptance_counts_what_stands_after_right_guesses():
     engine = HeadEngine(SHAPE, tensors(), steps=2, rows=7, threads=1)
     d2t = np.arange(5, 45, dtype=np.int32)
     for place in texts.places[::2]:  # else hardly a guess would be right
-        texts.tokens[place + 1] = d2t[engine.logits(texts.batch(np.array([place]), 1))[0, 0].argmax()]
+        texts.tokens[place + 1] = d2t[engine.logits(HeadBatch.of(texts, np.array([place]), 1))[0, 0].argmax()]
     right, asked, counts = np.zeros((2, 4)), np.zeros(2), np.zeros((len(SHARES) + 1, 2), int)
     for place in texts.places:
-        batch = texts.batch(np.array([place]), 2)
+        batch = HeadBatch.of(texts, np.array([place]), 2)
         for step, logits in enumerate(engine.logits(batch)[:, 0]):
             if not batch.weights[step, 0]:
                 break

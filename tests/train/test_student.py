@@ -15,8 +15,9 @@ from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime import Read
 from fastdistill.runtime.network import Network
 from fastdistill.train import rollouts
-from fastdistill.train.draft_head import job as head_job
-from fastdistill.train.draft_head.job import Target
+from fastdistill.train.own_texts import prompts, write_texts
+from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.work import WorkTime
 from fastdistill.train.student import (
     Pupil,
     SelectiveDistillation,
@@ -24,7 +25,7 @@ from fastdistill.train.student import (
     distill_student,
     student_acceptance,
 )
-from fastdistill.train.student.examples import joined, load_examples, save_examples, some_of, write_examples
+from fastdistill.train.student.examples import examples_of, some_of
 from tests.test_cli import write_model
 
 ARMS = {
@@ -53,12 +54,19 @@ def cut(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(target):
-    return write_examples(target, [[5, 6, 7], [9, 8], [3, 1, 4, 1, 5], [2]], max_tokens=9)
+    return examples_of(write_texts(target, [[5, 6, 7], [9, 8], [3, 1, 4, 1, 5], [2]], max_tokens=9), 96)
 
 
 def settings_of(target, **changes):
     settings = dict(
-        model=str(target), layers=1, minutes=1e-3, max_tokens=24, rows=96, learning_rate=3e-3, format="f32", steps=12
+        model=str(target),
+        layers=1,
+        minutes=1e-3,
+        max_tokens=24,
+        rows=96,
+        learning_rate=3e-3,
+        format="f32",
+        optimiser_steps=12,
     )
     return StudentSettings(**settings | changes)
 
@@ -85,14 +93,15 @@ def of_whole_texts(network, batch):
     return log_softmax(np.concatenate(found)[np.flatnonzero(batch.weights)])
 
 
-def test_texts_are_the_targets_and_are_kept(model, target, data, tmp_path):
+def test_texts_are_the_targets_and_fit(model, target, data):
     plain = fd.load(model).generate([9, 8], max_tokens=9).tokens
     assert data.tokens[data.rows(1)].tolist() == [9, 8, *plain] and data.prompts.tolist() == [3, 2, 5, 1]
     assert data.counted[data.rows(1)].tolist() == [False] * 2 + [True] * len(plain)
-    save_examples(data, tmp_path / "file")
-    again = joined([some_of(load_examples(tmp_path / "file"), np.arange(a, a + 2)) for a in (0, 2)])
-    assert again.digest == data.digest
-    assert write_examples(target, [[9, 8]], max_tokens=9, max_length=5).lengths.tolist() == [5]
+    assert some_of(data, np.array([1, 3])).tokens.tolist() == [
+        *data.tokens[data.rows(1)].tolist(), *data.tokens[data.rows(3)].tolist()
+    ]  # fmt: skip
+    cut = examples_of(write_texts(target, [[5, 6, 7, 8, 9], [9, 8]], max_tokens=9), 5)
+    assert cut.tokens.tolist() == [9, 8, *plain[:3]] and cut.prompts.tolist() == [2]
 
 
 def test_plain_kl_is_the_mean_of_the_targets_texts(model, target, cut, data):
@@ -230,8 +239,8 @@ def test_a_model_distils_a_student_that_drafts_for_it(arm, model, tmp_path):
 
 def test_it_learns(model, tmp_path):
     """From a cut's law to nearly the target's."""
-    before = distill_student(settings_of(model, steps=1, learning_rate=0.0), tmp_path / "before")
-    after = distill_student(settings_of(model, steps=60, whole=True), tmp_path / "after")
+    before = distill_student(settings_of(model, optimiser_steps=1, learning_rate=0.0), tmp_path / "before")
+    after = distill_student(settings_of(model, optimiser_steps=60, whole=True), tmp_path / "after")
     assert after.overlap > before.overlap and after.tokens >= before.tokens
 
 
@@ -239,7 +248,8 @@ def test_time_says_how_many_steps_there_are(model, tmp_path, monkeypatch):
     monkeypatch.setattr(Pupil, "seconds", lambda self: 0.005)
     steps: list[int] = []
     training = lambda count: steps.append(count) or (lambda record: None)  # noqa: E731
-    settings = settings_of(model, steps=None, minutes=0.002, writing=0.25)  # 0.09 s for steps
+    monkeypatch.setattr(WorkTime, "seconds", 0.03)
+    settings = settings_of(model, optimiser_steps=None, minutes=0.002, writing=0.25)  # 0.09 s for steps
     distill_student(settings, tmp_path / "plain", training=training)
     distill_student(replace(settings, selection=0.4, format="q8"), tmp_path / "reference", training=training)
     assert steps == [16, 8, 8]
@@ -248,18 +258,32 @@ def test_time_says_how_many_steps_there_are(model, tmp_path, monkeypatch):
 
 
 def test_what_is_wrong_leaves_no_folder(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(head_job, "_OWN", 20)
+    monkeypatch.setattr(prompts, "_OWN", 20)
     (tmp_path / "none.jsonl").write_text("")
     for changes, error, words in (
         ({"model": "nowhere"}, FastDistillError, "nowhere"),
         ({"layers": 3}, ArgumentError, "layers must be fewer than the target's 3, got 3"),
         ({"prompts": str(tmp_path / "none.jsonl")}, DataError, "holds no prompt"),
-        ({"model": "listops-mdlm"}, UnsupportedError, "a student is of a causal model with a head"),
+        ({"model": "listops-mdlm"}, UnsupportedError, "a draft is for a causal model with a head"),
     ):
         with pytest.raises(error, match=words):
             distill_student(settings_of(model, **changes), tmp_path / "student")
     assert not (tmp_path / "student.run").exists()
-    with pytest.raises(DataError, match=r"0 texts have come.*rows = 20"):
+    with pytest.raises(DataError, match=r"texts fit.*rows = 20"):
         distill_student(settings_of(model, rows=20), tmp_path / "short")
     with pytest.raises(ArgumentError, match="selection must"):
         settings_of(model, selection=2.0)
+
+
+def test_the_command_makes_a_student(model, run, tmp_path):
+    options = ("--recipe", "student", "--minutes", "0.001", "--max-tokens", "24", "--threads", "1", "--rows", "200")
+    code, out, err = run("distill", model, "--draft", tmp_path / "draft", "--layers", "1", "--on-policy", "0.5", *options)
+    assert code == 0, err
+    assert "a model of" in out and f"--drafter model --draft-model {tmp_path / 'draft'}" in out
+    plain, drafted = (
+        run("generate", model, "What?", "--max-tokens", "30", *more)[1]
+        for more in ((), ("--decoder", "speculative", "--drafter", "model", "--draft-model", tmp_path / "draft"))
+    )
+    assert plain == drafted
+    code, _, err = run("distill", model, "--draft", tmp_path / "other", "--layers", "1")
+    assert code == 2 and "--layers does not go with --recipe eagle" in err

@@ -4,16 +4,12 @@ from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
 from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
 from fastdistill.train.draft_head.job import distill_head
 from fastdistill.train.draft_head.settings import HeadSettings
-from fastdistill.train.draft_head.texts import Texts
-from fastdistill.train.draft_head.writer import write_texts
 
 __all__ = [
     "Acceptance",
     "HeadBatch",
     "HeadEngine",
     "HeadSettings",
-    "Texts",
     "acceptance",
     "distill_head",
-    "write_texts",
 ]

@@ -9,8 +9,8 @@ import numpy as np
 from fastdistill.kernels.distill.top_k import top_k
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.models.draft_head import SHARES, kind_of
-from fastdistill.train.draft_head.engine import HeadEngine
-from fastdistill.train.draft_head.texts import Texts
+from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
+from fastdistill.train.own_texts.texts import Texts
 
 RANKS = 4
 
@@ -53,7 +53,7 @@ def acceptance(engine: HeadEngine, texts: Texts, d2t: np.ndarray, *, places: np.
     places = texts.places if places is None else places
     for begin in range(0, len(places), engine.rows):
         at = places[begin : begin + engine.rows]
-        batch = texts.batch(at, engine.steps)
+        batch = HeadBatch.of(texts, at, engine.steps)
         reached = np.ones(len(at), bool)
         for step, logits in enumerate(engine.logits(batch)):
             reached &= batch.weights[step] > 0

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.models.draft_head import TOKENS, DraftHead
-from fastdistill.train.draft_head.texts import Texts
+from fastdistill.train.own_texts.texts import Texts
 
 ROWS = 8192  # at a time
 

@@ -17,6 +17,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, differentiate, reverse_segments
+from fastdistill.train.own_texts.texts import Texts
 from fastdistill.train.parameters import Parameters, TrainedWeights
 from fastdistill.train.parts import ROWS, head_of
 
@@ -58,6 +59,18 @@ class HeadBatch:
 
     def __len__(self) -> int:
         return len(self.hidden)
+
+    @classmethod
+    def of(cls, texts: Texts, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
+        """Of these places, each with the next tokens; what step t guesses counts fading^t."""
+        at = places[None] + np.arange(steps + 1)[:, None]
+        last = texts.ends[places] - 1
+        there = at <= last
+        at = np.minimum(at, last)
+        weights = there[1:] * np.float32(fading) ** np.arange(steps, dtype=np.float32)[:, None]
+        states = texts.states[at].astype(np.float32)
+        tokens = np.ascontiguousarray(np.moveaxis(texts.read(at[:-1]), 0, 1))
+        return cls(states[0], tokens, states[1:], weights.astype(np.float32))
 
     @property
     def steps(self) -> int:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 
-from fastdistill.arguments import check_path
-from fastdistill.errors import CheckpointError, DataError
 from fastdistill.train.draft_head.acceptance import Acceptance
-from fastdistill.train.draft_head.lots import Lots
-from fastdistill.train.draft_head.prompts import prompts_in
 from fastdistill.train.draft_head.settings import HeadSettings
-from fastdistill.train.draft_head.target import Target
 from fastdistill.train.draft_head.training import HeadTraining
-from fastdistill.train.draft_head.work import AGAIN, WorkTime
 from fastdistill.train.loop import Record
-from fastdistill.train.runs import RunFolder
+from fastdistill.train.own_texts.job import begin
 
 
 def distill_head(
@@ -58,32 +48,9 @@ def distill_head(
     BusyError
         where another process is at work on it
     """
-    began = time.monotonic()
-    folder = check_path("folder", folder)
-    if os.path.lexists(folder):
-        raise CheckpointError(f"{folder}: is there already: choose another name")
-    work = folder.with_name(f"{folder.name}.run")
-    report(f"loading {settings.model}")
-    target = Target.load(
-        settings.model, settings.threads
-    )  # what is wrong with it, or with the prompts, leaves no folder
-    if settings.prompts is not None and next(prompts_in(settings.prompts, target), None) is None:
-        raise DataError(f"{settings.prompts}: holds no prompt")
-    config = {"settings": asdict(replace(settings, threads=None))}
-    begun = work.exists()
-    with RunFolder(work, None if begun else config, AGAIN) as run:
-        if begun and run.config.get("settings") != json.loads(json.dumps(config))["settings"]:
-            raise CheckpointError(f"{work}: was begun with other settings; remove it, or choose another name")
-        clock = WorkTime(work / "time.json", began)
-        lots = Lots(settings, target, work / "texts", clock)
-        if lots.texts:
-            report(f"{lots.tokens:,} tokens have been written already")
-        if not lots.write(writing, stop):
+    with begin(settings, folder, report) as job:
+        if not job.lots.write(writing, stop):
             return None
-        report(f"{lots.texts:,} texts of {lots.tokens:,} tokens; the head's first weights")
-        head = HeadTraining(settings, target, lots.read())
-        if not head.train(run, clock, training, stop):
-            return None
-        found = head.save(folder)
-    shutil.rmtree(work, ignore_errors=True)
-    return found
+        report(f"{job.lots.texts:,} texts of {job.lots.tokens:,} tokens; the head's first weights")
+        head = HeadTraining(settings, job.target, job.lots.read())
+        return head.save(job.folder) if head.train(job.run, job.clock, training, stop) else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from fastdistill.arguments import check_choice, check_integer, check_number, check_path
-from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.arguments import check_choice, check_integer
 from fastdistill.models.draft_head import RECIPES
+from fastdistill.train.own_texts.settings import DraftSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSettings:
+class HeadSettings(DraftSettings):
     """What decides a draft head.
 
     Parameters
@@ -54,36 +53,14 @@ class HeadSettings:
     ArgumentError
     """
 
-    model: str
     recipe: str = "eagle"
-    minutes: float = 30.0
-    writing: float = 0.5
-    prompts: str | None = None
-    max_tokens: int = 256
-    temperature: float = 0.8
     draft_vocab_size: int = 8192
     intermediate_size: int = 1536
     steps: int = 3
-    objective: str = "forward_kl"
-    learning_rate: float = 1e-3
     rows: int = 256
-    format: str = "q4"
-    seed: int = 0
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("model", "prompts"):
-            if name == "model" or self.prompts is not None:
-                check_path(name, getattr(self, name))
-                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        super().__post_init__()
         check_choice("recipe", self.recipe, RECIPES)
-        check_number("minutes", self.minutes, 1e-3, 1e6)
-        check_number("writing", self.writing, 0.01, 0.99)
-        check_integer("max_tokens", self.max_tokens, 4, 1 << 20)
-        check_number("temperature", self.temperature, 0, 1e3)
         for name in ("draft_vocab_size", "intermediate_size", "steps", "rows"):
             check_integer(name, getattr(self, name), 1, 1 << 20)
-        check_choice("objective", self.objective, KINDS)
-        check_number("learning_rate", self.learning_rate, 0, 10)
-        check_choice("format", self.format, ("q4", "q8", "f16", "f32"))
-        check_integer("seed", self.seed, 0, 2**63 - 1)

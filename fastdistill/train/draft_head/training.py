@@ -21,14 +21,13 @@ from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
 from fastdistill.train.draft_head.closed_form import first_weights
 from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
 from fastdistill.train.draft_head.settings import HeadSettings
-from fastdistill.train.draft_head.target import Target
-from fastdistill.train.draft_head.texts import Texts
-from fastdistill.train.draft_head.work import WorkTime, keep
 from fastdistill.train.loop import Record, train
 from fastdistill.train.optimisers import AdamW, Schedule
+from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.texts import Texts, held_out
+from fastdistill.train.own_texts.work import WorkTime, keep
 from fastdistill.train.runs import RunFolder
 
-HELD_OUT = 16  # of so many texts one is for judging alone
 FADING = 0.8  # what a step's guess counts, beside the guess before it
 OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
 SURE = 8.0  # guesses that a prior counts for
@@ -51,10 +50,7 @@ class HeadTraining:
 
     def __init__(self, settings: HeadSettings, target: Target, texts: Texts) -> None:
         self.settings, self.texts = settings, texts
-        held = np.arange(len(texts)) % HELD_OUT == HELD_OUT - 1
-        seen = ~held
-        if not held.any():  # then it is judged on one that it has learnt from
-            held[-1] = True
+        seen, held = held_out(len(texts))
         self._seen, self._unseen = texts.places_in(seen), texts.places_in(held)
         learnt = texts.tokens[np.repeat(seen, np.diff(texts.starts))]
         plan = target.plan
@@ -127,7 +123,7 @@ class HeadTraining:
             chance = np.random.Generator(np.random.Philox(key=[self.settings.seed, epoch]))
             self._order = epoch, self._seen[np.argsort(chance.random(len(self._seen)), kind="stable")]
         at = np.sort(self._order[1][number * self.settings.rows : (number + 1) * self.settings.rows])
-        return self.texts.batch(at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
+        return HeadBatch.of(self.texts, at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
 
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from fastdistill.arguments import check_choice, check_flag, check_integer, check_number, check_path
-from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.arguments import check_flag, check_integer, check_number
+from fastdistill.train.own_texts.settings import DraftSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentSettings:
+class StudentSettings(DraftSettings):
     """What decides a student.
 
     Parameters
@@ -21,7 +20,7 @@ class StudentSettings:
         of the target that the student has, from the first on
     minutes : float, default 30.0
         of work in all
-    writing : float, default 0.4
+    writing : float, default 0.5
         the share of them in which the target writes
     prompts : str, optional
         a .jsonl or .txt file or a folder, as `fastdistill train` reads them: their prompts come beside the package's own
@@ -39,8 +38,8 @@ class StudentSettings:
         trained first in half of the time (Hu et al. 2025, AdaSPEC); None: all, without a reference
     whole : bool, default True
         the table of tokens and the head learn too, and not the layers and the last norm alone
-    steps : int, optional
-        of the optimiser, the reference's as many again; None: as the minutes allow
+    optimiser_steps : int, optional
+        the reference's as many again; None: as the minutes allow
     learning_rate : float, default 1e-3
         the highest
     rows : int, default 512
@@ -57,42 +56,21 @@ class StudentSettings:
     ArgumentError
     """
 
-    model: str
     layers: int = 4
-    minutes: float = 30.0
-    writing: float = 0.4
-    prompts: str | None = None
-    max_tokens: int = 256
-    temperature: float = 0.8
-    objective: str = "forward_kl"
     on_policy: float = 0.0
     selection: float | None = None
     whole: bool = True
-    steps: int | None = None
-    learning_rate: float = 1e-3
+    optimiser_steps: int | None = None
     rows: int = 512
     format: str = "q8"
-    seed: int = 0
-    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("model", "prompts"):
-            if name == "model" or self.prompts is not None:
-                check_path(name, getattr(self, name))
-                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        super().__post_init__()
         check_integer("layers", self.layers, 1, 1 << 10)
-        check_number("minutes", self.minutes, 1e-3, 1e6)
-        check_number("writing", self.writing, 0.01, 0.99)
-        check_integer("max_tokens", self.max_tokens, 4, 1 << 20)
-        check_number("temperature", self.temperature, 0, 1e3)
-        check_choice("objective", self.objective, KINDS)
         check_number("on_policy", self.on_policy, 0, 1)
         if self.selection is not None:
             check_number("selection", self.selection, 0, 1)
         check_flag("whole", self.whole)
-        if self.steps is not None:
-            check_integer("steps", self.steps, 1, 1 << 31)
-        check_number("learning_rate", self.learning_rate, 0, 10)
+        if self.optimiser_steps is not None:
+            check_integer("optimiser_steps", self.optimiser_steps, 1, 1 << 31)
         check_integer("rows", self.rows, 2, 1 << 16)
-        check_choice("format", self.format, ("q4", "q8", "f16", "f32"))
-        check_integer("seed", self.seed, 0, 2**63 - 1)

@@ -1,4 +1,4 @@
-"""What the target of a draft head is asked: the user's prompts, and the package's own."""
+"""What a target is asked: the user's prompts, and the package's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastdistill.text.chat import render_chat
 from fastdistill.train.data.examples import examples
 from fastdistill.train.data.own_prompts import own_prompts
 from fastdistill.train.data.records import read_records
-from fastdistill.train.draft_head.target import Target
+from fastdistill.train.own_texts.target import Target
 
 LEAST_ROOM = 16  # tokens of a text, behind its prompt
 _OWN = 8192  # prompts of the package: more than any half hour needs

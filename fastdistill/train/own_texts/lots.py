@@ -1,4 +1,4 @@
-"""A target writes what its draft head learns from, in its share of the minutes; the texts lie in files, lot by lot."""
+"""A target writes what its draft learns from, in its share of the minutes; the texts lie in files, lot by lot."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 from fastdistill.errors import DataError
-from fastdistill.train.draft_head.prompts import LEAST_ROOM, prompts_of
-from fastdistill.train.draft_head.settings import HeadSettings
-from fastdistill.train.draft_head.target import Target
-from fastdistill.train.draft_head.texts import Texts, counted
-from fastdistill.train.draft_head.work import WorkTime, writing_to
-from fastdistill.train.draft_head.writer import TextWriter, Written, gathered
+from fastdistill.train.own_texts.prompts import LEAST_ROOM, prompts_of
+from fastdistill.train.own_texts.settings import DraftSettings
+from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.texts import Texts, counted
+from fastdistill.train.own_texts.work import WorkTime, writing_to
+from fastdistill.train.own_texts.writer import TextWriter, Written, gathered
 
 LOT = 64  # texts that are kept together; each third lot is drawn, the others are greedy
 FEWEST = 16  # texts, whatever time they take: of so many one is for judging
@@ -23,7 +23,7 @@ class Lots:
 
     Parameters
     ----------
-    settings : HeadSettings
+    settings : DraftSettings
     target : Target
     place : Path
         the folder
@@ -36,7 +36,7 @@ class Lots:
         where what lies there is damaged
     """
 
-    def __init__(self, settings: HeadSettings, target: Target, place: Path, time: WorkTime) -> None:
+    def __init__(self, settings: DraftSettings, target: Target, place: Path, time: WorkTime) -> None:
         self._settings, self._target, self._place, self._time = settings, target, place, time
         place.mkdir(exist_ok=True)
         self._files = sorted(place.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""The work on a draft head that lies in a folder until it is done: how long it has taken, small facts, errors that say what goes on."""
+"""The work on a draft that lies in a folder until it is done: how long it has taken, small facts, errors that say what goes on."""
 
 from __future__ import annotations
 

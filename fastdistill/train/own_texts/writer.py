@@ -19,7 +19,7 @@ from fastdistill.errors import ArgumentError
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
 from fastdistill.train.data.rollouts import tasks_of
-from fastdistill.train.draft_head.texts import Texts
+from fastdistill.train.own_texts.texts import Texts
 
 LOOP = 32  # tokens: a text that ends with so many that stood in it before goes round in circles, and is ended
 

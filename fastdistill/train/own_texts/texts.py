@@ -1,4 +1,4 @@
-"""What a target has written, with the state that gave each token: all that a draft head learns from.
+"""What a target has written, with the state that gave each token: all that a draft learns from.
 
 What the target would say of any token is its head over the state.
 """
@@ -17,8 +17,8 @@ from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
 from fastdistill.models.draft_head import COPIES
-from fastdistill.train.draft_head.engine import HeadBatch
 
+HELD_OUT = 16  # of so many texts one is for judging alone
 REPEATED = 8  # tokens: where so many stood before in the same order, prompt lookup guesses better than any head
 _ARRAYS = {
     "tokens": ("I32", 1),
@@ -112,17 +112,6 @@ class Texts:
             self.prompts[asked], self.prompt_starts[own] - asked.start,
         )  # fmt: skip
 
-    def batch(self, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
-        """Of these places, each with the next tokens; what step t guesses counts fading^t."""
-        at = places[None] + np.arange(steps + 1)[:, None]
-        last = self.ends[places] - 1
-        there = at <= last
-        at = np.minimum(at, last)
-        weights = there[1:] * np.float32(fading) ** np.arange(steps, dtype=np.float32)[:, None]
-        states = self.states[at].astype(np.float32)
-        tokens = np.ascontiguousarray(np.moveaxis(self.read(at[:-1]), 0, 1))
-        return HeadBatch(states[0], tokens, states[1:], weights.astype(np.float32))
-
     def save(self, path: Path) -> None:
         """Write them as a safetensors file, whole or not at all."""
         arrays = {name: Stored(dtype, getattr(self, name)) for name, (dtype, _) in _ARRAYS.items()}
@@ -150,6 +139,15 @@ class Texts:
             for name in ("starts", "prompt_starts")
         )
         return cls(tokens, states, starts, prompts, prompt_starts)
+
+
+def held_out(texts: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool (texts,), twice: those to learn from, and those to judge by; of few texts the last one is both."""
+    held = np.arange(texts) % HELD_OUT == HELD_OUT - 1
+    seen = ~held
+    if not held.any():
+        held[-1] = True
+    return seen, held
 
 
 def counted(path: Path) -> tuple[int, int]:

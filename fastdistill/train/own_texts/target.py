@@ -1,4 +1,4 @@
-"""The model that distils a draft head."""
+"""The model that distils a draft."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ class Target:
             network = Network(plan_of(checkpoint), checkpoint.tensors, None, threads)
             ends = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         if not network.plan.causal or "logits" not in network.plan.outputs:
-            raise UnsupportedError(f"a draft head is for a causal model with a head, which {model} is not")
+            raise UnsupportedError(f"a draft is for a causal model with a head, which {model} is not")
         return cls(folder, network, Tokenizer(folder), ends)
