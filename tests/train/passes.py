@@ -78,13 +78,16 @@ def forked(trunk: int, branches: int, length: int) -> tuple[np.ndarray, np.ndarr
 
 
 def training_pass(plan: Plan, tokens: np.ndarray, laid, reads: np.ndarray, cache) -> ForwardPass:
-    """Every key set holds the same rows; `cache` makes that of one (its name -> cache)."""
+    """Every key set holds the same rows; `cache` makes that of one (its name -> cache). Further columns of tokens follow from the first."""
     positions, nodes, runs, offsets = laid
-    slots = np.arange(len(tokens), dtype=np.int32)
+    slots, zeros = np.arange(len(tokens), dtype=np.int32), np.zeros(len(tokens), np.int32)
+    if more := range(1, 1 + max(op.constants.get("column", 0) for op in plan.ops)):
+        columns = [np.where(tokens % 3 == 0, -1, (tokens + column) % plan.vocab_size) for column in more]
+        tokens = np.stack([tokens, *columns])
     others = {name: KeySet(slots, nodes, runs, offsets, [cache(name)]) for name in plan.key_sets if name != OWN}
     return ForwardPass(
         slots, nodes, runs, offsets, [cache(OWN)], tokens.astype(np.int32), None, positions,
-        np.zeros(len(tokens), np.int32), reads.astype(np.int32), end_layer=plan.num_layers, want_outputs=True,
+        zeros, reads.astype(np.int32), end_layer=plan.num_layers, want_outputs=True,
         others=others or None,
     )  # fmt: skip
 

@@ -27,6 +27,16 @@ def linear(bias: bool = True) -> Plan:
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
 
 
+def columns() -> Plan:
+    """Rows of three tables for three tokens of each row, of which some have none."""
+    b = Builder()
+    x = b.embedding("embedding", VOCAB, WIDTH)
+    with b.layer(0, x):
+        for column, table in enumerate(("second", "third"), 1):
+            x = b.add(x, b.linear(b.embedding(table, VOCAB, WIDTH, column=column), f"proj{column}", WIDTH))
+    return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
+
+
 def norms() -> Plan:
     """x + norm of x, for each norm of the row and of heads, which have their own weights or share them."""
     b = Builder()
@@ -111,5 +121,12 @@ def attention(
     return b.plan(x, {"hidden": b.read(x)}, {}, **FACTS | dict(hidden_size=width))
 
 
-PLANS = {"linear": linear, "norms": norms, "activations": activations, "shares": shares, "experts": experts}
+PLANS = {
+    "linear": linear,
+    "columns": columns,
+    "norms": norms,
+    "activations": activations,
+    "shares": shares,
+    "experts": experts,
+}
 PLANS |= {name: partial(attention, **how) for name, how in WAYS.items()}

@@ -277,7 +277,9 @@ def test_what_is_wrong_leaves_no_folder(model, tmp_path, monkeypatch):
 
 def test_the_command_makes_a_student(model, run, tmp_path):
     options = ("--recipe", "student", "--minutes", "0.001", "--max-tokens", "24", "--threads", "1", "--rows", "200")
-    code, out, err = run("distill", model, "--draft", tmp_path / "draft", "--layers", "1", "--on-policy", "0.5", *options)
+    code, out, err = run(
+        "distill", model, "--draft", tmp_path / "draft", "--layers", "1", "--on-policy", "0.5", *options
+    )
     assert code == 0, err
     assert "a model of" in out and f"--drafter model --draft-model {tmp_path / 'draft'}" in out
     plain, drafted = (
