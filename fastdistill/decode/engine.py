@@ -26,6 +26,7 @@ from fastdistill.runtime.session import Session
 MOST_TEXTS = 32  # that share a step
 MOST_ROWS = 256  # of a step in which prompts are read
 FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for, and that are worth waiting for
+LEAST_SHARED = 8  # tokens that a text begins with: each costs a tenth of the page that is copied when both go on
 
 
 class Beginning(NamedTuple):
@@ -218,7 +219,7 @@ class Engine:
         return events
 
     def _beginning(self, task: Task) -> tuple[Beginning | None, bool]:
-        """What other texts have read of a prompt already, if it fills a page; and whether more of it is on its way."""
+        """What other texts have read of a prompt already, if it is not too little; and whether more of it, a page at least, is on its way."""
         best: Beginning | None = None
         coming, prompt = 0, task.prompt[:-1]  # the last token is read in any case, for what follows it
         for other in self._running:
@@ -226,7 +227,7 @@ class Engine:
             if text is None or other.family != task.family:
                 continue
             length = text.session.common_prefix(prompt)
-            if length >= (PAGE if best is None else best.length + 1):
+            if length >= (LEAST_SHARED if best is None else best.length + 1):
                 best = Beginning(cast(Session, text.session), length)
             common = _common(text.request.prompt, prompt)
             if text.run.unread and common > text.session.length:  # what it has read is here, or forgotten
