@@ -215,7 +215,7 @@ struct fd_draw {                            /* what the head draws a token of on
 };
 struct fd_pass {
     int64_t rows;
-    const int32_t *tokens;                  /* (columns, rows), of which most plans read one; -1: none; or NULL when `inputs` is given */
+    const int32_t *tokens;                  /* (columns, rows), of which most plans read one; -1: none; or NULL when `inputs` stand in their place */
     const float *inputs;                    /* (rows, width) */
     const int32_t *positions, *sequences;   /* (rows,) */
     const struct fd_keys *keys;             /* by key_set; 0: the rows' own */

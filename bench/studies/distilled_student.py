@@ -37,7 +37,7 @@ from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime.network import Network
 from fastdistill.train.data.dataset import Dataset
 from fastdistill.train.own_texts import Texts, write_texts
-from fastdistill.train.own_texts.prompts import prompts_of
+from fastdistill.train.own_texts.prompts import LEAST_ROOM, prompts_of
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.runs import Interruption, RunFolder
 from fastdistill.train.student import Pupil, StudentAcceptance, StudentSettings, student_acceptance
@@ -213,7 +213,8 @@ class Bench(Writing):
         settings = self.settings(str(self.options.model), seed)
         target = Target.load(settings.model, self.threads)
         count = self.options.texts + self.options.unseen
-        return self.case(target, [*islice(prompts_of(target, None, seed), count)], settings, work)
+        most = settings.rows - settings.max_tokens + LEAST_ROOM  # a prompt and its text are one batch at most
+        return self.case(target, [*islice(prompts_of(target, None, seed, most), count)], settings, work)
 
     def settings(self, model: str, seed: int, **more: Any) -> StudentSettings:
         options = self.options
@@ -227,7 +228,7 @@ class Bench(Writing):
         if not (work / "texts").exists():
             self.progress.group("the target writes")
             write_texts(target, prompts, max_tokens=settings.max_tokens).save(work / "texts")
-        data = examples_of(Texts.load(work / "texts"), settings.rows)
+        data = examples_of(Texts.load(work / "texts", states=False))
         order = np.arange(len(data))
         unseen = order >= len(data) - self.options.unseen
         return Case(target, some_of(data, order[~unseen]), some_of(data, order[unseen]), settings)

@@ -25,11 +25,12 @@ _DISTILL = """\
   fastdistill distill smollm2-135m-instruct --draft draft --minutes 30
   fastdistill generate smollm2-135m-instruct --chat "Why do cats purr?" --decoder auto --drafter draft --stats
   fastdistill distill ./model --draft draft --prompts questions.jsonl
+  fastdistill distill ./model --draft student --recipe student --layers 4
 
 The model answers prompts, which come with the package, and keeps the state behind each token that it writes. From these a
 draft head learns what comes after the next token: a small layer on the model's own last state, a few MB. With it
 `--drafter draft` guesses some tokens ahead, and one forward of the model checks them: the text stays that of plain
-decoding, token for token.
+decoding, token for token. A student, which is a small model by itself, drafts with `--drafter model --draft-model student`.
 
 --prompts names files of your own: .jsonl lines of {"prompt": ...} or {"messages": [...]}, or .txt. The closer they are to
 what the model will be asked, the more guesses are right.
@@ -66,7 +67,7 @@ _NUMBERS: dict[str, tuple[type, str, str]] = {
 
 def add_commands(commands: Any) -> None:
     parser = add_command(
-        commands, "distill", run_distill, "make a draft head, which guesses a model's tokens ahead", _DISTILL
+        commands, "distill", run_distill, "make what guesses a model's tokens ahead, by the model itself", _DISTILL
     )
     parser.add_argument("model", metavar="MODEL", help="a model's folder or name")
     parser.add_argument("--draft", metavar="DRAFT", required=True, help="the folder to make")
@@ -75,7 +76,7 @@ def add_commands(commands: Any) -> None:
         choices=RECIPES,
         help="what is made. eagle: a head of one small layer, which guesses on and on from its own estimates of the model's state "
         "(default). medusa: for each guess a head of its own, of one matrix, on the model's state alone. student: a model of the first "
-        "layers, which takes more time a guess than it spares here",
+        "layers, whose guesses take more time than a head's",
     )
     parser.add_argument("--prompts", metavar="FILE", help="prompts of your own, beside those of the package")
     parser.add_argument("--objective", metavar="NAME", help="a divergence, as of train (default: forward_kl)")

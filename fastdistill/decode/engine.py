@@ -26,7 +26,9 @@ from fastdistill.runtime.session import Session
 MOST_TEXTS = 32  # that share a step
 MOST_ROWS = 256  # of a step in which prompts are read
 FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for, and that are worth waiting for
-LEAST_SHARED = 8  # tokens that a text begins with: each costs a tenth of the page that is copied when both go on
+LEAST_SHARED = (
+    8  # tokens that are taken over: to read so many takes longer than to copy the page that both write to later
+)
 
 
 class Beginning(NamedTuple):
@@ -219,7 +221,7 @@ class Engine:
         return events
 
     def _beginning(self, task: Task) -> tuple[Beginning | None, bool]:
-        """What other texts have read of a prompt already, if it is not too little; and whether more of it, a page at least, is on its way."""
+        """What other texts have read of a prompt already, if it is not too little; and whether more of it is on its way, a page at least."""
         best: Beginning | None = None
         coming, prompt = 0, task.prompt[:-1]  # the last token is read in any case, for what follows it
         for other in self._running:
@@ -232,7 +234,7 @@ class Engine:
             common = _common(text.request.prompt, prompt)
             if text.run.unread and common > text.session.length:  # what it has read is here, or forgotten
                 coming = max(coming, common)
-        return best, coming >= (PAGE if best is None else best.length + FEWEST_ROWS)
+        return best, coming >= max(PAGE, best.length + FEWEST_ROWS if best is not None else 0)
 
     def _ask(self) -> list[tuple[Task, Text, Forward | Exception]]:
         """What each text that takes part runs: those being written, then prompts, while there is room for a chunk."""

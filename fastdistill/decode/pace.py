@@ -70,10 +70,8 @@ class Pace:
         self._wrong = [wrong for _, wrong in self._priors]
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # seconds that guessing has spared so far; below 0: has cost
-        self._known_at, self._known_seconds = (
-            -1,
-            list[float](),
-        )  # FAR-fold tokens of context, and what forwards cost there
+        # What forwards of 1, 2, ... rows cost, and where: context // FAR.
+        self._known_at, self._known_seconds = -1, list[float]()
         self._kinds: list[int] = []  # the kind of each guess that was chosen last; set by `choose`
         self._seconds = [0.0]  # seconds of a forward with 0, 1, ... of these guesses
 

@@ -114,10 +114,8 @@ class SpeculativeRun(Run):
         self._unheard_taps: Mapping[str, np.ndarray] = {}
         self.unread = self._prompt.unread
         self._emitted: list[int] = []
-        self._resting, self._unheard = (
-            False,
-            list[int](),
-        )  # tokens that the drafter was not told of, since nobody asked it
+        self._resting = False
+        self._unheard = list[int]()  # tokens that the drafter was not told of, since nobody asked it
         self._rest_round = Round(0, 0)
         self._drafts: DraftRun | None = None
         self._draft = NO_GUESSES  # the guesses that are checked,

@@ -95,9 +95,10 @@ class Builder:
             self._read.add(output)
         return output
 
-    def embedding(self, name: str, vocab_size: int, width: int, **column: int) -> int:
-        """Rows of the embedding (vocab_size, width) for the tokens, or for another `column` of them, or the rows given as `inputs`."""
-        return self.op("embedding", weights={name: (vocab_size, width)}, **column)
+    def embedding(self, name: str, vocab_size: int, width: int, column: int = 0) -> int:
+        """Rows of the embedding (vocab_size, width) for a column of the tokens, the first as a rule, or the rows given as `inputs`."""
+        others = {"column": column} if column else {}
+        return self.op("embedding", weights={name: (vocab_size, width)}, **others)
 
     def position_embedding(self, name: str, positions: int, width: int) -> int:
         """Rows of a table (positions, width) for the rows' positions."""

@@ -85,6 +85,10 @@ def _cut_config(raw: Mapping[str, Any], count: int, kept: Sequence[int]) -> dict
 
 def _names(whole: Plan, cut: Plan, kept: Sequence[int]) -> dict[str, str]:
     """Of each tensor that the cut plan stores, the name that the whole one's has: the ops of both go side by side."""
+    if len(cut.layers) != len(kept):
+        raise UnsupportedError(
+            f"{whole.architecture}: its config does not say how many layers there are, so none can be cut out"
+        )
     of = dict(zip(cut.layers, (whole.layers[layer] for layer in kept), strict=True))
     theirs, names = _by_segment(whole), dict[str, str]()
     for segment, ops in _by_segment(cut).items():

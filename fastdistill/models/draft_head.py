@@ -8,8 +8,10 @@ eagle   one cell for all steps reads a state h and the token drawn from it, and 
         when the last k tokens stood in the text before, or is none.  Looking them up costs nothing, and a small model
         repeats itself more than it invents
 
-            x = E rms(embedding) + sum_k C_k rms(embedding of c_k) + H rms(h)
+            x  = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
             h' = x + D (silu(G rms(x)) * U rms(x))
+
+        with E the token's row of the target's table, E1 and E2 those of its copies
 
 medusa  each step has weights of its own, and reads the same h, whatever has been drawn since (Cai et al. 2024, Medusa,
         section 2.1.1)
@@ -36,6 +38,7 @@ from fastdistill.models.plan import Plan
 
 TABLE = "embedding.weight"  # the target's, of tokens
 COPIES = 2  # k = 1 .. COPIES
+MOST_HEADS = 64
 RECIPES = EAGLE, MEDUSA = "eagle", "medusa"
 TOKENS = (
     "embedding",
@@ -99,6 +102,11 @@ class DraftHead:
     def chained(self) -> bool:
         """Whether a step reads what the step before it gave, and not the target's state."""
         return self.recipe == EAGLE
+
+    @property
+    def copies(self) -> int:
+        """Tokens that a step reads beside the last one."""
+        return COPIES if self.chained else 0
 
     def plan(self, step: int | None = None) -> Plan:
         """A step, over rows that have a state, as `inputs`, and tokens, int32 (1 + COPIES, rows), the copies last: "hidden", h', and "logits" of the tokens that it can guess.
@@ -199,20 +207,16 @@ class SavedHead:
             config = checkpoint.config
             if config.raw.get("model_type") != MODEL_TYPE:
                 raise CheckpointError(
-                    f"{folder}: is no draft head, which `fastdistill distill` makes: its model_type is {short(config.raw.get('model_type'))}"
+                    f"{folder}: is no draft head: its model_type is {short(config.raw.get('model_type'))}; a model drafts with "
+                    "ModelDrafter, or --drafter model --draft-model"
                 )
             eagle = config.choice("recipe", *RECIPES, default=EAGLE) == EAGLE
-            sizes = (
-                "hidden_size",
-                "embedding_size",
-                "vocab_size",
-                "draft_vocab_size",
-                "intermediate_size" if eagle else "heads",
-            )
-            integers = {name: config.integer(name, minimum=1, maximum=1 << 24) for name in sizes}
+            most = dict.fromkeys(("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size"), 1 << 24)
+            most |= {"intermediate_size": 1 << 24} if eagle else {"heads": MOST_HEADS}
+            integers = {name: config.integer(name, minimum=1, maximum=size) for name, size in most.items()}
             shape = DraftHead(
                 **integers,
-                epsilon=config.number("epsilon", minimum=0),
+                epsilon=config.number("epsilon", minimum=1e-12),
                 logit_scale=config.number("logit_scale", default=1.0),
                 logit_softcap=config.number("logit_softcap", minimum=0, default=0.0),
                 head_bias=config.boolean("head_bias", default=False),

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
-from fastdistill.models.draft_head import COPIES, TABLE, SavedHead, kind_of
+from fastdistill.models.draft_head import TABLE, SavedHead, kind_of
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
@@ -49,7 +49,7 @@ class RunnableHead:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._saved = SavedHead.load(folder)
-        self.d2t, self.priors, self.copies = self._saved.d2t, self._saved.priors, COPIES
+        self.d2t, self.priors, self.copies = self._saved.d2t, self._saved.priors, self._saved.shape.copies
         self._packed: WeakKeyDictionary[Any, _Weights] = WeakKeyDictionary()
 
     def beside(self, network: Any) -> HeadCell:
@@ -89,12 +89,29 @@ class HeadCell:
         self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.heads or 1)]
         self._step = 0  # of the last pass that `likeliest` ran
         self._input = np.empty((1, shape.hidden_size), np.float32)  # of such a pass
-        self._laid: dict[
-            int, np.ndarray
-        ] = {}  # executors whose arrays are still those of such a pass: where its estimate lies
+        # Executors whose arrays are still those of such a pass: where its estimate lies.
+        self._laid: dict[int, np.ndarray] = {}
 
     def run(self, states: np.ndarray, tokens: np.ndarray, step: int, logits: bool) -> tuple[Rows, np.ndarray]:
-        """What a step, from 0 on, guesses after these tokens and their copies, int32 (1 + COPIES, n), and these states, float32 (n, hidden_size); the next step's states."""
+        """What a step guesses, and what the next one reads.
+
+        Parameters
+        ----------
+        states : float32 (n, hidden_size)
+        tokens : int32 (1 + copies, n)
+            drawn from them, and their copies
+        step : int
+            from 0
+        logits : bool
+            give them too, float32 (n, draft_vocab_size)
+
+        Returns
+        -------
+        rows : Rows
+            statistics, and the logits
+        states : float32 (n, hidden_size)
+            that the next step reads
+        """
         count = len(states)
         if count > ROWS:  # a level of a static tree
             parts = [slice(begin, begin + ROWS) for begin in range(0, count, ROWS)]

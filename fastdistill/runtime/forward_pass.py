@@ -72,7 +72,7 @@ class ForwardPass(KeySet):
     caches : list[KVCache]
         one a sequence
     tokens : int32 (rows,) or (columns, rows) or None
-        None where `inputs` is given; -1, in a column that a plan looks up beside the first: none
+        -1: none. None where `inputs` stand in place of all of them
     inputs : float32 (rows, hidden_size) or None
         in place of the embedding of tokens
     positions : int32 (rows,)

@@ -436,6 +436,7 @@ class _Chain:
     """Rows of one sequence where C reads them, laid out once: they move on with the text, and any first few of them are a chain too."""
 
     def __init__(self, executor: NativeExecutor, request: ForwardPass, most: int) -> None:
+        """At most `most` rows, the first one where the request's stands."""
         whole = _behind(request, 0, np.zeros(most, np.int32))
         executor._fill(whole, None)
         self._pass, self._draws, self._base = executor._pass, whole.draws, 0
@@ -449,7 +450,7 @@ class _Chain:
                 self._counts.append((struct, counts))
 
     def place(self, base: int, tokens: np.ndarray) -> None:
-        """These tokens, so many rows behind the request's first one."""
+        """These tokens, int32 (n,) of 1 to `most`, `base` rows behind the request's first one."""
         count = len(tokens)
         self._pass.rows = self._pass.reads = count
         self._tokens[:count] = tokens

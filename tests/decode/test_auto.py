@@ -326,6 +326,18 @@ def test_rounds_that_took_no_time_say_nothing_of_costs(took):
     assert pace.seconds(np.array([0, 3]), 0) == Pace(REAL, PRIORS).seconds(np.array([0, 3]), 0)
 
 
+def test_costs_of_the_first_guesses_are_those_of_any():
+    """Looked up once where they lie near each other, and again where the context has grown, more guesses come or more texts share."""
+    pace = Pace(REAL, PRIORS, live=True)
+    pace._extra = 0.25
+    for together, guesses, context in ((1, 3, 0), (1, 12, 0), (1, 12, 64), (1, 2, 704), (3, 2, 704), (3, 20, 0)):
+        pace.shared_by(together)
+        for _ in range(2):
+            found = pace.first_seconds(guesses, context)
+            assert found == pace.seconds(np.arange(guesses + 1), context)
+    assert pace.first_seconds(1, 31) == pace.seconds(np.arange(2), 0)
+
+
 def setting_sessions(setting):
     return lambda capacity, max_rows: setting.session(capacity, max_rows=max_rows)
 

@@ -108,7 +108,7 @@ def arrivals(draw):
     base = draw(st.lists(st.integers(0, 299), min_size=2 * PAGE + 9, max_size=2 * PAGE + 9))
     made = []
     for number in range(draw(st.integers(1, 6))):
-        common = draw(st.sampled_from([0, 5, PAGE, PAGE + 1, 2 * PAGE + 9]))
+        common = draw(st.sampled_from([0, 5, 7, 8, 9, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 9]))
         prompt = base[:common] + draw(st.lists(st.integers(0, 299), min_size=common == 0, max_size=40))
         sampler = Sampler(draw(st.sampled_from([0.0, 1.0])), seed=number)
         options = dict(decoder=draw(st.sampled_from(list(DECODERS))), shares=draw(st.booleans()))

@@ -21,10 +21,12 @@ from fastdistill.models.draft_head import COPIES, HEAD, SHARES, TABLE, TOKENS, D
 from fastdistill.runtime import Read
 from fastdistill.train.draft_head import HeadBatch, HeadEngine, HeadSettings, acceptance, distill_head
 from fastdistill.train.draft_head.closed_form import first_weights
+from fastdistill.train.draft_head.head_texts import HeadTexts
 from fastdistill.train.draft_head.training import HeadTraining
 from fastdistill.train.own_texts import Texts, lots, prompts, work, write_texts, writer
 from fastdistill.train.own_texts import texts as texts_file
 from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.texts import held_out
 from fastdistill.train.own_texts.work import WorkTime
 from fastdistill.train.runs import checkpoints
 from tests.decode.test_head_drafter import copies
@@ -60,7 +62,7 @@ def texts_of(lengths, shape=SHAPE, seed=2):
     chance, n = np.random.default_rng(seed), sum(lengths)
     states = chance.normal(0, 1, (n, shape.hidden_size)).astype(np.float16)
     asked = np.arange(len(lengths) + 1)
-    return Texts(
+    return HeadTexts(
         chance.integers(0, shape.vocab_size, n).astype(np.int32), states, np.cumsum([0, *lengths], dtype=np.int64),
         chance.integers(0, shape.vocab_size, asked.sum()).astype(np.int32), np.cumsum(asked),
     )  # fmt: skip
@@ -141,7 +143,7 @@ def test_places_that_only_repeat_are_left_to_lookup():
     round_and_round, prompt, copied = [*range(9)] * 3, [*range(20, 32)], [*range(20, 30), 1, 2, 20, 21]
     tokens = np.array([*round_and_round, *copied, *range(20, 27)], np.int32)
     starts = np.array([0, 27, 41, 48])
-    texts = Texts(
+    texts = HeadTexts(
         tokens, np.zeros((48, 4), np.float16), starts, np.array(prompt * 2, np.int32), np.array([0, 0, 12, 24])
     )
     assert texts.places.tolist() == [*range(16), *range(27, 34), *range(37, 40), *range(41, 47)]
@@ -159,6 +161,41 @@ def test_a_text_that_goes_round_in_circles_is_ended(model, monkeypatch):
         assert text == whole[:first]
         ended += first < len(whole)
     assert ended
+
+
+def test_a_text_that_fails_is_left_out_and_a_lot_of_them_is_an_error(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(lots, "LOT", 4)
+    monkeypatch.setattr(prompts, "_OWN", 12)
+    settings = HeadSettings(model=str(model), minutes=1e-3, max_tokens=8, threads=1)
+    take, failing = writer._WatchingRun.take, [2]
+
+    def fails(self, rows):
+        if self._request.sampler.sequence in failing and rows.tokens is not None:
+            raise ValueError("this one")
+        return take(self, rows)
+
+    monkeypatch.setattr(writer._WatchingRun, "take", fails)
+    some = lots_of(settings, tmp_path / "some")
+    assert some.write(lambda share, tokens: None, lambda: False)
+    texts = some.read()
+    assert len(texts) > 8 and np.flatnonzero(np.diff(texts.starts) == 0).tolist() == [2]
+    failing += range(12)
+    with pytest.raises(ValueError, match="this one"):
+        lots_of(settings, tmp_path / "all").write(lambda share, tokens: None, lambda: False)
+
+
+def test_some_texts_are_held_out():
+    for count in (2, 5, 15):
+        seen, unseen = held_out(count)
+        assert unseen.tolist() == [False] * (count - 1) + [True] and (seen == ~unseen).all()
+    seen, unseen = held_out(40)
+    assert np.flatnonzero(unseen).tolist() == [15, 31] and (seen == ~unseen).all()
+    assert all(which.tolist() == [True] for which in held_out(1))
+
+
+def test_medusa_has_no_network_between():
+    with pytest.raises(ArgumentError, match="intermediate_size goes with recipe 'eagle'"):
+        HeadSettings(model="m", recipe="medusa", intermediate_size=64)
 
 
 def test_texts_of_several_files_come_one_after_another(tmp_path):
@@ -189,7 +226,7 @@ def test_the_closed_form_finds_a_linear_cell():
                 state = state + matrix @ normed(table.data[token].astype(np.float64))
         states.append(state)
     nothing = np.empty(0, np.int32), np.zeros(2, np.int64)
-    texts = Texts(tokens, np.array(states).astype(np.float16), np.array([0, 900]), *nothing)
+    texts = HeadTexts(tokens, np.array(states).astype(np.float16), np.array([0, 900]), *nothing)
     first = first_weights(SHAPE, texts, table, ridge=1e-9)
     for name, matrix in zip((*TOKENS, "hidden"), (*from_tokens, from_state), strict=True):
         np.testing.assert_allclose(first[f"{name}_proj.weight"].data, matrix, atol=0.01)
@@ -313,7 +350,7 @@ def test_texts_go_on_where_an_interrupt_has_left_them(model, tmp_path, monkeypat
 def test_texts_end_where_their_time_does(model, tmp_path, monkeypatch):
     """Those that are being written are cut; but of the fewest none."""
     settings, shares = HeadSettings(model=str(model), minutes=1e-3, max_tokens=24, temperature=0.0), []
-    monkeypatch.setattr(lots, "FEWEST", 3)
+    monkeypatch.setattr(lots, "HELD_OUT", 3)
     monkeypatch.setattr(prompts, "_OWN", 70)
     short = lots_of(settings, tmp_path / "short")
     assert short.write(lambda share, tokens: shares.append(share), lambda: False)
@@ -350,7 +387,7 @@ def test_training_takes_what_time_is_left(model, tmp_path, monkeypatch):
 def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeypatch):
     """Interrupted while it trains, it goes on to the same bytes; and the head's drafts leave the text as it is."""
     monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 60)
-    monkeypatch.setattr(lots, "FEWEST", 64)
+    monkeypatch.setattr(lots, "HELD_OUT", 64)
     settings = HeadSettings(
         model=str(model),
         minutes=1e-3,

@@ -54,7 +54,7 @@ def cut(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(target):
-    return examples_of(write_texts(target, [[5, 6, 7], [9, 8], [3, 1, 4, 1, 5], [2]], max_tokens=9), 96)
+    return examples_of(write_texts(target, [[5, 6, 7], [9, 8], [3, 1, 4, 1, 5], [2]], max_tokens=9))
 
 
 def settings_of(target, **changes):
@@ -100,8 +100,6 @@ def test_texts_are_the_targets_and_fit(model, target, data):
     assert some_of(data, np.array([1, 3])).tokens.tolist() == [
         *data.tokens[data.rows(1)].tolist(), *data.tokens[data.rows(3)].tolist()
     ]  # fmt: skip
-    cut = examples_of(write_texts(target, [[5, 6, 7, 8, 9], [9, 8]], max_tokens=9), 5)
-    assert cut.tokens.tolist() == [9, 8, *plain[:3]] and cut.prompts.tolist() == [2]
 
 
 def test_plain_kl_is_the_mean_of_the_targets_texts(model, target, cut, data):
@@ -210,24 +208,27 @@ def test_acceptance_is_that_of_greedy_speculation(model, target, cut, data):
 def test_a_model_distils_a_student_that_drafts_for_it(arm, model, tmp_path):
     """Interrupted while it learns, it goes on to the same bytes; and its drafts leave the text as it is."""
     settings = settings_of(model, **ARMS[arm])
-    steps: list[int] = []
-    training = lambda count: steps.append(count) or (lambda record: None)  # noqa: E731
-    found = distill_student(settings, tmp_path / "whole", training=training)
-    assert steps == [12] * (2 if "selection" in ARMS[arm] else 1)
-    for asked_before in (3, 17):  # while the reference learns, and while the student does
-        asked = iter([*[False] * asked_before, True])
-        stopped = distill_student(settings, tmp_path / "parts", stop=lambda: next(asked, False))  # noqa: B023
-        if "selection" in ARMS[arm] or asked_before == 3:
-            assert stopped is None and (tmp_path / "parts.run").is_dir()
-            with pytest.raises(CheckpointError, match="was begun with other settings"):
-                distill_student(replace(settings, seed=2), tmp_path / "parts")
-    if not (tmp_path / "parts").exists():
-        distill_student(settings, tmp_path / "parts")
+    counts, done = list[int](), list[int]()
+
+    def training(steps):
+        counts.append(steps)
+        return lambda record: done.append(record["step"])
+
+    distill_student(settings, tmp_path / "whole", training=training)
+    trainings = 2 if "selection" in ARMS[arm] else 1
+    assert counts == [12] * trainings and len(done) == 12 * trainings
+    for most in (5, 17)[:trainings]:  # while the reference learns, and while the student does
+        done.clear()
+        ends = most if most == 5 else most - 6
+        assert distill_student(settings, tmp_path / "parts", training=training, stop=lambda: len(done) >= ends) is None  # noqa: B023
+        assert ends <= len(done) <= ends + 1  # the step that was under way is finished
+        with pytest.raises(CheckpointError, match="was begun with other settings"):
+            distill_student(replace(settings, seed=2), tmp_path / "parts")
+    distill_student(settings, tmp_path / "parts", training=training)
     whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts and not (tmp_path / "parts.run").exists()
     with pytest.raises(CheckpointError, match="is there already"):
         distill_student(settings, tmp_path / "whole")
-    assert found.tokens >= 1
     target, student = fd.load(model), fd.load(tmp_path / "whole")
     assert student.plan.num_layers == 1
     drafter = fd.ModelDrafter(student)
@@ -252,7 +253,8 @@ def test_time_says_how_many_steps_there_are(model, tmp_path, monkeypatch):
     settings = settings_of(model, optimiser_steps=None, minutes=0.002, writing=0.25)  # 0.09 s for steps
     distill_student(settings, tmp_path / "plain", training=training)
     distill_student(replace(settings, selection=0.4, format="q8"), tmp_path / "reference", training=training)
-    assert steps == [16, 8, 8]
+    plain, reference, student = steps  # judging takes some of it
+    assert 8 < plain <= 16 and reference == student and abs(reference - plain / 2) < 1
     with open_checkpoint(tmp_path / "reference") as checkpoint:
         assert checkpoint.tensors["model.embed_tokens.weight"].format == "q8"
 
@@ -269,7 +271,7 @@ def test_what_is_wrong_leaves_no_folder(model, tmp_path, monkeypatch):
         with pytest.raises(error, match=words):
             distill_student(settings_of(model, **changes), tmp_path / "student")
     assert not (tmp_path / "student.run").exists()
-    with pytest.raises(DataError, match=r"texts fit.*rows = 20"):
+    with pytest.raises(DataError, match="0 texts have come"):
         distill_student(settings_of(model, rows=20), tmp_path / "short")
     with pytest.raises(ArgumentError, match="selection must"):
         settings_of(model, selection=2.0)

@@ -12,7 +12,7 @@ class Copies:
     Parameters
     ----------
     orders : int
-        1 or more
+        0: nothing is looked for
     """
 
     def __init__(self, orders: int) -> None:
@@ -25,7 +25,7 @@ class Copies:
             end = self._end
             for k, following in enumerate(self._following[: len(end)], 1):
                 following[end[-k:]] = token
-            self._end = (*end, token)[-len(self._following) :]
+            self._end = (*end, token)[1 if len(end) == len(self._following) else 0 :]
 
     def after(self, path: Sequence[int] = ()) -> list[int]:
         """Of the text with some more tokens behind it, which it does not keep: a token for each k; -1: none."""

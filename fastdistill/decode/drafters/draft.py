@@ -191,8 +191,8 @@ class Drafter(Protocol):
     """Frozen settings; `start` begins one text.
 
     One with `leaves_session` asks the request's session for nothing but its sizes, once a run has begun: its rounds
-    take less time. One with `reads_hidden` gets with the rows' taps "hidden", what the target's head reads of each that it reads. Where
-    its guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
+    take less time. One with `reads_hidden` gets "hidden" among the rows' taps: what the target's head read of each row. Where its
+    guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
     before any was.
     """
 

@@ -81,9 +81,8 @@ class HeadDraftRun(GrowingRun):
         self._seed = -1
         self._copies = Copies(head.copies)
         self._copies.append(request.prompt.tolist())
-        self._states: dict[
-            int, np.ndarray
-        ] = {}  # that the next step reads, by the guess that was drawn before; -1: by the seed
+        # States that the next step reads, by the guess that was drawn before; -1: by the seed.
+        self._states: dict[int, np.ndarray] = {}
         self._step = 0
 
     @property

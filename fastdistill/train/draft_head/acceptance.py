@@ -10,13 +10,12 @@ from fastdistill.kernels.distill.top_k import top_k
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.models.draft_head import SHARES, kind_of
 from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
-from fastdistill.train.own_texts.texts import Texts
-
-RANKS = 4
+from fastdistill.train.draft_head.head_texts import HeadTexts
+from fastdistill.train.own_texts.guessed import RANKS, Guessed
 
 
 @dataclass(frozen=True)
-class Acceptance:
+class Acceptance(Guessed):
     """Of guesses along texts, where all guesses before them were right.
 
     Attributes
@@ -27,22 +26,18 @@ class Acceptance:
         right and wrong guesses of each share that the head gave them: kinds of `HeadDrafter`
     """
 
-    ranks: np.ndarray
     counts: np.ndarray
 
-    @property
-    def tokens(self) -> float:
-        """A forward, with a chain of first guesses: 1 + a[0] + a[0] a[1] + ..."""
-        return 1.0 + float(np.cumprod(self.ranks[:, 0]).sum())
 
-
-def acceptance(engine: HeadEngine, texts: Texts, d2t: np.ndarray, *, places: np.ndarray | None = None) -> Acceptance:
+def acceptance(
+    engine: HeadEngine, texts: HeadTexts, d2t: np.ndarray, *, places: np.ndarray | None = None
+) -> Acceptance:
     """Measure it at places of texts.
 
     Parameters
     ----------
     engine : HeadEngine
-    texts : Texts
+    texts : HeadTexts
     d2t : int32 (draft_vocab_size,)
         ascending, the target's token for each that the head can guess
     places : int64 (n,), optional

@@ -15,14 +15,14 @@ import numpy as np
 
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.models.draft_head import TOKENS, DraftHead
-from fastdistill.train.own_texts.texts import Texts
+from fastdistill.train.draft_head.head_texts import HeadTexts
 
 ROWS = 8192  # at a time
 
 
 def first_weights(
     shape: DraftHead,
-    texts: Texts,
+    texts: HeadTexts,
     table: Tensor,
     *,
     places: np.ndarray | None = None,
@@ -34,7 +34,7 @@ def first_weights(
     Parameters
     ----------
     shape : DraftHead
-    texts : Texts
+    texts : HeadTexts
     table : Tensor of (vocab_size, embedding_size)
         the target's tokens
     places : int64 (n,), optional
@@ -63,7 +63,9 @@ def first_weights(
     return made
 
 
-def _ridge(shape: DraftHead, texts: Texts, table: Tensor, places: np.ndarray, ridge: float) -> Mapping[str, np.ndarray]:
+def _ridge(
+    shape: DraftHead, texts: HeadTexts, table: Tensor, places: np.ndarray, ridge: float
+) -> Mapping[str, np.ndarray]:
     """The linear cell's matrices, by name: (hidden_size, embedding_size) of tokens, (hidden_size, hidden_size)."""
     inputs = [f"{name}_proj.weight" for name in (*TOKENS, "hidden")]
     sizes = [shape.embedding_size] * len(TOKENS) + [shape.hidden_size]

@@ -17,7 +17,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.train.differentiate import BY_INPUTS, INPUTS, differentiate, reverse_segments
-from fastdistill.train.own_texts.texts import Texts
+from fastdistill.train.draft_head.head_texts import HeadTexts
 from fastdistill.train.parameters import Parameters, TrainedWeights
 from fastdistill.train.parts import ROWS, head_of
 
@@ -61,7 +61,7 @@ class HeadBatch:
         return len(self.hidden)
 
     @classmethod
-    def of(cls, texts: Texts, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
+    def of(cls, texts: HeadTexts, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
         """Of these places, each with the next tokens; what step t guesses counts fading^t."""
         at = places[None] + np.arange(steps + 1)[:, None]
         last = texts.ends[places] - 1

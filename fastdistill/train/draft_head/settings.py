@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastdistill.arguments import check_choice, check_integer
-from fastdistill.models.draft_head import RECIPES
+from fastdistill.errors import ArgumentError
+from fastdistill.models.draft_head import MEDUSA, MOST_HEADS, RECIPES
 from fastdistill.train.own_texts.settings import DraftSettings
 
 
@@ -31,10 +32,10 @@ class HeadSettings(DraftSettings):
         of every third lot of texts; the others are greedy
     draft_vocab_size : int, default 8192
         tokens that it can guess: the most frequent ones of the texts
-    intermediate_size : int, default 1536
-        of eagle's feed-forward network
+    intermediate_size : int, optional
+        of eagle's feed-forward network; None: 1536, and of medusa there is none
     steps : int, default 3
-        guesses in a row that it learns: as many heads as medusa has
+        guesses in a row that it learns, at most 64: as many heads as medusa has
     objective : str, default "forward_kl"
         a divergence of its law from the target's, over the tokens that it can guess
     learning_rate : float, default 1e-3
@@ -55,12 +56,16 @@ class HeadSettings(DraftSettings):
 
     recipe: str = "eagle"
     draft_vocab_size: int = 8192
-    intermediate_size: int = 1536
+    intermediate_size: int | None = None
     steps: int = 3
     rows: int = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("recipe", self.recipe, RECIPES)
-        for name in ("draft_vocab_size", "intermediate_size", "steps", "rows"):
-            check_integer(name, getattr(self, name), 1, 1 << 20)
+        for name, most in (("draft_vocab_size", 1 << 20), ("steps", MOST_HEADS), ("rows", 1 << 20)):
+            check_integer(name, getattr(self, name), 1, most)
+        if self.intermediate_size is not None:
+            check_integer("intermediate_size", self.intermediate_size, 1, 1 << 20)
+            if self.recipe == MEDUSA:
+                raise ArgumentError("intermediate_size goes with recipe 'eagle': medusa has no feed-forward network")

@@ -20,6 +20,7 @@ from fastdistill.models.draft_head import HEAD, HEAD_BIAS, MEDUSA, SHARES, TABLE
 from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
 from fastdistill.train.draft_head.closed_form import first_weights
 from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
+from fastdistill.train.draft_head.head_texts import HeadTexts
 from fastdistill.train.draft_head.settings import HeadSettings
 from fastdistill.train.loop import Record, train
 from fastdistill.train.optimisers import AdamW, Schedule
@@ -30,6 +31,7 @@ from fastdistill.train.runs import RunFolder
 
 FADING = 0.8  # what a step's guess counts, beside the guess before it
 OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
+INTERMEDIATE = 1536  # of eagle's feed-forward network
 SURE = 8.0  # guesses that a prior counts for
 
 
@@ -49,7 +51,7 @@ class HeadTraining:
     """
 
     def __init__(self, settings: HeadSettings, target: Target, texts: Texts) -> None:
-        self.settings, self.texts = settings, texts
+        self.settings, self.texts = settings, (texts := HeadTexts.of(texts))
         seen, held = held_out(len(texts))
         self._seen, self._unseen = texts.places_in(seen), texts.places_in(held)
         learnt = texts.tokens[np.repeat(seen, np.diff(texts.starts))]
@@ -123,7 +125,8 @@ class HeadTraining:
             chance = np.random.Generator(np.random.Philox(key=[self.settings.seed, epoch]))
             self._order = epoch, self._seen[np.argsort(chance.random(len(self._seen)), kind="stable")]
         at = np.sort(self._order[1][number * self.settings.rows : (number + 1) * self.settings.rows])
-        return HeadBatch.of(self.texts, at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
+        all_steps = step % OFTEN == 0 or not self.shape.chained  # heads of their own learn in every step
+        return HeadBatch.of(self.texts, at, self.settings.steps if all_steps else 1, FADING)
 
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""
@@ -141,7 +144,7 @@ class HeadTraining:
         found = acceptance(held, self.texts, self.d2t, places=self._unseen)
         facts: dict[str, Any] = {
             "target": Path(self.settings.model).name,
-            "acceptance": [round(float(rate), 4) for rate in found.ranks[:, 0]],
+            "acceptance": [round(float(rate), 4) for rate in found.ranks[:, 0]] if len(self._unseen) else None,
             "tokens_of_texts": self._learnt,
         }
         SavedHead(self.shape, self.d2t, tensors, _priors(found), facts).save(folder)
@@ -169,7 +172,9 @@ class HeadTraining:
 
 
 def _sizes(settings: HeadSettings) -> dict[str, int]:
-    return {"heads": settings.steps} if settings.recipe == MEDUSA else {"intermediate_size": settings.intermediate_size}
+    if settings.recipe == MEDUSA:
+        return {"heads": settings.steps}
+    return {"intermediate_size": settings.intermediate_size or INTERMEDIATE}
 
 
 def _priors(found: Acceptance) -> tuple[tuple[float, float], ...]:

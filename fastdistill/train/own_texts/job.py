@@ -51,6 +51,7 @@ def begin(
     folder: str | os.PathLike[str],
     report: Callable[[str], None],
     check: Callable[[Target], None] = lambda target: None,
+    max_length: int | None = None,
 ) -> Iterator[Job]:
     """Begin, or go on; FOLDER.run is removed when the folder is there.
 
@@ -62,6 +63,8 @@ def begin(
         called with what is being done
     check : Callable[[Target], None], optional
         refuses a target
+    max_length : int, optional
+        most tokens of a prompt and its text
 
     Raises
     ------
@@ -85,7 +88,7 @@ def begin(
         if begun and run.config.get("settings") != config["settings"]:
             raise CheckpointError(f"{work}: was begun with other settings; remove it, or choose another name")
         clock = WorkTime(work / "time.json", began)
-        lots = Lots(settings, target, work / "texts", clock)
+        lots = Lots(settings, target, work / "texts", clock, max_length)
         if lots.texts:
             report(f"{lots.tokens:,} tokens have been written already")
         yield Job(folder, target, run, clock, lots)

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from fastdistill.errors import DataError
 from fastdistill.train.own_texts.prompts import LEAST_ROOM, prompts_of
 from fastdistill.train.own_texts.settings import DraftSettings
 from fastdistill.train.own_texts.target import Target
-from fastdistill.train.own_texts.texts import Texts, counted
+from fastdistill.train.own_texts.texts import HELD_OUT, Texts, counted
 from fastdistill.train.own_texts.work import WorkTime, writing_to
 from fastdistill.train.own_texts.writer import TextWriter, Written, gathered
 
 LOT = 64  # texts that are kept together; each third lot is drawn, the others are greedy
-FEWEST = 16  # texts, whatever time they take: of so many one is for judging
 
 
 class Lots:
@@ -29,6 +30,8 @@ class Lots:
         the folder
     time : WorkTime
         of the work so far
+    max_length : int, optional
+        most tokens of a prompt and its text; the model's positions are, in any case
 
     Raises
     ------
@@ -36,9 +39,13 @@ class Lots:
         where what lies there is damaged
     """
 
-    def __init__(self, settings: DraftSettings, target: Target, place: Path, time: WorkTime) -> None:
+    def __init__(
+        self, settings: DraftSettings, target: Target, place: Path, time: WorkTime, max_length: int | None = None
+    ) -> None:
         self._settings, self._target, self._place, self._time = settings, target, place, time
-        place.mkdir(exist_ok=True)
+        self._max_length = max_length
+        with writing_to(place):
+            place.mkdir(exist_ok=True)
         self._files = sorted(place.glob("*.safetensors"))
         self._done = place / "done"
         counts = [counted(file) for file in self._files]
@@ -49,17 +56,24 @@ class Lots:
 
         Parameters
         ----------
-        writing, stop : callables
-            as of `distill_head`
+        writing : Callable[[float, int], None]
+            called with the share that is written, and how many tokens that is
+        stop : Callable[[], bool]
+            asked between two forwards whether to end
 
         Raises
         ------
-        CheckpointError, PartialError
+        CheckpointError
+        FastDistillError
+            where no text of a lot could be written: what failed first
         """
         if self._done.exists():
             return True
         settings, lot = self._settings, list[Written]()
-        asked, writer = self._asked(), TextWriter(self._target, settings.seed, settings.max_tokens)
+        asked, writer = (
+            self._asked(),
+            TextWriter(self._target, settings.seed, settings.max_tokens, max_length=self._max_length),
+        )
         while (share := self._share(len(lot))) < 1:
             if stop():
                 self._save(lot)
@@ -76,11 +90,12 @@ class Lots:
                 lot = []
         self._save(lot + writer.cut())
         writing(1.0, self.tokens)
-        self._done.touch()
+        with writing_to(self._place):
+            self._done.touch()
         return True
 
-    def read(self) -> Texts:
-        """All of them.
+    def read(self, states: bool = True) -> Texts:
+        """All of them, or without the states, which are most of the memory.
 
         Raises
         ------
@@ -88,8 +103,8 @@ class Lots:
         DataError
             where there is nothing to learn from
         """
-        texts = Texts.load(*self._files) if self._files else None
-        if texts is None or not len(texts.places):
+        texts = Texts.load(*self._files, states=states) if self._files else None
+        if texts is None or not (np.diff(texts.starts) > 1).any():
             raise DataError(
                 f"{self._settings.model}: {self.texts} texts have come, of which none has two tokens: a prompt must leave room for "
                 f"{LEAST_ROOM} tokens of the model's {self._target.plan.max_positions}"
@@ -99,7 +114,7 @@ class Lots:
     def _asked(self) -> Iterator[tuple[list[list[int]], range, float]]:
         """What is still to be written, lot by lot: prompts, their numbers, the temperature."""
         settings, begin = self._settings, self.texts
-        prompts = islice(prompts_of(self._target, settings.prompts, settings.seed), begin, None)
+        prompts = islice(prompts_of(self._target, settings.prompts, settings.seed, self._max_length), begin, None)
         while some := [*islice(prompts, LOT - begin % LOT)]:
             temperature = settings.temperature if begin // LOT % 3 == 2 else 0.0
             yield some, range(begin, begin := begin + len(some)), temperature
@@ -107,12 +122,15 @@ class Lots:
     def _share(self, more: int) -> float:
         """Of the work: of the time, and of the fewest texts."""
         seconds = 60 * self._settings.minutes * self._settings.writing
-        return min(self._time.seconds / seconds, (self.texts + more) / FEWEST)
+        return min(self._time.seconds / seconds, (self.texts + more) / HELD_OUT)
 
     def _save(self, lot: list[Written]) -> None:
         self._time.keep()
         if not lot:
             return
+        errors = [text.result.error for text in lot if text.result.error is not None]
+        if len(errors) == len(lot):
+            raise errors[0]
         texts, file = gathered(lot), self._place / f"{len(self._files) + 1:06}.safetensors"
         with writing_to(self._place):
             texts.save(file)

@@ -16,14 +16,15 @@ _OWN = 8192  # prompts of the package: more than any half hour needs
 _TEXT_PROMPT = 32  # tokens of a plain text that are a prompt
 
 
-def prompts_of(target: Target, files: str | None, seed: int) -> Iterator[list[int]]:
-    """Token ids: the user's, each before one of the package's own while there are some of both; those that leave no room are left out."""
+def prompts_of(target: Target, files: str | None, seed: int, max_length: int | None = None) -> Iterator[list[int]]:
+    """Token ids: the user's, each behind one of the package's own while there are some of both; those that leave no room are left out."""
+    most = min(target.plan.max_positions, max_length or target.plan.max_positions)
     prompts: Iterator[list[int]] = (_asked(target, text) for text in own_prompts(_OWN, seed))
     if files is not None:
         theirs = prompts_in(files, target)
-        pairs = zip(theirs, prompts, strict=False)
+        pairs = zip(prompts, theirs, strict=False)  # what is lost when theirs are over is one of the package's
         prompts = chain(chain.from_iterable(pairs), theirs, prompts)
-    return (prompt for prompt in prompts if len(prompt) + LEAST_ROOM <= target.plan.max_positions)
+    return (prompt for prompt in prompts if len(prompt) + LEAST_ROOM <= most)
 
 
 def _asked(target: Target, text: str) -> list[int]:

@@ -6,20 +6,16 @@ What the target would say of any token is its head over the state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fastdistill.arguments import as_array
 from fastdistill.checkpoint.safetensors_file import Stored, StoredArray, open_safetensors, write_safetensors
-from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
-from fastdistill.models.draft_head import COPIES
 
 HELD_OUT = 16  # of so many texts one is for judging alone
-REPEATED = 8  # tokens: where so many stood before in the same order, prompt lookup guesses better than any head
 _ARRAYS = {
     "tokens": ("I32", 1),
     "states": ("F16", 2),
@@ -37,9 +33,9 @@ class Texts:
     ----------
     tokens : int32 (n,)
     states : float16 (n, hidden_size)
-        what the target's head read when it gave each
+        what the target's head read when it gave each; (n, 0): that is not known
     starts : int64 (texts + 1,)
-        tokens of text t: starts[t] to starts[t + 1], at least one
+        tokens of text t: starts[t] to starts[t + 1]
     prompts : int32 (m,)
     prompt_starts : int64 (texts + 1,)
         the same of what stood before each
@@ -61,47 +57,13 @@ class Texts:
         (m,) = as_array("prompts", self.prompts, np.int32, ("m",)).shape
         ends = len(as_array("starts", self.starts, np.int64, ("texts + 1",)))
         as_array("prompt_starts", self.prompt_starts, np.int64, (ends,))
-        for name, count, least in (("starts", n, 1), ("prompt_starts", m, 0)):
+        for name, count in (("starts", n), ("prompt_starts", m)):
             starts = getattr(self, name)
-            if starts[[0, -1]].tolist() != [0, count] or (np.diff(starts) < least).any():
+            if starts[[0, -1]].tolist() != [0, count] or (np.diff(starts) < 0).any():
                 raise ArgumentError(f"{name} must go up from 0 to the {count} tokens, got {starts.tolist()[:8]}")
 
     def __len__(self) -> int:
         return len(self.starts) - 1
-
-    @cached_property
-    def ends(self) -> np.ndarray:
-        """int64 (n,): where the text of each token ends."""
-        return np.repeat(self.starts[1:], np.diff(self.starts))
-
-    @property
-    def places(self) -> np.ndarray:
-        """int64 (places,): of the tokens that another one follows, and with which no REPEATED tokens end that stood before."""
-        return np.flatnonzero((np.arange(len(self.tokens)) + 1 < self.ends) & ~self._behind[1])
-
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """int32 (1 + COPIES, *places.shape): what a step reads there, the tokens and their copies."""
-        return np.concatenate([self.tokens[places][None], np.moveaxis(self._behind[0][places], -1, 0)])
-
-    @cached_property
-    def _behind(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each token: int32 (n, COPIES), its copies; bool (n,), whether REPEATED tokens that end with it stood before."""
-        copies, repeats = np.empty((len(self.tokens), COPIES), np.int32), np.empty(len(self.tokens), bool)
-        for text in range(len(self)):
-            both = (self.prompts, self.prompt_starts), (self.tokens, self.starts)
-            prompt, tokens = (array[slice(*starts[text : text + 2])].tolist() for array, starts in both)
-            known, seen = Copies(COPIES), Repeats(REPEATED)
-            known.append(prompt)
-            seen.append(prompt)
-            for at, token in enumerate(tokens, self.starts[text]):
-                known.append([token])
-                copies[at], repeats[at] = known.after(), seen.append([token])
-        return copies, repeats
-
-    def places_in(self, which: np.ndarray) -> np.ndarray:
-        """Those of `places` that lie in some texts: bool (texts,)."""
-        places = self.places
-        return places[np.repeat(which, np.diff(self.starts))[places]]
 
     def part(self, first: int, last: int) -> Texts:
         """Texts first to last - 1."""
@@ -120,8 +82,8 @@ class Texts:
             replace_file(path, work / "texts")
 
     @classmethod
-    def load(cls, *paths: Path) -> Texts:
-        """What `save` has written, in one file or in several, one after another.
+    def load(cls, *paths: Path, states: bool = True) -> Texts:
+        """What `save` has written, in one file or in several, one after another; without the states, where they are not wanted.
 
         Raises
         ------
@@ -130,24 +92,25 @@ class Texts:
         """
         files = [_stored(path) for path in paths]
         counts = [file["tokens"].shape[0] for file in files]
-        states = np.empty((sum(counts), files[0]["states"].shape[1]), np.float16)  # once: they are most of the memory
-        for file, rows in zip(files, np.split(states, np.cumsum(counts)[:-1]), strict=True):
-            rows[:] = file["states"]
+        width = files[0]["states"].shape[1] if states else 0
+        kept = np.empty((sum(counts), width), np.float16)  # once: they are most of the memory
+        for file, rows in zip(files, np.split(kept, np.cumsum(counts)[:-1]), strict=True):
+            if states:
+                rows[:] = file["states"]
         tokens, prompts = (np.concatenate([np.asarray(file[name]) for file in files]) for name in ("tokens", "prompts"))
         starts, prompt_starts = (
             np.cumsum([0, *np.concatenate([np.diff(np.asarray(file[name])) for file in files])], dtype=np.int64)
             for name in ("starts", "prompt_starts")
         )
-        return cls(tokens, states, starts, prompts, prompt_starts)
+        return cls(tokens, kept, starts, prompts, prompt_starts)
 
 
 def held_out(texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """bool (texts,), twice: those to learn from, and those to judge by; of few texts the last one is both."""
+    """bool (texts,), twice: those to learn from, and those to judge by; a text that is the only one is both."""
     held = np.arange(texts) % HELD_OUT == HELD_OUT - 1
-    seen = ~held
     if not held.any():
         held[-1] = True
-    return seen, held
+    return ~held if texts > 1 else held, held
 
 
 def counted(path: Path) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from fastdistill.runtime.read import Rows
 from fastdistill.train.data.rollouts import tasks_of
 from fastdistill.train.own_texts.texts import Texts
 
-LOOP = 32  # tokens: a text that ends with so many that stood in it before goes round in circles, and is ended
+LOOP = 32  # tokens: a text that ends with so many that stood in it before repeats itself, and is ended
 
 
 class Written(NamedTuple):
@@ -51,17 +51,21 @@ class TextWriter:
     seed : int
     max_tokens : int
         most of each text
-    max_texts : int
+    max_texts : int, default 32
         so many are written at once
+    max_length : int, optional
+        most tokens of a prompt and its text
 
     Raises
     ------
     ArgumentError
     """
 
-    def __init__(self, model: Any, seed: int, max_tokens: int, max_texts: int = MOST_TEXTS) -> None:
+    def __init__(
+        self, model: Any, seed: int, max_tokens: int, max_texts: int = MOST_TEXTS, max_length: int | None = None
+    ) -> None:
         check_has("model", model, ["network", "end_tokens"], "a Model")
-        self._model, self._seed, self._max_tokens = model, seed, max_tokens
+        self._model, self._seed, self._most = model, seed, (max_tokens, max_length)
         self._engine = Engine(max_texts)
         self._asked = deque[tuple[Task, _Watching]]()
 
@@ -76,7 +80,7 @@ class TextWriter:
         """Have texts written behind prompts: `write_texts`."""
         prompts = [*prompts]
         watching = [_Watching([*map(int, prompt)]) for prompt in prompts]
-        tasks = tasks_of(self._model, prompts, self._seed, temperature, self._max_tokens, None, None, numbers, watching)
+        tasks = tasks_of(self._model, prompts, self._seed, temperature, *self._most, None, numbers, watching)
         for task, watched in zip(tasks, watching, strict=True):
             self._asked.append((self._engine.submit(task), watched))
 
@@ -100,15 +104,11 @@ class TextWriter:
 
 
 def gathered(texts: Sequence[Written]) -> Texts:
-    """Texts that have come, one after another.
-
-    Raises
-    ------
-    PartialError
-        where some failed
-    """
-    tokens = [np.array(result.tokens, np.int32) for result in unless_failed([text.result for text in texts])]
-    states = [np.concatenate(text.states)[: len(text.result.tokens)].astype(np.float16) for text in texts]
+    """Texts that have come, one after another; of those that failed what there is."""
+    tokens = [np.array(text.result.tokens, np.int32) for text in texts]
+    width = next(some.shape[1] for text in texts for some in text.states)
+    nothing = np.empty((0, width), np.float32)
+    states = [np.concatenate([nothing, *text.states])[: len(text.result.tokens)].astype(np.float16) for text in texts]
     prompts = [np.array(text.prompt, np.int32) for text in texts]
     starts, prompt_starts = (np.cumsum([0, *map(len, some)], dtype=np.int64) for some in (tokens, prompts))
     return Texts(np.concatenate(tokens), np.concatenate(states), starts, np.concatenate(prompts), prompt_starts)
@@ -154,6 +154,7 @@ def write_texts(
     writer.ask(prompts, numbers, temperature)
     while writer.waiting:
         texts += writer.step()
+    unless_failed([text.result for text in texts])
     return gathered(texts)
 
 

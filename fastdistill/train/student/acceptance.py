@@ -11,12 +11,13 @@ from fastdistill.kernels.distill.top_k import top_k
 from fastdistill.runtime.network import Network
 from fastdistill.train.data import Batches, Teacher
 from fastdistill.train.data.dataset import Dataset
+from fastdistill.train.own_texts.guessed import RANKS, Guessed
 
-RANKS, DEPTHS = 4, 5
+DEPTHS = 5
 
 
 @dataclass(frozen=True)
-class StudentAcceptance:
+class StudentAcceptance(Guessed):
     """Of guesses along texts, where all guesses before them were right.
 
     Attributes
@@ -28,13 +29,7 @@ class StudentAcceptance:
         sampling (Leviathan et al. 2023), 1 - TV(p, q)
     """
 
-    ranks: np.ndarray
     overlap: float
-
-    @property
-    def tokens(self) -> float:
-        """A forward of the target, with a chain of first guesses: 1 + a[0] + a[0] a[1] + ..."""
-        return 1.0 + float(np.cumprod(self.ranks[:, 0]).sum())
 
 
 def student_acceptance(student: Network, target: Network, data: Dataset, rows: int = 512) -> StudentAcceptance:

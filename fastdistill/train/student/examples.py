@@ -8,24 +8,15 @@ from fastdistill.train.data.dataset import Dataset
 from fastdistill.train.own_texts.texts import Texts
 
 
-def examples_of(texts: Texts, max_length: int) -> Dataset:
-    """Prompts with their texts, of which the text's tokens are to be predicted, cut to so many tokens in all.
-
-    Parameters
-    ----------
-    texts : Texts
-    max_length : int
-        a prompt that leaves no room for a token is left out, and its text
-    """
-    prompts, lengths = np.diff(texts.prompt_starts), np.diff(texts.starts)
-    roomy = np.flatnonzero(prompts < max_length)
-    parts = [np.empty(0, np.int32)]
-    for text in roomy.tolist():
-        asked, begin = (int(starts[text]) for starts in (texts.prompt_starts, texts.starts))
-        count = min(int(lengths[text]), max_length - int(prompts[text]))
-        parts += [texts.prompts[asked : asked + int(prompts[text])], texts.tokens[begin : begin + count]]
-    both = np.minimum(prompts + lengths, max_length)[roomy]
-    return _dataset(np.concatenate(parts), np.cumsum([0, *both]), prompts[roomy])
+def examples_of(texts: Texts) -> Dataset:
+    """Prompts with their texts, of which the text's tokens are to be predicted; none of a text without tokens."""
+    parts, prompts, lengths = [np.empty(0, np.int32)], list[int](), list[int]()
+    for text in np.flatnonzero(np.diff(texts.starts) > 0).tolist():
+        asked, written = (slice(*starts[text : text + 2].tolist()) for starts in (texts.prompt_starts, texts.starts))
+        parts += [texts.prompts[asked], texts.tokens[written]]
+        prompts.append(len(parts[-2]))
+        lengths.append(len(parts[-2]) + len(parts[-1]))
+    return _dataset(np.concatenate(parts), np.cumsum([0, *lengths]), np.array(prompts, np.int64))
 
 
 def some_of(data: Dataset, sequences: np.ndarray) -> Dataset:

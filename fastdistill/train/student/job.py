@@ -16,10 +16,9 @@ from fastdistill.runtime.network import Network
 from fastdistill.train.data.dataset import Dataset
 from fastdistill.train.loop import Record
 from fastdistill.train.own_texts.job import Job, begin
-from fastdistill.train.own_texts.lots import Lots
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.own_texts.texts import held_out
-from fastdistill.train.own_texts.work import AGAIN, keep
+from fastdistill.train.own_texts.work import AGAIN, keep, writing_to
 from fastdistill.train.runs import RunFolder
 from fastdistill.train.student.acceptance import StudentAcceptance, student_acceptance
 from fastdistill.train.student.examples import examples_of, some_of
@@ -63,21 +62,28 @@ def distill_student(
     BusyError
         where another process is at work on it
     """
-    with begin(settings, folder, report, lambda target: _check(settings, target)) as job:
+    with begin(settings, folder, report, lambda target: _check(settings, target), settings.rows) as job:
         if not job.lots.write(writing, stop):
             return None
-        data = _examples(settings, job.lots)
+        data = examples_of(job.lots.read(states=False))
+        if len(data) < 2:
+            raise DataError(
+                f"{settings.model}: a student needs a text to learn from and another to judge by, got {len(data)}"
+            )
         seen, unseen = (some_of(data, np.flatnonzero(which)) for which in held_out(len(data)))
         report(f"{len(data):,} texts of {int(data.predicted.sum()):,} tokens; {settings.layers} layers learn from them")
-        pupil = _taught(settings, job, seen, training, stop)
+        pupil = _taught(settings, job, seen, unseen, training, stop)
         if pupil is None:
             return None
-        work = job.run.path
-        pupil.save(work / "student")
-        quantize_folder(work / "student", job.folder, settings.format)
-        with open_checkpoint(job.folder) as checkpoint:
+        learnt, kept = (job.run.path / name for name in ("student", "kept"))
+        pupil.save(learnt)
+        quantize_folder(learnt, kept, settings.format, overwrite=True)
+        with open_checkpoint(kept) as checkpoint:
             student = Network(plan_of(checkpoint), checkpoint.tensors, None, settings.threads)
-        return student_acceptance(student, job.target.network, unseen, settings.rows)
+        found = student_acceptance(student, job.target.network, unseen, settings.rows)
+        with writing_to(job.folder):
+            kept.rename(job.folder)
+        return found
 
 
 def _check(settings: StudentSettings, target: Target) -> None:
@@ -85,20 +91,11 @@ def _check(settings: StudentSettings, target: Target) -> None:
         raise ArgumentError(f"layers must be fewer than the target's {target.plan.num_layers}, got {settings.layers}")
 
 
-def _examples(settings: StudentSettings, lots: Lots) -> Dataset:
-    data = examples_of(lots.read(), settings.rows)
-    if len(data) < 2:
-        raise DataError(
-            f"{settings.model}: {len(data)} texts fit, of which one is to learn from and one to judge by: prompts must leave room for "
-            f"a token in rows = {settings.rows}"
-        )
-    return data
-
-
 def _taught(
     settings: StudentSettings,
     job: Job,
     data: Dataset,
+    unseen: Dataset,
     training: Callable[[int], Callable[[Record], None]],
     stop: Callable[[], bool],
 ) -> Pupil | None:
@@ -112,11 +109,11 @@ def _taught(
 
     if settings.selection is None:
         student = pupil()
-        steps = _steps(settings, job, student)
+        steps = _steps(settings, job, unseen, student)
         return student if student.train(steps, run, training(steps), stop) else None
     teacher = pupil()
     student = pupil(teacher.engine.network())
-    steps = _steps(settings, job, teacher, student)
+    steps = _steps(settings, job, unseen, teacher, student)
     place = run.path / "reference"
     with RunFolder(place, None if place.exists() else {"steps": steps}, AGAIN) as first:
         if not teacher.train(steps, first, training(steps), stop):
@@ -124,12 +121,14 @@ def _taught(
     return student if student.train(steps, run, training(steps), stop) else None
 
 
-def _steps(settings: StudentSettings, job: Job, *pupils: Pupil) -> int:
+def _steps(settings: StudentSettings, job: Job, unseen: Dataset, *pupils: Pupil) -> int:
     """Steps of each that the time behind writing allows, found once."""
     if settings.optimiser_steps is not None:
         return settings.optimiser_steps
     file = job.run.path / "steps.json"
     if not file.exists():
-        each = 1.08 * sum(pupil.seconds() for pupil in pupils)
-        keep(file, {"steps": max(int((60 * settings.minutes - job.clock.seconds) / each), 1)})
+        seconds = [1.08 * pupil.seconds() for pupil in pupils]
+        judging = len(unseen.tokens) / settings.rows * seconds[-1]  # less than a step's work a batch
+        left = 60 * settings.minutes - job.clock.seconds - judging
+        keep(file, {"steps": max(int(left / sum(seconds)), 1)})
     return int(read_json(file)["steps"])

@@ -34,7 +34,7 @@ class StudentSettings(DraftSettings):
         how probable it is that the student writes what is behind a prompt itself, which the target then judges
         (Zhou et al. 2024, DistillSpec)
     selection : float, optional
-        the fraction of the tokens that are learnt: those where the student is furthest behind a reference, which is
+        above 0: the fraction of the tokens that are learnt: those where the student is furthest behind a reference, which is
         trained first in half of the time (Hu et al. 2025, AdaSPEC); None: all, without a reference
     whole : bool, default True
         the table of tokens and the head learn too, and not the layers and the last norm alone
@@ -69,7 +69,7 @@ class StudentSettings(DraftSettings):
         check_integer("layers", self.layers, 1, 1 << 10)
         check_number("on_policy", self.on_policy, 0, 1)
         if self.selection is not None:
-            check_number("selection", self.selection, 0, 1)
+            check_number("selection", self.selection, 1e-6, 1)
         check_flag("whole", self.whole)
         if self.optimiser_steps is not None:
             check_integer("optimiser_steps", self.optimiser_steps, 1, 1 << 31)
