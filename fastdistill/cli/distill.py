@@ -104,6 +104,8 @@ def _job(arguments: argparse.Namespace) -> tuple[Any, Callable[..., Any], Callab
     names = ("recipe", "prompts", "objective", "format", *_NUMBERS)
     options = given(**{name: getattr(arguments, name) for name in names})
     kind: type[Any]
+    distill: Callable[..., Any]
+    tell: Callable[[str, Path, Any], None]
     if options.get("recipe") == STUDENT:
         from fastdistill.train.student import StudentSettings, distill_student
 

@@ -73,8 +73,7 @@ class FirstOfRun:
             draft = run.propose(budget)
             if len(draft):
                 kinds = draft.kinds
-                shifts = kinds is not None and first
-                return draft.of_kinds(np.where(kinds < 0, kinds, kinds + first)) if shifts else draft
+                return draft if kinds is None else draft.of_kinds(np.where(kinds < 0, kinds, kinds + first))
         return NO_GUESSES
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
