@@ -89,9 +89,8 @@ class HeadCell:
         self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.heads or 1)]
         self._step = 0  # of the last pass that `likeliest` ran
         self._input = np.empty((1, shape.hidden_size), np.float32)  # of such a pass
-        self._laid: dict[
-            int, np.ndarray
-        ] = {}  # executors whose arrays are still those of such a pass: where its estimate lies
+        # Executors whose arrays are still those of such a pass; each with where its estimate lies.
+        self._laid: dict[int, np.ndarray] = {}
 
     def run(self, states: np.ndarray, tokens: np.ndarray, step: int, logits: bool) -> tuple[Rows, np.ndarray]:
         """What a step, from 0 on, guesses after these tokens and their copies, int32 (1 + COPIES, n), and these states, float32 (n, hidden_size); the next step's states."""
