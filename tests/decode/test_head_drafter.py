@@ -109,12 +109,12 @@ def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, t
 def test_the_short_way_and_the_long_one_may_take_turns(target, recipe):
     cell = HeadDrafter(random_head(NAME, recipe))._head.beside(target)
     states = np.random.default_rng(6).normal(0, 1, (3, target.plan.hidden_size)).astype(np.float32)
-    tokens, found = np.array([3, 4, 5], np.int32), []
+    read, found = [[3, -1, -1], [4, 6, -1], [5, 7, 8]], []  # a token and its copies
     for _ in range(2):
-        found.append([cell.likeliest(3, states[:1]), cell.likeliest(4), cell.likeliest(5)])
+        found.append([cell.likeliest(tokens, None if step else states[:1]) for step, tokens in enumerate(read)])
         following = states
-        for step in range(3):
-            rows, following = cell.run(following, tokens[[step] * 3], step, False)
+        for step, tokens in enumerate(read):
+            rows, following = cell.run(following, np.array([tokens] * 3, np.int32).T.copy(), step, False)
             assert found[-1][step][0] == rows.statistics.argmax[0]
     assert found[0] == found[1]
 

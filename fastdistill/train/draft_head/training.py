@@ -18,8 +18,8 @@ from fastdistill.distill.loss import Loss
 from fastdistill.files import read_json
 from fastdistill.models.draft_head import HEAD, HEAD_BIAS, MEDUSA, SHARES, TABLE, DraftHead, SavedHead
 from fastdistill.train.draft_head.acceptance import Acceptance, acceptance
-from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
 from fastdistill.train.draft_head.closed_form import first_weights
+from fastdistill.train.draft_head.engine import HeadBatch, HeadEngine
 from fastdistill.train.draft_head.settings import HeadSettings
 from fastdistill.train.draft_head.target import Target
 from fastdistill.train.draft_head.texts import Texts
