@@ -3,16 +3,19 @@
 One command from nothing: `python -m bench draft_head` lets the model make its head (30 minutes), then writes greedy texts
 in turns, plain and drafted, on open prompts, on copy-heavy ones, and on a file of questions where one is given.  None of
 them is among the prompts that the head has learnt from.  A time is that of everything after the prompt's own forward,
-Python included; every text is compared with plain decoding's.
+Python included; every text is compared with plain decoding's.  `--recipe eagle medusa` makes a head of each sort, from the same
+texts and in the same minutes, and judges both on the same texts that neither has learnt from.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
+import time
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,13 @@ from bench.lib.report import Report
 from bench.lib.writing import Task, Writing, add_writing_arguments, spread_out
 from bench.studies.answer_tables import about, cost_table
 from fastdistill.decode import Auto, Decoder, FirstOf, HeadDrafter, PromptLookup, Speculative, Tree
-from fastdistill.train.draft_head import HeadSettings, distill_head
+from fastdistill.models.draft_head import EAGLE, RECIPES
+from fastdistill.train.draft_head import Acceptance, HeadSettings
+from fastdistill.train.draft_head.training import HeadTraining
+from fastdistill.train.own_texts.lots import Lots
+from fastdistill.train.own_texts.target import Target
+from fastdistill.train.own_texts.work import WorkTime
+from fastdistill.train.runs import RunFolder
 
 QUICK = {"copy": 2, "open": 2, "questions": 4, "tokens": 64, "repetitions": 2}
 LOOKUP = "auto, lookup alone"
@@ -43,6 +52,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_writing_arguments(parser, numbers, "two prompts of each kind, 64 tokens, two turns at most")
     parser.add_argument("--draft", metavar="FOLDER", help="a head that has been made (default: make one)")
     parser.add_argument(
+        "--recipe", nargs="+", choices=RECIPES, default=[EAGLE], help="of what is made; several share their texts"
+    )
+    parser.add_argument(
         "--minutes", type=float, default=30.0, metavar="M", help="to make one in (default: %(default)s)"
     )
     parser.add_argument(
@@ -55,7 +67,7 @@ def decoders(folder: str) -> dict[str, Decoder]:
     head = HeadDrafter(folder)
     sure = PromptLookup(min_match=8)
     return {
-        AUTO: Auto(drafter=FirstOf(sure, head), max_draft=8),
+        AUTO: Auto(drafter=FirstOf(sure, head)),
         "chain 2": Speculative(HeadDrafter(folder, 0.0), max_draft=2),
         "chain 4": Speculative(head, max_draft=4),
         "tree 3x3": Speculative(head, tree=Tree(3, 3), max_draft=8),
@@ -66,13 +78,16 @@ class Bench(Writing):
     def __init__(self, options: Namespace, report: Report) -> None:
         super().__init__(options, report)
         self.answers: dict[str, list[Answer]] = defaultdict(list)
+        self.judged: dict[str, Acceptance] = {}  # by recipe
 
     def measure(self) -> None:
         options = self.options
         self.load()
         with tempfile.TemporaryDirectory() as place:
-            folder = options.draft or self.distilled(Path(place) / "draft")
-            others = decoders(folder)
+            first, *more = [options.draft] if options.draft else self.distilled(Path(place))
+            others = decoders(first)
+            for folder in more:
+                others |= {f"{name}, {Path(folder).name}": decoder for name, decoder in decoders(folder).items()}
             for kind, count in (("open", options.open), ("copy", options.copy)):
                 for task in self.tasks(kind, count):
                     weighed = {LOOKUP: Auto(drafter=PromptLookup(min_match=1)), **others}
@@ -80,11 +95,23 @@ class Bench(Writing):
             for category, task in self.asked():
                 self.answers[category] += self.answer(task, others, options.repetitions)
 
-    def distilled(self, folder: Path) -> str:
-        self.progress.group(f"making a draft head in {self.options.minutes:g} minutes")
-        settings = HeadSettings(model=self.options.model, minutes=self.options.minutes, threads=self.threads)
-        distill_head(settings, folder)
-        return str(folder)
+    def distilled(self, place: Path) -> list[str]:
+        """A head's folder for each recipe, within `place`."""
+        options = self.options
+        settings = HeadSettings(model=options.model, minutes=options.minutes, threads=self.threads)
+        self.progress.group(f"writing what is learnt from in {settings.minutes * settings.writing:g} minutes")
+        target, file = Target.load(settings.model, settings.threads), place / "time.json"
+        lots = Lots(settings, target, place / "texts", WorkTime(file, time.monotonic()))
+        lots.write(lambda share, tokens: None, lambda: False)
+        texts = lots.read()
+        for recipe in options.recipe:
+            self.progress.group(f"making a draft head: {recipe}")
+            clock = WorkTime(file, time.monotonic())  # what writing has left is each one's
+            head = HeadTraining(replace(settings, recipe=recipe), target, texts)
+            with RunFolder(place / f"{recipe}.run", {"settings": {"recipe": recipe}}) as run:
+                head.train(run, clock, lambda steps: lambda record: None, lambda: False)
+            self.judged[recipe] = head.save(place / recipe)
+        return [str(place / recipe) for recipe in options.recipe]
 
     def asked(self) -> Iterator[tuple[str, Task]]:
         """First turns of the file's questions, and their categories."""
@@ -103,6 +130,13 @@ def tables(bench: Bench, report: Report) -> None:
     if bench.costs is None:
         return
     cost_table(report, bench.costs)
+    if bench.judged:
+        report.table(
+            "texts that no head has learnt from; by depth, how often the first guess is right where those before it were"
+        )
+        for recipe, found in bench.judged.items():
+            rates = {str(depth): float(rate) for depth, rate in enumerate(found.ranks[:, 0], 1)}
+            report.row(recipe=recipe, **{"tokens a forward": found.tokens}, **rates)
     for kind, answers in bench.answers.items():
         report.table(f"{kind}: plain decoding, and speed-ups over it")
         for answer in answers:

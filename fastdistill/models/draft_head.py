@@ -1,22 +1,22 @@
 """A draft head: what guesses the tokens after the next from the hidden state that gave the next one.
 
 A step of it gives an estimate of the state behind a later token: what the target's head would read there.  From that the
-token is guessed, over the most frequent tokens alone.  What a step reads is its recipe's:
+token is guessed, over the most frequent tokens alone.  What a step reads is its recipe's.
 
-eagle   one cell for all steps reads a state h and the token drawn from it, and goes on from its own estimate h' (Li et al.
-        2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter).  In place of attention it reads copies: c_k followed
-        when the last k tokens stood in the text before, or is none.  Looking them up costs nothing, and a small model
-        repeats itself more than it invents
+Eagle: one cell for all steps reads a state h and the token drawn from it, and goes on from its own estimate h' (Li et al.
+2024, EAGLE, without attention; Cheng et al. 2024, ReDrafter).  In place of attention it reads copies: c_k followed when the
+last k tokens stood in the text before, or is none.  Looking them up costs nothing, and a small model repeats itself more
+than it invents.
 
-            x  = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
-            h' = x + D (silu(G rms(x)) * U rms(x))
+    x  = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
+    h' = x + D (silu(G rms(x)) * U rms(x))
 
-        with E the token's row of the target's table, E1 and E2 those of its copies
+with E the token's row of the target's table, E1 and E2 those of its copies.
 
-medusa  each step has weights of its own, and reads the same h, whatever has been drawn since (Cai et al. 2024, Medusa,
-        section 2.1.1)
+Medusa: step k has weights of its own, and reads the target's h, whatever has been guessed since (Cai et al. 2024, Medusa,
+section 2.1.1).
 
-            h'_k = h + silu(W_k h + b_k)
+    h'_k = h + silu(W_k h + b_k)
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, t
     drafter = HeadDrafter(random_head(NAME, recipe), least_probability=0.0)
     head = SavedHead.load(random_head(NAME, recipe))
     assert head.shape.recipe == recipe
+    run, rows = run_of(drafter, target, tree)
     for _ in range(2):  # the second time over the arrays of the first
-        run, rows = run_of(drafter, target, tree)
         draft = run.propose(4)
         state, text = rows.hidden[-1].astype(np.float64), [*PROMPT.tolist(), int(rows.tokens[-1])]
         for step, (guess, kind) in enumerate(zip(draft.tokens, draft.kinds, strict=True)):
@@ -103,6 +103,20 @@ def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, t
             text.append(int(head.d2t[shares.argmax()]))
             assert (int(guess), int(kind)) == (text[-1], int(kind_of(shares.max())))
         assert draft.is_chain and len(draft) == 4
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_short_way_and_the_long_one_may_take_turns(target, recipe):
+    cell = HeadDrafter(random_head(NAME, recipe))._head.beside(target)
+    states = np.random.default_rng(6).normal(0, 1, (3, target.plan.hidden_size)).astype(np.float32)
+    read, found = [[3, -1, -1], [4, 6, -1], [5, 7, 8]], []  # a token and its copies
+    for _ in range(2):
+        found.append([cell.likeliest(tokens, None if step else states[:1]) for step, tokens in enumerate(read)])
+        following = states
+        for step, tokens in enumerate(read):
+            rows, following = cell.run(following, np.array([tokens] * 3, np.int32).T.copy(), step, False)
+            assert found[-1][step][0] == rows.statistics.argmax[0]
+    assert found[0] == found[1]
 
 
 def test_a_level_may_have_more_rows_than_a_pass(target):

@@ -297,6 +297,25 @@ def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     np.testing.assert_allclose(found.logits, head.engine._logits(estimates)[0], rtol=1e-4, atol=1e-4)
 
 
+def test_medusa_begins_with_the_targets_own_guess_and_its_heads_learn_apart(model):
+    target = Target.load(str(model), 1)
+    texts = write_texts(target, [[5, 6, 7], [9, 8]], max_tokens=12)
+    settings = HeadSettings(
+        model=str(model), recipe="medusa", draft_vocab_size=40, steps=2, rows=16, format="f32", threads=1
+    )
+    head = HeadTraining(settings, target, texts)
+    batch = texts.batch(np.arange(6), 2)
+    own = head.engine._logits(batch.hidden)[0].copy()
+    for logits in head.engine.logits(batch):
+        np.testing.assert_array_equal(logits, own)
+    first = replace(batch, weights=np.stack([batch.weights[0], 0 * batch.weights[1]]))
+    head.engine.accumulate(first, head._objective, 1.0)
+    moved = {name for name, parameter in head.engine.parameters.items() if parameter.gradient.any()}
+    assert moved == {"heads.0.weight", "heads.0.bias"}
+    with pytest.raises(ArgumentError, match="a draft head of 2 heads has as many steps, got 3"):
+        HeadEngine(head.shape, tensors(head.shape), steps=3)
+
+
 def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path):
     target = fd.load(model)
     prompts = [[5, 6, 7], [9, 8, 7, 6, 5], [3]]
@@ -474,13 +493,16 @@ def test_a_context_without_room_for_a_text_is_refused(tmp_path, monkeypatch):
         distill_head(HeadSettings(model=str(short), minutes=1e-3), tmp_path / "draft")
 
 
-def test_the_command_makes_a_head_and_others_guess_with_it(model, run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", SHAPES)
+def test_the_command_makes_a_head_and_others_guess_with_it(recipe, model, run, tmp_path, monkeypatch):
     monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 20)
     (tmp_path / "mine.jsonl").write_text(
         '{"prompt": "Is it so?"}\n{"messages": [{"role": "user", "content": "Why?"}]}\n'
     )
     mine = str(tmp_path / "mine.jsonl")
     options = (
+        "--recipe",
+        recipe,
         "--minutes",
         "0.001",
         "--max-tokens",
@@ -494,6 +516,7 @@ def test_the_command_makes_a_head_and_others_guess_with_it(model, run, tmp_path,
     )
     code, out, err = run("distill", model, "--draft", tmp_path / "draft", *options)
     assert code == 0, err
+    assert SavedHead.load(tmp_path / "draft").shape.recipe == recipe
     assert "tokens a forward" in out and f"--decoder auto --drafter {tmp_path / 'draft'}" in out and "step 20/20" in err
     plain = run("generate", model, "What?", "--max-tokens", "30")[1]
     for decoder in ("auto", "speculative"):

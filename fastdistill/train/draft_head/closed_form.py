@@ -1,10 +1,9 @@
 """What a draft head begins with.
 
-eagle   the linear cell that tells the target's next state best, in closed form: one pass over the texts gives it, by ridge
-        regression of the state after a token on the normed state before it and the normed rows of the token and its copies.
-        Gradients would take some minutes to come as far
-medusa  heads that add nothing to the state: each begins with the guess that the target's own head makes of it (Cai et al.
-        2024, Medusa, section 2.1.1)
+Eagle begins with the linear cell that tells the target's next state best, in closed form: one pass over the texts gives
+it, by ridge regression of the state after a token on the normed state before it and the normed rows of the token and its
+copies.  Gradients would take some minutes to come as far.  Medusa's heads begin by adding nothing to the state: each
+guesses what the target's own head makes of it (Cai et al. 2024, Medusa, section 2.1.1).
 """
 
 from __future__ import annotations
