@@ -11,6 +11,7 @@ there is also an AdaSPEC whose reference and student have half of the steps each
 
 from __future__ import annotations
 
+import json
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
@@ -32,6 +33,7 @@ from bench.lib.writing import Task, Writing, add_writing_arguments
 from bench.studies import jacobi_forcing
 from bench.studies.distilled_student_plot import draw
 from fastdistill.checkpoint import Tensor, open_checkpoint, write_checkpoint
+from fastdistill.errors import ArgumentError
 from fastdistill.models import plan_of
 from fastdistill.models.cut_folder import cut_folder
 from fastdistill.runtime.network import Network
@@ -40,7 +42,7 @@ from fastdistill.train.own_texts import Texts, write_texts
 from fastdistill.train.own_texts.prompts import LEAST_ROOM, prompts_of
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.runs import Interruption, RunFolder
-from fastdistill.train.student import Pupil, StudentAcceptance, StudentSettings, student_acceptance
+from fastdistill.train.student import StudentAcceptance, StudentSettings, StudentTraining, student_acceptance
 from fastdistill.train.student.examples import examples_of, some_of
 
 NONE, KL, HALF_KL, HALF = "none", "plain KL", "half of plain KL", "AdaSPEC, half each"
@@ -54,7 +56,6 @@ ARMS: dict[str, dict[str, Any]] = {  # what differs from plain KL
     HALF: {"selection": FRACTION},
 }
 AHEAD = 4  # guesses of a chain
-LOT = 32  # texts that a target writes at once
 QUICK = {
     "unseen": 8,
     "questions": 4,
@@ -150,6 +151,7 @@ class Bench(Writing):
             for seed in range(self.options.seeds):
                 work = Path(self.options.work or place) / f"{self.options.part} {seed}"
                 work.mkdir(parents=True, exist_ok=True)
+                self.check_same(work / "asked.json")
                 case = (self.spelling if self.options.part == "spelling" else self.real)(work, seed)
                 if not (work / NONE).exists():
                     cut_folder(case.target.folder, work / NONE, range(self.options.layers))
@@ -157,6 +159,17 @@ class Bench(Writing):
                 for name, folder in folders.items():
                     self.progress.group(f"seed {seed}: {name} is judged")
                     self.judge(name, case, folder)
+
+    def check_same(self, file: Path) -> None:
+        """Refuse a folder whose students were asked otherwise."""
+        names = ("model", "steps", "texts", "unseen", "layers", "tokens", "rate", "target_steps")
+        asked = {name: str(getattr(self.options, name)) for name in names}
+        if not file.exists():
+            file.write_text(json.dumps(asked), "utf-8")
+        elif (found := json.loads(file.read_text("utf-8"))) != asked:
+            raise ArgumentError(
+                f"--work {self.options.work} holds students of {found}, expected {asked}: name another folder"
+            )
 
     def student(self, name: str, case: Case, work: Path) -> Path:
         """The folder of an arm's student behind its last step."""
@@ -168,12 +181,12 @@ class Bench(Writing):
         if not (work / name).exists():
             self.progress.group(name)
             target, settings = case.target, replace(case.settings, **ARMS.get(name, {}))
-            pupil = Pupil(settings, work / NONE, target.network, case.seen, target.end_tokens, reference)
+            learner = StudentTraining(settings, work / NONE, target.network, case.seen, target.end_tokens, reference)
             place = work / f"{name}.run"
             with RunFolder(place, None if place.exists() else {}, "the same command") as run, Interruption() as stop:
-                if not pupil.train(steps, run, lambda record: self.progress.step(record["step"], steps), stop):
+                if not learner.train(steps, run, lambda record: self.progress.step(record["step"], steps), stop):
                     raise KeyboardInterrupt
-            pupil.save(work / name)
+            learner.save(work / name)
         return work / name
 
     def judge(self, name: str, case: Case, folder: Path) -> None:

@@ -19,9 +19,9 @@ from fastdistill.train.own_texts import prompts, write_texts
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.own_texts.work import WorkTime
 from fastdistill.train.student import (
-    Pupil,
     SelectiveDistillation,
     StudentSettings,
+    StudentTraining,
     distill_student,
     student_acceptance,
 )
@@ -103,19 +103,19 @@ def test_texts_are_the_targets_and_fit(model, target, data):
 
 
 def test_plain_kl_is_the_mean_of_the_targets_texts(model, target, cut, data):
-    pupil = Pupil(settings_of(model), cut, target.network, data, target.end_tokens)
-    (batch,) = pupil.batches(0)
+    learner = StudentTraining(settings_of(model), cut, target.network, data, target.end_tokens)
+    (batch,) = learner.batches(0)
     assert sorted(batch.tokens.tolist()) == sorted(data.tokens.tolist())
-    rows = kl(of_whole_texts(target.network, batch), of_whole_texts(pupil.engine.network(), batch))
-    assert pupil.engine.accumulate(batch, pupil.objective, batch.weight) == pytest.approx(rows.mean(), rel=1e-4)
+    rows = kl(of_whole_texts(target.network, batch), of_whole_texts(learner.engine.network(), batch))
+    assert learner.engine.accumulate(batch, learner.objective, batch.weight) == pytest.approx(rows.mean(), rel=1e-4)
 
 
 def test_distillspec_judges_what_the_student_draws(model, target, cut, data):
     settings = settings_of(model, on_policy=1.0, objective="jsd", max_tokens=7)
-    pupil = Pupil(settings, cut, target.network, data, target.end_tokens)
+    learner = StudentTraining(settings, cut, target.network, data, target.end_tokens)
     for step in range(2):  # the weights change in between, and so do the texts
-        network = pupil.engine.network()
-        for batch in pupil.batches(step):
+        network = learner.engine.network()
+        for batch in learner.batches(step):
             own = []
             for number in range(len(data)):
                 prompt = data.tokens[data.rows(number)][: data.prompts[number]]
@@ -125,34 +125,34 @@ def test_distillspec_judges_what_the_student_draws(model, target, cut, data):
             for first, last in zip(batch.starts, batch.starts[1:], strict=False):
                 assert batch.tokens[first:last].tolist() in own
             p, q = (of_whole_texts(each, batch) for each in (target.network, network))
-            value = pupil.engine.value(batch, pupil.objective, batch.weight)
+            value = learner.engine.value(batch, learner.objective, batch.weight)
             assert value == pytest.approx(jsd(p, q).mean(), rel=1e-4)
-        for parameter in pupil.engine.parameters.values():
+        for parameter in learner.engine.parameters.values():
             parameter.assign(parameter.to_array() * 1.5)
 
 
 def test_adaspec_learns_where_it_is_furthest_behind_its_reference(model, target, cut, data):
-    reference = Pupil(settings_of(model), cut, target.network, data, target.end_tokens)
+    reference = StudentTraining(settings_of(model), cut, target.network, data, target.end_tokens)
     reference.train(8)
     settings = settings_of(model, selection=0.4)
-    pupil = Pupil(settings, cut, target.network, data, target.end_tokens, reference.engine.network())
-    (batch,) = pupil.batches(0)
+    learner = StudentTraining(settings, cut, target.network, data, target.end_tokens, reference.engine.network())
+    (batch,) = learner.batches(0)
     p, q, r = (
-        of_whole_texts(network, batch) for network in (target.network, *(each.engine.network() for each in (pupil, reference)))
+        of_whole_texts(network, batch) for network in (target.network, *(each.engine.network() for each in (learner, reference)))
     )  # fmt: skip
     own, gap = kl(p, q), kl(p, q) - kl(p, r)
     kept = gap >= np.quantile(gap, 0.6)
     assert 0 < kept.sum() < len(kept)
-    found = pupil.engine.accumulate(batch, pupil.objective, batch.weight)
+    found = learner.engine.accumulate(batch, learner.objective, batch.weight)
     assert found == pytest.approx(own[kept].sum() / len(own), rel=1e-4)
-    logits = pupil.engine.logits(batch)
-    loss = pupil.objective(logits.copy(), batch, np.flatnonzero(batch.weights), batch.weight)
+    logits = learner.engine.logits(batch)
+    loss = learner.objective(logits.copy(), batch, np.flatnonzero(batch.weights), batch.weight)
     expected = kept[:, None] * (np.exp(q) - np.exp(p)) / len(own)
     np.testing.assert_allclose(loss.gradient, expected, atol=1e-6)
 
 
 def test_all_that_count_is_the_plain_divergence(model, target, cut, data):
-    plain = Pupil(settings_of(model), cut, target.network, data, target.end_tokens)
+    plain = StudentTraining(settings_of(model), cut, target.network, data, target.end_tokens)
     (batch,) = plain.batches(0)
     logits, rows = plain.engine.logits(batch), np.flatnonzero(batch.weights)
     expected = plain.objective(logits.copy(), batch, rows, 7.0)
@@ -176,7 +176,7 @@ class _Says:
 
 
 def test_the_table_and_the_head_stay_where_only_layers_learn(model, target, cut, data):
-    names = [set(Pupil(settings_of(model, whole=whole), cut, target.network, data, ()).engine.parameters) for whole in (False, True)]  # fmt: skip
+    names = [set(StudentTraining(settings_of(model, whole=whole), cut, target.network, data, ()).engine.parameters) for whole in (False, True)]  # fmt: skip
     assert {name for name in names[1] - names[0]} <= {"model.embed_tokens.weight", "lm_head.weight"}
     assert "model.norm.weight" in names[0] and "model.embed_tokens.weight" in names[1]
 
@@ -246,7 +246,7 @@ def test_it_learns(model, tmp_path):
 
 
 def test_time_says_how_many_steps_there_are(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(Pupil, "seconds", lambda self: 0.005)
+    monkeypatch.setattr(StudentTraining, "seconds", lambda self: 0.005)
     steps: list[int] = []
     training = lambda count: steps.append(count) or (lambda record: None)  # noqa: E731
     monkeypatch.setattr(WorkTime, "seconds", 0.03)

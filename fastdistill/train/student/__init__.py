@@ -2,15 +2,15 @@
 
 from fastdistill.train.student.acceptance import StudentAcceptance, student_acceptance
 from fastdistill.train.student.job import distill_student
-from fastdistill.train.student.pupil import Pupil
 from fastdistill.train.student.selective import SelectiveDistillation
 from fastdistill.train.student.settings import StudentSettings
+from fastdistill.train.student.training import StudentTraining
 
 __all__ = [
-    "Pupil",
     "SelectiveDistillation",
     "StudentAcceptance",
     "StudentSettings",
+    "StudentTraining",
     "distill_student",
     "student_acceptance",
 ]

@@ -22,8 +22,8 @@ from fastdistill.train.own_texts.work import AGAIN, keep, writing_to
 from fastdistill.train.runs import RunFolder
 from fastdistill.train.student.acceptance import StudentAcceptance, student_acceptance
 from fastdistill.train.student.examples import examples_of, some_of
-from fastdistill.train.student.pupil import Pupil
 from fastdistill.train.student.settings import StudentSettings
+from fastdistill.train.student.training import StudentTraining
 
 
 def distill_student(
@@ -72,11 +72,11 @@ def distill_student(
             )
         seen, unseen = (some_of(data, np.flatnonzero(which)) for which in held_out(len(data)))
         report(f"{len(data):,} texts of {int(data.predicted.sum()):,} tokens; {settings.layers} layers learn from them")
-        pupil = _taught(settings, job, seen, unseen, training, stop)
-        if pupil is None:
+        learner = _taught(settings, job, seen, unseen, training, stop)
+        if learner is None:
             return None
         learnt, kept = (job.run.path / name for name in ("student", "kept"))
-        pupil.save(learnt)
+        learner.save(learnt)
         quantize_folder(learnt, kept, settings.format, overwrite=True)
         with open_checkpoint(kept) as checkpoint:
             student = Network(plan_of(checkpoint), checkpoint.tensors, None, settings.threads)
@@ -98,21 +98,21 @@ def _taught(
     unseen: Dataset,
     training: Callable[[int], Callable[[Record], None]],
     stop: Callable[[], bool],
-) -> Pupil | None:
+) -> StudentTraining | None:
     """The student behind its last step, and behind a reference's where it has one; None: it was asked to stop."""
     run, target = job.run, job.target
     cut = run.path / "cut"
     cut_folder(target.folder, cut, range(settings.layers), overwrite=True)
 
-    def pupil(reference: Network | None = None) -> Pupil:
-        return Pupil(settings, cut, target.network, data, target.end_tokens, reference)
+    def learner(reference: Network | None = None) -> StudentTraining:
+        return StudentTraining(settings, cut, target.network, data, target.end_tokens, reference)
 
     if settings.selection is None:
-        student = pupil()
+        student = learner()
         steps = _steps(settings, job, unseen, student)
         return student if student.train(steps, run, training(steps), stop) else None
-    teacher = pupil()
-    student = pupil(teacher.engine.network())
+    teacher = learner()
+    student = learner(teacher.engine.network())
     steps = _steps(settings, job, unseen, teacher, student)
     place = run.path / "reference"
     with RunFolder(place, None if place.exists() else {"steps": steps}, AGAIN) as first:
@@ -121,13 +121,13 @@ def _taught(
     return student if student.train(steps, run, training(steps), stop) else None
 
 
-def _steps(settings: StudentSettings, job: Job, unseen: Dataset, *pupils: Pupil) -> int:
+def _steps(settings: StudentSettings, job: Job, unseen: Dataset, *learners: StudentTraining) -> int:
     """Steps of each that the time behind writing allows, found once."""
     if settings.optimiser_steps is not None:
         return settings.optimiser_steps
     file = job.run.path / "steps.json"
     if not file.exists():
-        seconds = [1.08 * pupil.seconds() for pupil in pupils]
+        seconds = [1.08 * learner.seconds() for learner in learners]
         judging = len(unseen.tokens) / settings.rows * seconds[-1]  # less than a step's work a batch
         left = 60 * settings.minutes - job.clock.seconds - judging
         keep(file, {"steps": max(int(left / sum(seconds)), 1)})

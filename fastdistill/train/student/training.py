@@ -25,7 +25,7 @@ from fastdistill.train.student.selective import SelectiveDistillation
 from fastdistill.train.student.settings import StudentSettings
 
 
-class Pupil:
+class StudentTraining:
     """A student and what trains it.
 
     Parameters
