@@ -137,13 +137,17 @@ def complementary(
     return _masked(twice, mask_token, masked.ravel(), counted.ravel(), shift)
 
 
-def nested(batch: Batch, mask_token: int, generator: np.random.Generator | int, *, shift: int = 0) -> PairBatch:
+def nested(
+    batch: Batch, mask_token: int, generator: np.random.Generator | int, *, short: bool = True, shift: int = 0
+) -> PairBatch:
     """Many tokens of an answer masked for the student, some of these for the teacher (CD4LM): `fastdistill.distill.nested_answer_masks`.
 
     Parameters
     ----------
     batch, mask_token, generator, shift
         as in `corrupted`
+    short
+        as in `fastdistill.distill.nested_answer_masks`
 
     Returns
     -------
@@ -153,7 +157,7 @@ def nested(batch: Batch, mask_token: int, generator: np.random.Generator | int, 
     ------
     ArgumentError
     """
-    masks = nested_answer_masks(_prompts(batch), batch.lengths.astype(np.int32), generator)
+    masks = nested_answer_masks(_prompts(batch), batch.lengths.astype(np.int32), generator, short=short)
     inside = np.arange(masks.student.shape[1]) < batch.lengths[:, None]
     student, teacher = (mask[inside] & _answers(batch) for mask in masks)
     return _paired(batch, mask_token, student, teacher, shift)

@@ -26,7 +26,8 @@ from tests.small_models import llada_config, tensors
 from tests.strategies import bits
 
 MASK = 89
-MAKERS = [corrupted, complementary, functools.partial(complementary, block=4), nested, consecutive]
+AS_LONG = functools.partial(nested, short=False)
+MAKERS = [corrupted, complementary, functools.partial(complementary, block=4), nested, AS_LONG, consecutive]
 CROSS_ENTROPY = objective("cross_entropy")
 
 
@@ -119,7 +120,7 @@ def test_views_are_complementary_and_all_behind_their_block_is_masked():
             assert (tokens[begin:end][block[-1] + 1 :][answers(batch)[begin:end][block[-1] + 1 :]] == MASK).all()
 
 
-@pytest.mark.parametrize("make", [nested, consecutive])
+@pytest.mark.parametrize("make", [nested, AS_LONG, consecutive])
 def test_a_teacher_sees_all_that_its_student_does(make):
     batch = texts()
     for seed in range(5):
