@@ -57,6 +57,10 @@ from fastdistill.unmask import EntropyThreshold, Learned, LearnedFilter, Oracle,
 
 NOTHING = Recipe(steps=18000, sequences=32, rate=1e-3, average=0.999, warm_up=100)
 CAP = 1.0  # every masked token counts alike: the same optimum as by 1 / t, and after 600 steps nearer to it
+CHOICES, WHOLE = (
+    0.4,
+    0.3,
+)  # tasks with a choice are soon learnt, and noise for others; as decoding begins, all is masked
 CROSS_ENTROPY = objective("cross_entropy")
 STUDENT = Recipe(steps=400, sequences=32, rate=5e-4, average=0.99, warm_up=20)
 MEASURED, LEARNT = 0, 1  # seeds of prompts
@@ -136,7 +140,8 @@ def from_nothing(report: Report, options: Namespace) -> None:
 
     def batches(step: int) -> Batch:
         random = np.random.default_rng([LEARNT, step])
-        return corrupted(batch_of_answers(examples(recipe.sequences, random)), MASK, random, cap=CAP)
+        texts = batch_of_answers(examples(recipe.sequences, random, CHOICES))
+        return corrupted(texts, MASK, random, cap=CAP, whole=WHOLE)
 
     def look(done: int, average: EMA) -> None:
         progress.step(done, recipe.steps)

@@ -66,7 +66,13 @@ class PairBatch(Batch):
 
 
 def corrupted(
-    batch: Batch, mask_token: int, generator: np.random.Generator | int, *, cap: float = 20.0, shift: int = 0
+    batch: Batch,
+    mask_token: int,
+    generator: np.random.Generator | int,
+    *,
+    cap: float = 20.0,
+    whole: float = 0.0,
+    shift: int = 0,
 ) -> Batch:
     """Answers masked with a probability t of their own each, t ~ U(0, 1); a masked token weighs 1 / t, or `cap` (LLaDA).
 
@@ -83,6 +89,8 @@ def corrupted(
         where the draws come from, or a seed
     cap : float, default 20.0
         1 or more: the most that a token weighs
+    whole : float, default 0.0
+        0 to below 1: the share of answers with t = 1, all masked, as decoding begins; t of the others as above
     shift : int, default 0
         0: a masked token is predicted in its own row (LLaDA); 1: in the row before (Dream)
 
@@ -95,7 +103,8 @@ def corrupted(
     ArgumentError
     """
     cap, draws = check_number("cap", cap, 1, 1e6), as_generator("generator", generator)
-    noise = np.where(_answers(batch), _of_rows(batch, _spread(draws, batch.sequences)), 0.0)
+    times = np.minimum(_spread(draws, batch.sequences) / (1 - check_number("whole", whole, 0, 0.999)), 1.0)
+    noise = np.where(_answers(batch), _of_rows(batch, times), 0.0)
     found = corrupt(batch.tokens[None], noise[None], mask_token, draws)
     return _masked(batch, mask_token, found.counted[0], np.minimum(found.weights[0], cap), shift)
 
