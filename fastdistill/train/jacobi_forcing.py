@@ -20,11 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_instance, check_integer, check_number
-from fastdistill.distill.loss import IGNORED
 from fastdistill.distill.masks.generator import as_generator
 from fastdistill.distill.masks.jacobi_pairs import NOISY, PackedPairs, noise_schedule, pack_pairs, pick_state
 from fastdistill.distill.teachers.teacher_top_k import TopK, teacher_top_k
-from fastdistill.train.batch import Batch, Seen
+from fastdistill.train.batch import Batch, Seen, nothing_to_learn
 from fastdistill.train.data.rollouts import MAX_TOKENS, rollouts
 from fastdistill.train.engine import Engine
 
@@ -243,8 +242,7 @@ def _tree(packs: Sequence[PackedPairs], window: int) -> tuple[Batch, np.ndarray]
         parents.append(np.where(own < 0, -1, own + start).astype(np.int32))
         tokens.append(pack.tokens)
     above, all_tokens = np.concatenate(parents), np.concatenate(tokens)
-    nothing, zeros = np.full(len(above), IGNORED, np.int32), np.zeros(len(above), np.float32)
-    return Batch(all_tokens, starts, nothing, zeros, seen=Seen.of_parents(above)), above
+    return Batch(all_tokens, starts, *nothing_to_learn(len(above)), seen=Seen.of_parents(above)), above
 
 
 def _parents(pack: PackedPairs, window: int) -> np.ndarray:

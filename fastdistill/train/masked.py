@@ -13,13 +13,13 @@ import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_integer, check_number
 from fastdistill.distill.laws.divergence import cross_entropy, divergence, entropy
-from fastdistill.distill.loss import IGNORED, Loss
+from fastdistill.distill.loss import Loss
 from fastdistill.distill.masks.corruption import corrupt
 from fastdistill.distill.masks.generator import as_generator
 from fastdistill.distill.masks.masks import nested_answer_masks, pair_mask, semi_autoregressive_masks
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.distill.kinds import KINDS
-from fastdistill.train.batch import Batch
+from fastdistill.train.batch import Batch, nothing_to_learn
 from fastdistill.train.objectives import LogitsOf
 
 
@@ -340,7 +340,7 @@ def _masked(batch: Batch, mask_token: int, masked: np.ndarray, weights: np.ndarr
     """The batch with these tokens masked, bool (rows,); how much each counts, 0 if not masked: its label is in a row of its own, or before."""
     check_integer("shift", shift, 0, 1)
     counted = np.flatnonzero(weights)
-    labels, of_rows = np.full(len(batch), IGNORED, np.int32), np.zeros(len(batch), np.float32)
+    labels, of_rows = nothing_to_learn(len(batch))
     labels[counted - shift], of_rows[counted - shift] = batch.tokens[counted], weights[counted]
     return Batch(np.where(masked, np.int32(mask_token), batch.tokens), batch.starts, labels, of_rows)
 
