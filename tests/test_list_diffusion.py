@@ -50,6 +50,9 @@ def test_from_nothing_a_folder_is_made_that_students_begin_with(tmp_path, short)
     assert [row["rule"] for row in made["rows"]] == list(list_diffusion.README) and set(TASKS) <= made["rows"][0].keys()
     assert "the least is 0.0%: not met" in made["notes"][1]
     students = found(tmp_path, "students", "--model", str(tmp_path / "base"), "--steps", "1")
+    some = ["--students", "dParallel", "--learn", "shuffle"]
+    few = found(tmp_path, "students", "--model", str(tmp_path / "base"), "--steps", "1", *some)
+    assert [row["student"] for row in few[list_diffusion.FAST]] == ["as it is", "dParallel"]
     (summary,) = (rows for title, rows in students.items() if title.startswith("Forwards"))
     assert len(summary) == 9 and summary[0]["one answer"] <= 10
     assert [len(students[rule]) for rule in list_diffusion.SHOWN] == [9, 9, 9]

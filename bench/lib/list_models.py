@@ -118,9 +118,9 @@ def model_of(engine: Engine) -> fd.Model:
     return fd.Model(engine.network(), folder_of(EMBEDDED), frozenset({WORDS.index(END)}), POSITIONS)
 
 
-def some_prompts(count: int, seed: int = 0) -> list[ListPrompt]:
+def some_prompts(count: int, seed: int = 0, tasks: Sequence[str] = TASKS) -> list[ListPrompt]:
     """So many of each task."""
-    return [prompt for task in TASKS for prompt in prompts(task, count, seed)]
+    return [prompt for task in tasks for prompt in prompts(task, count, seed)]
 
 
 def unmask(rule: Rule) -> Unmask:

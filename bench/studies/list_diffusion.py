@@ -41,6 +41,7 @@ from bench.lib.plot import picture
 from bench.lib.progress import Progress
 from bench.lib.report import Report
 from fastdistill.distill import held_cosine
+from fastdistill.errors import ArgumentError
 from fastdistill.kernels import default_threads, isa, set_isa
 from fastdistill.train import EMA, Batch, Engine, objective
 from fastdistill.train.batch import Objective
@@ -100,7 +101,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--texts", type=int, default=200, metavar="N", help="of each task, to learn from (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the model that is trained from nothing")
+    parser.add_argument(
+        "--learn", nargs="+", choices=TASKS, default=TASKS, help="tasks that students learn from (default: all)"
+    )
+    parser.add_argument("--students", nargs="+", metavar="NAME", help="as they are named in tables (default: all)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for the model that is trained from nothing, at each look what it then is",
+    )
     parser.add_argument("--plot", type=picture, metavar="FILE.png", help="a picture of what was found")
 
 
@@ -148,6 +158,8 @@ def from_nothing(report: Report, options: Namespace) -> None:
         if done % max(recipe.steps // LOOKS, 1) == 0:
             with average.swapped():
                 looks[done] = score(model_of(engine), RULES[FAST], few)
+                if options.out:
+                    save(engine, options.out)
 
     progress.group("from random weights")
     fit(engine, batches, lambda step: CROSS_ENTROPY, recipe, look)
@@ -226,10 +238,14 @@ def students(report: Report, options: Namespace) -> None:
 
     teacher = engine()
     progress.group("texts of the model's own")
-    texts = answers_of(model_of(teacher), some_prompts(options.texts, LEARNT), RULES[SLOW]).texts
+    taught = students_of(teacher, recipe)
+    if unknown := [name for name in options.students or () if name not in taught]:
+        raise ArgumentError(f"--students must be of {', '.join(taught)}; got {', '.join(unknown)}")
+    texts = answers_of(model_of(teacher), some_prompts(options.texts, LEARNT, options.learn), RULES[SLOW]).texts
     found, kept = {"as it is": scores(teacher, options.prompts)}, {"as it is": choices(teacher, options.prompts)}
     as_it_is, student = engine(), engine()
-    for name, rounds in students_of(teacher, recipe).items():
+    for name in options.students or taught:
+        rounds = taught[name]
         progress.group(name)
         take(student, as_it_is)
         for number, each in enumerate(rounds):
@@ -249,7 +265,7 @@ def students(report: Report, options: Namespace) -> None:
         for name, each in found.items():
             add_score(report, each[rule], student=name)
     report.note(
-        f"{recipe.steps} steps of {recipe.sequences} of {len(texts)} texts; {options.prompts} prompts of each task"
+        f"{recipe.steps} steps of {recipe.sequences} of {len(texts)} texts of {', '.join(options.learn)}; {options.prompts} prompts of each task"
     )
     report.note(
         "choice kept: the entropy of an answer's first word where all is masked, over that of any word of the list alike"
