@@ -17,12 +17,12 @@ from fastdistill.unmask import Schedule
 PICTURE = [] if missing("matplotlib") else ["--plot"]
 
 
-def found(tmp_path, *options: str) -> dict:
+def found(tmp_path, *options: str, prompts: int = 1) -> dict:
     wanted = [
         "list_diffusion",
         *options,
         "--prompts",
-        "3",
+        str(prompts),
         "--texts",
         "1",
         "--threads",
@@ -50,13 +50,16 @@ def test_from_nothing_a_folder_is_made_that_students_begin_with(tmp_path, short)
     assert [row["rule"] for row in made["rows"]] == list(list_diffusion.README) and set(TASKS) <= made["rows"][0].keys()
     assert "the least is 0.0%: not met" in made["notes"][1]
     students = found(tmp_path, "students", "--model", str(tmp_path / "base"), "--steps", "1")
+    some = ["--students", "dParallel", "--learn", "shuffle"]
+    few = found(tmp_path, "students", "--model", str(tmp_path / "base"), "--steps", "1", *some)
+    assert [row["student"] for row in few[list_diffusion.FAST]] == ["as it is", "dParallel"]
     (summary,) = (rows for title, rows in students.items() if title.startswith("Forwards"))
-    assert len(summary) == 7 and summary[0]["one answer"] <= 10
-    assert [len(students[rule]) for rule in list_diffusion.SHOWN] == [7, 7, 7]
+    assert len(summary) == 9 and summary[0]["one answer"] <= 10
+    assert [len(students[rule]) for rule in list_diffusion.SHOWN] == [9, 9, 9]
 
 
 def test_an_oracle_writes_the_schedules_answers_in_fewer_forwards(tmp_path):
-    rows = {row["rule"]: row for row in found(tmp_path, "filter")["rows"]}
+    rows = {row["rule"]: row for row in found(tmp_path, "filter", prompts=3)["rows"]}
     assert rows["schedule"]["forwards"] == 10 and rows["oracle"]["as scheduled"] == "100%"
     assert 1 <= rows["oracle"]["forwards"] <= rows["threshold 0.9"]["forwards"] < 10 > rows["filter, 0.96"]["forwards"]
 

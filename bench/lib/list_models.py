@@ -19,7 +19,6 @@ from fastdistill.models import plan_of
 from fastdistill.models.plan import Plan
 from fastdistill.train import EMA, AdamW, Batch, Engine, Schedule, batch_of, save_model
 from fastdistill.train.batch import Objective
-from fastdistill.train.loop import Record, train
 from fastdistill.unmask import Rule
 
 EMBEDDED = "listops-mdlm"
@@ -79,21 +78,34 @@ def batch_of_answers(texts: np.ndarray) -> Batch:
 def fit(
     engine: Engine,
     batches: Callable[[int], Batch],
-    objective: Objective,
+    objective_of: Callable[[int], Objective],
     recipe: Recipe,
-    report: Callable[[Record, EMA], None] = lambda record, average: None,
+    report: Callable[[int, EMA], None] = lambda done, average: None,
 ) -> None:
-    """Train: in the end the engine has the mean of the weights.  After each step its metrics and the mean are reported."""
+    """Train on a batch of each step, by its objective: in the end the engine has the mean of the weights.
+
+    After each step it is reported how many are done, and the mean.
+    """
     threads = engine.threads
     optimiser = AdamW(engine.parameters, beta2=recipe.beta2, weight_decay=recipe.weight_decay, threads=threads)
     average = EMA(engine.parameters, recipe.average, threads=threads)
-    train(
-        engine, optimiser, lambda step: [batches(step)], objective, steps=recipe.steps, clip=recipe.clip, average=average,
-        learning_rate=Schedule("cosine", recipe.rate, recipe.steps, min(recipe.warm_up, recipe.steps)),
-        report=lambda record: report(record, average),
-    )  # fmt: skip
+    rate = Schedule("cosine", recipe.rate, recipe.steps, min(recipe.warm_up, recipe.steps))
+    for step in range(recipe.steps):
+        batch = batches(step)
+        engine.accumulate(batch, objective_of(step), batch.weight)
+        engine.finish()
+        optimiser.clip(recipe.clip)
+        optimiser.step(rate(step))
+        average.update()
+        report(step + 1, average)
     for name, mean in average.state.items():
         engine.parameters[name].value[:] = mean
+
+
+def take(engine: Engine, other: Engine) -> None:
+    """The weights of another engine of the same model."""
+    for name, parameter in other.parameters.items():
+        engine.parameters[name].value[:] = parameter.value
 
 
 def save(engine: Engine, folder: Path) -> None:
@@ -106,9 +118,9 @@ def model_of(engine: Engine) -> fd.Model:
     return fd.Model(engine.network(), folder_of(EMBEDDED), frozenset({WORDS.index(END)}), POSITIONS)
 
 
-def some_prompts(count: int, seed: int = 0) -> list[ListPrompt]:
+def some_prompts(count: int, seed: int = 0, tasks: Sequence[str] = TASKS) -> list[ListPrompt]:
     """So many of each task."""
-    return [prompt for task in TASKS for prompt in prompts(task, count, seed)]
+    return [prompt for task in tasks for prompt in prompts(task, count, seed)]
 
 
 def unmask(rule: Rule) -> Unmask:

@@ -85,9 +85,13 @@ def _prompt(task: str, random: np.random.Generator) -> ListPrompt:
     return ListPrompt(task, tuple(some), arguments, None if answer is None else tuple(answer))
 
 
-def examples(count: int, random: np.random.Generator) -> np.ndarray:
-    """int32 (count, PROMPT + POSITIONS): prompts and right answers of tasks by chance, as tokens of the model."""
-    tasks = random.integers(len(TASKS), size=count).tolist()
+def examples(count: int, random: np.random.Generator, choices: float = 1.0) -> np.ndarray:
+    """int32 (count, PROMPT + POSITIONS): prompts and right answers of tasks by chance, as tokens of the model.
+
+    choices  how often a task that leaves a choice comes, beside one that does not
+    """
+    often = np.array([1.0 if task in DETERMINISTIC else choices for task in TASKS])
+    tasks = random.choice(len(TASKS), size=count, p=often / often.sum()).tolist()
     texts = [_example(_prompt(TASKS[task], random), random) for task in tasks]
     return np.array([[_TOKENS[word] for word in text] for text in texts], np.int32)
 

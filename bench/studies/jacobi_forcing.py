@@ -2,11 +2,11 @@
 
 The model learns to spell words out (bench/lib/spelling.py).  Jacobi decoding gains it little.  Then it writes texts of its own, and is
 trained on states of its Jacobi iteration on the way to them (`fastdistill.train.JacobiForcing`).  Prompts that are asked are in neither.
+Several ways to train it on them begin with the same weights and the same states.
 """
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 
 import fastdistill as fd
 from bench.lib.plot import picture
+from bench.lib.progress import Progress
 from bench.lib.report import Report
 from bench.lib.spelling import END, LONGEST_PROMPT, MOST, SIGNS, Spelling, spellings
 from bench.studies.trajectory import draw
@@ -21,12 +22,17 @@ from fastdistill.checkpoint import Config, Tensor
 from fastdistill.decode import Decoder, Generation, generate
 from fastdistill.models import plan_for
 from fastdistill.train import AdamW, Engine, JacobiForcing, Schedule, batch_of, objective, rollouts
-from fastdistill.train.jacobi_forcing import BEHIND, SCHEDULES
+from fastdistill.train.jacobi_forcing import Trajectory
 
 WIDTH, LAYERS, HEADS = 96, 3, 3
 LEARN, FORCE = 16, 8  # texts of a step: of answers, and of trees
 RATE, FORCING_RATE, CLIP = 3e-3, 1e-3, 1.0
 ASKED = 999  # seed of the prompts that are asked
+WAYS = {
+    "global": {"schedule": "random", "behind": "text"},
+    "local": {"schedule": "random", "behind": "text", "toward": "next"},
+    "progressive": {"schedule": "progressive", "behind": "states"},
+}  # settings of JacobiForcing: CLLM's two consistencies, and Jacobi Forcing
 
 
 def decoders() -> dict[str, Decoder]:
@@ -55,9 +61,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--text-scale", type=float, default=10.0, metavar="X", help="of the text's cross entropy (default: %(default)s)"
     )
     parser.add_argument(
-        "--schedule", choices=SCHEDULES, default="random", help="how noisy states are (default: random)"
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=["global"],
+        help="CLLM's global or local consistency, or the progressive noise of Jacobi Forcing (default: global)",
     )
-    parser.add_argument("--behind", choices=BEHIND, default="text", help="what states stand behind (default: text)")
     parser.add_argument("--plot", type=picture, metavar="FILE.png", help="how a text comes about, before and after")
 
 
@@ -108,37 +117,40 @@ def untrained(options: Namespace) -> Engine:
     return Engine(plan, tensors, rows=rows, threads=max(options.threads))
 
 
-def learn(engine: Engine, steps: int, generator: np.random.Generator) -> None:
+def learn(engine: Engine, steps: int, generator: np.random.Generator, progress: Progress) -> None:
     """The task, of answers that are new in every step."""
     optimiser, rate = AdamW(engine.parameters), schedule(RATE, steps)
+    progress.group("learns the task")
     for step in range(steps):
-        value = learn_answers(engine, generator, LEARN)
+        learn_answers(engine, generator, LEARN)
         advance(engine, optimiser, rate(step))
-        progress("learns the task", step, steps, value)
+        progress.step(step + 1, steps)
 
 
-def learn_answers(engine: Engine, generator: np.random.Generator, count: int, scale: float = 1.0) -> float:
+def learn_answers(engine: Engine, generator: np.random.Generator, count: int, scale: float = 1.0) -> None:
     """Adds scale times the gradient of the mean cross entropy of new answers."""
     drawn = spellings(count, generator)
     counted = [np.arange(len(prompt) + len(answer)) >= len(prompt) for prompt, answer in drawn]
     batch = batch_of([np.concatenate(both) for both in drawn], counted)
-    return engine.accumulate(batch, objective("cross_entropy"), batch.weight / scale)
+    engine.accumulate(batch, objective("cross_entropy"), batch.weight / scale)
 
 
-def force(engine: Engine, options: Namespace, generator: np.random.Generator) -> float:
-    """Jacobi Forcing, beside answers of the task; the iterations that blocks took before it: of each text the most, in the mean."""
-    forcing = JacobiForcing(options.block, options.schedule, options.behind, options.window, options.text_scale)
-    prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
-    found = forcing.trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
-    steps, divergence = options.forcing_steps, objective("forward_kl")
+def force(
+    engine: Engine, forcing: JacobiForcing, found: list[Trajectory], options: Namespace, progress: Progress
+) -> None:
+    """Jacobi Forcing on states of the model's own, beside answers of the task."""
+    steps, divergence, generator = (
+        options.forcing_steps,
+        objective("forward_kl"),
+        np.random.default_rng([options.seed, 1]),
+    )
     optimiser, rate = AdamW(engine.parameters, weight_decay=0.0), schedule(FORCING_RATE, steps)
     for step in range(steps):
         some = [found[i] for i in generator.integers(len(found), size=FORCE)]
-        value = engine.accumulate(forcing.batch(engine, some, generator), divergence, len(some))
+        engine.accumulate(forcing.batch(engine, some, generator), divergence, len(some))
         learn_answers(engine, generator, FORCE, options.text_scale)
         advance(engine, optimiser, rate(step))
-        progress("learns to jump", step, steps, value)
-    return float(np.mean([len(each.states) - 1 for each in found]))
+        progress.step(step + 1, steps)
 
 
 def schedule(rate: float, steps: int) -> Schedule:
@@ -151,33 +163,40 @@ def advance(engine: Engine, optimiser: AdamW, rate: float) -> None:
     optimiser.step(rate)
 
 
-def progress(what: str, step: int, steps: int, value: float) -> None:
-    if sys.stderr.isatty():
-        print(
-            f"\r{what}: {step + 1} of {steps}, loss {value:.3g}  ",
-            end="" if step + 1 < steps else "\n",
-            file=sys.stderr,
-        )
-
-
 def run(options: Namespace) -> Report:
-    report = Report(__doc__)
+    report, progress = Report(__doc__), Progress()
     generator = np.random.default_rng(options.seed)
     questions = spellings(options.questions, np.random.default_rng(ASKED))
     engine = untrained(options)
-    learn(engine, options.steps, generator)
-    before = ask(engine, questions, options.prompts)
-    iterations = force(engine, options, generator)
-    after = ask(engine, questions, options.prompts)
-    for name in decoders():
-        rates = [asked.tokens / asked.forwards[name] for asked in (before, after)]
-        report.row(decoder=name, before=rates[0], after=rates[1], times=rates[1] / rates[0])
+    learn(engine, options.steps, generator, progress)
+    learned = {name: parameter.value.copy() for name, parameter in engine.parameters.items()}
+    forcings = {
+        way: JacobiForcing(options.block, window=options.window, text_scale=options.text_scale, **WAYS[way])
+        for way in options.ways
+    }
+    prompts = [prompt for prompt, _ in spellings(options.texts, generator)]
+    found = JacobiForcing(options.block).trajectories(engine, prompts, generator, max_tokens=MOST, end_tokens=[END])
+    asked = {"before": ask(engine, questions, options.prompts)}
+    for way, forcing in forcings.items():
+        for name, value in learned.items():
+            engine.parameters[name].value[:] = value
+        progress.group(f"learns to jump: {way}")
+        force(engine, forcing, found, options, progress)
+        asked[f"after, {way}"] = ask(engine, questions, options.prompts)
+    progress.end()
+    before, *after = asked.values()
+    for way, each in zip(options.ways, after, strict=True):
+        for name in decoders():
+            rates = [one.tokens / one.forwards[name] for one in (before, each)]
+            report.row(way=way, decoder=name, before=rates[0], after=rates[1], times=rates[1] / rates[0])
     report.note("tokens a forward, the prompt's included; every text is plain decoding's, token for token")
-    report.note(f"right answers, of {len(questions)}: {before.right:.1%} before, {after.right:.1%} after")
+    right = ", ".join(f"{each.right:.1%} {name}" for name, each in asked.items())
+    report.note(f"right answers, of {len(questions)}: {right}")
+    iterations = np.mean([len(each.states) - 1 for each in found])
     report.note(f"iterations until a text's blocks of {options.block} had settled, before: {iterations:.1f}")
-    for asked in (before, after):
-        report.note(fd.show.trajectory(asked.one, label=SIGNS.__getitem__))
+    for each in asked.values():
+        report.note(fd.show.trajectory(each.one, label=SIGNS.__getitem__))
     if options.plot:
-        draw(options.plot, {"before": before.one, "after": after.one})
+        draw(options.plot, {name: each.one for name, each in asked.items()})
         report.note(f"picture in {options.plot}")
     return report

@@ -14,6 +14,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,15 +34,17 @@ from bench.lib.list_models import (
     save,
     score,
     some_prompts,
+    take,
 )
 from bench.lib.list_tasks import DETERMINISTIC, POSITIONS, TASKS, examples
 from bench.lib.plot import picture
 from bench.lib.progress import Progress
 from bench.lib.report import Report
+from fastdistill.distill import held_cosine
+from fastdistill.errors import ArgumentError
 from fastdistill.kernels import default_threads, isa, set_isa
 from fastdistill.train import EMA, Batch, Engine, objective
 from fastdistill.train.batch import Objective
-from fastdistill.train.loop import Record
 from fastdistill.train.masked import (
     CertaintyForcing,
     CleanerTeacher,
@@ -54,22 +58,34 @@ from fastdistill.unmask import EntropyThreshold, Learned, LearnedFilter, Oracle,
 
 NOTHING = Recipe(steps=18000, sequences=32, rate=1e-3, average=0.999, warm_up=100)
 CAP = 1.0  # every masked token counts alike: the same optimum as by 1 / t, and after 600 steps nearer to it
+CHOICES, WHOLE = (
+    0.4,
+    0.3,
+)  # tasks with a choice are soon learnt, and noise for others; as decoding begins, all is masked
+CROSS_ENTROPY = objective("cross_entropy")
 STUDENT = Recipe(steps=400, sequences=32, rate=5e-4, average=0.99, warm_up=20)
 MEASURED, LEARNT = 0, 1  # seeds of prompts
 LOOKS = 10  # how often a training from nothing is looked at
 SLOW, FAST = "1 a step", "threshold 0.9"
 THRESHOLDS: dict[str, Rule] = {f"threshold {p}": Threshold(p) for p in (0.5, 0.7, 0.9, 0.97)}
 SHOWN = SLOW, FAST, "entropy 0.5"
-RULES: dict[str, Rule] = {SLOW: Schedule(), **THRESHOLDS, "entropy 0.5": EntropyThreshold(0.5)}
-README: dict[str, Rule] = {
-    **{f"{n} a step": Schedule(steps) for n, steps in {1: 10, 2: 5, 4: 3}.items()},
-    **{name: THRESHOLDS[name] for name in ("threshold 0.9", "threshold 0.5")},
+SCHEDULES: dict[str, Rule] = {
+    SLOW: Schedule(),
+    "2 a step": Schedule(5),
+    "4 a step": Schedule(3),
     "all at once": Schedule(1),
 }
+RULES: dict[str, Rule] = {**SCHEDULES, **THRESHOLDS, "entropy 0.5": EntropyThreshold(0.5)}
+README: dict[str, Rule] = {**SCHEDULES, **{name: THRESHOLDS[name] for name in ("threshold 0.9", "threshold 0.5")}}
 LOST = 0.01  # right answers that "as right" may lose
 ACCEPTS = (0.9, 0.96)
 JUMP, SURER = 0.25, 0.75  # of MCD: how far its teacher is ahead, and the temperature of one that is surer than it is
-TOKENS = 0.7  # of CD4LM: what the teacher counts, the mean of 0.9 to 0.5, and tokens the rest
+ROUNDS = {
+    1 / 16: 0.96,
+    1 / 8: 0.89,
+    1 / 4: 0.82,
+    1 / 2: 0.75,
+}  # of MCD: a jump of each, twice the one before, and the teacher's temperature
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -85,7 +101,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--texts", type=int, default=200, metavar="N", help="of each task, to learn from (default: %(default)s)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="for the model that is trained from nothing")
+    parser.add_argument(
+        "--learn", nargs="+", choices=TASKS, default=TASKS, help="tasks that students learn from (default: all)"
+    )
+    parser.add_argument("--students", nargs="+", metavar="NAME", help="as they are named in tables (default: all)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for the model that is trained from nothing, at each look what it then is",
+    )
     parser.add_argument("--plot", type=picture, metavar="FILE.png", help="a picture of what was found")
 
 
@@ -121,21 +146,24 @@ def add_score(report: Report, found: Score, **more: str) -> None:
 def from_nothing(report: Report, options: Namespace) -> None:
     recipe, progress = with_steps(NOTHING, options.steps), Progress()
     engine = engine_of(EMBEDDED, recipe.sequences, max(options.threads), seed=0)
-    few, looks, seconds = some_prompts(options.prompts // 3, LEARNT), {}, []
+    few, looks, began = some_prompts(max(options.prompts // 3, 1), LEARNT), {}, perf_counter()
 
     def batches(step: int) -> Batch:
         random = np.random.default_rng([LEARNT, step])
-        return corrupted(batch_of_answers(examples(recipe.sequences, random)), MASK, random, cap=CAP)
+        texts = batch_of_answers(examples(recipe.sequences, random, CHOICES))
+        return corrupted(texts, MASK, random, cap=CAP, whole=WHOLE)
 
-    def look(record: Record, average: EMA) -> None:
-        seconds.append(record["seconds"])
-        progress.step(record["step"], recipe.steps)
-        if record["step"] % max(recipe.steps // LOOKS, 1) == 0:
+    def look(done: int, average: EMA) -> None:
+        progress.step(done, recipe.steps)
+        if done % max(recipe.steps // LOOKS, 1) == 0:
             with average.swapped():
-                looks[record["step"]] = score(model_of(engine), RULES[FAST], few)
+                looks[done] = score(model_of(engine), RULES[FAST], few)
+                if options.out:
+                    save(engine, options.out)
 
     progress.group("from random weights")
-    fit(engine, batches, objective("cross_entropy"), recipe, look)
+    fit(engine, batches, lambda step: CROSS_ENTROPY, recipe, look)
+    minutes = (perf_counter() - began) / 60
     progress.end()
     if options.out:
         save(engine, options.out)
@@ -147,9 +175,8 @@ def from_nothing(report: Report, options: Namespace) -> None:
     report.table(f"On the way, with {FAST}")
     for step, each in looks.items():
         add_score(report, each, step=str(step))
-    numbers, minutes = engine.parameters.count, seconds[-1] / 60
     report.note(
-        f"{recipe.steps} steps of {recipe.sequences} texts, {numbers} numbers: {minutes:.1f} minutes, these looks included"
+        f"{recipe.steps} steps of {recipe.sequences} texts, {engine.parameters.count} numbers: {minutes:.1f} minutes, these looks included"
     )
     least = min(found[SLOW].right.values())
     report.note(
@@ -167,27 +194,39 @@ def met(is_met: bool) -> str:
 
 # ---- students ----
 
-Student = tuple[Callable[[Batch, np.random.Generator], Batch], Objective]
+
+class Round(NamedTuple):
+    """make      what a student sees of a batch of whole texts
+    objective_of  what it minimises, by the step
+    """
+
+    make: Callable[[Batch, np.random.Generator], Batch]
+    objective_of: Callable[[int], Objective]
 
 
-def students_of(teacher: Engine) -> dict[str, Student]:
-    """By name: what a student sees, and what it minimises."""
-    beside = CleanerTeacher(teacher)
-    consistency = objective(
-        "forward_kl", teacher=beside, temperature=2.0, temperature_squared=True, scale=TOKENS, label_scale=1 - TOKENS
-    )
+def students_of(teacher: Engine, recipe: Recipe) -> dict[str, list[Round]]:
+    """By name: how a student is taught, in rounds before each of which it becomes the teacher."""
 
     def seen(make: Callable[..., Batch], **options: float) -> Callable[[Batch, np.random.Generator], Batch]:
         return lambda batch, random: make(batch, MASK, random, **options)
 
-    pairs = seen(consecutive, jump=JUMP)
+    def consistency(step: int) -> Objective:
+        share, beside = held_cosine(step, recipe.steps), CleanerTeacher(teacher)
+        return objective("forward_kl", teacher=beside, temperature=2.0, temperature_squared=True, scale=share, label_scale=1 - share)  # fmt: skip
+
+    def masked(jump: float, temperature: float, kind: str = "forward_kl") -> Round:
+        loss = MaskedConsistency(CleanerTeacher(teacher, temperature), kind)
+        return Round(seen(consecutive, jump=jump), lambda step: loss)
+
     return {
-        "its texts alone": (seen(corrupted), objective("cross_entropy")),
-        "dParallel": (seen(complementary), CertaintyForcing()),
-        "CD4LM": (seen(nested), consistency),
-        "MCD, forward KL": (pairs, MaskedConsistency(beside)),
-        f"MCD, teacher at {SURER}": (pairs, MaskedConsistency(CleanerTeacher(teacher, SURER))),
-        "MCD, reverse KL": (pairs, MaskedConsistency(beside, "reverse_kl")),
+        "its texts alone": [Round(seen(corrupted), lambda step: CROSS_ENTROPY)],
+        "dParallel": [Round(seen(complementary), lambda step: CertaintyForcing())],
+        "CD4LM": [Round(seen(nested), consistency)],
+        "CD4LM, as long answers": [Round(seen(nested, short=False), consistency)],
+        "MCD, forward KL": [masked(JUMP, 1.0)],
+        f"MCD, teacher at {SURER}": [masked(JUMP, SURER)],
+        "MCD, reverse KL": [masked(JUMP, 1.0, "reverse_kl")],
+        f"MCD in {len(ROUNDS)} rounds": [masked(jump, temperature) for jump, temperature in ROUNDS.items()],
     }
 
 
@@ -199,17 +238,25 @@ def students(report: Report, options: Namespace) -> None:
 
     teacher = engine()
     progress.group("texts of the model's own")
-    texts = answers_of(model_of(teacher), some_prompts(options.texts, LEARNT), RULES[SLOW]).texts
+    taught = students_of(teacher, recipe)
+    if unknown := [name for name in options.students or () if name not in taught]:
+        raise ArgumentError(f"--students must be of {', '.join(taught)}; got {', '.join(unknown)}")
+    texts = answers_of(model_of(teacher), some_prompts(options.texts, LEARNT, options.learn), RULES[SLOW]).texts
     found, kept = {"as it is": scores(teacher, options.prompts)}, {"as it is": choices(teacher, options.prompts)}
-    for name, (make, loss) in students_of(teacher).items():
+    as_it_is, student = engine(), engine()
+    for name in options.students or taught:
+        rounds = taught[name]
         progress.group(name)
-        student = engine()
+        take(student, as_it_is)
+        for number, each in enumerate(rounds):
+            take(teacher, student)
 
-        def batches(step: int, make: Callable[[Batch, np.random.Generator], Batch] = make) -> Batch:
-            random = np.random.default_rng([LEARNT, step])
-            return make(batch_of_answers(texts[random.integers(len(texts), size=recipe.sequences)]), random)
+            def batches(step: int, each: Round = each, number: int = number) -> Batch:
+                random = np.random.default_rng([LEARNT, number, step])
+                return each.make(batch_of_answers(texts[random.integers(len(texts), size=recipe.sequences)]), random)
 
-        fit(student, batches, loss, recipe, lambda record, _: progress.step(record["step"], recipe.steps))
+            part = replace(recipe, steps=max(recipe.steps // len(rounds), 1))
+            fit(student, batches, each.objective_of, part, lambda done, _, part=part: progress.step(done, part.steps))
         found[name], kept[name] = scores(student, options.prompts), choices(student, options.prompts)
     progress.end()
     add_speeds(report, found, kept)
@@ -218,7 +265,7 @@ def students(report: Report, options: Namespace) -> None:
         for name, each in found.items():
             add_score(report, each[rule], student=name)
     report.note(
-        f"{recipe.steps} steps of {recipe.sequences} of {len(texts)} texts; {options.prompts} prompts of each task"
+        f"{recipe.steps} steps of {recipe.sequences} of {len(texts)} texts of {', '.join(options.learn)}; {options.prompts} prompts of each task"
     )
     report.note(
         "choice kept: the entropy of an answer's first word where all is masked, over that of any word of the list alike"

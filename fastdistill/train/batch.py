@@ -261,3 +261,8 @@ def batch_of(
     weights[labels == IGNORED] = 0
     labels[weights == 0] = IGNORED
     return Batch(tokens, starts, labels, weights, teacher)
+
+
+def nothing_to_learn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """labels int32 (rows,) and weights float32 (rows,) of rows that predict nothing yet."""
+    return np.full(rows, IGNORED, np.int32), np.zeros(rows, np.float32)

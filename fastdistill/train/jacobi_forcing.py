@@ -7,7 +7,7 @@ is the trunk, states are branches.
 The objective is a divergence from a teacher, `objective("forward_kl")`.  Its laws are the model's own, made before the step, so that no
 gradient goes through them; of rows of the text, which are to stay as they are, the law is the token that follows.
 
-Sources: Jacobi Forcing (Hu et al. 2025); with schedule="random" and behind="text" CLLM (Kou et al. 2024), its global consistency.
+Sources: Jacobi Forcing (Hu et al. 2025); with schedule="random" and behind="text" CLLM (Kou et al. 2024), global and local consistency.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastdistill.arguments import check_choice, check_instance, check_integer, check_number
-from fastdistill.distill.loss import IGNORED
 from fastdistill.distill.masks.generator import as_generator
 from fastdistill.distill.masks.jacobi_pairs import NOISY, PackedPairs, noise_schedule, pack_pairs, pick_state
 from fastdistill.distill.teachers.teacher_top_k import TopK, teacher_top_k
-from fastdistill.train.batch import Batch, Seen
+from fastdistill.train.batch import Batch, Seen, nothing_to_learn
 from fastdistill.train.data.rollouts import MAX_TOKENS, rollouts
 from fastdistill.train.engine import Engine
 
 SCHEDULES = ("progressive", "random")
 BEHIND = ("states", "text")
+TOWARD = ("text", "next")
 
 
 class Trajectory(NamedTuple):
@@ -63,6 +63,8 @@ class JacobiForcing:
         how noisy states are, from 0, the text, to 1, a wrong first token: it rises over a window; "random": by chance
     behind : str, default "states"
         what a state stands behind: the states of the blocks before it in its window, and the text before these; or "text"
+    toward : str, default "text"
+        whose laws a state learns: those of the text (global consistency), or of the state after it ("next": local)
     window : int, default 16
         blocks
     text_scale : float, default 10.0
@@ -78,6 +80,7 @@ class JacobiForcing:
     block: int = 16
     schedule: str = "progressive"
     behind: str = "states"
+    toward: str = "text"
     window: int = 16
     text_scale: float = 10.0
     top: int = 64
@@ -87,6 +90,7 @@ class JacobiForcing:
             check_integer(name, getattr(self, name), 1, 1 << 16)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("behind", self.behind, BEHIND)
+        check_choice("toward", self.toward, TOWARD)
         check_number("text_scale", self.text_scale, 0, 1e6)
 
     def trajectories(
@@ -154,8 +158,16 @@ class JacobiForcing:
         generator = as_generator("generator", generator)
         for each in trajectories:
             check_instance("a trajectory", each, Trajectory)
-        packs = [pack_pairs(each.prompt, self._pairs(each.states, generator)) for each in trajectories]
+        picked = [self._picked(each.states, generator) for each in trajectories]
+        packs = [
+            pack_pairs(each.prompt, np.stack([_states_at(each, of_block), each.states[-1]], axis=1))
+            for each, of_block in zip(trajectories, picked, strict=True)
+        ]
         batch, _ = _tree(packs, self.window if self.behind == "states" else 1)
+        teaches = batch
+        if self.toward == "next":
+            ahead = [_states_at(each, of_block + 1) for each, of_block in zip(trajectories, picked, strict=True)]
+            teaches = _with_states(batch, packs, ahead)
         labels, weights = batch.labels, batch.weights
         students, teachers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for start, pack, (_, states, first, end) in zip(batch.starts, packs, trajectories, strict=False):
@@ -165,7 +177,7 @@ class JacobiForcing:
             labels[rows], weights[rows] = pack.labels[learnt], self.text_scale / len(rows)
             learnt = pack.positions[pack.student_rows] < end - 1
             students.append(start + pack.student_rows[learnt])
-            teachers.append(start + pack.teacher_rows[learnt])
+            teachers.append(start + (pack.teacher_rows if self.toward == "text" else pack.student_rows)[learnt])
             blocks = pack.blocks[pack.student_rows[learnt]]
             weights[students[-1]] = 1 / (states.shape[1] * np.bincount(blocks)[blocks])
         shape = len(batch), min(self.top, engine.vocab_size)
@@ -175,19 +187,32 @@ class JacobiForcing:
         teacher.ids[:, 0] = labels.clip(-1)  # of rows of the text: the token that follows, and no other
         teacher.log_probs[:, 0] = 0
         rows = np.concatenate(students)
-        laws = teacher_top_k(engine.logits(batch, np.concatenate(teachers)), shape[1])
+        laws = teacher_top_k(engine.logits(teaches, np.concatenate(teachers)), shape[1])
         for mine, own in zip(teacher, laws, strict=True):
             mine[rows] = own
         labels[rows] = np.take_along_axis(laws.ids, laws.log_probs.argmax(axis=1)[:, None], axis=1)[:, 0]
         return replace(batch, teacher=teacher)
 
-    def _pairs(self, states: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """int32 (blocks, 2, n): a state of each block, and the text."""
+    def _picked(self, states: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """int64 (blocks,): the state of each block that is learnt from."""
         count = states.shape[1]
         progressive = self.schedule == "progressive"
         noise = noise_schedule(count, window=self.window) if progressive else generator.random((count,))
-        picked = [states[pick_state(states[:, block], each), block] for block, each in enumerate(noise)]
-        return np.stack([picked, states[-1]], axis=1)
+        return np.array([pick_state(states[:, block], each) for block, each in enumerate(noise)], np.int64)
+
+
+def _states_at(trajectory: Trajectory, of_blocks: np.ndarray) -> np.ndarray:
+    """int32 (blocks, n): of each block this state, or the text where it has no more."""
+    last = len(trajectory.states) - 1
+    return trajectory.states[np.minimum(of_blocks, last), np.arange(len(of_blocks))]
+
+
+def _with_states(batch: Batch, packs: Sequence[PackedPairs], states: Sequence[np.ndarray]) -> Batch:
+    """The batch of these packs with other states of its blocks, (blocks, n) a pack."""
+    tokens = batch.tokens.copy()
+    for start, pack, each in zip(batch.starts, packs, states, strict=False):
+        tokens[start + np.flatnonzero(pack.streams == NOISY)] = each.reshape(-1)
+    return replace(batch, tokens=tokens)
 
 
 def _states(
@@ -217,8 +242,7 @@ def _tree(packs: Sequence[PackedPairs], window: int) -> tuple[Batch, np.ndarray]
         parents.append(np.where(own < 0, -1, own + start).astype(np.int32))
         tokens.append(pack.tokens)
     above, all_tokens = np.concatenate(parents), np.concatenate(tokens)
-    nothing, zeros = np.full(len(above), IGNORED, np.int32), np.zeros(len(above), np.float32)
-    return Batch(all_tokens, starts, nothing, zeros, seen=Seen.of_parents(above)), above
+    return Batch(all_tokens, starts, *nothing_to_learn(len(above)), seen=Seen.of_parents(above)), above
 
 
 def _parents(pack: PackedPairs, window: int) -> np.ndarray:

@@ -13,13 +13,13 @@ import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_integer, check_number
 from fastdistill.distill.laws.divergence import cross_entropy, divergence, entropy
-from fastdistill.distill.loss import IGNORED, Loss
+from fastdistill.distill.loss import Loss
 from fastdistill.distill.masks.corruption import corrupt
 from fastdistill.distill.masks.generator import as_generator
 from fastdistill.distill.masks.masks import nested_answer_masks, pair_mask, semi_autoregressive_masks
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.distill.kinds import KINDS
-from fastdistill.train.batch import Batch
+from fastdistill.train.batch import Batch, nothing_to_learn
 from fastdistill.train.objectives import LogitsOf
 
 
@@ -66,7 +66,13 @@ class PairBatch(Batch):
 
 
 def corrupted(
-    batch: Batch, mask_token: int, generator: np.random.Generator | int, *, cap: float = 20.0, shift: int = 0
+    batch: Batch,
+    mask_token: int,
+    generator: np.random.Generator | int,
+    *,
+    cap: float = 20.0,
+    whole: float = 0.0,
+    shift: int = 0,
 ) -> Batch:
     """Answers masked with a probability t of their own each, t ~ U(0, 1); a masked token weighs 1 / t, or `cap` (LLaDA).
 
@@ -83,6 +89,8 @@ def corrupted(
         where the draws come from, or a seed
     cap : float, default 20.0
         1 or more: the most that a token weighs
+    whole : float, default 0.0
+        0 to below 1: the share of answers with t = 1, all masked, as decoding begins; t of the others as above
     shift : int, default 0
         0: a masked token is predicted in its own row (LLaDA); 1: in the row before (Dream)
 
@@ -95,7 +103,8 @@ def corrupted(
     ArgumentError
     """
     cap, draws = check_number("cap", cap, 1, 1e6), as_generator("generator", generator)
-    noise = np.where(_answers(batch), _of_rows(batch, _spread(draws, batch.sequences)), 0.0)
+    times = np.minimum(_spread(draws, batch.sequences) / (1 - check_number("whole", whole, 0, 0.999)), 1.0)
+    noise = np.where(_answers(batch), _of_rows(batch, times), 0.0)
     found = corrupt(batch.tokens[None], noise[None], mask_token, draws)
     return _masked(batch, mask_token, found.counted[0], np.minimum(found.weights[0], cap), shift)
 
@@ -137,13 +146,17 @@ def complementary(
     return _masked(twice, mask_token, masked.ravel(), counted.ravel(), shift)
 
 
-def nested(batch: Batch, mask_token: int, generator: np.random.Generator | int, *, shift: int = 0) -> PairBatch:
+def nested(
+    batch: Batch, mask_token: int, generator: np.random.Generator | int, *, short: bool = True, shift: int = 0
+) -> PairBatch:
     """Many tokens of an answer masked for the student, some of these for the teacher (CD4LM): `fastdistill.distill.nested_answer_masks`.
 
     Parameters
     ----------
     batch, mask_token, generator, shift
         as in `corrupted`
+    short
+        as in `fastdistill.distill.nested_answer_masks`
 
     Returns
     -------
@@ -153,7 +166,7 @@ def nested(batch: Batch, mask_token: int, generator: np.random.Generator | int, 
     ------
     ArgumentError
     """
-    masks = nested_answer_masks(_prompts(batch), batch.lengths.astype(np.int32), generator)
+    masks = nested_answer_masks(_prompts(batch), batch.lengths.astype(np.int32), generator, short=short)
     inside = np.arange(masks.student.shape[1]) < batch.lengths[:, None]
     student, teacher = (mask[inside] & _answers(batch) for mask in masks)
     return _paired(batch, mask_token, student, teacher, shift)
@@ -327,7 +340,7 @@ def _masked(batch: Batch, mask_token: int, masked: np.ndarray, weights: np.ndarr
     """The batch with these tokens masked, bool (rows,); how much each counts, 0 if not masked: its label is in a row of its own, or before."""
     check_integer("shift", shift, 0, 1)
     counted = np.flatnonzero(weights)
-    labels, of_rows = np.full(len(batch), IGNORED, np.int32), np.zeros(len(batch), np.float32)
+    labels, of_rows = nothing_to_learn(len(batch))
     labels[counted - shift], of_rows[counted - shift] = batch.tokens[counted], weights[counted]
     return Batch(np.where(masked, np.int32(mask_token), batch.tokens), batch.starts, labels, of_rows)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.decode import generate
-from fastdistill.distill import pack_pairs, pair_attention
+from fastdistill.distill import pack_pairs, pair_attention, teacher_top_k
 from fastdistill.distill.masks.jacobi_pairs import CONVERGED, NOISY
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import jacobi_step
@@ -130,6 +130,31 @@ def test_the_objective_is_that_of_the_paper(engine, found):
     np.testing.assert_allclose(loss.gradient, gradient, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("behind", ["states", "text"])
+def test_toward_the_next_state_its_law_is_learnt(engine, found, behind):
+    toward_text, forcing = (
+        JacobiForcing(block=4, schedule="random", behind=behind, toward=toward, top=engine.vocab_size)
+        for toward in ("text", "next")
+    )
+    by_text, batch = (each.batch(engine, found, 2) for each in (toward_text, forcing))
+    for name in ("tokens", "weights"):
+        np.testing.assert_array_equal(getattr(by_text, name), getattr(batch, name))
+    ahead = batch.tokens.copy()
+    for start, each in zip(batch.starts, found, strict=False):
+        streams, blocks = streams_of(each)
+        for block in range(each.states.shape[1]):
+            rows = start + np.flatnonzero((streams == NOISY) & (blocks == block))
+            (at, *_) = np.flatnonzero((each.states[:, block] == batch.tokens[rows]).all(axis=1))
+            ahead[rows] = each.states[min(at + 1, len(each.states) - 1), block]
+    learnt = np.flatnonzero((np.concatenate([streams_of(each)[0] for each in found]) == NOISY) & (batch.weights > 0))
+    want = teacher_top_k(engine.logits(replace(batch, tokens=ahead), learnt), engine.vocab_size)
+    for mine, own in zip(batch.teacher, want, strict=True):
+        np.testing.assert_array_equal(mine[learnt], own)
+    others = np.setdiff1d(np.arange(len(batch)), learnt)
+    np.testing.assert_array_equal(batch.teacher.ids[others], by_text.teacher.ids[others])
+    assert not np.array_equal(batch.teacher.log_probs, by_text.teacher.log_probs)
+
+
 def test_rows_of_the_text_learn_nothing_from_states(engine, found):
     batch = JacobiForcing(block=4, schedule="random", text_scale=0.0).batch(engine, found, 2)
     streams = np.concatenate([streams_of(each)[0] for each in found])
@@ -171,6 +196,7 @@ def test_training_makes_iterates_converge_sooner_and_leaves_the_text():
         (dict(block=0), "block must lie in 1.."),
         (dict(schedule="rising"), "schedule must be one of progressive, random"),
         (dict(behind="noise"), "behind must be one of states, text"),
+        (dict(toward="end"), "toward must be one of text, next"),
         (dict(text_scale=-1), "text_scale must lie in"),
     ],
 )

@@ -26,7 +26,8 @@ from tests.small_models import llada_config, tensors
 from tests.strategies import bits
 
 MASK = 89
-MAKERS = [corrupted, complementary, functools.partial(complementary, block=4), nested, consecutive]
+AS_LONG = functools.partial(nested, short=False)
+MAKERS = [corrupted, complementary, functools.partial(complementary, block=4), nested, AS_LONG, consecutive]
 CROSS_ENTROPY = objective("cross_entropy")
 
 
@@ -107,6 +108,16 @@ def test_a_masked_token_weighs_one_over_its_time_and_times_are_spread():
     assert np.corrcoef(1 / each[each > 0], share[each > 0])[0, 1] > 0.8
 
 
+def test_of_a_share_of_answers_all_is_masked_and_times_of_others_are_spread():
+    batch = texts([25] * 40, [5] * 40)
+    made = corrupted(batch, MASK, 0, cap=5.0, whole=0.25)
+    weights = made.weights.reshape(40, 25)[:, 5:]
+    assert (weights.min(axis=1) == 1).sum() == 10  # t = 1
+    most = weights.max(axis=1)
+    times = np.sort(1 / most[(most > 1) & (most < 5)])
+    np.testing.assert_allclose(times, (np.arange(30)[-len(times) :] + 0.5) / 30, atol=0.5 / 30)
+
+
 def test_views_are_complementary_and_all_behind_their_block_is_masked():
     batch = texts()
     first, second = np.split(complementary(batch, MASK, 4, block=4).weights > 0, 2)
@@ -119,7 +130,7 @@ def test_views_are_complementary_and_all_behind_their_block_is_masked():
             assert (tokens[begin:end][block[-1] + 1 :][answers(batch)[begin:end][block[-1] + 1 :]] == MASK).all()
 
 
-@pytest.mark.parametrize("make", [nested, consecutive])
+@pytest.mark.parametrize("make", [nested, AS_LONG, consecutive])
 def test_a_teacher_sees_all_that_its_student_does(make):
     batch = texts()
     for seed in range(5):
@@ -249,6 +260,8 @@ def test_what_does_not_fit_is_refused():
         corrupted(batch, int(batch.tokens[0]), 0)
     with pytest.raises(ArgumentError, match="cap must lie in 1"):
         corrupted(batch, MASK, 0, cap=0.5)
+    with pytest.raises(ArgumentError, match="whole must lie in 0"):
+        corrupted(batch, MASK, 0, whole=1.0)
     with pytest.raises(ArgumentError, match="shift must lie in 0"):
         nested(batch, MASK, 0, shift=2)
     with pytest.raises(ArgumentError, match="jump must lie in 0"):

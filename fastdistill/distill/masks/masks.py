@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastdistill.arguments import as_array, check_integer, check_number
+from fastdistill.arguments import as_array, check_flag, check_integer, check_number
 from fastdistill.distill.masks.generator import as_generator
 from fastdistill.errors import ArgumentError
 
@@ -127,7 +127,7 @@ def semi_autoregressive_masks(
 
 
 def nested_answer_masks(
-    prompt_lengths: np.ndarray, lengths: np.ndarray, generator: np.random.Generator | int
+    prompt_lengths: np.ndarray, lengths: np.ndarray, generator: np.random.Generator | int, *, short: bool = True
 ) -> NestedMasks:
     """Many tokens of each answer masked for the student, and some of these for the teacher.
 
@@ -143,6 +143,8 @@ def nested_answer_masks(
         tokens of each row, prompt and answer; what is behind is padding, in no mask
     generator : np.random.Generator, or int
         where the draws come from, or a seed
+    short : bool, default True
+        False: answers below 20 tokens are masked by the same shares as long ones
 
     Returns
     -------
@@ -163,9 +165,11 @@ def nested_answer_masks(
     answers = lengths - prompts
     student = draws.uniform(0.4, 0.9, len(answers))
     teacher = np.clip(student * draws.uniform(0.3, 0.7, len(answers)), 0.1, 0.6)
-    student = np.where(answers < 20, np.minimum(student, 0.5), student)
-    many = np.minimum(np.where(answers <= 10, 2, (answers * student).astype(np.int64)), answers)
-    few = np.minimum(np.where(answers <= 10, 1, (answers * teacher).astype(np.int64)), many)
+    if check_flag("short", short):
+        student = np.where(answers < 20, np.minimum(student, 0.5), student)
+    two = (answers <= 10) & short
+    many = np.minimum(np.where(two, 2, (answers * student).astype(np.int64)), answers)
+    few = np.minimum(np.where(two, 1, (answers * teacher).astype(np.int64)), many)
     positions = np.arange(width)
     answer = (positions >= prompts[:, None]) & (positions < lengths[:, None])
     order = np.argsort(np.where(answer, draws.random(answer.shape), 2.0), axis=1, kind="stable")

@@ -94,6 +94,11 @@ def test_short_answers():
     np.testing.assert_array_equal(few[:11], [0, *[1] * 10])
     assert (many[11:20] <= lengths[11:20] / 2).all() and (many[11:] >= 2).all()
     assert (few <= many).all()
+    as_long = nested_answer_masks(np.zeros(40, int), lengths, 3, short=False)
+    shares = as_long.student.sum(axis=1) / np.maximum(lengths, 1)
+    assert (shares <= 0.9).all() and (shares[4:] > 0.4 - 1 / lengths[4:]).all() and shares[4:20].max() > 0.6
+    np.testing.assert_array_equal(as_long.student[20:], found.student[20:])
+    np.testing.assert_array_equal(as_long.teacher[20:], found.teacher[20:])
 
 
 def test_a_teachers_share_ends_at_six_tenths():
@@ -200,6 +205,7 @@ def test_a_generator_goes_on_and_a_seed_begins_again():
         (lambda: semi_autoregressive_masks([0], [1], 0, probability=1.5), "probability must lie in 0..1"),
         (lambda: semi_autoregressive_masks([0], [1], None), "generator must be a numpy.random.Generator or an integer seed"),
         (lambda: nested_answer_masks([0], [1], 0.5), "generator must be a numpy.random.Generator or an integer seed"),
+        (lambda: nested_answer_masks([0], [1], 0, short=1), "short must be True or False, got 1"),
         (lambda: nested_answer_masks([0], [1], -1), "generator must lie in 0.."),
         (lambda: nested_masks([1.0], [0.5]), r"uniforms must lie within \[0, 1\)"),
         (lambda: nested_masks([np.nan], [0.5]), r"uniforms must lie within \[0, 1\)"),
