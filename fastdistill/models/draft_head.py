@@ -8,7 +8,7 @@ Eagle: one cell for all steps reads a state h and the token drawn from it, and g
 last k tokens stood in the text before, or is none.  Looking them up costs nothing, and a small model repeats itself more
 than it invents.
 
-    x  = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
+    x = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
     h' = x + D (silu(G rms(x)) * U rms(x))
 
 with E the token's row of the target's table, E1 and E2 those of its copies.

@@ -304,7 +304,7 @@ def test_medusa_begins_with_the_targets_own_guess_and_its_heads_learn_apart(mode
         model=str(model), recipe="medusa", draft_vocab_size=40, steps=2, rows=16, format="f32", threads=1
     )
     head = HeadTraining(settings, target, texts)
-    batch = texts.batch(np.arange(6), 2)
+    batch = HeadBatch.of(HeadTexts.of(texts), np.arange(6), 2)
     own = head.engine._logits(batch.hidden)[0].copy()
     for logits in head.engine.logits(batch):
         np.testing.assert_array_equal(logits, own)
@@ -500,6 +500,7 @@ def test_the_command_makes_a_head_and_others_guess_with_it(recipe, model, run, t
         '{"prompt": "Is it so?"}\n{"messages": [{"role": "user", "content": "Why?"}]}\n'
     )
     mine = str(tmp_path / "mine.jsonl")
+    own = {"eagle": ("--intermediate-size", "32"), "medusa": ("--steps", "2")}[recipe]
     options = (
         "--recipe",
         recipe,
@@ -509,10 +510,9 @@ def test_the_command_makes_a_head_and_others_guess_with_it(recipe, model, run, t
         "24",
         "--draft-vocab-size",
         "64",
-        "--intermediate-size",
-        "32",
         "--prompts",
         mine,
+        *own,
     )
     code, out, err = run("distill", model, "--draft", tmp_path / "draft", *options)
     assert code == 0, err

@@ -105,14 +105,15 @@ class Draft:
             kinds=some(self.kinds),
         )  # fmt: skip
 
-    def of_kinds(self, kinds: np.ndarray) -> Draft:
-        """The same guesses, of these kinds: int32 (n,), -1 or more."""
-        same = copy(self)
-        object.__setattr__(same, "kinds", kinds)
-        return same
-
 
 NO_GUESSES = Draft(())
+
+
+def with_kinds(draft: Draft, kinds: np.ndarray) -> Draft:
+    """The same guesses, of these kinds: int32 (n,), -1 or more; nothing is checked again."""
+    same = copy(draft)
+    object.__setattr__(same, "kinds", kinds)
+    return same
 
 
 def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:

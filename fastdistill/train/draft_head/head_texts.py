@@ -14,7 +14,21 @@ REPEATED = 8  # tokens: where so many stood before in the same order, prompt loo
 
 
 class HeadTexts(Texts):
-    """Texts, with places to learn from."""
+    """Texts, with places to learn from.
+
+    Parameters
+    ----------
+    tokens : int32 (n,)
+        this and the others as of `Texts`
+    states : float16 (n, hidden_size)
+        known
+    starts : int64 (texts + 1,)
+        of tokens
+    prompts : int32 (m,)
+        before them
+    prompt_starts : int64 (texts + 1,)
+        of prompts
+    """
 
     @classmethod
     def of(cls, texts: Texts) -> HeadTexts:

@@ -30,6 +30,7 @@ class Job(NamedTuple):
     folder : Path
         to make
     target : Target
+        that writes
     run : RunFolder
         where the work lies
     clock : WorkTime
