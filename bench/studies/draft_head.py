@@ -92,8 +92,9 @@ class Bench(Writing):
                 for task in self.tasks(kind, count):
                     weighed = {LOOKUP: Auto(drafter=PromptLookup(min_match=1)), **others}
                     self.answers[kind] += self.answer(task, weighed, options.repetitions)
+            weighed = {name: decoder for name, decoder in others.items() if name.startswith(AUTO)}
             for category, task in self.asked():
-                self.answers[category] += self.answer(task, others, options.repetitions)
+                self.answers[category] += self.answer(task, weighed, options.repetitions)
 
     def distilled(self, place: Path) -> list[str]:
         """A head's folder for each recipe, within `place`."""
