@@ -102,7 +102,7 @@ CALLS: dict[str, Callable[[], Row]] = {
         d.merge_experts, {"importance": eighths(4), "similarity": eighths(4, 4), "slots": 2, "preserve": 0.5, "assign": "all"},
     ),
     "mixed_noise_probabilities": lambda: (d.mixed_noise_probabilities, {"noise": eighths(4) / 8, "floor": 0.125}),
-    "nested_answer_masks": lambda: (d.nested_answer_masks, {"prompt_lengths": i32(1, 2), "lengths": i32(9, 30), "generator": 0}),
+    "nested_answer_masks": lambda: (d.nested_answer_masks, {"prompt_lengths": i32(1, 2), "lengths": i32(9, 30), "generator": 0, "short": True}),
     "nested_masks": lambda: (d.nested_masks, {"uniforms": eighths(2, 3) / 8, "alphas": np.array([0.0, 0.5, 1.0])}),
     "noise_schedule": lambda: (d.noise_schedule, {"blocks": 5, "window": 3, "lowest": 0.0, "highest": 1.0}),
     "opener": lambda: (d.opener, {"entropies": eighths(4), "sequences": i32(1, 1, 2, 2), "fraction": 0.5, "weights": _weights()}),
