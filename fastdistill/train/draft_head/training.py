@@ -30,7 +30,9 @@ from fastdistill.train.own_texts.work import WorkTime, keep
 from fastdistill.train.runs import RunFolder
 
 FADING = 0.8  # what a step's guess counts, beside the guess before it
-OFTEN = 3  # of so many steps of the optimiser one goes through all steps of the head
+# Of so many steps of the optimiser one goes through all steps of the head.  Medusa's later heads learn then alone, which in equal time is
+# better all the same than to have them learn in each.
+OFTEN = 3
 INTERMEDIATE = 1536  # of eagle's feed-forward network
 SURE = 8.0  # guesses that a prior counts for
 
@@ -125,8 +127,7 @@ class HeadTraining:
             chance = np.random.Generator(np.random.Philox(key=[self.settings.seed, epoch]))
             self._order = epoch, self._seen[np.argsort(chance.random(len(self._seen)), kind="stable")]
         at = np.sort(self._order[1][number * self.settings.rows : (number + 1) * self.settings.rows])
-        all_steps = step % OFTEN == 0 or not self.shape.chained  # heads of their own learn in every step
-        return HeadBatch.of(self.texts, at, self.settings.steps if all_steps else 1, FADING)
+        return HeadBatch.of(self.texts, at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
 
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""
