@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastdistill.checkpoint import write_checkpoint
@@ -76,6 +76,9 @@ def embedded(target, token):
     return session.forward([token]).taps["embedding"][0].astype(np.float64)
 
 
+@example([0, 1, 0, 2, 0], [], 1)
+@example([0, 1, 2, 0, 1, 3, 0, 1], [2, 0, 1], 2)
+@example([0, 0, 1, 2], [], 1)
 @given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(0, 3), max_size=8), st.integers(1, 12))
 def test_copies_are_what_followed_last_time(text, path, length):
     """Whether all of it is the text, or some lies on a path behind it; and what repeats is what stood before."""
@@ -85,6 +88,7 @@ def test_copies_are_what_followed_last_time(text, path, length):
     for end in range(1, len(text) + 1):
         stood = any(text[begin : begin + length] == text[end - length : end] for begin in range(end - length))
         assert seen.append(text[end - 1 : end]) == (end >= length and stood)
+    assert Repeats(length).append(text) == bool(text and len(text) >= length and stood)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

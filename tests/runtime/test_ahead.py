@@ -212,6 +212,29 @@ def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, firs
         np.testing.assert_array_equal(bits(whole_logits), bits(single_logits))
 
 
+@pytest.mark.parametrize("name", ["plain", "odd"])
+def test_rounds_go_on_over_long_contexts(isa, name):
+    """Where the keys of a row come to be split, between one round and the next, and beyond the rows that one forward takes."""
+    made, random = network(name, "f32", threads=2), np.random.default_rng(4)
+    text = random.integers(0, made.vocab_size, 60).astype(np.int32)
+    whole, single = made.session(512), made.session(512)
+    for session in (whole, single):
+        session.prefill(text)
+    told, asked = [], [random.integers(0, made.vocab_size, 3).astype(np.int32) for _ in range(145)]
+
+    def then(drawn, states):
+        told.append(drawn.copy())
+        return (3, asked[len(told)]) if len(told) < len(asked) else None
+
+    read = Read(sampler=Sampler())
+    whole.run(Forward(asked[0], read=read, ahead=440, then=then))
+    for rows, drawn in zip(asked, told, strict=True):
+        assert (single.forward(rows, read=read).tokens == drawn).all()
+    assert whole.length == single.length == 60 + 3 * 145
+    logits = [session.forward([2], read=LOGITS).logits for session in (whole, single)]
+    np.testing.assert_array_equal(*map(bits, logits))
+
+
 def test_a_round_that_meets_no_number_is_left_out():
     session = network("plain", "f32").session(20)
     session.forward([1, 2])
