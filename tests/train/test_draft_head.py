@@ -179,7 +179,11 @@ def test_a_text_that_fails_is_left_out_and_a_lot_of_them_is_an_error(model, tmp_
     assert some.write(lambda share, tokens: None, lambda: False)
     texts = some.read()
     assert len(texts) > 8 and np.flatnonzero(np.diff(texts.starts) == 0).tolist() == [2]
-    failing += range(12)
+    failing += range(4, 12)  # whole lots, but not the first one
+    most = lots_of(settings, tmp_path / "most")
+    assert most.write(lambda share, tokens: None, lambda: False)
+    assert np.flatnonzero(np.diff(most.read().starts) > 0).tolist() == [0, 1, 3]
+    failing += range(4)
     with pytest.raises(ValueError, match="this one"):
         lots_of(settings, tmp_path / "all").write(lambda share, tokens: None, lambda: False)
 

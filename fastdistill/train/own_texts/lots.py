@@ -65,7 +65,7 @@ class Lots:
         ------
         CheckpointError
         FastDistillError
-            where no text of a lot could be written: what failed first
+            where no text of the first lot could be written: what failed first
         """
         if self._done.exists():
             return True
@@ -129,9 +129,10 @@ class Lots:
         if not lot:
             return
         errors = [text.result.error for text in lot if text.result.error is not None]
-        if len(errors) == len(lot):
+        if not self.texts and len(errors) == len(lot):
             raise errors[0]
-        texts, file = gathered(lot), self._place / f"{len(self._files) + 1:06}.safetensors"
+        texts = gathered(lot, self._target.plan.hidden_size)
+        file = self._place / f"{len(self._files) + 1:06}.safetensors"
         with writing_to(self._place):
             texts.save(file)
         self._files.append(file)

@@ -103,11 +103,10 @@ class TextWriter:
         return [text for text in self.step() if text.result.tokens]
 
 
-def gathered(texts: Sequence[Written]) -> Texts:
+def gathered(texts: Sequence[Written], hidden_size: int) -> Texts:
     """Texts that have come, one after another; of those that failed what there is."""
     tokens = [np.array(text.result.tokens, np.int32) for text in texts]
-    width = next(some.shape[1] for text in texts for some in text.states)
-    nothing = np.empty((0, width), np.float32)
+    nothing = np.empty((0, hidden_size), np.float32)
     states = [np.concatenate([nothing, *text.states])[: len(text.result.tokens)].astype(np.float16) for text in texts]
     prompts = [np.array(text.prompt, np.int32) for text in texts]
     starts, prompt_starts = (np.cumsum([0, *map(len, some)], dtype=np.int64) for some in (tokens, prompts))
@@ -155,7 +154,7 @@ def write_texts(
     while writer.waiting:
         texts += writer.step()
     unless_failed([text.result for text in texts])
-    return gathered(texts)
+    return gathered(texts, model.network.plan.hidden_size)
 
 
 class _Watching:
