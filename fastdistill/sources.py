@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -440,16 +440,17 @@ def _run_child(command: list[str], work: Path, watch: Callable[[], None], enviro
 
 
 def _largest_wheel(work: Path) -> int:
-    return max((size for path, size in _sizes(work) if path.suffix == ".whl"), default=0)
+    return max((size for path, size in _sizes(work) if path.endswith(".whl")), default=0)
 
 
 def _size_of(folder: Path) -> int:
     return sum(size for _, size in _sizes(folder))
 
 
-def _sizes(folder: Path) -> list[tuple[Path, int]]:
-    found = []
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # moved meanwhile
-            found.append((path, path.stat().st_size if path.is_file() else 0))
-    return found
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """The files below a folder and their bytes, while another process makes, moves and removes what is there."""
+    for within, _, names in os.walk(folder):  # passes over a folder that goes meanwhile; Path.rglob raises
+        for name in names:
+            with suppress(OSError):
+                path = os.path.join(within, name)
+                yield path, os.lstat(path).st_size

