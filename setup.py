@@ -3,12 +3,15 @@
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from setuptools import setup
@@ -26,11 +29,30 @@ def at_once(cores, meminfo):
     return max(1, min(cores, int(found[1]) // UNIT_MEMORY)) if found else cores
 
 
+def check_headers(compiler, folders):
+    """End with what lacks and which package brings it, in place of a page of a compiler's words."""
+    with tempfile.TemporaryDirectory() as place:
+        probe = Path(place) / "probe.c"
+        for header in ("stdlib.h", "Python.h"):
+            probe.write_text(f"#include <{header}>\n")
+            command = [*compiler, *(f"-I{folder}" for folder in folders), "-c", str(probe), "-o", f"{probe}.o"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                said = [line for line in done.stderr.splitlines() if "error" in line] or [
+                    f"exit code {done.returncode}"
+                ]
+                packages = runpy.run_path("csrc/build_native.py")["PACKAGES"]
+                sys.exit(
+                    f"fastdistill is built with {header}, which {compiler[0]} does not compile ({said[0]}):{packages}"
+                )
+
+
 class BuildExtension(build_ext):
     """As many units at once as there are cores and memory for.  Objects are kept in build/, by all that they were made of: each install
     of pip builds anew, in temporary folders, and would compile everything again."""
 
     def build_extensions(self):
+        check_headers(self.compiler.compiler_so, self.compiler.include_dirs)
         self.compile_some, self.compiler.compile = self.compiler.compile, self.compile_units
         super().build_extensions()
 
@@ -68,6 +90,10 @@ class BuildExtension(build_ext):
             print(f"fastdistill: compiled in {time.monotonic() - began:.0f} s", flush=True)
         return [str(objects[source]) for source in sources]
 
+
+# setup passes over what it does not know: a package without its C, and not a word.
+if not entry_points(group="distutils.setup_keywords", name="cffi_modules"):
+    sys.exit("fastdistill: cffi's metadata is missing where this is built: pip install cffi")
 
 setup(
     cffi_modules=["csrc/build_native.py:ffi"],

@@ -25,13 +25,21 @@ FLAGS = [
 ]
 
 
+# What brings a compiler and the headers.
+PACKAGES = """
+  Debian, Ubuntu   apt install gcc python3-dev
+  Alpine           apk add gcc musl-dev python3-dev
+  Fedora           dnf install gcc python3-devel
+  macOS            xcode-select --install"""
+
+
 def compiler() -> list[str]:
     """The command that setuptools will call; where that one is not there, gcc or clang in its place."""
     words = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     if shutil.which(words[0]) is None:
         found = shutil.which("gcc") or shutil.which("clang")
         if found is None:
-            raise SystemExit(f"fastdistill is built with gcc or clang; found neither, nor {words[0]}")
+            raise SystemExit(f"fastdistill is built with gcc or clang; found neither, nor {words[0]}:{PACKAGES}")
         words = [found]
         os.environ.update(CC=found, LDSHARED=f"{found} -shared")
     return words

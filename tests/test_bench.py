@@ -27,6 +27,7 @@ from bench.lib.targets import CONTEXTS, TWO_TO_ONE, Ratio, Share, Target, Value,
 from bench.lib.timing import Samples, Timer
 from bench.studies import (
     diffusion,
+    distilled_student,
     families,
     forward,
     jacobi,
@@ -292,6 +293,31 @@ def test_a_model_is_forced_and_its_texts_drawn(tmp_path, capsys):
     assert {row["way"] for row in found["rows"]} == {"local", "progressive"}
     right = "right answers, of 2: 0.0% before, 0.0% after, local, 0.0% after, progressive"
     assert right in found["notes"] and picture.exists()
+
+
+def test_students_of_every_arm_are_taught_judged_and_found_again(tmp_path, capsys):
+    sizes = {"steps": 2, "texts": 4, "unseen": 2, "questions": 1, "tokens": 6, "seeds": 2, "target-steps": 2}
+    numbers = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    command = [
+        "distilled_student",
+        "spelling",
+        *numbers,
+        "--threads",
+        "1",
+        "--json",
+        "-",
+        "--work",
+        str(tmp_path / "work"),
+    ]
+    assert bench.main(command) == 0
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["rows"]
+    assert [row["student"] for row in rows] == [distilled_student.NONE, *distilled_student.ARMS]
+    assert all(1 <= row["tokens a forward"] <= 5 and "-" in row["first guess, by seed"] for row in rows)
+    assert "learns the task" in said.err
+    assert bench.main(command) == 0  # of what --work holds
+    again = capsys.readouterr()
+    assert json.loads(again.out)["rows"] == rows and "learns the task" not in again.err
 
 
 def test_words_are_spelt_out_and_answers_end():

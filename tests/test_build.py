@@ -23,8 +23,13 @@ while [ $# -gt 0 ]; do
     case "$1" in -c) compiles=1 ;; -o) output=$2 ;; *.c) source=$1 ;; esac
     shift
 done
-[ -n "$compiles" ] && basename "$source" >>"$COMPILED"
+[ -n "$compiles" ] && [ "${source##*/}" != probe.c ] && basename "$source" >>"$COMPILED"
 : >"$output"
+"""
+
+# Compiles all but what includes a header.
+REFUSING = """#!/bin/sh
+for word; do case "$word" in *.c) ! grep -q {header} "$word" || {{ echo "probe.c: error: {header}" >&2; exit 1; }} ;; esac; done
 """
 
 
@@ -38,6 +43,12 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
+def needs_setuptools():
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip(f"setuptools {setuptools.__version__} does not read pyproject.toml; pip takes a newer one")
+
+
 def test_units_are_compiled_side_by_side_as_far_as_memory_goes():
     """A board of 512 MB compiles one by one, whatever cores it has."""
     text = (ROOT / "setup.py").read_text()
@@ -49,9 +60,7 @@ def test_units_are_compiled_side_by_side_as_far_as_memory_goes():
 
 
 def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp_path):
-    setuptools = pytest.importorskip("setuptools")
-    if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip(f"setuptools {setuptools.__version__} does not read pyproject.toml; pip takes a newer one")
+    needs_setuptools()
     compiler, compiled = tmp_path / "cc", tmp_path / "compiled"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
@@ -76,9 +85,7 @@ def test_units_are_compiled_once_and_again_when_what_they_read_changes(tree, tmp
 
 
 def test_the_package_has_all_embedded_files(tree, tmp_path):
-    setuptools = pytest.importorskip("setuptools")
-    if int(setuptools.__version__.split(".")[0]) < 77:
-        pytest.skip(f"setuptools {setuptools.__version__} does not read pyproject.toml; pip takes a newer one")
+    needs_setuptools()
     command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path / "package")]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -104,6 +111,46 @@ def test_the_compiler_may_be_a_command_of_several_words(tmp_path):
         )
         flags = json.loads(done.stdout)
         assert ("-fno-tree-ter" in flags) == flag and flags[-2:] == ["-O1", "-DX"]
+
+
+@pytest.mark.parametrize("header, path, says", [
+    ("", "", "fastdistill is built with gcc or clang; found neither, nor {cc}:"),
+    ("Python.h", None, "fastdistill is built with Python.h, which {cc} does not compile (probe.c: error: Python.h):"),
+    ("stdlib.h", None, "fastdistill is built with stdlib.h, which {cc} does not compile (probe.c: error: stdlib.h):"),
+])  # fmt: skip
+def test_what_a_build_lacks_is_named_with_the_package_that_brings_it(tree, tmp_path, header, path, says):
+    needs_setuptools()
+    compiler = tmp_path / "cc"
+    if header:  # it compiles all but that
+        compiler.write_text(REFUSING.format(header=header))
+        compiler.chmod(0o755)
+    environment = os.environ | {"CC": str(compiler)} | ({} if path is None else {"PATH": path})
+    command = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    first, *packages = done.stderr[done.stderr.index("fastdistill is built") :].splitlines()
+    assert first == says.format(cc=compiler) and len(packages) == 4
+    assert packages[0].split(maxsplit=2)[2] == "apt install gcc python3-dev"
+
+
+def test_a_cffi_without_its_metadata_builds_no_package_without_its_c(tree, tmp_path):
+    """Its modules would be passed over in silence."""
+    needs_setuptools()
+    site = tmp_path / "site"
+    site.mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for found in Path(place).iterdir():
+            if found.suffix not in (".dist-info", ".pth") and not (site / found.name).exists():
+                (site / found.name).symlink_to(found)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-S", "setup.py", "build_ext"],
+        cwd=tree,
+        env=environment | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "fastdistill: cffi's metadata is missing" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["-c", "import fastdistill as fd; fd.kernels"], ["-m", "fastdistill", "info"]])

@@ -211,7 +211,7 @@ class Bench(Writing):
         if not (work / "target").exists():
             self.progress.group(f"seed {seed}: the target learns to spell")
             engine = jacobi_forcing.untrained(Namespace(seed=seed, block=1, threads=[self.threads]))
-            jacobi_forcing.learn(engine, self.options.target_steps, np.random.default_rng(seed))
+            jacobi_forcing.learn(engine, self.options.target_steps, np.random.default_rng(seed), self.progress)
             learnt = engine.parameters.items()
             tensors = [Tensor(name, "f32", each.shape, each.to_array()) for name, each in learnt]
             write_checkpoint(work / "target", jacobi_forcing.config().raw, tensors)

@@ -66,8 +66,9 @@ class Pace:
         # Rounds of plain decoding that are still to come, and that have passed since the last draft.  Live costs begin with some.
         self._resting, self._rested = ENOUGH if live and self.rests_first else 0, 0
         self._priors = (*priors, NOTHING_KNOWN)  # the last one, -1: of no kind
-        self._right = [right for right, _ in self._priors]  # right guesses of each kind, fading, the prior included
-        self._wrong = [wrong for _, wrong in self._priors]
+        # Right and wrong guesses of each kind, the prior included, and after how many rounds it was so: they have faded since.
+        self._counts = [(*prior, 0) for prior in self._priors]
+        self._rounds = 0
         self._plain = 0.0  # seconds that plain decoding would have taken
         self._gain = 0.0  # seconds that guessing has spared so far; below 0: has cost
         # What forwards of 1, 2, ... rows cost, and where: context // FAR.
@@ -145,9 +146,16 @@ class Pace:
             if parent >= 0:
                 before[guess] = before[parent] + 1 if kinds[parent] == kind else 0
                 chances[guess] = chances[parent]
-            right = self._right[kind] + before[guess]
-            chances[guess] *= right / (right + self._wrong[kind])
+            right, wrong = self._faded(kind)
+            right += before[guess]
+            chances[guess] *= right / (right + wrong)
         return chances
+
+    def _faded(self, kind: int, once: float = 1.0) -> tuple[float, float]:
+        """Right and wrong guesses of a kind as they count now, times `once` as far as they are not the prior's."""
+        (prior_right, prior_wrong), (right, wrong, rounds) = self._priors[kind], self._counts[kind]
+        left = once * FADING ** (self._rounds - rounds)
+        return prior_right + left * (right - prior_right), prior_wrong + left * (wrong - prior_wrong)
 
     def rests(self, context: int) -> bool:
         """Whether the next round is one of plain decoding, because no draft would pay: then nobody is asked for one."""
@@ -161,12 +169,8 @@ class Pace:
 
     def _wake(self, context: int) -> None:
         """Account for the rounds that were rested."""
-        left = FADING**self._rested
-        for kind, (right, wrong) in enumerate(self._priors):
-            self._right[kind] = right + left * (self._right[kind] - right)
-            self._wrong[kind] = wrong + left * (self._wrong[kind] - wrong)
         self._plain += self._rested * self.plain(context)
-        self._rested = 0
+        self._rounds, self._rested = self._rounds + self._rested, 0
 
     def timed(self, guesses: int, seconds: float) -> None:
         """What the last round took, with so many guesses."""
@@ -184,14 +188,16 @@ class Pace:
 
     def learn(self, verdicts: np.ndarray) -> None:
         """What became of the guesses that were chosen: int8 (n,), 1 right, -1 wrong, 0 not asked."""
-        right, wrong = [0] * len(self._priors), [0] * len(self._priors)
+        checked, stood = dict[int, tuple[int, int]](), 0  # of each kind: right and wrong ones
         for kind, verdict in zip(self._kinds, verdicts.tolist(), strict=True):
-            right[kind] += verdict > 0
-            wrong[kind] += verdict < 0
-        plain = (1 + sum(right)) * self._seconds[0]
+            if verdict:
+                right, wrong = checked.get(kind, (0, 0))
+                checked[kind] = (right + 1, wrong) if verdict > 0 else (right, wrong + 1)
+                stood += verdict > 0
+        plain = (1 + stood) * self._seconds[0]
         self._plain += plain
         self._gain += plain - self._seconds[len(verdicts)]
-        for kind, (before_right, before_wrong) in enumerate(self._priors):
-            left = self.memory if right[kind] + wrong[kind] else FADING
-            self._right[kind] = before_right + left * (self._right[kind] - before_right) + right[kind]
-            self._wrong[kind] = before_wrong + left * (self._wrong[kind] - before_wrong) + wrong[kind]
+        for kind, (more_right, more_wrong) in checked.items():
+            before_right, before_wrong = self._faded(kind, self.memory)
+            self._counts[kind] = before_right + more_right, before_wrong + more_wrong, self._rounds + 1
+        self._rounds += 1

@@ -127,8 +127,7 @@ class SpeculativeRun(Run):
         apart = session.runs_ahead and getattr(settings.drafter, "leaves_session", False)
         self._goes_on = self._coupled and apart and plain and draws_alone(request.read([0]))
         self._told = 0
-        self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses,
-        self._row_parents = np.empty(0, np.int32)  # and the parent of each;
+        self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses;
         self._laid = False  # whether what becomes of them is still to come,
         self._error: Exception | None = None  # or what went wrong instead
 
@@ -220,7 +219,6 @@ class SpeculativeRun(Run):
         self._resting = self._chooser is not None and self._chooser.rests(self._base)
         self._draft = draft = NO_GUESSES if self._resting else self._propose()
         self._rows = np.concatenate([np.array(self._emitted[-1:], np.int32), draft.tokens])
-        self._row_parents = np.concatenate([_ROOT, draft.parents + np.int32(1)])
         self._laid = True
 
     def _account(
@@ -317,6 +315,11 @@ class SpeculativeRun(Run):
                 "guesses that have run through some layers cannot be left out: give Speculative, not Auto"
             )
         return draft
+
+    @property
+    def _row_parents(self) -> np.ndarray:
+        """int32 (rows,): of each row the one that it follows, the seed's -1."""
+        return np.concatenate([_ROOT, self._draft.parents + np.int32(1)])
 
     def _depths(self, draft: Draft) -> np.ndarray:
         return np.arange(len(draft) + 1) if draft.is_chain else tree_layout(self._row_parents).depths

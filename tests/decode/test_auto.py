@@ -27,8 +27,9 @@ from fastdistill.decode import (
     measure_costs,
 )
 from fastdistill.decode.costs import UNKNOWN, kept_costs
+from fastdistill.decode.drafters.draft import NO_GUESSES, chain
 from fastdistill.decode.drafters.prompt_lookup import PRIORS
-from fastdistill.decode.pace import Pace
+from fastdistill.decode.pace import FADING, MEMORY, NOTHING_KNOWN, Pace
 from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
@@ -44,6 +45,34 @@ REAL = Costs((1, 4, 8, 16), (0, 1000), ((4.3, 6.1, 10.2, 19.8), (5.3, 7.4, 13.0,
 some_costs = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).map(
     lambda steps: Costs((1, 2, 8, 16), (0, 50), 2 * (tuple(np.cumsum([1.0, *steps]).tolist()),))
 )
+
+
+checked_guesses = st.lists(st.tuples(st.integers(-1, 2), st.sampled_from([1, -1, 0])), min_size=1, max_size=4)
+
+
+@given(st.lists(checked_guesses | st.none(), max_size=30))
+def test_what_was_right_fades_by_the_round_and_by_the_kind(rounds):
+    """A kind that was asked keeps MEMORY of what it was, one that was not FADING; None: a round in which nobody was asked."""
+    priors = ((1.0, 3.0), (4.0, 1.0), (2.0, 2.0))
+    pace, known = Pace(FLAT, priors), {kind: [*prior] for kind, prior in enumerate(priors)} | {-1: [*NOTHING_KNOWN]}
+    first = {kind: (*counts,) for kind, counts in known.items()}
+    for guesses in rounds:
+        if guesses is None:
+            pace._resting = 1
+            assert pace.rests(0)
+        else:
+            kinds = np.array([kind for kind, _ in guesses], np.int32)
+            pace.invested = len(guesses)
+            assert len(pace.choose(chain(np.zeros(len(guesses), np.int32), kinds), 0)) == len(guesses)
+            pace.learn(np.array([verdict for _, verdict in guesses], np.int8))
+        for kind, counts in known.items():
+            verdicts = [verdict for of, verdict in guesses or () if of == kind and verdict]
+            left = MEMORY if verdicts else FADING
+            for which, sign in enumerate((1, -1)):
+                counts[which] = first[kind][which] + left * (counts[which] - first[kind][which]) + verdicts.count(sign)
+    pace.choose(NO_GUESSES, 0)  # what was rested is accounted for with the next draft
+    for kind, (right, wrong) in known.items():
+        assert pace.chances([kind], [-1])[0] == pytest.approx(right / (right + wrong))
 
 
 @settings(max_examples=25)

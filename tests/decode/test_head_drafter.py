@@ -133,6 +133,23 @@ def test_a_level_may_have_more_rows_than_a_pass(target):
         assert run_of(drafter, target, alone)[0].propose(2).tokens.tolist() == whole[[root, wide + root]].tolist()
 
 
+def test_at_a_temperature_guesses_are_those_of_one_who_was_told_the_text_at_once(target):
+    """Noise is that of a token's position, penalties are by the text before it."""
+    sampler = Sampler(temperature=1.0, seed=3, repetition_penalty=1.3)
+    drafter = HeadDrafter(random_head(NAME), least_probability=0.0)
+    state, none = np.full((1, 64), 0.3, np.float32), np.empty(0, np.int32)
+
+    def told(prompt, *parts):
+        run = drafter.start(DraftRequest(prompt, target.session(60, 16), sampler, None))
+        for part in parts:
+            run.accept(part, none, {"hidden": np.repeat(state, len(part), axis=0)})
+        return run.propose(4).tokens.tolist()
+
+    whole = told(np.append(PROMPT, np.array([5, 9, 6, 2], np.int32)), [7])
+    assert whole == told(PROMPT, [5], [9, 6], [2, 7]) == told(PROMPT, [5, 9, 6, 2, 7])
+    assert whole != told(PROMPT[:-1], [5], [9, 6], [2, 7])
+
+
 def test_a_chain_ends_where_it_is_hardly_right(target):
     run, _ = run_of(HeadDrafter(random_head(NAME), least_probability=1.0), target)
     assert len(run.propose(6)) == 1

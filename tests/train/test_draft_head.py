@@ -402,9 +402,13 @@ def test_training_takes_what_time_is_left(model, tmp_path, monkeypatch):
     texts = texts_of([2] * 15 + [49], DraftHead(64, 64, 256, 20, 32))
     head = HeadTraining(settings, Target.load(str(model), 1), texts)
     judged = 48 / 16 / 3
-    for spent in (11, 400):
-        assert head._affordable(spent) == int((600 - spent - 2 * 6 - 1 - judged) / 1.08)
+    for spent in (11, 400):  # two rounds of samples, and two looks around them
+        assert head._affordable(spent) == int((600 - spent - 2 * 6 - 2 - judged) / 1.08)
     assert head._affordable(700) == 1
+    assert head._affordable(-1400) == int((2000 - 3 * 6 - 3 - judged) / 1.08)  # samples take a hundredth
+    taken = itertools.chain([50.0] * 9, itertools.repeat(1.0))  # the first steps of a process are slow
+    monkeypatch.setattr(HeadTraining, "_seconds", lambda self, step: next(taken))
+    assert head._affordable(11) == int((589 - 7 - judged) / 1.08)
 
 
 def test_a_model_distils_a_head_whose_guesses_are_right(model, tmp_path, monkeypatch):

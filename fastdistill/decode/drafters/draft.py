@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,34 +91,49 @@ class Draft:
 
     def only(self, guesses: np.ndarray) -> Draft:
         """These guesses alone, ascending, none without its parent."""
-        if len(guesses) == len(self):
+        count = len(guesses)
+        if count == len(self):
             return self
-        number = np.full(len(self) + 1, -1, np.int32)  # the last: -1's
-        number[guesses] = np.arange(len(guesses))
+        parents, is_chain = self.parents[:count], self.is_chain
+        if not is_chain:  # else they are its first ones
+            number = np.full(len(self) + 1, -1, np.int32)  # the last: -1's
+            number[guesses] = np.arange(count)
+            parents = number[self.parents[guesses]]
+            is_chain = bool((parents == np.arange(-1, count - 1)).all())
 
         def some(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[guesses]
 
-        return replace(
-            self, tokens=self.tokens[guesses], parents=number[self.parents[guesses]], law_rows=some(self.law_rows),
-            kinds=some(self.kinds),
+        return _made(
+            self, tokens=self.tokens[guesses], parents=parents, law_rows=some(self.law_rows), kinds=some(self.kinds), is_chain=is_chain,
         )  # fmt: skip
+
+    def of_kinds(self, kinds: np.ndarray) -> Draft:
+        """The same guesses, of these kinds: int32 (n,), -1 or more."""
+        return _made(self, kinds=kinds)
 
 
 NO_GUESSES = Draft(())
 
 
-def with_kinds(draft: Draft, kinds: np.ndarray) -> Draft:
-    """The same guesses, of these kinds: int32 (n,), -1 or more; nothing is checked again."""
-    same = copy(draft)
-    object.__setattr__(same, "kinds", kinds)
-    return same
+def chain(tokens: np.ndarray, kinds: np.ndarray | None = None) -> Draft:
+    """Guesses one after another, int32 (n,), and their kinds, int32 (n,): of a drafter that need not be checked, as each round's time counts."""
+    return _made(
+        NO_GUESSES, tokens=tokens, parents=np.arange(-1, len(tokens) - 1, dtype=np.int32), kinds=kinds, is_chain=True
+    )
+
+
+def _made(like: Draft, **fields: Any) -> Draft:
+    """A draft with other fields than this one: nothing is checked."""
+    draft = object.__new__(Draft)
+    draft.__dict__.update(like.__dict__, **fields)
+    return draft
 
 
 def merged(paths: Sequence[np.ndarray], kinds: Sequence[np.ndarray]) -> Draft:
     """Paths of tokens from the seed, each with its kinds, as one tree in which what they share stands once, of the first path's kind."""
     if len(paths) == 1:
-        return Draft(paths[0], kinds=kinds[0])
+        return chain(paths[0], kinds[0])
     nodes: dict[tuple[int, int], int] = {}  # (parent, token) -> node
     rows: list[tuple[int, int, int]] = []
     for path, each in zip(paths, kinds, strict=True):

@@ -39,7 +39,8 @@ class Drawing:
         self._ranking = self._sampler = request.sampler
         if to_target is not None:
             bias = request.sampler.logit_bias
-            mapped = {token: bias[target] for token, target in enumerate(to_target.tolist()) if target in bias}
+            own = to_target.tolist() if bias else []  # most texts have none, and a vocabulary is long
+            mapped = {token: bias[target] for token, target in enumerate(own) if target in bias}
             # The prompt is as long as what the draft's text has of it.
             length = int(np.isin(request.prompt[: request.sampler.prompt_length], to_target).sum())
             self._ranking = self._sampler = replace(request.sampler, logit_bias=mapped, prompt_length=length)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.arguments import check_number
 from fastdistill.decode.drafters.copies import Copies
-from fastdistill.decode.drafters.draft import Draft, DraftRequest
+from fastdistill.decode.drafters.draft import Draft, DraftRequest, chain
 from fastdistill.decode.drafters.growing import GrowingRun, Vocabulary
 from fastdistill.errors import UnsupportedError
 from fastdistill.runtime.draft_head import RunnableHead
@@ -81,6 +81,9 @@ class HeadDraftRun(GrowingRun):
         self._seed = -1
         self._copies = Copies(head.copies)
         self._copies.append(request.prompt.tolist())
+        self._untold = list[
+            int
+        ]()  # what the text has more than the run below knows of: chains of the likeliest tokens ask it nothing
         # States that the next step reads, by the guess that was drawn before; -1: by the seed.
         self._states: dict[int, np.ndarray] = {}
         self._step = 0
@@ -90,23 +93,28 @@ class HeadDraftRun(GrowingRun):
         return -1 if self._state is None else self._cell.steps - 1
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
-        super().accept(tokens, path, taps)
+        self._untold += tokens
         self._copies.append(tokens)
         if len(tokens) and "hidden" in taps:
             self._state, self._seed = taps["hidden"][-1:], int(tokens[-1])
 
-    def _chain(self, budget: int) -> Draft:
-        """Where the likeliest tokens are wanted, without what else a draw may need."""
-        if not self._drawing.takes_likeliest:
-            return super()._chain(budget)
+    def propose(self, budget: int) -> Draft:
+        if self._tree is None and self._drawing.takes_likeliest and min(budget, self._room + 1) > 0:
+            return self._likeliest(min(budget, self._room + 1))
+        super().accept(self._untold, np.empty(0, np.int32), {})
+        self._untold = []
+        return super().propose(budget)
+
+    def _likeliest(self, budget: int) -> Draft:
+        """A chain of the likeliest tokens, without what else a draw may need."""
         state, reached = self._state, 1.0
         tokens, shares = list[int](), list[float]()
-        while len(tokens) < budget and (not tokens or not self._stops(shares[-1], reached)):
+        while len(tokens) < budget and reached >= self._least:
             guess, share = self._cell.likeliest(self._read_after(tokens), state)
             state, reached = None, reached * share
             tokens.append(int(self._head.d2t[guess]))
             shares.append(share)
-        return Draft(np.array(tokens, np.int32), kinds=self._kinds(np.array(shares)))
+        return chain(np.array(tokens, np.int32), self._kinds(np.array(shares)))
 
     def _root(self, read: Read) -> Rows:
         assert self._state is not None  # there is room

@@ -152,19 +152,27 @@ class HeadTraining:
         return found
 
     def _affordable(self, spent: float) -> int:
-        """Steps of the optimiser in the time that is left after so many seconds, by what a few take, which change nothing."""
-        parameters = self.engine.parameters
-        began, samples = time.monotonic(), list[float]()
-        for step in range(2 * OFTEN):
-            sampled = time.monotonic()
-            batch = self.batch(step)
-            self.engine.accumulate(batch, self._objective, float(batch.weights.sum()))
-            samples.append(time.monotonic() - sampled)
-        parameters.zero_gradients()
+        """Steps of the optimiser in the time that is left after so many seconds, by what some take, which change nothing.
+
+        They take a hundredth of that time, as the first ones of a process are slower than all that follow.
+        """
+        began, left = time.monotonic(), 60 * self.settings.minutes - spent
+        rounds = list[list[float]]()  # of OFTEN steps
+        while len(rounds) < 2 or time.monotonic() - began < left / 100:
+            rounds.append([self._seconds(step) for step in range(OFTEN)])
+        self.engine.parameters.zero_gradients()
+        unrolled, *rest = np.median(rounds[len(rounds) // 2 :], axis=0).tolist()
         # Judging is forwards through all steps, a third of what gradients through all of them take.
-        judging = len(self._unseen) / self.settings.rows * max(samples[OFTEN:]) / 3
-        left = 60 * self.settings.minutes - spent - (time.monotonic() - began) - judging
-        return max(int(left / (1.08 * float(np.mean(samples[OFTEN:])))), 1)
+        judging = len(self._unseen) / self.settings.rows * unrolled / 3
+        left -= time.monotonic() - began + judging
+        return max(int(left / (1.08 * float(np.mean([unrolled, *rest])))), 1)
+
+    def _seconds(self, step: int) -> float:
+        """What the gradients of a step take."""
+        began = time.monotonic()
+        batch = self.batch(step)
+        self.engine.accumulate(batch, self._objective, float(batch.weights.sum()))
+        return time.monotonic() - began
 
     def _objective(self, logits: np.ndarray, theirs: np.ndarray, weights: np.ndarray, total_weight: float) -> Loss:
         return divergence(
