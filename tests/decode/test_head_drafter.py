@@ -143,7 +143,8 @@ def test_at_a_temperature_guesses_are_those_of_one_who_was_told_the_text_at_once
         run = drafter.start(DraftRequest(prompt, target.session(60, 16), sampler, None))
         for part in parts:
             run.accept(part, none, {"hidden": np.repeat(state, len(part), axis=0)})
-        return run.propose(4).tokens.tolist()
+            draft = run.propose(4)
+        return draft.tokens.tolist()
 
     whole = told(np.append(PROMPT, np.array([5, 9, 6, 2], np.int32)), [7])
     assert whole == told(PROMPT, [5], [9, 6], [2, 7]) == told(PROMPT, [5, 9, 6, 2, 7])
