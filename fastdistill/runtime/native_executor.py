@@ -256,7 +256,8 @@ class NativeExecutor:
 
         A pass that fails is left to whoever runs it by itself.
         """
-        then, draws, hidden = request.then, request.draws, self.plan.outputs.get("hidden", -1)
+        then, draws = request.then, request.draws
+        hidden = self.value(self.plan.outputs["hidden"], self.max_rows) if request.want_outputs else None
         drawn = self._statistics[0].view(np.int32) if draws is None else self._drawn
         tokens, stay, base = request.tokens, list[np.ndarray](), 0
         assert then is not None and tokens is not None
@@ -264,8 +265,7 @@ class NativeExecutor:
         clock = None if profile is None else np.empty(part.count + 1, np.int64)
         chain: _Chain | None = None
         while True:
-            states = self.value(hidden, len(tokens)) if request.want_outputs else None
-            if (answer := then(drawn[: len(tokens)], states)) is None:
+            if (answer := then(drawn[: len(tokens)], None if hidden is None else hidden[: len(tokens)])) is None:
                 break
             kept = check_integer("then's rows that stay", answer[0], 0, len(tokens))
             following = check_integers("then's tokens", answer[1], 0, self.plan.vocab_size - 1, empty=True)
@@ -289,7 +289,7 @@ class NativeExecutor:
             statistics=self._statistics[:, :count],
             log_probs=None,
             logits=None,
-            outputs={"hidden": self.value(hidden, count)} if request.want_outputs else {},
+            outputs={} if hidden is None else {"hidden": hidden[:count]},
             stream=self.value(self.plan.boundaries[request.end_layer], count),
             drawn=None if draws is None else self._drawn[:count],
             went_on=np.concatenate([*stay, tokens]),
