@@ -108,10 +108,6 @@ class Draft:
             self, tokens=self.tokens[guesses], parents=parents, law_rows=some(self.law_rows), kinds=some(self.kinds), is_chain=is_chain,
         )  # fmt: skip
 
-    def of_kinds(self, kinds: np.ndarray) -> Draft:
-        """The same guesses, of these kinds: int32 (n,), -1 or more."""
-        return _made(self, kinds=kinds)
-
 
 NO_GUESSES = Draft(())
 
@@ -121,6 +117,11 @@ def chain(tokens: np.ndarray, kinds: np.ndarray | None = None) -> Draft:
     return _made(
         NO_GUESSES, tokens=tokens, parents=np.arange(-1, len(tokens) - 1, dtype=np.int32), kinds=kinds, is_chain=True
     )
+
+
+def with_kinds(draft: Draft, kinds: np.ndarray) -> Draft:
+    """The same guesses, of these kinds: int32 (n,), -1 or more."""
+    return _made(draft, kinds=kinds)
 
 
 def _made(like: Draft, **fields: Any) -> Draft:

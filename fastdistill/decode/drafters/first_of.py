@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun
+from fastdistill.decode.drafters.draft import NO_GUESSES, Draft, Drafter, DraftRequest, DraftRun, with_kinds
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
 
@@ -74,7 +74,9 @@ class FirstOfRun:
             if len(draft):
                 kinds = draft.kinds
                 return (
-                    draft if kinds is None or not first else draft.of_kinds(np.where(kinds < 0, kinds, kinds + first))
+                    draft
+                    if kinds is None or not first
+                    else with_kinds(draft, np.where(kinds < 0, kinds, kinds + first))
                 )
         return NO_GUESSES
 
