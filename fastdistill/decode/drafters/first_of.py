@@ -73,11 +73,9 @@ class FirstOfRun:
             draft = run.propose(budget)
             if len(draft):
                 kinds = draft.kinds
-                return (
-                    draft
-                    if kinds is None or not first
-                    else with_kinds(draft, np.where(kinds < 0, kinds, kinds + first))
-                )
+                if kinds is None or first == 0:
+                    return draft
+                return with_kinds(draft, np.where(kinds < 0, kinds, kinds + first))
         return NO_GUESSES
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:

@@ -81,9 +81,8 @@ class HeadDraftRun(GrowingRun):
         self._seed = -1
         self._copies = Copies(head.copies)
         self._copies.append(request.prompt.tolist())
-        self._untold = list[
-            int
-        ]()  # what the text has more than the run below knows of: chains of the likeliest tokens ask it nothing
+        # What the text has more than GrowingRun knows of: chains of the likeliest tokens ask it nothing.
+        self._untold = list[int]()
         # States that the next step reads, by the guess that was drawn before; -1: by the seed.
         self._states: dict[int, np.ndarray] = {}
         self._step = 0
