@@ -182,7 +182,7 @@ class SpeculativeRun(Run):
         self._account(tokens, path, verified.verdicts[1:], rows.tokens, taps)
         return list(zip(tokens, path.tolist(), strict=True))
 
-    def _then(self, drawn: np.ndarray, hidden: np.ndarray | None) -> tuple[int, np.ndarray] | None:
+    def _then(self, drawn: np.ndarray, states: Mapping[str, np.ndarray]) -> tuple[int, np.ndarray] | None:
         """What a round of a chain leads to, and the next one's rows, without what is around a forward: `Forward.then`.
 
         None where somebody waits for the text, or it may have ended: `take` then does the same.
@@ -197,9 +197,7 @@ class SpeculativeRun(Run):
             or not self._request.end_tokens.isdisjoint(tokens)
         ):  # fmt: skip
             return None
-        taps: dict[str, np.ndarray] = {}
-        if hidden is not None:
-            taps["hidden"] = hidden[:count].copy()
+        taps = {name: array[:count].copy() for name, array in states.items()}
         if self._resting:
             self._rested(tokens[0], taps, time.perf_counter() - self._mark)
         else:

@@ -280,7 +280,7 @@ class Context:
     def _check_ahead(self, asked: Forward, share: Share) -> None:
         if not self.runs_ahead:
             raise UnsupportedError(
-                "this session does not run ahead: only the native executor does, of a model with a head, without taps"
+                "this session does not run ahead: only the native executor does, of a model with a head"
             )
         ahead = check_integer("ahead", asked.ahead, 0, POSITION_LIMIT)
         check_instance("until", asked.until, frozenset)

@@ -16,7 +16,7 @@ from fastdistill.runtime.read import STATISTICS_ONLY, Read, Rows, check_read
 
 _P = ParamSpec("_P")
 _S = TypeVar("_S")
-Then = Callable[[np.ndarray, np.ndarray | None], tuple[int, np.ndarray] | None]
+Then = Callable[[np.ndarray, Mapping[str, np.ndarray]], tuple[int, np.ndarray] | None]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Forward:
         tokens after which it does not go on
     then : Callable, optional
         of a chain whose rows are all read: go on by what this says, and `ahead` is how many rows more there may be in
-        all. Called after each pass with what its rows drew, int32 (rows,), and their hidden states, float32 (rows,
-        hidden_size), where those are asked for; both hold until it returns. It gives how many of the rows stay, from
-        the first, and the tokens of the next pass, which may be none; or None: all stay, and nothing follows. What is
-        given are the rows of the last pass
+        all. Called after each pass with what its rows drew, int32 (rows,), and their hidden states by name, float32 (rows,
+        width): the session's taps, and "hidden" where that is asked for. They hold until it returns. It gives how many
+        of the rows stay, from the first, and the tokens of the next pass, which may be none; or None: all stay, and
+        nothing follows. What is given are the rows of the last pass
 
     Notes
     -----

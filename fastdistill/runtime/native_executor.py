@@ -220,7 +220,8 @@ class NativeExecutor:
         found, tokens = self._statistics[:, :1].copy(), [int(drawn[0])]
         profile = active_profile()
         clock = None if profile is None else np.empty(part.count + 1, np.int64)
-        statistics = [found]
+        statistics, shown = [found], self._values(part.taps, request)
+        taps = {name: [array.copy()] for name, array in shown.items()}
         while len(tokens) <= request.ahead and tokens[-1] not in request.until:
             p.tokens[0] = tokens[-1]
             p.positions[0] += 1
@@ -240,6 +241,8 @@ class NativeExecutor:
                     keys.runs = keys.runs + np.array([0, 1], np.int32)
                 profile.add(self._outline(part), request, clock, self.threads)
             statistics.append(self._statistics[:, :1].copy())
+            for name, array in shown.items():
+                taps[name].append(array.copy())
             tokens.append(int(drawn[0]))
         return Outcome(
             statistics=np.concatenate(statistics, axis=1),
@@ -248,7 +251,7 @@ class NativeExecutor:
             outputs={},
             stream=self.value(self.plan.boundaries[request.end_layer], 1),
             drawn=None if draws is None else np.array(tokens, np.int32),
-            taps=self._values(part.taps, request) if part.taps else {},
+            taps={name: np.concatenate(arrays) for name, arrays in taps.items()},
         )
 
     def _rounds(self, request: ForwardPass, part: Part) -> Outcome:
@@ -257,7 +260,8 @@ class NativeExecutor:
         A pass that fails is left to whoever runs it by itself.
         """
         then, draws = request.then, request.draws
-        hidden = self.value(self.plan.outputs["hidden"], self.max_rows) if request.want_outputs else None
+        read = {"hidden": self.plan.outputs["hidden"]} if request.want_outputs else {}
+        shown = {name: self.value(number, self.max_rows) for name, number in (part.taps | read).items()}
         drawn = self._statistics[0].view(np.int32) if draws is None else self._drawn
         tokens, stay, base = request.tokens, list[np.ndarray](), 0
         assert then is not None and tokens is not None
@@ -265,7 +269,9 @@ class NativeExecutor:
         clock = None if profile is None else np.empty(part.count + 1, np.int64)
         chain: _Chain | None = None
         while True:
-            if (answer := then(drawn[: len(tokens)], None if hidden is None else hidden[: len(tokens)])) is None:
+            if (
+                answer := then(drawn[: len(tokens)], {name: array[: len(tokens)] for name, array in shown.items()})
+            ) is None:
                 break
             kept = check_integer("then's rows that stay", answer[0], 0, len(tokens))
             following = check_integers("then's tokens", answer[1], 0, self.plan.vocab_size - 1, empty=True)
@@ -289,9 +295,10 @@ class NativeExecutor:
             statistics=self._statistics[:, :count],
             log_probs=None,
             logits=None,
-            outputs={} if hidden is None else {"hidden": hidden[:count]},
+            outputs={name: shown[name][:count] for name in read},
             stream=self.value(self.plan.boundaries[request.end_layer], count),
             drawn=None if draws is None else self._drawn[:count],
+            taps={name: shown[name][:count] for name in part.taps},
             went_on=np.concatenate([*stay, tokens]),
         )
 

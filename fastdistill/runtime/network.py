@@ -224,7 +224,7 @@ class Network:
             results = []
             for session, share, rows, reads in parts(members):
                 if share.ahead:
-                    reads = slice(0, outcome.statistics.shape[1])
+                    rows = reads = slice(0, outcome.statistics.shape[1])
                 given = attempt(result, session, share, outcome, rows, reads, seat.workspace)  # a draw may fail
                 results.append(given)
                 if not isinstance(given, Exception):

@@ -124,7 +124,7 @@ class Session(SessionLike):
         for name in self.taps:
             if not isinstance(name, str) or name not in plan.taps:
                 raise ArgumentError(f"tap {short(name)} is unknown; this model has: {listed(plan.taps)}")
-        self.runs_ahead = network.runs_ahead and not self.taps and "logits" in plan.outputs
+        self.runs_ahead = network.runs_ahead and "logits" in plan.outputs
         self.vocab_size, self.threads = plan.vocab_size, network.threads
         self.causal, self.block = plan.causal, plan.block
         self.mask_token, self.logit_shift = plan.mask_token, plan.logit_shift

@@ -17,27 +17,33 @@ from tests.small_models import network
 from tests.strategies import LOGITS, Setting, bits, settings_of_models, token_lists
 from tests.texts import events
 
+tapped = st.sampled_from([(), ("layers.0",), ("layers.1", "embedding")])
 samplers = st.builds(Sampler, temperature=st.sampled_from([0.0, 0.7, 2.0]), seed=st.integers(0, 99))
 
 
-@given(setting=settings_of_models, text=token_lists(1, 12), ahead=st.integers(0, 9), sampler=samplers, data=st.data())
-def test_it_is_what_forwards_one_by_one_give(isa, setting, text, ahead, sampler, data):
-    whole, single = setting.session(30), setting.session(30)
+@given(
+    setting=settings_of_models, text=token_lists(1, 12), ahead=st.integers(0, 9), sampler=samplers, taps=tapped, data=st.data()
+)  # fmt: skip
+def test_it_is_what_forwards_one_by_one_give(isa, setting, text, ahead, sampler, taps, data):
+    whole, single = setting.session(30, taps=taps), setting.session(30, taps=taps)
     for session in (whole, single):
         session.prefill(text)
     until = frozenset(data.draw(st.sets(st.integers(0, setting.vocab - 1), max_size=setting.vocab // 3)))
     read = Read(sampler=sampler)
     rows = whole.run(Forward([1], rows="last", read=read, ahead=ahead, until=until))
-    tokens, statistics = [1], []
+    tokens, statistics, states = [1], [], []
     for _ in range(1 + min(ahead, 30 - len(text) - 1)):
         one = single.forward([tokens[-1]], rows="last", read=read)
         tokens.append(int(one.tokens[0]))
         statistics.append(one.statistics)
+        states.append(one.taps)
         if tokens[-1] in until:
             break
     assert rows.tokens.tolist() == tokens[1:]
     for field, *wanted in zip(rows.statistics, *statistics, strict=True):
         np.testing.assert_array_equal(bits(field), bits(np.concatenate(wanted)))
+    for name in taps:
+        np.testing.assert_array_equal(*map(bits, (rows.taps[name], np.concatenate([each[name] for each in states]))))
     np.testing.assert_array_equal(whole.tokens, single.tokens)
     np.testing.assert_array_equal(whole.context.positions[: whole.length], single.context.positions[: single.length])
     if whole.length < 30:
@@ -137,9 +143,6 @@ def test_others_do_not_know_it():
     with pytest.raises(UnsupportedError, match="ahead"):
         session.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))
     assert not session.runs_ahead and not network("plain", "f32", "reference").session(9).runs_ahead
-    tapped = network("plain", "f32").session(9, taps=("layers.0",))
-    with pytest.raises(UnsupportedError, match="ahead"):
-        tapped.run(Forward([1], rows="last", read=Read(sampler=Sampler()), ahead=1))
 
 
 def test_forwards_beyond_the_end_are_none_of_the_texts():
@@ -171,17 +174,17 @@ def test_forwards_beyond_the_end_are_none_of_the_texts():
 
 @given(
     setting=settings_of_models, text=token_lists(1, 12), first=token_lists(1, 4), sampler=samplers, seed=st.integers(0, 99),
-    hidden=st.booleans(), ahead=st.integers(1, 20),
+    hidden=st.booleans(), taps=tapped, ahead=st.integers(1, 20),
 )  # fmt: skip
-def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, first, sampler, seed, hidden, ahead):
+def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, first, sampler, seed, hidden, taps, ahead):
     """Of each round some rows stay: what was drawn, hidden states, and the session are those of chains that are cut back."""
-    whole, single = setting.session(40), setting.session(40)
+    whole, single = setting.session(40, taps=taps), setting.session(40, taps=taps)
     for session in (whole, single):
         session.prefill(text)
     read, random, told = Read(sampler=sampler, hidden=hidden), np.random.default_rng(seed), []
 
     def then(drawn, states):
-        told.append((drawn.copy(), None if states is None else states.copy()))
+        told.append((drawn.copy(), {name: array.copy() for name, array in states.items()}))
         if random.random() < 0.2:
             return None
         kept = int(random.integers(1, len(drawn) + 1))
@@ -196,8 +199,12 @@ def test_rounds_that_then_names_are_forwards_one_by_one(isa, setting, text, firs
     for drawn, states in told:
         one = single.forward(asked, read=read)
         np.testing.assert_array_equal(one.tokens, drawn)
-        assert (states is None) == (one.hidden is None) and (states is None or (bits(states) == bits(one.hidden)).all())
+        wanted = one.taps | ({"hidden": one.hidden} if hidden else {})
+        assert states.keys() == wanted.keys() and all(
+            (bits(states[name]) == bits(wanted[name])).all() for name in wanted
+        )
         if not plan:
+            assert all((bits(rows.taps[name]) == bits(one.taps[name])).all() for name in taps)
             assert (rows.tokens == drawn).all() and (bits(rows.statistics.top) == bits(one.statistics.top)).all()
             break
         kept, asked = plan.pop(0)
