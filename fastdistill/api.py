@@ -588,7 +588,8 @@ class Model:
         """A session for a text of so many tokens, prompt and answer."""
         length = min(self.plan.max_positions, tokens)
         rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
-        return self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16))
+        taps = getattr(decoder, "taps", ())
+        return self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16), taps=taps)
 
     def _decoder(self, decoder: Any) -> Decoder:
         """The decoder that was asked for, or an error that says how to make one of what was given."""

@@ -91,13 +91,15 @@ class Section:
             f"a list of {count} of 1 and 0",
         )
 
-    def strings(self, name: str, count: int, *, default: Any = ...) -> Any:
-        """A list of so many strings."""
+    def strings(self, name: str, count: int | None = None, *, default: Any = ...) -> Any:
+        """A list of so many strings; None: of any number."""
         return self._get(
             name,
             default,
-            lambda value: type(value) is list and len(value) == count and all(type(each) is str for each in value),
-            f"a list of {count} strings",
+            lambda value: (
+                type(value) is list and count in (None, len(value)) and all(type(each) is str for each in value)
+            ),
+            "a list of strings" if count is None else f"a list of {count} strings",
         )
 
     def string(self, name: str, *, default: Any = ...) -> Any:

@@ -36,6 +36,10 @@ class ShowAccepted:
             said = "green: right guesses; plain: what each forward gave itself; red, struck out: wrong guesses"
         say(said)
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return getattr(self._decoder, "taps", ())
+
     def start(self, session: SessionLike, request: Request) -> Run:
         self._text = text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
         run = self._decoder.start(session, request)

@@ -45,6 +45,11 @@ class Auto:
         check_costs(self.costs)
         Speculative(self.drafter, max_draft=self.max_draft)  # checks them
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What the drafter reads."""
+        return getattr(self.drafter, "taps", ())
+
     def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         priors = getattr(self.drafter, "priors", ())
         pace = Pace(self.costs or request.costs, priors, live=self.costs is None)

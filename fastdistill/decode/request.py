@@ -173,6 +173,9 @@ class Run:
 
 
 class Decoder(Protocol):
-    """Frozen settings; `start` begins one text in a session whose cache holds request.prompt[: request.cached]."""
+    """Frozen settings; `start` begins one text in a session whose cache holds request.prompt[: request.cached].
+
+    One with `taps` needs a session that has these, as `Model.generate` makes it.
+    """
 
     def start(self, session: SessionLike, request: Request) -> Run: ...

@@ -76,6 +76,11 @@ class Speculative:
             )  # fmt: skip
         check_integer("max_draft", self.max_draft, 1, 1 << 10)
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """What the drafter reads."""
+        return getattr(self.drafter, "taps", ())
+
     def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         return SpeculativeRun(self, session, request)
 

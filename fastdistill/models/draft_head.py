@@ -11,7 +11,9 @@ than it invents.
     x = A rms(E) + C1 rms(E1) + C2 rms(E2) + B rms(h)
     h' = x + D (silu(G rms(x)) * U rms(x))
 
-with E the token's row of the target's table, E1 and E2 those of its copies.
+with E the token's row of the target's table, E1 and E2 those of its copies.  h has been made to name one token; what comes
+later shows better in layers before (Li et al. 2025, EAGLE-3).  So the first step, for which the target has run, reads taps
+m of it too: with a matrix of its own, F [rms(h), rms(m), ...] in place of B rms(h).
 
 Medusa: step k has weights of its own, and reads the target's h, whatever has been guessed since (Cai et al. 2024, Medusa,
 section 2.1.1).
@@ -80,6 +82,8 @@ class DraftHead:
         of the target's logits; 0: none
     head_bias : bool
         whether the target's head has one
+    taps : tuple[str, ...]
+        names of the target's hidden states, as wide as h, that eagle's first step reads beside it
     """
 
     hidden_size: int
@@ -92,6 +96,7 @@ class DraftHead:
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     head_bias: bool = False
+    taps: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> str:
@@ -108,15 +113,28 @@ class DraftHead:
         """Tokens that a step reads beside the last one."""
         return COPIES if self.chained else 0
 
+    @property
+    def cells(self) -> int:
+        """Steps that have weights of their own; those after the last one have its."""
+        return self.heads or (2 if self.taps else 1)
+
+    def width(self, step: int) -> int:
+        """Numbers that a row has which a step reads, as `inputs`: of the first one h, then its taps."""
+        return self.hidden_size * (1 if step else 1 + len(self.taps))
+
+    def state_name(self, step: int) -> str:
+        """What eagle's weights are called that read this."""
+        return "hidden" if step or not self.taps else "fused"
+
     def plan(self, step: int | None = None) -> Plan:
         """A step, over rows that have a state, as `inputs`, and tokens, int32 (1 + COPIES, rows), the copies last: "hidden", h', and "logits" of the tokens that it can guess.
 
         None: with the weights of all steps; it is not for running, unless there is one.
         """
-        b = Builder()
-        h, x = b.op("given", width=self.hidden_size), 0
-        for number in range(self.heads or 1) if step is None else [step]:
-            x = self._cell(b, h) if self.chained else self._head(b, h, number)
+        b, x = Builder(), 0
+        for number in range(self.cells) if step is None else [step]:
+            h = b.op("given", width=self.width(number))
+            x = self._cell(b, h, number) if self.chained else self._head(b, h, number)
         facts: dict[str, Any] = {
             "hidden_size": self.hidden_size,
             "max_positions": 1 << 20,
@@ -128,9 +146,10 @@ class DraftHead:
         )  # fmt: skip
         return b.plan(x, {"hidden": x, "logits": logits}, {}, vocab_size=self.draft_vocab_size, **facts)
 
-    def _cell(self, b: Builder, h: int) -> int:
+    def _cell(self, b: Builder, h: int, step: int) -> int:
         width = self.hidden_size
-        x = b.linear(b.rms_norm(h, "hidden_norm.weight", self.epsilon), "hidden_proj", width)
+        name, each = self.state_name(step), width if self.width(step) > width else 0
+        x = b.linear(b.rms_norm(h, f"{name}_norm.weight", self.epsilon, head_dim=each), f"{name}_proj", width)
         for column, name in enumerate(TOKENS):
             token = b.embedding(TABLE, self.vocab_size, self.embedding_size, column=column)
             token = b.rms_norm(token, f"{name}_norm.weight", self.epsilon)
@@ -214,12 +233,14 @@ class SavedHead:
             most = dict.fromkeys(("hidden_size", "embedding_size", "vocab_size", "draft_vocab_size"), 1 << 24)
             most |= {"intermediate_size": 1 << 24} if eagle else {"heads": MOST_HEADS}
             integers = {name: config.integer(name, minimum=1, maximum=size) for name, size in most.items()}
+            taps = config.strings("taps", default=[]) if eagle else []
             shape = DraftHead(
                 **integers,
                 epsilon=config.number("epsilon", minimum=1e-12),
                 logit_scale=config.number("logit_scale", default=1.0),
                 logit_softcap=config.number("logit_softcap", minimum=0, default=0.0),
                 head_bias=config.boolean("head_bias", default=False),
+                taps=tuple(taps),
             )
             plan = shape.plan()
             wanted = {name: weight.shape for name, weight in plan.weights.items() if name != TABLE}

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.messages import listed
 from fastdistill.models.draft_head import TABLE, SavedHead, kind_of
 from fastdistill.runtime.forward_pass import ForwardPass
 from fastdistill.runtime.native_executor import NativeExecutor
@@ -40,6 +41,8 @@ class RunnableHead:
         one a kind
     copies : int
         tokens that a step reads beside the last one
+    taps : tuple[str, ...]
+        names of the target's hidden states that the first step reads beside its last one
 
     Raises
     ------
@@ -49,7 +52,8 @@ class RunnableHead:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._saved = SavedHead.load(folder)
-        self.d2t, self.priors, self.copies = self._saved.d2t, self._saved.priors, self._saved.shape.copies
+        self.d2t, self.priors = self._saved.d2t, self._saved.priors
+        self.copies, self.taps = self._saved.shape.copies, self._saved.shape.taps
         self._packed: WeakKeyDictionary[Any, _Weights] = WeakKeyDictionary()
 
     def beside(self, network: Any) -> HeadCell:
@@ -86,9 +90,9 @@ class HeadCell:
     def __init__(self, weights: _Weights, threads: int) -> None:
         shape = weights.shape
         self.steps, self.chained = shape.heads or 1 << 20, shape.chained
-        self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.heads or 1)]
+        self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.cells)]
         self._step = 0  # of the last pass that `likeliest` ran
-        self._input = np.empty((1, shape.hidden_size), np.float32)  # of such a pass
+        self._inputs = [np.empty((1, shape.width(step)), np.float32) for step in range(shape.cells)]  # of such passes
         # Executors whose arrays are still those of such a pass: where its estimate lies.
         self._laid: dict[int, np.ndarray] = {}
 
@@ -98,6 +102,7 @@ class HeadCell:
         Parameters
         ----------
         states : float32 (n, hidden_size)
+            of the first step with its taps, one after another
         tokens : int32 (1 + copies, n)
             drawn from them, and their copies
         step : int
@@ -121,7 +126,7 @@ class HeadCell:
             statistics = RowStatistics(*map(np.concatenate, zip(*(each.statistics for each in some), strict=True)))
             read = Rows(statistics, logits=np.concatenate([each.logits for each in some]) if logits else None)
             return read, np.concatenate(estimated)
-        number = step % len(self._executors)
+        number = self._cell(step)
         self._laid.pop(number, None)
         executor = self._executors[number]
         rows, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
@@ -138,22 +143,24 @@ class HeadCell:
 
         The same arrays serve call after call: to lay them out takes longer than the pass.
         """
-        if state is not None:
-            self._step = 0
-            self._input[:] = state
-        else:
-            self._step += 1
-            if self.chained:
-                self._input[:] = self._laid[0]
-        number = self._step % len(self._executors)
-        executor = self._executors[number]
+        before = self._cell(self._step)
+        self._step = 0 if state is not None else self._step + 1
+        number = self._cell(self._step)
+        executor, read = self._executors[number], self._inputs[number]
+        if state is None:
+            state = self._laid[before] if self.chained else self._inputs[before]
+        read[:] = state
         if number in self._laid:
             statistics = executor.again(*tokens)
         else:
-            self.run(self._input, np.array(tokens, np.int32)[:, None], self._step, False)
+            self.run(read, np.array(tokens, np.int32)[:, None], self._step, False)
             self._laid[number] = executor.value(executor.plan.outputs["hidden"], 1)
             statistics = executor.statistics
         return int(statistics[:1].view(np.int32)[0]), math.exp(statistics[_LOG_PROB])
+
+    def _cell(self, step: int) -> int:
+        """Which executor a step has."""
+        return min(step, len(self._executors) - 1)
 
 
 class _Weights(PackedWeights):
@@ -174,6 +181,9 @@ class _Weights(PackedWeights):
                 f"the draft head is for a model of {wanted[0][0]} tokens and a hidden size of {wanted[1]}, "
                 f"this one has {found[0][0]} and {found[1]}"
             )
+        unknown = [name for name in shape.taps if name not in network.plan.taps]
+        if unknown:
+            raise ArgumentError(f"the draft head reads {listed(unknown)}, which this model has not")
         self.shape, plan = shape, shape.plan()
         own = {name: weight for name, weight in plan.weights.items() if name != TABLE}
         super().__init__(replace(plan, weights=own), head.tensors, None, network.threads)

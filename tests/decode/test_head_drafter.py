@@ -16,9 +16,9 @@ from fastdistill.decode.drafters import DraftRequest
 from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.models.draft_head import COPIES, D2T, MEDUSA, RECIPES, SHARES, TABLE, TOKENS, SavedHead, kind_of
+from fastdistill.models.draft_head import COPIES, D2T, MEDUSA, SHARES, TABLE, TOKENS, SavedHead, kind_of
 from fastdistill.runtime import Read, from_callable
-from tests.draft_heads import head_for, random_head
+from tests.draft_heads import FORMS, TAPPED, head_for, random_head
 from tests.small_models import network
 
 NAME, PROMPT = "plain", np.array([3, 4, 5, 3, 4, 6, 7, 3, 9, 3, 4], np.int32)
@@ -30,11 +30,16 @@ def target():
 
 
 def run_of(drafter, target, tree=None):
-    session = target.session(60, 16)
+    session = target.session(60, 16, taps=drafter.taps)
     rows = session.forward(PROMPT, read=Read(hidden=True, sampler=Sampler()))
     run = drafter.start(DraftRequest(PROMPT, session, Sampler(), tree))
-    run.accept(rows.tokens[-1:].tolist(), np.empty(0, np.int32), {"hidden": rows.hidden})
+    run.accept(rows.tokens[-1:].tolist(), np.empty(0, np.int32), {"hidden": rows.hidden, **rows.taps})
     return run, rows
+
+
+def read_of(rows, drafter):
+    """What the first step reads of the last row, float64."""
+    return np.concatenate([rows.hidden[-1], *(rows.taps[name][-1] for name in drafter.taps)]).astype(np.float64)
 
 
 def copies(text):
@@ -53,8 +58,13 @@ def guessed(head: SavedHead, state, target, text, step):
     if head.shape.recipe == MEDUSA:
         inner = weights[f"heads.{step}.weight"] @ state + weights[f"heads.{step}.bias"]
         return state, law(weights, state + silu(inner))
-    norm = lambda x, name: x / np.sqrt((x * x).mean() + head.shape.epsilon) * weights[f"{name}.weight"]  # noqa: E731
-    x = weights["hidden_proj.weight"] @ norm(state, "hidden_norm")
+    normed = lambda x: x / np.sqrt((x * x).mean() + head.shape.epsilon)  # noqa: E731
+    norm = lambda x, name: normed(x) * weights[f"{name}.weight"]  # noqa: E731
+    if step or not head.shape.taps:
+        x = weights["hidden_proj.weight"] @ norm(state, "hidden_norm")
+    else:
+        parts = [normed(part) for part in np.split(state, 1 + len(head.shape.taps))]
+        x = weights["fused_proj.weight"] @ (np.concatenate(parts) * weights["fused_norm.weight"])
     for name, token in zip(TOKENS, [text[-1], *copies(text)], strict=True):
         if token >= 0:
             x = x + weights[f"{name}_proj.weight"] @ norm(embedded(target, token), f"{name}_norm")
@@ -91,17 +101,17 @@ def test_copies_are_what_followed_last_time(text, path, length):
     assert Repeats(length).append(text) == bool(text and len(text) >= length and stood)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("tree", [None, Tree(1, 4)])
-def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, tree, recipe):
+def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, tree, form):
     """A chain of the short way, and a tree of one branch, of the long way: the same tokens, with the kinds of their shares."""
-    drafter = HeadDrafter(random_head(NAME, recipe), least_probability=0.0)
-    head = SavedHead.load(random_head(NAME, recipe))
-    assert head.shape.recipe == recipe
+    drafter = HeadDrafter(random_head(NAME, form), least_probability=0.0)
+    head = SavedHead.load(random_head(NAME, form))
+    assert head.shape.recipe == form.split(",")[0] and bool(drafter.taps) == (form == TAPPED)
     run, rows = run_of(drafter, target, tree)
     for _ in range(2):  # the second time over the arrays of the first
         draft = run.propose(4)
-        state, text = rows.hidden[-1].astype(np.float64), [*PROMPT.tolist(), int(rows.tokens[-1])]
+        state, text = read_of(rows, drafter), [*PROMPT.tolist(), int(rows.tokens[-1])]
         for step, (guess, kind) in enumerate(zip(draft.tokens, draft.kinds, strict=True)):
             state, shares = guessed(head, state, target, text, step)
             text.append(int(head.d2t[shares.argmax()]))
@@ -109,10 +119,11 @@ def test_guesses_are_the_heads_likeliest_tokens_one_after_another(isa, target, t
         assert draft.is_chain and len(draft) == 4
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_short_way_and_the_long_one_may_take_turns(target, recipe):
-    cell = HeadDrafter(random_head(NAME, recipe))._head.beside(target)
-    states = np.random.default_rng(6).normal(0, 1, (3, target.plan.hidden_size)).astype(np.float32)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_short_way_and_the_long_one_may_take_turns(target, form):
+    cell = HeadDrafter(random_head(NAME, form))._head.beside(target)
+    width = SavedHead.load(random_head(NAME, form)).shape.width(0)
+    states = np.random.default_rng(6).normal(0, 1, (3, width)).astype(np.float32)
     read, found = [[3, -1, -1], [4, 6, -1], [5, 7, 8]], []  # a token and its copies
     for _ in range(2):
         found.append([cell.likeliest(tokens, None if step else states[:1]) for step, tokens in enumerate(read)])
@@ -199,10 +210,12 @@ def test_first_of_asks_the_next_where_one_has_no_guess(target):
 
 
 def test_auto_weighs_a_heads_guesses_and_writes_plain_decodings_text(target):
-    drafter = FirstOf(PromptLookup(min_match=4), HeadDrafter(random_head(NAME), least_probability=0.0))
     plain = generate(target.session(90, 16), PROMPT, 60)
-    text = generate(target.session(90, 16), PROMPT, 60, decoder=Auto(drafter=drafter, max_draft=5))
-    assert text.tokens == plain.tokens and text.stats.drafted > 0
+    for form in FORMS:
+        drafter = FirstOf(PromptLookup(min_match=4), HeadDrafter(random_head(NAME, form), least_probability=0.0))
+        decoder = Auto(drafter=drafter, max_draft=5)
+        text = generate(target.session(90, 16, taps=decoder.taps), PROMPT, 60, decoder=decoder)
+        assert text.tokens == plain.tokens and text.stats.drafted > 0
 
 
 def test_what_is_no_head_of_this_model_is_refused(target, tmp_path):
@@ -214,14 +227,25 @@ def test_what_is_no_head_of_this_model_is_refused(target, tmp_path):
     SavedHead(narrow, np.arange(16, dtype=np.int32), head.tensors, head.priors, {}).save(tmp_path / "narrow")
     with pytest.raises(ArgumentError, match=f"the draft head is for a model of {narrow.vocab_size} tokens"):
         generate(target.session(30), PROMPT, 5, decoder=Speculative(HeadDrafter(tmp_path / "narrow")))
+    tapped = HeadDrafter(random_head(NAME, TAPPED))
+    with pytest.raises(
+        ArgumentError, match=r"reads layers\.0, which this session does not give: make it with taps=drafter\.taps"
+    ):
+        generate(target.session(30), PROMPT, 5, decoder=Speculative(tapped))
+    other = replace(
+        head_for(target.plan, 16, TAPPED), shape=replace(head_for(target.plan, 16, TAPPED).shape, taps=("layers.90",))
+    )
+    other.save(tmp_path / "deeper")
+    with pytest.raises(ArgumentError, match=r"reads layers\.90, which this model has not"):
+        generate(target.session(30), PROMPT, 5, decoder=Speculative(HeadDrafter(tmp_path / "deeper")))
     with pytest.raises(UnsupportedError, match="a session over a function"):
         session = from_callable(lambda tokens: np.zeros((len(tokens), 50), np.float32), 50)
         generate(session, [1, 2], 5, decoder=Speculative(HeadDrafter(random_head(NAME))))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path, recipe):
-    head = head_for(target.plan, 20, recipe, seed=4)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path, form):
+    head = head_for(target.plan, 20, form, seed=4)
     head.save(tmp_path / "head")
     found = SavedHead.load(tmp_path / "head")
     assert found.shape == head.shape and found.priors == head.priors and (found.d2t == head.d2t).all()
@@ -236,6 +260,8 @@ def test_a_folder_gives_back_what_was_saved_and_damage_is_named(target, tmp_path
         ({"draft_vocab_size": 0}, "draft_vocab_size must be"),
         ({"recipe": "hydra"}, "recipe must be one of 'eagle', 'medusa'"),
         ({"heads": 0, "intermediate_size": 0}, "(heads|intermediate_size) must be"),
+        *([] if form == MEDUSA else [({"taps": "layers.0"}, "taps must be a list of strings")]),
+        *([] if form == MEDUSA else [({"taps": ["a", "b"]}, "a draft head of these sizes has the tensors")]),
     ):
         config.write_text(json.dumps(said | changes))
         with pytest.raises(CheckpointError, match=complaint):

@@ -35,7 +35,7 @@ from fastdistill.models import plan_for
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.network import Network
-from tests.draft_heads import random_head
+from tests.draft_heads import TAPPED, random_head
 from tests.small_models import config, network, tensors
 from tests.strategies import ALPHABET, Setting, settings_of_models, token_lists
 from tests.texts import events
@@ -86,7 +86,7 @@ def drafters(name: str, setting: Setting, tree: bool):
         "other model": ModelDrafter(network(setting.name, "q8", threads=1, seed=1)),
         "itself in q4": ModelDrafter(small, least_probability=0.0 if tree else 0.01),
         "layers": LayerSkip(1),
-        "eagle": HeadDrafter(random_head(setting.name), least_probability=0.0),
+        "eagle": HeadDrafter(random_head(setting.name, TAPPED), least_probability=0.0),
         "medusa": HeadDrafter(random_head(setting.name, "medusa"), least_probability=0.0),
         "anything": guessing(7, setting.vocab),
     }[name]
@@ -96,7 +96,7 @@ NAMES = ["lookup", "other model", "itself in q4", "layers", "eagle", "medusa", "
 
 
 def outcome(setting, prompt, count, sampler, decoder=None, capacity=96, ends=frozenset()):
-    session = setting.session(capacity)
+    session = setting.session(capacity, taps=getattr(decoder, "taps", ()))
     result = generate(session, prompt, count, sampler, ends, decoder)
     return result.tokens, result.finish_reason, session.length, session.pending, session.tokens.tolist()
 

@@ -17,7 +17,7 @@ from fastdistill.decode import FirstOf, HeadDrafter, PromptLookup, Speculative
 from fastdistill.decode.drafters.copies import Repeats
 from fastdistill.distill import divergence
 from fastdistill.errors import ArgumentError, CheckpointError, DataError, FastDistillError
-from fastdistill.models.draft_head import COPIES, HEAD, SHARES, TABLE, TOKENS, DraftHead, SavedHead, kind_of
+from fastdistill.models.draft_head import COPIES, HEAD, RECIPES, SHARES, TABLE, TOKENS, DraftHead, SavedHead, kind_of
 from fastdistill.runtime import Read
 from fastdistill.train.draft_head import HeadBatch, HeadEngine, HeadSettings, acceptance, distill_head
 from fastdistill.train.draft_head.closed_form import first_weights
@@ -33,7 +33,8 @@ from tests.decode.test_head_drafter import copies
 from tests.test_cli import write_model
 
 SHAPE = DraftHead(32, 32, 50, 40, 48)
-SHAPES = {"eagle": SHAPE, "medusa": DraftHead(32, 32, 50, 40, heads=3)}
+TAPPED = replace(SHAPE, taps=("layers.2", "layers.5"))
+SHAPES = {"eagle": SHAPE, "eagle, tapped": TAPPED, "medusa": DraftHead(32, 32, 50, 40, heads=3)}
 each_recipe = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
@@ -48,10 +49,11 @@ def tensors(shape=SHAPE, seed=0):
 
 def batch_of(rows, steps, shape=SHAPE, seed=1):
     chance = np.random.default_rng(seed)
-    states = chance.normal(0, 1, (steps + 1, rows, shape.hidden_size)).astype(np.float32)
+    first = chance.normal(0, 1, (rows, shape.width(0))).astype(np.float32)
+    targets = chance.normal(0, 1, (steps, rows, shape.hidden_size)).astype(np.float32)
     tokens = chance.integers(0, shape.vocab_size, (steps, 1 + COPIES, rows)).astype(np.int32)
     tokens[:, 1:][chance.random((steps, COPIES, rows)) < 0.3] = -1
-    return HeadBatch(states[0], tokens, states[1:], chance.random((steps, rows)).astype(np.float32))
+    return HeadBatch(first, tokens, targets, chance.random((steps, rows)).astype(np.float32))
 
 
 def forward_kl(logits, theirs, weights, total):
@@ -60,7 +62,7 @@ def forward_kl(logits, theirs, weights, total):
 
 def texts_of(lengths, shape=SHAPE, seed=2):
     chance, n = np.random.default_rng(seed), sum(lengths)
-    states = chance.normal(0, 1, (n, shape.hidden_size)).astype(np.float16)
+    states = chance.normal(0, 1, (n, shape.width(0))).astype(np.float16)
     asked = np.arange(len(lengths) + 1)
     return HeadTexts(
         chance.integers(0, shape.vocab_size, n).astype(np.int32), states, np.cumsum([0, *lengths], dtype=np.int64),
@@ -78,7 +80,7 @@ def text_of(texts, place):
 @each_recipe
 def test_gradients_go_back_through_every_step(isa, shape):
     """Along random directions, beside central differences of the value in float64 steps: each parameter, three steps deep."""
-    engine, batch = HeadEngine(shape, tensors(shape), steps=3, rows=16, threads=2), batch_of(11, 3)
+    engine, batch = HeadEngine(shape, tensors(shape), steps=3, rows=16, threads=2), batch_of(11, 3, shape)
     total = float(batch.weights.sum())
     assert engine.accumulate(batch, forward_kl, total) == engine.value(batch, forward_kl, total)
     chance, step = np.random.default_rng(3), 2e-3
@@ -99,7 +101,7 @@ def test_gradients_have_the_same_bits_for_any_number_of_threads(isa, shape):
     found = []
     for threads in (1, 2, 3):
         engine = HeadEngine(shape, tensors(shape), steps=2, rows=40, threads=threads)
-        engine.accumulate(batch_of(40, 2), forward_kl, 1.0)
+        engine.accumulate(batch_of(40, 2, shape), forward_kl, 1.0)
         found.append([parameter.gradient.tobytes() for parameter in engine.parameters.values()])
     assert found[0] == found[1] == found[2]
 
@@ -122,19 +124,22 @@ def test_rows_without_weight_change_nothing():
     assert engine.value(replace(whole, weights=zeroed), forward_kl, 1.0) == pytest.approx(value, rel=1e-6)
     with pytest.raises(ArgumentError, match="at most 8 rows and 2 steps, got 8 and 3"):
         engine.value(batch_of(8, 3), forward_kl, 1.0)
+    with pytest.raises(ArgumentError, match=r"hidden and targets must have \(32, 32\) numbers a row, got \(96, 32\)"):
+        engine.value(batch_of(8, 2, TAPPED), forward_kl, 1.0)
 
 
-def test_a_batch_follows_each_place_to_the_end_of_its_text():
-    texts = texts_of([4, 2, 5])
+@pytest.mark.parametrize("shape", [SHAPE, TAPPED], ids=["last states", "and taps"])
+def test_a_batch_follows_each_place_to_the_end_of_its_text(shape):
+    texts = texts_of([4, 2, 5], shape)
     assert texts.places.tolist() == [0, 1, 2, 4, 6, 7, 8, 9]
-    batch = HeadBatch.of(texts, np.array([1, 4, 6]), 3, fading=0.5)
+    batch = HeadBatch.of(shape, texts, np.array([1, 4, 6]), 3, fading=0.5)
     assert batch.weights.tolist() == [[1, 1, 1], [0.5, 0, 0.5], [0, 0, 0.25]]
     for row, place in enumerate((1, 4, 6)):
         assert (batch.hidden[row] == texts.states[place].astype(np.float32)).all()
         for step in np.flatnonzero(batch.weights[:, row]):
             text = text_of(texts, place + step)
             assert batch.tokens[step, :, row].tolist() == [text[-1], *copies(text)]
-            assert (batch.targets[step, row] == texts.states[place + step + 1].astype(np.float32)).all()
+            assert (batch.targets[step, row] == texts.states[place + step + 1, :32].astype(np.float32)).all()
     assert texts.places_in(np.array([True, False, True])).tolist() == [0, 1, 2, 6, 7, 8, 9]
 
 
@@ -197,9 +202,24 @@ def test_some_texts_are_held_out():
     assert all(which.tolist() == [True] for which in held_out(1))
 
 
-def test_medusa_has_no_network_between():
+def test_medusa_has_no_network_between_and_reads_one_state(model):
     with pytest.raises(ArgumentError, match="intermediate_size goes with recipe 'eagle'"):
         HeadSettings(model="m", recipe="medusa", intermediate_size=64)
+    with pytest.raises(ArgumentError, match="taps go with recipe 'eagle'"):
+        HeadSettings(model="m", recipe="medusa", taps=("layers.0",))
+    plan = fd.load(model).plan
+    assert HeadSettings(model="m", recipe="medusa").reads(plan) == ()
+
+
+def test_a_head_reads_the_model_after_two_thirds_of_its_layers_or_where_it_is_told_to(model, tmp_path):
+    plan = fd.load(write_model(tmp_path / "deep", layers=6)).plan
+    assert HeadSettings(model="m").reads(plan) == ("layers.4",) and HeadSettings(model="m", taps=()).reads(plan) == ()
+    assert HeadSettings(model="m", taps=["layers.1", "layers.3"]).reads(plan) == ("layers.1", "layers.3")
+    with pytest.raises(ArgumentError, match=r"tap 'layers.9' is unknown; this model has: .*layers\.5"):
+        HeadSettings(model="m", taps=("layers.9",)).reads(plan)
+    for wrong in ("layers.1", (3,), 7):
+        with pytest.raises(ArgumentError, match="taps must be names of hidden states"):
+            HeadSettings(model="m", taps=wrong)
 
 
 def test_texts_of_several_files_come_one_after_another(tmp_path):
@@ -235,7 +255,7 @@ def test_the_closed_form_finds_a_linear_cell():
     for name, matrix in zip((*TOKENS, "hidden"), (*from_tokens, from_state), strict=True):
         np.testing.assert_allclose(first[f"{name}_proj.weight"].data, matrix, atol=0.01)
     engine = HeadEngine(SHAPE, {**tensors(), **first}, steps=1, rows=64, threads=1)
-    batch = HeadBatch.of(texts, np.arange(64), 1)
+    batch = HeadBatch.of(SHAPE, texts, np.arange(64), 1)
     expected = batch.targets[0] @ tensors()[HEAD].data.T
     np.testing.assert_allclose(engine.logits(batch)[0], expected, atol=0.02)
 
@@ -245,10 +265,10 @@ def test_acceptance_counts_what_stands_after_right_guesses():
     engine = HeadEngine(SHAPE, tensors(), steps=2, rows=7, threads=1)
     d2t = np.arange(5, 45, dtype=np.int32)
     for place in texts.places[::2]:  # else hardly a guess would be right
-        texts.tokens[place + 1] = d2t[engine.logits(HeadBatch.of(texts, np.array([place]), 1))[0, 0].argmax()]
+        texts.tokens[place + 1] = d2t[engine.logits(HeadBatch.of(SHAPE, texts, np.array([place]), 1))[0, 0].argmax()]
     right, asked, counts = np.zeros((2, 4)), np.zeros(2), np.zeros((len(SHARES) + 1, 2), int)
     for place in texts.places:
-        batch = HeadBatch.of(texts, np.array([place]), 2)
+        batch = HeadBatch.of(SHAPE, texts, np.array([place]), 2)
         for step, logits in enumerate(engine.logits(batch)[:, 0]):
             if not batch.weights[step, 0]:
                 break
@@ -285,11 +305,12 @@ def model(tmp_path_factory):
 def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     """What scales, bends or shifts its logits is in what the head learns from, and in what it says itself."""
     target = Target.load(str(write_model(tmp_path / "target", layers=1, **changes)), 1)
-    texts = write_texts(target, [[5, 6, 7], [9, 8]], max_tokens=8)
     settings = HeadSettings(model=str(target.folder), draft_vocab_size=20, intermediate_size=32, rows=16, format="f32")
+    taps = settings.reads(target.plan)
+    texts = write_texts(target, [[5, 6, 7], [9, 8]], max_tokens=8, taps=taps)
     head = HeadTraining(settings, target, texts)
     read = Read(logits=True, hidden=True)
-    rows = target.network.session().forward([5, 6, 7, 9, 8], read=read)
+    rows = target.network.session(taps=taps).forward([5, 6, 7, 9, 8], read=read)
     np.testing.assert_allclose(head.engine._logits(rows.hidden)[0], rows.logits[:, head.d2t], rtol=1e-4, atol=1e-4)
     batch = head.batch(0)
     value = head.engine.accumulate(batch, head._objective, 1.0)
@@ -297,7 +318,7 @@ def test_the_targets_law_is_that_of_its_whole_head(changes, tmp_path):
     head.save(tmp_path / "draft")
     cell = HeadDrafter(tmp_path / "draft")._head.beside(target.network)
     tokens = np.array([[6, 7, 9, 8, 1], [-1, -1, 7, 5, 9], [-1] * 5], np.int32)
-    found, estimates = cell.run(rows.hidden, tokens, 0, True)
+    found, estimates = cell.run(np.concatenate([rows.hidden, *rows.taps.values()], axis=1), tokens, 0, True)
     np.testing.assert_allclose(found.logits, head.engine._logits(estimates)[0], rtol=1e-4, atol=1e-4)
 
 
@@ -308,7 +329,7 @@ def test_medusa_begins_with_the_targets_own_guess_and_its_heads_learn_apart(mode
         model=str(model), recipe="medusa", draft_vocab_size=40, steps=2, rows=16, format="f32", threads=1
     )
     head = HeadTraining(settings, target, texts)
-    batch = HeadBatch.of(HeadTexts.of(texts), np.arange(6), 2)
+    batch = HeadBatch.of(head.shape, HeadTexts.of(texts), np.arange(6), 2)
     own = head.engine._logits(batch.hidden)[0].copy()
     for logits in head.engine.logits(batch):
         np.testing.assert_array_equal(logits, own)
@@ -329,6 +350,14 @@ def test_texts_are_plain_decodings_and_states_those_of_a_forward(model, tmp_path
         read = Read(hidden=True)
         rows = target.session().forward([*prompt, *part.tokens[:-1].tolist()], read=read)
         assert (rows.hidden[len(prompt) - 1 :].astype(np.float16) == part.states).all()
+    tapped = write_texts(target, prompts, max_tokens=12, temperature=0.9, seed=4, taps=("layers.0", "embedding"))
+    for number, prompt in enumerate(prompts):
+        part, width = tapped.part(number, number + 1), target.plan.hidden_size
+        rows = target.session(taps=("layers.0", "embedding")).forward([*prompt, *part.tokens[:-1].tolist()])
+        assert (part.tokens == texts.part(number, number + 1).tokens).all()
+        assert (part.states[:, :width] == texts.part(number, number + 1).states).all()
+        for name, states in zip(("layers.0", "embedding"), np.split(part.states[:, width:], 2, axis=1), strict=True):
+            assert (rows.taps[name][len(prompt) - 1 :].astype(np.float16) == states).all()
     assert (
         texts.part(0, 1).tokens.tolist() == target.generate(prompts[0], max_tokens=12, temperature=0.9, seed=4).tokens
     )
@@ -399,7 +428,7 @@ def test_training_takes_what_time_is_left(model, tmp_path, monkeypatch):
     clock.keep()
     assert (clock.seconds, WorkTime(tmp_path / "time.json", 98.0).seconds) == (11, 10 + 102 - 98)
     settings = HeadSettings(model=str(model), minutes=10, draft_vocab_size=20, intermediate_size=32, rows=16)
-    texts = texts_of([2] * 15 + [49], DraftHead(64, 64, 256, 20, 32))
+    texts = texts_of([2] * 15 + [49], DraftHead(64, 64, 256, 20, 32, taps=("layers.0",)))
     head = HeadTraining(settings, Target.load(str(model), 1), texts)
     judged = 48 / 16 / 3
     for spent in (11, 400):  # two rounds of samples, and two looks around them
@@ -501,7 +530,7 @@ def test_a_context_without_room_for_a_text_is_refused(tmp_path, monkeypatch):
         distill_head(HeadSettings(model=str(short), minutes=1e-3), tmp_path / "draft")
 
 
-@pytest.mark.parametrize("recipe", SHAPES)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_command_makes_a_head_and_others_guess_with_it(recipe, model, run, tmp_path, monkeypatch):
     monkeypatch.setattr(HeadTraining, "_affordable", lambda self, spent: 20)
     (tmp_path / "mine.jsonl").write_text(

@@ -207,9 +207,9 @@ class Drafter(Protocol):
     """Frozen settings; `start` begins one text.
 
     One with `leaves_session` asks the request's session for nothing but its sizes, once a run has begun: its rounds
-    take less time. One with `reads_hidden` gets "hidden" among the rows' taps: what the target's head read of each row. Where its
-    guesses have kinds, `priors` is one pair a kind: how many guesses are taken to have been right and wrong
-    before any was.
+    take less time. One with `reads_hidden` gets "hidden" among the rows' taps: what the target's head read of each row.
+    One with `taps` needs a session that has these, as `Model.generate` makes it. Where its guesses have kinds, `priors`
+    is one pair a kind: how many guesses are taken to have been right and wrong before any was.
     """
 
     def start(self, request: DraftRequest) -> DraftRun: ...

@@ -29,6 +29,8 @@ class FirstOf:
     ----------
     priors : tuple[tuple[float, float], ...]
         those of all, one after another: see `Drafter`
+    taps : tuple[str, ...]
+        those that any of them reads
     reads_hidden, leaves_session : bool
         one of them does; all do
 
@@ -50,6 +52,10 @@ class FirstOf:
     @property
     def priors(self) -> tuple[tuple[float, float], ...]:
         return tuple(pair for each in self.drafters for pair in getattr(each, "priors", ()))
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for each in self.drafters for name in getattr(each, "taps", ())))
 
     @property
     def reads_hidden(self) -> bool:

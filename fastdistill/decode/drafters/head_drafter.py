@@ -13,7 +13,8 @@ from fastdistill.arguments import check_number
 from fastdistill.decode.drafters.copies import Copies
 from fastdistill.decode.drafters.draft import Draft, DraftRequest, chain
 from fastdistill.decode.drafters.growing import GrowingRun, Vocabulary
-from fastdistill.errors import UnsupportedError
+from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.messages import listed
 from fastdistill.runtime.draft_head import RunnableHead
 from fastdistill.runtime.read import Read, Rows
 
@@ -33,8 +34,10 @@ class HeadDrafter:
     ----------
     priors : tuple[tuple[float, float], ...]
         of its kinds of guesses: see `Drafter`
+    taps : tuple[str, ...]
+        names of the target's hidden states that the head reads beside its last one: as of `Drafter`
     reads_hidden, leaves_session : bool
-        as of `Drafter`
+        likewise
 
     Raises
     ------
@@ -62,6 +65,10 @@ class HeadDrafter:
     def priors(self) -> tuple[tuple[float, float], ...]:
         return self._head.priors
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        return self._head.taps
+
     def start(self, request: DraftRequest) -> HeadDraftRun:
         return HeadDraftRun(self._head, self.least_probability, request)
 
@@ -76,8 +83,12 @@ class HeadDraftRun(GrowingRun):
                 "HeadDrafter needs a session of a model: a session over a function has no hidden states"
             )
         self._cell, self._head, self._least = head.beside(network), head, least_probability
+        if missing := [name for name in head.taps if name not in request.session.taps]:
+            raise ArgumentError(
+                f"the draft head reads {listed(missing)}, which this session does not give: make it with taps=drafter.taps"
+            )
         super().__init__(request, Vocabulary(len(head.d2t), request.session.vocab_size, head.d2t))
-        self._state: np.ndarray | None = None  # float32 (1, hidden_size): gave the seed
+        self._state: np.ndarray | None = None  # float32 (1, width): gave the seed; its taps stand behind it
         self._seed = -1
         self._copies = Copies(head.copies)
         self._copies.append(request.prompt.tolist())
@@ -95,7 +106,8 @@ class HeadDraftRun(GrowingRun):
         self._untold += tokens
         self._copies.append(tokens)
         if len(tokens) and "hidden" in taps:
-            self._state, self._seed = taps["hidden"][-1:], int(tokens[-1])
+            read = [taps[name][-1:] for name in ("hidden", *self._head.taps)]
+            self._state, self._seed = np.concatenate(read, axis=1), int(tokens[-1])
 
     def propose(self, budget: int) -> Draft:
         if self._tree is None and self._drawing.takes_likeliest and min(budget, self._room + 1) > 0:

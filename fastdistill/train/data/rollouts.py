@@ -115,7 +115,7 @@ def tasks_of(
             raise CapacityError(f"a prompt of {len(prompt)} tokens leaves no room for a token within {most}")
 
         def begin(beginning: Beginning | None) -> Text:
-            session = network.session(len(prompt) + room)
+            session = network.session(len(prompt) + room, taps=getattr(decoder, "taps", ()))
             if beginning is not None:
                 session.share(*beginning)
             request = Request(prompt, prepare_session(session, prompt), sampler, max_tokens=room, end_tokens=ends)

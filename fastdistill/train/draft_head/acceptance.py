@@ -48,7 +48,7 @@ def acceptance(
     places = texts.places if places is None else places
     for begin in range(0, len(places), engine.rows):
         at = places[begin : begin + engine.rows]
-        batch = HeadBatch.of(texts, at, engine.steps)
+        batch = HeadBatch.of(engine.shape, texts, at, engine.steps)
         reached = np.ones(len(at), bool)
         for step, logits in enumerate(engine.logits(batch)):
             reached &= batch.weights[step] > 0

@@ -8,7 +8,7 @@ guesses what the target's own head makes of it (Cai et al. 2024, Medusa, section
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -64,21 +64,30 @@ def first_weights(
 
 def _ridge(
     shape: DraftHead, texts: HeadTexts, table: Tensor, places: np.ndarray, ridge: float
-) -> Mapping[str, np.ndarray]:
-    """The linear cell's matrices, by name: (hidden_size, embedding_size) of tokens, (hidden_size, hidden_size)."""
-    inputs = [f"{name}_proj.weight" for name in (*TOKENS, "hidden")]
-    sizes = [shape.embedding_size] * len(TOKENS) + [shape.hidden_size]
-    width = sum(sizes)
-    squares, products = np.zeros((width, width)), np.zeros((width, shape.hidden_size))
+) -> dict[str, np.ndarray]:
+    """The linear cells' matrices, by name: (hidden_size, embedding_size) of tokens, as the first step has them, (hidden_size, width) of states."""
+    tokens, width, hidden = shape.embedding_size * len(TOKENS), shape.width(0), shape.hidden_size
+    squares, products = np.zeros((tokens + width, tokens + width)), np.zeros((tokens + width, hidden))
     for begin in range(0, len(places), ROWS):
         at = places[begin : begin + ROWS]
-        states = texts.states[at].astype(np.float32)
-        x = np.concatenate([*_embedded(shape, table, texts.read(at)), _normed(states, shape)], axis=1)
+        states = np.split(texts.states[at, :width].astype(np.float32), width // hidden, axis=1)
+        x = np.concatenate(
+            [*_embedded(shape, table, texts.read(at)), *(_normed(each, shape) for each in states)], axis=1
+        )
         squares += x.T @ x
-        products += x.T @ texts.states[at + 1].astype(np.float32)
-    squares[np.diag_indices(width)] += ridge * np.trace(squares) / width
-    found = np.linalg.solve(squares, products).T
-    return dict(zip(inputs, np.split(found, np.cumsum(sizes)[:-1], axis=1), strict=True))
+        products += x.T @ texts.states[at + 1, :hidden].astype(np.float32)
+    squares[np.diag_indices(len(squares))] += ridge * np.trace(squares) / len(squares)
+    found: dict[str, np.ndarray] = {}
+    for step in reversed(
+        range(shape.cells)
+    ):  # taps stand last: without them it is another regression on the same squares
+        known = tokens + shape.width(step)
+        names = (*TOKENS, shape.state_name(step))
+        parts = np.split(
+            np.linalg.solve(squares[:known, :known], products[:known]), np.arange(1, len(names)) * shape.embedding_size
+        )
+        found |= {f"{name}_proj.weight": part.T for name, part in zip(names, parts, strict=True)}
+    return found
 
 
 def _embedded(shape: DraftHead, table: Tensor, tokens: np.ndarray) -> Iterator[np.ndarray]:

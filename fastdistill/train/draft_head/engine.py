@@ -32,8 +32,8 @@ class HeadBatch:
 
     Parameters
     ----------
-    hidden : float32 (rows, hidden_size)
-        what the target's head read there
+    hidden : float32 (rows, width)
+        what the first step reads: what the target's head read there, and its taps
     tokens : int32 (steps, 1 + COPIES, rows)
         what a step reads: the token drawn there and its copies; the one after it and its copies; ...
     targets : float32 (steps, rows, hidden_size)
@@ -52,25 +52,26 @@ class HeadBatch:
     weights: np.ndarray
 
     def __post_init__(self) -> None:
-        rows, width = as_array("hidden", self.hidden, np.float32, ("rows", "hidden_size")).shape
+        rows = len(as_array("hidden", self.hidden, np.float32, ("rows", "width")))
         steps = len(as_array("tokens", self.tokens, np.int32, ("steps", 1 + COPIES, rows)))
-        as_array("targets", self.targets, np.float32, (steps, rows, width))
+        as_array("targets", self.targets, np.float32, (steps, rows, "hidden_size"))
         as_array("weights", self.weights, np.float32, (steps, rows))
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     @classmethod
-    def of(cls, texts: HeadTexts, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
-        """Of these places, each with the next tokens; what step t guesses counts fading^t."""
+    def of(cls, shape: DraftHead, texts: HeadTexts, places: np.ndarray, steps: int, fading: float = 1.0) -> HeadBatch:
+        """Of these places, as a head of this shape reads them, each with the next tokens; what step t guesses counts fading^t."""
         at = places[None] + np.arange(steps + 1)[:, None]
         last = texts.ends[places] - 1
         there = at <= last
         at = np.minimum(at, last)
         weights = there[1:] * np.float32(fading) ** np.arange(steps, dtype=np.float32)[:, None]
-        states = texts.states[at].astype(np.float32)
+        first = texts.states[places, : shape.width(0)].astype(np.float32)
+        targets = texts.states[at[1:], : shape.hidden_size].astype(np.float32)
         tokens = np.ascontiguousarray(np.moveaxis(texts.read(at[:-1]), 0, 1))
-        return cls(states[0], tokens, states[1:], weights.astype(np.float32))
+        return cls(first, tokens, targets, weights.astype(np.float32))
 
     @property
     def steps(self) -> int:
@@ -130,7 +131,7 @@ class HeadEngine:
             NativeExecutor(_reversible(shape.plan(step), weights), weights, rows, threads) for step in range(steps)
         ]
         self._head = NativeExecutor(head, weights, rows, threads)
-        self._back = {made: reverse_segments(made.plan) for made in (self._cells[0], self._head)}
+        self._back = {made: reverse_segments(made.plan) for made in (*self._cells, self._head)}
 
     def accumulate(self, batch: HeadBatch, objective: HeadObjective, total_weight: float) -> float:
         """Forward, objective and reverse of a batch: adds to the gradients, gives its share of the value.
@@ -153,7 +154,7 @@ class HeadEngine:
             value += loss.value
             passes.append(request)
             given.append(self._reverse(self._head, head))
-        by_later = np.zeros_like(batch.hidden)
+        by_later = np.zeros_like(batch.targets[0])
         for cell, request, gradient in reversed([*zip(self._cells, passes, given, strict=False)]):
             request.inputs = gradient + by_later if self.shape.chained else gradient
             by_later = self._reverse(cell, request)
@@ -184,6 +185,9 @@ class HeadEngine:
             raise ArgumentError(
                 f"a batch must have at most {self.rows} rows and {self.steps} steps, got {len(batch)} and {batch.steps}"
             )
+        widths, wanted = (batch.hidden.shape[1], batch.targets.shape[2]), (self.shape.width(0), self.shape.hidden_size)
+        if widths != wanted:
+            raise ArgumentError(f"a batch's hidden and targets must have {wanted} numbers a row, got {widths}")
         hidden = batch.hidden
         for cell, tokens in zip(self._cells, batch.tokens, strict=False):
             request = _pass(hidden if self.shape.chained else batch.hidden, tokens)
@@ -208,8 +212,8 @@ class HeadEngine:
         return self._head.value(self._head.plan.outputs[ROWS], len(hidden)), request
 
     def _reverse(self, executor: NativeExecutor, request: ForwardPass) -> np.ndarray:
-        """The gradient by what entered, (rows, hidden_size)."""
-        request.segments, request.phase = self._back.get(executor, self._back[self._cells[0]]), "reverse"
+        """The gradient by what entered, (rows, width)."""
+        request.segments, request.phase = self._back[executor], "reverse"
         executor.run(request)
         return executor.value(executor.plan.outputs[BY_INPUTS], request.rows).copy()
 

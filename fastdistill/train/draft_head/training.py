@@ -72,7 +72,7 @@ class HeadTraining:
         rows = {name: weights[of].rows(self.d2t) for name, of in zip((HEAD, HEAD_BIAS), head_op.weights, strict=False)}
         scales = [op.constants["factor"] for op in plan.ops if op.kind == "scale" and op.output in head_op.inputs]
         self.shape = DraftHead(
-            plan.hidden_size, table.shape[1], plan.vocab_size, size, **_sizes(settings),
+            plan.hidden_size, table.shape[1], plan.vocab_size, size, **_sizes(settings), taps=settings.reads(plan),
             logit_scale=math.prod(scales), logit_softcap=head_op.constants.get("softcap", 0.0), head_bias=HEAD_BIAS in rows,
         )  # fmt: skip
         first = first_weights(self.shape, texts, table, places=self._seen, seed=settings.seed)
@@ -127,7 +127,7 @@ class HeadTraining:
             chance = np.random.Generator(np.random.Philox(key=[self.settings.seed, epoch]))
             self._order = epoch, self._seen[np.argsort(chance.random(len(self._seen)), kind="stable")]
         at = np.sort(self._order[1][number * self.settings.rows : (number + 1) * self.settings.rows])
-        return HeadBatch.of(self.texts, at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
+        return HeadBatch.of(self.shape, self.texts, at, self.settings.steps if step % OFTEN == 0 else 1, FADING)
 
     def save(self, folder: Path) -> Acceptance:
         """Judge it as it will be held, and write it."""

@@ -14,7 +14,7 @@ from fastdistill.train.own_texts.settings import DraftSettings
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.own_texts.texts import HELD_OUT, Texts, counted
 from fastdistill.train.own_texts.work import WorkTime, writing_to
-from fastdistill.train.own_texts.writer import TextWriter, Written, gathered
+from fastdistill.train.own_texts.writer import TextWriter, Written, gathered, width_of
 
 LOT = 64  # texts that are kept together; each third lot is drawn, the others are greedy
 
@@ -43,7 +43,7 @@ class Lots:
         self, settings: DraftSettings, target: Target, place: Path, time: WorkTime, max_length: int | None = None
     ) -> None:
         self._settings, self._target, self._place, self._time = settings, target, place, time
-        self._max_length = max_length
+        self._max_length, self._taps = max_length, settings.reads(target.plan)
         with writing_to(place):
             place.mkdir(exist_ok=True)
         self._files = sorted(place.glob("*.safetensors"))
@@ -72,7 +72,13 @@ class Lots:
         settings, lot = self._settings, list[Written]()
         asked, writer = (
             self._asked(),
-            TextWriter(self._target, settings.seed, settings.max_tokens, max_length=self._max_length),
+            TextWriter(
+                self._target,
+                settings.seed,
+                settings.max_tokens,
+                max_length=self._max_length,
+                taps=self._taps,
+            ),
         )
         while (share := self._share(len(lot))) < 1:
             if stop():
@@ -131,7 +137,7 @@ class Lots:
         errors = [text.result.error for text in lot if text.result.error is not None]
         if not self.texts and len(errors) == len(lot):
             raise errors[0]
-        texts = gathered(lot, self._target.plan.hidden_size)
+        texts = gathered(lot, width_of(self._target.plan, self._taps))
         file = self._place / f"{len(self._files) + 1:06}.safetensors"
         with writing_to(self._place):
             texts.save(file)

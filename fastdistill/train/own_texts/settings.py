@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastdistill.arguments import check_choice, check_integer, check_number, check_path
 from fastdistill.kernels.distill.kinds import KINDS
+from fastdistill.models.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +69,7 @@ class DraftSettings:
         check_number("learning_rate", self.learning_rate, 0, 10)
         check_choice("format", self.format, ("q4", "q8", "f16", "f32"))
         check_integer("seed", self.seed, 0, 2**63 - 1)
+
+    def reads(self, plan: Plan) -> tuple[str, ...]:
+        """Names of the target's hidden states that the draft learns from, beside what its head reads."""
+        return ()

@@ -32,8 +32,8 @@ class Texts:
     Parameters
     ----------
     tokens : int32 (n,)
-    states : float16 (n, hidden_size)
-        what the target's head read when it gave each; (n, 0): that is not known
+    states : float16 (n, width)
+        what the target's head read when it gave each, and then the taps that are kept; (n, 0): that is not known
     starts : int64 (texts + 1,)
         tokens of text t: starts[t] to starts[t + 1]
     prompts : int32 (m,)
@@ -53,7 +53,7 @@ class Texts:
 
     def __post_init__(self) -> None:
         (n,) = as_array("tokens", self.tokens, np.int32, ("n",)).shape
-        as_array("states", self.states, np.float16, (n, "hidden_size"))
+        as_array("states", self.states, np.float16, (n, "width"))
         (m,) = as_array("prompts", self.prompts, np.int32, ("m",)).shape
         ends = len(as_array("starts", self.starts, np.int64, ("texts + 1",)))
         as_array("prompt_starts", self.prompt_starts, np.int64, (ends,))

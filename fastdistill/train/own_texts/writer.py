@@ -16,6 +16,7 @@ from fastdistill.decode.engine import MOST_TEXTS, Engine, Task
 from fastdistill.decode.generation import Generation, unless_failed
 from fastdistill.decode.request import Request
 from fastdistill.errors import ArgumentError
+from fastdistill.models.plan import Plan
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
 from fastdistill.train.data.rollouts import tasks_of
@@ -34,7 +35,7 @@ class Written(NamedTuple):
     result : Generation
         what became of it
     states : list[np.ndarray]
-        float32 (n, hidden_size) of each forward that gave tokens
+        float32 (n, width) of each forward that gave tokens: what the head read, then the taps
     """
 
     prompt: Sequence[int]
@@ -55,6 +56,8 @@ class TextWriter:
         so many are written at once
     max_length : int, optional
         most tokens of a prompt and its text
+    taps : tuple[str, ...], default ()
+        names of hidden states to keep beside what the head reads
 
     Raises
     ------
@@ -62,9 +65,11 @@ class TextWriter:
     """
 
     def __init__(
-        self, model: Any, seed: int, max_tokens: int, max_texts: int = MOST_TEXTS, max_length: int | None = None
-    ) -> None:
+        self, model: Any, seed: int, max_tokens: int, max_texts: int = MOST_TEXTS, max_length: int | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         check_has("model", model, ["network", "end_tokens"], "a Model")
+        self._taps = taps
         self._model, self._seed, self._most = model, seed, (max_tokens, max_length)
         self._engine = Engine(max_texts)
         self._asked = deque[tuple[Task, _Watching]]()
@@ -79,7 +84,7 @@ class TextWriter:
     ) -> None:
         """Have texts written behind prompts: `write_texts`."""
         prompts = [*prompts]
-        watching = [_Watching([*map(int, prompt)]) for prompt in prompts]
+        watching = [_Watching([*map(int, prompt)], self._taps) for prompt in prompts]
         tasks = tasks_of(self._model, prompts, self._seed, temperature, *self._most, None, numbers, watching)
         for task, watched in zip(tasks, watching, strict=True):
             self._asked.append((self._engine.submit(task), watched))
@@ -103,14 +108,19 @@ class TextWriter:
         return [text for text in self.step() if text.result.tokens]
 
 
-def gathered(texts: Sequence[Written], hidden_size: int) -> Texts:
-    """Texts that have come, one after another; of those that failed what there is."""
+def gathered(texts: Sequence[Written], width: int) -> Texts:
+    """Texts that have come, one after another, with states of this width; of those that failed what there is."""
     tokens = [np.array(text.result.tokens, np.int32) for text in texts]
-    nothing = np.empty((0, hidden_size), np.float32)
+    nothing = np.empty((0, width), np.float32)
     states = [np.concatenate([nothing, *text.states])[: len(text.result.tokens)].astype(np.float16) for text in texts]
     prompts = [np.array(text.prompt, np.int32) for text in texts]
     starts, prompt_starts = (np.cumsum([0, *map(len, some)], dtype=np.int64) for some in (tokens, prompts))
     return Texts(np.concatenate(tokens), np.concatenate(states), starts, np.concatenate(prompts), prompt_starts)
+
+
+def width_of(plan: Plan, taps: Sequence[str]) -> int:
+    """Numbers of a state: what the head reads, and the taps."""
+    return plan.hidden_size + sum(plan.widths[plan.taps[name]] for name in taps)
 
 
 def write_texts(
@@ -122,6 +132,7 @@ def write_texts(
     max_tokens: int = 256,
     numbers: Sequence[int] | None = None,
     max_texts: int = MOST_TEXTS,
+    taps: tuple[str, ...] = (),
 ) -> Texts:
     """What a model writes behind each prompt, and the states that gave it.
 
@@ -137,6 +148,8 @@ def write_texts(
         of each prompt: seed and number fix what is drawn; None: 0, 1, 2, ...
     max_texts : int, default 32
         so many are written at once
+    taps : tuple[str, ...], default ()
+        names of hidden states to keep beside what the head reads
 
     Raises
     ------
@@ -149,19 +162,20 @@ def write_texts(
     prompts = [*prompts]
     if not prompts:
         raise ArgumentError("prompts must have at least one, got none")
-    writer, texts = TextWriter(model, seed, max_tokens, max_texts), list[Written]()
+    writer, texts = TextWriter(model, seed, max_tokens, max_texts, taps=taps), list[Written]()
     writer.ask(prompts, numbers, temperature)
     while writer.waiting:
         texts += writer.step()
     unless_failed([text.result for text in texts])
-    return gathered(texts, model.network.plan.hidden_size)
+    return gathered(texts, width_of(model.network.plan, taps))
 
 
 class _Watching:
     """Plain decoding that keeps the state behind each token, and says when the text loops."""
 
-    def __init__(self, prompt: Sequence[int]) -> None:
-        self.prompt, self.states, self.repeats, self.loops = prompt, list[np.ndarray](), Repeats(LOOP), False
+    def __init__(self, prompt: Sequence[int], taps: tuple[str, ...]) -> None:
+        self.prompt, self.taps, self.states = prompt, taps, list[np.ndarray]()
+        self.repeats, self.loops = Repeats(LOOP), False
 
     def start(self, session: SessionLike, request: Request) -> _WatchingRun:
         return _WatchingRun(session, request, self)
@@ -180,7 +194,10 @@ class _WatchingRun(AutoregressiveRun):
         watching = self._watching
         if rows.tokens is not None:
             assert rows.hidden is not None
-            watching.states.append(rows.hidden)
+            taps = [
+                rows.taps[name][-1:] for name in watching.taps
+            ]  # of a prompt's rows only the last one gives a token
+            watching.states.append(np.concatenate([rows.hidden, *taps], axis=1))
         taken = super().take(rows)
         watching.loops |= watching.repeats.append(token for token, _ in taken)
         return taken
