@@ -6,7 +6,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import fastdistill as fd
@@ -39,7 +39,7 @@ class Task:
 
     name: str
     prompt: list[int]
-    session: Any  # for the prompt and the tokens
+    session: Callable[[tuple[str, ...]], Any]  # for the prompt and the tokens, with these taps
     tokens: int  # most new ones
     end_tokens: frozenset[int]
     costs: Costs | None = None  # of forwards, for decoders that weigh their guesses
@@ -47,8 +47,8 @@ class Task:
     def write(self, decoder: Decoder) -> tuple[float, Generation]:
         """A greedy text, and the seconds of all but the prompt's own forward."""
         started = time.perf_counter()
-        ends, costs = self.end_tokens, self.costs
-        text = generate(self.session, self.prompt, self.tokens, end_tokens=ends, decoder=decoder, costs=costs)
+        ends, costs, session = self.end_tokens, self.costs, self.session(getattr(decoder, "taps", ()))
+        text = generate(session, self.prompt, self.tokens, end_tokens=ends, decoder=decoder, costs=costs)
         return time.perf_counter() - started - text.stats.prefill_seconds, text
 
     def same(self, decoder: Decoder, plain: list[int]) -> tuple[float, Generation]:
@@ -104,8 +104,9 @@ class Writing:
             ids = model.chat_prompt([{"role": "user", "content": prompt.text}])
         else:
             ids = model.tokenizer.encode(prompt.text)
-        session = model.session(min(model.plan.max_positions, len(ids) + tokens))
-        return Task(prompt.name, ids, session, tokens, model.end_tokens, self.costs)
+        capacity = min(model.plan.max_positions, len(ids) + tokens)
+        sessions = cache(lambda taps: model.session(capacity, taps=taps))
+        return Task(prompt.name, ids, sessions, tokens, model.end_tokens, self.costs)
 
     def answer(self, task: Task, others: Mapping[str, Decoder], repetitions: int, warm_up: int = 1) -> list[Answer]:
         """Plain decoding and the others, in turns, the first of them checked but not counted; none of an empty text."""

@@ -200,7 +200,13 @@ class Bench(Writing):
             rows = case.unseen.rows(number)
             prompt = case.unseen.tokens[rows.start : rows.start + case.unseen.prompts[number]].tolist()
             session = case.target.network.session(len(prompt) + self.options.tokens)
-            task = Task(f"{name} {number}", prompt, session, self.options.tokens, case.target.end_tokens)
+            task = Task(
+                f"{name} {number}",
+                prompt,
+                lambda taps, session=session: session,
+                self.options.tokens,
+                case.target.end_tokens,
+            )
             answers += self.answer(task, {name: decoder}, self.options.repetitions, 0)
         self.found[name].append(Judged(along, answers))
 
@@ -209,7 +215,6 @@ class Bench(Writing):
     def spelling(self, work: Path, seed: int) -> Case:
         """One that learns its task here."""
         if not (work / "target").exists():
-            self.progress.group(f"seed {seed}: the target learns to spell")
             engine = jacobi_forcing.untrained(Namespace(seed=seed, block=1, threads=[self.threads]))
             jacobi_forcing.learn(engine, self.options.target_steps, np.random.default_rng(seed), self.progress)
             learnt = engine.parameters.items()

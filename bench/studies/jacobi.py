@@ -111,7 +111,9 @@ class Bench(Writing):
         prompt = (np.arange(PROMPT) % model.plan.vocab_size).tolist()
         session = model.session(min(model.plan.max_positions, PROMPT + tokens))
         law = Law(coupled, model.plan.vocab_size, seed)
-        return Task(f"q = {coupled}", prompt, SyntheticSession(session, law), tokens, frozenset(), self.costs)
+        return Task(
+            f"q = {coupled}", prompt, lambda taps: SyntheticSession(session, law), tokens, frozenset(), self.costs
+        )
 
 
 def run(options: Namespace) -> Report:

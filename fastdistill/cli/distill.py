@@ -41,7 +41,11 @@ STUDENT = "student"
 RECIPES = ("eagle", "medusa", STUDENT)
 _NUMBERS: dict[str, tuple[type, str, str]] = {
     "minutes": (float, "M", "how long it may work in all (default: 30)"),
-    "writing": (float, "S", "the share of them in which the model writes what is learnt from (default: 0.75; of student: 0.5)"),
+    "writing": (
+        float,
+        "S",
+        "the share of them in which the model writes what is learnt from (default: 0.75; of student: 0.5)",
+    ),
     "max_tokens": (int, "N", "most tokens of a text (default: 256)"),
     "temperature": (float, "T", "of a third of the texts; the others are greedy (default: 0.8)"),
     "draft_vocab_size": (int, "N", "how many of the most frequent tokens can be guessed (default: 8192)"),

@@ -101,6 +101,21 @@ def outcome(setting, prompt, count, sampler, decoder=None, capacity=96, ends=fro
     return result.tokens, result.finish_reason, session.length, session.pending, session.tokens.tolist()
 
 
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 12), straight=st.booleans())
+def test_some_guesses_of_a_draft_keep_what_belongs_to_them(seed, size, straight):
+    random = np.random.default_rng(seed)
+    parents = [number - 1 if straight else int(random.integers(-1, number)) for number in range(size)]
+    kinds, tokens = random.integers(-1, 4, size).astype(np.int32), random.integers(0, 99, size)
+    kept = list[int]()
+    for number, parent in enumerate(parents):
+        if (parent == -1 or parent in kept) and random.random() < 0.8:
+            kept.append(number)
+    some = Draft(tokens, parents, kinds=kinds).only(np.array(kept, np.int64))
+    again = [-1 if parents[number] < 0 else kept.index(parents[number]) for number in kept]
+    assert (some.tokens.tolist(), some.kinds.tolist()) == (tokens[kept].tolist(), kinds[kept].tolist())
+    assert some.parents.tolist() == again and some.is_chain == (again == [*range(-1, len(kept) - 1)])
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=12)
 @given(

@@ -71,22 +71,17 @@ def _ridge(
     for begin in range(0, len(places), ROWS):
         at = places[begin : begin + ROWS]
         states = np.split(texts.states[at, :width].astype(np.float32), width // hidden, axis=1)
-        x = np.concatenate(
-            [*_embedded(shape, table, texts.read(at)), *(_normed(each, shape) for each in states)], axis=1
-        )
+        read = [*_embedded(shape, table, texts.read(at)), *(_normed(each, shape) for each in states)]
+        x = np.concatenate(read, axis=1)
         squares += x.T @ x
         products += x.T @ texts.states[at + 1, :hidden].astype(np.float32)
     squares[np.diag_indices(len(squares))] += ridge * np.trace(squares) / len(squares)
     found: dict[str, np.ndarray] = {}
-    for step in reversed(
-        range(shape.cells)
-    ):  # taps stand last: without them it is another regression on the same squares
-        known = tokens + shape.width(step)
-        names = (*TOKENS, shape.state_name(step))
-        parts = np.split(
-            np.linalg.solve(squares[:known, :known], products[:known]), np.arange(1, len(names)) * shape.embedding_size
-        )
-        found |= {f"{name}_proj.weight": part.T for name, part in zip(names, parts, strict=True)}
+    for step in reversed(range(shape.cells)):  # later ones are without the taps, which stand last
+        known, names = tokens + shape.width(step), (*TOKENS, shape.state_name(step))
+        matrices = np.linalg.solve(squares[:known, :known], products[:known]).T
+        parts = np.split(matrices, np.arange(1, len(names)) * shape.embedding_size, axis=1)
+        found |= {f"{name}_proj.weight": part for name, part in zip(names, parts, strict=True)}
     return found
 
 

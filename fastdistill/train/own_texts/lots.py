@@ -14,7 +14,7 @@ from fastdistill.train.own_texts.settings import DraftSettings
 from fastdistill.train.own_texts.target import Target
 from fastdistill.train.own_texts.texts import HELD_OUT, Texts, counted
 from fastdistill.train.own_texts.work import WorkTime, writing_to
-from fastdistill.train.own_texts.writer import TextWriter, Written, gathered, width_of
+from fastdistill.train.own_texts.writer import TextWriter, Written, gathered
 
 LOT = 64  # texts that are kept together; each third lot is drawn, the others are greedy
 
@@ -70,16 +70,8 @@ class Lots:
         if self._done.exists():
             return True
         settings, lot = self._settings, list[Written]()
-        asked, writer = (
-            self._asked(),
-            TextWriter(
-                self._target,
-                settings.seed,
-                settings.max_tokens,
-                max_length=self._max_length,
-                taps=self._taps,
-            ),
-        )
+        asked, most = self._asked(), settings.max_tokens
+        writer = TextWriter(self._target, settings.seed, most, max_length=self._max_length, taps=self._taps)
         while (share := self._share(len(lot))) < 1:
             if stop():
                 self._save(lot)
@@ -137,7 +129,7 @@ class Lots:
         errors = [text.result.error for text in lot if text.result.error is not None]
         if not self.texts and len(errors) == len(lot):
             raise errors[0]
-        texts = gathered(lot, width_of(self._target.plan, self._taps))
+        texts = gathered(lot, self._target.plan, self._taps)
         file = self._place / f"{len(self._files) + 1:06}.safetensors"
         with writing_to(self._place):
             texts.save(file)

@@ -33,7 +33,7 @@ class Texts:
     ----------
     tokens : int32 (n,)
     states : float16 (n, width)
-        what the target's head read when it gave each, and then the taps that are kept; (n, 0): that is not known
+        what the target's head read when it gave each, then taps, each of root mean square 1; (n, 0): that is not known
     starts : int64 (texts + 1,)
         tokens of text t: starts[t] to starts[t + 1]
     prompts : int32 (m,)

@@ -108,19 +108,26 @@ class TextWriter:
         return [text for text in self.step() if text.result.tokens]
 
 
-def gathered(texts: Sequence[Written], width: int) -> Texts:
-    """Texts that have come, one after another, with states of this width; of those that failed what there is."""
+def gathered(texts: Sequence[Written], plan: Plan, taps: Sequence[str]) -> Texts:
+    """Texts that have come, one after another, of a model from which these taps are kept; of those that failed what there is."""
     tokens = [np.array(text.result.tokens, np.int32) for text in texts]
-    nothing = np.empty((0, width), np.float32)
-    states = [np.concatenate([nothing, *text.states])[: len(text.result.tokens)].astype(np.float16) for text in texts]
+    widths = [plan.hidden_size, *(plan.widths[plan.taps[name]] for name in taps)]
+    nothing = np.empty((0, sum(widths)), np.float32)
+
+    def kept(text: Written) -> np.ndarray:
+        states = np.concatenate([nothing, *text.states])[: len(text.result.tokens)]
+        last, *others = np.split(states, np.cumsum(widths)[:-1], axis=1)
+        return np.concatenate([last, *map(_unit, others)], axis=1).astype(np.float16)
+
+    states = [kept(text) for text in texts]
     prompts = [np.array(text.prompt, np.int32) for text in texts]
     starts, prompt_starts = (np.cumsum([0, *map(len, some)], dtype=np.int64) for some in (tokens, prompts))
     return Texts(np.concatenate(tokens), np.concatenate(states), starts, np.concatenate(prompts), prompt_starts)
 
 
-def width_of(plan: Plan, taps: Sequence[str]) -> int:
-    """Numbers of a state: what the head reads, and the taps."""
-    return plan.hidden_size + sum(plan.widths[plan.taps[name]] for name in taps)
+def _unit(x: np.ndarray) -> np.ndarray:
+    """Rows of root mean square 1: float16 does not hold the states of every model as they are."""
+    return x / np.maximum(np.sqrt(np.square(x).mean(axis=1, keepdims=True)), np.finfo(np.float32).tiny)
 
 
 def write_texts(
@@ -149,7 +156,7 @@ def write_texts(
     max_texts : int, default 32
         so many are written at once
     taps : tuple[str, ...], default ()
-        names of hidden states to keep beside what the head reads
+        names of hidden states to keep beside what the head reads, at root mean square 1
 
     Raises
     ------
@@ -167,7 +174,7 @@ def write_texts(
     while writer.waiting:
         texts += writer.step()
     unless_failed([text.result for text in texts])
-    return gathered(texts, width_of(model.network.plan, taps))
+    return gathered(texts, model.network.plan, taps)
 
 
 class _Watching:
@@ -194,9 +201,7 @@ class _WatchingRun(AutoregressiveRun):
         watching = self._watching
         if rows.tokens is not None:
             assert rows.hidden is not None
-            taps = [
-                rows.taps[name][-1:] for name in watching.taps
-            ]  # of a prompt's rows only the last one gives a token
+            taps = [rows.taps[name][-1:] for name in watching.taps]  # of a prompt's rows the last one alone is read
             watching.states.append(np.concatenate([rows.hidden, *taps], axis=1))
         taken = super().take(rows)
         watching.loops |= watching.repeats.append(token for token, _ in taken)
