@@ -249,7 +249,6 @@ def test_tokens_and_text_belong_together(model, written):
     assert written.stats.prompt_tokens == len(model.tokenizer.encode("the ")) and written.stats.new_tokens == 60
 
 
-@settings(max_examples=30)
 @given(start=st.integers(0, 40), length=st.integers(1, 6))
 def test_a_stop_string_ends_the_text_before_it(model, written, start, length):
     stop = written.text[start : start + length]

@@ -175,7 +175,6 @@ def test_refused_guesses_come_back_where_they_fit():
 # ---- lookahead ----
 
 
-@settings(max_examples=30)
 @given(
     vocab=st.integers(2, 40), seed=st.integers(0, 99), window=st.integers(1, 6), ngram=st.integers(2, 5), guesses=st.integers(0, 3),
     temperature=st.sampled_from([0.0, 1.0]),

@@ -192,7 +192,6 @@ of_three = st.builds(any_joint, st.just(3), st.integers(2, 4), st.integers(0, 2*
 
 
 @meanings
-@settings(max_examples=30)
 @given(joint=of_three)
 def test_a_greedy_text_is_the_rules(meaning, joint):
     result = write(joint, Unmask(meaning.rule))

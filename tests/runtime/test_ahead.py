@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdistill as fd
@@ -51,7 +51,6 @@ def test_it_is_what_forwards_one_by_one_give(isa, setting, text, ahead, sampler,
         np.testing.assert_array_equal(bits(whole_logits), bits(single_logits))
 
 
-@settings(max_examples=30)
 @given(
     setting=settings_of_models, text=token_lists(1, 9), count=st.integers(0, 30), capacity=st.integers(9, 40), sampler=samplers,
     ends=st.frozensets(st.integers(0, 40), max_size=3), most=st.integers(0, 20),

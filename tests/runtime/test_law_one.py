@@ -33,7 +33,7 @@ from tests.strategies import (
     trees,
 )  # fmt: skip
 
-FEWER = settings(max_examples=30)
+FEWER = settings(max_examples=20)
 
 
 @FEWER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.checkpoint import quantize_tensor
@@ -31,7 +31,6 @@ def session_with(setting: Setting, taps=(), **program):
     return session
 
 
-@settings(max_examples=30)
 @given(
     setting=settings_of_models,
     program=st.sampled_from(PROGRAMS),

@@ -84,7 +84,6 @@ def test_what_a_training_run_left_in_the_file_changes_no_ids(tmp_path, kind, set
 
 
 @given(data=st.data())
-@settings(max_examples=30)
 def test_ids_depend_on_the_text_alone(every_kind, data):
     """Not on what was encoded before, by this tokenizer or another of the same file."""
     one, other = every_kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
@@ -48,7 +48,6 @@ def test_what_rounding_takes_below_zero_is_zero():
     assert below
 
 
-@settings(max_examples=30)
 @given(
     n=st.integers(1, 8), m=st.integers(1, 8), metric=st.sampled_from(METRICS), tau=st.sampled_from(TAUS),
     epsilon=st.sampled_from([0.05, 1.0, 100.0]), seed=st.integers(0, 2**32),

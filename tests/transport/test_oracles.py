@@ -28,7 +28,6 @@ def test_tends_to_the_best_assignment(n, exponent, seed):
     bounds(found.value_linear, exact, epsilon, 1e-4, n, 1.0)
 
 
-@settings(max_examples=30)
 @given(
     n=st.integers(1, 30), m=st.integers(1, 30), metric=st.sampled_from(["sqeuclidean", "euclidean", "l1"]),
     epsilon=st.sampled_from([0.3, 0.03]), seed=st.integers(0, 2**32),

@@ -149,7 +149,6 @@ def test_matches_reference(isa, problem, iterations, data):
         assert min(got.marginal_error, want.marginal_error) <= near + masses * relative
 
 
-@settings(max_examples=30)
 @given(
     metric=st.sampled_from(METRICS), unbalanced=st.sampled_from(TAUS), n=st.sampled_from([1, 16, 33]),
     m=st.sampled_from([1, 15, 70]), d=st.sampled_from([1, 2, 3, 16, 17]), dtype=st.sampled_from(REALS), seed=st.integers(0, 2**32),
