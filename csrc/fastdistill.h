@@ -19,6 +19,7 @@ int fd_isa_shares_code(int level, int other);   /* whether a kernel of one is al
 /* ---- threads ---- */
 int fd_threads_limit(void);                 /* how many threads a job may ask for */
 int64_t fd_allocations(void);               /* how often C has called malloc since the process began */
+void fd_return_memory(void);                /* what malloc holds and nobody uses goes back to the system, where it can be told to */
 
 /* ---- weights: tiles of 16 outputs (csrc/kernels/forward/packed.h) ---- */
 enum fd_format { FD_F32, FD_F16, FD_BF16, FD_Q8, FD_Q4 };

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
@@ -33,6 +32,7 @@ from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
+from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
@@ -72,6 +72,7 @@ def load(
     *,
     executor: str = "native",
     progress: Callable[[int, int], None] | None = None,
+    text: bool = False,
 ) -> Model:
     """Load a model from a Hugging Face or fastdistill folder, or by its name.
 
@@ -88,11 +89,16 @@ def load(
         "native", or "reference": NumPy, op by op, slow
     progress : Callable[[int, int], None], optional
         called with (tensors packed, tensors in all)
+    text : bool, default False
+        read the tokenizer now, not at the first use of text: before the weights, so that what its reading takes for a
+        moment, 40 MB for 49,152 tokens, is theirs afterwards
 
     Raises
     ------
     CheckpointError
         for what is wrong with the folder
+    TextError
+        for what is wrong with its tokenizer, where it is read
     UnsupportedError
     ArgumentError
     """
@@ -104,8 +110,16 @@ def load(
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
+        tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
-        return Model(network, folder, end_tokens, max_new_tokens)
+    lib.fd_return_memory()
+    return Model(network, folder, end_tokens, max_new_tokens, tokenizer)
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer(folder)
+    lib.fd_return_memory()  # twice what the tokenizer keeps
+    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -151,12 +165,19 @@ class Model:
     """
 
     def __init__(
-        self, network: Network, folder: Path, end_tokens: frozenset[int], max_new_tokens: int | None = None
+        self,
+        network: Network,
+        folder: Path,
+        end_tokens: frozenset[int],
+        max_new_tokens: int | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.network = network
         self.folder = folder
         self.end_tokens = end_tokens
         self.max_new_tokens = max_new_tokens
+        if tokenizer is not None:
+            self.__dict__["tokenizer"] = tokenizer
 
     def __repr__(self) -> str:
         """<Model 'smollm2-135m-instruct': llama, 134,515,008 parameters, q4 and f32, 8,192 positions, 2 threads>"""
@@ -198,14 +219,14 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Read on first use: tokens alone need none.
+        """Read on first use, or by `load(text=True)`: tokens alone need none.
 
         Raises
         ------
         TextError
             when the folder has none
         """
-        return Tokenizer(self.folder)
+        return _read_tokenizer(self.folder)
 
     @cached_property
     def costs(self) -> Costs:
@@ -215,6 +236,8 @@ class Model:
     @property
     def costs_file(self) -> Path | None:
         """Where the user's cache keeps `costs` from their first use on; None without one."""
+        from hashlib import sha256  # its library takes 3 MB
+
         cache = user_cache()
         shapes = sorted(
             (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
@@ -227,7 +250,7 @@ class Model:
         return measure_costs(self.session, self.plan.max_positions)
 
     def session(
-        self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
+        self, capacity: int | None = None, max_rows: int = 128, cache: str | None = None, taps: Iterable[str] = ()
     ) -> Session:
         """A new, empty sequence: see `Network.session`.
 
@@ -235,7 +258,7 @@ class Model:
         ----------
         capacity : int, optional
             most committed tokens; default: what the model was trained for
-        max_rows : int, default 256
+        max_rows : int, default 128
             most rows of one forward
         cache : str, optional
             "f16" or "f32" keys and values; default: as the weights are
@@ -248,7 +271,7 @@ class Model:
         self,
         path: str | os.PathLike[str],
         capacity: int | None = None,
-        max_rows: int = 256,
+        max_rows: int = 128,
         taps: Iterable[str] = (),
     ) -> Session:
         """The sequence that `Session.save` has written to a file: see `Network.load_session`.
@@ -259,7 +282,7 @@ class Model:
             of the file
         capacity : int, optional
             most committed tokens; default: what the model was trained for
-        max_rows : int, default 256
+        max_rows : int, default 128
             most rows of one forward
         taps : Iterable[str], default ()
             names of hidden states to give with every forward

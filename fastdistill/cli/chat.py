@@ -134,7 +134,7 @@ class Conversation:
         if getattr(decoder, "fills_masks", False):  # a forward runs the whole text
             rows = cast(Any, decoder).rows(model.plan.max_positions if capacity is None else capacity)
         taps = getattr(decoder, "taps", ())
-        self._session = model.session(capacity, max_rows=min(max(256, rows), 1 << 16), taps=taps)
+        self._session = model.session(capacity, max_rows=min(max(128, rows), 1 << 16), taps=taps)
         self._begin = [{"role": "system", "content": system}] if system is not None else []
         self.reset()
 

@@ -173,8 +173,7 @@ def load_model(folder: Path, format: str | None, threads: int | None) -> tuple[M
     started = time.perf_counter()
     from fastdistill.api import load
 
-    model = load(folder, format, threads)
-    _ = model.tokenizer
+    model = load(folder, format, threads, text=True)
     return model, time.perf_counter() - started
 
 

@@ -27,7 +27,7 @@ _INFO = """\
 Of a model only the config and the headers of its files are read; where it cannot be loaded, why is said, and the status is 1.
 """
 _PACKAGES = ("numpy", "cffi", "tokenizers")
-_MAX_ROWS = 256  # of a session, where nothing else is asked for
+_MAX_ROWS = 128  # of a session, where nothing else is asked for
 
 
 def add_commands(commands: Any) -> None:

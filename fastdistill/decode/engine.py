@@ -24,7 +24,7 @@ from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session import Session
 
 MOST_TEXTS = 32  # that share a step
-MOST_ROWS = 256  # of a step in which prompts are read
+MOST_ROWS = 128  # of a step in which prompts are read
 FEWEST_ROWS = 16  # of a chunk of a prompt that others leave room for, and that are worth waiting for
 LEAST_SHARED = (
     8  # tokens that are taken over: to read so many takes longer than to copy the page that both write to later

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
-from statistics import median
 
 import numpy as np
 
@@ -182,8 +181,8 @@ class Pace:
         else:
             self._plain_took.append(seconds / self._seconds[0])
         if min(len(self._plain_took), len(self._guessing_took)) >= ENOUGH:
-            unit, plain = median(self._plain_took), self._seconds[0]
-            extra = median(took / unit - known for took, known in self._guessing_took)
+            unit, plain = _median(self._plain_took), self._seconds[0]
+            extra = _median(took / unit - known for took, known in self._guessing_took)
             self._extra = min(max(extra, LEAST_EXTRA * plain), MOST_EXTRA * plain)
 
     def learn(self, verdicts: np.ndarray) -> None:
@@ -201,3 +200,10 @@ class Pace:
             before_right, before_wrong = self._faded(kind, self.memory)
             self._counts[kind] = before_right + more_right, before_wrong + more_wrong, self._rounds + 1
         self._rounds += 1
+
+
+def _median(values: Iterable[float]) -> float:
+    """As that of `statistics`, which brings decimal numbers and fractions along: a megabyte."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return (ordered[middle] + ordered[~middle]) / 2

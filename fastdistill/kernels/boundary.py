@@ -194,8 +194,10 @@ def aligned_bytes(size: int) -> np.ndarray:
     return raw[start : start + size]
 
 
-def mapped_bytes(size: int) -> np.ndarray:
+def mapped_bytes(size: int, huge: bool = True) -> np.ndarray:
     """uint8 (size,), zeros, beginning on a page; taken as it is written, in huge pages where the system has some to give.
+
+    malloc would clear all of it at once, where it has such memory left from something else.
 
     A fork gets its own.
 
@@ -207,7 +209,7 @@ def mapped_bytes(size: int) -> np.ndarray:
         mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError):
         raise MemoryError(f"no memory for {size} bytes") from None
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without huge pages
             mapped.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(mapped, np.uint8)

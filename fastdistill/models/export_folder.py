@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 
 from fastdistill.checkpoint import open_checkpoint
-from fastdistill.checkpoint.gguf import export_checkpoint
 from fastdistill.models.agreement import plan_of
 
 
@@ -44,6 +43,8 @@ def export_folder(
     UnsupportedError
         for a model that cannot be loaded, and one that llama.cpp computes otherwise; nothing is written then
     """
+    from fastdistill.checkpoint.gguf import export_checkpoint  # a model is loaded without it
+
     with open_checkpoint(source) as checkpoint:
         plan_of(checkpoint)
         export_checkpoint(checkpoint, destination, format, progress, overwrite)

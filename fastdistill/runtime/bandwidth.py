@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,8 @@ def bandwidth(most_threads: int, size: int = BANDWIDTH_BYTES) -> float:
 
 def rate(work: Callable[[Any], object], parts: Sequence[Any]) -> float:
     """Runs a second of `work` over all parts, one a thread; 0 where the clock stands still."""
+    from concurrent.futures import ThreadPoolExecutor  # with `logging`: half a megabyte, which sessions do without
+
     with ThreadPoolExecutor(len(parts)) as pool:
         list(pool.map(id, parts))  # start the threads
         started = time.perf_counter()

@@ -20,7 +20,7 @@ def from_callable(
     function: Callable[[np.ndarray], np.ndarray],
     vocab_size: int,
     capacity: int = 1 << 20,
-    max_rows: int = 256,
+    max_rows: int = 128,
     mask_token: int | None = None,
     logit_shift: int = 0,
 ) -> CallableSession:
@@ -35,7 +35,7 @@ def from_callable(
         columns of the logits
     capacity : int, optional
         most committed tokens
-    max_rows : int, default 256
+    max_rows : int, default 128
         most rows of one forward
     mask_token : int, optional
         of a masked diffusion model: row i of the logits is for tokens[i] then, and may look at all tokens

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastdistill.arguments import check_integer, check_integers
 from fastdistill.errors import CapacityError, NotFiniteError
-from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
+from fastdistill.kernels.boundary import const, ffi, lib, mapped_bytes, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
 from fastdistill.models.plan import Op, Plan
@@ -107,7 +107,7 @@ class NativeExecutor:
             "statistics": max_rows * lib.fd_statistics_floats(logits_width),
         }
         try:
-            self._arena = aligned_bytes(4 * floats["values"]).view(np.float32)
+            self._arena = mapped_bytes(4 * floats["values"], huge=False).view(np.float32)
             self._partial_statistics = np.empty(floats["statistics"], np.float32)
         except MemoryError:
             raise _no_memory(max_rows, floats) from None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from hashlib import sha256
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -106,7 +105,7 @@ class Network:
         return self.plan.vocab_size
 
     def session(
-        self, capacity: int | None = None, max_rows: int = 256, cache: str | None = None, taps: Iterable[str] = ()
+        self, capacity: int | None = None, max_rows: int = 128, cache: str | None = None, taps: Iterable[str] = ()
     ) -> Session:
         """A new, empty sequence.
 
@@ -114,7 +113,7 @@ class Network:
         ----------
         capacity : int, optional
             most committed tokens; default: the model's max_position_embeddings
-        max_rows : int, default 256
+        max_rows : int, default 128
             most rows of one forward
         cache : str, optional
             "f16" or "f32" keys and values; default: f32 where weights are f32, else f16
@@ -127,7 +126,7 @@ class Network:
         self,
         path: str | os.PathLike[str],
         capacity: int | None = None,
-        max_rows: int = 256,
+        max_rows: int = 128,
         taps: Iterable[str] = (),
     ) -> Session:
         """The sequence that `Session.save` has written: it goes on with the bits that it would have had.
@@ -154,6 +153,8 @@ class Network:
         They have the same bits on every machine, and any other weight, but for the embeddings of other tokens, gives
         other bits.
         """
+        from hashlib import sha256  # its library takes 3 MB
+
         plan = self.plan
         constants = [
             sorted((name, np.array(value).tolist()) for name, value in op.constants.items()) for op in plan.ops

@@ -16,7 +16,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +169,8 @@ def _check_array(path: Path, arrays: Mapping[str, Stored], name: str, shape: tup
 
 
 def _digest(arrays: Mapping[str, Stored]) -> bytes:
+    from hashlib import sha256  # its library takes 3 MB
+
     digest = sha256()
     for name in sorted(arrays.keys() - {"digest"}):
         dtype, array = arrays[name].dtype, np.asarray(arrays[name].array)

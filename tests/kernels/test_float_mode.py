@@ -26,8 +26,8 @@ NAME = ctypes.util.find_library("m")
 # Entries that compute no floats.
 WITHOUT_FLOATS = {
     "fd_allocations", "fd_attention_floats", "fd_attention_tiles", "fd_isa_count", "fd_isa_name", "fd_isa_select", "fd_isa_selected",
-    "fd_isa_shares_code", "fd_isa_supported", "fd_kernel_name", "fd_ngram_pool_clear", "fd_packed_bytes", "fd_statistics_floats",
-    "fd_threads_limit",
+    "fd_isa_shares_code", "fd_isa_supported", "fd_kernel_name", "fd_ngram_pool_clear", "fd_packed_bytes", "fd_return_memory",
+    "fd_statistics_floats", "fd_threads_limit",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Sessions larger than the memory: an error of ours that names the sizes and what to ask less of, and nothing is lost."""
+"""What loading takes; and sessions larger than the memory: an error that names the sizes and what to ask less of, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+
+from fastdistill.checkpoint import write_checkpoint
+from fastdistill.models import plan_for
+from tests.small_models import config, tensors
 
 CODE = """
 import resource
@@ -58,3 +62,28 @@ print("all said")
 def test_sessions_that_do_not_fit_are_refused_by_name():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "all said\n", done.stderr[-2000:]
+
+LOADING = """
+import sys
+import fastdistill as fd
+fd.load(sys.argv[1], format=sys.argv[2] or None)  # what a first one takes of the libraries
+def peak(field):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(field))
+open("/proc/self/clear_refs", "w").write("5")  # the peak is what there is now
+before = peak("VmHWM")
+model = fd.load(sys.argv[1], format=sys.argv[2] or None)
+print(peak("VmHWM") - before, model.network.weights.nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resets the peak as Linux does")
+@pytest.mark.parametrize(("stored", "asked"), [("q4", ""), ("f32", "f16"), ("f32", "q8")])
+def test_loading_never_takes_twice_the_weights(tmp_path, stored, asked):
+    """One stored tensor at a time is there beside those that are packed, the largest when nothing else is."""
+    made = config("plain", layers=4, hidden_size=256, intermediate_size=1024, vocab_size=20000)
+    weights = tensors(plan_for(made), format=stored).values()
+    write_checkpoint(tmp_path / "model", made.raw, weights, {})
+    command = [sys.executable, "-c", LOADING, str(tmp_path / "model"), asked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    taken, packed = map(int, done.stdout.split())
+    assert taken < min(packed + max(tensor.nbytes for tensor in weights) + (2 << 20), 2 * packed), (taken, packed)
