@@ -6,6 +6,10 @@ CI runs this file with each level forced in turn.
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,3 +119,39 @@ def test_it_returns_from_a_gguf_file_as_it_was(smollm2, model, tmp_path):
     ids = text_ids(model)
     assert again.tokenizer.encode(" ".join(TEXTS)) == model.tokenizer.encode(" ".join(TEXTS))
     assert hashlib.sha256(again.logits(ids).astype("<f4").tobytes()).hexdigest() == LOGITS
+
+
+# 200 MB is what a board of 512 MB has left; 170 is what the chat took where it was written, and other libraries take a little more.
+CHAT = """
+import resource, subprocess, sys
+said = "Tell me about rivers and mountains. " * 40 + "\\nWrite a very long story about a river.\\n"
+command = [sys.executable, "-m", "fastdistill", "chat", sys.argv[1], "--capacity", "512", "--max-tokens", "150"]
+done = subprocess.run(command, input=said, capture_output=True, text=True)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
+"""
+
+
+@pytest.fixture
+def small_group():
+    """A control group of 200 MB: the file that a process joins it by."""
+    for name, limit in (("memory", "memory.limit_in_bytes"), (".", "memory.max")):
+        group = Path("/sys/fs/cgroup", name, "fastdistill_test")
+        try:
+            group.mkdir(exist_ok=True)
+            (group / limit).write_text("200000000")
+        except OSError:
+            with suppress(OSError):
+                group.rmdir()
+            continue
+        yield group / "cgroup.procs"
+        group.rmdir()
+        return
+    pytest.skip("control groups cannot be made here: it needs root")
+
+
+def test_a_chat_of_512_tokens_fits_into_200_mb(smollm2, small_group):
+    join = f"echo $$ >{small_group} && exec \"$0\" \"$@\""
+    command = ["sh", "-c", join, sys.executable, "-c", CHAT, str(smollm2)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    status, peak = map(int, done.stdout.split())
+    assert status == 0 and peak < 175e6, (status, peak)
