@@ -8,10 +8,11 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from zlib import crc32
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.check_decoder import check_decoder
-from fastdistill.decode.costs import Costs, kept_costs, measure_costs
+from fastdistill.decode.costs import Costs, fastest_threads, kept_costs, measure_costs, read_costs, thread_counts
 from fastdistill.decode.engine import Beginning, Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
@@ -38,6 +39,7 @@ from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.text.chat import is_conversation, render_chat
@@ -113,7 +115,9 @@ def load(
         tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
     lib.fd_return_memory()
-    return Model(network, folder, end_tokens, max_new_tokens, tokenizer)
+    model = Model(network, folder, end_tokens, max_new_tokens, tokenizer)
+    model.recall_threads()
+    return model
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
@@ -230,24 +234,44 @@ class Model:
 
     @cached_property
     def costs(self) -> Costs:
-        """What a forward costs here, by rows and context.  Measured once (a second or two), kept in `costs_file`."""
-        return kept_costs(self.costs_file, self.measure_costs)
+        """What a forward costs here, by rows and context, and on how many threads few rows are fastest.
+
+        Measured once (a second or two) and kept in `costs_file`; models that `load` makes afterwards find it there.
+        """
+        costs = kept_costs(self.costs_file, self.measure_costs)
+        self.network.threads_of.few = costs.threads
+        return costs
 
     @property
     def costs_file(self) -> Path | None:
         """Where the user's cache keeps `costs` from their first use on; None without one."""
-        from hashlib import sha256  # its library takes 3 MB
-
         cache = user_cache()
         shapes = sorted(
             (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
         )
-        facts = repr((__version__, shapes, self.plan.num_heads, self.threads, isa(), _processor()))
-        return None if cache is None else cache / "costs" / f"{sha256(facts.encode()).hexdigest()[:32]}.json"
+        facts = repr(
+            (__version__, shapes, self.plan.num_heads, self.threads, self.network.threads_of.fixed, isa(), _processor())
+        )
+        name = f"{self.plan.architecture}-{isa()}-{self.threads}-{crc32(facts.encode()):08x}.json"
+        return None if cache is None else cache / "costs" / name
 
     def measure_costs(self) -> Costs:
         """Measure them now, whatever the cache holds."""
-        return measure_costs(self.session, self.plan.max_positions)
+        few: tuple[tuple[int, int], ...] = ()
+        weights = self.network.weights
+        if self._may_choose_threads and isinstance(weights, PackedWeights):
+            few = fastest_threads({n: Network.over(self.plan, weights, n).session for n in thread_counts(self.threads)})
+        self.network.threads_of.few = few
+        return replace(measure_costs(self.session, self.plan.max_positions), threads=few)
+
+    @property
+    def _may_choose_threads(self) -> bool:
+        return self.threads > 1 and not self.network.threads_of.fixed
+
+    def recall_threads(self) -> None:
+        """Run forwards of few rows on as many threads as `costs` once found to be fastest; where nobody has measured, on all."""
+        if self._may_choose_threads and (known := read_costs(self.costs_file)) is not None:
+            self.network.threads_of.few = known.threads
 
     def session(
         self, capacity: int | None = None, max_rows: int = 128, cache: str | None = None, taps: Iterable[str] = ()

@@ -394,6 +394,27 @@ def test_what_is_no_decoder_is_refused(model, decoder, text):
         model.generate("the ", decoder=decoder)
 
 
+def test_few_rows_run_on_the_threads_that_were_found_to_be_fastest(folder, tmp_path, monkeypatch):
+    """Where nobody asks for a number: what was measured once counts for every load after it, and changes no bit."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FASTDISTILL_THREADS", raising=False)
+    monkeypatch.setattr("fastdistill.kernels.threads.default_threads", lambda: 4)
+    monkeypatch.setattr("fastdistill.api.fastest_threads", lambda sessions: ((2, min(sessions)), (4, 3)))
+    first = fd.load(folder)
+    before, threads = first.logits([1, 2, 3]), first.network.threads_of
+    assert [threads(rows) for rows in (1, 3, 5)] == [4, 4, 4]
+    assert first.costs.threads == ((2, 1), (4, 3)) and [threads(rows) for rows in (1, 2, 3, 4, 5)] == [1, 1, 3, 3, 4]
+    again = fd.load(folder)
+    assert again.network.threads_of(2) == 1 and again.logits([1, 2, 3]).tobytes() == before.tobytes()
+    with fd.Profile() as profile:
+        again.logits([1, 2, 3])
+    assert profile.threads == 3
+    asked = fd.load(folder, threads=4)
+    assert asked.costs.threads == () and asked.network.threads_of(1) == 4
+    monkeypatch.setenv("FASTDISTILL_THREADS", "4")
+    assert fd.load(folder).costs.threads == ()
+
+
 def test_costs_are_measured_once_a_machine(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = fd.load(folder, threads=1)

@@ -150,7 +150,7 @@ def small_group():
 
 
 def test_a_chat_of_512_tokens_fits_into_200_mb(smollm2, small_group):
-    join = f"echo $$ >{small_group} && exec \"$0\" \"$@\""
+    join = f'echo $$ >{small_group} && exec "$0" "$@"'
     command = ["sh", "-c", join, sys.executable, "-c", CHAT, str(smollm2)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     status, peak = map(int, done.stdout.split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from operator import index
@@ -23,6 +23,9 @@ from fastdistill.runtime.read import Read
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (32, 512)
 REPETITIONS, FEW = 4, 8
+THREAD_ROWS = (1, 4, 16)  # more are arithmetic, which all threads share
+WORTH = 1.05  # how many times faster fewer threads have to be
+GRANTED = 0.8  # the share of their cores that threads have to get for their times to say something
 MOST_ROWS, MOST_SECONDS = 1 << 16, 1e6  # in a table: more is a mistake, and would take its reader's memory
 
 
@@ -38,11 +41,14 @@ class Costs:
         two numbers of cached tokens
     seconds : tuple[tuple[float, ...], tuple[float, ...]]
         for each context one entry a number of rows
+    threads : tuple[tuple[int, int], ...], default ()
+        (rows, threads), ascending: forwards of at most so many rows ran on so many threads; the others on all
     """
 
     rows: tuple[int, ...]
     contexts: tuple[int, int]
     seconds: tuple[tuple[float, ...], tuple[float, ...]]
+    threads: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         table = check_numbers("costs", self.seconds, "a table of seconds")
@@ -54,6 +60,8 @@ class Costs:
                 f"costs must be seconds above 0 for ascending rows from 1 in two contexts, got rows {short(self.rows)}, "
                 f"contexts {short(self.contexts)}, seconds {short(self.seconds)}"
             )
+        few = _check_threads(self.threads)
+        object.__setattr__(self, "threads", few)
         object.__setattr__(self, "rows", tuple(rows))
         object.__setattr__(self, "contexts", tuple(contexts))
         object.__setattr__(self, "seconds", tuple(map(tuple, table.tolist())))
@@ -97,7 +105,7 @@ class Costs:
         try:
             near, far = (tuple(seconds + 0.0 for seconds in some) for some in given["seconds"])
             first, second = map(index, given["contexts"])
-            return cls(tuple(map(index, given["rows"])), (first, second), (near, far))
+            return cls(tuple(map(index, given["rows"])), (first, second), (near, far), _check_threads(given["threads"]))
         except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise ArgumentError(f"no costs: {short(error)}") from None
 
@@ -105,7 +113,23 @@ class Costs:
         lines = ["rows     " + " ".join(f"{rows:6d}" for rows in self.rows)]
         for context, seconds in zip(self.contexts, self.seconds, strict=True):
             lines.append(f"{f'at {context}':9s}" + " ".join(f"{1e3 * some:6.2f}" for some in seconds) + " ms")
+        lines += [
+            f"up to {rows} row{'s' * (rows > 1)} on {threads} thread{'s' * (threads > 1)}"
+            for rows, threads in self.threads
+        ]
         return "\n".join(lines)
+
+
+def _check_threads(given: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs of rows, ascending, and threads."""
+    try:
+        few = tuple((index(rows), index(threads)) for rows, threads in given)
+    except (TypeError, ValueError):
+        few = ((0, 0),)
+    rows = [most for most, _ in few]
+    if rows != sorted(set(rows)) or not all(1 <= number <= MOST_ROWS for pair in few for number in pair):
+        raise ArgumentError(f"threads must be pairs (rows, threads), rows ascending from 1, got {short(given)}")
+    return few
 
 
 def check_costs(costs: Any) -> None:
@@ -117,14 +141,19 @@ def check_costs(costs: Any) -> None:
 UNKNOWN = Costs((1, 2), (0, 1), ((1.0, 1.125), (1.0, 1.125)))  # of a model that nobody has timed
 
 
+def read_costs(file: Path | None) -> Costs | None:
+    """The costs that a file holds; None where there is no such file, or it holds something else."""
+    with suppress(CheckpointError, ArgumentError):
+        return None if file is None else Costs.from_dict(read_json(file))
+    return None
+
+
 def kept_costs(file: Path | None, measure: Callable[[], Costs]) -> Costs:
     """The costs that a file holds, or, where it holds none, measured ones, which it holds from then on if it can."""
-    if file is None:
-        return measure()
-    with suppress(CheckpointError, ArgumentError):
-        return Costs.from_dict(read_json(file))
+    if (known := read_costs(file)) is not None:
+        return known
     costs = measure()
-    if costs == UNKNOWN:
+    if file is None or costs == UNKNOWN:
         return costs
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -154,23 +183,69 @@ def measure_costs(make_session: Callable[[int, int], Any], most_positions: int =
     near = min(CONTEXTS[0], far - 1)
     session = make_session(far + rows[-1], 256)
     check_has("what make_session returns", session, ("forward", "prefill", "truncate", "vocab_size"), "a session")
-    tokens = np.arange(far + rows[-1], dtype=np.int32) % session.vocab_size
-    read, seconds = Read(sampler=Sampler()), []
+    seconds = []
     for context in (near, far):
-        if context > session.length:
-            session.prefill(tokens[session.length : context])
-        found = np.full(len(rows), np.inf)
-        for repetition in range(REPETITIONS + 1):
-            for i, count in enumerate(rows if repetition % 2 else reversed(rows)):
-                at = i if repetition % 2 else len(rows) - 1 - i
-                for _ in range(max(FEW // count, 1)):  # those of a few rows matter most, and are over soonest
-                    started = time.perf_counter()
-                    session.forward(tokens[:count], read=read)
-                    taken = time.perf_counter() - started
-                    session.truncate(context)
-                    if repetition:  # the first one warms up
-                        found[at] = min(found[at], taken)
+        found = _least_seconds([session], rows, context)[0]
         if not ((found > 0) & (found < np.inf)).all():
             return UNKNOWN
         seconds.append(tuple(found.tolist()))
     return Costs(tuple(rows), (near, far), (seconds[0], seconds[1]))
+
+
+def thread_counts(most: int) -> list[int]:
+    """Numbers of threads that are worth a try, ascending: a board's cores one by one, the halves of many."""
+    return [*range(1, most + 1)] if most <= 4 else [*thread_counts(most // 2), most]
+
+
+def fastest_threads(make_sessions: Mapping[int, Callable[[int, int], Any]]) -> tuple[tuple[int, int], ...]:
+    """Time forwards of a few rows on several numbers of threads, in turns: what `Costs.threads` says.
+
+    Parameters
+    ----------
+    make_sessions : Mapping[int, Callable[[int, int], Any]]
+        by threads: (capacity, max_rows) -> an empty session that runs on so many; the largest is what others have to beat
+        by `WORTH`. Where that one is not granted its cores, because others use them now, nothing is learnt: ()
+    """
+    most, context = max(make_sessions), CONTEXTS[0]
+    sessions = {n: make(context + THREAD_ROWS[-1], THREAD_ROWS[-1]) for n, make in sorted(make_sessions.items())}
+    found = np.array(_least_seconds([*sessions.values()], THREAD_ROWS, context))
+    if not ((found > 0) & (found < np.inf)).all() or not _granted(sessions[most], most):
+        return ()
+    counts, few = [*sessions], list[tuple[int, int]]()
+    for rows, seconds in zip(THREAD_ROWS, found.T.tolist(), strict=True):
+        best = counts[int(np.argmin(seconds))]
+        few.append((rows, best if seconds[counts.index(best)] * WORTH < seconds[-1] else most))
+    # One line for rows that run on as many threads, none for those at the end that run on all.
+    joined = [pair for pair, after in zip(few, [*few[1:], (0, most)], strict=True) if pair[1] != after[1]]
+    return tuple(joined)
+
+
+def _granted(session: Any, threads: int) -> bool:
+    """Whether a session's threads, which spin while they wait, have the cores that they ask for."""
+    tokens, read = np.zeros(THREAD_ROWS[-1], np.int32), Read(sampler=Sampler())
+    started, busy = time.perf_counter(), time.process_time()
+    for _ in range(FEW):
+        length = session.length
+        session.forward(tokens, read=read)
+        session.truncate(length)
+    return time.process_time() - busy > GRANTED * threads * (time.perf_counter() - started)
+
+
+def _least_seconds(sessions: Sequence[Any], rows: Sequence[int], context: int) -> list[np.ndarray]:
+    """Of each session the least seconds that forwards of so many rows took, float64 (rows,), over so many cached tokens."""
+    read, found = Read(sampler=Sampler()), [np.full(len(rows), np.inf) for _ in sessions]
+    tokens = np.arange(context + rows[-1], dtype=np.int32) % sessions[0].vocab_size
+    for session in sessions:
+        if context > session.length:
+            session.prefill(tokens[session.length : context])
+    for repetition in range(REPETITIONS + 1):
+        for i in range(len(rows)) if repetition % 2 else reversed(range(len(rows))):
+            for session, least in zip(sessions, found, strict=True):
+                for _ in range(max(FEW // rows[i], 1)):  # those of a few rows matter most, and are over soonest
+                    started = time.perf_counter()
+                    session.forward(tokens[: rows[i]], read=read)
+                    taken = time.perf_counter() - started
+                    session.truncate(context)
+                    if repetition:  # the first one warms up
+                        least[i] = min(least[i], taken)
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.forward.row_statistics import RowStatistics
+from fastdistill.kernels.threads import ThreadsByRows
 from fastdistill.messages import listed
 from fastdistill.models.draft_head import TABLE, SavedHead, kind_of
 from fastdistill.runtime.forward_pass import ForwardPass
@@ -69,7 +70,7 @@ class RunnableHead:
         weights = self._packed.get(network)
         if weights is None:
             weights = self._packed[network] = _Weights(self._saved, network)
-        return HeadCell(weights, network.threads)
+        return HeadCell(weights, network.threads_of)
 
     def kinds(self, shares: np.ndarray) -> np.ndarray:
         """int32: which line of `priors` is for guesses that it gives these shares."""
@@ -87,7 +88,7 @@ class HeadCell:
         whether a step goes on from what the step before it gave: else all read the same state
     """
 
-    def __init__(self, weights: _Weights, threads: int) -> None:
+    def __init__(self, weights: _Weights, threads: ThreadsByRows) -> None:
         shape = weights.shape
         self.steps, self.chained = shape.heads or 1 << 20, shape.chained
         self._executors = [NativeExecutor(shape.plan(step), weights, ROWS, threads) for step in range(shape.cells)]

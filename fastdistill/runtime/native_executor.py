@@ -14,6 +14,7 @@ from fastdistill.errors import CapacityError, NotFiniteError
 from fastdistill.kernels.boundary import const, ffi, lib, mapped_bytes, pointer
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.kernels.isa import refuse_layout
+from fastdistill.kernels.threads import ThreadsByRows
 from fastdistill.models.plan import Op, Plan
 from fastdistill.ops import MATRIX, MATRIX_SUM, OPS, OWN, TABLE, VECTOR, VECTOR_SUM
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome
@@ -90,13 +91,14 @@ class NativeExecutor:
         plan: Plan,
         weights: PackedWeights,
         max_rows: int,
-        threads: int,
+        threads: int | ThreadsByRows,
         taps: Iterable[str] = (),
         *,
         fuse: bool = True,
         keep: bool = False,
     ) -> None:
-        self.plan, self.max_rows, self.threads = plan, max_rows, threads
+        self.plan, self.max_rows = plan, max_rows
+        self._threads_of = threads if isinstance(threads, ThreadsByRows) else ThreadsByRows(threads)
         self._arena_rows = -(-max_rows // lib.FD_GROUP) * lib.FD_GROUP
         self._weights = weights
         quantised = {name: format in QUANTISED for name, format in weights.formats.items()}
@@ -163,9 +165,7 @@ class NativeExecutor:
             raise _no_memory(request.rows, floats) from None
         profile = active_profile()
         clock = None if profile is None else np.empty(part.count + 1, np.int64)
-        status = lib.fd_forward(
-            part.ops, part.stages, part.count, self._pass, self.threads, self._where, pointer(clock)
-        )
+        status = self._forward(part, clock)
         del held
         if status == lib.FD_OTHER_LAYOUT:
             refuse_layout(self._weights.layout)
@@ -173,7 +173,7 @@ class NativeExecutor:
             step, row = part.steps[self._where[0]], self._where[1]
             raise NotFiniteError(f"{step.kind} ({step.segment}) met a NaN or an infinity in row {row}")
         if profile is not None and clock is not None:
-            profile.add(self._outline(part), request, clock, self.threads)
+            profile.add(self._outline(part), request, clock, self._threads_of(request.rows))
         if request.then is not None:
             return self._rounds(request, part)
         if request.ahead:
@@ -205,10 +205,18 @@ class NativeExecutor:
         for column, token in enumerate(tokens):
             self._pass.tokens[column] = token
         part = self._last
-        status = lib.fd_forward(part.ops, part.stages, part.count, self._pass, self.threads, self._where, ffi.NULL)
+        status = self._forward(part, None)
         if status != lib.FD_OK:
             raise NotFiniteError(f"{part.steps[self._where[0]].kind} met a NaN or an infinity")
         return self.statistics
+
+    def _forward(self, part: Part, clock: np.ndarray | None) -> int:
+        """Run the pass as it is laid out: its status."""
+        threads = self._threads_of(self._pass.rows)
+        status: int = lib.fd_forward(
+            part.ops, part.stages, part.count, self._pass, threads, self._where, pointer(clock)
+        )
+        return status
 
     def _go_on(self, request: ForwardPass, part: Part) -> Outcome:
         """From a pass of one row on: pass after pass of the token drawn, where the row's own arrays lie.
@@ -233,13 +241,13 @@ class NativeExecutor:
                     struct.most_keys += 1
             if draws is not None:
                 draws["reached"] = 0
-            status = lib.fd_forward(part.ops, part.stages, part.count, p, self.threads, self._where, pointer(clock))
+            status = self._forward(part, clock)
             if status != lib.FD_OK:
                 break
             if profile is not None and clock is not None:
                 for keys in (request, *(request.others or {}).values()):
                     keys.runs = keys.runs + np.array([0, 1], np.int32)
-                profile.add(self._outline(part), request, clock, self.threads)
+                profile.add(self._outline(part), request, clock, self._threads_of(1))
             statistics.append(self._statistics[:, :1].copy())
             for name, array in shown.items():
                 taps[name].append(array.copy())
@@ -282,13 +290,13 @@ class NativeExecutor:
                 break
             chain = chain or _Chain(self, request, min(end, self.max_rows))
             chain.place(base, following)
-            status = lib.fd_forward(
-                part.ops, part.stages, part.count, self._pass, self.threads, self._where, pointer(clock)
-            )
+            status = self._forward(part, clock)
             if status != lib.FD_OK:
                 break
             if profile is not None and clock is not None:
-                profile.add(self._outline(part), _behind(request, base, following), clock, self.threads)
+                profile.add(
+                    self._outline(part), _behind(request, base, following), clock, self._threads_of(len(following))
+                )
             tokens = following
         count = len(tokens)
         return Outcome(

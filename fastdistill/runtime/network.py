@@ -17,7 +17,7 @@ from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError, attempt
 from fastdistill.kernels.boundary import written
 from fastdistill.kernels.forward.linear import FORMATS
-from fastdistill.kernels.threads import check_threads
+from fastdistill.kernels.threads import ThreadsByRows
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.batch import Member, check_given, groups, joined, parts, result
 from fastdistill.runtime.forward import Forward
@@ -41,8 +41,10 @@ class Network:
         what is computed
     weights
         packed, by name
-    threads
-        of every forward
+    threads : int
+        of forwards, the most
+    threads_of : ThreadsByRows
+        of forwards of so many rows
     cache_dtype
         "f32" or "f16": of keys and values where a session does not say
     runs_ahead : bool
@@ -81,18 +83,18 @@ class Network:
         if progress is not None:
             check_callable("progress", progress)
         made = PackedWeights if executor == "native" else ReferenceWeights
-        threads = check_threads(threads)
-        self._begin(plan, made(plan, tensors, format, threads, progress), threads)
+        by_rows = ThreadsByRows(threads)
+        self._begin(plan, made(plan, tensors, format, by_rows.most, progress), by_rows)
 
     @classmethod
     def over(cls, plan: Plan, weights: PackedWeights, threads: int) -> Network:
         """The network of weights that are packed already, and may change: between two forwards of a session they must not."""
         network = cls.__new__(cls)
-        network._begin(plan, weights, threads)
+        network._begin(plan, weights, ThreadsByRows(threads))
         return network
 
-    def _begin(self, plan: Plan, weights: PackedWeights | ReferenceWeights, threads: int) -> None:
-        self.plan, self.weights, self.threads = plan, weights, threads
+    def _begin(self, plan: Plan, weights: PackedWeights | ReferenceWeights, threads: ThreadsByRows) -> None:
+        self.plan, self.weights, self.threads, self.threads_of = plan, weights, threads.most, threads
         linears = {self.weights.formats[name] for name, weight in plan.weights.items() if weight.linear}
         self.cache_dtype = "f32" if "f32" in linears else "f16"
         self.runs_ahead = isinstance(weights, PackedWeights)
@@ -206,7 +208,7 @@ class Network:
         key = executor_rows(max_rows), taps
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = Pool(partial(make_seat, self.plan, self.weights, self.threads, *key))
+            pool = self._pools[key] = Pool(partial(make_seat, self.plan, self.weights, self.threads_of, *key))
         return pool
 
     def _pass(self, members: list[Member]) -> list[Rows | Exception]:

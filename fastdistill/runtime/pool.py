@@ -8,6 +8,7 @@ import numpy as np
 
 from fastdistill.errors import CapacityError
 from fastdistill.kernels.sample.sample import sample_workspace
+from fastdistill.kernels.threads import ThreadsByRows
 from fastdistill.models.plan import Plan
 from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.packing import PackedWeights
@@ -76,9 +77,9 @@ def executor_rows(max_rows: int) -> int:
 
 
 def make_seat(
-    plan: Plan, weights: PackedWeights | ReferenceWeights, threads: int, max_rows: int, taps: tuple[str, ...]
+    plan: Plan, weights: PackedWeights | ReferenceWeights, threads: ThreadsByRows, max_rows: int, taps: tuple[str, ...]
 ) -> Seat:
     """A seat of a network."""
     if isinstance(weights, ReferenceWeights):
-        return Seat(ReferenceExecutor(plan, weights, taps), max_rows, threads)
-    return Seat(NativeExecutor(plan, weights, max_rows, threads, taps), max_rows, threads)
+        return Seat(ReferenceExecutor(plan, weights, taps), max_rows, threads.most)
+    return Seat(NativeExecutor(plan, weights, max_rows, threads, taps), max_rows, threads.most)

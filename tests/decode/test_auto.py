@@ -26,7 +26,7 @@ from fastdistill.decode import (
     generate,
     measure_costs,
 )
-from fastdistill.decode.costs import UNKNOWN, kept_costs
+from fastdistill.decode.costs import UNKNOWN, fastest_threads, kept_costs, thread_counts
 from fastdistill.decode.drafters.draft import NO_GUESSES, chain
 from fastdistill.decode.drafters.prompt_lookup import PRIORS
 from fastdistill.decode.pace import FADING, MEMORY, NOTHING_KNOWN, Pace
@@ -323,6 +323,90 @@ def test_a_text_is_told_how_many_share_each_forward():
 
     shared(Listening(), (1, 3, 2))
     assert told == [(1, 3), (3, 3), (2, 3), (3, 2), (2, 2), (3, 1)]
+
+
+# ---- machines whose speed changes, and those that are fastest on some of their cores ----
+
+
+class Machine:
+    """A clock, and sessions whose forwards take what costs say, times how slow the machine is just then."""
+
+    def __init__(self, monkeypatch, slowness=lambda now: 1.0, busy=1.0):
+        self.now, self.slowness, self.busy = 0.0, slowness, busy
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("time.process_time", lambda: self.now * self.busy)
+
+    def session(self, costs):
+        machine, made = self, counting()
+
+        class Timed(type(made)):
+            def run(self, asked):
+                machine.now += machine.slowness(machine.now) * float(costs([len(asked.tokens)], self.length)[0])
+                return super().run(asked)
+
+        made.__class__ = Timed
+        return made
+
+
+@pytest.mark.parametrize("right", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "slowness",
+    [lambda now: 3.0 if now > 400 else 1.0, lambda now: 2.0 + np.sin(now / 150), lambda now: 3.0 if now < 400 else 1.0],
+)
+def test_a_machine_that_grows_slow_or_fast_meanwhile_loses_nothing_by_guessing(monkeypatch, right, slowness):
+    """A hot board's clock falls to a third and comes back: all forwards cost more, and what guesses are worth is as it was."""
+    random = np.random.default_rng(3)
+
+    def function(text, budget):
+        wrong = random.random(budget) >= right
+        return [(int(text[-1]) + 1 + i + int(wrong[i])) % 50 for i in range(budget)]
+
+    def seconds(decoder, slowness):
+        machine = Machine(monkeypatch, slowness)
+        request = Request(np.array([7], np.int32), 0, Sampler(), max_tokens=400, measured_costs=lambda: REAL)
+        result = written([partial(Text, machine.session(REAL), request, decoder, None)], 1)[0]
+        assert result.tokens == [(8 + i) % 50 for i in range(400)]
+        return machine.now
+
+    auto = Auto(drafter=CallableDrafter(function))
+    steady = seconds(Autoregressive(), lambda now: 1.0) / seconds(auto, lambda now: 1.0)
+    # Plain decoding of the same text at the speeds that the machine had, whoever asked.
+    gain = seconds(Autoregressive(), slowness) / seconds(auto, slowness)
+    assert gain > (0.75 * steady if steady > 1.2 else 0.98), (gain, steady)
+
+
+# What forwards of 1, 4 and 16 rows take on 1 to 4 threads of a board whose memory two cores keep busy.
+BOARD = {1: (40, 80, 290), 2: (26, 44, 150), 3: (27, 36, 104), 4: (29, 38, 82)}
+
+
+def board_sessions(machine, times):
+    return {
+        n: lambda capacity, rows, some=some: machine.session(Costs((1, 4, 16), (0, 1), (some, some)))
+        for n, some in times.items()
+    }
+
+
+def test_few_rows_run_on_as_many_threads_as_are_fastest(monkeypatch):
+    machine = Machine(monkeypatch, busy=4.0)
+    assert fastest_threads(board_sessions(machine, BOARD)) == ((1, 2), (4, 3))
+    assert fastest_threads(board_sessions(machine, {n: BOARD[n] for n in (1, 2)})) == ()  # all are fastest: no line
+    near = {n: (40 / n, 80 / n, 290 / n) for n in (1, 2, 3)} | {4: (13.4, 26.8, 96.8)}
+    assert fastest_threads(board_sessions(machine, near)) == ()  # a percent is noise
+    assert thread_counts(4) == [1, 2, 3, 4] and thread_counts(12) == [1, 2, 3, 6, 12] and thread_counts(1) == [1]
+
+
+@pytest.mark.parametrize("busy", [1.5, 3.0])
+def test_where_others_use_the_cores_no_number_of_threads_is_learnt(monkeypatch, busy):
+    assert fastest_threads(board_sessions(Machine(monkeypatch, busy=busy), BOARD)) == ()
+
+
+def test_threads_of_costs_are_kept_and_checked(tmp_path):
+    costs = Costs(REAL.rows, REAL.contexts, REAL.seconds, ((1, 2), (4, 3)))
+    assert kept_costs(tmp_path / "costs.json", lambda: costs) == kept_costs(tmp_path / "costs.json", None) == costs
+    assert str(costs).splitlines()[-2:] == ["up to 1 row on 2 threads", "up to 4 rows on 3 threads"]
+    for wrong in (((4, 3), (1, 2)), ((1, 0),), ((1, 2, 3),), ((1, 2), (1, 3)), (1, 2), "no"):
+        with pytest.raises(ArgumentError, match="threads must be"):
+            Costs(REAL.rows, REAL.contexts, REAL.seconds, wrong)
 
 
 # ---- a clock that says nothing ----

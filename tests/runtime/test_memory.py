@@ -63,6 +63,7 @@ def test_sessions_that_do_not_fit_are_refused_by_name():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "all said\n", done.stderr[-2000:]
 
+
 LOADING = """
 import sys
 import fastdistill as fd
