@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
+from fastdistill.platform import processor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
@@ -219,7 +219,7 @@ class Model:
         shapes = sorted(
             (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
         )
-        facts = repr((__version__, shapes, self.plan.num_heads, self.threads, isa(), _processor()))
+        facts = repr((__version__, shapes, self.plan.num_heads, self.threads, isa(), processor()))
         return None if cache is None else cache / "costs" / f"{sha256(facts.encode()).hexdigest()[:32]}.json"
 
     def measure_costs(self) -> Costs:
@@ -643,15 +643,6 @@ class Model:
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
-
-
-def _processor() -> str:
-    """This CPU's name."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line
-    return platform.processor()
 
 
 def _prompts(prompt: Any) -> list[Any] | None:

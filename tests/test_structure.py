@@ -22,6 +22,7 @@ PACKAGE = ROOT / "fastdistill"
 
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
+    "platform",
     "errors",
     "messages",
     "files",
