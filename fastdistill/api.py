@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +37,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
+from fastdistill.platform import processor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
@@ -250,7 +250,7 @@ class Model:
             (name, weight.shape, self.network.weights.formats[name]) for name, weight in self.plan.weights.items()
         )
         facts = repr(
-            (__version__, shapes, self.plan.num_heads, self.threads, self.network.threads_of.fixed, isa(), _processor())
+            (__version__, shapes, self.plan.num_heads, self.threads, self.network.threads_of.fixed, isa(), processor())
         )
         name = f"{self.plan.architecture}-{isa()}-{self.threads}-{crc32(facts.encode()):08x}.json"
         return None if cache is None else cache / "costs" / name
@@ -690,15 +690,6 @@ class Model:
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
-
-
-def _processor() -> str:
-    """This CPU's name."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line
-    return platform.processor()
 
 
 def _prompts(prompt: Any) -> list[Any] | None:

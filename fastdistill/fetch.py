@@ -6,7 +6,6 @@ Nothing takes a model's name before it is complete: its source (`fastdistill.sou
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from fastdistill.embedded import EMBEDDED, embedded_folder
 from fastdistill.errors import ArgumentError, CheckpointError, FetchError
 from fastdistill.files import read_json, replace, work_folder
 from fastdistill.messages import short, suggestion
+from fastdistill.platform import lock, open_at_once
 from fastdistill.sources import MODELS, Progress, Repository, Source
 from fastdistill.user_cache import user_cache
 
@@ -166,12 +166,12 @@ def _record(source: Source) -> dict[str, object]:
 
 @contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666), "rb") as file:
+    with open(open_at_once(path, os.O_RDWR | os.O_CREAT), "rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), wait=False)
         except BlockingIOError:
             progress("waiting for another process that fetches it", 0, 0)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file.fileno(), wait=True)
         yield
 
 

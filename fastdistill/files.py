@@ -7,7 +7,6 @@ pipe's writer, and what is no regular file is not read.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastdistill.errors import CheckpointError, FastDistillError
 from fastdistill.messages import short
+from fastdistill.platform import locked, open_at_once, read_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +50,8 @@ class RegularFile:
         self.path = text if len(text) < 1000 and text.isprintable() else short(text)
         self.error = error
         try:
-            # A pipe without a writer would hold up an open that blocks; a device may give bytes without end.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            found = os.fstat(self._descriptor)
+            self._descriptor = open_at_once(path)
+            found = os.fstat(self._descriptor)  # a device may give bytes without end
         except FileNotFoundError:
             raise error(f"{self.path}: there is no such file") from None
         except (OSError, ValueError) as problem:  # ValueError: its name holds a zero byte, or what has no bytes
@@ -88,7 +87,7 @@ class RegularFile:
         done = 0
         while done < size:
             try:
-                count = os.preadv(self._descriptor, [data.data[done:]], offset + done)
+                count = read_at(self._descriptor, data.data[done:], offset + done)
             except OSError as problem:
                 raise self.error(f"{self.path}: {short(what)} cannot be read: {problem.strerror}") from problem
             if count == 0:
@@ -159,45 +158,6 @@ def foreign_text(start: bytes) -> str | None:
     return None
 
 
-@contextmanager
-def locked(folder: Path, operation: int) -> Iterator[bool]:
-    """Hold a folder's lock, which the system takes from those who die; whether the folder is there.
-
-    Raises
-    ------
-    OSError
-        where another has it, if told not to wait
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(descriptor, operation)
-        except OSError:  # held by another; or a file system without locks, where dead folders stay
-            if operation & fcntl.LOCK_NB:
-                raise
-        yield os.path.isdir(folder) and os.path.samestat(os.stat(folder), os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def synchronise(path: Path) -> None:
-    """Have what a file, or a folder's list of names, holds on the disk: it outlives the machine's power.
-
-    Raises
-    ------
-    OSError
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def clear_left(target: Path) -> None:
     """Remove what killed processes have left beside a name: work folders that nobody is at work in."""
     pattern = re.compile(re.escape(f".{_work_name(target)}.") + r"[0-9a-f]{8}\.partial")
@@ -206,7 +166,7 @@ def clear_left(target: Path) -> None:
         names = [name for name in os.listdir(target.parent) if pattern.fullmatch(name)]
     for name in names:
         stale = target.with_name(name)
-        with suppress(OSError), locked(stale, fcntl.LOCK_EX | fcntl.LOCK_NB) as there:
+        with suppress(OSError), locked(stale, wait=False) as there:
             if there:
                 _clear(stale, target)
 
@@ -231,7 +191,7 @@ def work_folder(target: Path) -> Iterator[Path]:
     while True:
         work = target.with_name(f".{name}.{os.urandom(4).hex()}.partial")
         work.mkdir()
-        with locked(work, fcntl.LOCK_EX) as there:
+        with locked(work, wait=True) as there:
             if not there:  # taken for a dead one's between the two lines above
                 continue
             try:
@@ -245,8 +205,8 @@ def replace(target: Path, made: Path, work: Path) -> None:
     """Give what was made in a work folder its name; what has that name goes with the work folder."""
     try:
         if os.path.lexists(target) and (made.is_dir() or target.is_dir()):  # a file takes a file's place at once
-            os.rename(target, work / OLD)
-        os.rename(made, target)
+            os.replace(target, work / OLD)
+        os.replace(made, target)
     except BaseException:
         _restore(work, target)
         raise
@@ -278,7 +238,7 @@ def _clear(work: Path, target: Path) -> None:
 def _restore(work: Path, target: Path) -> None:
     """Give what was to be replaced its name back where nothing has taken that."""
     if os.path.lexists(work / OLD) and not os.path.lexists(target):
-        os.rename(work / OLD, target)
+        os.replace(work / OLD, target)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

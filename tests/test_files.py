@@ -190,12 +190,12 @@ with files.work_folder(target) as work:
     made.mkdir()
     (made / "content").write_text("new")
     if sys.argv[2] == "between":  # the old one has gone, the new one has not come
-        rename = os.rename
+        replace = os.rename
         def dying(old, new):
             if Path(new) == target:
                 os.kill(os.getpid(), signal.SIGKILL)
-            rename(old, new)
-        os.rename = dying
+            replace(old, new)
+        os.replace = dying
         files.replace(target, made, work)
     print("there", flush=True)
     sys.stdin.read()

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "fastdistill"
 
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
+    "platform",
     "errors",
     "messages",
     "files",
@@ -153,6 +154,56 @@ def test_imports_follow_the_data(path):
     for other in set(imports(path)) - {"_native"}:
         assert FLOW.index(other) <= FLOW.index(part), f"{part} imports {other}, which comes after it"
         assert other not in BESIDE.get(part, ()), f"{part} must not know {other}"
+
+
+# Modules that one system alone has, and of those that every system has the names that all of them have and the package uses.
+ONE_SYSTEM = {
+    "fcntl",
+    "grp",
+    "posix",
+    "pty",
+    "pwd",
+    "resource",
+    "syslog",
+    "termios",
+    "tty",
+    "msvcrt",
+    "nt",
+    "winreg",
+    "ctypes",
+}
+EVERY_SYSTEM = {
+    "mmap": "",
+    "os": "O_CREAT O_RDWR O_WRONLY PathLike close devnull dup2 environ fsdecode fsencode fspath fstat fsync listdir lstat open path "
+    "replace scandir urandom walk write",
+    "select": "",
+    "signal": "SIGINT SIGTERM SIG_DFL SIG_IGN default_int_handler getsignal signal",
+    "sys": "_getframe argv byteorder executable exit float_info modules path stderr stdin stdout",
+    "time": "monotonic perf_counter process_time sleep",
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "platform.py"}),
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_only_one_file_knows_the_operating_system(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        modules, used = [], []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules, used = [node.module], [(node.module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used = [(node.value.id.lstrip("_"), node.attr)]
+        for module in modules:
+            assert module not in ONE_SYSTEM, f"line {node.lineno}: {module} is for platform.py: not every system has it"
+        for module, name in used:
+            assert module not in EVERY_SYSTEM or name in EVERY_SYSTEM[module].split(), (
+                f"line {node.lineno}: if Windows has {module}.{name}, say so in EVERY_SYSTEM; else it is for platform.py"
+            )
 
 
 def test_only_the_boundary_touches_the_compiled_module():

@@ -112,3 +112,14 @@ def test_a_users_file_has_types_and_wrong_calls_are_errors(tmp_path, pytestconfi
             assert "error: " in found and wanted in found, f"{line}: {found}"
         else:
             assert not found, f"{line}: {found}"
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin", "linux"])
+def test_the_package_uses_names_that_a_system_has(tmp_path, pytestconfig, system):
+    pytest.importorskip("mypy", reason="needs mypy: pip install mypy")
+    cache = getattr(pytestconfig, "cache", None)
+    place = str(cache.mkdir("mypy") if cache else tmp_path / "cache")
+    command = [sys.executable, "-m", "mypy", "--platform", system, "--cache-dir", place, "fastdistill"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert not re.findall(r"^.*error: .*\[(?:attr-defined|call-arg|name-defined)\]$", done.stdout, re.MULTILINE), system

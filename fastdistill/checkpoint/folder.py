@@ -353,11 +353,11 @@ def _write_arrays(folder: Path, tensors: Iterable[Tensor]) -> dict[str, dict[str
             formats[tensor.name] = {"format": tensor.format, "shape": list(tensor.shape)}
     flush()
     if shards == 1:
-        (folder / "0.safetensors").rename(folder / "model.safetensors")
+        (folder / "0.safetensors").replace(folder / "model.safetensors")
         return formats
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
     for i, name in enumerate(names):
-        (folder / f"{i}.safetensors").rename(folder / name)
+        (folder / f"{i}.safetensors").replace(folder / name)
     # transformers reads no index without metadata
     weight_map = {name: names[i] for name, i in sorted(places.items())}
     _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from fastdistill import __version__
 from fastdistill.cli import chat, distill, folders, generate, info, train
 from fastdistill.errors import ArgumentError, FastDistillError
+from fastdistill.platform import PIPE_CLOSED
 
 _EPILOG = """\
 first steps:
@@ -82,7 +83,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return 0
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
-        return 128 + signal.SIGPIPE
+        return PIPE_CLOSED
     except (FastDistillError, OSError, MemoryError) as error:
         said = str(error) or "out of memory"
         print(f"fastdistill: error: {said}", file=sys.stderr)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import select
-import stat
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +24,7 @@ from fastdistill.cli.unmasking import fill_statistics, filled
 from fastdistill.errors import ArgumentError, FetchError
 from fastdistill.fetch import fetch, find_folder
 from fastdistill.messages import short
+from fastdistill.platform import await_writer, open_at_once
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -334,14 +332,8 @@ def _prompt(arguments: argparse.Namespace) -> str:
 def _read(path: str) -> bytes:
     """The beginning of a file, of a pipe too: what is in it, even where that never ends."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-                writer = select.poll()
-                writer.register(file, select.POLLIN)
-                if not writer.poll(500):
-                    say(f"(waiting for somebody to write into {path}; Ctrl-C ends that)")
-                    writer.poll()
-            os.set_blocking(file.fileno(), True)
+        with open(open_at_once(path), "rb") as file:
+            await_writer(file.fileno(), lambda: say(f"(waiting for somebody to write into {path}; Ctrl-C ends that)"))
             return file.read(_MOST_BYTES + 1)
     except ValueError as error:  # a name that no file can have
         raise ArgumentError(f"--prompt-file {short(path)}: {error}") from None

@@ -7,11 +7,8 @@ caller's arrays a call writes.
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -20,6 +17,7 @@ import numpy as np
 
 from fastdistill.arguments import check_array
 from fastdistill.errors import ArgumentError, BusyError, FastDistillError, NotBuiltError, NotFiniteError
+from fastdistill.platform import anonymous_map, in_forked_child
 
 try:
     from fastdistill import _native
@@ -120,8 +118,7 @@ def _forget_other_threads() -> None:
     _ENTERING = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_other_threads)
+in_forked_child(_forget_other_threads)
 
 
 class written:
@@ -206,13 +203,9 @@ def mapped_bytes(size: int, huge: bool = True) -> np.ndarray:
     MemoryError
     """
     try:
-        mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return np.frombuffer(anonymous_map(size, huge), np.uint8)
     except (OSError, OverflowError):
         raise MemoryError(f"no memory for {size} bytes") from None
-    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without huge pages
-            mapped.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(mapped, np.uint8)
 
 
 def refuse_rows(where: str, logits: np.ndarray, bans: bool = True) -> NoReturn:

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from fastdistill.arguments import check_integer
 from fastdistill.kernels.boundary import lib
-
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-
-
-def _quota() -> float:
-    """CPUs that the control group grants, infinity where it sets no limit."""
-    try:
-        if _CGROUP_V2.exists():
-            quota, period = _CGROUP_V2.read_text().split()
-        else:
-            quota, period = (path.read_text().strip() for path in _CGROUP_V1)
-        return float(quota) / float(period) if quota != "max" and float(quota) > 0 else float("inf")
-    except (OSError, ValueError):
-        return float("inf")
+from fastdistill.platform import available_cpus
 
 
 def default_threads() -> int:
@@ -32,8 +17,7 @@ def default_threads() -> int:
         return check_integer(
             "FASTDISTILL_THREADS", int(asked) if asked.isdecimal() and len(asked) < 20 else asked, 1, limit
         )
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, int(_quota()) if _quota() < limit else limit, limit))
+    return min(available_cpus(), limit)
 
 
 class ThreadsByRows:

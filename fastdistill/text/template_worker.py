@@ -1,9 +1,9 @@
-"""The program of the process in which `templates.render_template` runs a chat template.  It imports nothing of the package.
+"""The program of the process in which `templates.render_template` runs a chat template.  It reads `platform.py` and nothing else of the package.
 
 A request is a `REQUEST`: bytes of memory, seconds of processor time, and the lengths of what follows: the template, and
 its variables, marshalled. A reply is a letter, eight bytes of length, and text: T what was rendered, R why the template
 refuses, E what failed, M out of memory, I no jinja2. Time beyond what the request grants ends the process, wherever it
-is, by SIGPROF.
+is (`platform.bounded`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if __name__ == "__main__":
 import datetime
 import json
 import re
-import resource
-import signal
+import runpy
 import struct
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 REQUEST = struct.Struct("<QdQQ")
@@ -121,15 +121,6 @@ def reason(error: Exception) -> str:
     return f"{place}{type(error).__name__}: {error}"
 
 
-def used_memory() -> int:
-    """Bytes of address space."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 1 << 30
-
-
 def reply(kind: bytes, data: bytes) -> None:
     sys.stdout.buffer.write(kind + len(data).to_bytes(8, "little") + data)
     sys.stdout.buffer.flush()
@@ -143,26 +134,22 @@ def serve() -> None:
         return reply(b"I", str(error)[:LONGEST_REASON].encode())
     from jinja2 import TemplateError
 
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPROF])
-    before, most = used_memory(), resource.getrlimit(resource.RLIMIT_AS)
-    bounded = most[0] != resource.RLIM_INFINITY
+    system = runpy.run_path(
+        str(Path(__file__).parents[1] / "platform.py")
+    )  # the package itself may be nowhere on the path
+    before = system["used_memory"]()
     while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
         memory, seconds, *sizes = REQUEST.unpack(request)
         template, variables = (sys.stdin.buffer.read(size) for size in sizes)
-        limit = min(before + memory, most[0]) if bounded else before + memory
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most[1]))
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-        try:
-            kind, text = b"T", compiled(template.decode("utf-8", "surrogatepass")).render(marshal.loads(variables))
-        except MemoryError:
-            kind, text = b"M", ""
-        except Exception as error:  # a template is a program: it may fail in any way
-            refused = type(error) is TemplateError
-            kind, text = b"R" if refused else b"E", (str(error) if refused else reason(error))[:LONGEST_REASON]
-        data = text.encode("utf-8", "surrogatepass")
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        resource.setrlimit(resource.RLIMIT_AS, most)
+        with system["bounded"](before + memory, seconds):
+            try:
+                kind, text = b"T", compiled(template.decode("utf-8", "surrogatepass")).render(marshal.loads(variables))
+            except MemoryError:
+                kind, text = b"M", ""
+            except Exception as error:  # a template is a program: it may fail in any way
+                refused = type(error) is TemplateError
+                kind, text = b"R" if refused else b"E", (str(error) if refused else reason(error))[:LONGEST_REASON]
+            data = text.encode("utf-8", "surrogatepass")
         reply(kind, data)
 
 

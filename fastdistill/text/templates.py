@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import atexit
 import marshal
-import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from fastdistill.errors import ArgumentError, TextError
+from fastdistill.platform import APART, OUT_OF_TIME, in_forked_child, overseen
 from fastdistill.text import template_worker
 from fastdistill.text.template_worker import REQUEST
 
@@ -37,9 +36,9 @@ class Limits(NamedTuple):
     Attributes
     ----------
     seconds : float
-        of processor time
+        of processor time; on Windows, by the clock
     memory : int
-        bytes
+        bytes; Windows and macOS set no bound
     text : int
         bytes written
     """
@@ -110,7 +109,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the process that asks, which ends this one
+                **APART,  # Ctrl-C is for the process that asks, which ends this one
             )
         except (OSError, ValueError) as error:
             raise TextError(f"a chat template runs in a process of its own, which cannot start: {error}") from error
@@ -125,19 +124,20 @@ class _Worker:
         """
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None and sink is not None
-        with suppress(BrokenPipeError):  # it has ended, and may have said why
-            sink.write(REQUEST.pack(limits.memory, limits.seconds, len(template), len(variables)) + template)
-            sink.write(variables)
-            sink.flush()
-        head = source.read(9)
-        size = int.from_bytes(head[1:], "little")
-        if size > limits.text:
-            raise TextError(f"the chat template writes {size:,} bytes; expected at most {limits.text:,}")
-        data = source.read(size)
+        with overseen(self._process, limits.seconds):
+            with suppress(OSError):  # it has ended, and may have said why
+                sink.write(REQUEST.pack(limits.memory, limits.seconds, len(template), len(variables)) + template)
+                sink.write(variables)
+                sink.flush()
+            head = source.read(9)
+            size = int.from_bytes(head[1:], "little")
+            if size > limits.text:
+                raise TextError(f"the chat template writes {size:,} bytes; expected at most {limits.text:,}")
+            data = source.read(size)
         if len(head) < 9 or len(data) < size:
             self.close()
             status = self._process.returncode
-            if status == -signal.SIGPROF:
+            if status == OUT_OF_TIME:
                 raise TextError(f"the chat template takes more than {limits.seconds:.3g} s of processor time")
             raise TextError(f"the chat template ended the process it ran in: status {status}")
         return chr(head[0]), data.decode("utf-8", "surrogatepass")
@@ -165,17 +165,22 @@ class _Worker:
 _idle: list[_Worker] = []  # appending and popping are atomic
 
 
+def _pop() -> _Worker | None:
+    with suppress(IndexError):
+        return _idle.pop()
+    return None
+
+
 def _leave_all() -> None:
-    while _idle:
-        _idle.pop().leave()
+    while worker := _pop():
+        worker.leave()
 
 
-os.register_at_fork(after_in_child=_leave_all)  # they answer the process that started them
+in_forked_child(_leave_all)  # they answer the process that started them
 
 
 def _take() -> _Worker:
-    while _idle:
-        worker = _idle.pop()
+    while worker := _pop():
         if worker.alive():
             return worker
         worker.close()
@@ -184,5 +189,5 @@ def _take() -> _Worker:
 
 @atexit.register
 def _close_all() -> None:
-    while _idle:
-        _idle.pop().close()
+    while worker := _pop():
+        worker.close()

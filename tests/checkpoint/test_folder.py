@@ -298,7 +298,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch, error, there
 @pytest.mark.parametrize("fails", [1, 2, 3])  # the file of tensors, the old folder, the new one
 def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch, fails):
     plain_folder(tmp_path / "model")
-    calls, rename = [], os.rename
+    calls, rename = [], os.replace
 
     def failing(source, destination):
         calls.append(source)
@@ -306,7 +306,7 @@ def test_a_rename_that_fails_leaves_the_old_folder(tmp_path, monkeypatch, fails)
             raise OSError("no")
         rename(source, destination)
 
-    monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(CheckpointError, match="cannot be written: no"):
         write_checkpoint(tmp_path / "model", {}, [], overwrite=True)
     assert litter(tmp_path) == ["model"] and list(open_checkpoint(tmp_path / "model").tensors) == ["a", "b"]

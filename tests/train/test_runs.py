@@ -191,12 +191,12 @@ def test_where_the_disk_is_full_nothing_written_before_is_lost(tmp_path, whole, 
 
 
 def test_too_little_room_is_said_before_the_first_step(tmp_path, monkeypatch):
-    real = os.statvfs
-    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=3, f_frsize=1000))
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3000))
     with RunFolder(tmp_path / "run", CONFIG) as run:
         with pytest.raises(CheckpointError, match="the disk has 0 MB free; the checkpoints of this run need 1 MB"):
             go(run, 3)
-        monkeypatch.setattr(os, "statvfs", real)
+        monkeypatch.setattr(shutil, "disk_usage", real)
         go(run, 3)
 
 

@@ -36,6 +36,7 @@ from fastdistill.distill.teachers.teacher_top_k import TopK, as_top_k, teacher_t
 from fastdistill.errors import ArgumentError, CheckpointError
 from fastdistill.files import replace_file, work_folder
 from fastdistill.messages import short
+from fastdistill.platform import write_at
 
 FORMAT, VERSION = "fastdistill-teacher", "1"
 _MOST_VOCAB = 2**31 - 1
@@ -242,7 +243,7 @@ class TeacherWriter:
             data = memoryview(array.tobytes())
             at = self.tokens * (len(data) // max(1, len(array)))
             while data:
-                done = os.pwrite(self._files[name].fileno(), data, at)
+                done = write_at(self._files[name].fileno(), data, at)
                 data, at = data[done:], at + done
         self.tokens += len(rows["tail"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,9 @@ import numpy as np
 
 from fastdistill.checkpoint.safetensors_file import Stored, open_safetensors, write_safetensors
 from fastdistill.errors import CheckpointError
-from fastdistill.files import replace_file, synchronise, work_folder
+from fastdistill.files import replace_file, work_folder
 from fastdistill.messages import listed, short, warn
+from fastdistill.platform import synchronise
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8,18})\.safetensors")
@@ -95,8 +97,7 @@ class Checkpoints:
         """
         there = sum(self.path(step).stat().st_size for step in self.steps)
         needed = (KEPT + 1) * sum(array.nbytes for array in arrays.values()) - there
-        disk = os.statvfs(self.folder)
-        free = disk.f_bavail * disk.f_frsize
+        free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise CheckpointError(
                 f"{self.folder}: the disk has {free // 10**6:,} MB free; the checkpoints of this run need {needed // 10**6 + 1:,} MB"

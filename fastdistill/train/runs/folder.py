@@ -12,7 +12,6 @@ before it and of its number.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +23,8 @@ import numpy as np
 
 from fastdistill.arguments import check_path
 from fastdistill.errors import BusyError, CheckpointError
-from fastdistill.files import clear_left, locked, read_json, synchronise, work_folder
+from fastdistill.files import clear_left, read_json, work_folder
+from fastdistill.platform import locked, rename_folder, synchronise
 from fastdistill.train.runs.checkpoints import Checkpoints, Progress
 from fastdistill.train.runs.metrics import Metrics
 
@@ -70,7 +70,7 @@ class RunFolder:
         self.config = read_config(self.path)
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self.path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                stack.enter_context(locked(self.path, wait=False))
             except BlockingIOError:
                 raise BusyError(f"{self.path}: another process is at work in this run") from None
             except OSError as error:
@@ -207,6 +207,6 @@ def _create(path: Path, config: Mapping[str, Any]) -> None:
             (made / CHECKPOINTS).mkdir(parents=True)
             (made / CONFIG).write_text(text + "\n", "utf-8")
             synchronise(made / CONFIG)
-            os.rename(made, path)  # in the place of nothing, or of an empty folder
+            rename_folder(made, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be made: {error.strerror}") from error
