@@ -910,6 +910,8 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
     session.pool.give_back(seat)
     session.forward([1])
     token_bytes = session.cache.nbytes // PAGE
+    available = {key: said["session"].pop(key) for key in ("available_bytes", "fits", "fitting_capacity")}
+    assert available["fits"] and available["fitting_capacity"] == 100 and available["available_bytes"] > 40e6
     assert said["session"] == {
         "capacity": 100,
         "max_rows": session.max_rows,
@@ -927,8 +929,34 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     assert 0 < stored - sum(entry["bytes"] for entry in said["formats"].values()) < 10_000  # the header
     text = run("info", folder)[1]
-    assert json.loads(run("info", "--capacity", 100, "--json", folder)[1])["model"] == said
+    again = json.loads(run("info", "--capacity", 100, "--json", folder)[1])["model"]
+    assert {**said, "session": {**said["session"], **available, "available_bytes": 0}} == {
+        **again,
+        "session": {**again["session"], "available_bytes": 0},
+    }
     assert "llama: 2 layers" in text and f"{said['parameters']:,}" in text and "in a session of 512 tokens" in text
+
+
+def test_info_says_whether_a_model_fits_before_it_is_loaded(run, tmp_path, monkeypatch):
+    """And if not, the longest session that does."""
+    folder = write_model(tmp_path / "model", "plain", "f32")
+
+    def found(available, *more):
+        monkeypatch.setattr("fastdistill.platform.available_memory", lambda: available)
+        session = json.loads(run("info", folder, "--json", *more)[1])["model"]["session"]
+        return session, run("info", folder, *more)[1].splitlines()[-1]
+
+    session, line = found(None)
+    assert session["fits"] is None and line == "fits         unknown: this system does not say what memory is available"
+    total = sum(session[f"{part}_bytes"] for part in ("weights", "cache", "arena")) + 40_000_000
+    assert found(total)[0]["fits"] and found(total)[1].startswith("fits         yes: 41.1 MB are available")
+    short, line = found(total - 1)
+    most = short["fitting_capacity"]
+    assert (
+        not short["fits"] and 0 < most < 512 and line.endswith(f"; a session of {most} tokens does: --capacity {most}")
+    )
+    assert found(total - 1, "--capacity", most)[0]["fits"] and not found(total - 1, "--capacity", most + 1)[0]["fits"]
+    assert found(1_000_000)[1].endswith("; no session does")
 
 
 def test_info_reads_headers_only(tmp_path):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ Of a model only the config and the headers of its files are read; where it canno
 """
 _PACKAGES = ("numpy", "cffi", "tokenizers")
 _MAX_ROWS = 128  # of a session, where nothing else is asked for
+_TEXT = 40_000_000  # bytes that a tokenizer of 49,152 tokens and its library take beside
 
 
 def add_commands(commands: Any) -> None:
@@ -89,6 +91,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
+    from fastdistill.platform import available_memory
     from fastdistill.runtime.kv_cache import KVCache
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
@@ -119,6 +122,13 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
     executor = NativeExecutor(plan, weightless, executor_rows(rows), 1)
+
+    def taken(capacity: int) -> int:
+        """Bytes that a process of such a session takes beyond this one."""
+        return packed + KVCache.most_bytes(plan, capacity, rows, cache) + executor.nbytes + _TEXT
+
+    available = available_memory()
+    fitting = None if available is None else bisect_right(range(capacity + 1), available, key=taken) - 1
     return {
         "folder": str(folder),
         "architecture": plan.architecture,
@@ -147,6 +157,9 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
             "cache_bytes": KVCache.most_bytes(plan, capacity, rows, cache),
             "token_bytes": KVCache.slot_bytes(plan, cache),
             "arena_bytes": executor.nbytes,
+            "available_bytes": available,
+            "fits": None if fitting is None else fitting == capacity,
+            "fitting_capacity": None if fitting is None else max(fitting, 0),
         },
     }
 
@@ -219,6 +232,16 @@ def _layers_text(model: dict[str, Any]) -> str:
     return "".join(windows) + experts
 
 
+def _fits_text(session: dict[str, Any]) -> str:
+    if session["fits"] is None:
+        return "unknown: this system does not say what memory is available"
+    said = f"{megabytes(session['available_bytes'])} are available, and text takes {megabytes(_TEXT)} beside"
+    if session["fits"]:
+        return f"yes: {said}"
+    most = session["fitting_capacity"]
+    return f"no: {said}; " + (f"a session of {most:,} tokens does: --capacity {most}" if most else "no session does")
+
+
 def _model_text(model: dict[str, Any]) -> str:
     session = model["session"]
     total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
@@ -237,4 +260,5 @@ memory       {megabytes(total)} at most, in a session of {session["capacity"]:,}
   weights    {megabytes(session["weights_bytes"])}, shared by all sessions
   cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \
 {session["token_bytes"] / 1e3:,.1f} kB a token
-  arena      {megabytes(session["arena_bytes"])}, taken as it is used: forwards of up to {session["max_rows"]} rows"""
+  arena      {megabytes(session["arena_bytes"])}, taken as it is used: forwards of up to {session["max_rows"]} rows
+fits         {_fits_text(session)}"""
