@@ -274,6 +274,18 @@ def test_out_of_memory_is_a_failure_and_no_traceback(run, model, monkeypatch):
     assert run("generate", model, "x") == (1, "", "fastdistill: error: out of memory\n")
 
 
+@pytest.mark.parametrize("more", [(), (*JACOBI, "--show-accepted")], ids=["plain", "accepted"])
+def test_a_terminal_obeys_nothing_that_a_model_writes(run, model, more):
+    """A random model at a high temperature writes any bytes; a pipe gets them as they are."""
+    said = ("generate", model, "x", "--max-tokens", 300, "--temperature", 9, *more)
+    controls = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+    assert controls.search(run(*said)[1])
+    terminal = Terminal(*said, TERM="xterm")
+    assert terminal.end() == 0
+    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.seen)
+    assert "\u241b" in shown and not controls.search(shown)
+
+
 # --- generate, demo ---------------------------------------------------------------------------------------------------
 
 

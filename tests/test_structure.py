@@ -22,8 +22,8 @@ PACKAGE = ROOT / "fastdistill"
 
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
-    "errors",
     "messages",
+    "errors",
     "files",
     "arguments",
     "user_cache",
