@@ -201,6 +201,14 @@ def test_the_files_that_a_page_names_exist(page):
     assert not missing, f"{name(page)} names {', '.join(missing)}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_tests_that_a_page_leads_to_are_there(page):
+    """[`test_of_something`](../tests/test_file.py): the promise beside it is kept by that test."""
+    for function, path in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", prose(page)):
+        tests = (page.parent / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}\(", tests, re.MULTILINE), f"{name(page)}: {path} has no {function}"
+
+
 def test_the_index_names_every_page():
     index = ROOT / "docs/README.md"
     linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+\.md)\)", prose(index))}

@@ -67,7 +67,7 @@ def check_tokenizer(data: bytes, source: str) -> None:
             raise TextError(f"{source}: added tokens of {sum(lengths)} characters, and normalizing makes them longer")
 
 
-def check_model(tokenizer: Any, data: bytes, source: str) -> None:
+def check_model(tokenizer: Any, source: str) -> None:
     """The same of what `tokenizers` has read and not yet run."""
     model = tokenizer.model
     word = getattr(model, "max_input_chars_per_word", None)
@@ -78,10 +78,9 @@ def check_model(tokenizer: Any, data: bytes, source: str) -> None:
             raise TextError(f"{source}: {name} has more than {MOST_WORD} characters")
     # Unigram copies, at each place of a text, all pieces that begin there.  Elsewhere a piece's length counts once a token that is written.
     most = MOST_WORD if type(model).__name__ == "Unigram" else MOST_ADDED_LENGTH
-    if _longest_string(data) > most:
-        longest = max(map(len, tokenizer.get_vocab(with_added_tokens=False)), default=0)
-        if longest > most:
-            raise TextError(f"{source}: a piece of {longest} characters; expected at most {most}")
+    longest = max(map(len, tokenizer.get_vocab(with_added_tokens=False)), default=0)
+    if longest > most:
+        raise TextError(f"{source}: a piece of {longest} characters; expected at most {most}")
 
 
 # ---- the file ----
@@ -100,11 +99,6 @@ def _parsed(data: bytes, source: str) -> dict[str, Any]:
             ):  # this "model" lies deeper, or what is wrong with the file has to be told of the whole of it
                 pass
     return parse_json(data, source, TextError)
-
-
-def _longest_string(data: bytes) -> int:
-    """At least the length of the longest string of a JSON text, in characters."""
-    return max(map(len, data.replace(b"\\\\", b"..").replace(b'\\"', b"..").split(b'"')))
 
 
 def _suspicious(data: bytes, start: int) -> bool:
