@@ -23,6 +23,7 @@ from fastdistill import __version__, checkpoint
 from fastdistill.checkpoint import open_checkpoint, write_checkpoint
 from fastdistill.cli import generate, guessing, terminal
 from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
+from fastdistill.cli.terminal import SIGNS
 from fastdistill.decode import Costs, Round, jacobi
 from fastdistill.errors import FetchError
 from fastdistill.kernels.verify.verify_tree import RULES
@@ -733,7 +734,7 @@ def test_colours_at_a_terminal_and_nowhere_else(run, model, options):
     said = ["generate", model, "ab", "--max-tokens", 30, *options, "--show-accepted"]
     plain = run("generate", model, "ab", "--max-tokens", 30)
     assert run(*said) == plain and "\x1b" not in plain[1]
-    expected = plain[1].replace("\n", "\r\n")
+    expected = plain[1].translate(SIGNS).replace("\n", "\r\n")
     terminal = Terminal(*said, TERM="xterm", NO_COLOR="")
     terminal.expect(f"{REFUSED}wrong guesses{PLAIN}\r\n")
     assert terminal.end() == 0 and ACCEPTED in terminal.seen and REFUSED in terminal.seen

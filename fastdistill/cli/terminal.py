@@ -33,13 +33,13 @@ def show(piece: str) -> None:
 
 
 # U+2400 and on are pictures of the control characters; those of Latin-1 have none.
-_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
-_SIGNS |= dict.fromkeys(range(128, 160), 0xFFFD)
+SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+SIGNS |= dict.fromkeys(range(128, 160), 0xFFFD)
 
 
 def visible(piece: str) -> str:
     """A model's text: where stdout is a terminal, a sign in place of each character that it would obey."""
-    return piece.translate(_SIGNS) if sys.stdout.isatty() else piece
+    return piece.translate(SIGNS) if sys.stdout.isatty() else piece
 
 
 def say(text: str) -> None:
