@@ -103,6 +103,14 @@ def load(
         for what is wrong with its tokenizer, where it is read
     UnsupportedError
     ArgumentError
+
+    Examples
+    --------
+    >>> model = fd.load(folder)
+    >>> model.plan.architecture, model.vocab_size
+    ('llama', 300)
+    >>> fd.load(folder, format="q4").plan.architecture
+    'llama'
     """
     folder = find_folder(folder)
     with open_checkpoint(folder) as checkpoint:
@@ -288,6 +296,15 @@ class Model:
             "f16" or "f32" keys and values; default: as the weights are
         taps : Iterable[str], default ()
             names of hidden states to give with every forward
+
+        Examples
+        --------
+        >>> model = fd.load(folder)
+        >>> session = model.session()
+        >>> first = model.generate("Once upon a time", session=session, max_tokens=4)
+        >>> again = model.generate("Once upon a day", session=session, max_tokens=4)
+        >>> again.stats.prompt_tokens, again.stats.reused_tokens  # "Once upon a " has been read
+        (15, 12)
         """
         return self.network.session(capacity, max_rows, cache, taps)
 
@@ -320,6 +337,11 @@ class Model:
         ----------
         ids : Sequence[int] | np.ndarray
             the text's tokens
+
+        Examples
+        --------
+        >>> fd.load(folder).logits([5, 17, 42]).shape
+        (3, 300)
         """
         return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
 
@@ -339,6 +361,13 @@ class Model:
         ------
         UnsupportedError
             for a model that is not causal: it says no token's probability after those before it
+
+        Examples
+        --------
+        >>> model = fd.load(folder)
+        >>> texts = model.score(["one two three", "a text that is longer"])
+        >>> [len(each.log_probs) for each in texts]  # of each token but the first
+        [12, 20]
         """
         if not self.plan.causal:
             raise UnsupportedError("score needs a causal model: this one predicts a token from both sides of it")
@@ -434,6 +463,14 @@ class Model:
             options of `chat_prompt`: {"tools": [...], "enable_thinking": False}
         **options : Unpack[Options]
             those of `generate`
+
+        Examples
+        --------
+        >>> model = fd.load(folder)
+        >>> messages = [{"role": "user", "content": "Name a river."}]
+        >>> answer = model.chat(messages, max_tokens=8)
+        >>> "".join(model.chat(messages, stream=True, max_tokens=8)) == answer.text
+        True
         """
         resolved("chat", options)  # checks their names
         template = {} if template is None else template
@@ -521,6 +558,16 @@ class Model:
         Notes
         -----
         An option that is None has its default.
+
+        Examples
+        --------
+        >>> model = fd.load(folder)
+        >>> answer = model.generate("Once upon a time", max_tokens=8)
+        >>> len(answer.tokens), answer.finish_reason
+        (8, 'length')
+        >>> warm = model.generate(["a list", "of prompts"], max_tokens=8, temperature=0.7, seed=1)
+        >>> warm[1].tokens == model.generate("of prompts", max_tokens=8, temperature=0.7, seed=1).tokens
+        True
         """
         asked = resolved("generate", options, surplus, ["n"])
         prompts = _prompts(prompt)
@@ -558,6 +605,13 @@ class Model:
             text or token ids
         **options : Unpack[Options]
             those of `generate`
+
+        Examples
+        --------
+        >>> model = fd.load(folder)
+        >>> pieces = list(model.stream("Once upon a time", max_tokens=8))
+        >>> "".join(pieces) == model.generate("Once upon a time", max_tokens=8).text
+        True
         """
         asked = resolved("stream", options, surplus)
         if _prompts(prompt) is not None:

@@ -6,11 +6,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from fastdistill.messages import printable
+
 _T = TypeVar("_T")
 
 
 class FastDistillError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArgumentError(FastDistillError, ValueError):

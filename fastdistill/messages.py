@@ -57,6 +57,13 @@ def short(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def printable(text: str) -> str:
+    """Words in which somebody else's may stand: what a terminal would obey is spelt out, lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
 def listed(names: Iterable[object], most: int = 10) -> str:
     """Names in a message, the first `most` of them and how many more there are."""
     every = [str(name) for name in names]
@@ -76,4 +83,4 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "fastdistill":
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
+    warnings.warn(printable(message), stacklevel=level)

@@ -23,6 +23,7 @@ from fastdistill import __version__, checkpoint
 from fastdistill.checkpoint import open_checkpoint, write_checkpoint
 from fastdistill.cli import generate, guessing, terminal
 from fastdistill.cli.accepted import ACCEPTED, PLAIN, REFUSED, Coloured, ShowAccepted
+from fastdistill.cli.terminal import SIGNS
 from fastdistill.decode import Costs, Round, jacobi
 from fastdistill.errors import FetchError
 from fastdistill.kernels.verify.verify_tree import RULES
@@ -272,6 +273,18 @@ def test_out_of_memory_is_a_failure_and_no_traceback(run, model, monkeypatch):
 
     monkeypatch.setattr(generate, "load_model", no_memory)
     assert run("generate", model, "x") == (1, "", "fastdistill: error: out of memory\n")
+
+
+@pytest.mark.parametrize("more", [(), (*JACOBI, "--show-accepted")], ids=["plain", "accepted"])
+def test_a_terminal_obeys_nothing_that_a_model_writes(run, model, more):
+    """A random model at a high temperature writes any bytes; a pipe gets them as they are."""
+    said = ("generate", model, "x", "--max-tokens", 300, "--temperature", 9, *more)
+    controls = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+    assert controls.search(run(*said)[1])
+    terminal = Terminal(*said, TERM="xterm")
+    assert terminal.end() == 0
+    shown = re.sub(r"\x1b\[[\d;]*m", "", terminal.seen)
+    assert "\u241b" in shown and not controls.search(shown)
 
 
 # --- generate, demo ---------------------------------------------------------------------------------------------------
@@ -721,7 +734,7 @@ def test_colours_at_a_terminal_and_nowhere_else(run, model, options):
     said = ["generate", model, "ab", "--max-tokens", 30, *options, "--show-accepted"]
     plain = run("generate", model, "ab", "--max-tokens", 30)
     assert run(*said) == plain and "\x1b" not in plain[1]
-    expected = plain[1].replace("\n", "\r\n")
+    expected = plain[1].translate(SIGNS).replace("\n", "\r\n")
     terminal = Terminal(*said, TERM="xterm", NO_COLOR="")
     terminal.expect(f"{REFUSED}wrong guesses{PLAIN}\r\n")
     assert terminal.end() == 0 and ACCEPTED in terminal.seen and REFUSED in terminal.seen

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import doctest
+import inspect
 import io
 import re
 import shutil
@@ -11,11 +13,14 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+import fastdistill as fd
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.kernels import isa, set_isa
 from fastdistill.models import plan_for
@@ -105,6 +110,66 @@ def run(page: Path, monkeypatch: pytest.MonkeyPatch, **names: object) -> None:
         set_isa(level)
 
 
+def docstrings_with_examples() -> dict[str, tuple[str, Path, int]]:
+    """Those of the package: where it stands -> its text, its file and its line."""
+    found = {}
+    for path in sorted((ROOT / "fastdistill").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if ">>> " in text else ():
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and ">>> " in (ast.get_docstring(node) or ""):
+                found[f"{name(path)}:{node.name}"] = ast.get_docstring(node) or "", path, node.body[0].lineno - 1
+    return found
+
+
+EXAMPLES = docstrings_with_examples()
+
+
+@pytest.mark.parametrize("where", EXAMPLES)
+def test_the_examples_of_a_docstring_print_what_it_shows(where, folder, tmp_path, monkeypatch):
+    """In them `fd` is fastdistill, `np` is NumPy, `folder` is a model."""
+    monkeypatch.chdir(tmp_path)
+    text, path, line = EXAMPLES[where]
+    names = {"fd": fd, "np": np, "folder": folder}
+    said = io.StringIO()
+    doctest.DocTestRunner(verbose=False).run(
+        doctest.DocTestParser().get_doctest(text, names, where, str(path), line), out=said.write
+    )
+    assert not said.getvalue(), said.getvalue()
+
+
+MOST_USED = [
+    "load",
+    "Model.session",
+    "Model.generate",
+    "Model.stream",
+    "Model.chat",
+    "Model.score",
+    "Model.logits",
+    "Speculative",
+    "Auto",
+    "Jacobi",
+    "Lookahead",
+    "Unmask",
+    "from_callable",
+    "decode.generate",
+    "kernels.sample",
+    "kernels.probabilities",
+    "kernels.row_statistics",
+    "kernels.unmask_select",
+    "kernels.verify_tree",
+    "transport.sinkhorn",
+    "transport.sinkhorn_divergence",
+    "distill.divergence",
+    "train.Engine",
+    "train.Schedule",
+]
+
+
+@pytest.mark.parametrize("thing", MOST_USED)
+def test_what_is_used_most_has_an_example(thing):
+    assert "Examples\n--------\n>>> " in (inspect.getdoc(attrgetter(thing)(fd)) or ""), thing
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_examples_that_do_not_run_are_python_all_the_same(page):
     for block in blocks(page):
@@ -134,6 +199,14 @@ def test_the_files_that_a_page_names_exist(page):
     named = re.findall(r"`((?:csrc|fastdistill|tests|bench|docs)/[\w./-]*)`", prose(page))
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing, f"{name(page)} names {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_tests_that_a_page_leads_to_are_there(page):
+    """[`test_of_something`](../tests/test_file.py): the promise beside it is kept by that test."""
+    for function, path in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", prose(page)):
+        tests = (page.parent / path).read_text(encoding="utf-8")
+        assert re.search(rf"^def {function}\(", tests, re.MULTILINE), f"{name(page)}: {path} has no {function}"
 
 
 def test_the_index_names_every_page():

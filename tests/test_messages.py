@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdistill
+from fastdistill import errors
 from fastdistill.messages import listed, short, suggestion
 
 
@@ -54,6 +55,17 @@ def test_what_is_shown():
     assert short(10**5000) == "an integer of 16610 bits"
     assert short(np.zeros((3, 4), np.float32)) == "a float32 array of shape (3, 4)"
     assert short("x" * 500).endswith("...'") and short([0] * 100) == "[0, 0, 0, 0, 0, ...]"
+
+
+ERRORS = [
+    thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.FastDistillError)
+]
+
+
+@pytest.mark.parametrize("error", [thing for thing in ERRORS if thing is not errors.PartialError])
+def test_an_error_says_nothing_that_a_terminal_obeys(error):
+    """Names in a file may hold the sequences that set a terminal's title or its clipboard, or turn a line around."""
+    assert str(error("a \x1b]0;title\x07\x9b\r\u202e b\nc é")) == "a \\x1b]0;title\\x07\\x9b\\r\\u202e b\nc é"
 
 
 def test_lists_end_after_ten():

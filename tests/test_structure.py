@@ -23,8 +23,8 @@ PACKAGE = ROOT / "fastdistill"
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
     "platform",
-    "errors",
     "messages",
+    "errors",
     "files",
     "arguments",
     "user_cache",

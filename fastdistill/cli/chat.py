@@ -24,7 +24,7 @@ from fastdistill.cli.generate import (
 )
 from fastdistill.cli.options import given
 from fastdistill.cli.templates import add_template_options, template_options
-from fastdistill.cli.terminal import add_command, say, show
+from fastdistill.cli.terminal import add_command, say, show, visible
 from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.fetch import find_folder
 from fastdistill.files import read_json
@@ -155,7 +155,7 @@ class Conversation:
 
         def keep(piece: str) -> None:
             pieces.append(piece)
-            show(piece if watcher is None else watcher.coloured(piece))
+            show(visible(piece) if watcher is None else watcher.coloured(visible(piece)))
 
         prompt = self._model.chat_prompt(messages, **self._template)
         answer = None

@@ -19,7 +19,7 @@ from fastdistill.cli.filling import replay
 from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.options import given
 from fastdistill.cli.templates import add_template_options, template_options
-from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show
+from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show, visible
 from fastdistill.cli.unmasking import fill_statistics, filled
 from fastdistill.errors import ArgumentError, FetchError
 from fastdistill.fetch import fetch, find_folder
@@ -241,7 +241,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     model, loading = load_model(folder, None, arguments.threads)
     say(f"> {arguments.prompt}")
     prompt = model.chat_prompt([{"role": "user", "content": arguments.prompt}])
-    answer = write_answer(model, prompt, show, max_tokens=arguments.max_tokens)
+    answer = write_answer(model, prompt, lambda piece: show(visible(piece)), max_tokens=arguments.max_tokens)
     print()
     say(f"\n{statistics(model, answer)}\n{machine(model, loading)}")
 
@@ -288,11 +288,11 @@ def run_generate(arguments: argparse.Namespace) -> None:
         watcher = watching(arguments, decoder, model.tokenizer)
         if watcher is not None:
             answer = write_answer(
-                model, prompt, lambda piece: show(watcher.coloured(piece)), decoder=watcher, **options
+                model, prompt, lambda piece: show(watcher.coloured(visible(piece))), decoder=watcher, **options
             )
             show(watcher.rest(answer.generation))
         else:
-            shown = (lambda piece: None) if arguments.json else show
+            shown = (lambda piece: None) if arguments.json else (lambda piece: show(visible(piece)))
             answer = write_answer(model, prompt, shown, decoder=decoder, **options)
     print(_json(model, answer, loading, profile) if arguments.json else "")
     if answer.generation.finish_reason == "capacity":

@@ -17,6 +17,7 @@ from fastdistill import __version__
 from fastdistill.cli.terminal import MODEL_HELP, add_command, megabytes
 from fastdistill.errors import UnsupportedError
 from fastdistill.fetch import find_folder
+from fastdistill.messages import printable
 
 _INFO = """\
   fastdistill info
@@ -53,7 +54,7 @@ def run_info(arguments: argparse.Namespace) -> None:
     else:
         print(_machine_text(facts))
         if arguments.model is not None:
-            print("\n" + (_model_text if refused is None else _stored_text)(facts["model"]))
+            print("\n" + printable((_model_text if refused is None else _stored_text)(facts["model"])))
     if refused is not None:
         raise refused
 

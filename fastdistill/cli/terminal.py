@@ -32,6 +32,16 @@ def show(piece: str) -> None:
     sys.stdout.flush()
 
 
+# U+2400 and on are pictures of the control characters; those of Latin-1 have none.
+SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+SIGNS |= dict.fromkeys(range(128, 160), 0xFFFD)
+
+
+def visible(piece: str) -> str:
+    """A model's text: where stdout is a terminal, a sign in place of each character that it would obey."""
+    return piece.translate(SIGNS) if sys.stdout.isatty() else piece
+
+
 def say(text: str) -> None:
     """A line beside the output: on stderr, after what has been written so far."""
     sys.stdout.flush()

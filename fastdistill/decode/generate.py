@@ -44,6 +44,13 @@ def generate(
         None: Autoregressive(), of a masked diffusion model Unmask()
     costs : Costs, optional
         of the session's forwards, for decoders that weigh their guesses and have none of their own
+
+    Examples
+    --------
+    >>> table = np.eye(10, k=1, dtype=np.float32)  # after token t comes t + 1
+    >>> session = fd.from_callable(lambda ids: table[ids], vocab_size=10)
+    >>> fd.decode.generate(session, [3], max_tokens=4).tokens
+    [4, 5, 6, 7]
     """
     check_has(
         "session",

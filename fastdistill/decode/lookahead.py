@@ -60,6 +60,14 @@ class Lookahead:
     Raises
     ------
     ArgumentError
+
+    Examples
+    --------
+    >>> model, text = fd.load(folder), "to be or not to be, to be"
+    >>> plain = model.generate(text, max_tokens=24)
+    >>> sooner = model.generate(text, max_tokens=24, decoder=fd.Lookahead(adaptive=False))
+    >>> sooner.tokens == plain.tokens, sooner.stats.forwards < plain.stats.forwards
+    (True, True)
     """
 
     window: int = 7

@@ -49,6 +49,14 @@ class Speculative:
     Raises
     ------
     ArgumentError
+
+    Examples
+    --------
+    >>> model, text = fd.load(folder), "to be or not to be, to be"
+    >>> plain = model.generate(text, max_tokens=24)
+    >>> sooner = model.generate(text, max_tokens=24, decoder=fd.Speculative(fd.PromptLookup()))
+    >>> sooner.tokens == plain.tokens, sooner.stats.forwards < plain.stats.forwards
+    (True, True)
     """
 
     drafter: Drafter

@@ -46,6 +46,13 @@ def from_callable(
     ------
     ArgumentError
         when the function returns anything else
+
+    Examples
+    --------
+    >>> table = np.eye(10, k=1, dtype=np.float32)  # after token t comes t + 1
+    >>> session = fd.from_callable(lambda ids: table[ids], vocab_size=10)
+    >>> session.forward([3, 4, 5]).statistics.argmax.tolist()
+    [4, 5, 6]
     """
     return CallableSession(function, vocab_size, capacity, max_rows, mask_token, logit_shift)
 

@@ -67,8 +67,8 @@ def check_tokenizer(data: bytes, source: str) -> None:
             raise TextError(f"{source}: added tokens of {sum(lengths)} characters, and normalizing makes them longer")
 
 
-def check_model(tokenizer: Any, source: str) -> None:
-    """The same of what `tokenizers` has read and not yet run."""
+def check_model(tokenizer: Any, data: bytes, source: str) -> None:
+    """The same of what `tokenizers` has read of these bytes and not yet run."""
     model = tokenizer.model
     word = getattr(model, "max_input_chars_per_word", None)
     if word is not None and word > MOST_WORD:  # WordPiece looks up each part of each of its parts
@@ -76,10 +76,21 @@ def check_model(tokenizer: Any, source: str) -> None:
     for name in ("continuing_subword_prefix", "end_of_word_suffix", "unk_token"):  # may come once a character
         if _length(getattr(model, name, None)) > MOST_WORD:
             raise TextError(f"{source}: {name} has more than {MOST_WORD} characters")
-    if type(model).__name__ == "Unigram":  # copies, at each place of a text, all pieces that begin there
+    # Unigram copies, at each place of a text, all pieces that begin there.  Elsewhere a piece's length counts once a token that is written.
+    most = MOST_WORD if type(model).__name__ == "Unigram" else MOST_ADDED_LENGTH
+    if _longest_string(data) > most:
         longest = max(map(len, tokenizer.get_vocab(with_added_tokens=False)), default=0)
-        if longest > MOST_WORD:
-            raise TextError(f"{source}: a piece of {longest} characters; expected at most {MOST_WORD}")
+        if longest > most:
+            raise TextError(f"{source}: a piece of {longest} characters; expected at most {most}")
+
+
+def _longest_string(data: bytes) -> int:
+    """Bytes that no string of a JSON text has more of: between quotes that certainly begin or end one."""
+    import numpy as np
+
+    text = np.frombuffer(data, np.uint8)
+    sure = np.flatnonzero((text[1:] == ord('"')) & (text[:-1] != ord("\\")))
+    return int(np.diff(sure, prepend=-1, append=len(text)).max())
 
 
 # ---- the file ----

@@ -14,6 +14,7 @@ import sys
 if __name__ == "__main__":
     sys.path[:] = sys.argv[1:]  # of the process that asks: it was started without any
 
+import codecs
 import datetime
 import json
 import re
@@ -121,6 +122,19 @@ def reason(error: Exception) -> str:
     return f"{place}{type(error).__name__}: {error}"
 
 
+def load_all() -> None:
+    """What jinja2 and Python load when a template asks for it, the local time zone too: soon this process opens no file."""
+    import html  # noqa: F401
+    import pprint  # noqa: F401
+    import textwrap  # noqa: F401
+
+    import jinja2.constants
+    import jinja2.debug  # noqa: F401
+
+    codecs.lookup("unicode-escape")  # of strings in a template
+    datetime.datetime.now().strftime("%c %Z")
+
+
 def reply(kind: bytes, data: bytes) -> None:
     sys.stdout.buffer.write(kind + len(data).to_bytes(8, "little") + data)
     sys.stdout.buffer.flush()
@@ -138,6 +152,8 @@ def serve() -> None:
         str(Path(__file__).parents[1] / "platform.py")
     )  # the package itself may be nowhere on the path
     before = system["used_memory"]()
+    load_all()
+    system["shut_in"]()  # were a template to find a way out of the sandbox
     while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
         memory, seconds, *sizes = REQUEST.unpack(request)
         template, variables = (sys.stdin.buffer.read(size) for size in sizes)

@@ -57,7 +57,7 @@ class Tokenizer:
         check_tokenizer(data, str(self._path))
         with self._guarded("is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(data)
-            check_model(self._tokenizer, str(self._path))
+            check_model(self._tokenizer, data, str(self._path))
             self._tokenizer.no_truncation()  # what a training run cut or padded to is no part of the text
             self._tokenizer.no_padding()
             for chance in _CHANCES:  # nor is what it drew

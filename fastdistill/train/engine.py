@@ -44,6 +44,21 @@ class Engine:
         those that are trained
     rows : int
         most of a batch
+
+    Examples
+    --------
+    >>> from fastdistill.checkpoint import open_checkpoint
+    >>> from fastdistill.models import plan_of
+    >>> with open_checkpoint(folder) as checkpoint:
+    ...     engine = fd.train.Engine(plan_of(checkpoint), checkpoint.tensors, rows=64)
+    >>> batch = fd.train.batch_of([np.arange(10, 30, dtype=np.int32)])
+    >>> optimiser, losses = fd.train.AdamW(engine.parameters), []
+    >>> for step in range(10):
+    ...     losses.append(engine.accumulate(batch, fd.train.objective("cross_entropy"), batch.weight))
+    ...     engine.finish()
+    ...     optimiser.step(0.01)
+    >>> losses[-1] < 0.5 * losses[0]
+    True
     """
 
     def __init__(

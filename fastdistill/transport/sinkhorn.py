@@ -187,6 +187,14 @@ def sinkhorn(
     ----------
     Cuturi 2013; Schmitzer 2019 (absorption into the kernel); Chizat et al. 2018 (unbalanced); see
     docs/kernels/transport/sinkhorn.md
+
+    Examples
+    --------
+    >>> cost = np.abs(np.arange(3.0)[:, None] - np.arange(3.0))  # between places 0, 1, 2
+    >>> a, b = np.array([0.5, 0.5, 0]), np.array([0, 0.5, 0.5])
+    >>> found = fd.transport.sinkhorn(a, b, cost, epsilon=0.05)
+    >>> found.status, round(float(found.value), 3)  # half of the mass goes 2 far
+    ('converged', 1.0)
     """
     epsilon = check_number("epsilon", epsilon, np.finfo(np.float64).tiny, np.finfo(np.float64).max)
     max_iterations = check_integer("max_iterations", max_iterations, 1, 2**31 - 1)

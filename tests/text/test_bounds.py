@@ -146,6 +146,7 @@ def models():
     yield "max_input_chars_per_word is 1000000", KINDS["word_piece"]["model"] | {"max_input_chars_per_word": 10**6}
     yield "end_of_word_suffix has more than 256", bpe(["a"], end_of_word_suffix="a" * 2000)
     yield "continuing_subword_prefix has more than 256", bpe(["a"], continuing_subword_prefix="a" * 2000)
+    yield "a piece of 1500 characters", bpe(["a" * 1500])
     yield "unk_token has more than 256", bpe(["a" * 2000], unk_token="a" * 2000)
 
 

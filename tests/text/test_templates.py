@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastdistill import platform
 from fastdistill.errors import ArgumentError, TextError
-from fastdistill.text import templates
+from fastdistill.text import template_worker, templates
 from fastdistill.text.templates import render_template
 
 
@@ -169,6 +172,45 @@ def test_an_error_names_the_line_and_costs_nobody_else_anything():
     with pytest.raises(TextError, match=r"refuses: one line only$"):
         render_template("{{ raise_exception('one\nline \t only') }}", {})
     assert templates._idle[-1] is worker and render_template("{{ 1 }}", {}) == "1"
+
+
+# Each of them makes jinja2 or Python load something, where it has not yet.
+LATE = [
+    "{{ 'a b' | wordwrap(1) }}", "{{ [1] | pprint }}", "{{ lipsum(n=1) | length > 9 }}", "{{ '<b>a</b>' | striptags }}", "{{ 'a' | e }}",
+    "{{ '&lt;' | safe | striptags }}", "{{ 'http://a.de' | urlize }}", "{{ {'a': 1} | tojson(indent=1) }}", "{{ 'é' | urlencode }}",
+    "{{ strftime_now('%d %b %Y %Z') }}", "{{ [3, 1] | sort | random }}", "{{ {'a': 1} | xmlattr }}", "{{ 1.5 | round }}", "{{ '%s' | format(1) }}",
+]  # fmt: skip
+
+
+def test_a_process_that_runs_templates_can_open_and_start_nothing():
+    for template in LATE:
+        assert render_template(template, {})
+    with pytest.raises(TextError, match="line 1: UndefinedError"):  # its traceback is looked at by what is loaded then
+        render_template("{{ a.b.c }}", {})
+    for worker in templates._idle:
+        for what in ("NOFILE", "NPROC", "FSIZE", "CORE"):
+            assert resource.prlimit(worker._process.pid, getattr(resource, f"RLIMIT_{what}")) == (0, 0)
+
+
+def test_what_gets_out_of_the_sandbox_is_shut_in(tmp_path):
+    """The same process, told to do what no template should be able to."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(template_worker.__file__).parent)!r})
+import os, runpy, socket, subprocess, template_worker
+template_worker.compiler()
+runpy.run_path({platform.__file__!r})["shut_in"]()
+for attempt in (
+    lambda: open("/etc/passwd"), lambda: open({str(tmp_path / "file")!r}, "w"), socket.socket, os.pipe, lambda: subprocess.run("/bin/true")
+):
+    try:
+        attempt()
+    except OSError:
+        print("refused")
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout.split() == ["refused"] * 5, said.stdout + said.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_threads_render_beside_each_other():

@@ -81,6 +81,14 @@ class Unmask:
     Notes
     -----
     A position that is filled stays as it is, except with `remask`. Text becomes certain from its beginning on.
+
+    Examples
+    --------
+    >>> model = fd.load("listops-mdlm")  # comes with the package
+    >>> prompt = "<|bos|> sort : dog ant cow bat _ _ _ _ | _ _ ->"
+    >>> answer = model.generate(prompt, decoder=fd.Unmask(fd.unmask.Threshold(0.9)))
+    >>> answer.text, answer.stats.forwards
+    ('ant bat cow dog', 1)
     """
 
     rule: Rule = field(default_factory=Threshold)

@@ -88,6 +88,16 @@ def divergence(
     ArgumentError
     NotFiniteError
         for a row that counts and holds NaN or +inf, or nothing but -inf; where the divergence is infinite, or the gradient beyond its dtype
+
+    Examples
+    --------
+    >>> teacher = np.log(np.array([[7, 2, 1]], np.float32))
+    >>> student = np.zeros((1, 3), np.float32)
+    >>> loss = fd.distill.divergence(student, teacher, "jsd", 0.5)
+    >>> round(loss.value, 4), loss.gradient.round(3)
+    (0.0748, array([[-0.085,  0.025,  0.06 ]], dtype=float32))
+    >>> fd.distill.jsd(student, teacher, beta=0.5).value == loss.value
+    True
     """
     rows, vocab = check_array("student", student, LOGITS, ("n", "vocab"))
     if isinstance(teacher, np.ndarray) and teacher.ndim == 2:
@@ -163,7 +173,7 @@ def _named(kind: str) -> Callable[..., Loss]:
 def _help(kind: str) -> str:
     """What `divergence` says, with one kind's formula, notes and number."""
     formula, wanted, notes = KINDS[kind][1:]
-    _, _, sections = inspect.cleandoc(divergence.__doc__ or "").partition("\n\n")
+    _, _, sections = inspect.cleandoc(divergence.__doc__ or "").partition("Examples\n")[0].rstrip().partition("\n\n")
     number = f"{wanted.name} : float, default {wanted.default}\n    from 0 to {wanted.most:g}\n" if wanted else ""
     sections = re.sub(r"kind : .*\n.*\nparameter : .*\n.*\n", number, sections)
     if kind == "entropy":

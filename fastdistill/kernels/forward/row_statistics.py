@@ -66,6 +66,13 @@ def row_statistics(logits: np.ndarray, threads: int | None = 1) -> RowStatistics
     ArgumentError
     NotFiniteError
         when a row holds NaN or +inf, or nothing but -inf
+
+    Examples
+    --------
+    >>> logits = np.log(np.array([[1, 2, 5], [6, 1, 1]], np.float32))
+    >>> found = fd.kernels.row_statistics(logits)
+    >>> found.argmax, np.exp(found.log_prob).round(4)
+    (array([2, 0], dtype=int32), array([0.625, 0.75 ], dtype=float32))
     """
     *leading, vocab = check_array("logits", logits, np.float32, (..., "vocab"))
     if not 0 < vocab < 2**31:

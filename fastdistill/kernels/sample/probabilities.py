@@ -53,6 +53,12 @@ def probabilities(
     NotFiniteError
     BusyError
         as `sample`
+
+    Examples
+    --------
+    >>> logits = np.log(np.array([[1, 2, 7]], np.float32))
+    >>> fd.kernels.probabilities(logits, fd.Sampler(temperature=1, top_k=2)).round(4)
+    array([[0.    , 0.2222, 0.7778]], dtype=float32)
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     law = np.empty(logits.shape, np.float32) if out is None else out

@@ -289,6 +289,15 @@ def sample(
         when a row holds NaN or +inf, banned or not, or when bias or repetition penalty makes a logit +inf
     BusyError
         where another call is writing workspace or out
+
+    Examples
+    --------
+    >>> logits = np.log(np.array([[1, 2, 7], [6, 3, 1]], np.float32))
+    >>> positions = np.arange(2, dtype=np.int32)
+    >>> fd.kernels.sample(logits, fd.Sampler(), positions)
+    array([2, 0], dtype=int32)
+    >>> fd.kernels.sample(logits, fd.Sampler(temperature=1, top_k=2, seed=7), positions)
+    array([2, 0], dtype=int32)
     """
     given = Sampling.checked(logits, sampler, seen, allowed, threads, workspace)
     rows, vocab = given.rows, given.vocab

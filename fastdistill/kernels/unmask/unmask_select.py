@@ -151,6 +151,14 @@ def unmask_select(
     ----------
     Nie et al. 2025, LLaDA; Wu et al. 2025, Fast-dLLM; Ben-Hamu et al. 2025, EB-sampler; see
     docs/kernels/unmask/unmask_select.md
+
+    Examples
+    --------
+    >>> logits = np.log(np.array([[1, 9], [5, 5], [2, 8]], np.float32))
+    >>> masked = np.array([True, True, True])
+    >>> rule = fd.kernels.UnmaskRule("confidence", threshold=0.75)
+    >>> fd.kernels.unmask_select(fd.kernels.row_statistics(logits), masked, rule).chosen
+    array([ True, False,  True])
     """
     if not isinstance(rule, UnmaskRule):
         raise ArgumentError(f"rule must be an UnmaskRule, got {type(rule).__name__}")

@@ -133,6 +133,15 @@ def verify_tree(
     -----
     Of a refused child drawn from q the law p leaves max(p - q, 0), normalised; if that is nothing, by rounding, p
     stays.
+
+    Examples
+    --------
+    >>> parents = np.array([-1, 0, 0, 2], np.int32)  # two guesses after the root, one after the second
+    >>> tokens = np.array([5, 8, 9, 4], np.int32)
+    >>> draws = np.array([9, 1, 4, 6], np.int32)  # of the target, after each node
+    >>> found = fd.kernels.verify_tree(parents, tokens, draws)
+    >>> found.accepted, found.tokens  # both that the target drew too, and its next token
+    (array([2], dtype=int32), array([ 9,  4,  6, -1], dtype=int32))
     """
     parents = as_array("parents", parents, np.int32, ("nodes",))
     nodes = len(parents)

@@ -35,7 +35,7 @@ class Schedule:
 
     Examples
     --------
-    >>> [Schedule("linear", 1.0, steps=6, warm_up=2)(step) for step in range(7)]
+    >>> [fd.train.Schedule("linear", 1.0, steps=6, warm_up=2)(step) for step in range(7)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
 
