@@ -1,0 +1,49 @@
+"""Comparisons whose message says where a result differs first, what is there and what was expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastdistill.messages import short
+
+
+def same(name: str, got: Any, want: Any, dtype: Any = None) -> None:
+    """Equal elements, NaN equal to NaN; and where it is given, the dtype."""
+    got, want = _shaped(name, got, want, dtype)
+    _refuse(name, got, want, (got != want) & ~((got != got) & (want != want)), "")
+
+
+def near(name: str, got: Any, want: Any, allowed: Any, dtype: Any = None) -> None:
+    """|got - want| <= allowed, or equal, in each element; where infinitely much is allowed nothing is said of it."""
+    got, want = _shaped(name, got, want, dtype)
+    with np.errstate(invalid="ignore"):
+        off = np.abs(got.astype(want.dtype) - want)
+    allowed = np.broadcast_to(allowed, want.shape)
+    fits = (off <= allowed) | (got == want) | ((got != got) & (want != want)) | np.isposinf(allowed)
+    most = float(np.max(np.where(fits, 0, allowed), initial=0))
+    _refuse(name, got, want, ~fits, f", and may be {most:.3g} apart")
+
+
+def holds(claim: Any, message: str) -> None:
+    """Fail with this message unless the claim holds; `assert` would be left out by `python -O`."""
+    if not claim:
+        raise AssertionError(message)
+
+
+def _shaped(name: str, got: Any, want: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    got, want = np.asarray(got), np.asarray(want)
+    if dtype is not None:
+        holds(got.dtype == dtype, f"{name} has dtype {got.dtype}, expected {np.dtype(dtype)}")
+    holds(got.shape == want.shape, f"{name} has shape {got.shape}, expected {want.shape}")
+    return got, want
+
+
+def _refuse(name: str, got: np.ndarray, want: np.ndarray, wrong: np.ndarray, bound: str) -> None:
+    if not wrong.any():
+        return
+    at = tuple(int(index) for index in np.argwhere(wrong)[0])
+    place = f"{list(at)}" if at else ""
+    many = f"; so are {int(wrong.sum()) - 1} more of {wrong.size}" if wrong.sum() > 1 else ""
+    raise AssertionError(f"{name}{place} is {short(got[at])}, the reference says {short(want[at])}{bound}{many}")
