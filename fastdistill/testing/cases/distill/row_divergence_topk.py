@@ -34,11 +34,13 @@ def cases(
     tokens = np.array([random.permutation(vocab)[:k] for _ in range(rows)], np.int32).reshape(rows, k)
     log_probs = np.take_along_axis(log_softmax(teacher), tokens, axis=1).astype(dtype)
     tokens[:, 1:][random.random((rows, k - 1)) < draw.choice([0, 0.3])] = -1
-    tail = draw.choice(tails)
+    tail: Any = draw.choice(tails)
+    if tail == "given":  # nothing can be left where every token is listed
+        tail = random.random(rows) * ((tokens >= 0).sum(axis=1) < vocab)
     labels = np.where(random.random(rows) < 0.3, -1, random.integers(0, vocab, rows)).astype(np.int32)
     return {
         "student": student.astype(dtype), "tokens": tokens, "log_probs": log_probs, "kind": kind, "parameter": parameter,
-        "tail": random.random(rows) if tail == "given" else tail, "temperature": draw.choice([0.5, 1.0, 2.0]),
+        "tail": tail, "temperature": draw.choice([0.5, 1.0, 2.0]),
         "labels": draw.choice([None, labels]), "scale": 0.7, "label_scale": 0.6,
         "weights": random.choice([0, 0.5, 1, 2], rows).astype(np.float64),
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from fastdistill.reference.fixed_point.lookahead_layout import lookahead_layout 
 from fastdistill.testing.choices import Case, Choices
 from fastdistill.testing.compare import same
 
+KINDS = "tokens", "tokens", "counts", "window", "guesses"
 
-def cases(draw: Choices) -> Case:
+
+def cases(draw: Choices, kinds: Sequence[str] = KINDS) -> Case:
     """Tokens, counts, tokens beside a count of 0.
 
     Windows and guesses of few different tokens, so that much is merged; some of the guesses are paths of the window's tokens.
@@ -27,7 +29,7 @@ def cases(draw: Choices) -> Case:
     guesses: Any = random.integers(0, vocabulary, (count, ngram - 1)).astype(np.int32)
     if levels and columns >= ngram - 1:
         guesses[::2] = window[0, : ngram - 1]
-    kind = draw.choice(["tokens", "tokens", "counts", "window", "guesses"])
+    kind = draw.choice(kinds)
     if kind in ("counts", "guesses"):
         window = columns if kind == "counts" else 0
     if kind in ("counts", "window"):

@@ -37,12 +37,17 @@ def any_insertions(draw: Choices, ngram: int) -> Insertions:
     return [None if shape is None else random.choice(vocabulary, shape) for shape in chosen]
 
 
-def cases(draw: Choices) -> Case:
-    """One n-gram, one a key, one key, keys of several tokens; `inserted` is what comes in, in turn."""
+def any_settings(draw: Choices) -> dict[str, int]:
+    """One n-gram, one a key, one key, keys of several tokens."""
     key = draw.integer(1, 3)
-    ngram = draw.choice([key + 1, key + 2, key + 16])
-    settings = {"ngram": ngram, "capacity": draw.choice([1, 2, 3, 5, 17, 100]), "per_key": draw.choice([1, 2, 3, 256])}
-    return {**settings, "key": key, "inserted": any_insertions(draw, ngram)}
+    ngram, capacity = draw.choice([key + 1, key + 2, key + 16]), draw.choice([1, 2, 3, 5, 17, 100])
+    return {"ngram": ngram, "capacity": capacity, "per_key": draw.choice([1, 2, 3, 256]), "key": key}
+
+
+def cases(draw: Choices) -> Case:
+    """Settings of a pool, and as `inserted` what comes in, in turn."""
+    settings = any_settings(draw)
+    return {**settings, "inserted": any_insertions(draw, settings["ngram"])}
 
 
 def insert(pool: Any, tokens: np.ndarray | None) -> None:
@@ -78,11 +83,12 @@ def same_pools(pool: Any, want: Any, inserted: Insertions) -> dict[tuple[int, ..
 
 def check(case: Case, function: Callable[..., Any] = kernels.NgramPool) -> Any:
     """A class with the methods of `NgramPool`: after each insertion all that it has of every key, and in which order."""
-    settings = {name: case[name] for name in ("ngram", "capacity", "per_key", "key")}
+    settings = dict(case)
+    inserted = settings.pop("inserted")
     pool, want = function(**settings), ReferencePool(**settings)
     found = []
-    for tokens in case["inserted"]:
+    for tokens in inserted:
         insert(pool, tokens)
         insert(want, tokens)
-        found.append(same_pools(pool, want, case["inserted"]))
+        found.append(same_pools(pool, want, inserted))
     return found
