@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,36 @@ def _refuse(name: str, got: np.ndarray, want: np.ndarray, wrong: np.ndarray, bou
     place = f"{list(at)}" if at else ""
     many = f"; so are {int(wrong.sum()) - 1} more of {wrong.size}" if wrong.sum() > 1 else ""
     raise AssertionError(f"{name}{place} is {short(got[at])}, the reference says {short(want[at])}{bound}{many}")
+
+
+def parts(result: Any, name: str = "result") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays and numbers that a call gave, each with its name."""
+    if isinstance(result, dict):
+        named = [(f"{name}[{key}]", value) for key, value in result.items()]
+    elif isinstance(result, (tuple, list)):
+        fields = getattr(result, "_fields", None)
+        named = [(fields[place] if fields else f"{name}[{place}]", value) for place, value in enumerate(result)]
+    else:
+        yield name, np.asarray(result)
+        return
+    for inner, value in named:
+        yield from parts(value, inner)
+
+
+def same_bits(got: Any, want: Any, whose: str) -> None:
+    """Every array of two results alike in every bit; `whose` says where the second one comes from."""
+    ours, others = list(parts(got)), list(parts(want))
+    holds(len(ours) == len(others), f"there are {len(ours)} results, {whose} {len(others)}")
+    for (name, one), (_, other) in zip(ours, others, strict=True):
+        shapes = f"{one.dtype} {one.shape}", f"{other.dtype} {other.shape}"
+        holds(shapes[0] == shapes[1], f"{name} is {shapes[0]}, {whose} {shapes[1]}")
+        if one.tobytes() != other.tobytes():
+            flat, meant = np.ascontiguousarray(one).reshape(-1), np.ascontiguousarray(other).reshape(-1)
+            size = one.dtype.itemsize
+            bits, expected = (array.view(np.uint8).reshape(-1, size) for array in (flat, meant))
+            first = int((bits != expected).any(axis=1).argmax())
+            place = [int(index) for index in np.unravel_index(first, one.shape)] if one.ndim else ""
+            raise AssertionError(
+                f"{name}{place} has other bits than {whose}: {bits[first][::-1].tobytes().hex()} ({short(flat[first])}), "
+                f"not {expected[first][::-1].tobytes().hex()} ({short(meant[first])})"
+            )

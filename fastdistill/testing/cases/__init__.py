@@ -8,8 +8,10 @@ further from the reference than its roundings explain, and returns what the func
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # The family of each kernel, in the order in which families build on one another.
 _FAMILIES = ("forward", "sample", "verify", "fixed_point", "unmask", "transport", "distill", "train")
@@ -24,3 +26,9 @@ KERNELS = {
 def cases_of(kernel: str) -> ModuleType:
     """The file of a kernel, with its `cases` and `check`."""
     return import_module(f"{__name__}.{KERNELS[kernel]}.{kernel}")
+
+
+def kernel_of(kernel: str) -> Any:
+    """The function or class that the cases of a kernel are for, as it is exported now."""
+    function = signature(cases_of(kernel).check).parameters["function"].default
+    return getattr(import_module(f"fastdistill.{function.__module__.split('.')[1]}"), function.__name__)

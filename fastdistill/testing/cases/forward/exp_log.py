@@ -26,7 +26,8 @@ def cases(draw: Choices) -> Case:
     if kind == "exponents":
         x = random.uniform(*EXPONENTS[dtype], n)
     elif kind == "magnitudes":
-        x = np.exp(random.uniform(*np.log(NORMAL[dtype]), n)).clip(*NORMAL[dtype])
+        least, most = NORMAL[dtype]
+        x = np.exp(random.uniform(np.log(least), np.log(most), n)).clip(least, most)
     elif kind == "near 1":
         x = random.uniform(0.5, 2, n)
     else:
