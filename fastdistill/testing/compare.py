@@ -33,6 +33,12 @@ def holds(claim: Any, message: str) -> None:
         raise AssertionError(message)
 
 
+def within(name: str, values: Any, count: int) -> None:
+    """Indices of something that has so many: 0..count - 1."""
+    found = np.asarray(values)
+    holds(((found >= 0) & (found < count)).all(), f"{name} must lie in 0..{count - 1}, got {short(found)}")
+
+
 def _shaped(name: str, got: Any, want: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     got, want = np.asarray(got), np.asarray(want)
     if dtype is not None:

@@ -46,6 +46,7 @@ class Way(NamedTuple):
     format : str
         of the weights
     threads : int
+        of each forward
     split : tuple[int, ...]
         rows of each forward
     """

@@ -24,6 +24,7 @@ from fastdistill.testing.report import Difference, Report
 SECONDS = 10.0  # of cases
 LOGITS = "logits"  # beside the names of kernels
 _MODEL_SECONDS = 2.0
+_SAY_SECONDS = 0.1
 Progress = Callable[[float, str], None]
 
 
@@ -109,7 +110,7 @@ class Checks:
         self._checks_logits = kernel in (None, LOGITS)
         self._measures = kernel is None
         self._seed, self._model, self._progress = seed, model, progress
-        self._threads = default_threads()
+        self._said, self._threads = 0.0, default_threads()
         self._cases = dict.fromkeys(self._kernels, 0)
         self._spent = dict.fromkeys(self._kernels, 0.0)  # seconds
         self._differences: dict[tuple[str, str], Difference] = {}  # by kernel and level
@@ -139,7 +140,8 @@ class Checks:
         )  # fmt: skip
 
     def _say(self, share: float, words: str) -> None:
-        if self._progress is not None:
+        if self._progress is not None and (share in (0, 1) or time.monotonic() - self._said > _SAY_SECONDS):
+            self._said = time.monotonic()
             self._progress(share, words)
 
     # ---- law 1 ----

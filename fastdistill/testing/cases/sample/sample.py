@@ -12,7 +12,7 @@ from fastdistill import kernels
 from fastdistill.kernels import Sampler
 from fastdistill.reference.sample.sample import sample as reference_sample
 from fastdistill.testing.choices import Case, Choices
-from fastdistill.testing.compare import holds
+from fastdistill.testing.compare import holds, within
 
 # Edges of lanes, mask words, blocks and chunks, and one long row.
 WIDTHS = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 4099]
@@ -82,6 +82,7 @@ def check(case: Case, function: Callable[..., Any] = kernels.sample) -> Any:
     """Equal tokens, but where a threshold is too close to call, or the two best keys are."""
     got, want = function(**case), reference_sample(**case)
     holds(np.shape(got) == want.tokens.shape, f"tokens have shape {np.shape(got)}, expected {want.tokens.shape}")
+    within("tokens", got, case["logits"].shape[1])
     for row, token in enumerate(got):
         if want.slack[row] <= close_threshold(want.keys.shape[1]):
             continue

@@ -10,7 +10,7 @@ import numpy as np
 from fastdistill import kernels
 from fastdistill.reference.verify.expand_tree import expand_tree as reference_expand_tree
 from fastdistill.testing.choices import Case, Choices
-from fastdistill.testing.compare import holds, near
+from fastdistill.testing.compare import holds, near, within
 
 WIDTHS = [1, 2, 15, 16, 17, 33, 255, 256, 257, 2000]  # around lanes and chunks, and one long row
 
@@ -34,6 +34,8 @@ def check(case: Case, function: Callable[..., Any] = kernels.expand_tree) -> Any
     z, scores = case["logits"], case["scores"]
     got, (_, _, want) = function(**case), reference_expand_tree(**case)
     tokens, rows, found = got
+    within("rows", rows, z.shape[0])
+    within("tokens", tokens, z.shape[1])
     most = np.abs(np.where(np.isfinite(z), z, 0)).max() + 10
     doubt = (z.shape[1] / 16 + 12 + 3 * (most + np.abs(scores).max())) * 2.0**-24
     near("scores", found, want, doubt, np.float32)
