@@ -19,7 +19,7 @@ _SELFTEST = """\
   fastdistill selftest --kernel linear --level avx2 --seed 17
 
 Every kernel is run on every level of this machine, on cases that seeds make, and compared with its NumPy reference, within the
-roundings that are derived for it, and with the worst level to the bit. The logits of a small model must have the hash that they
+roundings that are derived for it, and with the lowest level to the bit. The logits of a small model must have the hash that they
 have on every machine, whatever the level, the threads, and the rows that are computed together. Then come the machine's memory and
 bandwidth, and how fast one row reads weights of each format, which tokens a second stay below; of MODEL its memory too, as
 `fastdistill info` tells it, and its tokens a second as they were measured.

@@ -40,7 +40,7 @@ def selftest(
     """Check what this machine computes, and measure what it can do.
 
     Cases of each kernel are made from seeds, the same ones each time; at every level a kernel must agree with its NumPy reference
-    within the roundings that are derived for it, and with the worst level to the bit, whatever the number of threads. The small
+    within the roundings that are derived for it, and with the lowest level to the bit, whatever the number of threads. The small
     model's logits must have the hash that they have on every machine. Measuring takes some seconds more.
 
     Parameters
@@ -48,7 +48,7 @@ def selftest(
     seconds : float, default 10.0
         how long cases of kernels are run; one of each is run in any case
     level : str, optional
-        check this one alone, beside the worst, which gives the bits; default: all of this machine
+        check this one alone, beside the lowest, which gives the bits; default: all of this machine
     kernel : str, optional
         check this one alone, or "logits", and measure nothing; default: all
     seed : int, optional
@@ -176,7 +176,7 @@ class Checks:
             self._check_case(kernel, self._cases[kernel])
 
     def _check_case(self, kernel: str, seed: int) -> None:
-        """At the worst level and at each that is asked for, by another number of threads each."""
+        """At the lowest level and at each that is asked for, by another number of threads each."""
         started = time.monotonic()
         base, wanted = isa_levels()[0], None
         for place, level in enumerate(isa_levels()):
