@@ -182,7 +182,7 @@ class Report:
             )
             for format, rate in self.weight_rates.items():
                 lines.append(
-                    f"  {format:11}{rate / 1e9:.1f} GB/s, so below {rate / _EXAMPLE_BYTES:,.0f} tokens a second"
+                    f"  {format:11}{rate / 1e9:.2f} GB/s, so below {rate / _EXAMPLE_BYTES:,.1f} tokens a second"
                 )
         if self.model is not None:
             lines.append(self._model_line(self.model))
