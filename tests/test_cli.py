@@ -34,7 +34,7 @@ from tests.checkpoint.gguf_files import write_gguf
 from tests.command_line import ENVIRONMENT, Terminal, start
 from tests.text.tokenizers_made_here import byte_level, spelt
 
-COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "train", "info")
+COMMANDS = ("demo", "generate", "chat", "fetch", "quantize", "convert", "train", "info", "selftest")
 TEMPLATE = "{% for turn in messages %}{{ turn.role }}:{{ turn.content }}\n{% endfor %}assistant:"
 AUTO, SPECULATIVE, JACOBI, LOOKAHEAD = (("--decoder", name) for name in ("auto", "speculative", "jacobi", "lookahead"))
 DRAFT, BLOCK = (*SPECULATIVE, "--drafter"), (*SPECULATIVE, "--rule", "block")

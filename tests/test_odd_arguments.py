@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill import testing
 from fastdistill.checkpoint import read_config, write_checkpoint
 from fastdistill.decode import Costs, Request
 from fastdistill.errors import FastDistillError
@@ -40,7 +41,7 @@ MODULES = (
     "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.unmask",
     "fastdistill.show", "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
     "fastdistill.models.export_folder",
-    "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
+    "fastdistill.testing", "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
 )  # fmt: skip
 OTHERS = (
     "fastdistill.kernels",
@@ -67,7 +68,7 @@ INSIDE = {
     "Source",
 }
 MADE_INSIDE = {
-    "Model", "Session", "CallableSession", "Rows", "Checkpoint",
+    "Model", "Session", "CallableSession", "Rows", "Checkpoint", "Report", "Difference", "ModelSpeed",
 }  # fmt: skip
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
@@ -145,6 +146,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "fit.right": lambda: np.zeros((2, 3), bool), "fit.epochs": lambda: 1,
         "Model": lambda: model, "Network": lambda: model.network, "Session": emptied, "Checkpoint": lambda: fd.checkpoint.open_checkpoint(folder),
         "CallableSession": lambda: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, 64), "Tokenizer": lambda: tokenizer,
+        "Report": lambda: testing.selftest(0, kernel="philox"), "selftest.seconds": lambda: 0, "selftest.kernel": lambda: "philox",
         "Config": lambda: read_config(folder / "config.json"), "Rows": lambda: model.session(8).prefill([1]), "Trace": lambda: Trace(2, 0, [step()]),
         "Request": lambda: Request(np.array([1], np.int32), 0, fd.Sampler()), "TextStream": lambda: TextStream(tokenizer), "Tensor": lambda: weights["lm_head.weight"],
         "value": lambda: 1, "checkpoint": lambda: fd.checkpoint.open_checkpoint(folder),
@@ -243,7 +245,7 @@ def required(values: dict[str, Callable[[], Any]], name: str, function: Any) -> 
     """Arguments that are in order, of those that must be given and those that make a call short."""
     short = {
         parameter
-        for parameter in ("max_tokens", "epochs", "most_positions")
+        for parameter in ("max_tokens", "epochs", "most_positions", "seconds", "kernel")
         if f"{name.rpartition('.')[2]}.{parameter}" in values or parameter in values
     }
     return {

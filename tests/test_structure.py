@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import fastdistill
+from fastdistill import kernels, transport
 from fastdistill.ops import OPS
 from fastdistill.runtime.lowering import STEPS
+from fastdistill.testing.cases import KERNELS as CASES
+from fastdistill.testing.cases import kernel_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastdistill"
@@ -46,6 +49,7 @@ FLOW = [
     "fetch",
     "train",
     "api",
+    "testing",
     "cli",
 ]
 BESIDE = {
@@ -224,6 +228,7 @@ def test_a_kernel_has_all_its_places(family, kernel):
         test,
         f"bench/kernels/{kernel}.py",
         f"docs/kernels/{family}/{kernel}.md",
+        f"fastdistill/testing/cases/{family}/{kernel}.py",
     ]
     missing = [place for place in places if not (ROOT / place).exists()]
     assert not missing, f"{kernel} lacks {', '.join(missing)}"
@@ -235,6 +240,19 @@ def test_a_kernel_has_all_its_places(family, kernel):
     public = f"fastdistill.{family if (family, kernel) in SOLVERS else 'kernels'}"
     assert thing.__name__ in import_module(public).__all__, f"{public} does not export {thing.__name__}"
     assert "isa" in inspect_names(ROOT / test), f"{test} forces no level"
+
+
+def test_every_function_with_a_reference_has_cases():
+    """Those that share a file with another one too: softmax_gradient."""
+    public = {name for package in (kernels, transport) for name in package.__all__}
+    meanings = {
+        name
+        for path in (PACKAGE / "reference").glob("*/*.py")
+        for name, function in vars(import_module(f"fastdistill.reference.{path.parent.name}.{path.stem}")).items()
+        if inspect.isfunction(function) and function.__module__.endswith(f".{path.stem}") and name in public
+    }
+    assert meanings | {"ngram_pool"} == CASES.keys()
+    assert {kernel_of(name).__name__ for name in CASES} == meanings | {"NgramPool"}
 
 
 def included_kernels() -> set[str]:

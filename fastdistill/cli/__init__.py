@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from fastdistill import __version__
-from fastdistill.cli import chat, distill, folders, generate, info, train
+from fastdistill.cli import chat, distill, folders, generate, info, selftest, train
 from fastdistill.errors import ArgumentError, FastDistillError
 from fastdistill.platform import PIPE_CLOSED
 
@@ -32,6 +32,7 @@ first steps:
   fastdistill distill smollm2-135m-instruct --draft draft
                                                           let it make what guesses its own tokens ahead
   fastdistill info                                        what this machine runs
+  fastdistill selftest                                    whether it computes what it must, and how fast it can be
 
 `fastdistill COMMAND --help` says more about each.
 
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastdistill {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (generate, chat, folders, train, distill, info):
+    for group in (generate, chat, folders, train, distill, info, selftest):
         group.add_commands(commands)
     return parser
 

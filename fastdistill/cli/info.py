@@ -244,8 +244,6 @@ def _fits_text(session: dict[str, Any]) -> str:
 
 
 def _model_text(model: dict[str, Any]) -> str:
-    session = model["session"]
-    total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
     return f"""\
 model        {model["folder"]}
 loads        yes
@@ -257,6 +255,13 @@ context      {model["max_positions"]:,} tokens
 parameters   {model["parameters"]:,}
 stored
 {_formats_text(model)}
+{memory_text(model["session"])}"""
+
+
+def memory_text(session: dict[str, Any]) -> str:
+    """What a model takes in one session, the `session` of model_facts."""
+    total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
+    return f"""\
 memory       {megabytes(total)} at most, in a session of {session["capacity"]:,} tokens
   weights    {megabytes(session["weights_bytes"])}, shared by all sessions
   cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \

@@ -9,7 +9,8 @@ from hypothesis import given
 from fastdistill import show
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import LookaheadLayout, lookahead_layout
-from tests.kernels.fixed_point.test_lookahead_layout import array, cases, laid_out
+from fastdistill.testing import strategies
+from tests.kernels.fixed_point.test_lookahead_layout import array
 
 
 def test_the_drawing_says_who_sees_whom():
@@ -43,9 +44,9 @@ def test_the_drawing_of_counts_and_of_a_tree_has_no_tokens():
     assert drawn[-1] == " 10         3  node below 3  # #.#......#"
 
 
-@given(case=cases())
+@given(case=strategies.lookahead_layout())
 def test_the_marks_of_a_drawing_are_what_is_visible(case):
-    layout = laid_out(case)
+    layout = lookahead_layout(**case)
     header, *lines = show.layout(layout, label=lambda token: f"<{token}>").splitlines()
     start = header.index("sees")
     for row, line in enumerate(lines[-len(layout.tokens) :]):

@@ -11,128 +11,41 @@ from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import head_divergence, row_divergence, set_isa
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.head_divergence import head_divergence as reference_head_divergence
-from fastdistill.reference.distill.row_divergence import log_softmax
-from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
-
-# Tiles of 6 and 8 rows, groups of 24, panels of 16, blocks of 144 tokens, sums of 256 terms: one under, at and over.
-ROWS, VOCABS, DEPTHS = [0, 1, 7, 24, 25], [1, 15, 16, 143, 144, 145, 300], [1, 16, 17, 33]
-
-ALL = [kind for kind in KINDS if kind != "adaptive_kl"]
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.distill.head_divergence import HEAD_KINDS, check
 
 
-@st.composite
-def cases(draw, rows=ROWS, vocabs=VOCABS, widths=DEPTHS, kinds=ALL):
-    """Hidden states and a head, a teacher as logits or as another pair of them, a kind with its number, and options."""
-    kind = draw(st.sampled_from(kinds))
-    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    n, vocab, width = draw(st.sampled_from(rows)), draw(st.sampled_from(vocabs)), draw(st.sampled_from(widths))
-
-    def matrix(*shape, scale=1.0):
-        return (random.standard_normal(shape) * scale).astype(np.float32)
-
-    teacher = {"teacher": matrix(n, vocab, scale=2)}
-    known = draw(st.sampled_from(["whole", "hidden", "listed"]))
-    if known == "hidden":
-        teacher = {"teacher_hidden": matrix(n, 5), "teacher_head": matrix(vocab, 5)}
-    elif known == "listed" and kind not in ("logit_mse", "probability_mse") and vocab > 1:
-        k = min(vocab - 1, 6)
-        tokens = np.array([random.permutation(vocab)[:k] for _ in range(n)], np.int32).reshape(n, k)
-        listed = np.take_along_axis(log_softmax(teacher["teacher"].astype(np.float64)), tokens, axis=1)
-        tokens[:, 1:][random.random((n, k - 1)) < 0.2] = -1
-        tail = draw(st.sampled_from(["bucket", "drop", random.random(n)]))
-        teacher = {"tokens": tokens, "log_probs": listed.astype(np.float32), "tail": tail}
-    options = {
-        **({} if kind == "entropy" else teacher), "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "scale": 0.7, "label_scale": 0.6,
-        "labels": draw(st.sampled_from([None, np.where(random.random(n) < 0.3, -1, random.integers(0, vocab, n)).astype(np.int32)])),
-        "weights": random.choice([0, 0.5, 1, 2], n).astype(np.float64),
-    }  # fmt: skip
-    return kind, parameter, matrix(n, width), matrix(vocab, width, scale=2 / np.sqrt(width)), options
-
-
-def tolerance_of(kind, parameter, hidden, head, options):
-    """What values may be off by: as row_divergence, of logits that are off by their own sums' roundings."""
-    logits = hidden.astype(np.float64) @ head.T.astype(np.float64)
-    teacher = options.get("teacher")
-    if "tokens" in options:
-        teacher = np.full(logits.shape, -30.0)
-        for row, (ids, listed) in enumerate(zip(options["tokens"], options["log_probs"], strict=True)):
-            teacher[row, ids[ids >= 0]] = listed[ids >= 0]
-    elif teacher is None:
-        teacher = (
-            logits if kind == "entropy" else options["teacher_hidden"].astype(np.float64) @ options["teacher_head"].T
-        )
-    if not logits.size:
-        return 0.0, 0.0, logits
-    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
-    sums = (
-        2.0**-24
-        * hidden.shape[1]
-        * np.abs(hidden).max()
-        * np.abs(head).max()
-        * hidden.shape[1]
-        / options["temperature"]
-    )
-    found = 8 * error(kind, number, logits.astype(np.float32), teacher, options)
-    amplified = {"alpha": 4, "renyi": 8, "log_acceptance": 1}.get(kind, 1) * (
-        1 + np.abs(logits).max() + np.abs(teacher).max()
-    )
-    accepted = 1.0
-    if kind in ("log_acceptance", "renyi"):
-        accepted = np.exp(
-            -row_divergence(logits, teacher, "log_acceptance", temperature=options["temperature"]).values.max(initial=0)
-        )
-    slack = unsure(kind, logits.astype(np.float32), teacher, options["temperature"]) / accepted
-    return found + 4 * sums * amplified / accepted, slack, logits
-
-
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_matches_reference(isa, kind, data):
-    kind, parameter, hidden, head, options = data.draw(cases(kinds=[kind]))
-    got = head_divergence(hidden, head, kind, parameter, **options)
-    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
-    want = reference_head_divergence(hidden, head, kind, number, **options)
-    tolerance, slack, _ = tolerance_of(kind, parameter, hidden, head, options)
-    np.testing.assert_allclose(got.values, want[0], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
-    by = 8 / options["temperature"]
-    # Gradients by logits that are off by so much, times the other factor, summed with roundings.
-    for found, meant, factor, terms in (
-        (got.hidden, want[2], head, len(head)),
-        (got.head, want[3], hidden, len(hidden)),
-    ):
-        bound = by * (tolerance + np.max(slack, initial=0)) * np.abs(factor).max(initial=0) * max(terms, 1)
-        np.testing.assert_allclose(found, meant, rtol=2.0**-16, atol=bound + 1e-7)
+    check(data.draw(strategies.head_divergence(kinds=[kind])))
 
 
-@given(case=cases())
+@given(case=strategies.head_divergence())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    kind, parameter, hidden, head, options = case
-    got = head_divergence(hidden, head, kind, parameter, **options, threads=3)
+    got = head_divergence(**case, threads=3)
     set_isa("scalar")
-    want = head_divergence(hidden, head, kind, parameter, **options)
+    want = head_divergence(**case)
     set_isa(isa)
     assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
-    alone = head_divergence(hidden, head, kind, parameter, **options, gradient=False)
+    alone = head_divergence(**case, gradient=False)
     assert alone.hidden is alone.head is None
     assert (
         alone.values.tobytes() == want.values.tobytes() and alone.label_values.tobytes() == want.label_values.tobytes()
     )
 
 
-@given(case=cases(rows=[1, 7]))
+@given(case=strategies.head_divergence(rows=[1, 7]))
 def test_a_row_is_treated_alike_in_any_company(isa, case):
     """Values and the hidden states' gradient of each row, bit for bit."""
-    kind, parameter, hidden, head, options = case
-    whole = head_divergence(hidden, head, kind, parameter, **options)
-    for row in range(len(hidden)):
+    whole = head_divergence(**case)
+    for row in range(len(case["hidden"])):
         alone = {
-            name: value[row : row + 1] if isinstance(value, np.ndarray) and name != "teacher_head" else value
-            for name, value in options.items()
+            name: value[row : row + 1] if isinstance(value, np.ndarray) and "head" not in name else value
+            for name, value in case.items()
         }
-        got = head_divergence(hidden[row : row + 1], head, kind, parameter, **alone)
+        got = head_divergence(**alone)
         assert got.values.tobytes() == whole.values[row : row + 1].tobytes()
         assert got.hidden.tobytes() == whole.hidden[row : row + 1].tobytes()
 
@@ -161,7 +74,7 @@ def test_is_the_divergence_of_the_logits(isa):
         np.testing.assert_allclose(got.hidden, want.gradient @ head, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in ("soft_cross_entropy", "entropy")])
+@pytest.mark.parametrize("kind", [kind for kind in HEAD_KINDS if kind not in ("soft_cross_entropy", "entropy")])
 def test_equal_laws_are_no_way_apart_to_the_bit(isa, kind):
     random = np.random.default_rng(0)
     hidden, head = (random.standard_normal(shape).astype(np.float32) for shape in ((30, 20), (333, 20)))
@@ -170,7 +83,7 @@ def test_equal_laws_are_no_way_apart_to_the_bit(isa, kind):
         assert not got.values.any() and not got.hidden.any() and not got.head.any()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 @pytest.mark.parametrize("spread", [1.0, 20.0, 60.0])
 def test_gradients_are_those_of_row_divergence_by_the_chain_rule(isa, kind, spread):
     """Of laws near each other and of laws with next to nothing in common, whose logarithms have slopes of 1 over that."""
@@ -206,7 +119,7 @@ def test_whole_blocks_of_a_teachers_row_may_be_banned(isa, kind):
         np.testing.assert_allclose(got.head, want[3], atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_logits_that_are_none_are_refused_whatever_the_kind(isa, kind):
     hidden, head = np.ones((2, 3), np.float32), np.ones((30, 3), np.float32)
     sides = {} if kind == "entropy" else {"teacher": np.zeros((2, 30), np.float32)}

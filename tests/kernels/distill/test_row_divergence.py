@@ -15,102 +15,35 @@ from fastdistill.kernels.distill.divergence_call import floats
 from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.row_divergence import divergence, log_softmax, mixed, target
 from fastdistill.reference.distill.row_divergence import row_divergence as reference_row_divergence
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.distill.row_divergence import check, error, number_of, unsure
 
-WIDTHS = [1, 2, 15, 16, 17, 1023, 1024, 1025, 2049, 17 * 1024 + 3]  # lanes, chunks, and more chunks than lanes
 BETWEEN = [kind for kind in KINDS if kind not in ("soft_cross_entropy", "entropy")]  # 0 where the laws are equal
 DETACHED = "adaptive_kl", "acceptance_hybrid"  # part of whose value is a constant for the gradient
-PARAMETERS = {"mixed_kl": [0.3], "adaptive_kl": [0.5, 0.9], "jsd": [0.1, 0.9], "skew_kl": [0.1, 0.7], "skew_reverse_kl": [0.1, 0.7],
-              "alpha": [0.3, 0.5], "renyi": [0.3, 0.5], "acceptance_hybrid": [3.0, 0.5]}  # fmt: skip
-KINKED = "total_variation", "log_acceptance", "acceptance_hybrid"
 
 
 def sides(kind, student, teacher):
     return student, None if kind == "entropy" else teacher
 
 
-def parameter_of(kind):
-    return KINDS[kind].parameter.default if KINDS[kind].parameter else None
-
-
-@st.composite
-def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64), kinds=(*KINDS,), shifts=(0, 1e3)):
-    """Two sides, a kind with its number, and options; tokens that are banned are so on both sides, or where the kind can bear it."""
-    kind = draw(st.sampled_from(kinds))
-    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows, vocab = draw(st.integers(0, 3)), draw(st.sampled_from(widths))
-    dtype = draw(st.sampled_from(dtypes))
-    student, teacher = random.standard_normal((2, rows, vocab)) * draw(st.sampled_from([0.5, 4.0]))
-    banned = random.random(vocab) < draw(st.sampled_from([0, 0.4]))
-    kept = random.integers(vocab)
-    banned[kept] = False
-    student[:, banned] = teacher[:, banned] = -np.inf
-    if kind in ("jsd", "total_variation", "probability_mse"):  # bounded: each side may ban for itself
-        teacher[(random.random((rows, vocab)) < 0.2) & (np.arange(vocab) != kept)] = -np.inf
-    shift = 0 if kind == "logit_mse" else draw(st.sampled_from(shifts))
-    labels = random.integers(0, vocab, rows, np.int32)
-    labels = np.where(banned[labels] | (random.random(rows) < 0.3), -1, labels).astype(np.int32)
-    options = {
-        "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "labels": draw(st.sampled_from([None, labels])), "scale": 0.7,
-        "label_scale": 0.6, "weights": random.choice([0, 0.5, 1, 2], rows).astype(np.float64),
-    }  # fmt: skip
-    return kind, parameter, (student + shift).astype(dtype), (teacher - shift / 2).astype(dtype), options
-
-
-def error(kind, parameter, student, teacher, options):
-    """What a value may be off by: see docs/kernels/distill/row_divergence.md."""
-    temperature, unit = options["temperature"], 2.0 ** (-24 if student.dtype == np.float32 else -53)
-    q = log_softmax(student.astype(np.float64) / temperature)
-    of_teacher = None if kind == "entropy" else target(teacher, temperature, False)
-    p = q if of_teacher is None else of_teacher[1]
-    finite = np.abs(np.concatenate([q[np.isfinite(q)], p[np.isfinite(p)], [1.0]]))
-    most = finite.max()
-    logits = np.abs(student[np.isfinite(student)]).max(initial=1) / temperature
-    found = unit * ((2 * most + 76) * most + 6 * most + 6)
-    if kind == "logit_mse":
-        found += unit * 8 * (1 + 2 * (logits + most)) ** 2
-    if kind in ("alpha", "renyi"):
-        found /= parameter * (1 - parameter)
-    if kind == "renyi":
-        found /= np.exp((parameter - 1) * divergence("renyi", parameter, q, q, of_teacher)[0]).min(initial=1)
-    if kind == "log_acceptance":
-        found /= np.minimum(np.exp(p), np.exp(q)).sum(axis=1).min(initial=1)
-    return found
-
-
-def unsure(kind, student, teacher, temperature):
-    """Where a kink may be on the other side in the student's precision, times the jump there."""
-    if kind not in KINKED:
-        return 0.0
-    q, p = np.exp(log_softmax(student.astype(np.float64) / temperature)), np.exp(target(teacher, temperature, False)[1])
-    return np.where(np.abs(p - q) <= 1e-4 * np.maximum(p, q), q, 0) * 4
+def parts(case):
+    """Kind, parameter, student, teacher, and the other options."""
+    options = dict(case)
+    return *(options.pop(name) for name in ("kind", "parameter", "student", "teacher")), options
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=8)
 @given(data=st.data())
 def test_matches_reference(isa, kind, data):
-    kind, parameter, student, teacher, options = data.draw(cases(kinds=[kind]))
-    teacher = sides(kind, student, teacher)[1]
-    got = row_divergence(student, teacher, kind, parameter, **options)
-    want = reference_row_divergence(student, teacher, kind, parameter, **options)
-    tolerance = error(kind, parameter, student, teacher, options)
-    np.testing.assert_allclose(got.values, want[0], rtol=0, atol=tolerance)
-    # -log q at temperature 1, of logits up to 8 apart of each other a unit of roundings, and the log of a sum.
-    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
-    assert got.gradient.dtype == student.dtype
-    by = 2 / options["temperature"]
-    slack = by * unsure(kind, student, teacher, options["temperature"])
-    np.testing.assert_array_less(np.abs(got.gradient - want[2]), by * 4 * tolerance + slack + 1e-300)
+    check(data.draw(strategies.row_divergence(kinds=[kind])))
 
 
-@given(case=cases())
+@given(case=strategies.row_divergence())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    kind, parameter, student, teacher, options = case
-    both = sides(kind, student, teacher)
-    got = row_divergence(*both, kind, parameter, **options, threads=3)
+    got = row_divergence(**case, threads=3)
     set_isa("scalar")
-    want = row_divergence(*both, kind, parameter, **options)
+    want = row_divergence(**case)
     set_isa(isa)
     for one, other in zip(got, want, strict=True):
         assert one.tobytes() == other.tobytes()
@@ -122,19 +55,18 @@ def test_same_bits_on_every_level_and_thread_count(isa, case):
 def test_gradient_is_the_derivative(isa, kind, data):
     """Central differences of the weighted sum along a direction, in float64; what is a constant for the gradient is held fixed."""
     case = data.draw(
-        cases(widths=[1, 5, 40], dtypes=[np.float64], kinds=[kind], shifts=[0])
+        strategies.row_divergence(widths=[1, 5, 40], dtypes=[np.float64], kinds=[kind], shifts=[0])
     )  # whose steps are not rounded
-    kind, parameter, student, teacher, options = case
-    both = sides(kind, student, teacher)
-    options["weights"] = np.maximum(options["weights"], 0.5)
-    got = row_divergence(*both, kind, parameter, **options)
+    case["weights"] = np.maximum(case["weights"], 0.5)
+    kind, parameter, student, teacher, options = parts(case)
+    got = row_divergence(**case)
     along = np.random.default_rng(7).standard_normal(student.shape)
 
     def value(z):
         if kind in DETACHED:
             found = frozen(kind, parameter, z, student, teacher, options)
         else:
-            found = row_divergence(z, both[1], kind, parameter, **options, gradient=False)
+            found = row_divergence(**case | {"student": z}, gradient=False)
             found = found.values * options["scale"] + found.label_values * options["label_scale"]
         return (options["weights"] * found).sum()
 
@@ -184,12 +116,13 @@ def test_equal_laws_are_no_way_apart_to_the_bit(isa, kind, dtype):
             assert not got.gradient.any(), kind
 
 
-@given(case=cases(dtypes=[np.float64]))
+@given(case=strategies.row_divergence(dtypes=[np.float64]))
 def test_a_shift_of_all_logits_changes_nothing_and_gradients_sum_up_to_nothing(isa, case):
-    kind, parameter, student, teacher, options = case
-    one = row_divergence(*sides(kind, student, teacher), kind, parameter, **options)
+    kind, _, student, teacher, _ = parts(case)
+    one = row_divergence(**case)
     if kind != "logit_mse":
-        moved = row_divergence(*sides(kind, student + 16.0, teacher - 4.0), kind, parameter, **options)
+        far = None if teacher is None else teacher - 4.0
+        moved = row_divergence(**case | {"student": student + 16.0, "teacher": far})
         # Logits up to 1e3 and 16 more round to 2^-43; the gradient of logits that are off so far.
         np.testing.assert_allclose(moved.values, one.values, rtol=0, atol=1e-9)
         np.testing.assert_allclose(moved.gradient, one.gradient, rtol=0, atol=1e-9)
@@ -199,9 +132,11 @@ def test_a_shift_of_all_logits_changes_nothing_and_gradients_sum_up_to_nothing(i
         assert (one.values >= -1e-12).all()
 
 
-@given(case=cases(widths=[2, 40, 1025], dtypes=[np.float64]))
+@given(
+    case=strategies.row_divergence(widths=[2, 40, 1025], dtypes=[np.float64], kinds=[*BETWEEN, "soft_cross_entropy"])
+)
 def test_what_one_kind_says_of_another(isa, case):
-    _, _, student, teacher, options = case
+    _, _, student, teacher, options = parts(case)
     teacher = np.where(np.isfinite(student) & np.isneginf(teacher), teacher.max(axis=1, keepdims=True) - 3, teacher)
 
     def value(kind, parameter=None, student=student, teacher=teacher):
@@ -243,12 +178,10 @@ def test_what_one_kind_says_of_another(isa, case):
         np.testing.assert_array_equal(value(kind, parameter), value(other))
 
 
-@given(case=cases())
+@given(case=strategies.row_divergence())
 def test_in_place_and_without_gradient(isa, case):
-    kind, parameter, student, teacher, options = case
-    teacher = sides(kind, student, teacher)[1]
-    want = row_divergence(student, teacher, kind, parameter, **options)
-    alone = row_divergence(student, teacher, kind, parameter, **options, gradient=False)
+    student, want = case["student"], row_divergence(**case)
+    alone = row_divergence(**case, gradient=False)
     assert alone.gradient is None
     assert (
         alone.values.tobytes() == want.values.tobytes() and alone.label_values.tobytes() == want.label_values.tobytes()
@@ -256,15 +189,17 @@ def test_in_place_and_without_gradient(isa, case):
     guarded = np.full((student.shape[0] + 2, student.shape[1]), 7, student.dtype)
     inner = guarded[1:-1]
     inner[:] = student
-    got = row_divergence(inner, teacher, kind, parameter, **options, out=inner)
+    got = row_divergence(**case | {"student": inner}, out=inner)
     assert got.gradient is inner and inner.tobytes() == want.gradient.tobytes()
     assert (guarded[[0, -1]] == 7).all()
 
 
-@given(case=cases(dtypes=[np.float32]), kinds=st.tuples(*[st.sampled_from(["f32", "f16", "bf16", "f64"])] * 2))
+@given(
+    case=strategies.row_divergence(dtypes=[np.float32]),
+    kinds=st.tuples(*[st.sampled_from(["f32", "f16", "bf16", "f64"])] * 2),
+)
 def test_logits_of_any_dtype_are_what_they_stand_for(isa, case, kinds):
-    kind, parameter, student, teacher, options = case
-    teacher = sides(kind, student, teacher)[1]
+    kind, parameter, student, teacher, options = parts(case)
 
     def stored(z, name):
         if name == "bf16":
@@ -279,9 +214,9 @@ def test_logits_of_any_dtype_are_what_they_stand_for(isa, case, kinds):
     assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
 
 
-@given(case=cases())
+@given(case=strategies.row_divergence())
 def test_a_teacher_may_be_a_law(isa, case):
-    kind, parameter, student, teacher, options = case
+    kind, parameter, student, teacher, options = parts(case)
     if kind in ("entropy", "logit_mse"):
         return
     law = np.exp(log_softmax(teacher.astype(np.float64))).astype(student.dtype)
@@ -295,7 +230,7 @@ def test_a_teacher_may_be_a_law(isa, case):
     with np.errstate(divide="ignore"):
         want = row_divergence(student, np.log(law.astype(np.float64)).astype(student.dtype), kind, parameter, **options)
     floor = np.log(np.maximum(law.astype(np.float64), 1e-300))
-    tolerance = 8 * error(kind, parameter, student, floor.astype(student.dtype), options)
+    tolerance = 8 * error(kind, parameter, student, floor.astype(student.dtype), options["temperature"])
     np.testing.assert_allclose(got.values, want.values, rtol=0, atol=tolerance)
     slack = 4 * unsure(kind, student, floor, options["temperature"])
     np.testing.assert_array_less(np.abs(got.gradient - want.gradient), 16 * tolerance + slack + 1e-300)
@@ -331,7 +266,7 @@ def test_the_largest_logit_may_lie_in_any_chunk(isa, kind, dtype):
     for side in (student, teacher):
         side[0, 1500:1600] += 1000
         side[1, 2090:] += 1000
-    both, number = sides(kind, student, teacher), parameter_of(kind)
+    both, number = sides(kind, student, teacher), number_of(kind, None)
     got, want = row_divergence(*both, kind), reference_row_divergence(*both, kind, number)
     near = 1e-3 if dtype == np.float32 else 1e-11  # logits of 1000 are off by 3e-5
     np.testing.assert_allclose(got.values, want[0], rtol=near)
@@ -484,7 +419,7 @@ def test_a_ban_on_one_side(isa, kind, side):
             with pytest.raises(NotFiniteError, match=rf"row 1: {kind} is infinite.*token 5.*jsd"):
                 row_divergence(**alone, kind=kind)
         else:
-            want = reference_row_divergence(**alone, kind=kind, parameter=parameter_of(kind))
+            want = reference_row_divergence(**alone, kind=kind, parameter=number_of(kind, None))
             got = row_divergence(**alone, kind=kind)
             np.testing.assert_allclose(got.values, want[0], atol=1e-14)
             np.testing.assert_allclose(got.gradient, want[2], atol=1e-14)

@@ -10,85 +10,47 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import row_divergence, row_divergence_topk, set_isa
 from fastdistill.kernels.distill.divergence_call import floats
-from fastdistill.kernels.distill.kinds import KINDS
 from fastdistill.reference.distill.row_divergence import log_softmax
 from fastdistill.reference.distill.row_divergence_topk import row_divergence_topk as reference_row_divergence_topk
-from tests.kernels.distill.test_row_divergence import PARAMETERS, error, unsure
-
-WIDTHS = [2, 17, 1024, 1040, 5000]
-OTHERS = "entropy", "logit_mse", "probability_mse"
-
-
-@st.composite
-def cases(draw, widths=WIDTHS, dtypes=(np.float32, np.float64), tails=("bucket", "drop", "given")):
-    """A student, k tokens of a whole teacher, and options; some rows list fewer."""
-    kind = draw(st.sampled_from([kind for kind in KINDS if kind not in OTHERS]))
-    parameter = draw(st.sampled_from(PARAMETERS.get(kind, [None])))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rows, vocab, dtype = draw(st.integers(0, 3)), draw(st.sampled_from(widths)), draw(st.sampled_from(dtypes))
-    k = draw(st.sampled_from([1, 2, min(vocab - 1, 20)]))
-    student, teacher = random.standard_normal((2, rows, vocab)) * draw(st.sampled_from([0.5, 3.0]))
-    tokens = np.array([random.permutation(vocab)[:k] for _ in range(rows)], np.int32).reshape(rows, k)
-    log_probs = np.take_along_axis(log_softmax(teacher), tokens, axis=1).astype(dtype)
-    tokens[:, 1:][random.random((rows, k - 1)) < draw(st.sampled_from([0, 0.3]))] = -1
-    tail = draw(st.sampled_from(tails))
-    options = {
-        "temperature": draw(st.sampled_from([0.5, 1.0, 2.0])), "scale": 0.7, "label_scale": 0.6,
-        "labels": draw(st.sampled_from([None, np.where(random.random(rows) < 0.3, -1, random.integers(0, vocab, rows)).astype(np.int32)])),
-        "weights": random.choice([0, 0.5, 1, 2], rows).astype(np.float64), "tail": random.random(rows) if tail == "given" else tail,
-    }  # fmt: skip
-    return kind, parameter, student.astype(dtype), tokens, log_probs, options
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.distill.row_divergence import error, number_of, unsure
+from fastdistill.testing.cases.distill.row_divergence_topk import check
 
 
-def bounds(kind, parameter, student, tokens, log_probs, options):
-    """What a value may be off by, and a gradient beyond that at a kink: those of the whole law, whose logarithms lie further apart."""
-    if not len(student):
-        return 0.0, 0.0
-    teacher = np.full(student.shape, -30.0)
-    for row in range(len(student)):
-        listed = tokens[row] >= 0
-        teacher[row, tokens[row][listed]] = log_probs[row][listed]
-    return 8 * error(kind, parameter, student, teacher, options), unsure(
-        kind, student, teacher, options["temperature"]
-    ) + 1e-6
+def parts(case):
+    """Kind, parameter, student, tokens, their logarithms, and the other options."""
+    options = dict(case)
+    return *(options.pop(name) for name in ("kind", "parameter", "student", "tokens", "log_probs")), options
 
 
-@given(case=cases())
+@given(case=strategies.row_divergence_topk())
 def test_matches_reference(isa, case):
-    kind, parameter, student, tokens, log_probs, options = case
-    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
-    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
-    want = reference_row_divergence_topk(student, tokens, log_probs, kind, number, **options)
-    tolerance, _ = bounds(kind, number, student, tokens, log_probs, options)
-    np.testing.assert_allclose(got.values, want[0], rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(got.label_values, want[1], rtol=0, atol=2 * tolerance)
-    np.testing.assert_allclose(got.gradient, want[2], rtol=0, atol=2 / options["temperature"] * 8 * tolerance)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.row_divergence_topk())
 def test_same_bits_on_every_level_and_thread_count_and_in_place(isa, case):
-    kind, parameter, student, tokens, log_probs, options = case
-    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, threads=3)
+    student, got = case["student"], row_divergence_topk(**case, threads=3)
     set_isa("scalar")
-    want = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+    want = row_divergence_topk(**case)
     set_isa(isa)
     assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
-    alone = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, gradient=False)
+    alone = row_divergence_topk(**case, gradient=False)
     assert alone.gradient is None and alone.values.tobytes() == want.values.tobytes()
-    there = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options, out=student)
+    there = row_divergence_topk(**case, out=student)
     assert there.gradient is student and student.tobytes() == want.gradient.tobytes()
 
 
-@given(case=cases(widths=[2, 17], dtypes=[np.float64]))
+@given(case=strategies.row_divergence_topk(widths=[2, 17], dtypes=[np.float64]))
 def test_gradient_is_the_derivative(isa, case):
-    kind, parameter, student, tokens, log_probs, options = case
+    kind, _, student, _, _, options = parts(case)
     if kind in ("adaptive_kl", "acceptance_hybrid"):  # whose shares are constants: held to the reference's
         return
-    got = row_divergence_topk(student, tokens, log_probs, kind, parameter, **options)
+    got = row_divergence_topk(**case)
     along = np.random.default_rng(7).standard_normal(student.shape)
 
     def value(z):
-        found = row_divergence_topk(z, tokens, log_probs, kind, parameter, **options, gradient=False)
+        found = row_divergence_topk(**case | {"student": z}, gradient=False)
         return (
             options["weights"] * (found.values * options["scale"] + found.label_values * options["label_scale"])
         ).sum()
@@ -98,9 +60,9 @@ def test_gradient_is_the_derivative(isa, case):
     np.testing.assert_allclose((got.gradient * along).sum(), slope, rtol=1e-6, atol=5e-7)
 
 
-@given(case=cases(widths=[2, 17, 1040]), tail=st.sampled_from(["bucket", "drop"]))
+@given(case=strategies.row_divergence_topk(widths=[2, 17, 1040]), tail=st.sampled_from(["bucket", "drop"]))
 def test_all_tokens_listed_is_the_whole_divergence(isa, case, tail):
-    kind, parameter, student, _, _, options = case
+    kind, parameter, student, _, _, options = parts(case)
     options.pop("tail")
     rows, vocab = student.shape
     random = np.random.default_rng(0)
@@ -111,8 +73,7 @@ def test_all_tokens_listed_is_the_whole_divergence(isa, case, tail):
     given_tail = np.zeros(rows) if tail == "bucket" else "drop"
     got = row_divergence_topk(student, tokens, listed, kind, parameter, **options, tail=given_tail)
     want = row_divergence(student, teacher.astype(student.dtype), kind, parameter, **options)
-    number = KINDS[kind].parameter.default if parameter is None and KINDS[kind].parameter else parameter
-    tolerance = 8 * error(kind, number, student, teacher, options)
+    tolerance = 8 * error(kind, number_of(kind, parameter), student, teacher, options["temperature"])
     np.testing.assert_allclose(got.values, want.values, rtol=0, atol=tolerance)
     slack = unsure(kind, student, teacher, options["temperature"])
     np.testing.assert_array_less(
@@ -120,10 +81,10 @@ def test_all_tokens_listed_is_the_whole_divergence(isa, case, tail):
     )
 
 
-@given(case=cases(widths=[17, 1040], dtypes=[np.float64], tails=["bucket"]))
+@given(case=strategies.row_divergence_topk(widths=[17, 1040], dtypes=[np.float64], tails=["bucket"]))
 def test_a_bucket_hides_and_never_adds(isa, case):
     """Data processing: outcomes that are one say less of two laws than each alone.  A dropped tail says nothing of what leaks there."""
-    kind, parameter, student, tokens, _, _ = case
+    kind, parameter, student, tokens, _, _ = parts(case)
     if kind in ("adaptive_kl", "acceptance_hybrid", "soft_cross_entropy"):  # not made by one convex function of p / q
         return
     rows, vocab = student.shape
@@ -135,13 +96,15 @@ def test_a_bucket_hides_and_never_adds(isa, case):
     assert (one.values <= whole.values + 1e-12).all()
 
 
-@given(case=cases(widths=[17, 1040], dtypes=[np.float32]), half=st.sampled_from(["f16", "bf16"]))
+@given(
+    case=strategies.row_divergence_topk(widths=[17, 1040], dtypes=[np.float32]), half=st.sampled_from(["f16", "bf16"])
+)
 def test_halves_are_what_they_stand_for(isa, case, half):
-    kind, parameter, student, tokens, log_probs, options = case
+    student = case["student"]
     bits = (np.ascontiguousarray(student).view(np.uint32) >> 16).astype(np.uint16)
     stored = bits if half == "bf16" else student.astype(np.float16)
-    got = row_divergence_topk(stored, tokens, log_probs, kind, parameter, **options)
-    want = row_divergence_topk(floats(stored).astype(np.float32), tokens, log_probs, kind, parameter, **options)
+    got = row_divergence_topk(**case | {"student": stored})
+    want = row_divergence_topk(**case | {"student": floats(stored).astype(np.float32)})
     assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
 
 

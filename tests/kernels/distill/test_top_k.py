@@ -5,31 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import set_isa, top_k
 from fastdistill.reference.distill.top_k import top_k as reference_top_k
-
-WIDTHS = [1, 15, 16, 17, 33, 1000]
-
-
-@st.composite
-def cases(draw):
-    """Logits, mostly rounded, so that there are ties; some of them banned, and some zeros with a sign."""
-    rows, vocab = draw(st.integers(0, 3)), draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    z = random.standard_normal((rows, vocab)) * draw(st.sampled_from([1, 30]))
-    z = np.round(z, draw(st.sampled_from([0, 0, 7]))).astype(np.float32)
-    z[:, 1:][random.random((rows, vocab - 1)) < draw(st.sampled_from([0, 0.7, 1]))] = -np.inf
-    return z, draw(st.integers(1, vocab))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.distill.top_k import check
 
 
-@given(case=cases())
+@given(case=strategies.top_k())
 def test_matches_reference(isa, case):
-    for found, want in zip(top_k(*case), reference_top_k(*case), strict=True):
-        np.testing.assert_array_equal(found, want)
-        assert found.dtype == want.dtype
+    check(case)
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 999])
@@ -42,11 +28,11 @@ def test_logits_a_hair_above_the_worst_are_found(isa, k):
         np.testing.assert_array_equal(found, want)
 
 
-@given(case=cases())
+@given(case=strategies.top_k())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    got = top_k(*case, threads=3)
+    got = top_k(**case, threads=3)
     set_isa("scalar")
-    want = top_k(*case)
+    want = top_k(**case)
     set_isa(isa)
     assert all(one.tobytes() == other.tobytes() for one, other in zip(got, want, strict=True))
 

@@ -9,30 +9,14 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import fixed_point_prefix
-from fastdistill.reference.fixed_point.fixed_point_prefix import fixed_point_prefix as reference_fixed_point_prefix
-
-# Nothing, one token, one under, at and over one and two blocks of 16, and one long row.
-LENGTHS = [0, 1, 2, 15, 16, 17, 31, 32, 33, 300]
-LEADING = [(), (0,), (1,), (3,), (2, 3)]
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.fixed_point.fixed_point_prefix import LENGTHS, check
 
 
-@st.composite
-def cases(draw):
-    """Any int32; rows that agree, differ here and there, or differ everywhere."""
-    shape = (*draw(st.sampled_from(LEADING)), draw(st.sampled_from(LENGTHS)))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    previous = random.integers(-(2**31), 2**31, shape).astype(np.int32)
-    differs = random.random(shape) < draw(st.sampled_from([0, 0.01, 0.1, 1]))
-    return previous, previous ^ np.where(differs, 1 << random.integers(0, 32, shape), 0).astype(np.uint32).view(
-        np.int32
-    )
-
-
-@given(case=cases())
+@given(case=strategies.fixed_point_prefix())
 def test_matches_reference(isa, case):
-    got, want = fixed_point_prefix(*case), reference_fixed_point_prefix(*case)
-    assert got.dtype == want.dtype == np.int32 and got.shape == want.shape == case[0].shape[:-1]
-    np.testing.assert_array_equal(got, want)
+    got = check(case)
+    assert got.shape == case["previous"].shape[:-1]
 
 
 @pytest.mark.parametrize("n", LENGTHS[1:])
@@ -46,16 +30,16 @@ def test_the_first_that_differs_is_final_too(isa, n):
     np.testing.assert_array_equal(fixed_point_prefix(zeros, zeros), np.full(n, n))
 
 
-@given(case=cases(), before=st.integers(0, 3), after=st.integers(0, 20))
+@given(case=strategies.fixed_point_prefix(), before=st.integers(0, 3), after=st.integers(0, 20))
 def test_reads_its_rows_and_nothing_beside_them(isa, case, before, after):
     """The same rows between tokens that agree, and between tokens that differ."""
-    want, size = fixed_point_prefix(*case), case[0].size
+    want, size = fixed_point_prefix(**case), case["previous"].size
     for other in (0, 1):
         around = [
             np.pad(tokens.reshape(-1), (before, after), constant_values=value)[before : before + size].reshape(
                 tokens.shape
             )
-            for tokens, value in zip(case, (0, other), strict=True)
+            for tokens, value in zip(case.values(), (0, other), strict=True)
         ]
         np.testing.assert_array_equal(fixed_point_prefix(*around), want)
 

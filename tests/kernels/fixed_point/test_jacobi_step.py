@@ -4,57 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import RowStatistics, Sampler, fixed_point_prefix, jacobi_step, row_statistics, sample
 from fastdistill.kernels.boundary import lib, pointer
-from fastdistill.reference.fixed_point.jacobi_step import jacobi_step as reference_jacobi_step
-from fastdistill.reference.sample.sample import sample as reference_sample
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.fixed_point.jacobi_step import DTYPES, SAMPLERS, check, same_steps
 
-# The seed alone, one under, at and over one and two blocks of 16, and one long row.
-LENGTHS = [1, 2, 15, 16, 17, 31, 32, 33, 300]
-LEADING = [(), (0,), (1,), (3,), (2, 3)]
-DTYPES = [np.int32, np.int32, np.bool_, np.int32, np.bool_]
-SAMPLERS = [
-    Sampler(temperature=1.0, seed=3),
-    Sampler(temperature=0.7, top_k=3, seed=2**63, sequence=9),
-    Sampler(temperature=1.4, top_k=6, top_p=0.9, min_p=0.05, logit_bias={0: 0.5, 1: -np.inf}, seed=1),
-]
+TOKENS = strategies.jacobi_step(targets=["tokens"])
 
 
-@st.composite
-def cases(draw):
-    """Any int32; what is drawn is the next guess everywhere, nearly everywhere, here and there, or nowhere."""
-    shape = (*draw(st.sampled_from(LEADING)), draw(st.sampled_from(LENGTHS)))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    iterate = random.integers(-(2**31), 2**31, shape).astype(np.int32)
-    differs = random.random(shape) < draw(st.sampled_from([0, 0.01, 0.1, 1]))
-    flips = np.where(differs, 1 << random.integers(0, 32, shape), 0).astype(np.uint32).view(np.int32)
-    return iterate, np.roll(iterate, -1, axis=-1) ^ flips
-
-
-def assert_equal(got, want):
-    for field, ours, meant, dtype in zip(got._fields, got, want, DTYPES, strict=True):
-        assert ours.dtype == dtype, field
-        np.testing.assert_array_equal(ours, meant, field)
-
-
-@given(case=cases())
+@given(case=TOKENS)
 def test_matches_reference(isa, case):
-    iterate, drawn = case
-    statistics = RowStatistics.empty(iterate.shape)
-    statistics.argmax[...] = drawn
-    want = reference_jacobi_step(iterate, drawn)
-    assert_equal(jacobi_step(iterate, drawn), want)
-    assert_equal(jacobi_step(iterate, statistics), reference_jacobi_step(iterate, statistics))
-    assert_equal(jacobi_step(iterate, statistics), want)
+    step = check(case)
+    statistics = RowStatistics.empty(case["iterate"].shape)
+    statistics.argmax[...] = case["target"]
+    same_steps(check(case | {"target": statistics}), step)
 
 
-@given(case=cases())
+@given(case=strategies.jacobi_step(targets=["drawn"]))
+def test_draws_as_the_reference_does(isa, case):
+    check(case)
+
+
+@given(case=TOKENS)
 def test_the_fields_agree(isa, case):
-    iterate, drawn = case
+    iterate, drawn = case.values()
     step = jacobi_step(iterate, drawn)
     np.testing.assert_array_equal(step.next[..., 0], iterate[..., 0])
     np.testing.assert_array_equal(step.next[..., 1:], drawn[..., :-1])
@@ -76,25 +53,21 @@ def test_draws_from_logits_as_the_reference_does(isa, shape, vocab, seed, data):
     logits = np.round(random.standard_normal((*shape, vocab)) * 2, 1).astype(np.float32)  # rounded: there are ties
     iterate = random.integers(0, vocab, shape).astype(np.int32)
     positions = random.integers(0, 10000, shape).astype(np.int32)
-    greedy = jacobi_step(iterate, logits)
-    assert_equal(greedy, reference_jacobi_step(iterate, logits))
-    assert_equal(greedy, jacobi_step(iterate, row_statistics(logits)))
-    assert_equal(greedy, jacobi_step(iterate, logits, sampler=Sampler(seed=5), positions=positions))
+    greedy = check({"iterate": iterate, "target": logits})
+    same_steps(greedy, jacobi_step(iterate, row_statistics(logits)))
+    same_steps(greedy, jacobi_step(iterate, logits, sampler=Sampler(seed=5), positions=positions))
     sampler = data.draw(st.sampled_from(SAMPLERS))
     rows = logits.reshape(-1, vocab), sampler, positions.reshape(-1)
-    step = jacobi_step(iterate, logits, sampler=sampler, positions=positions)
-    assert_equal(step, jacobi_step(iterate, sample(*rows).reshape(shape)))
-    # As far as the two best keys are further apart than their doubt (test_sample.py: below 2^-15), and thresholds than theirs.
-    drawn = reference_sample(*rows)
-    best = np.sort(drawn.keys, axis=1)[:, -2:]
-    assume((best[:, 1] - best[:, 0] > 2.0**-15).all() and (drawn.slack > 2.0**-20).all())
-    assert_equal(step, reference_jacobi_step(iterate, logits, sampler=sampler, positions=positions))
+    step = check({"iterate": iterate, "target": logits, "sampler": sampler, "positions": positions})
+    same_steps(step, jacobi_step(iterate, sample(*rows).reshape(shape)))
 
 
-@given(case=cases())
+@given(case=TOKENS)
 def test_writes_nothing_outside_its_outputs(isa, case):
-    iterate, drawn = (np.pad(tokens.reshape(-1), 16, constant_values=77) for tokens in case)  # as around the outputs
-    rows, n = case[0][..., 0].size, case[0].shape[-1]
+    iterate, drawn = (
+        np.pad(tokens.reshape(-1), 16, constant_values=77) for tokens in case.values()
+    )  # as around the outputs
+    rows, n = case["iterate"][..., 0].size, case["iterate"].shape[-1]
     sizes = [rows * n, rows, rows * n, rows, rows]
     outputs = [
         np.full(size + 32, 77, np.int8 if dtype is np.bool_ else dtype)
@@ -103,10 +76,10 @@ def test_writes_nothing_outside_its_outputs(isa, case):
     lib.fd_jacobi_step(
         rows, n, pointer(iterate[16:]), pointer(drawn[16:]), *(pointer(output[16:]) for output in outputs)
     )
-    for output, want in zip(outputs, jacobi_step(*case), strict=True):
+    for output, want in zip(outputs, jacobi_step(**case), strict=True):
         assert (output[:16] == 77).all() and (output[-16:] == 77).all()
         np.testing.assert_array_equal(output[16:-16], np.ravel(want))
-    for padded, tokens in zip((iterate, drawn), case, strict=True):
+    for padded, tokens in zip((iterate, drawn), case.values(), strict=True):
         np.testing.assert_array_equal(padded[16:-16], tokens.reshape(-1))
 
 

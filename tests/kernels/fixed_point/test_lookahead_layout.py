@@ -9,43 +9,12 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import lookahead_layout, tree_layout
-from fastdistill.reference.fixed_point.lookahead_layout import lookahead_layout as reference_lookahead_layout
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.fixed_point.lookahead_layout import check
 
 
 def array(*rows):
     return np.array(rows, np.int32)
-
-
-@st.composite
-def tokens_given(draw):
-    """Windows and guesses of few different tokens, so that much is merged; some of the guesses are paths of the window's tokens."""
-    ngram = draw(st.sampled_from([2, 3, 4, 6]))
-    levels = draw(st.integers(0, ngram - 1))
-    columns, guesses = draw(st.sampled_from([0, 1, 2, 5])), draw(st.sampled_from([0, 1, 2, 7]))
-    vocabulary = draw(st.sampled_from([1, 2, 3, 1000]))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    window = random.integers(0, vocabulary, (levels, columns)).astype(np.int32)
-    branches = random.integers(0, vocabulary, (guesses, ngram - 1)).astype(np.int32)
-    if levels and columns >= ngram - 1:
-        branches[::2] = window[0, : ngram - 1]
-    return window, ngram, branches
-
-
-@st.composite
-def cases(draw):
-    """Tokens, counts, tokens beside a count of 0."""
-    window, ngram, guesses = draw(tokens_given())
-    kind = draw(st.sampled_from(["tokens", "tokens", "counts", "window", "guesses"]))
-    if kind in ("counts", "guesses"):
-        window = window.shape[1] if kind == "counts" else 0
-    if kind in ("counts", "window"):
-        guesses = len(guesses) if kind == "counts" else 0
-    return window, ngram, guesses, draw(st.integers(-1, 9))
-
-
-def laid_out(case):
-    window, ngram, guesses, seed = case
-    return lookahead_layout(window, ngram, guesses, seed=seed)
 
 
 def seen_by_definition(layout):
@@ -65,18 +34,14 @@ def seen_by_definition(layout):
     return rows, seen
 
 
-@given(case=cases())
+@given(case=strategies.lookahead_layout())
 def test_matches_reference(isa, case):
-    window, ngram, guesses, seed = case
-    got, want = laid_out(case), reference_lookahead_layout(window, ngram, guesses, seed=seed)
-    for ours, meant in zip(got, want, strict=True):
-        assert ours.dtype == np.int32
-        np.testing.assert_array_equal(ours, meant)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.lookahead_layout())
 def test_a_place_sees_what_the_definition_says(isa, case):
-    layout = laid_out(case)
+    layout = lookahead_layout(**case)
     rows, seen = seen_by_definition(layout)
     assert set(rows.values()) == set(range(len(layout.tokens)))  # every row is the row of some place
     assert layout.visible.dtype == bool
@@ -84,10 +49,10 @@ def test_a_place_sees_what_the_definition_says(isa, case):
         assert set(np.nonzero(layout.visible[row])[0]) == {rows[other] for other in seen[place]}, place
 
 
-@given(case=cases())
+@given(case=strategies.lookahead_layout())
 def test_a_place_has_its_token_and_its_position(isa, case):
-    window, ngram, guesses, seed = case
-    layout = laid_out(case)
+    window, ngram, guesses, seed = case.values()
+    layout = lookahead_layout(**case)
     assert layout.tokens[0] == seed and layout.parents[0] == -1 and layout.positions[0] == 0
     np.testing.assert_array_equal(layout.positions, tree_layout(layout.parents).depths)
     for rows, given_tokens, shape in (
@@ -107,10 +72,10 @@ def test_a_place_has_its_token_and_its_position(isa, case):
     )
 
 
-@given(case=cases())
+@given(case=strategies.lookahead_layout())
 def test_counts_make_a_row_of_each_place_and_tokens_one_of_each_context(isa, case):
-    window, _, guesses, _ = case
-    layout = laid_out(case)
+    window, _, guesses, _ = case.values()
+    layout = lookahead_layout(**case)
     places = [*layout.cells.ravel(), *layout.branches.ravel()]
     firsts = list(dict.fromkeys(places))
     assert firsts == list(range(1, len(layout.tokens)))  # in the order of places, without a gap
@@ -120,9 +85,9 @@ def test_counts_make_a_row_of_each_place_and_tokens_one_of_each_context(isa, cas
         assert len(places) == len(firsts)
 
 
-@given(case=tokens_given())
+@given(case=strategies.lookahead_layout(kinds=["tokens"]))
 def test_different_tokens_are_laid_out_like_counts(isa, case):
-    window, ngram, guesses = case
+    window, ngram, guesses, _ = case.values()
     window = np.resize(window, (ngram - 1, window.shape[1]))
     names = np.arange(window.size + guesses.size, dtype=np.int32)
     apart = lookahead_layout(
@@ -145,9 +110,13 @@ def accepted(layout, drawn):
     return longest, len(context)
 
 
-@given(case=tokens_given(), salt=st.integers(0, 2**32), vocabulary=st.sampled_from([1, 2, 3]))
+@given(
+    case=strategies.lookahead_layout(kinds=["tokens"]),
+    salt=st.integers(0, 2**32),
+    vocabulary=st.sampled_from([1, 2, 3]),
+)
 def test_flat_and_merged_rows_accept_the_same_tokens(isa, case, salt, vocabulary):
-    window, ngram, guesses = case
+    window, ngram, guesses, _ = case.values()
     names = np.arange(window.size + guesses.size, dtype=np.int32)  # different tokens: nothing is merged
     flat = lookahead_layout(
         names[: window.size].reshape(window.shape), ngram, names[window.size :].reshape(guesses.shape)

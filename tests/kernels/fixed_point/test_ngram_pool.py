@@ -14,96 +14,40 @@ from fastdistill.errors import ArgumentError
 from fastdistill.kernels import NgramPool, isa_levels, set_isa
 from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
 from fastdistill.reference.fixed_point.ngram_pool import NgramPool as ReferencePool
-
-# So few tokens that n-grams come again and again; tokens that differ in their highest bits and their sign alone, the ends of int32,
-# and tokens enough that nothing comes again.
-VOCABULARIES = [[0], [0, -1], [0, 1 << 30, -(1 << 31)], [-(2**31), 2**31 - 1, 7, 0], list(range(40))]
-
-
-@st.composite
-def settings(draw):
-    """Pools so small that they are full at once: one n-gram, one a key, one key, keys of several tokens."""
-    key = draw(st.integers(1, 3))
-    ngram = draw(st.sampled_from([key + 1, key + 2, key + 16]))
-    return ngram, draw(st.sampled_from([1, 2, 3, 5, 17, 100])), draw(st.sampled_from([1, 2, 3, 256])), key
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.fixed_point.ngram_pool import (
+    any_insertions,
+    any_settings,
+    check,
+    insert,
+    keys,
+    same_pools,
+)
+from fastdistill.testing.strategies import drawn
 
 
-@st.composite
-def calls(draw, ngram):
-    """What is inserted, in turn: rows one under, at and over one n-gram, several rows, longer texts; None: clear."""
-    vocabulary = np.array(draw(st.sampled_from(VOCABULARIES)), np.int32)
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    shapes = [
-        (0,),
-        (ngram - 1,),
-        (ngram,),
-        (ngram + 1,),
-        (3, ngram + 2),
-        (2, 0),
-        (0, ngram),
-        (2, 2, ngram),
-        (60,),
-        None,
-    ]
-    chosen = draw(st.lists(st.sampled_from(shapes), min_size=1, max_size=6))
-    return [None if shape is None else random.choice(vocabulary, shape) for shape in chosen]
+@given(case=strategies.ngram_pool())
+def test_matches_reference_after_each_call(isa, case):
+    check(case)
 
 
-def insert(pool, tokens):
-    if tokens is None:
-        pool.clear()
-    else:
-        pool.insert(tokens)
-
-
-def keys(inserted, key):
-    """Every key there may be, and one that there is not."""
-    found = {(12345,) * key}
-    for tokens in inserted:
-        if tokens is not None and tokens.shape[-1] >= key:
-            windows = np.lib.stride_tricks.sliding_window_view(tokens, key, axis=-1)
-            found |= set(map(tuple, windows.reshape(-1, key).tolist()))
-    return found
-
-
-def assert_same(pool, want, inserted):
-    assert len(pool) == len(want) <= pool.capacity
-    total = 0
-    for key in keys(inserted, pool.key):
-        found = pool.lookup(key)
-        assert found.dtype == np.int32 and len(found) <= pool.per_key
-        np.testing.assert_array_equal(found, want.lookup(key))
-        total += len(found)
-    assert total == len(pool)
-
-
-@given(data=st.data(), given_settings=settings())
-def test_matches_reference_after_each_call(isa, data, given_settings):
-    pool, want = NgramPool(*given_settings), ReferencePool(*given_settings)
-    inserted = data.draw(calls(pool.ngram))
-    for tokens in inserted:
-        insert(pool, tokens)
-        insert(want, tokens)
-        assert_same(pool, want, inserted)
-
-
-@given(data=st.data(), given_settings=settings())
-def test_one_pool_on_every_level_in_turn(isa, data, given_settings):
+@given(data=st.data(), settings=drawn(any_settings))
+def test_one_pool_on_every_level_in_turn(isa, data, settings):
     """What one level has written the others read."""
-    pool, want = NgramPool(*given_settings), ReferencePool(*given_settings)
-    inserted = data.draw(calls(pool.ngram))
+    pool, want = NgramPool(**settings), ReferencePool(**settings)
+    inserted = data.draw(drawn(any_insertions, pool.ngram))
     for i, tokens in enumerate(inserted):
         set_isa(isa_levels()[i % len(isa_levels())])
         insert(pool, tokens)
         insert(want, tokens)
     set_isa(isa)
-    assert_same(pool, want, inserted)
+    same_pools(pool, want, inserted)
 
 
-@given(data=st.data(), given_settings=settings())
-def test_a_copy_goes_its_own_way(isa, data, given_settings):
-    pool, want = NgramPool(*given_settings), ReferencePool(*given_settings)
-    before, ours, others = (data.draw(calls(pool.ngram)) for _ in range(3))
+@given(data=st.data(), settings=drawn(any_settings))
+def test_a_copy_goes_its_own_way(isa, data, settings):
+    pool, want = NgramPool(**settings), ReferencePool(**settings)
+    before, ours, others = (data.draw(drawn(any_insertions, pool.ngram)) for _ in range(3))
     for tokens in before:
         insert(pool, tokens)
         insert(want, tokens)
@@ -113,21 +57,21 @@ def test_a_copy_goes_its_own_way(isa, data, given_settings):
         insert(want, tokens)
         insert(other, other_tokens)
         insert(want_other, other_tokens)
-    assert_same(pool, want, before + ours + others)
-    assert_same(other, want_other, before + ours + others)
+    same_pools(pool, want, before + ours + others)
+    same_pools(other, want_other, before + ours + others)
 
 
-@given(data=st.data(), given_settings=settings(), count=st.integers(0, 300))
-def test_a_few_are_the_first_of_all_and_looking_up_changes_nothing(isa, data, given_settings, count):
-    pool, want = NgramPool(*given_settings), ReferencePool(*given_settings)
-    inserted = data.draw(calls(pool.ngram))
+@given(data=st.data(), settings=drawn(any_settings), count=st.integers(0, 300))
+def test_a_few_are_the_first_of_all_and_looking_up_changes_nothing(isa, data, settings, count):
+    pool, want = NgramPool(**settings), ReferencePool(**settings)
+    inserted = data.draw(drawn(any_insertions, pool.ngram))
     for tokens in inserted:
         insert(pool, tokens)
         insert(want, tokens)
     for key in keys(inserted, pool.key):
         np.testing.assert_array_equal(pool.lookup(key, count), pool.lookup(key)[:count])
         np.testing.assert_array_equal(pool.lookup(key, count), want.lookup(key, count))
-    assert_same(pool, want, inserted)
+    same_pools(pool, want, inserted)
 
 
 def hashes(prefix, last):
@@ -153,7 +97,7 @@ def test_crowded_buckets(isa, where):
     for part in np.array_split(np.array(rows, np.int32), 7):
         for each in (pool, want):
             each.insert(part)
-        assert_same(pool, want, [np.array(rows, np.int32)])
+        same_pools(pool, want, [np.array(rows, np.int32)])
 
 
 def test_the_most_recent_comes_first_and_the_oldest_goes(isa):

@@ -5,71 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, IsaError, NotFiniteError
 from fastdistill.kernels import PackedWeight, linear, set_isa
 from fastdistill.kernels.forward.linear import packed_bytes
 from fastdistill.kernels.isa import LAYOUTS, isa_layout
-from fastdistill.reference.forward.linear import linear as reference_linear
-
-FORMATS = ["f32", "f16", "bf16", "q8", "q4"]
-SIZES = [1, 15, 16, 17, 31, 32, 33, 65, 130]  # lanes, blocks, tasks of 64 outputs
-ROWS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 17]  # register tiles
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.forward.linear import check
 
 
-@st.composite
-def cases(draw):
-    """x and a weight in any format; codes take every value, -128 included."""
-    rows, outputs, inputs = draw(st.sampled_from(ROWS)), draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    format = draw(st.sampled_from(FORMATS))
-    blocks = -(-inputs // 32)
-    x = random.standard_normal((rows, inputs)).astype(np.float32)
-    if draw(st.booleans()):
-        x = np.sign(x) * np.float32(1.0)  # codes of +-127: the largest sums there can be
-    scale = minimum = None
-    if format in ("q8", "q4"):
-        low, high, width, dtype = (-128, 128, 32, np.int8) if format == "q8" else (0, 256, 16, np.uint8)
-        data = random.integers(low, high, (outputs, blocks * width)).astype(dtype)
-        if draw(st.booleans()):
-            data[:] = low if format == "q8" else 255
-        scale = (random.standard_normal((outputs, blocks)) * 0.01).astype(np.float16)
-        minimum = random.standard_normal((outputs, blocks)).astype(np.float16) if format == "q4" else None
-    else:
-        data = random.standard_normal((outputs, inputs)).astype(np.float32)
-        if format == "f16":
-            data = data.astype(np.float16)
-        if format == "bf16":
-            data = (data.view(np.uint32) >> 16).astype(np.uint16)
-    bias = random.standard_normal(outputs).astype(np.float32) if draw(st.booleans()) else None
-    return x, (format, data, scale, minimum, bias)
-
-
-def magnitudes(x, format, data, scale, minimum, bias):
-    """The sum of the absolute values of all that is added up."""
-    absolute = [None if part is None else np.abs(part) for part in (scale, minimum, bias)]
-    if format == "bf16":
-        data = data & 0x7FFF
-    elif format == "q8":  # |-128| needs more than int8; a float16 copy holds every code
-        data = np.abs(data.astype(np.float16))
-    elif format != "q4":
-        data = np.abs(data)
-    return reference_linear(np.abs(x), format, data, *absolute)
-
-
-@given(case=cases())
+@given(case=strategies.linear())
 def test_matches_reference(isa, case):
-    x, weight = case
-    got, want = linear(x, *weight), reference_linear(x, *weight)
-    # One rounding a term and a few beside; q8 and q4 round per block: the product of the scales, the sum, the minimum.
-    roundings = x.shape[1] + 2 if weight[0] in ("f32", "f16", "bf16") else 4 * -(-x.shape[1] // 32) + 4
-    assert (np.abs(got - want) <= roundings * 2.0**-24 * magnitudes(x, *weight)).all()
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.linear())
 def test_a_row_has_the_same_bits_alone_on_any_level_and_threads(isa, case):
-    x, (format, *parts) = case
+    x, format, *parts = case.values()
     packed = PackedWeight(format, *parts, inputs=x.shape[1])
     got = packed.multiply(x, threads=3)
     set_isa("scalar")

@@ -9,28 +9,18 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import quantize_rows
-from fastdistill.reference.forward.quantize_rows import quantize_rows as reference_quantize_rows
-
-WIDTHS = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 576]  # lane and block edges, and a real width
-
-
-@st.composite
-def rows(draw):
-    shape = draw(st.integers(1, 4)), draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    x = random.standard_normal(shape) * 10.0 ** draw(st.integers(-44, 37))
-    x = np.round(x * draw(st.sampled_from([1.0, 63.5]))) if draw(st.booleans()) else x  # halves: ties to even
-    return np.where(random.random(shape) < draw(st.sampled_from([0.0, 0.9])), 0, x).clip(-3e38, 3e38).astype(np.float32)
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.forward.quantize_rows import check
 
 
-@given(x=rows())
-def test_equals_reference_bit_for_bit(isa, x):
-    for got, want in zip(quantize_rows(x), reference_quantize_rows(x), strict=True):
-        np.testing.assert_array_equal(got, want)
+@given(case=strategies.quantize_rows())
+def test_equals_reference_bit_for_bit(isa, case):
+    check(case)
 
 
-@given(x=rows())
-def test_codes_are_within_half_a_step_and_never_minus_128(isa, x):
+@given(case=strategies.quantize_rows())
+def test_codes_are_within_half_a_step_and_never_minus_128(isa, case):
+    x = case["x"]
     codes, scale, _, _ = quantize_rows(x)
     assert codes.min(initial=0) >= -127
     restored = (codes.reshape(*scale.shape, 32) * scale[..., None].astype(np.float64)).reshape(len(x), -1)[
@@ -41,8 +31,13 @@ def test_codes_are_within_half_a_step_and_never_minus_128(isa, x):
     assert (np.abs(restored - x) <= step * (0.5 + 128 * 2.0**-24) + (step == 0) * 127 * 2.0**-126).all()
 
 
-@given(x=rows(), bad=st.sampled_from([np.nan, np.inf, -np.inf]), where=st.floats(0, 1, exclude_max=True))
-def test_reports_what_is_not_finite(isa, x, bad, where):
+@given(
+    case=strategies.quantize_rows(),
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+    where=st.floats(0, 1, exclude_max=True),
+)
+def test_reports_what_is_not_finite(isa, case, bad, where):
+    x = case["x"]
     x.reshape(-1)[int(where * x.size)] = bad
     with pytest.raises(NotFiniteError, match="quantize_rows"):
         quantize_rows(x)

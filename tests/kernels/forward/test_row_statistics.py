@@ -8,57 +8,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
-from fastdistill.kernels import row_statistics
+from fastdistill.kernels import row_statistics, set_isa
 from fastdistill.reference.forward.row_statistics import row_statistics as reference_row_statistics
-
-WIDTHS = [1, 2, 15, 16, 17, 255, 256, 257, 511, 513, 4099]  # lane and chunk edges, and one long row
-
-
-@st.composite
-def logits(draw):
-    """Rows of every width that matters, in 0 to 3 dimensions: spread out, all alike, with ties, with bans."""
-    leading, vocab = draw(st.lists(st.integers(1, 3), max_size=3)), draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    z = (random.standard_normal((*leading, vocab)) * draw(st.sampled_from([0.0, 0.1, 3.0, 60.0]))).astype(np.float32)
-    if draw(st.booleans()):
-        z = np.round(z)
-    if draw(st.booleans()):
-        z[random.random(z.shape) < 0.7] = -np.inf
-        z[..., random.integers(vocab)] = 1.5
-    return z + np.float32(draw(st.sampled_from([0.0, -200.0, 1e4])))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.forward.row_statistics import check
 
 
-@given(z=logits())
-def test_matches_reference(isa, z):
-    got, want = row_statistics(z), reference_row_statistics(z)
-    assert all(field.shape == z.shape[:-1] for field in got)
-    np.testing.assert_array_equal(got.argmax, want[0])
-    np.testing.assert_array_equal(got.top, want[1].astype(np.float32))
-    np.testing.assert_array_equal(got.second, want[2].astype(np.float32))
-    # exp within 2 ulp, each term of the sums too, and 16-lane sums of V/16 terms: V/16 + 12 roundings at most.
-    roundings = (z.shape[-1] / 16 + 12) * 2.0**-24
-    np.testing.assert_allclose(
-        got.log_sum_exp - got.top, want[3] - want[1], rtol=0, atol=roundings + 2.0**-23 * np.abs(want[3]).max()
-    )
-    np.testing.assert_allclose(got.entropy, want[4], rtol=0, atol=roundings * (4 + 2 * np.log(z.shape[-1]) + 1))
-    # R to as many roundings, relative to itself; below 1.25 it stands alone, above, S0 = 1 + R is at most 5 times it.
-    np.testing.assert_allclose(got.log_prob, want[5], rtol=5 * roundings + 8 * 2.0**-24, atol=1e-37)
+@given(case=strategies.row_statistics())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(z=logits())
-def test_same_bits_on_every_level_and_thread_count(isa, z):
-    from fastdistill.kernels import set_isa
-
-    got = row_statistics(z, threads=3)
+@given(case=strategies.row_statistics())
+def test_same_bits_on_every_level_and_thread_count(isa, case):
+    got = row_statistics(**case, threads=3)
     set_isa("scalar")
-    want = row_statistics(z)
+    want = row_statistics(**case)
     set_isa(isa)
     for field, expected in zip(got, want, strict=True):
         np.testing.assert_array_equal(field.view(np.int32), expected.view(np.int32))
 
 
-@given(z=logits(), bad=st.sampled_from([np.nan, np.inf, -np.nan]), where=st.floats(0, 1, exclude_max=True))
-def test_reports_what_is_not_finite(isa, z, bad, where):
+@given(
+    case=strategies.row_statistics(),
+    bad=st.sampled_from([np.nan, np.inf, -np.nan]),
+    where=st.floats(0, 1, exclude_max=True),
+)
+def test_reports_what_is_not_finite(isa, case, bad, where):
+    z = case["logits"]
     z.reshape(-1)[int(where * z.size)] = bad
     with pytest.raises(NotFiniteError, match="row_statistics"):
         row_statistics(z)
@@ -69,8 +46,9 @@ def test_a_row_of_bans_is_not_finite(isa):
         row_statistics(np.full((1, 40), -np.inf, np.float32))
 
 
-@given(z=logits())
-def test_a_row_is_treated_alike_in_any_dimensions(isa, z):
+@given(case=strategies.row_statistics())
+def test_a_row_is_treated_alike_in_any_dimensions(isa, case):
+    z = case["logits"]
     whole = row_statistics(z)
     for index in np.ndindex(z.shape[:-1]):
         for field, alone in zip(whole, row_statistics(z[index]), strict=True):

@@ -5,30 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import gumbel_noise, set_isa
-from fastdistill.reference.sample.gumbel_noise import gumbel_noise as reference_gumbel_noise
-
-KEY = {"seed": 2**64 - 1, "sequence": 2**32 - 1, "purpose": 7, "round": 2**20 - 1, "index": 2**12 - 1}
-keys = st.fixed_dictionaries({name: st.integers(0, most) for name, most in KEY.items()})
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.sample.gumbel_noise import KEY, check
 
 
-@given(key=keys, vocab=st.sampled_from([1, 3, 4, 5, 63, 64, 65, 1000]), position=st.integers(-(2**31), 2**31 - 1))
-def test_matches_reference(isa, key, vocab, position):
-    positions = np.array([position, 0], np.int32)
-    got, want = gumbel_noise(positions, vocab, **key), reference_gumbel_noise(positions, vocab, **key)
-    # v rounds (1.44 2^-24 of E), log E is 2 ulp of E and 2 of itself, d / u = d costs 2^-24: below 2^-21 + 2^-22 |g|.
-    assert (np.abs(got - want) <= 2.0**-21 + 2.0**-22 * np.abs(want)).all()
+@given(case=strategies.gumbel_noise())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(key=keys)
-def test_same_bits_on_every_level(isa, key):
-    positions = np.arange(3, dtype=np.int32)
-    got = gumbel_noise(positions, 333, **key)
+@given(case=strategies.gumbel_noise())
+def test_same_bits_on_every_level(isa, case):
+    case |= {"positions": np.arange(3, dtype=np.int32), "vocab": 333}
+    got = gumbel_noise(**case)
     set_isa("scalar")
-    want = gumbel_noise(positions, 333, **key)
+    want = gumbel_noise(**case)
     set_isa(isa)
     np.testing.assert_array_equal(got.view(np.int32), want.view(np.int32))
 

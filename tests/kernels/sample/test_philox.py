@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import philox
 from fastdistill.reference.sample.philox import philox as reference_philox
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.sample.philox import COUNTS, check
 
 KNOWN = [  # counter, key, words: kat_vectors of Random123
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -26,11 +30,11 @@ def test_known_answers(isa, function, counter, key, want):
     np.testing.assert_array_equal(function(words(counter)[None], words(key)), words(want)[None])
 
 
-@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 1000])
-def test_matches_reference(isa, n):
-    random = np.random.default_rng(n)
-    counter, key = random.integers(0, 2**32, (n, 4), np.uint32), random.integers(0, 2**32, 2, np.uint32)
-    np.testing.assert_array_equal(philox(counter, key), reference_philox(counter, key))
+@pytest.mark.parametrize("n", COUNTS)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_matches_reference(isa, n, data):
+    check(data.draw(strategies.philox(counts=[n])))
 
 
 @pytest.mark.parametrize(

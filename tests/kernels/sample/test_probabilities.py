@@ -11,68 +11,53 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import Sampler, probabilities, sample, sample_workspace, set_isa
-from fastdistill.reference.sample.probabilities import probabilities as reference_probabilities
 from fastdistill.reference.sample.sample import processed
-from tests.kernels.sample.test_sample import LAWS, cases, close_threshold
-
-# e^x is 2 ulp, 2^-22 of it, off, and so is their sum; the sum and the quotient round once each.  Below 2^-125 lies what exp
-# gives as 0.
-RELATIVE, ABSOLUTE = 2 * 2.0**-22 + 2 * 2.0**-24 + 2.0**-40, 2.0**-125
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.sample.probabilities import RELATIVE, check
+from tests.kernels.sample.test_sample import LAWS, rows_of
 
 
-@given(case=cases())
+@given(case=strategies.probabilities())
 def test_matches_reference(isa, case):
-    z, sampler, _, arguments = case
-    got, want = probabilities(z, sampler, **arguments), reference_probabilities(z, sampler, **arguments)
-    assert got.dtype == np.float32
-    for row in range(len(z)):
-        slack = processed(z, sampler, arguments.get("seen"), arguments.get("allowed"), row)[2]
-        if slack > close_threshold(sampler, z.shape[1]):
-            np.testing.assert_allclose(got[row], want[row], rtol=RELATIVE, atol=ABSOLUTE)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.probabilities())
 def test_a_row_sums_to_one(isa, case):
     """The sum and the quotients round by 2^-24 each; what is subnormal loses less than 2^-125 a token."""
-    z, sampler, _, arguments = case
-    got = probabilities(z, sampler, **arguments)
+    got = probabilities(**case)
     assert (got >= 0).all()
     np.testing.assert_allclose(got.sum(axis=1, dtype=np.float64), 1, rtol=2.0**-22, atol=0)
 
 
-@given(case=cases(), threads=st.integers(1, 4))
+@given(case=strategies.probabilities(), threads=st.integers(1, 4))
 def test_same_bits_on_every_level_and_thread_count_and_beside_any_rows(isa, case, threads):
-    z, sampler, _, arguments = case
-    got = probabilities(z, sampler, threads=threads, **arguments)
+    got = probabilities(**case, threads=threads)
     set_isa("scalar")
-    alone = [
-        probabilities(z[row], sampler, **{name: value[row] for name, value in arguments.items()})
-        for row in (slice(i, i + 1) for i in range(len(z)))
-    ]
+    alone = [probabilities(**row) for row in rows_of(case)]
     set_isa(isa)
     np.testing.assert_array_equal(got.view(np.int32), np.concatenate(alone).view(np.int32))
 
 
-@given(case=cases())
+@given(case=strategies.sample())
 def test_what_sample_draws_is_likely(isa, case):
     """With its own noise: 26.1 is more than what noise can make up for, and e^-26.1 does not underflow."""
-    z, sampler, positions, arguments = case
-    got = probabilities(z, sampler, **arguments)
-    tokens = sample(z, sampler, positions, **arguments)
-    assert (got[np.arange(len(z)), tokens] > 0).all()
+    tokens = sample(**case)
+    case.pop("positions")
+    assert (probabilities(**case)[np.arange(len(tokens)), tokens] > 0).all()
 
 
-@given(case=cases())
+@given(case=strategies.sample())
 def test_keeps_the_tokens_that_sample_keeps(isa, case):
     """Noise that outweighs x draws the worst survivor of sample, and no other noise a worse one (test_sample.py)."""
-    z, sampler, positions, arguments = case
-    sampler = replace(sampler, temperature=5.0)
+    z, case["sampler"] = case["logits"], replace(case["sampler"], temperature=5.0)
     noise = np.empty_like(z)
     for row in range(len(z)):
-        x, _, _ = processed(z, sampler, arguments.get("seen"), arguments.get("allowed"), row)
+        x, _, _ = processed(z, case["sampler"], case.get("seen"), case.get("allowed"), row)
         noise[row, np.argsort(-x, kind="stable")] = np.arange(len(x)) * np.float32(2**10)
-    last = sample(z, sampler, positions, noise=noise, **arguments)
-    law = probabilities(z, sampler, **arguments)
+    last = sample(**case, noise=noise)
+    case.pop("positions")
+    law = probabilities(**case)
     for row, token in enumerate(last):
         assert law[row, token] > 0 and noise[row, law[row] > 0].max() == noise[row, token]
 

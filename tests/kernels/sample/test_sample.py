@@ -15,124 +15,54 @@ from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import Sampler, gumbel_noise, probabilities, sample, sample_workspace, set_isa
 from fastdistill.reference.sample.sample import sample as reference_sample
 from fastdistill.reference.sample.sample import scaled
-
-# Edges of lanes, mask words, blocks and chunks, and one long row.
-WIDTHS = [1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 4099]
-
-samplers = st.builds(
-    Sampler,
-    temperature=st.sampled_from([0.0, 1e-6, 0.3, 1.0, 5.0]),
-    top_k=st.sampled_from([0, 0, 1, 2, 16, 50, 300, 10_000]),
-    top_p=st.sampled_from([1.0, 1.0, 1e-9, 0.5, 0.9, 0.999999]),
-    min_p=st.sampled_from([0.0, 0.0, 1e-30, 0.05, 0.5, 1.0]),
-    repetition_penalty=st.sampled_from([1.0, 1.3, 0.5]),
-    frequency_penalty=st.sampled_from([0.0, 0.0, 0.3, -2.0]),
-    presence_penalty=st.sampled_from([0.0, 0.0, 1.1, -0.7]),
-    prompt_length=st.sampled_from([0, 3, 100]),
-    seed=st.integers(0, 2**64 - 1),
-    sequence=st.integers(0, 2**32 - 1),
-    round=st.integers(0, 2**20 - 1),
-)
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.sample.sample import check, close_threshold, plain_sampler
 
 
-@st.composite
-def cases(draw, samplers=samplers):
-    """Logits, sampler and keyword arguments: spread out, alike, with ties, with bans of every kind."""
-    rows, vocab = draw(st.integers(1, 3)), draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    z = (random.standard_normal((rows, vocab)) * draw(st.sampled_from([0.0, 0.1, 3.0, 60.0]))).astype(np.float32)
-    if draw(st.booleans()):
-        z = np.round(z)
-    z[random.random(z.shape) < draw(st.sampled_from([0.0, 0.7]))] = -np.inf
-    sampler, keep = draw(samplers), int(random.integers(vocab))  # one token that nothing bans
-    z[:, keep] = 1.5
-    bias = dict(zip(random.integers(0, vocab, 5).tolist(), [-np.inf, 2.0, -3.5, 0.0, 0.1], strict=True))
-    bias.pop(keep, None)
-    sampler = replace(sampler, logit_bias=bias if draw(st.booleans()) else {})
-    positions = random.integers(-(2**31), 2**31, rows).astype(np.int32)
-    arguments = {}
-    if draw(st.booleans()):
-        few = min(draw(st.sampled_from([3, vocab])), vocab)  # so that tokens repeat
-        arguments["seen"] = [random.integers(0, few, random.integers(0, 20)).astype(np.int32) for _ in range(rows)]
-    if draw(st.booleans()):
-        mask = random.integers(0, 2**32, (rows, (vocab + 31) // 32), np.uint32)
-        mask[:, keep // 32] |= np.uint32(1 << keep % 32)
-        arguments["allowed"] = mask
-    return z, sampler, positions, arguments
+def rows_of(case):
+    """A case of each of its rows alone."""
+    for i in range(len(case["logits"])):
+        yield {name: value if name == "sampler" else value[i : i + 1] for name, value in case.items()}
 
 
-def close_threshold(sampler, vocab):
-    """How far rounding may move a mass or a p.  Each p is 2 ulp, 2^-22 of it, off; a mass is a sum of them over
-    another, and each of its p loses up to 2^-40."""
-    return 2.0**-21 + vocab * 2.0**-39
-
-
-def assert_matches(got, want, sampler):
-    """Equal tokens, but where a threshold is too close to call, or the two best keys are."""
-    for row, token in enumerate(got):
-        if want.slack[row] <= close_threshold(sampler, want.keys.shape[1]):
-            continue
-        best = want.keys[row, want.tokens[row]]
-        # Either noise is off by 2^-21 + 2^-22 |g| (gumbel_noise.c), |g| <= 23, and its sum with x rounds once.
-        doubt = 2 * (2.0**-21 + 23 * 2.0**-22 + 2.0**-24 * (abs(best) + 23))
-        assert token == want.tokens[row] or (sampler.temperature and want.keys[row, token] >= best - doubt)
-
-
-@given(case=cases())
+@given(case=strategies.sample())
 def test_matches_reference(isa, case):
-    z, sampler, positions, arguments = case
-    want = reference_sample(z, sampler, positions, **arguments)
-    assert_matches(sample(z, sampler, positions, **arguments), want, sampler)
+    check(case)
 
 
-@given(case=cases(), data=st.data())
+@given(case=strategies.sample(), data=st.data())
 def test_keeps_the_reference_survivors(isa, case, data):
     """Noise that outweighs x, so that the last survivor wins: the worst of them, and the highest token among equals.
 
     Ranks are integers below 2^13 and times 2^10 exact; x adds less than 2^9 where T >= 0.3 and |z| < 60.
     """
-    z, sampler, positions, arguments = case
-    sampler = replace(sampler, temperature=data.draw(st.sampled_from([1.0, 5.0])))
+    z, sampler = case["logits"], replace(case["sampler"], temperature=data.draw(st.sampled_from([1.0, 5.0])))
     noise = np.empty_like(z)
     for row in range(len(z)):
-        x = scaled(z[row], sampler, arguments["seen"][row] if "seen" in arguments else ())
+        x = scaled(z[row], sampler, case["seen"][row] if "seen" in case else ())
         noise[row, np.argsort(-x, kind="stable")] = np.arange(len(x)) * np.float32(2**10)
-    got = sample(z, sampler, positions, noise=noise, **arguments)
-    want = reference_sample(z, sampler, positions, noise=noise, **arguments)
-    clear = want.slack > close_threshold(sampler, z.shape[1])
+    case |= {"sampler": sampler, "noise": noise}
+    got, want = sample(**case), reference_sample(**case)
+    clear = want.slack > close_threshold(z.shape[1])
     np.testing.assert_array_equal(got[clear], want.tokens[clear])
 
 
-@given(case=cases(), threads=st.integers(1, 4))
+@given(case=strategies.sample(), threads=st.integers(1, 4))
 def test_same_on_every_level_and_thread_count_and_beside_any_rows(isa, case, threads):
-    z, sampler, positions, arguments = case
-    got = sample(z, sampler, positions, threads=threads, **arguments)
+    got = sample(**case, threads=threads)
     set_isa("scalar")
-    alone = [
-        sample(z[row], sampler, positions[row], **{name: value[row] for name, value in arguments.items()})
-        for row in (slice(i, i + 1) for i in range(len(z)))
-    ]
+    alone = [sample(**row) for row in rows_of(case)]
     set_isa(isa)
     np.testing.assert_array_equal(got, np.concatenate(alone))
 
 
-@given(
-    case=cases(
-        st.builds(
-            Sampler,
-            temperature=st.sampled_from([0.5, 1.0, 4.0]),
-            seed=st.integers(0, 2**64 - 1),
-            sequence=st.integers(0, 2**32 - 1),
-            round=st.integers(0, 2**20 - 1),
-        )
-    )
-)
+@given(case=strategies.sample(sampler=plain_sampler))
 def test_draws_with_its_own_noise(isa, case):
     """Blocks of the vocabulary that cannot win are left out; given the same noise, none is."""
-    z, sampler, positions, arguments = case
-    noise = gumbel_noise(positions, z.shape[1], seed=sampler.seed, sequence=sampler.sequence, round=sampler.round)
-    want = sample(z, sampler, positions, noise=noise, **arguments)
-    np.testing.assert_array_equal(sample(z, sampler, positions, **arguments), want)
+    vocab, sampler = case["logits"].shape[1], case["sampler"]
+    key = {"seed": sampler.seed, "sequence": sampler.sequence, "round": sampler.round}
+    want = sample(**case, noise=gumbel_noise(case["positions"], vocab, **key))
+    np.testing.assert_array_equal(sample(**case), want)
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 1000}], ids=["all", "a list"])
@@ -284,27 +214,29 @@ def test_law_of_what_is_drawn(isa, sampler):
     assert abs(((counts - expected)[kept] ** 2 / expected[kept]).sum() - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-@given(case=cases(), threads=st.integers(1, 3))
+@given(case=strategies.sample(), threads=st.integers(1, 3))
 def test_writes_nothing_outside_its_outputs(isa, case, threads):
-    z, sampler, positions, arguments = case
+    z, positions = case["logits"], case["positions"]
     needed = sample_workspace(len(z), z.shape[1], threads).size
     tokens, memory = np.full(len(z) + 32, -7, np.int32), np.full(needed + 128, 0xA5, np.uint8)
     before = z.copy(), positions.copy()
-    sample(z, sampler, positions, threads=threads, out=tokens[16:-16], workspace=memory[64:-64], **arguments)
+    sample(**case, threads=threads, out=tokens[16:-16], workspace=memory[64:-64])
     assert (tokens[:16] == -7).all() and (tokens[-16:] == -7).all()
     assert (memory[:64] == 0xA5).all() and (memory[-64:] == 0xA5).all()
-    np.testing.assert_array_equal(tokens[16:-16], sample(z, sampler, positions, **arguments))
+    np.testing.assert_array_equal(tokens[16:-16], sample(**case))
     np.testing.assert_array_equal(z, before[0])
     np.testing.assert_array_equal(positions, before[1])
 
 
-@given(case=cases(), bad=st.sampled_from([np.nan, np.inf, -np.nan]), where=st.floats(0, 1, exclude_max=True))
+@given(
+    case=strategies.sample(), bad=st.sampled_from([np.nan, np.inf, -np.nan]), where=st.floats(0, 1, exclude_max=True)
+)
 def test_reports_what_is_not_finite(isa, case, bad, where):
-    z, sampler, positions, arguments = case
+    z = case["logits"]
     at = int(where * z.size)
     z.reshape(-1)[at] = bad
     with pytest.raises(NotFiniteError, match=f"sample: row {at // z.shape[1]}"):
-        sample(z, sampler, positions, **arguments)
+        sample(**case)
 
 
 def test_reports_an_overflow(isa):

@@ -2,87 +2,42 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import adamw_step, isa_levels, set_isa
-from fastdistill.reference.train.adamw_step import adamw_step as reference_adamw_step
-
-LENGTHS = [0, 1, 15, 16, 17, 33, 1000, 16384 + 17]  # lanes, one under, at and over, and more than a task
-UNIT = 2.0**-24
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.train.adamw_step import ARRAYS, check, stepped
 
 
-@st.composite
-def cases(draw):
-    """The four arrays, gradients of many sizes and some of them 0, and settings."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    value, gradient, first, second = random.standard_normal((4, draw(st.sampled_from(LENGTHS))), np.float32)
-    gradient *= draw(st.sampled_from([1e-4, 1.0, 30.0]))
-    gradient[::3] = 0
-    if draw(st.booleans()):
-        first[:], second[:] = 0, 0
-    settings = {
-        "step": draw(st.sampled_from([1, 2, 1000, 10**9])),
-        "learning_rate": draw(st.sampled_from([0.0, 1e-5, 0.5])),
-        "beta1": draw(st.sampled_from([0.5, 0.9, 0.99])),
-        "beta2": draw(st.sampled_from([0.5, 0.95, 0.999, 0.99999])),
-        "epsilon": draw(st.sampled_from([1e-8, 1e-3])),
-        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
-        "gradient_scale": draw(st.sampled_from([1.0, 0.3])),
-        "zero_gradient": draw(st.booleans()),
-    }
-    return (value, gradient, first, np.square(second)), settings
-
-
-def stepped(arrays, settings, threads=1):
-    arrays = [array.copy() for array in arrays]
-    assert adamw_step(*arrays, **settings, threads=threads) is arrays[0]
-    return arrays
-
-
-@given(case=cases())
+@given(case=strategies.adamw_step())
 def test_matches_reference(isa, case):
-    arrays, settings = case
-    got, want = stepped(*case), reference_adamw_step(*arrays, **settings)
-    np.testing.assert_array_equal(got[1], want[1])
-    sizes = [np.abs(array.astype(np.float64)) for array in arrays]
-    g = sizes[1] * abs(settings["gradient_scale"])
-    # Two roundings of g and one each of the difference, the rate and the sum.
-    first_error = 4 * UNIT * (g + sizes[2])
-    assert (np.abs(got[2] - want[2]) <= first_error + 2.0**-100).all()
-    # Four of g g, its product's, and these three; what is below 2^-126 is 0.
-    assert (np.abs(got[3] - want[3]) <= 8 * UNIT * want[3] + 2.0**-125).all()
-    # Those of first; of the denominator half of those of second, and of root, product, epsilon and sum four; quotient and step size.
-    rate = settings["learning_rate"] / (1 - settings["beta1"] ** settings["step"])
-    below = np.sqrt(want[3] / (1 - settings["beta2"] ** settings["step"])) + settings["epsilon"]
-    decay = settings["learning_rate"] * settings["weight_decay"] * sizes[0]
-    error = rate / below * (first_error + 12 * UNIT * np.abs(want[2])) + 4 * UNIT * decay + UNIT * np.abs(want[0])
-    assert (np.abs(got[0] - want[0]) <= 1.01 * error + 1e-20).all()
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.adamw_step())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    want = [array.tobytes() for array in stepped(*case)]
+    want = [array.tobytes() for array in stepped(case)]
     for level in isa_levels():
         set_isa(level)
-        assert [array.tobytes() for array in stepped(*case, threads=3)] == want
+        assert [array.tobytes() for array in stepped(case, partial(adamw_step, threads=3))] == want
     set_isa(isa)
 
 
-@given(case=cases())
+@given(case=strategies.adamw_step())
 def test_an_element_depends_on_its_own_alone(isa, case):
     """Between guards, a NaN in one element: its own outputs are NaN, all others keep their bits."""
-    arrays, settings = case
-    want = stepped(*case)
-    memory = np.full((4, len(arrays[0]) + 34), 7, np.float32)
+    want, n = stepped(case), len(case["value"])
+    memory = np.full((4, n + 34), 7, np.float32)
     inside = memory[:, 17:-17]
-    inside[:] = arrays
-    at = len(arrays[0]) // 2
+    inside[:] = [case[name] for name in ARRAYS]
+    at = n // 2
     inside[1, at : at + 1] = np.nan
-    adamw_step(*inside, **settings)
+    adamw_step(**case | dict(zip(ARRAYS, inside, strict=True)))
     assert (memory[:, :17] == 7).all() and (memory[:, -17:] == 7).all()
     assert np.isnan(inside[[0, 2, 3], at : at + 1]).all()
     for got, array in zip(inside, want, strict=True):

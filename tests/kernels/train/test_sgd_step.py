@@ -2,81 +2,46 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import isa_levels, set_isa, sgd_step
-from fastdistill.reference.train.sgd_step import sgd_step as reference_sgd_step
-
-LENGTHS = [0, 1, 15, 16, 17, 33, 1000, 16384 + 17]  # lanes, one under, at and over, and more than a task
-UNIT = 2.0**-24
-
-
-@st.composite
-def cases(draw):
-    """Value, gradient, and velocity or none; and settings."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    value, gradient, velocity = random.standard_normal((3, draw(st.sampled_from(LENGTHS))), np.float32)
-    momentum = draw(st.sampled_from([None, 0.0, 0.9, 1.0]))
-    settings = {
-        "learning_rate": draw(st.sampled_from([0.0, 1e-4, 0.5])),
-        "momentum": momentum or 0.0,
-        "nesterov": momentum is not None and draw(st.booleans()),
-        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
-        "decoupled": draw(st.booleans()),
-        "gradient_scale": draw(st.sampled_from([1.0, -0.3])),
-        "zero_gradient": draw(st.booleans()),
-    }
-    return (value, gradient, None if momentum is None else velocity), settings
-
-
-def stepped(arrays, settings, threads=1):
-    arrays = [None if array is None else array.copy() for array in arrays]
-    assert sgd_step(*arrays, **settings, threads=threads) is arrays[0]
-    return arrays
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.train.sgd_step import ARRAYS, check, stepped
 
 
 def bits(arrays):
     return [None if array is None else array.tobytes() for array in arrays]
 
 
-@given(case=cases())
+@given(case=strategies.sgd_step())
 def test_matches_reference(isa, case):
-    arrays, settings = case
-    got, want = stepped(*case), reference_sgd_step(*arrays, **settings)
-    np.testing.assert_array_equal(got[1], want[1])
-    value, g, velocity = (np.abs(0 if array is None else array.astype(np.float64)) for array in arrays)
-    # Scale, decay and momentum, and what they are multiplied with, round once each; so do the sums: 6 of terms of this size.
-    size = g * abs(settings["gradient_scale"]) + settings["weight_decay"] * value + settings["momentum"] * velocity
-    if arrays[2] is not None:
-        assert (np.abs(got[2] - want[2]) <= 6 * UNIT * size + 2.0**-100).all()
-        size += settings["momentum"] * size
-    change = settings["learning_rate"] * (size + settings["weight_decay"] * value)
-    assert (np.abs(got[0] - want[0]) <= 10 * UNIT * change + UNIT * np.abs(want[0]) + 1e-30).all()
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.sgd_step())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    want = bits(stepped(*case))
+    want = bits(stepped(case))
     for level in isa_levels():
         set_isa(level)
-        assert bits(stepped(*case, threads=3)) == want
+        assert bits(stepped(case, partial(sgd_step, threads=3))) == want
     set_isa(isa)
 
 
-@given(case=cases())
+@given(case=strategies.sgd_step())
 def test_writes_nothing_but_its_arrays(isa, case):
-    arrays, settings = case
+    arrays = [case[name] for name in ARRAYS]
     memory = np.full((3, len(arrays[0]) + 34), 7, np.float32)
     inside = [None if array is None else part[17:-17] for array, part in zip(arrays, memory, strict=True)]
     for part, array in zip(inside, arrays, strict=True):
         if part is not None:
             part[:] = array
-    sgd_step(*inside, **settings)
-    assert (memory[:, :17] == 7).all() and (memory[:, -17:] == 7).all() and bits(inside) == bits(stepped(*case))
+    sgd_step(**case | dict(zip(ARRAYS, inside, strict=True)))
+    assert (memory[:, :17] == 7).all() and (memory[:, -17:] == 7).all() and bits(inside) == bits(stepped(case))
 
 
 def test_velocity_gathers_and_a_nan_stays_where_it_is(isa):

@@ -7,25 +7,19 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import isa_levels, set_isa, sum_of_squares
-from fastdistill.reference.train.sum_of_squares import sum_of_squares as reference_sum_of_squares
-
-# Lanes and a part, one under, at and over; parts that have to be longer than the least.
-LENGTHS = [0, 1, 15, 16, 17, 1000, 4095, 4096, 4097, 3 * 4096 + 5, 512 * 4096 + 1]
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.train.sum_of_squares import check
 
 
-@given(n=st.sampled_from(LENGTHS), seed=st.integers(0, 2**32), scale=st.sampled_from([1e-30, 1.0, 1e30]))
-def test_matches_reference_with_the_same_bits_everywhere(isa, n, seed, scale):
-    x = np.random.default_rng(seed).standard_normal(n, np.float32) * np.float32(scale)
-    got = sum_of_squares(x)
-    # Squares are exact; a lane adds n / 16 of them at most, then a fold of 4 and the parts.
-    assert got == pytest.approx(reference_sum_of_squares(x), rel=(min(n, 8192) / 16 + 4 + 512) * 2.0**-53, abs=0)
+@given(case=strategies.sum_of_squares())
+def test_matches_reference_with_the_same_bits_everywhere(isa, case):
+    got = check(case)
     for level in isa_levels():
         set_isa(level)
-        assert sum_of_squares(x, threads=3) == got
+        assert sum_of_squares(**case, threads=3) == got
     set_isa(isa)
 
 

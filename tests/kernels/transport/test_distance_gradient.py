@@ -10,46 +10,26 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import distance_gradient, isa_levels, pairwise_distance, set_isa
 from fastdistill.kernels.transport import points
-from fastdistill.reference.transport.distance_gradient import distance_gradient as reference_distance_gradient
-from tests.kernels.transport.test_pairwise_distance import METRICS, point_sets
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.transport.distance_gradient import check
+from fastdistill.testing.cases.transport.pairwise_distance import METRICS
 
 
-@st.composite
-def weighted(draw):
-    """Weights of both signs, some of them 0, beside points."""
-    x, y = draw(point_sets())
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    weights = random.standard_normal((*x.shape[:-1], y.shape[-2])) * (random.random((*x.shape[:-1], y.shape[-2])) < 0.8)
-    return weights.astype(x.dtype), x, y
+@given(case=strategies.distance_gradient())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(case=weighted(), metric=st.sampled_from(METRICS))
-def test_matches_reference(isa, case, metric):
-    weights, x, y = case
-    got, want = distance_gradient(*case, metric), reference_distance_gradient(*case, metric)
-    assert got.dtype == x.dtype and got.shape == x.shape
-    # A lane adds 64 points (few coordinates: 16), each with 3 roundings, folds 4 times; euclidean divides by a distance, a cosine's
-    # points were scaled.  Terms are at most |w| times the slope: 2 |x - y|, 1, or 2 / |x|.
-    unit = np.finfo(x.dtype).eps / 2
-    mass = np.abs(weights.astype(np.float64)).sum(axis=-1, keepdims=True)
-    slope = {
-        "sqeuclidean": 2 * np.abs(x.astype(np.float64)).max() + 2 * np.abs(y.astype(np.float64)).max(),
-        "cosine": 4 / np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True),
-    }.get(metric, 1)
-    # An edge of the euclidean: where points all but coincide, the direction is that of a difference of rounded coordinates, exact.
-    assert (np.abs(got - want) <= (64 * 3 + 80) * unit * mass * slope).all()
-
-
-@given(case=weighted(), metric=st.sampled_from(METRICS))
-def test_same_bits_on_every_level_thread_count_and_cut(isa, case, metric):
-    weights, x, y = case
-    want = distance_gradient(*case, metric, threads=1)
+@given(case=strategies.distance_gradient())
+def test_same_bits_on_every_level_thread_count_and_cut(isa, case):
+    weights, x, y, metric = case.values()
+    want = distance_gradient(**case, threads=1)
     for level in isa_levels():
         set_isa(level)
-        assert distance_gradient(*case, metric, threads=3).tobytes() == want.tobytes()
+        assert distance_gradient(**case, threads=3).tobytes() == want.tobytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(points, "terms_of_a_call", lambda: 3 * y.shape[-2] * (x.shape[-1] + 16))
-        assert distance_gradient(*case, metric).tobytes() == want.tobytes()
+        assert distance_gradient(**case).tobytes() == want.tobytes()
     set_isa(isa)
     some = np.ascontiguousarray(weights[..., ::2, :]), np.ascontiguousarray(x[..., ::2, :]), y
     assert distance_gradient(*some, metric).tobytes() == want[..., ::2, :].tobytes()
@@ -80,17 +60,17 @@ def test_kinks_count_as_flat(isa, d):
 
 
 @given(
-    case=weighted(),
-    metric=st.sampled_from(METRICS),
+    case=strategies.distance_gradient(),
     bad=st.sampled_from([np.nan, np.inf]),
     where=st.floats(0, 1, exclude_max=True),
 )
-def test_names_what_is_not_finite(isa, case, metric, bad, where):
-    for name, array in zip(("weights", "x", "y"), case, strict=True):
+def test_names_what_is_not_finite(isa, case, bad, where):
+    for name in ("weights", "x", "y"):
+        array = case[name]
         kept = array.reshape(-1)[int(where * array.size)]
         array.reshape(-1)[int(where * array.size)] = bad
         with pytest.raises(NotFiniteError, match=f"^{name} holds"):
-            distance_gradient(*case, metric)
+            distance_gradient(**case)
         array.reshape(-1)[int(where * array.size)] = kept
 
 

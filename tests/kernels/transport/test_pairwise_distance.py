@@ -10,47 +10,18 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import isa_levels, pairwise_distance, set_isa
 from fastdistill.kernels.transport import points
-from fastdistill.reference.transport.pairwise_distance import pairwise_distance as reference_pairwise_distance
-
-METRICS = list(points.METRICS)
-COORDINATES = [1, 2, 3, 16, 63, 64, 65, 80, 512, 513, 1100]  # lanes, where the loops change, pieces of 512
-COUNTS = [1, 2, 5, 15, 16, 17, 65, 257]  # tiles, lanes, blocks of 64 and of 256
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.transport.pairwise_distance import METRICS, check
 
 
-@st.composite
-def point_sets(draw):
-    """Points of both dtypes in 0 to 2 dimensions of batches: spread out, on a grid so that some coincide, far from 0."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    d, dtype = draw(st.sampled_from(COORDINATES)), draw(st.sampled_from([np.float32, np.float64]))
-    n, m = draw(st.sampled_from(COUNTS)), draw(st.sampled_from(COUNTS if d < 100 else COUNTS[:-1]))
-    leading = draw(st.sampled_from([(), (), (3,), (2, 2)] if n * m * d < 20_000 else [()]))
-    x, y = (random.standard_normal((*leading, count, d)) for count in (n, m))
-    if draw(st.booleans()):
-        x, y = np.round(x) + 0.5, np.round(y) + 0.5
-    shift = draw(st.sampled_from([0.0, 3.0]))
-    return (x + shift).astype(dtype), (y + shift).astype(dtype)
+@given(case=strategies.pairwise_distance())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-def bound(x, metric, want):
-    """Roundings of a sum, relative, of what is at most 1 where it is a cosine.
-
-    A lane adds 512 / 16 terms (few coordinates: d), each of up to 3 roundings, then 4 folds; the rest is in double.
-    """
-    unit = np.finfo(x.dtype).eps / 2
-    d = x.shape[-1]
-    roundings = (d if d < 64 else min(d, 512) / 16 + 5) + 4
-    return {"rtol": 2 * roundings * unit, "atol": 2 * roundings * unit if metric == "cosine" else 0}
-
-
-@given(sets=point_sets(), metric=st.sampled_from(METRICS))
-def test_matches_reference(isa, sets, metric):
-    got, want = pairwise_distance(*sets, metric), reference_pairwise_distance(*sets, metric)
-    assert got.dtype == sets[0].dtype
-    np.testing.assert_allclose(got, want, **bound(sets[0], metric, want))
-
-
-@given(sets=point_sets(), metric=st.sampled_from(METRICS))
-def test_same_bits_on_every_level_thread_count_and_cut(isa, sets, metric):
+@given(case=strategies.pairwise_distance())
+def test_same_bits_on_every_level_thread_count_and_cut(isa, case):
+    *sets, metric = case.values()
     want = pairwise_distance(*sets, metric, threads=1)
     for level in isa_levels():
         set_isa(level)
@@ -73,17 +44,17 @@ def test_known_distances(isa, metric, d):
 
 
 @given(
-    sets=point_sets(),
-    metric=st.sampled_from(METRICS),
+    case=strategies.pairwise_distance(),
     bad=st.sampled_from([np.nan, np.inf, -np.inf]),
     where=st.floats(0, 1, exclude_max=True),
 )
-def test_names_what_is_not_finite(isa, sets, metric, bad, where):
-    for name, points_of_it in zip("xy", sets, strict=True):
+def test_names_what_is_not_finite(isa, case, bad, where):
+    for name in "xy":
+        points_of_it = case[name]
         kept = points_of_it.reshape(-1)[int(where * points_of_it.size)]
         points_of_it.reshape(-1)[int(where * points_of_it.size)] = bad
         with pytest.raises(NotFiniteError, match=f"^{name} holds"):
-            pairwise_distance(*sets, metric)
+            pairwise_distance(**case)
         points_of_it.reshape(-1)[int(where * points_of_it.size)] = kept
 
 

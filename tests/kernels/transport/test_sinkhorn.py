@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,79 +12,20 @@ from fastdistill.kernels import set_isa
 from fastdistill.kernels.boundary import aligned_bytes
 from fastdistill.kernels.transport import transport_problems
 from fastdistill.reference.transport.sinkhorn import sinkhorn as reference_sinkhorn
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.transport.sinkhorn import METRICS, REALS, TAUS, any_epsilon, any_problem, check
+from fastdistill.testing.strategies import drawn
 from fastdistill.transport import sinkhorn
 
-# One, one under, at and over one and two blocks of 16 lanes, and more than a tile.
-SIZES = [1, 2, 15, 16, 17, 31, 33, 70]
-METRICS = ["sqeuclidean", "euclidean", "l1", "cosine"]
-TAUS = [None, (1.0, 0.5), (np.inf, 0.3), (2.0, np.inf)]
-REALS = [np.float32, np.float64]
 EXACT = {"tolerance": 1e-13, "max_iterations": 50000}
 
 
-@dataclass
-class Problem:
-    """Masses a (n,) and b (m,), and a cost (n, m), all of one dtype; and what they may lose."""
-
-    a: np.ndarray
-    b: np.ndarray
-    cost: np.ndarray
-    unbalanced: tuple[float, float] | None
-
-    @property
-    def unit(self):
-        return np.finfo(self.cost.dtype).eps / 2
-
-    @property
-    def range(self):
-        return float(np.abs(self.cost[np.isfinite(self.cost)]).max(initial=0)) or 1.0
-
-    def relative(self, slack, epsilon):
-        """How far that takes a plan apart, of two potentials, or what is wanted of a marginal, a exp(-f / tau)."""
-        return np.expm1(slack * (2 / epsilon + 1 / min(self.unbalanced or [np.inf])))
-
-    def potential_slack(self, potentials, epsilon, iterations):
-        """How far roundings may take potentials apart.
-
-        A softmin moves no more than what it is given: errors add up, 2 an iteration.  Each: the exponent has 4 roundings of
-        numbers below the largest potential or cost, its exp and log some ulp of 1, the sum one for each term, and the logarithms
-        of masses theirs.  The gauge doubles it.
-        """
-        largest = max([self.range, *(np.abs(p[np.isfinite(p)]).max(initial=0) for p in potentials)])
-        masses = np.concatenate([self.a, self.b]).astype(np.float64)
-        logs = np.abs(np.log(masses[masses > 0])).max()
-        return (2 * iterations + 2) * 2 * self.unit * (8 * largest + epsilon * (sum(self.cost.shape) + 16 + logs))
-
-
-@st.composite
-def problems(draw, sizes=SIZES, reals=REALS, forbidden=(0, 0.5), taus=TAUS):
-    """Costs with some pairs forbidden, and the marginals of some plan over what is allowed: a plan exists.
-
-    Rows that may go nowhere have no mass; so do some more.  Unbalanced, totals differ.
-    """
-    n, m = draw(st.sampled_from(sizes)), draw(st.sampled_from(sizes))
-    dtype = draw(st.sampled_from(reals))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    cost = random.random((n, m)) * draw(st.sampled_from([1e-3, 1, 50]))
-    cost = np.round(cost, 1) if draw(st.booleans()) else cost  # ties
-    allowed = random.random((n, m)) >= draw(st.sampled_from(forbidden))
-    there = allowed * (random.random(n) >= draw(st.sampled_from([0, 0.2])))[:, None]
-    plan = there * random.random((n, m)) ** draw(st.sampled_from([1, 8]))
-    if plan.sum() < 1e-3:
-        allowed[0, 0], plan[0, 0] = True, 1
-    plan *= draw(st.sampled_from([1, 1, 0.01, 30])) / plan.sum()
-    cost[~allowed] = np.inf
-    a, b, unbalanced = plan.sum(axis=1), plan.sum(axis=0), draw(st.sampled_from(taus))
-    if unbalanced is not None:
-        b *= draw(st.sampled_from([1, 0.3, 5]))
-    return Problem(a.astype(dtype), b.astype(dtype), cost.astype(dtype), unbalanced)
+def problems(**fixed):
+    return drawn(any_problem, **fixed)
 
 
 def epsilons(problem, exponents):
-    """Powers of ten times the median cost."""
-    finite = problem.cost[np.isfinite(problem.cost)]
-    middle = float(np.median(finite)) if finite.size else 1.0
-    return st.sampled_from([10.0**e * (middle or 1.0) for e in exponents])
+    return drawn(any_epsilon, problem, exponents)
 
 
 def marginals(transport, axis):
@@ -120,58 +59,15 @@ def bits(transport):
 
 
 @settings(max_examples=40)
-@given(problem=problems(), iterations=st.sampled_from([1, 2, 20]), data=st.data())
-def test_matches_reference(isa, problem, iterations, data):
+@given(case=strategies.sinkhorn(grounds=["cost"]))
+def test_matches_reference(isa, case):
     """As many iterations, wherever they lead."""
-    exponents = [-2, -1, 0, 1, 3] if problem.cost.dtype == np.float64 else [-1, 0, 1, 2]
-    epsilon = data.draw(epsilons(problem, exponents))
-    arguments = {
-        "epsilon": epsilon, "unbalanced": problem.unbalanced, "max_iterations": iterations, "tolerance": 0.0, "history": True,
-    }  # fmt: skip
-    got = sinkhorn(problem.a, problem.b, problem.cost, **arguments)
-    want = reference_sinkhorn(problem.a, problem.b, problem.cost, **arguments)
-    slack = problem.potential_slack(want.potentials, epsilon, iterations)
-    for ours, meant in zip(got.potentials, want.potentials, strict=True):
-        assert ours.dtype == np.float64
-        np.testing.assert_allclose(ours, meant, rtol=0, atol=slack)
-    relative = problem.relative(slack, epsilon) + 8 * problem.unit  # rounded, it may underflow below the normal numbers
-    tiny = float(np.finfo(got.plan.dtype).tiny)
-    np.testing.assert_allclose(got.plan, want.plan, rtol=relative, atol=tiny)
-    total = want.plan.sum()
-    near = relative * total + tiny * want.plan.size
-    np.testing.assert_allclose(got.value_linear, want.value_linear, rtol=0, atol=near * problem.range)
-    masses = float(problem.a.sum(dtype=np.float64) + problem.b.sum(dtype=np.float64))
-    np.testing.assert_allclose(got.value, want.value, rtol=0, atol=slack * masses + epsilon * near)
-    np.testing.assert_allclose(got.marginal_error, want.marginal_error, rtol=0, atol=near + masses * relative)
-    if got.iterations == want.iterations:
-        np.testing.assert_allclose(got.errors, want.errors, rtol=0, atol=near + masses * relative)
-    else:  # where an error of 0 is met, roundings decide when
-        assert min(got.marginal_error, want.marginal_error) <= near + masses * relative
+    check(case)
 
 
-@given(
-    metric=st.sampled_from(METRICS), unbalanced=st.sampled_from(TAUS), n=st.sampled_from([1, 16, 33]),
-    m=st.sampled_from([1, 15, 70]), d=st.sampled_from([1, 2, 3, 16, 17]), dtype=st.sampled_from(REALS), seed=st.integers(0, 2**32),
-)  # fmt: skip
-def test_points_are_their_distances(isa, metric, unbalanced, n, m, d, dtype, seed):
-    random = np.random.default_rng(seed)
-    x, y = random.standard_normal((n, d)).astype(dtype), random.standard_normal((m, d)).astype(dtype)
-    arguments = {"metric": metric, "epsilon": 1.5, "unbalanced": unbalanced, "max_iterations": 5, "tolerance": 0.0}
-    got, want = (solve(None, None, x=x, y=y, **arguments) for solve in (sinkhorn, reference_sinkhorn))
-    # A distance: of d terms, each with 3 roundings, below four times the largest square.
-    largest = max(np.abs(x).max(), np.abs(y).max(), 1.0)
-    unit = np.finfo(dtype).eps / 2
-    distance = 4 * d * largest**2
-    slack = 12 * 2 * unit * ((d + 8) * distance * 4 + 1.5 * (n + m + 24))
-    for ours, meant in zip(got.potentials, want.potentials, strict=True):
-        np.testing.assert_allclose(ours, meant, rtol=0, atol=slack)
-    relative = np.expm1(2 * slack / 1.5)
-    np.testing.assert_allclose(got.plan, want.plan, rtol=relative, atol=1e-30)
-    np.testing.assert_allclose(got.value_linear, want.value_linear, rtol=0, atol=(relative + unit * (d + 8)) * distance)
-    # The slope of a distance by a coordinate is below 4 largest, or for a cosine 2 / |x|.
-    slope = 2 / min(np.linalg.norm(p, axis=1).min() for p in (x, y)) if metric == "cosine" else 4 * largest
-    for ours, meant in zip(got.gradient, want.gradient, strict=True):
-        np.testing.assert_allclose(ours, meant, rtol=0, atol=(relative + unit * (n + m + 4 * d + 8)) * slope)
+@given(case=strategies.sinkhorn(grounds=["points"]))
+def test_points_are_their_distances(isa, case):
+    check(case)
 
 
 @settings(max_examples=25)

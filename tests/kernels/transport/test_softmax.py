@@ -5,61 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import isa_levels, set_isa, softmax, softmax_gradient
-from fastdistill.reference.transport.softmax import softmax as reference_softmax
-from fastdistill.reference.transport.softmax import softmax_gradient as reference_softmax_gradient
-
-WIDTHS = [1, 2, 15, 16, 17, 33, 1000]  # lanes, one under, at and over, and one long row
-
-
-@st.composite
-def cases(draw):
-    """Rows in 0 to 2 dimensions, of both dtypes, some of them with bans; and a temperature."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    shape = (*draw(st.lists(st.integers(0, 3), max_size=2)), draw(st.sampled_from(WIDTHS)))
-    z = random.standard_normal(shape) * draw(st.sampled_from([0.0, 1.0, 30.0])) + draw(st.sampled_from([0.0, -300.0]))
-    z[..., 1:][random.random(z[..., 1:].shape) < draw(st.sampled_from([0, 0.6]))] = -np.inf
-    return z.astype(draw(st.sampled_from([np.float32, np.float64]))), draw(st.sampled_from([0.25, 1.0, 2.0, 3.1]))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.transport import softmax_gradient as softmax_gradient_cases
+from fastdistill.testing.cases.transport.softmax import check
 
 
-@given(case=cases())
+@given(case=strategies.softmax())
 def test_matches_reference(isa, case):
-    z, temperature = case
-    got, want = softmax(z, temperature), reference_softmax(z, temperature)
-    assert got.dtype == z.dtype
-    # The exponent rounds twice, relative; exp is within 2 ulp; the quotient rounds, the sum before it.  What float32 has as less than
-    # e^-86.98 is 0.
-    unit = np.finfo(z.dtype).eps
-    finite = np.where(np.isfinite(z), z, 0).astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        exponent = np.where(np.isfinite(z), (finite.max(axis=-1, keepdims=True) - finite) / temperature, 0)
-    allowed = (6 + 2 * exponent) * unit * want + (2e-38 if z.dtype == np.float32 else 1e-300)
-    assert (np.abs(got - want) <= allowed).all()
-    np.testing.assert_array_equal(got[z == -np.inf], 0)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.softmax_gradient())
 def test_gradient_matches_reference(isa, case):
-    z, temperature = case
-    p = softmax(z, temperature)
-    g = np.random.default_rng(0).standard_normal(z.shape).astype(z.dtype)
-    want = reference_softmax_gradient(p, g, temperature, weight=3.0)
-    got = softmax_gradient(p, g.copy(), temperature, weight=3.0)
-    size = np.abs(g).max(initial=0)
-    assert (np.abs(got - want) <= 4 * np.finfo(z.dtype).eps * 3 / temperature * p * 2 * size + 1e-300).all()
+    softmax_gradient_cases.check(case)
 
 
-@given(case=cases())
+@given(case=strategies.softmax())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    g = np.random.default_rng(0).standard_normal(case[0].shape).astype(case[0].dtype)
-    want = softmax(*case)
+    g = np.random.default_rng(0).standard_normal(case["logits"].shape).astype(case["logits"].dtype)
+    want = softmax(**case)
     want_gradient = softmax_gradient(want, g.copy())
     for level in isa_levels():
         set_isa(level)
-        assert softmax(*case, threads=3).tobytes() == want.tobytes()
+        assert softmax(**case, threads=3).tobytes() == want.tobytes()
         assert softmax_gradient(want, g.copy(), threads=3).tobytes() == want_gradient.tobytes()
     set_isa(isa)
 

@@ -7,62 +7,40 @@ from importlib import import_module
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import isa_levels, set_isa, unrolled_sinkhorn
-from fastdistill.reference.transport.unrolled_sinkhorn import unrolled_sinkhorn as reference_unrolled_sinkhorn
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.transport.unrolled_sinkhorn import check
 
-SIZES = [1, 2, 15, 16, 17, 33, 64]  # lanes, and blocks of 16 rows and of 32 columns
 MODULE = import_module("fastdistill.kernels.transport.unrolled_sinkhorn")
 
 
-@st.composite
-def problems(draw):
-    """Costs within [0, 2], some on a grid; epsilons at which the plain iteration of the reference neither under- nor overflows."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    leading = draw(st.sampled_from([(), (1,), (3,), (2, 2)]))
-    cost = random.uniform(0, 2, (*leading, draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))))
-    if draw(st.booleans()):
-        cost = np.round(cost * 2) / 2
-    dtype = draw(st.sampled_from([np.float32, np.float64]))
-    return cost.astype(dtype), draw(st.sampled_from([0.02, 0.1, 1.0, 50.0])), draw(st.sampled_from([1, 2, 7, 20]))
+@given(case=strategies.unrolled_sinkhorn())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(problem=problems())
-def test_matches_reference(isa, problem):
-    cost, epsilon, iterations = problem
-    got, want = unrolled_sinkhorn(*problem), reference_unrolled_sinkhorn(*problem)
-    assert got.value.dtype == np.float64 and got.plan.dtype == got.gradient.dtype == cost.dtype
-    # Of log P, |C| / epsilon <= 100 is rounded, at each of 2 n divisions: 2^-53 * 100 * 40 relative, and as much of what a sum
-    # over a side takes away; the gradient divides by epsilon.  Float32 rounds the results once.
-    unit = 2.0**-53 * (2 / epsilon + 64) * (4 * iterations + 8)
-    last = np.finfo(cost.dtype).eps
-    np.testing.assert_allclose(got.value, want[0], rtol=unit)
-    np.testing.assert_allclose(got.plan, want[1], rtol=unit + last, atol=np.finfo(cost.dtype).smallest_subnormal)
-    np.testing.assert_allclose(got.gradient, want[2], rtol=last, atol=4 * unit * (1 + 2 / epsilon) + last)
-
-
-@given(problem=problems())
-def test_columns_sum_to_one_after_every_iteration(isa, problem):
-    cost, epsilon, iterations = problem
+@given(case=strategies.unrolled_sinkhorn())
+def test_columns_sum_to_one_after_every_iteration(isa, case):
+    cost, epsilon, iterations = case.values()
     for count in range(1, iterations + 1):
         plan = unrolled_sinkhorn(cost.astype(np.float64), epsilon, count).plan
         np.testing.assert_allclose(plan.sum(axis=-2), 1, rtol=2.0**-53 * (2 / epsilon + 64) * 8)
 
 
-@given(problem=problems())
-def test_same_bits_on_every_level_thread_count_and_cut(isa, problem):
-    want = unrolled_sinkhorn(*problem)
+@given(case=strategies.unrolled_sinkhorn())
+def test_same_bits_on_every_level_thread_count_and_cut(isa, case):
+    want = unrolled_sinkhorn(**case)
     for level in isa_levels():
         set_isa(level)
-        for found, expected in zip(unrolled_sinkhorn(*problem, threads=3), want, strict=True):
+        for found, expected in zip(unrolled_sinkhorn(**case, threads=3), want, strict=True):
             assert found.tobytes() == expected.tobytes()
     set_isa(isa)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "terms_of_a_call", lambda: 1)
         patch.setattr(MODULE, "_DOUBLES_AT_ONCE", 1)
-        for found, expected in zip(unrolled_sinkhorn(*problem), want, strict=True):
+        for found, expected in zip(unrolled_sinkhorn(**case), want, strict=True):
             assert found.tobytes() == expected.tobytes()
 
 

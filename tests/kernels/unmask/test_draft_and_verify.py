@@ -10,82 +10,41 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import draft_and_verify
 from fastdistill.kernels.boundary import lib, pointer
-from fastdistill.reference.unmask.draft_and_verify import draft_and_verify as reference_draft_and_verify
 from fastdistill.reference.unmask.draft_and_verify import unmasked
-
-# No position, one, one under, at and over a block of 16 (states are compared in such), and one long row.
-LENGTHS = [0, 1, 2, 7, 15, 16, 17, 33, 300]
-SCORES = np.array([0, -0.0, 1, 1, -2, 0.5, 1e-45, -1e-45, np.inf, -np.inf, np.nan, -np.nan], np.float32)  # ties abound
-MASKS = [0, 7, -1, 2**31 - 1, -(2**31)]
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.unmask.draft_and_verify import check
 
 
-def outcome(function, *arguments):
-    """What a call gives, or what it says is wrong."""
-    try:
-        accepted, drafts = function(*arguments)
-    except ArgumentError as error:
-        return str(error)
-    assert drafts.dtype == np.int32
-    return int(accepted), drafts.tolist(), drafts.shape
-
-
-def schedule(random, n, count):
-    """Windows anywhere, or the blocks of a text from left to right; quotas of a position or two, of none, of more than there are."""
-    if random.random() < 0.5:
-        windows = np.sort(random.integers(0, n + 1, (count, 2)), axis=1)
-    else:
-        block = int(random.integers(1, n + 2))
-        starts = np.sort(random.integers(0, n // block + 1, count)) * block
-        windows = np.stack([starts, np.minimum(starts + block, n)], axis=1)
-    return np.column_stack([windows, random.choice([0, 1, 1, 2, n, 2**31 - 1], count)]).astype(np.int32)
-
-
-@st.composite
-def cases(draw):
-    """Guesses that are right up to one of them, scores with ties and NaN, and now and then a mask among the tokens."""
-    n, count, mask = draw(st.sampled_from(LENGTHS)), draw(st.integers(0, 6)), draw(st.sampled_from(MASKS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    branches, right = int(random.integers(1, count + 2)), draw(st.integers(0, 6))
-    steps = schedule(random, n, count)
-    tokens = random.integers(-(2**31), 2**31, (branches, n)).astype(np.int32)
-    tokens[tokens == mask] ^= 1
-    scores = random.choice(SCORES, (branches, n))
-    states = random.integers(0, 5, (branches, n)).astype(np.int32)
-    states[0, random.random(n) < draw(st.sampled_from([0.1, 0.5, 1]))] = mask
-    for j in range(branches - 1):
-        states[j + 1] = unmasked(states[j], tokens[j], scores[j], steps[j], mask)
-        if j >= right and n:
-            states[j + 1, random.integers(n)] ^= 1 << random.integers(31)
-    tokens[random.random((branches, n)) < draw(st.sampled_from([0, 0, 0.02]))] = mask
-    return states, tokens, scores, steps, mask, draw(st.integers(1, 8))
-
-
-@given(case=cases())
+@given(case=strategies.draft_and_verify())
 def test_matches_reference(isa, case):
-    before = [array.copy() for array in case[:4]]
-    assert outcome(draft_and_verify, *case) == outcome(reference_draft_and_verify, *case)
-    for array, copy in zip(case, before, strict=False):
-        np.testing.assert_array_equal(array, copy)
+    check(case)
 
 
-@given(case=cases())
+def outcome(case):
+    """What a call gives, or what it says is wrong, once it is found right."""
+    found = check(case)
+    return found if isinstance(found, str) else (int(found[0]), found[1].tolist(), found[1].shape)
+
+
+@given(case=strategies.draft_and_verify())
 def test_what_comes_after_the_first_wrong_guess_does_not_matter(isa, case):
-    states, tokens, scores, _, mask, _ = case
-    got = outcome(draft_and_verify, *case)
+    states, tokens, scores, _, mask, _ = case.values()
+    got = outcome(case)
     if not isinstance(got, str):
         rest = slice(got[0] + 1, None)
         states[got[0] + 2 :], tokens[rest], scores[rest] = -3, mask, np.nan
-        assert outcome(draft_and_verify, *case) == got
+        assert outcome(case) == got
 
 
-@given(case=cases())
+@given(case=strategies.draft_and_verify())
 def test_writes_nothing_outside_its_outputs(isa, case):
-    want = outcome(draft_and_verify, *case)
-    (branches, n), count, most = case[0].shape, len(case[3]), min(case[5], len(case[3]))
-    inputs = [np.pad(array.reshape(-1), 16, constant_values=77) for array in case[:4]]
+    want = outcome(case)
+    states, tokens, scores, steps, mask, drafts = case.values()
+    (branches, n), count, most = states.shape, len(steps), min(drafts, len(steps))
+    inputs = [np.pad(array.reshape(-1), 16, constant_values=77) for array in (states, tokens, scores, steps)]
     drafted, keys = np.full(most * n + 32, 77, np.int32), np.full(n + 32, 77, np.uint64)
     accepted = lib.fd_draft_and_verify(
-        branches, n, count, *(pointer(array[16:]) for array in inputs), case[4], most, pointer(drafted[16:]), pointer(keys[16:])
+        branches, n, count, *(pointer(array[16:]) for array in inputs), mask, most, pointer(drafted[16:]), pointer(keys[16:])
     )  # fmt: skip
     for output in (drafted, keys):
         assert (output[:16] == 77).all() and (output[-16:] == 77).all()
@@ -180,7 +139,8 @@ def test_any_guesses_leave_the_text_as_it_is(isa, n, branches, seed):
 
 def call(states, tokens, scores, steps, drafts=4, mask=9):
     states, tokens, steps = (np.array(array, np.int32) for array in (states, tokens, steps))
-    return outcome(draft_and_verify, states, tokens, np.array(scores, np.float32), steps, mask, drafts)[:2]
+    case = {"states": states, "tokens": tokens, "scores": np.array(scores, np.float32), "steps": steps}
+    return outcome(case | {"mask_token": mask, "drafts": drafts})[:2]
 
 
 def test_known_drafts(isa):

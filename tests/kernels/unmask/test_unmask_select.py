@@ -14,70 +14,9 @@ from fastdistill.errors import ArgumentError
 from fastdistill.kernels import RowStatistics, Unmasked, UnmaskRule, row_statistics, set_isa, unmask_select
 from fastdistill.kernels.boundary import ffi, lib, pointer
 from fastdistill.reference.unmask.unmask_select import unmask_select as reference_unmask_select
-
-# Nothing, one, one under, at and over a register, and one long row.
-LENGTHS = [0, 1, 2, 15, 16, 17, 33, 300]
-LEADING = [(), (), (0,), (1,), (3,), (2, 3)]
-DTYPES = {"chosen": np.bool_, "count": np.int32, "ranks": np.int32, "confidence": np.float32}
-
-
-@st.composite
-def cases(draw, **fixed):
-    """The arguments.  Few different values, so that many tie; NaN, infinities, zeros of both signs."""
-    shape = (*draw(st.sampled_from(LEADING)), draw(st.sampled_from(LENGTHS)))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    rare = draw(st.sampled_from([0, 0.1, 1]))
-
-    def floats(*odd):
-        values = np.round(random.exponential(1, shape), draw(st.sampled_from([0, 1, 8]))).astype(np.float32)
-        where = random.random(shape) < rare * 0.3
-        values[where] = random.choice(np.array(odd, np.float32), shape)[where]
-        return values
-
-    top = floats(np.nan, -np.inf, -0.0)
-    statistics = RowStatistics(
-        random.integers(0, 9, shape).astype(np.int32), top, top - floats(0.0, np.inf), top + floats(0.0), floats(0.0, -0.0, np.nan),
-        -floats(0.0, np.inf, np.nan),
-    )  # fmt: skip
-    masked = random.random(shape) < draw(st.sampled_from([0, 0.1, 0.8, 1]))
-    rule = draw(rules(**fixed))
-    arguments = {}
-    if rule.score == "given":
-        arguments["scores"] = floats(np.nan, np.inf, -np.inf, -0.0) * random.choice(
-            np.array([-1, 1], np.float32), shape
-        )
-    if rule.score == "confidence" and draw(st.booleans()):
-        arguments["log_probs"] = -floats(np.nan, np.inf, 0.0)
-    if draw(st.booleans()):
-        arguments["bias"] = -floats(np.inf, np.nan)
-    if draw(st.booleans()):
-        arguments["also"] = random.random(shape) < 0.3
-    if draw(st.booleans()):
-        each = np.array(random.integers(0, draw(st.sampled_from([1, 5, 400])), shape[:-1]), np.int32)
-        arguments["quota"] = draw(st.sampled_from([0, 1, 4, 1000, each]))
-    return statistics, masked, rule, arguments
-
-
-@st.composite
-def rules(draw, **fixed):
-    score = draw(st.sampled_from(["confidence", "margin", "entropy", "given"]))
-    levels = {
-        "confidence": [0, 0.3, 0.9, 1],
-        "margin": [0, 0.2, 1],
-        "entropy": [0, 0.5, 2.0, np.inf],
-        "given": [-np.inf, -1, 0.3, np.inf],
-    }
-    least = draw(st.sampled_from([0, 1, 1, 3]))
-    settings = {
-        "score": score,
-        "threshold": draw(st.sampled_from([None, *levels[score]])),
-        "factor": draw(st.sampled_from([None, 0, 0.5, 1.0, 3.0, np.inf])) if score == "confidence" else None,
-        "budget": draw(st.sampled_from([None, None, 0, 1.5, 30.0, np.inf])),
-        "least": least,
-        "most": draw(st.sampled_from([None, max(least, 1), 4, 1000])),
-        "explore": draw(st.sampled_from([0, 0, 1, 4])),
-    }
-    return UnmaskRule(**(settings | fixed))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.unmask.unmask_select import DTYPES, check
+from fastdistill.testing.compare import same
 
 
 def flat(leading, n, **more):
@@ -88,64 +27,47 @@ def flat(leading, n, **more):
 
 def assert_equal(got, want):
     for field, ours, meant in zip(got._fields, got, want, strict=True):
-        assert ours.dtype == DTYPES[field] and ours.shape == np.shape(meant), field
-        np.testing.assert_array_equal(ours, meant, field)
+        same(field, ours, meant, DTYPES[field])
 
 
-@given(case=cases())
+@given(case=strategies.unmask_select())
 def test_matches_reference(isa, case):
-    statistics, masked, rule, arguments = case
-    got = unmask_select(statistics, masked, rule, **arguments)
-    if (
-        rule.score == "margin"
-    ):  # its exponentials may differ in the last bits, and then ranks: what follows from them may not
-        without = {name: value for name, value in arguments.items() if name != "bias"}
-        assert_equal(
-            got,
-            reference_unmask_select(statistics, masked, replace(rule, score="given"), scores=got.confidence, **without),
-        )
-    else:
-        assert_equal(got, reference_unmask_select(statistics, masked, rule, **arguments))
+    check(case)
 
 
-@given(case=cases(score="margin", threshold=None, factor=None))
+@given(case=strategies.unmask_select(score="margin", threshold=None, factor=None))
 def test_a_margin_is_the_difference_of_two_probabilities(isa, case):
-    statistics, masked, rule, arguments = case
-    arguments.pop("scores", None), arguments.pop("log_probs", None), arguments.pop("bias", None)
-    got = unmask_select(statistics, masked, rule, **arguments).confidence
-    want = reference_unmask_select(statistics, masked, rule, **arguments)[3]
-    # Two exponentials of at most 1 within 2 ulp, 2^-22 each; their difference rounds here and there, 2^-24 each.
-    np.testing.assert_allclose(got, want, rtol=0, atol=10 * 2.0**-24)
+    case.pop("bias", None)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.unmask_select())
 def test_same_bits_on_every_level_and_thread_count(isa, case):
-    statistics, masked, rule, arguments = case
-    got = unmask_select(statistics, masked, rule, **arguments, threads=3)
+    got = unmask_select(**case, threads=3)
     set_isa("scalar")
-    want = unmask_select(statistics, masked, rule, **arguments)
+    want = unmask_select(**case)
     set_isa(isa)
     for ours, theirs in zip(got, want, strict=True):
         assert ours.tobytes() == theirs.tobytes()
 
 
-@given(case=cases())
+@given(case=strategies.unmask_select())
 def test_a_batch_is_its_rows(isa, case):
-    statistics, masked, rule, arguments = case
-    together = unmask_select(statistics, masked, rule, **arguments)
-    for row in np.ndindex(*masked.shape[:-1]):
-        own = {name: np.asarray(value[row]) if np.ndim(value) else value for name, value in arguments.items()}
+    together = unmask_select(**case)
+    statistics = case.pop("statistics")
+    for row in np.ndindex(*case["masked"].shape[:-1]):
+        own = {name: np.asarray(value[row]) if np.ndim(value) else value for name, value in case.items()}
         one = RowStatistics(*(field[row] for field in statistics))
-        for whole, part in zip(together, unmask_select(one, masked[row], rule, **own), strict=True):
+        for whole, part in zip(together, unmask_select(one, **own), strict=True):
             assert whole[row].tobytes() == part.tobytes()
 
 
-@given(case=cases())
+@given(case=strategies.unmask_select())
 def test_what_no_rule_may_do(isa, case):
-    statistics, masked, rule, arguments = case
-    found = unmask_select(statistics, masked, rule, **arguments)
-    also = arguments.get("also", np.zeros_like(masked))
-    quota = np.broadcast_to(arguments.get("quota", 2**31 - 1), masked.shape[:-1])
+    masked, rule = case["masked"], case["rule"]
+    found = unmask_select(**case)
+    also = case.get("also", np.zeros_like(masked))
+    quota = np.broadcast_to(case.get("quota", 2**31 - 1), masked.shape[:-1])
     eligible = found.ranks >= 0
     assert not (found.chosen & ~masked).any() and not (eligible & ~masked).any()
     np.testing.assert_array_equal(eligible, ~np.isnan(found.confidence))
@@ -169,28 +91,26 @@ def test_what_no_rule_may_do(isa, case):
 
 
 @given(
-    case=cases(threshold=None, factor=None, budget=None, least=1, most=None, explore=0),
+    case=strategies.unmask_select(threshold=None, factor=None, budget=None, least=1, most=None, explore=0),
     quota=st.sampled_from([0, 1, 7, 1000]),
 )
 def test_a_quota_alone_is_kept_to_exactly(isa, case, quota):
-    statistics, masked, rule, arguments = case
-    arguments = {**arguments, "quota": quota, "also": None}
-    found = unmask_select(statistics, masked, rule, **arguments)
+    case |= {"quota": quota, "also": None}
+    found = unmask_select(**case)
     np.testing.assert_array_equal(found.count, np.minimum((found.ranks >= 0).sum(axis=-1), quota))
     np.testing.assert_array_equal(found.chosen, (found.ranks >= 0) & (found.ranks < quota))
-    most = unmask_select(statistics, masked, replace(rule, most=max(quota, 1)), **{**arguments, "quota": None})
+    most = unmask_select(**case | {"rule": replace(case["rule"], most=max(quota, 1)), "quota": None})
     if quota:
         assert_equal(most, found)
 
 
-@given(case=cases(explore=0), lower=st.floats(0, 1), higher=st.floats(0, 1))
+@given(case=strategies.unmask_select(explore=0), lower=st.floats(0, 1), higher=st.floats(0, 1))
 def test_a_lower_threshold_only_adds(isa, case, lower, higher):
-    statistics, masked, rule, arguments = case
+    rule = case["rule"]
     assume(rule.score in ("confidence", "margin"))
     lower, higher = sorted((lower, higher))
     few, many = (
-        unmask_select(statistics, masked, replace(rule, threshold=threshold), **arguments).chosen
-        for threshold in (higher, lower)
+        unmask_select(**case | {"rule": replace(rule, threshold=threshold)}).chosen for threshold in (higher, lower)
     )
     assert not (few & ~many).any()
 
@@ -356,9 +276,9 @@ def test_long_rows_and_many_of_them(isa, shape):
         assert_equal(unmask_select(None, masked, rule, **arguments, threads=threads), want)
 
 
-@given(case=cases())
+@given(case=strategies.unmask_select())
 def test_writes_nothing_outside_its_outputs(isa, case):
-    masked = case[1]
+    masked = case["masked"]
     rows, n = int(np.prod(masked.shape[:-1])), masked.shape[-1]
     scores = np.random.default_rng(0).standard_normal(rows * n + 32).astype(np.float32)
     padded = np.pad(masked.reshape(-1), 16).view(np.int8)

@@ -9,55 +9,39 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import build_tree, tree_layout
-from fastdistill.reference.verify.build_tree import build_tree as reference_build_tree
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.build_tree import check
 
 
-@st.composite
-def cases(draw):
-    """Pools whose scores fall along paths, or do not; few different scores, so that most of them tie, zeros of both signs."""
-    n = draw(st.sampled_from([0, 1, 2, 10, 100, 300]))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    parents = (random.integers(0, np.arange(n) + 1) - 1).astype(np.int32)
-    steps = draw(st.sampled_from([[0.0], [0.0, -0.0], [0.0, -1.0], [0.0, -1.0, -1e-30, -np.inf], [0.0, -1.0, 0.5]]))
-    scores = random.choice(np.array(steps, np.float32), n) if draw(st.booleans()) else -random.exponential(1, n)
-    scores = scores.astype(np.float32)
-    if draw(st.booleans()):
-        for node, parent in enumerate(parents):
-            scores[node] += scores[parent] if parent >= 0 else 0
-    return parents, scores, draw(st.sampled_from([1, 2, 5, 60, 1000]))
-
-
-@given(case=cases())
+@given(case=strategies.build_tree())
 def test_matches_reference(isa, case):
-    for got, want in zip(build_tree(*case), reference_build_tree(*case), strict=True):
-        assert got.dtype == np.int32
-        np.testing.assert_array_equal(got, want)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.build_tree())
 def test_what_is_kept_is_closed_under_parents(isa, case):
-    parents, _, budget = case
-    tree = build_tree(*case)
+    parents, _, budget = case.values()
+    tree = build_tree(**case)
     assert len(tree.nodes) == min(budget, len(parents)) and (np.diff(tree.nodes) > 0).all()
     places = np.append(tree.nodes, -1)  # place -1 is the seed's
     np.testing.assert_array_equal(places[tree.parents], parents[tree.nodes])
     tree_layout(np.append(np.int32(-1), tree.parents + np.int32(1)))  # the seed before them
 
 
-@given(case=cases())
+@given(case=strategies.build_tree())
 def test_nothing_left_out_is_better_where_children_never_outscore_parents(isa, case):
-    parents, scores, budget = case
+    parents, scores, budget = case.values()
     counted = scores.copy()
     for node, parent in enumerate(parents):
         counted[node] = min(counted[node], counted[parent] if parent >= 0 else np.inf)
     kept = build_tree(parents, counted, budget).nodes
-    assert kept.tolist() == build_tree(*case).nodes.tolist() == sorted(np.argsort(-counted, kind="stable")[:budget])
+    assert kept.tolist() == build_tree(**case).nodes.tolist() == sorted(np.argsort(-counted, kind="stable")[:budget])
 
 
-@given(case=cases(), more=st.integers(0, 20))
+@given(case=strategies.build_tree(), more=st.integers(0, 20))
 def test_a_larger_budget_only_adds(isa, case, more):
-    parents, scores, budget = case
-    assert set(build_tree(*case).nodes) <= set(build_tree(parents, scores, budget + more).nodes)
+    parents, scores, budget = case.values()
+    assert set(build_tree(**case).nodes) <= set(build_tree(parents, scores, budget + more).nodes)
 
 
 def test_a_certain_child_does_not_displace_its_parent(isa):
@@ -73,9 +57,9 @@ def test_a_child_that_outscores_its_parent_counts_as_it(isa):
     assert tree.nodes.tolist() == [0, 1]
 
 
-@given(case=cases(), data=st.data())
+@given(case=strategies.build_tree(), data=st.data())
 def test_names_the_first_node_whose_parent_is_not_before_it(isa, case, data):
-    parents, scores, budget = case
+    parents, scores, budget = case.values()
     if not len(parents):
         return
     node = data.draw(st.integers(0, len(parents) - 1))

@@ -9,30 +9,14 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import expand_tree, row_statistics, set_isa
-from fastdistill.reference.verify.expand_tree import expand_tree as reference_expand_tree
-
-WIDTHS = [1, 2, 15, 16, 17, 33, 255, 256, 257, 2000]  # around lanes and chunks, and one long row
-
-
-@st.composite
-def cases(draw):
-    """Rows apart and alike, rounded ones with many ties, some of it banned; more wanted than there is, too."""
-    frontier, vocab = draw(st.integers(1, 5)), draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    z = random.standard_normal((frontier, vocab)).astype(np.float32) * np.float32(
-        draw(st.sampled_from([0.0, 1e-3, 1.0, 30.0]))
-    )
-    if draw(st.booleans()):
-        z = np.round(z)
-    z[:, 1:][random.random((frontier, vocab - 1)) < draw(st.sampled_from([0.0, 0.7, 1.0]))] = -np.inf
-    scores = -random.exponential(draw(st.sampled_from([0.0, 2.0])), frontier).astype(np.float32)
-    return z, scores, draw(st.sampled_from([1, 2, 10, 64, 20_000]))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.expand_tree import check
 
 
-@given(case=cases())
+@given(case=strategies.expand_tree())
 def test_is_the_order_of_its_scores(isa, case):
     """Scores of two roundings over row_statistics; then a stable sort, bit for bit."""
-    z, scores, count = case
+    z, scores, count = case.values()
     with np.errstate(invalid="ignore"):
         total = (scores[:, None] + (z - row_statistics(z).log_sum_exp[:, None])).ravel()
     order = np.argsort(-total, kind="stable")
@@ -43,25 +27,16 @@ def test_is_the_order_of_its_scores(isa, case):
     assert [part.dtype for part in got] == [np.int32, np.int32, np.float32]
 
 
-@given(case=cases())
+@given(case=strategies.expand_tree())
 def test_matches_reference(isa, case):
-    """A score rounds twice; log sum exp rounds V / 16 + 12 times (row_statistics), and once more."""
-    z, scores, count = case
-    (tokens, rows, got), (_, _, want) = expand_tree(z, scores, count), reference_expand_tree(z, scores, count)
-    most = np.abs(np.where(np.isfinite(z), z, 0)).max() + 10
-    doubt = (z.shape[1] / 16 + 12 + 3 * (most + np.abs(scores).max())) * 2.0**-24
-    np.testing.assert_allclose(got, want, rtol=0, atol=doubt)
-    everything = reference_expand_tree(z, scores, z.size)
-    own = np.full(z.shape, -np.inf)
-    own[everything[1], everything[0]] = everything[2]
-    np.testing.assert_allclose(got, own[rows, tokens], rtol=0, atol=doubt)
+    check(case)
 
 
-@given(case=cases(), threads=st.integers(2, 4))
+@given(case=strategies.expand_tree(), threads=st.integers(2, 4))
 def test_same_bits_on_every_level_and_thread_count(isa, case, threads):
-    got = expand_tree(*case, threads=threads)
+    got = expand_tree(**case, threads=threads)
     set_isa("scalar")
-    want = expand_tree(*case)
+    want = expand_tree(**case)
     set_isa(isa)
     for ours, theirs in zip(got, want, strict=True):
         np.testing.assert_array_equal(ours.view(np.int32), theirs.view(np.int32))

@@ -9,58 +9,37 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import find_matches
-from fastdistill.reference.verify.find_matches import find_matches as reference_find_matches
-
-# Nothing, one token, one under, at and over one and two blocks of 16 besides the last token, and one long text.
-LENGTHS = [0, 1, 2, 3, 15, 16, 17, 18, 31, 32, 33, 34, 300]
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.find_matches import check
 
 
-@st.composite
-def cases(draw):
-    """Few different tokens, so that there are many matches; texts that repeat themselves, with some tokens changed."""
-    n, period = draw(st.sampled_from(LENGTHS)), draw(st.integers(1, 40))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    tokens = np.resize(random.integers(0, draw(st.sampled_from([1, 2, 3, 50])), period), n)
-    changed = random.random(n) < draw(st.sampled_from([0.0, 0.05, 1.0]))
-    tokens[changed] = random.integers(-1, 3, changed.sum())
-    min_match = draw(st.integers(1, 6))
-    return (
-        tokens.astype(np.int32),
-        min_match + draw(st.sampled_from([0, 1, 5, 400])),
-        min_match,
-        draw(st.integers(1, 16)),
-    )
-
-
-@given(case=cases())
+@given(case=strategies.find_matches())
 def test_matches_reference(isa, case):
-    for got, want in zip(find_matches(*case), reference_find_matches(*case), strict=True):
-        assert got.dtype == np.int32
-        np.testing.assert_array_equal(got, want)
+    check(case)
 
 
-@given(case=cases())
+@given(case=strategies.find_matches())
 def test_what_stands_before_a_start_is_the_end(isa, case):
-    tokens, max_match, min_match, _ = case
-    for start, length in zip(*find_matches(*case), strict=True):
+    tokens, max_match, min_match, _ = case.values()
+    for start, length in zip(*find_matches(**case), strict=True):
         assert 0 < start < len(tokens) and min_match <= length <= max_match
         np.testing.assert_array_equal(tokens[start - length : start], tokens[len(tokens) - length :])
 
 
-@given(case=cases(), fewer=st.integers(1, 16))
+@given(case=strategies.find_matches(), fewer=st.integers(1, 16))
 def test_the_best_few_are_the_first_of_the_best_many(isa, case, fewer):
-    tokens, max_match, min_match, count = case
-    many, few = find_matches(*case), find_matches(tokens, max_match, min_match, min(fewer, count))
+    tokens, max_match, min_match, count = case.values()
+    many, few = find_matches(**case), find_matches(tokens, max_match, min_match, min(fewer, count))
     for first, all_of_them in zip(few, many, strict=True):
         np.testing.assert_array_equal(first, all_of_them[: len(first)])
 
 
-@given(case=cases())
+@given(case=strategies.find_matches())
 def test_tokens_are_compared_whole(isa, case):
     """Any renaming of tokens keeps the matches; these differ in every byte and in the sign."""
-    tokens, *numbers = case
+    tokens, *numbers = case.values()
     names = np.array([7, -1, 2**31 - 1, -(2**31)] + [i << 24 | i << 7 for i in range(60)], np.int32)
-    for got, want in zip(find_matches(names[tokens + 1], *numbers), find_matches(*case), strict=True):
+    for got, want in zip(find_matches(names[tokens + 1], *numbers), find_matches(**case), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -80,13 +59,13 @@ def test_the_longest_wins_then_the_latest(isa):
     assert [len(part) for part in find_matches(text, 8, min_match=4)] == [0, 0]
 
 
-@given(case=cases(), before=st.integers(0, 3), after=st.integers(1, 20))
+@given(case=strategies.find_matches(), before=st.integers(0, 3), after=st.integers(1, 20))
 def test_reads_the_text_and_nothing_beside_it(isa, case, before, after):
     """The same text between tokens that would continue every match."""
-    tokens, *numbers = case
+    tokens, *numbers = case.values()
     guarded = np.concatenate([np.resize(tokens, before), tokens, np.resize(tokens[-1:], after if len(tokens) else 0)])
     inside = guarded.astype(np.int32)[before : before + len(tokens)] if len(tokens) else tokens
-    for got, want in zip(find_matches(inside, *numbers), find_matches(*case), strict=True):
+    for got, want in zip(find_matches(inside, *numbers), find_matches(**case), strict=True):
         np.testing.assert_array_equal(got, want)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,53 +9,28 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import residual_distribution, set_isa
-from fastdistill.reference.verify.residual_distribution import residual_distribution as reference_residual_distribution
-
-WIDTHS = [1, 2, 15, 16, 17, 33, 255, 256, 257, 511, 512, 513, 4099]  # lanes, chunks, and one long row
-
-weights = st.one_of(st.just(1.0), st.floats(1e-30, 1.0), st.floats(1.0, 1e6))
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.residual_distribution import check
 
 
-@st.composite
-def laws(draw):
-    """p, q (vocab,): spread out or peaked, with zeros, with entries that are equal, of any magnitude."""
-    vocab = draw(st.sampled_from(WIDTHS))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    p, q = np.exp(random.standard_normal((2, vocab)) * draw(st.sampled_from([0.1, 3.0, 20.0])))
-    same = random.random(vocab) < draw(st.sampled_from([0.0, 0.5, 1.0]))
-    q[same] = p[same]
-    for row in (p, q):
-        row[random.random(vocab) < draw(st.sampled_from([0.0, 0.5]))] = draw(st.sampled_from([0.0, -0.0]))
-        row /= max(row.sum(), 1e-300)
-    return p.astype(np.float32), q.astype(np.float32)
+@given(case=strategies.residual_distribution())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(laws=laws(), a=weights)
-def test_matches_reference(isa, laws, a):
-    (r, mass), (want, want_mass) = residual_distribution(*laws, a), reference_residual_distribution(*laws, a)
-    # In float64 a p is exact and a p - q rounds by 2^-53 of at most a p; the kernel rounds the exact value once, to 2^-24
-    # of it, or to half of the smallest float, 2^-149.
-    np.testing.assert_allclose(r, want, rtol=2.0**-23, atol=2.0**-149)
-    assert (np.abs(r - want) <= 2.0**-24 * want + 2.0**-53 * np.float32(a) * laws[0] + 2.0**-150).all()
-    # The mass is that of r: at most V sums of doubles, all positive.
-    exact = math.fsum(r.astype(np.float64))
-    assert abs(mass - exact) <= len(r) * 2.0**-53 * exact
-    assert abs(mass - want_mass) <= 2.0**-23 * want_mass + len(r) * 2.0**-149
-
-
-@given(laws=laws(), a=weights)
-def test_same_bits_on_every_level(isa, laws, a):
-    r, mass = residual_distribution(*laws, a)
+@given(case=strategies.residual_distribution())
+def test_same_bits_on_every_level(isa, case):
+    r, mass = residual_distribution(**case)
     set_isa("scalar")
-    want, want_mass = residual_distribution(*laws, a)
+    want, want_mass = residual_distribution(**case)
     set_isa(isa)
     np.testing.assert_array_equal(r.view(np.int32), want.view(np.int32))
     assert mass == want_mass
 
 
-@given(laws=laws(), a=weights)
-def test_is_zero_where_p_is_and_where_a_p_is_not_above_q(isa, laws, a):
-    p, q = laws
+@given(case=strategies.residual_distribution())
+def test_is_zero_where_p_is_and_where_a_p_is_not_above_q(isa, case):
+    p, q, a = case.values()
     r, mass = residual_distribution(p, q, a)
     none = np.float64(np.float32(a)) * p <= q  # 24 by 24 bits: the product is exact
     zero = np.float64(p) == 0  # 32-bit ARM: NumPy compares float32 with subnormals flushed
@@ -68,33 +41,34 @@ def test_is_zero_where_p_is_and_where_a_p_is_not_above_q(isa, laws, a):
     np.testing.assert_array_equal(residual_distribution(p, np.zeros_like(p))[0], p)
 
 
-@given(laws=laws())
-def test_mass_is_one_minus_the_overlap(isa, laws):
+@given(case=strategies.residual_distribution())
+def test_mass_is_one_minus_the_overlap(isa, case):
     """sum max(p - q, 0) = sum p - sum min(p, q): what a draft from q is refused with."""
-    p, q = (row.astype(np.float64) for row in laws)
-    _, mass = residual_distribution(*laws)
+    p, q = (case[name].astype(np.float64) for name in "pq")
+    _, mass = residual_distribution(case["p"], case["q"])
     assert mass == pytest.approx(p.sum() - np.minimum(p, q).sum(), rel=0, abs=2.0**-23)
 
 
-@given(laws=laws(), a=weights)
-def test_writes_nothing_outside_its_output(isa, laws, a):
+@given(case=strategies.residual_distribution())
+def test_writes_nothing_outside_its_output(isa, case):
+    laws = [case["p"], case["q"]]
     memory, before = np.full(len(laws[0]) + 32, -7, np.float32), [row.copy() for row in laws]
-    r, _ = residual_distribution(*laws, a, out=memory[16:-16])
+    r, _ = residual_distribution(**case, out=memory[16:-16])
     assert (memory[:16] == -7).all() and (memory[-16:] == -7).all() and np.shares_memory(r, memory)
-    np.testing.assert_array_equal(r, residual_distribution(*laws, a)[0])
+    np.testing.assert_array_equal(r, residual_distribution(**case)[0])
     np.testing.assert_array_equal(laws, before)
 
 
 @given(
-    laws=laws(), name=st.sampled_from("pq"), where=st.floats(0, 1, exclude_max=True),
+    case=strategies.residual_distribution(), name=st.sampled_from("pq"), where=st.floats(0, 1, exclude_max=True),
     bad=st.sampled_from([np.nan, -np.nan, np.inf, -np.inf, -1e-45, -3.0]),
 )  # fmt: skip
-def test_names_the_entry_that_is_no_probability(isa, laws, name, where, bad):
-    at = int(where * len(laws[0]))
-    laws["pq".index(name)][at] = bad
+def test_names_the_entry_that_is_no_probability(isa, case, name, where, bad):
+    at = int(where * len(case[name]))
+    case[name][at] = bad
     error = NotFiniteError if not np.isfinite(bad) else ArgumentError
     with pytest.raises(error, match=rf"residual_distribution: {name}\[{at}\] must be finite and not negative, got"):
-        residual_distribution(*laws)
+        residual_distribution(case["p"], case["q"])
 
 
 def test_reports_an_overflow(isa):

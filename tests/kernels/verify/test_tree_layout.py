@@ -9,31 +9,18 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import tree_layout
-from fastdistill.reference.verify.tree_layout import tree_layout as reference_tree_layout
-
-SIZES = [1, 2, 3, 10, 63, 64, 65, 127, 128, 129, 300]  # around one and two words of ancestors
-
-
-@st.composite
-def trees(draw):
-    """Random trees, bushy or deep; chains and stars among them."""
-    n, near = draw(st.sampled_from(SIZES)), draw(st.sampled_from([1, 2, 10, 1000]))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    nodes = np.arange(n)
-    parents = np.maximum(nodes - random.integers(1, near + 1, n), 0) if draw(st.booleans()) else nodes // near
-    parents = np.minimum(parents, nodes - 1)
-    return parents.astype(np.int32)
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.tree_layout import check
 
 
-@given(parents=trees())
-def test_matches_reference(isa, parents):
-    for got, want in zip(tree_layout(parents), reference_tree_layout(parents), strict=True):
-        assert got.dtype == want.dtype
-        np.testing.assert_array_equal(got, want)
+@given(case=strategies.tree_layout())
+def test_matches_reference(isa, case):
+    check(case)
 
 
-@given(parents=trees())
-def test_the_parts_agree(isa, parents):
+@given(case=strategies.tree_layout())
+def test_the_parts_agree(isa, case):
+    parents = case["parents"]
     n, layout = len(parents), tree_layout(parents)
     assert layout.ancestors.shape == (n, -(-n // 64))
     ancestors = [{j for j in range(n) if int(row[j // 64]) >> j % 64 & 1} for row in layout.ancestors]
@@ -59,8 +46,9 @@ def test_chain_and_star(isa):
     assert [part.tolist() for part in alone] == [[0], [[1]], [0], [], [0, 0]]
 
 
-@given(parents=trees(), data=st.data())
-def test_names_the_first_node_whose_parent_is_not_before_it(isa, parents, data):
+@given(case=strategies.tree_layout(), data=st.data())
+def test_names_the_first_node_whose_parent_is_not_before_it(isa, case, data):
+    parents = case["parents"]
     node = data.draw(st.integers(0, len(parents) - 1))
     wrong = data.draw(st.sampled_from([-2, -1, node, node + 1, 2**31 - 1, -(2**31)] if node else [0, 1, -2]))
     parents[node + 1 :] = -1  # more of them, after the first

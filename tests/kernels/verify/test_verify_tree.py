@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +13,11 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels import set_isa, verify_tree, verify_tree_workspace
-from fastdistill.reference.verify.verify_tree import WALKS, Law, Tree, threshold
+from fastdistill.kernels.verify.verify_tree import RULES
+from fastdistill.reference.verify.verify_tree import WALKS, Tree
 from fastdistill.reference.verify.verify_tree import verify_tree as reference_verify_tree
+from fastdistill.testing import strategies
+from fastdistill.testing.cases.verify.verify_tree import ONE, check, followed, random_case, random_laws
 
 # ---- the law of the text, enumerated: draft, verify, emit, go on after what was emitted ----
 
@@ -245,174 +247,19 @@ def test_the_law_of_a_lenient_step(name, e):
 
 # ---- the kernel against the reference ----
 
-WIDTHS = [1, 2, 3, 17, 255, 256, 257, 700]  # lanes, chunks
-ONE = float(np.nextafter(1, 0))
-
-
-def random_laws(random, rows, vocab, spread, zeros):
-    p = np.exp(random.standard_normal((rows, vocab)) * spread)
-    p[random.random(p.shape) < zeros] = 0
-    p[np.arange(rows), random.integers(0, vocab, rows)] += 1e-3
-    p /= p.sum(axis=1, keepdims=True)
-    p[p < 1e-12] = 0
-    return p.astype(np.float32)
-
-
-def random_case(random, rule, *, vocab=None, nodes=None, chain=None):
-    """Arguments of verify_tree for one tree, its tokens drawn as they say."""
-    vocab = int(random.choice(WIDTHS)) if vocab is None else vocab
-    nodes = int(random.integers(1, 14)) if nodes is None else nodes
-    back = 1 if (rule == "block" if chain is None else chain) else int(random.choice([1, 2, 4, 14]))
-    parents = np.array([-1] + [random.integers(max(0, i - back), i) for i in range(1, nodes)], np.int32)
-    tokens = random.integers(0, vocab, nodes).astype(np.int32)
-    if rule == "coupled":
-        few = min(vocab, 3)
-        return {
-            "parents": parents,
-            "tokens": tokens % few,
-            "target": random.integers(0, few, nodes).astype(np.int32),
-            "rule": rule,
-        }
-    spread, zeros = random.choice([0.1, 1.0, 4.0]), random.choice([0.0, 0.5])
-    target = random_laws(random, nodes, vocab, spread, zeros)
-    uniforms = np.where(random.random(nodes) < 0.05, random.choice([0.0, ONE]), random.random(nodes))
-    case = {"parents": parents, "tokens": tokens, "target": target, "rule": rule, "uniforms": uniforms}
-    if rule == "typical":
-        return case
-    mix = random.choice([0.0, 0.3, 1.0])
-    drafts = (mix * random_laws(random, nodes, vocab, spread, zeros) + (1 - mix) * target).astype(np.float32)
-    draft_rows = np.where(random.random(nodes) < 0.8, parents, random.integers(-1, nodes, nodes)).astype(np.int32)
-    replacement = bool(random.integers(2))
-    for i in range(1, nodes):
-        if draft_rows[i] < 0:
-            continue
-        q = drafts[draft_rows[i]].astype(np.float64)
-        if not replacement:
-            q[tokens[1:i][(parents[1:i] == parents[i]) & (draft_rows[1:i] == draft_rows[i])]] = 0
-        if q.sum() == 0:
-            draft_rows[i] = -1
-        else:
-            tokens[i] = random.choice(vocab, p=q / q.sum())
-    return case | {"drafts": drafts, "draft_rows": draft_rows, "replacement": replacement}
-
-
-class Near(float):
-    """A number and how far off a computation of it may be."""
-
-    def __new__(cls, value, low, high):
-        self = super().__new__(cls, value)
-        self.low, self.high = low, high
-        return self
-
-
-class TooCloseToCall(Exception):
-    """The bounds say nothing: a refusal that could only happen by rounding."""
-
-
-class BoundedLaw(Law):
-    """Law, with bounds on the kernel's p and weight: |p - p'| <= off.
-
-    The kernel rounds three times to float32: the factor (2^-24 of it, or half the smallest float), R (2^-24 of it), and under
-    lenience the scale or the power.  Doubles round by 2^-53 a step, sums of V terms by V 2^-53 at most: 2^-40 is more than all.
-    """
-
-    def __init__(self, tree, node, weight=1.0):
-        super().__init__(tree, node, weight)
-        self.weight = weight if isinstance(weight, Near) else Near(weight, weight, weight)
-        self.off = np.zeros(len(self.p))
-
-    def bounds(self, child):
-        """w f(p) in units of the kernel, (value, low, high) each (vocab,)."""
-        tree, p = self.tree, self.p
-        f = tree.lenient(p)
-        name, e = tree.lenience or ("", 1.0)
-        relative, absolute = 2.0**-40, 0.0
-        if name == "exponential" and e < 1:
-            # log within 2 ulp, its product and the exponent rounded, exp within 2 ulp: 2^-22 and 2 * 2^-24 of |e log p|, 2^-22.
-            relative += e * np.abs(np.log(np.where(p > 0, p, 1))) * (2.0**-22 + 2.0**-23) + 2.0**-22
-        elif name:
-            relative += 2.0**-24
-        if tree.draft_rows is not None and tree.draft_rows[child] >= 0:
-            relative += 2.0**-24
-            absolute = 2.0**-149 / tree.drafts[tree.draft_rows[child]][tree.tokens[child]] * (p + self.off > 0)
-        low, high = tree.lenient(np.maximum(p - self.off, 0)), tree.lenient(p + self.off)
-        low, high = self.weight.low * low * (1 - relative), self.weight.high * high * (1 + relative)
-        return self.weight * f, np.maximum(low - absolute, 0), high + absolute
-
-    def chance(self, child):
-        token, q = self.tree.tokens[child], self.tree.draft(child)[self.tree.tokens[child]]
-        return Near(*(min(1.0, bound[token] / q) for bound in self.bounds(child)))
-
-    def refuse(self, child):
-        q = self.tree.draft(child)
-        left, low, high = (np.maximum(bound - q, 0) for bound in self.bounds(child))
-        low, high = low * (1 - 2.0**-24), high * (1 + 2.0**-24)
-        mass, least, most = left.sum(), low.sum(), high.sum()
-        if most == 0 and self.weight.high < 1:
-            self.weight = Near(0.0, 0.0, 0.0)
-            return
-        if 2 * least < mass or mass == 0:
-            raise TooCloseToCall
-        self.p = left / mass
-        self.off = np.maximum(high / least - self.p, self.p - low / most) + 2.0**-40 * self.p
-        weight = self.weight
-        self.weight = Near(
-            mass / (mass + (1 - weight)), least / (least + (1 - weight.low)) * (1 - 2.0**-40),
-            min(1.0, most / (most + (1 - weight.high)) * (1 + 2.0**-40)),
-        )  # fmt: skip
-        if weight.low == 1:
-            self.weight = Near(1.0, 1.0, 1.0)
-
-
-def assert_follows(case, found):
-    """The reference, led by the kernel's verdicts, finds each of them right, or its uniform between the bounds of its chance; and
-    so for the final token.  The number of those that are right between the bounds alone."""
-    uniforms, verdicts, close = case["uniforms"], found.verdicts, 0
-    names = ("parents", "tokens", "target", "drafts", "draft_rows", "replacement", "lenience")
-    tree = Tree(**{name: case[name] for name in names if name in case})
-
-    def decide(node, chance):
-        nonlocal close
-        answer = verdicts[node] == 1
-        assert verdicts[node] or chance.low == 0
-        if (uniforms[node] < chance) != answer:
-            assert chance.low <= uniforms[node] <= chance.high
-            close += 1
-        return answer
-
-    try:
-        last, law = WALKS[case["rule"]](tree, decide, BoundedLaw)
-    except TooCloseToCall:
-        return 1
-    path = tree.path(last)
-    tokens = [*tree.tokens[path[1:]], found.bonus[0]]
-    assert found.accepted[0] == len(path) - 1
-    assert found.path.tolist() == path + [-1] * (len(tree.parents) - len(path))
-    assert found.tokens.tolist() == tokens + [-1] * (len(tree.parents) - len(path))
-    assert np.flatnonzero(verdicts == 1).tolist() == path
-    mass, bonus = law.p.cumsum() / law.p.sum(), found.bonus[0]
-    off = law.off.sum() / law.p.sum() + 2.0**-40
-    assert law.p[bonus] > 0 or law.off[bonus] > 0
-    below = mass[bonus - 1] if bonus else 0.0
-    assert below - off <= uniforms[0] <= mass[bonus] + off
-    return close + (not below <= uniforms[0] < mass[bonus] and uniforms[0] != ONE)
-
-
 seeds = st.integers(0, 2**32)
 
 
-@pytest.mark.parametrize("rule", ["rejection", "block", "traversal"])
-@given(seed=seeds)
-def test_matches_reference(isa, rule, seed):
-    case = random_case(np.random.default_rng(seed), rule)
-    assert_follows(case, verify_tree(**case))
+@pytest.mark.parametrize("rule", RULES)
+@given(data=st.data())
+def test_matches_reference(isa, rule, data):
+    check(data.draw(strategies.verify_tree(rules=[rule], leniences=[None])))
 
 
 @pytest.mark.parametrize("name", ["linear", "square", "exponential"])
-@given(seed=seeds, e=st.sampled_from([1.0, 0.9, 0.3, 0.01]))
-def test_matches_reference_under_lenience(isa, name, seed, e):
-    case = random_case(np.random.default_rng(seed), "rejection", chain=True) | {"lenience": (name, e)}
-    assert_follows(case, verify_tree(**case))
+@given(data=st.data())
+def test_matches_reference_under_lenience(isa, name, data):
+    check(data.draw(strategies.verify_tree(rules=["rejection"], leniences=[name])))
 
 
 @pytest.mark.parametrize("rule", ["rejection", "block", "traversal"])
@@ -424,7 +271,7 @@ def test_rounding_rarely_decides(rule):
         case = random_case(random, rule)
         case["uniforms"] = random.random(len(case["uniforms"]))
         found, want = verify_tree(**case), reference_verify_tree(**case)
-        close += assert_follows(case, found)
+        close += followed(case, found)
         different += any((getattr(found, field) != getattr(want, field)).any() for field in found._fields)
     assert different <= close <= 1
 
@@ -432,9 +279,7 @@ def test_rounding_rarely_decides(rule):
 @given(seed=seeds)
 def test_coupled_follows_the_target_s_draws(isa, seed):
     case = random_case(np.random.default_rng(seed), "coupled")
-    found, want = verify_tree(**case), reference_verify_tree(**case)
-    for field in found._fields:
-        np.testing.assert_array_equal(getattr(found, field), getattr(want, field), field)
+    found = verify_tree(**case)
     parents, tokens, drawn = case["parents"], case["tokens"], case["target"]
     at, emitted = 0, []
     while True:
@@ -445,40 +290,6 @@ def test_coupled_follows_the_target_s_draws(isa, seed):
         at = same[0]  # of equal siblings the first
     np.testing.assert_array_equal(found.tokens[: len(emitted)], emitted)
     assert found.accepted[0] == len(emitted) - 1 and (found.tokens[len(emitted) :] == -1).all()
-
-
-@given(seed=seeds, epsilon=st.sampled_from([0.0, 0.09, 0.3, 1.0]), delta=st.sampled_from([0.0, 0.3, 1.0]))
-def test_typical_is_the_longest_path(isa, seed, epsilon, delta):
-    """By brute force over nodes, where no p is as close to its threshold, and no two sums of logs to one another, as roundings.
-
-    Each p log p is right to 2^-22 + 2^-24 (log within 2 ulp, a product), so is the entropy H, which then rounds to float32; exp is
-    right to 2^-22.  A log is right to 2^-22 of it.
-    """
-    case = random_case(np.random.default_rng(seed), "typical") | {"epsilon": epsilon, "delta": delta}
-    found = verify_tree(**case)
-    tree = Tree(case["parents"], case["tokens"], case["target"])
-    candidates = []
-    for node in range(len(tree.parents)):
-        path = tree.path(node)
-        p = np.array([tree.target[above, tree.tokens[below]] for above, below in pairwise(path)], np.float64)
-        limits = np.array([threshold(tree.target[above], epsilon, delta) for above in path[:-1]])
-        if (np.abs(p - limits) <= limits * (2.0**-22 + np.log(tree.target.shape[1]) * (2.0**-22 + 2.0**-23)))[
-            p > 0
-        ].any():
-            return
-        if (p > limits).all():
-            logs = np.log(p)
-            candidates.append((len(p), logs.sum(), -node, p.tolist(), np.abs(logs).sum() * 2.0**-22))
-    best = max(candidates)
-    for other in candidates:
-        if other[0] == best[0] and other[3] != best[3] and abs(other[1] - best[1]) <= other[4] + best[4]:
-            return
-    assert found.path[found.accepted[0]] == -best[2]
-    want = reference_verify_tree(**case)
-    for field in ("path", "accepted", "verdicts"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(want, field))
-    mass = tree.target[-best[2]].astype(np.float64).cumsum()
-    assert found.bonus[0] == want.bonus[0] or abs(mass / mass[-1] - case["uniforms"][0]).min() < 2.0**-40
 
 
 @given(seed=seeds)
