@@ -69,7 +69,7 @@ def _near(value: Any, random: Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return random.choice([value + 1, value - 1, value * 2, value // 2, -value, float(min(value, 10**300))])
+        return random.choice([value + 1, value - 1, value * 2, value // 2, -value, float(value % 10**9)])
     if isinstance(value, float):
         return random.choice([value * 2, -value, value + 1, int(value) if math.isfinite(value) else 0])
     if isinstance(value, str):

@@ -1,5 +1,5 @@
-/* main.c - all targets in one program: the environment variable TARGET says which.  Under libFuzzer it is called with bytes; with
- * FUZZ_REPLAY it has a main, which gives the target the files it is called with, one after another.
+/* main.c - all targets in one program: the environment variable TARGET says which, PLANTED a fault.  Under libFuzzer it is called with
+ * bytes; with FUZZ_REPLAY it has a main, which gives the target the files it is called with, one after another.
  */
 #include "input.h"
 #include FUZZ_WORDS                                    /* of a level */
@@ -37,6 +37,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fprintf(stderr, "TARGET names no target\n");
         exit(2);
     }
+    planted = getenv("PLANTED") ? atoi(getenv("PLANTED")) : 0;
     struct input in = {data, data + size};
     run(&in);
     leave_rooms();
