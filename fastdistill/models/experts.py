@@ -12,7 +12,8 @@ from fastdistill.ops.experts import MOST_EXPERTS
 
 # How many there are: files say it by either name, a family's table has the number that its class has for none.
 COUNTS = ("num_experts", "num_local_experts")
-MOST_IN_ALL = 1 << 16  # experts of all layers, three times what the largest models have: a plan names each before a tensor is seen
+# Of all layers, three times what the largest models have: a plan names each before a tensor is looked at.
+MOST_IN_ALL = 1 << 16
 
 
 def experts(config: Config, inner: str, **rest: Any) -> Experts:

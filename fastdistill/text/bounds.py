@@ -155,7 +155,9 @@ def _check_template(step: Mapping[str, Any], source: str) -> None:
         _refuse_list(token, source)
         ids, tokens = (_length(token.get(key)) if isinstance(token, dict) else 0 for key in ("ids", "tokens"))
         if ids != tokens:
-            raise TextError(f"{source}: special token {short(name)} has {ids} ids and {tokens} tokens; expected one each")
+            raise TextError(
+                f"{source}: special token {short(name)} has {ids} ids and {tokens} tokens; expected one each"
+            )
 
 
 def _check_step(step: Mapping[str, Any], source: str) -> None:

@@ -67,6 +67,7 @@ class TokenizerConfig:
         if templates:
             return templates
         found = self._config.get("chat_template")
+        named: list[tuple[Any, Any]]
         if isinstance(found, list):
             named = [(entry.get("name"), entry.get("template")) for entry in found if isinstance(entry, dict)]
         elif isinstance(found, dict):

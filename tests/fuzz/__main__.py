@@ -30,14 +30,37 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str]) -> int:
     python, native = law.names(), native_targets.names()
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all (--list)")
     parser.add_argument("--list", action="store_true", help="name the targets")
     parser.add_argument("--seconds", type=int, default=60, metavar="N", help="for each target (default: %(default)s)")
-    parser.add_argument("--corpus", type=Path, default=ROOT / "build/fuzz/corpus", metavar="FOLDER", help="what earlier runs have found, to go on from (default: build/fuzz/corpus)")
-    parser.add_argument("--findings", type=Path, default=ROOT / "build/fuzz/findings", metavar="FOLDER", help="inputs that break something (default: build/fuzz/findings)")
-    parser.add_argument("--repeat", type=Path, metavar="FILE", help="give the target this input alone, without a fuzzer")
-    parser.add_argument("--keep", action="store_true", help="keep the smallest inputs of the corpus that reach all it reaches, in the tree")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        default=ROOT / "build/fuzz/corpus",
+        metavar="FOLDER",
+        help="what earlier runs have found, to go on from (default: build/fuzz/corpus)",
+    )
+    parser.add_argument(
+        "--findings",
+        type=Path,
+        default=ROOT / "build/fuzz/findings",
+        metavar="FOLDER",
+        help="inputs that break something (default: build/fuzz/findings)",
+    )
+    parser.add_argument(
+        "--repeat", type=Path, metavar="FILE", help="give the target this input alone, without a fuzzer"
+    )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the smallest inputs of the corpus that reach all it reaches, in the tree",
+    )
     options = parser.parse_args(arguments)
     wanted = options.targets or [*python, *native]
     for name in wanted:
@@ -111,11 +134,24 @@ def fuzz(name: str, command: list[str], options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     *command, seeds = command
     longest = getattr(law.target(name), "LONGEST", 4096) if name in law.names() else 512
-    command += [f"-max_total_time={options.seconds}", f"-max_len={longest}", f"-artifact_prefix={options.findings}/{name}-", *LIMITS]
+    command += [
+        f"-max_total_time={options.seconds}",
+        f"-max_len={longest}",
+        f"-artifact_prefix={options.findings}/{name}-",
+        *LIMITS,
+    ]
     command += [str(corpus), *([str(kept)] if kept.is_dir() else []), seeds]
     before, started, tail, executions, covered = set(options.findings.iterdir()), time.monotonic(), [], 0, 0
     with TemporaryDirectory() as place:  # what a target writes
-        process = subprocess.Popen(command, cwd=place, env=environment(name), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, errors="replace")
+        process = subprocess.Popen(
+            command,
+            cwd=place,
+            env=environment(name),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
         interrupted = False
         try:
             executions, covered = watch(name, process, started, tail)
@@ -126,7 +162,10 @@ def fuzz(name: str, command: list[str], options: argparse.Namespace) -> int:
         status = process.wait()
     found = sorted(path for path in set(options.findings.iterdir()) - before if f"{name}-slow-unit" not in path.name)
     inputs = sum(1 for _ in corpus.iterdir())
-    print(f"{name:18} {executions:>13,} executions in {time.monotonic() - started:.0f} s, {covered} places covered, {inputs} inputs", flush=True)
+    print(
+        f"{name:18} {executions:>13,} executions in {time.monotonic() - started:.0f} s, {covered} places covered, {inputs} inputs",
+        flush=True,
+    )
     if interrupted:
         raise KeyboardInterrupt
     if status == 0 and not found:
@@ -150,7 +189,12 @@ def watch(name: str, process: subprocess.Popen[str], started: float, tail: list[
             executions = int(found[1])
         if sys.stderr.isatty() and time.monotonic() - shown > 0.5:
             shown = time.monotonic()
-            print(f"\r{name}: {executions:,} executions, {shown - started:.0f} s \x1b[K", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{name}: {executions:,} executions, {shown - started:.0f} s \x1b[K",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
     return executions, covered
@@ -158,7 +202,7 @@ def watch(name: str, process: subprocess.Popen[str], started: float, tail: list[
 
 def keep(name: str, command: list[str], corpus: Path) -> None:
     """Merge a corpus into the tree's, the smallest inputs first; what has a name there stays."""
-    *command, seeds = command
+    command = command[:-1]  # without the seeds, which are always there
     kept = KEPT / name
     kept.mkdir(parents=True, exist_ok=True)
     corpus.mkdir(parents=True, exist_ok=True)
@@ -168,13 +212,22 @@ def keep(name: str, command: list[str], corpus: Path) -> None:
     with TemporaryDirectory() as place:
         merged = Path(place) / "merged"
         merged.mkdir()
-        subprocess.run([*command, "-merge=1", "-use_counters=0", "-timeout=25", "-detect_leaks=0", str(merged), str(corpus)], cwd=place, env=environment(name), check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "-merge=1", "-use_counters=0", "-timeout=25", "-detect_leaks=0", str(merged), str(corpus)],
+            cwd=place,
+            env=environment(name),
+            check=True,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         left, most = MOST_KEPT
         for path in sorted(merged.iterdir(), key=lambda path: path.stat().st_size)[:most]:
             left -= path.stat().st_size
             if left >= 0:
                 (kept / path.name).write_bytes(path.read_bytes())
-    print(f"{name:18} {sum(1 for _ in kept.iterdir())} inputs of {sum(path.stat().st_size for path in kept.iterdir()):,} bytes")
+    print(
+        f"{name:18} {sum(1 for _ in kept.iterdir())} inputs of {sum(path.stat().st_size for path in kept.iterdir()):,} bytes"
+    )
 
 
 def repeat(name: str, file: Path) -> int:

@@ -14,7 +14,25 @@ ODD: list[Any] = [
     10**30, 10**400, 0.0, -0.0, 0.5, -0.5, 1.0, 1e-30, 1e-320, 1e30, 1e308, "", "x", "0", "model", "\u0000", "é", "\ud800", "x" * 300, [], {},
     [1], [[]], {"": None}, {"type": "x"}, [0.5] * 9,
 ]  # fmt: skip
-DTYPES = ["F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "C64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL", "F4"]
+DTYPES = [
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "F8_E4M3",
+    "F8_E5M2",
+    "C64",
+    "I64",
+    "I32",
+    "I16",
+    "I8",
+    "U64",
+    "U32",
+    "U16",
+    "U8",
+    "BOOL",
+    "F4",
+]
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "C64": 8, "I64": 8, "I32": 4, "I16": 2, "U64": 8, "U32": 4, "U16": 2}
 
 
@@ -25,7 +43,9 @@ def bytes_changed(data: bytes, random: Random) -> bytes:
     """A byte, a bit, a piece of it, as fuzzers change what they know nothing of."""
     at, size = random.randrange(len(data) + 1), random.randrange(1, 9)
     new = random.choice([random.randbytes(size), b"\0" * size, b"\xff" * size, data[at : at + size] * 2])
-    return random.choice([data[:at] + new + data[at + size :], data[:at] + new + data[at:], data[:at] + data[at + size :], data[:at]])
+    return random.choice(
+        [data[:at] + new + data[at + size :], data[:at] + new + data[at:], data[:at] + data[at + size :], data[:at]]
+    )
 
 
 # ---- JSON ----
@@ -49,7 +69,9 @@ def value_changed(value: Any, random: Random, donors: list[Any] = ODD) -> Any:
         return deepcopy(random.choice([*donors, {"x": 1}]))
     container, key = random.choice(places)
     donor, kept = random.choice(places)
-    new = deepcopy(random.choice([random.choice(donors), random.choice(ODD), _near(container[key], random), donor[kept]]))
+    new = deepcopy(
+        random.choice([random.choice(donors), random.choice(ODD), _near(container[key], random), donor[kept]])
+    )
     match random.randrange(6):
         case 0:
             del container[key]
@@ -74,7 +96,9 @@ def _near(value: Any, random: Random) -> Any:
         return random.choice([value * 2, -value, value + 1, int(value) if math.isfinite(value) else 0])
     if isinstance(value, str):
         at = random.randrange(len(value) + 1)
-        return random.choice([value[:at], value[at:], value * 2, value[:at] + random.choice("\0 .*+?()[]{}|\\^$é▁<%-_0") + value[at:]])
+        return random.choice(
+            [value[:at], value[at:], value * 2, value[:at] + random.choice("\0 .*+?()[]{}|\\^$é▁<%-_0") + value[at:]]
+        )
     if isinstance(value, list):
         return value * 2
     return {"": value}
@@ -200,7 +224,10 @@ class Gguf:
             parts += [_counted(key), struct.pack("<I", kind), value]
         for name, sizes, kind, offset in self.tensors:
             numbers = [size % 2**64 for size in sizes]
-            parts += [_counted(name), struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *numbers, kind % 2**32, offset % 2**64)]
+            parts += [
+                _counted(name),
+                struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *numbers, kind % 2**32, offset % 2**64),
+            ]
         head = b"".join(parts)
         return head + bytes(-len(head) % 32) + self.body
 
@@ -218,7 +245,9 @@ def _value_for(random: Random, texts: list[bytes]) -> tuple[int, bytes]:
         item = random.choice([_STRING, *_SCALARS])
         count = random.randrange(4)
         if item == _STRING:
-            return kind, struct.pack("<IQ", item, count) + b"".join(_counted(random.choice(texts or [b""])) for _ in range(count))
+            return kind, struct.pack("<IQ", item, count) + b"".join(
+                _counted(random.choice(texts or [b""])) for _ in range(count)
+            )
         return kind, struct.pack("<IQ", item, count) + random.randbytes(count * struct.calcsize(_SCALARS[item]))
     return kind, _number(kind, random)
 
@@ -227,7 +256,9 @@ def _number(kind: int, random: Random) -> bytes:
     code = _SCALARS[kind]
     if code in "fd":
         return struct.pack("<" + code, random.choice([0.0, -1.0, 1e-30, 1e30, 0.5, float("nan"), float("inf"), 1e-45]))
-    return random.choice([random.choice(_NUMBERS), random.randrange(40)]).to_bytes(9, "little")[: struct.calcsize("<" + code)]
+    return random.choice([random.choice(_NUMBERS), random.randrange(40)]).to_bytes(9, "little")[
+        : struct.calcsize("<" + code)
+    ]
 
 
 def gguf_changed(data: bytes, random: Random) -> bytes:
@@ -236,7 +267,11 @@ def gguf_changed(data: bytes, random: Random) -> bytes:
         file = Gguf(data)
     except (ValueError, KeyError, struct.error, OverflowError, MemoryError):
         return bytes_changed(data, random)
-    texts = [key for key, *_ in file.metadata] + [name for name, *_ in file.tensors] + [v[8:] for _, kind, v in file.metadata if kind == _STRING]
+    texts = (
+        [key for key, *_ in file.metadata]
+        + [name for name, *_ in file.tensors]
+        + [v[8:] for _, kind, v in file.metadata if kind == _STRING]
+    )
     for _ in range(random.randrange(1, 4)):
         entries = random.choice([file.metadata, file.metadata, file.tensors])
         if not entries or random.random() < 0.1:
@@ -252,7 +287,9 @@ def gguf_changed(data: bytes, random: Random) -> bytes:
             case 2:
                 entry[0] = random.choice([*texts, bytes_changed(entry[0], random)])
             case _ if entries is file.tensors:
-                entry[1] = random.choice([entry[1][::-1], entry[1][1:], [*entry[1], 1], [random.choice(_NUMBERS), *entry[1][1:]], [32, 1]])
+                entry[1] = random.choice(
+                    [entry[1][::-1], entry[1][1:], [*entry[1], 1], [random.choice(_NUMBERS), *entry[1][1:]], [32, 1]]
+                )
                 entry[2] = random.choice([entry[2], entry[2], random.randrange(42)])
                 entry[3] = random.choice([entry[3], entry[3], entry[3] + 32, random.choice(_NUMBERS)])
             case 3 if entry[1] in _SCALARS:

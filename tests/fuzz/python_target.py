@@ -33,7 +33,9 @@ def main(name: str, *options: str) -> None:
         again = os.path.join(folder, "again")
         with open(os.open(again, os.O_CREAT | os.O_WRONLY, 0o700), "w") as file:
             file.write(f'#!/bin/sh\nexec {sys.executable} -m tests.fuzz.python_target {name} "$@"\n')
-        atheris.Setup([again, *options], target.run, **({"custom_mutator": changed} if hasattr(target, "changed") else {}))
+        atheris.Setup(
+            [again, *options], target.run, **({"custom_mutator": changed} if hasattr(target, "changed") else {})
+        )
         atheris.Fuzz()
 
 

@@ -125,7 +125,8 @@ def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
 
     values: dict[str, Any] = {}
     for key, name in architecture.keys.items():
-        default = None if name.endswith("?") and key != "feed_forward_length" else ...  # which a folder alone may leave out
+        # The inner width of a layer may be left out by a folder alone.
+        default = None if name.endswith("?") and key != "feed_forward_length" else ...
         if key == "attention.sliding_window" and default is None:
             values[key] = file.get(prefix + key, int, None) or None  # 0: none
         elif key in ("attention.head_count_kv", "attention.key_length"):

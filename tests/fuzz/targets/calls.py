@@ -15,7 +15,23 @@ from tests.kernels.calls import CALLS, ODD, WRITTEN, leaves, made, replaced
 NAMES = sorted(CALLS)
 LARGE = {2**31 - 1, 2**31, 2**32}  # iterations without end
 THINGS = [odd for odd in ODD if not (isinstance(odd, int) and not isinstance(odd, bool) and odd in LARGE)]
-DTYPES = [np.float32, np.float64, np.float16, np.int32, np.int64, np.int16, np.uint8, np.uint32, np.uint64, np.bool_, np.complex64, object, ">f4", ">i4", "S3"]
+DTYPES = [
+    np.float32,
+    np.float64,
+    np.float16,
+    np.int32,
+    np.int64,
+    np.int16,
+    np.uint8,
+    np.uint32,
+    np.uint64,
+    np.bool_,
+    np.complex64,
+    object,
+    ">f4",
+    ">i4",
+    "S3",
+]
 SPECIAL = [0, 1, -1, 2, 3, 127, 255, 2**31 - 1, -(2**31), 1e30, -1e30, 1e-40, np.nan, np.inf, -np.inf, 0.5]
 GUARD = 64
 os.environ["FASTDISTILL_THREADS"] = "2"
@@ -37,7 +53,15 @@ class Input:
     def number(self) -> Any:
         kind = self.byte()
         small = self.byte() - 128
-        return SPECIAL[small % len(SPECIAL)] if kind < 64 else small if kind < 160 else small / 8 if kind < 250 else small * 257
+        return (
+            SPECIAL[small % len(SPECIAL)]
+            if kind < 64
+            else small
+            if kind < 160
+            else small / 8
+            if kind < 250
+            else small * 257
+        )
 
     def left(self) -> bool:
         return self._at < len(self._data)
@@ -53,7 +77,11 @@ def run(data: bytes) -> None:
             break
         with suppress(ValueError, TypeError, OverflowError, RuntimeError):  # what has no such form stays as it is
             arguments = changed_call(source, arguments, guards)
-    kept = {path: np.asarray(array).tobytes() for path, array in leaves(arguments) if path[0] not in WRITTEN and array.dtype != object}
+    kept = {
+        path: np.asarray(array).tobytes()
+        for path, array in leaves(arguments)
+        if path[0] not in WRITTEN and array.dtype != object
+    }
     overlapping = {path for path, array in leaves(arguments) if path[0] in WRITTEN}
     outcome, what = made(function, arguments)
     if outcome == "failed":
@@ -141,7 +169,9 @@ def in_one_memory(source: Input, arguments: dict[str, Any], arrays: list[Any]) -
 def describe(arguments: dict[str, Any]) -> str:
     def one(value: Any) -> str:
         if isinstance(value, np.ndarray):
-            return f"{value.dtype} {value.shape} strides {value.strides} " + (repr(value.tolist()) if value.size < 64 else "...")
+            return f"{value.dtype} {value.shape} strides {value.strides} " + (
+                repr(value.tolist()) if value.size < 64 else "..."
+            )
         return f"{type(value).__name__} {safe(value)}"
 
     return ", ".join(f"{name}={one(value)[:300]}" for name, value in arguments.items())

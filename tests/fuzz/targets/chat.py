@@ -55,11 +55,22 @@ def changed(data: bytes, random: Random) -> bytes:
 TALK = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": [{"type": "text", "text": "Hello"}]},
-    {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+    },
     {"role": "tool", "name": "f", "content": "2"},
     {"role": "assistant", "content": "Two.", "reasoning_content": "1 + 1"},
 ]
-TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "description": "d",
+        "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}},
+    },
+}
 DONORS = [
     *TALK, TOOL, None, 1, "x", [], {}, "content", "{{ messages }}", "{% for m in messages %}{{ m.content }}{% endfor %}", "{{ 1/0 }}",
     "{{ 'x' * 10**9 }}", "{{ raise_exception('no') }}", "{{ messages[0].__class__ }}", "{{ namespace(_x=1) }}", "{{ tools | tojson(indent=2) }}",
@@ -69,7 +80,9 @@ DONORS = [
 
 
 def seeds() -> Iterator[bytes]:
-    yield json.dumps({"messages": TALK, "tools": [TOOL], "documents": [{"title": "t", "text": "x"}], "add_generation_prompt": True}).encode()
+    yield json.dumps(
+        {"messages": TALK, "tools": [TOOL], "documents": [{"title": "t", "text": "x"}], "add_generation_prompt": True}
+    ).encode()
     yield json.dumps({"messages": TALK, "continue_final_message": True, "date_string": "today"}).encode()
     yield json.dumps({"messages": TALK, "continue_final_message": "reasoning_content"}).encode()
     for template in [*TEMPLATES.values(), *(text for text in DONORS if isinstance(text, str))]:

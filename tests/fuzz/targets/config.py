@@ -37,5 +37,9 @@ def seeds() -> Iterator[bytes]:
         yield json.dumps(tiny_config(name)).encode()
     for model_type, keys in DEFAULTS.items():  # what a config has that says nothing, of few layers and experts
         said = {"model_type": model_type} | {key: value for key, value in keys.items() if value is not None}
-        few = {key: 4 if "experts" in key else 2 for key in said if key in ("num_hidden_layers", "n_layer", "n_layers", "num_experts", "num_local_experts")}
+        few = {
+            key: 4 if "experts" in key else 2
+            for key in said
+            if key in ("num_hidden_layers", "n_layer", "n_layers", "num_experts", "num_local_experts")
+        }
         yield json.dumps(said | few, default=str).encode()

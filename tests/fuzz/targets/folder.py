@@ -38,7 +38,11 @@ METHODS: list[tuple[Any, Any]] = [
 
 def run(data: bytes) -> None:
     config, tensors = parts(data)
-    with lawful(), open_checkpoint(folder({"config.json": config, "model.safetensors": tensors})) as checkpoint, np.errstate(all="ignore"):
+    with (
+        lawful(),
+        open_checkpoint(folder({"config.json": config, "model.safetensors": tensors})) as checkpoint,
+        np.errstate(all="ignore"),
+    ):
         for tensor in checkpoint.tensors.values():
             with lawful():
                 if tensor.format in FORMATS:
@@ -63,7 +67,12 @@ def seeds() -> Iterator[bytes]:
             arrays, _ = make(name, shape) if make else ({}, None)
             arrays |= {"model.norm.weight": Stored("F32", np.ones(8, np.float32))}
             write_safetensors(path, arrays)
-            yield joined(json.dumps({"model_type": "llama", "quantization_config": quantization}).encode(), path.read_bytes())
-        tensors = [quantize_tensor(Tensor(f"{format}.weight", "f32", (3, 40), np.ones((3, 40), np.float32)), format) for format in FORMATS]
+            yield joined(
+                json.dumps({"model_type": "llama", "quantization_config": quantization}).encode(), path.read_bytes()
+            )
+        tensors = [
+            quantize_tensor(Tensor(f"{format}.weight", "f32", (3, 40), np.ones((3, 40), np.float32)), format)
+            for format in FORMATS
+        ]
         write_checkpoint(Path(place) / "ours", {"model_type": "llama"}, tensors)
         yield joined(*((Path(place) / "ours" / file).read_bytes() for file in ("config.json", "model.safetensors")))

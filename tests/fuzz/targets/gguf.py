@@ -24,7 +24,14 @@ from tests.fuzz.mutators import gguf_changed
 
 LONGEST = 1 << 17
 changed = gguf_changed
-SMALL = {"vocab_size": 8, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 32}
+SMALL = {
+    "vocab_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "head_dim": 32,
+}
 OWN = {
     "gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 1}, "llada": {"d_model": 32, "n_heads": 1, "n_layers": 1, "mlp_hidden_size": 32,
     "embedding_size": 8, "mask_token_id": 7}, "Dream": SMALL | {"mask_token_id": 7},
@@ -41,7 +48,12 @@ KINDS: list[dict[str, Any]] = [
     {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.merges": []},
     {"tokenizer.ggml.model": "gemma4", "tokenizer.ggml.merges": ["a b"]},
     {"tokenizer.ggml.model": "llama", "tokenizer.ggml.add_space_prefix": True} | SCORES,
-    {"tokenizer.ggml.model": "t5", "tokenizer.ggml.add_eos_token": True, "tokenizer.ggml.remove_extra_whitespaces": True} | SCORES,
+    {
+        "tokenizer.ggml.model": "t5",
+        "tokenizer.ggml.add_eos_token": True,
+        "tokenizer.ggml.remove_extra_whitespaces": True,
+    }
+    | SCORES,
     {"tokenizer.ggml.model": "bert", "tokenizer.ggml.seperator_token_id": 2, "tokenizer.ggml.mask_token_id": 3},
 ]
 
@@ -68,7 +80,9 @@ def seeds() -> Iterator[bytes]:
         for key in ("num_key_value_heads", "num_kv_heads", "n_kv_heads"):
             config |= {key: 1} if key in config else {}
         with lawful():
-            yield made(config, KINDS[number % len(KINDS)], F32 if number % 3 == 0 else Q8_0 if number % 3 == 1 else Q4_0)
+            yield made(
+                config, KINDS[number % len(KINDS)], F32 if number % 3 == 0 else Q8_0 if number % 3 == 1 else Q4_0
+            )
 
 
 def made(config: Mapping[str, Any], kind: Mapping[str, Any], format: int) -> bytes:
@@ -77,7 +91,9 @@ def made(config: Mapping[str, Any], kind: Mapping[str, Any], format: int) -> byt
     if model.architecture.rotary:
         found, extra = write_rotary(Config(config), model.architecture, model.sizes)
         values |= found
-    metadata = {"general.architecture": model.architecture.name} | {f"{model.architecture.name}.{key}": value for key, value in values.items()}
+    metadata = {"general.architecture": model.architecture.name} | {
+        f"{model.architecture.name}.{key}": value for key, value in values.items()
+    }
     described = [Described(name, F32, data.shape, data.nbytes) for name, data in extra.items()]
     for place in model.places:
         kind_of = format if len(place.shape) == 2 and place.shape[-1] % 32 == 0 else F32

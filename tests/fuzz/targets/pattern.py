@@ -15,9 +15,16 @@ def run(data: bytes) -> None:
     except ValueError as error:
         assert len(str(error)) < 200
     else:
-        assert 0 <= shortest and 1 <= ways <= MANY * MOST_WAYS
+        assert shortest >= 0 and 1 <= ways <= MANY * MOST_WAYS
 
 
 def seeds() -> Iterator[bytes]:
-    for pattern in (REGEX, r"\w*\w*[xy]$", r"(?<name>a|b{2,3})++(?#note)\k<name>", r"[^a[b-z]\]]{,4}?", r"(?=a)(?<!b)(?i-m:c)|\p{L}", r" {2,}|\A +"):
+    for pattern in (
+        REGEX,
+        r"\w*\w*[xy]$",
+        r"(?<name>a|b{2,3})++(?#note)\k<name>",
+        r"[^a[b-z]\]]{,4}?",
+        r"(?=a)(?<!b)(?i-m:c)|\p{L}",
+        r" {2,}|\A +",
+    ):
         yield pattern.encode()

@@ -42,7 +42,10 @@ def with_digest(data: bytes) -> bytes:
     try:
         header, body = safetensors_parts(data)
         for name, value in (("model", lambda _: model().fingerprint), ("digest", _digest)):
-            arrays = {key: Stored(dtype, np.asarray(array)) for key, (dtype, array) in read_safetensors(stored(safetensors_made(header, body))).items()}
+            arrays = {
+                key: Stored(dtype, np.asarray(array))
+                for key, (dtype, array) in read_safetensors(stored(safetensors_made(header, body))).items()
+            }
             begin, end = header[name]["data_offsets"]
             if end - begin == 32:
                 body = body[:begin] + value(arrays) + body[end:]

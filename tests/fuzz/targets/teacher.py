@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from fastdistill.distill import TeacherFile, TeacherWriter
+from fastdistill.distill.teachers.teacher_file import _TYPES, Settings
 from fastdistill.errors import CheckpointError
 from tests.fuzz.law import lawful, stored
 from tests.fuzz.mutators import ODD, safetensors_changed, safetensors_made, safetensors_parts
@@ -34,9 +35,8 @@ def changed(data: bytes, random: Random) -> bytes:
         return safetensors_changed(data, random, DONORS)
     try:
         header, body = safetensors_parts(data)
-        from fastdistill.distill.teachers.teacher_file import _TYPES, Settings
-
-        vocab, k, bits = random.choice([(1, 1), (2, 2), (3, 1), (40, 3), (300, 5), (2**31 - 1, 2)]) + (random.randrange(2, 9),)
+        vocab, k = random.choice([(1, 1), (2, 2), (3, 1), (40, 3), (300, 5), (2**31 - 1, 2)])
+        bits = random.randrange(2, 9)
         tokens, settings = random.randrange(4), Settings(vocab, k, bits, "m", "")
         header["__metadata__"] |= {"vocab_size": str(vocab), "k": str(k), "bits": str(bits), "tokens": str(tokens)}
         made, at = {"__metadata__": header["__metadata__"]}, 0

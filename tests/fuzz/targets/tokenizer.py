@@ -59,7 +59,12 @@ def seeds() -> Iterator[bytes]:
             model["vocab"] = dict(list(model["vocab"].items())[:8] + list(model["vocab"].items())[-4:])
         yield json.dumps(kind | {"model": model, "added_tokens": kind["added_tokens"][:2]}).encode()
     plain = tokenizers_made_here.tokenizer_json(tokenizers_made_here.bpe(["a", "b", "ab"], ["a b"]), None)
-    for name, key in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("post_processor", "processors"), ("decoder", "decoders")):
+    for name, key in (
+        ("normalizer", "normalizers"),
+        ("pre_tokenizer", "pretokenizers"),
+        ("post_processor", "processors"),
+        ("decoder", "decoders"),
+    ):
         yield json.dumps(plain | {name: {"type": "Sequence", key: STEPS[:20]}}).encode()
         for step in STEPS:
             yield json.dumps(plain | {name: step}).encode()

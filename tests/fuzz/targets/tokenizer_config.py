@@ -13,7 +13,9 @@ from tests.fuzz.mutators import json_changed
 
 def run(data: bytes) -> None:
     config, names = parts(data)
-    config = TokenizerConfig(folder({"tokenizer_config.json": config} | ({"special_tokens_map.json": names} if names else {})))
+    config = TokenizerConfig(
+        folder({"tokenizer_config.json": config} | ({"special_tokens_map.json": names} if names else {}))
+    )
     with lawful():
         assert all(isinstance(name, str) for name in config.special_tokens)
     with lawful():
@@ -37,6 +39,12 @@ def seeds() -> Iterator[bytes]:
         "extra_special_tokens": {"boi": "<b>"}, "chat_template": "{{ messages }}", "added_tokens_decoder": {"0": token},
     }  # fmt: skip
     several = [{"name": "default", "template": "{{ messages }}"}, {"name": "tool_use", "template": "{{ tools }}"}]
-    for config in (full, {"chat_template": several, "extra_special_tokens": ["<x>"]}, {"chat_template": {"rag": "{{ documents }}"}}):
+    for config in (
+        full,
+        {"chat_template": several, "extra_special_tokens": ["<x>"]},
+        {"chat_template": {"rag": "{{ documents }}"}},
+    ):
         yield joined(json.dumps(config).encode(), b"")
-        yield joined(json.dumps(config).encode(), json.dumps({"unk_token": "<u>", "additional_special_tokens": ["<y>"]}).encode())
+        yield joined(
+            json.dumps(config).encode(), json.dumps({"unk_token": "<u>", "additional_special_tokens": ["<y>"]}).encode()
+        )
