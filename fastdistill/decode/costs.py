@@ -69,7 +69,8 @@ class Costs:
             table, axis=1
         )  # more rows do not cost less: where they seem to, that is noise
         object.__setattr__(self, "_near", near)
-        object.__setattr__(self, "_per_token", np.maximum(far - near, 0) / (self.contexts[1] - self.contexts[0]))
+        more = np.maximum.accumulate(np.maximum(far - near, 0))  # nor does what a longer context adds to them
+        object.__setattr__(self, "_per_token", more / (self.contexts[1] - self.contexts[0]))
 
     def __call__(self, rows: np.ndarray, context: int) -> np.ndarray:
         """Seconds of forwards of so many rows, int (n,), over so many cached tokens: float64 (n,)."""

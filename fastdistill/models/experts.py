@@ -12,6 +12,8 @@ from fastdistill.ops.experts import MOST_EXPERTS
 
 # How many there are: files say it by either name, a family's table has the number that its class has for none.
 COUNTS = ("num_experts", "num_local_experts")
+# Of all layers, three times what the largest models have: a plan names each before a tensor is looked at.
+MOST_IN_ALL = 1 << 16
 
 
 def experts(config: Config, inner: str, **rest: Any) -> Experts:
@@ -20,6 +22,9 @@ def experts(config: Config, inner: str, **rest: Any) -> Experts:
     number = config.integer(key, minimum=1, maximum=MOST_EXPERTS)
     if any(config.raw.get(other, number) not in (None, number) for other in COUNTS):
         config.refuse(key, number, f"what {COUNTS[1]} is, {short(config.raw[COUNTS[1]])}")
+    layers = config.integer("num_hidden_layers", minimum=1, maximum=1 << 10)
+    if number * layers > MOST_IN_ALL:
+        config.refuse(key, number, f"at most {MOST_IN_ALL // layers} in each of {layers} layers")
     return Experts(
         count=number,
         top_k=config.integer("num_experts_per_tok", minimum=1, maximum=number),

@@ -44,7 +44,7 @@ def check_tokenizer(data: bytes, source: str) -> None:
     """
     parts = _parsed(data, source)
     _check_merges(parts.get("model"), source)
-    steps = {name: list(_steps(parts.get(name))) for name in _PARTS}
+    steps = {name: list(_steps(parts.get(name), f"{source}: {name}")) for name in _PARTS}
     for name in _PARTS:
         if len(steps[name]) > MOST_STEPS:
             raise TextError(f"{source}: {name} has {len(steps[name])} steps; expected at most {MOST_STEPS}")
@@ -137,17 +137,42 @@ def _check_merges(model: Any, source: str) -> None:
             raise TextError(f"{source}: merge {short(merge)} does not continue with {short(prefix)}")
 
 
-def _steps(part: Any) -> Iterator[Mapping[str, Any]]:
-    """The steps of a part, in order, those of sequences within sequences too."""
+def _steps(part: Any, source: str) -> Iterator[Mapping[str, Any]]:
+    """The steps of a part, in order, those of sequences within sequences too.
+
+    `tokenizers` also reads one as the list of its fields, of which nothing here would know what they are.
+    """
     waiting = [part]
     while waiting:
         step = waiting.pop()
+        _refuse_list(step, source)
         if isinstance(step, dict):
             yield step
             waiting += [item for key in _LISTS if isinstance(step.get(key), list) for item in reversed(step[key])]
 
 
+def _refuse_list(value: Any, source: str) -> None:
+    if isinstance(value, list):
+        raise TextError(f"{source}: expected an object, its fields by name, found {short(value)}")
+
+
+def _check_template(step: Mapping[str, Any], source: str) -> None:
+    """Pieces and special tokens have their fields by name; of its ids each has its token."""
+    pieces, known = step.get("single"), step.get("special_tokens")
+    for piece in pieces if isinstance(pieces, list) else ():
+        for fields in piece.values() if isinstance(piece, dict) else [piece]:
+            _refuse_list(fields, source)
+    for name, token in known.items() if isinstance(known, dict) else ():
+        _refuse_list(token, source)
+        ids, tokens = (_length(token.get(key)) if isinstance(token, dict) else 0 for key in ("ids", "tokens"))
+        if ids != tokens:
+            raise TextError(
+                f"{source}: special token {short(name)} has {ids} ids and {tokens} tokens; expected one each"
+            )
+
+
 def _check_step(step: Mapping[str, Any], source: str) -> None:
+    _check_template(step, source)
     table = step.get("precompiled_charsmap")
     if isinstance(table, str) and _strings(table) is None:
         raise TextError(f"{source}: precompiled_charsmap is no table")

@@ -67,15 +67,18 @@ class TokenizerConfig:
         if templates:
             return templates
         found = self._config.get("chat_template")
+        named: list[tuple[Any, Any]]
         if isinstance(found, list):
-            found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        elif not isinstance(found, dict):
-            found = {} if found is None else {"default": found}
-        for name, template in found.items():
+            named = [(entry.get("name"), entry.get("template")) for entry in found if isinstance(entry, dict)]
+        elif isinstance(found, dict):
+            named = list(found.items())
+        else:
+            named = [] if found is None else [("default", found)]
+        for name, template in named:
             if not isinstance(name, str) or not isinstance(template, str):
                 path = self.folder / "tokenizer_config.json"
                 raise TextError(f"{path}: chat_template must be a string or named strings, got {short(template)}")
-        return found
+        return dict(named)
 
     def chat_template(self, wanted: str | None = None, tools: bool = False) -> str:
         """The template to use: the one of that name, or that text itself, or by default the usual one.

@@ -23,7 +23,7 @@ _KNOWN = {
     "use_parallel_residual",
 }  # fmt: skip
 _COUNT = re.compile(r"(_length|count|count_kv|_window)$")
-_MOST = 1 << 20  # ten times what the largest models have
+_MOST = 1 << 16  # three times what the largest models have
 _SAME_ACTIVATION = {"swish": "silu"}
 
 
@@ -125,7 +125,8 @@ def _read_values(file: GgufFile, architecture: Architecture) -> dict[str, Any]:
 
     values: dict[str, Any] = {}
     for key, name in architecture.keys.items():
-        default = None if name.endswith("?") else ...
+        # The inner width of a layer may be left out by a folder alone.
+        default = None if name.endswith("?") and key != "feed_forward_length" else ...
         if key == "attention.sliding_window" and default is None:
             values[key] = file.get(prefix + key, int, None) or None  # 0: none
         elif key in ("attention.head_count_kv", "attention.key_length"):
