@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -18,6 +17,7 @@ import numpy as np
 
 from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
+from fastdistill.cached import cached_property
 from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens

@@ -23,6 +23,7 @@ PACKAGE = ROOT / "fastdistill"
 # Who may import whom: a part imports parts before it, and itself.
 FLOW = [
     "errors",
+    "cached",
     "messages",
     "files",
     "arguments",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_choice
+from fastdistill.cached import cached_property
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError, attempt
 from fastdistill.kernels.boundary import written

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.files import read_file
 from fastdistill.messages import listed, short
