@@ -8,6 +8,8 @@ import pytest
 
 import fastdistill as fd
 from fastdistill.decode import Costs
+from tests.checkpoint.gguf_files import write_gguf
+from tests.process.writers import Sources
 from tests.test_cli import write_model
 
 COSTS = Costs((1, 16), (0, 100), ((1.0, 1.5), (1.0, 1.5)))
@@ -40,3 +42,10 @@ def texts(folder) -> dict[str, list[int]]:
     """Of each prompt the tokens behind it, written alone on one thread."""
     alone = fd.load(folder, threads=1)
     return {prompt: alone.generate(prompt, max_tokens=TOKENS).tokens for prompt in PROMPTS}
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory, folder, model) -> Sources:
+    gguf = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    write_gguf(gguf)
+    return Sources(folder, gguf, model)

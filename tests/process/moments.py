@@ -43,9 +43,13 @@ def at_line(
     return lines
 
 
-def lines_of(work: Callable[[], object], within: tuple[str, ...] = ("",)) -> int:
-    """How many there are, and so how many moments."""
-    return at_line(work, 0, lambda: None, within)
+def moments(work: Callable[[], object], count: int, within: tuple[str, ...] = ("",)) -> list[int]:
+    """So many of its lines, in random order: of each share of them one; a work that is done the second time has fewer lines."""
+    work()
+    lines, chance = at_line(work, 0, lambda: None, within), random.Random(count)
+    found = [1 + int(lines * (share + chance.random()) / count) for share in range(count)]
+    chance.shuffle(found)
+    return found
 
 
 def interrupted(work: Callable[[], object], count: int) -> bool:
@@ -59,14 +63,3 @@ def interrupted(work: Callable[[], object], count: int) -> bool:
     except KeyboardInterrupt:
         return True
     return False
-
-
-def some(lines: int, count: int, seed: int = 0) -> list[int]:
-    """So many of the moments, in random order: of each share of them one."""
-    chance = random.Random(seed)
-    found = [
-        1 + chance.randrange(lines * i // count, max(lines * (i + 1) // count, lines * i // count + 1))
-        for i in range(count)
-    ]
-    chance.shuffle(found)
-    return found
