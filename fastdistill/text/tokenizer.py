@@ -47,8 +47,10 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        import tokenizers
-
+        try:
+            import tokenizers
+        except ImportError as error:  # it is not there, or there is no memory for it
+            raise TextError(f"text needs the package tokenizers, which cannot be imported: {error}") from error
         self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         if not os.path.lexists(self._path):

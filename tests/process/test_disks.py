@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -35,13 +36,13 @@ def disk(tmp_path) -> Path:
     return tmp_path / "disk"
 
 
-def failed(work: Callable[[], object], names: str) -> bool:
+def failed(work: Callable[[], object], names: str, *reasons: str) -> bool:
     """Whether it failed, by an error of one line that says what of, and why."""
     try:
         work()
     except FastDistillError as error:
         assert names in str(error) and "\n" not in str(error), error
-        assert "No space left" in str(error) or "Read-only" in str(error), error
+        assert any(reason in str(error) for reason in reasons or ("No space left", "Read-only")), error
         return True
     return False
 
@@ -89,6 +90,31 @@ def test_wherever_the_disk_is_full_nothing_is_there_or_what_was(sources, disk, n
 
     assert in_child(test) >= 4
     assert tree(sources.folder) | tree(sources.gguf) == read
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_where_files_may_be_so_long_and_no_longer(sources, tmp_path, name):
+    """As a quota has it; the same promise without a disk of one's own."""
+    called, write = WRITERS[name]
+    target = tmp_path / called
+
+    def work():
+        write(sources, target)
+
+    def test() -> int:
+        work()
+        want, failures, limits = tree(target), 0, resource.getrlimit(resource.RLIMIT_FSIZE)
+        longest = max(map(len, want.values()))
+        for length in (0, 1, *(longest * part // 5 for part in range(1, 6))):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (length, limits[1]))
+            failures += failed(work, str(target), "File too large")
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert tree(target) == want and litter(tmp_path) in ([called], [called, f"{called}.part"])
+            work()
+            assert tree(target) == want and litter(tmp_path) == [called]
+        return failures
+
+    assert in_child(test) >= 6
 
 
 @pytest.mark.parametrize("name", WRITERS)
