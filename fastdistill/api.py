@@ -6,9 +6,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 from zlib import crc32
@@ -17,6 +16,7 @@ import numpy as np
 
 from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
+from fastdistill.cached import cached_property
 from fastdistill.checkpoint import eos_token_ids, open_checkpoint
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
@@ -582,7 +582,9 @@ class Model:
                 warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
         else:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
-        generations = unless_failed(self._written(each, asked))
+        session = asked["session"]
+        with session.entered("text") if isinstance(session, Session) else nullcontext():
+            generations = unless_failed(self._written(each, asked))
         return generations[0] if prompts is None and n is None else generations
 
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:

@@ -156,9 +156,9 @@ def any_array(name: str, value: Any, dtype: Any, what: str) -> np.ndarray:
 
 
 def _masked_arrays() -> tuple[type, ...]:
-    """Their class where there can be one: NumPy imports it on first use, which takes 20 ms."""
-    module = sys.modules.get("numpy.ma")
-    return (module.MaskedArray,) if module else ()
+    """Their class where there can be one: NumPy imports it on first use, which takes 20 ms, maybe in another thread just now."""
+    found = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    return () if found is None else (found,)
 
 
 def _check_type(name: str, array: Any, dtypes: Collection[Any]) -> None:

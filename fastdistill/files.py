@@ -227,6 +227,25 @@ def replace_file(target: Path, made: Path) -> None:
     os.replace(made, target)
 
 
+@contextmanager
+def whole_file(path: str | os.PathLike[str], error: type[FastDistillError] = CheckpointError) -> Iterator[Path]:
+    """Where to make a file that takes its name at the end of the block: it is there whole or not at all.
+
+    Raises
+    ------
+    `error`
+        where it cannot be written
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        with work_folder(target) as work:
+            made = work / "made"
+            yield made
+            replace_file(target, made)
+    except OSError as problem:
+        raise error(f"{target}: cannot be written: {problem.strerror or problem}") from problem
+
+
 def _clear(work: Path, target: Path) -> None:
     """Remove a work folder, of a process that may have been killed between the two renames."""
     import shutil  # with its compressors, which a start has no use for

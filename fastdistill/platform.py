@@ -305,6 +305,12 @@ def in_forked_child(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
+def around_forks(before: Callable[[], object], after: Callable[[], object]) -> None:
+    """Have functions called before each fork, and after it on both sides, where processes fork."""
+    if sys.platform != "win32":
+        os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
+
+
 def used_memory() -> int:
     """Bytes of this process's address space; 1 GB where nobody says."""
     return next((size << 10 for size in _numbers("proc/self/status", "VmSize:")), 1 << 30)

@@ -28,6 +28,7 @@ FLOW = [
     "platform",
     "messages",
     "errors",
+    "cached",
     "files",
     "arguments",
     "user_cache",

@@ -104,10 +104,14 @@ def open_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(f"{folder}: there is no such folder")
         if not os.path.lexists(folder / "config.json"):
             raise CheckpointError(f"{folder / 'config.json'}: there is no such file{what_folder(folder)}")
+        opened = folder.stat()
         config = read_config(folder / "config.json")
         path = folder / "generation_config.json"
         generation_config = read_json(path) if os.path.lexists(path) else {}
-        return Checkpoint(folder, config, generation_config, *_tensors(config, _read_arrays(folder)))
+        arrays = _read_arrays(folder)
+        if not os.path.samestat(opened, folder.stat()):  # else its config might be of one model, its weights of another
+            raise CheckpointError(f"{folder}: was replaced while it was read: load it again")
+        return Checkpoint(folder, config, generation_config, *_tensors(config, arrays))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {error}") from error
 

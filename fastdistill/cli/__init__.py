@@ -83,12 +83,22 @@ def _main(argv: Sequence[str] | None) -> int:
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        _lost_output()
         return PIPE_CLOSED
     except (FastDistillError, OSError, MemoryError) as error:
-        said = str(error) or "out of memory"
+        said = _lost_output() or str(error) or "out of memory"
         print(f"fastdistill: error: {said}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _lost_output() -> str:
+    """What keeps stdout from being written, if anything does; then it leads nowhere: Python flushes it once more as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"the output cannot be written: {error.strerror}"
+    return ""
 
 
 def _open_streams() -> None:

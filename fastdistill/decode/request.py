@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from fastdistill.cached import cached_property
 from fastdistill.decode.costs import UNKNOWN, Costs
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime.forward import Forward, SessionLike

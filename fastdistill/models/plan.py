@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fastdistill.cached import cached_property
 from fastdistill.models.source import Source
 from fastdistill.ops import OPS, OWN
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from fastdistill.arguments import check_callable, check_choice
+from fastdistill.cached import cached_property
 from fastdistill.checkpoint.tensor import Tensor
 from fastdistill.errors import NotFiniteError, attempt
 from fastdistill.kernels.boundary import written

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from fastdistill.cached import cached_property
 from fastdistill.kernels.forward.linear import kernel_name
 from fastdistill.ops import MATRIX, MATRIX_SUM, OPS, OWN, TABLE
 from fastdistill.runtime.bandwidth import BANDWIDTH_BYTES, bandwidth

@@ -140,7 +140,7 @@ class Session(SessionLike):
         self.caches = {name: KVCache(plan, slots, self.cache_format, name, self.is_long) for name in plan.windows}
         self._windowed = [cache for cache in self.caches.values() if cache.window]
         self.writer: object = None
-        self._holder: dict[str, ref[Caller]] = {}
+        self._holder: dict[str, ref[Caller]] = {}  # of a "call", and of a whole "text"
 
     def __repr__(self) -> str:
         waiting = f", {self.pending} rows pending" if self.pending else ""
@@ -340,24 +340,24 @@ class Session(SessionLike):
                 cache.check_held(length, self.context.next_position(length))
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Hold the session; a second caller gets BusyError."""
+    def entered(self, work: str = "call") -> Iterator[None]:
+        """Hold the session for such work; a second caller gets BusyError."""
         me = Caller()
         try:
-            self.enter(me)
+            self.enter(me, work)
             yield
         finally:
-            self.leave(me)
+            self.leave(me, work)
 
-    def enter(self, caller: Caller) -> None:
+    def enter(self, caller: Caller, work: str = "call") -> None:
         """Hold the session until `leave`, or until the caller is gone: an interrupt leaves no lock behind, wherever it comes."""
         mine = ref(caller)
-        held = self._holder.setdefault("caller", mine)
+        held = self._holder.setdefault(work, mine)
         if held is not mine and held() is not None:
             raise BusyError("this session is in use by another caller; a session belongs to one at a time")
-        self._holder["caller"] = mine
+        self._holder[work] = mine
 
-    def leave(self, caller: Caller) -> None:
+    def leave(self, caller: Caller, work: str = "call") -> None:
         """Let go of the session, if it is this caller who holds it."""
-        if self._holder.get("caller") is ref(caller):
-            del self._holder["caller"]
+        if self._holder.get(work) is ref(caller):
+            del self._holder[work]

@@ -13,7 +13,6 @@ A safetensors file of these arrays, n rows each:
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from fastdistill.arguments import check_path
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import replace_file, work_folder
+from fastdistill.files import whole_file
 from fastdistill.messages import listed, short
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
@@ -75,7 +74,7 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     CheckpointError
         where it cannot be written
     """
-    path = Path(os.path.realpath(_path(path)))
+    path = _path(path)
     kind = saved.cache.upper()
     arrays = {
         "tokens": Stored("I32", saved.tokens),
@@ -86,12 +85,8 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
     for name, parts in saved.held.items():
         arrays |= {key: Stored(kind, np.ascontiguousarray(part)) for key, part in zip(_names(name), parts, strict=True)}
     arrays["digest"] = Stored("U8", np.frombuffer(_digest(arrays), np.uint8))
-    try:
-        with work_folder(path) as work:
-            write_safetensors(work / "session", arrays)
-            replace_file(path, work / "session")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with whole_file(path) as made:
+        write_safetensors(made, arrays)
 
 
 def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastdistill.arguments import check_mapping, check_text
 from fastdistill.errors import ArgumentError
+from fastdistill.files import whole_file
 from fastdistill.messages import short
 from fastdistill.show.trace_png import INK, PAPER, check_png
 
@@ -40,7 +41,8 @@ def curves_png(
     ArgumentError
     UnsupportedError
         without Pillow (extra `demo`)
-    OSError
+    CheckpointError
+        where it cannot be written
     """
     check_mapping("runs", runs, "names to lines of metrics")
     for name, lines in runs.items():
@@ -94,7 +96,8 @@ def curves_png(
                     draw.line((x, 46, x + 16, 46), fill=colour, width=2)
                 draw.text((x + 22, 46), name + kind, fill=INK, font=text, anchor="lm")
                 x += 44 + text.getlength(name + kind)
-    image.save(path, "PNG")
+    with whole_file(path) as made:
+        image.save(made, "PNG")
 
 
 def ticks_of(low: float, high: float) -> list[float]:

@@ -10,6 +10,7 @@ from typing import Any
 from fastdistill.arguments import check_instance, check_path
 from fastdistill.decode.unmask.trace import Trace
 from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.files import whole_file
 from fastdistill.messages import short
 from fastdistill.show.labels import check_label, spelt
 
@@ -63,7 +64,8 @@ def trace_png(
     ArgumentError
     UnsupportedError
         without Pillow (extra `demo`)
-    OSError
+    CheckpointError
+        where it cannot be written
     """
     check_instance("trace", trace, Trace)
     path = check_png(path)
@@ -122,7 +124,8 @@ def trace_png(
         x = left + scale + 20 + 106 * number
         draw.rectangle((x, y - 6, x + 12, y + 6), fill=colour)
         write(x + 18, y, words)
-    image.save(path, "PNG")
+    with whole_file(path) as made:
+        image.save(made, "PNG")
 
 
 def _shade(share: float) -> tuple[int, ...]:

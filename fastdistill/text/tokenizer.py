@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.files import read_file
 from fastdistill.messages import listed, short
@@ -47,8 +47,10 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        import tokenizers
-
+        try:
+            import tokenizers
+        except ImportError as error:  # it is not there, or there is no memory for it
+            raise TextError(f"text needs the package tokenizers, which cannot be imported: {error}") from error
         self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         if not os.path.lexists(self._path):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError, TextError
 from fastdistill.files import TEMPLATES, read_json, read_text
 from fastdistill.messages import listed, short, suggestion

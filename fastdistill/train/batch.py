@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from fastdistill.arguments import as_array, check_instance, check_integer
+from fastdistill.cached import cached_property
 from fastdistill.distill.loss import IGNORED, Loss
 from fastdistill.distill.masks.shift_labels import shift_labels
 from fastdistill.distill.teachers.teacher_top_k import TopK

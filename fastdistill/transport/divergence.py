@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastdistill.arguments import check_integer
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError
 from fastdistill.messages import short
 from fastdistill.transport.sinkhorn import Transport, sinkhorn

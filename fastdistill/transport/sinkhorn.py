@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from fastdistill.arguments import check_flag, check_integer, check_number
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import lib
 from fastdistill.kernels.threads import check_threads

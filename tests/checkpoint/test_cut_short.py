@@ -1,18 +1,24 @@
-"""Files that somebody cuts short, and processes that somebody kills: an error by name, and no litter for ever."""
+"""Files that somebody cuts short, and folders that somebody replaces: an error by name, or one of the two."""
 
 from __future__ import annotations
 
 import json
-import signal
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+import fastdistill as fd
 from fastdistill.checkpoint import write_checkpoint
-from fastdistill.checkpoint.gguf import convert_gguf
-from fastdistill.models import plan_for, quantize_folder
+from fastdistill.errors import CheckpointError, TextError
+from fastdistill.files import replace
+from fastdistill.models import plan_for
+from tests.process.moments import at_line, moments
 from tests.small_models import config, tensors
+from tests.text.tokenizers_made_here import byte_level
+
+READING = "checkpoint", "files.py", "fetch.py"
 
 # Each cuts the file of weights after its header has been believed: where it is mapped, that ends the process.
 CUT = """
@@ -75,29 +81,15 @@ for length in (0, (source / "model.safetensors").stat().st_size // 2):
 print(json.dumps(outcomes))
 """
 
-# Converts or quantises, and waits in the midst of it.
-WAITING = """
-import sys
-from fastdistill.checkpoint.gguf import convert_gguf
-from fastdistill.models import quantize_folder
-
-def wait(done, total):
-    print("writing", flush=True)
-    sys.stdin.read()
-
-kind, source, destination = sys.argv[1:]
-if kind == "convert":
-    convert_gguf(source, destination, progress=wait)
-else:
-    quantize_folder(source, destination, "q8", progress=wait)
-"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = config()
     folder = tmp_path_factory.mktemp("whole") / "model"
-    write_checkpoint(folder, made.raw, tensors(plan_for(made)).values())
+    settings = {"chat_template": "{% for turn in messages %}{{ turn.content }}{% endfor %}", "eos_token": None}
+    files = {"tokenizer.json": byte_level(), "tokenizer_config.json": settings}
+    data = {name: json.dumps(content).encode() for name, content in files.items()}
+    write_checkpoint(folder, made.raw, tensors(plan_for(made)).values(), data)
     return folder
 
 
@@ -113,25 +105,42 @@ def test_a_file_cut_short_while_it_is_used_is_an_error_with_its_name(folder, tmp
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("kind", ["convert", "quantize"])
-def test_what_a_killed_writer_leaves_goes_with_the_next(folder, tmp_path, kind):
-    source = folder
-    if kind == "convert":
-        pytest.importorskip("gguf")
-        from tests.checkpoint.gguf_files import write_gguf
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_that_has_been_cut_short_is_an_error_with_its_name(folder, tmp_path, name):
+    whole = (folder / name).read_bytes()
+    shutil.copytree(folder, tmp_path / "model")
+    for length in sorted({0, 1, 7, 8, len(whole) // 3, len(whole) // 2, len(whole) - 1}):
+        (tmp_path / "model" / name).write_bytes(whole[:length])
+        with pytest.raises(TextError, match=f"{tmp_path}/model/{name}: "):
+            fd.load(tmp_path / "model").chat([{"role": "user", "content": "a"}], max_tokens=1)
 
-        source = tmp_path / "model.gguf"
-        write_gguf(source)
-    command = [sys.executable, "-c", WAITING, kind, source, tmp_path / "out" / "made"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"writing\n"
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    (left,) = (tmp_path / "out").iterdir()
-    assert left.name.startswith(".made.") and left.name.endswith(".partial")
-    if kind == "convert":
-        convert_gguf(source, tmp_path / "out" / "made")
-    else:
-        quantize_folder(source, tmp_path / "out" / "made", "q8")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made"]
+
+def test_a_folder_that_is_replaced_while_it_is_loaded_is_the_old_one_or_the_new_one(folder, tmp_path):
+    """Never a config of the one and weights of the other."""
+    logits = {}
+    for name, changes in {"other numbers": dict(rope_theta=50.0), "other sizes": dict(intermediate_size=128)}.items():
+        other = config(**changes)
+        write_checkpoint(tmp_path / name, other.raw, tensors(plan_for(other), seed=9).values())
+        logits[name] = fd.load(tmp_path / name).logits([1, 2, 3]).tobytes()
+    old, found = fd.load(folder).logits([1, 2, 3]).tobytes(), set()
+    for name in logits:
+        for moment in moments(lambda: fd.load(folder), 12, READING):
+            target, work = tmp_path / "model", tmp_path / "work"
+            shutil.copytree(folder, target)
+            shutil.copytree(tmp_path / name, work / "made")
+
+            def replaced(target=target, work=work):
+                replace(target, work / "made", work)
+
+            got = []
+            try:
+                at_line(lambda target=target, got=got: got.append(fd.load(target)), moment, replaced, READING)
+                outcome = got[0].logits([1, 2, 3]).tobytes()
+                assert outcome in (old, logits[name])
+                found.add("old" if outcome == old else "new")
+            except CheckpointError as error:
+                found.add("error")
+                assert f"{target}: was replaced while it was read: load it again" in str(error)
+            shutil.rmtree(target)
+            shutil.rmtree(work)
+    assert found >= {"old", "error"}  # new, if it comes before the first file is looked for

@@ -7,9 +7,7 @@ import os
 import resource
 import shutil
 import signal
-import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +18,8 @@ from hypothesis import strategies as st
 
 from fastdistill.errors import ArgumentError, BusyError, CheckpointError, NotFiniteError
 from fastdistill.train.runs import Interruption, RunFolder, read_metrics
+from tests.process.children import status_of
+from tests.process.moments import at_line
 from tests.train import stand_in
 from tests.train.stand_in import batches, go
 
@@ -43,44 +43,14 @@ def work(path: Path, **changes):
         return go(run, STEPS, **changes)
 
 
-def child(function: Callable[[], object]) -> int:
-    """The wait status of a process that does this."""
-    process = os.fork()
-    if process == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            function()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitpid(process, 0)[1]
-
-
 def traced(path: Path, count: int) -> int:
-    """Work, and be killed before the count-th line of what loops and writes; how many lines there were."""
-    lines = 0
-
-    def trace(frame, event, argument):
-        nonlocal lines
-        name = frame.f_code.co_filename
-        if not name.endswith(("loop.py", "files.py", "safetensors_file.py")) and "/runs/" not in name:
-            return None
-        lines += event == "line"
-        if 0 < lines == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work(path)
-    finally:
-        sys.settrace(before)
-    return lines
+    """Work, and be killed at the count-th line of what loops and writes; how many lines there were."""
+    within = "loop.py", "files.py", "safetensors_file.py", "/runs/"
+    return at_line(lambda: work(path), count, lambda: os.kill(os.getpid(), signal.SIGKILL), within)
 
 
 def dying_at_line(path: Path, count: int) -> int:
-    return child(lambda: traced(path, count))
+    return status_of(lambda: traced(path, count))
 
 
 def dying_at_byte(path: Path, count: int, action: signal.Handlers = signal.SIG_DFL) -> int:
@@ -91,7 +61,7 @@ def dying_at_byte(path: Path, count: int, action: signal.Handlers = signal.SIG_D
         resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
         work(path)
 
-    return child(function)
+    return status_of(function)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +112,7 @@ def test_killed_anywhere_and_again_it_ends_in_the_same_bits(tmp_path_factory, wh
     path = tmp_path_factory.mktemp("killed") / "run"
     for die, share in kills:
         status = die(path, round(share * most[die]))
-        assert status == 0 or os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXFSZ)
+        assert status in (0, -signal.SIGKILL, -signal.SIGXFSZ)
     check(path, whole)
     shutil.rmtree(path.parent)
 
@@ -151,11 +121,11 @@ def test_the_kills_reach_every_stage(tmp_path, most):
     """The test above would be vain if its processes died too early, or never."""
     found, lines = set(), most[dying_at_line]
     for count in range(1, lines, lines // 16):
-        assert os.WTERMSIG(dying_at_line(tmp_path / str(count), count)) == signal.SIGKILL
+        assert dying_at_line(tmp_path / str(count), count) == -signal.SIGKILL
         found |= {file.name for file in (tmp_path / str(count)).rglob("step*")}
     assert found >= {f"step-{step:08}.safetensors" for step in (5, 10, 15)}
     for count in (1, 1000, most[dying_at_byte]):
-        assert os.WTERMSIG(dying_at_byte(tmp_path / f"byte{count}", count)) == signal.SIGXFSZ
+        assert dying_at_byte(tmp_path / f"byte{count}", count) == -signal.SIGXFSZ
     assert dying_at_byte(tmp_path / "byte", 2 * most[dying_at_byte]) == 0
 
 
@@ -177,7 +147,7 @@ def test_where_the_disk_is_full_nothing_written_before_is_lost(tmp_path, whole, 
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             said.write_text(str(error))
 
-    assert child(function) == 0
+    assert status_of(function) == 0
     assert "cannot be written: File too large; nothing before is lost" in said.read_text()
     kept = sorted(os.listdir(path / "checkpoints"))
     assert said.read_text().endswith(f"`fastdistill train --resume {path}` goes on from step {int(kept[-1][5:13])}")
@@ -216,7 +186,7 @@ def asked(path: Path, *numbers: int) -> int:
             trained, _, _ = go(run, STEPS, stop=stop, batches=sending)
         assert (trained.step, trained.finished) == (8, False)
 
-    return child(function)
+    return status_of(function)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -230,7 +200,7 @@ def test_asked_to_stop_it_finishes_the_step_and_saves(tmp_path, whole, number):
 
 def test_asked_twice_it_ends_at_once(tmp_path, whole):
     path = tmp_path / "run"
-    assert os.WTERMSIG(asked(path, signal.SIGINT, signal.SIGINT)) == signal.SIGINT
+    assert asked(path, signal.SIGINT, signal.SIGINT) == -signal.SIGINT
     assert not (path / "checkpoints" / "step-00000008.safetensors").exists()
     check(path, whole)
 
@@ -246,7 +216,7 @@ def test_signals_are_as_before_and_what_was_ignored_stays_so():
             assert stop()
         assert signal.getsignal(signal.SIGTERM) is before
 
-    assert child(function) == 0
+    assert status_of(function) == 0
 
 
 # ---- the folder ----

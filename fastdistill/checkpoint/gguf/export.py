@@ -23,7 +23,7 @@ from fastdistill.checkpoint.gguf.writer import Described, write_gguf
 from fastdistill.checkpoint.quantize import quantize_tensor
 from fastdistill.checkpoint.tensor import FORMATS, Tensor
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import replace_file, work_folder
+from fastdistill.files import whole_file
 from fastdistill.messages import short
 
 # What old files hold beside their weights: masks, and rotary frequencies, which the config gives.
@@ -103,12 +103,10 @@ def export_checkpoint(
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with work_folder(path) as work:
-            made = work / "model.gguf"
-            write_gguf(made, metadata, described, pieces())
-            replace_file(path, made)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
+    with whole_file(path) as made:
+        write_gguf(made, metadata, described, pieces())
 
 
 def _stored(checkpoint: Checkpoint, model: Model) -> Mapping[str, Tensor]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastdistill.arguments import check_array, check_integers
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sample.sample import Sampler
 

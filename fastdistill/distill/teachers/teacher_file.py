@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
@@ -166,7 +166,7 @@ class TeacherWriter:
                 f"{short(self._part.name)} has {short(str(tuple(part.settings)))} (vocab_size, k, bits, model, data), "
                 f"expected {short(str(tuple(self._settings)))} to resume"
             )
-        with ExitStack() as stack:
+        with self._writing(), ExitStack() as stack:
             self._work = stack.enter_context(work_folder(self._path))
             for name in _TYPES:
                 self._files[name] = stack.enter_context((self._work / name).open("w+b", buffering=0))
@@ -190,7 +190,7 @@ class TeacherWriter:
                     self._finished = True
             finally:
                 if not self._finished and self.tokens:
-                    with suppress(OSError):  # a full disk, say: the error on its way is the one to see
+                    with suppress(CheckpointError):  # a full disk, say: the error on its way is the one to see
                         self._finish(self._part)
 
     def append(self, logits: np.ndarray) -> None:
@@ -206,7 +206,8 @@ class TeacherWriter:
         ArgumentError
         NotFiniteError
             naming the row
-        OSError
+        CheckpointError
+            where it cannot be written
         """
         check_array("logits", logits, REAL, ("rows", self._settings.vocab_size))
         self._append(*teacher_top_k(logits, self._settings.k))
@@ -225,7 +226,8 @@ class TeacherWriter:
         Raises
         ------
         ArgumentError
-        OSError
+        CheckpointError
+            where it cannot be written
         """
         self._append(ids, log_probs, tail)
 
@@ -239,19 +241,20 @@ class TeacherWriter:
 
     def _write(self, rows: dict[str, np.ndarray]) -> None:
         """At the place of the rows so far: what an interrupt has left of others is written over."""
-        for name, array in rows.items():
-            data = memoryview(array.tobytes())
-            at = self.tokens * (len(data) // max(1, len(array)))
-            while data:
-                done = write_at(self._files[name].fileno(), data, at)
-                data, at = data[done:], at + done
+        with self._writing():
+            for name, array in rows.items():
+                data = memoryview(array.tobytes())
+                at = self.tokens * (len(data) // max(1, len(array)))
+                while data:
+                    done = write_at(self._files[name].fileno(), data, at)
+                    data, at = data[done:], at + done
         self.tokens += len(rows["tail"])
 
     def _finish(self, target: Path) -> None:
         """The rows so far as a whole file of that name."""
         made = self._work / "made"
         names = layout(_DTYPES)
-        with made.open("wb") as file:
+        with self._writing(), made.open("wb") as file:
             shapes = {name: (_TYPES[name], self._settings.shape(name, self.tokens)) for name in names}
             file.write(safetensors_header(shapes, _metadata(self._settings, self.tokens)))
             for name in names:
@@ -261,7 +264,15 @@ class TeacherWriter:
                     data = self._files[name].read(min(left, _COPIED))
                     file.write(data)
                     left -= len(data)
-        replace_file(target, made)
+        with self._writing():
+            replace_file(target, made)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self._path}: cannot be written: {error.strerror or error}") from error
 
     @property
     def _part(self) -> Path:

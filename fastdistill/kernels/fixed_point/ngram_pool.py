@@ -10,8 +10,12 @@ import numpy as np
 from fastdistill.arguments import as_array, check_integer, check_integers
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.boundary import aligned_bytes, const, ffi, lib, pointer
+from fastdistill.platform import around_forks
 
 _FIRST_TOKEN, _LAST_TOKEN = -(2**31), 2**31 - 1
+_AT_WORK = threading.Lock()  # in a pool, for microseconds; a fork waits for it, so that its pools are whole
+
+around_forks(_AT_WORK.acquire, _AT_WORK.release)
 
 
 class NgramPool:
@@ -49,7 +53,6 @@ class NgramPool:
         per_key = check_integer("per_key", per_key, 1, 256)
         self._memory = aligned_bytes(lib.fd_ngram_pool_bytes(ngram, capacity))
         self._native = ffi.new("struct fd_ngram_pool *", [ngram, capacity, per_key, key, pointer(self._memory)])
-        self._lock = threading.Lock()
 
     @property
     def ngram(self) -> int:
@@ -88,7 +91,7 @@ class NgramPool:
         """
         tokens = as_array("tokens", tokens, np.int32, (..., "n"))
         n = tokens.shape[-1]
-        with self._lock:
+        with _AT_WORK:
             lib.fd_ngram_pool_insert(self._native, tokens.size // max(1, n), n, const(tokens))
 
     def lookup(self, key: int | Sequence[int] | np.ndarray, count: int | None = None) -> np.ndarray:
@@ -119,17 +122,17 @@ class NgramPool:
             raise ArgumentError(f"key must have {self.key} tokens, got {len(tokens)}")
         count = self.per_key if count is None else min(check_integer("count", count, 0, 2**31 - 1), self.per_key)
         continuations = np.empty((count, self.ngram - self.key), np.int32)
-        with self._lock:
+        with _AT_WORK:
             found = lib.fd_ngram_pool_lookup(self._native, const(tokens), count, pointer(continuations))
         return continuations[:found]
 
     def __len__(self) -> int:
-        with self._lock:
+        with _AT_WORK:
             return lib.fd_ngram_pool_count(self._native)
 
     def clear(self) -> None:
         """Forget all n-grams."""
-        with self._lock:
+        with _AT_WORK:
             lib.fd_ngram_pool_clear(self._native)
 
     def copy(self) -> NgramPool:
@@ -140,7 +143,7 @@ class NgramPool:
         MemoryError
         """
         other = NgramPool(self.ngram, self.capacity, self.per_key, self.key)
-        with self._lock:
+        with _AT_WORK:
             other._memory[:] = self._memory
         return other
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastdistill.arguments import as_array, check_array, check_integer, check_number
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.boundary import check_status, check_workspace, const, ffi, lib, pointer, written
 from fastdistill.kernels.threads import check_threads

@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from fastdistill.arguments import as_array, check_choice, check_instance, check_integer, check_mapping
+from fastdistill.cached import cached_property
 from fastdistill.errors import ArgumentError, DataError, TextError
 from fastdistill.messages import short, warn
 from fastdistill.text.tokenizer import Tokenizer

@@ -157,7 +157,7 @@ def write_teacher_file(
     ------
     ArgumentError
     CapacityError
-    OSError
+    CheckpointError
     """
     check_instance("data", data, Dataset)
     teacher, total = Teacher(model, max_rows), len(data.tokens)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 
+from fastdistill.cached import cached_property
 from fastdistill.decode.drafters.copies import Copies, Repeats
 from fastdistill.models.draft_head import COPIES
 from fastdistill.train.own_texts.texts import Texts

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels import NgramPool, isa_levels, set_isa
 from fastdistill.kernels.boundary import aligned_bytes, ffi, lib, pointer
+from fastdistill.kernels.fixed_point.ngram_pool import _AT_WORK
 from fastdistill.reference.fixed_point.ngram_pool import NgramPool as ReferencePool
 from fastdistill.testing import strategies
 from fastdistill.testing.cases.fixed_point.ngram_pool import (
@@ -205,7 +206,7 @@ def test_calls_take_turns(isa, method):
     pool = NgramPool(2)
     arguments = {"insert": [np.zeros(2, np.int32)], "lookup": [1]}.get(method, [])
     thread = threading.Thread(target=getattr(pool, method), args=arguments)
-    with pool._lock:
+    with _AT_WORK:
         thread.start()
         thread.join(0.05)
         assert thread.is_alive()
