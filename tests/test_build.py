@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import fastdistill
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Stands for gcc: notes what it was asked to compile, and makes an empty file of it.
@@ -41,6 +43,17 @@ def tree(tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "tree")
     return tmp_path / "tree"
+
+
+def installed_here(tmp_path, wanted):
+    """A folder with those of what is installed here whose name is wanted, for a Python -S to find."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for found in Path(place).iterdir():
+            if wanted(found.name) and not (site / found.name).exists():
+                (site / found.name).symlink_to(found)
+    return site
 
 
 def needs_setuptools():
@@ -136,12 +149,7 @@ def test_what_a_build_lacks_is_named_with_the_package_that_brings_it(tree, tmp_p
 def test_a_cffi_without_its_metadata_builds_no_package_without_its_c(tree, tmp_path):
     """Its modules would be passed over in silence."""
     needs_setuptools()
-    site = tmp_path / "site"
-    site.mkdir()
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for found in Path(place).iterdir():
-            if found.suffix not in (".dist-info", ".pth") and not (site / found.name).exists():
-                (site / found.name).symlink_to(found)
+    site = installed_here(tmp_path, lambda name: not name.endswith((".pth", ".dist-info")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, "-S", "setup.py", "build_ext"],
@@ -163,3 +171,43 @@ def test_a_checkout_that_was_not_built_says_what_to_do(tree, command):
     last = done.stderr.strip().splitlines()[-1]
     assert f"fastdistill in {tree} is a checkout whose C has not been built" in last
     assert f'pip install -e "{tree}"' in last and len(last) < 600
+
+
+TOKENS_ALONE = """\
+import sys
+from pathlib import Path
+import numpy as np
+import fastdistill as fd
+from fastdistill.cli import main
+
+assert fd.kernels.row_statistics(np.eye(4, dtype=np.float32)).argmax.tolist() == [0, 1, 2, 3]
+model = fd.load("listops-mdlm")
+generation = model.generate([5, 6, 7], max_tokens=8)
+assert len(generation.tokens) == 8 and generation.text == "", generation
+for text in (lambda: model.generate("[MAX 1 2]"), lambda: model.generate([5], stop="x"), lambda: model.tokenizer):
+    try:
+        text()
+        raise SystemExit("text was read without a tokenizer")
+    except fd.errors.TextError as error:
+        print(error)
+sys.argv[1:] = ["info", "listops-mdlm"]
+main()
+"""
+
+
+def test_token_ids_need_numpy_and_cffi_alone(tmp_path):
+    """What `pip install --no-deps` leaves out; text says which package it needs."""
+    site = installed_here(tmp_path, lambda name: name.startswith(("numpy", "cffi", "_cffi")))
+    (site / "fastdistill").symlink_to(Path(fastdistill.__file__).parent)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", TOKENS_ALONE],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *refused, versions = [line for line in done.stdout.splitlines() if "tokenizers" in line]
+    wanted = "text needs the package tokenizers, token ids do not (No module named 'tokenizers'): pip install tokenizers"
+    assert refused == [wanted] * 3 and versions.endswith("tokenizers (not installed)")

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 _CHANCES = ("dropout", "alpha", "nbest_size")
 
 
+def reads_text(folder: Path) -> bool:
+    """Whether token ids of this folder's model can be shown as text here: it has a tokenizer, and the package that runs it is there."""
+    return os.path.lexists(folder / "tokenizer.json") and find_spec("tokenizers") is not None
+
+
 class Tokenizer:
     """Text to token ids and back, as the folder's tokenizer.json says.
 
@@ -43,16 +50,19 @@ class Tokenizer:
     Raises
     ------
     TextError
-        where a file is missing or malformed; any text that is a str can be encoded
+        where a file is missing or malformed, or the package `tokenizers` is not there; any text that is a str can be
+        encoded
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        import tokenizers
-
         self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         if not os.path.lexists(self._path):
             raise TextError(f"{self._path} is missing: text needs it, token ids do not")
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise TextError(f"text needs the package tokenizers, token ids do not ({error}): pip install tokenizers") from None
         data = read_file(self._path, error=TextError)
         check_tokenizer(data, str(self._path))
         with self._guarded("is not a tokenizer"):
