@@ -209,5 +209,7 @@ def test_token_ids_need_numpy_and_cffi_alone(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     *refused, versions = [line for line in done.stdout.splitlines() if "tokenizers" in line]
-    wanted = "text needs the package tokenizers, token ids do not (No module named 'tokenizers'): pip install tokenizers"
+    wanted = (
+        "text needs the package tokenizers, token ids do not (No module named 'tokenizers'): pip install tokenizers"
+    )
     assert refused == [wanted] * 3 and versions.endswith("tokenizers (not installed)")

@@ -62,7 +62,9 @@ class Tokenizer:
         try:
             import tokenizers
         except ImportError as error:
-            raise TextError(f"text needs the package tokenizers, token ids do not ({error}): pip install tokenizers") from None
+            raise TextError(
+                f"text needs the package tokenizers, token ids do not ({error}): pip install tokenizers"
+            ) from None
         data = read_file(self._path, error=TextError)
         check_tokenizer(data, str(self._path))
         with self._guarded("is not a tokenizer"):
