@@ -61,6 +61,38 @@ copy_tree() {
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
 }
 
+# wheel_tools PACKAGE...: what builds wheels, and these, for Python to find in $work/tools.
+wheel_tools() { "$PYTHON" -m pip install --quiet --target "$work/tools" "setuptools>=77" "cffi>=1.16" ziglang "$@"; }
+tool() { PATH="$work/tools/bin:$PATH" PYTHONPATH="$work/tools" "$PYTHON" -m "$@"; }
+
+# build_wheel PLATFORM [LDFLAG...]: the wheel for a platform, by the name that pip has for it; its path is $wheel then.  gcc compiles, as it
+# does everywhere; zig links, which has the symbols of each glibc, so that the wheel asks for none that is newer, and musl with its headers.
+build_wheel() {
+    local platform=$1 machine=${1#*linux_*_*_} cpu abi="" libc zig include=""
+    shift
+    cpu=$machine
+    if [ "$machine" = armv7l ]; then
+        cpu=arm abi=eabihf include="-I$work/headers"
+        mkdir -p "$work/headers"                             # Python.h is of this machine's Python, whose sizes may be of 64 bits
+        printf '%s\n' "#include_next <pyconfig.h>" "#undef SIZEOF_"{LONG,SIZE_T,VOID_P} "#define SIZEOF_"{LONG,SIZE_T,VOID_P}" 4" \
+            >"$work/headers/pyconfig.h"
+    fi
+    need "$cpu-linux-gnu$abi-gcc" "gcc-${cpu/_/-}-linux-gnu$abi"
+    zig=$(PYTHONPATH="$work/tools" "$PYTHON" -c 'import ziglang; print(*ziglang.__path__)')
+    case $platform in
+        manylinux_*) libc=${platform#manylinux_} libc=gnu$abi.${libc%"_$machine"} libc=${libc/_/.} ;;
+        musllinux_*)
+            libc=musl$abi
+            include+=" -nostdinc -isystem $zig/lib/libc/include/$cpu-linux-musl -isystem $zig/lib/libc/include/generic-musl"
+            include+=" -isystem $("$cpu-linux-gnu$abi-gcc" -print-file-name=include)" ;;
+    esac
+    [ -e "$tree" ] || copy_tree
+    (cd "$tree" && PYTHONPATH="$work/tools" CC="$cpu-linux-gnu$abi-gcc" LDSHARED="$zig/zig cc -target $cpu-linux-$libc -shared" \
+        ZIG_GLOBAL_CACHE_DIR="$work/zig" CFLAGS="$include" FASTDISTILL_LDFLAGS="$*" _PYTHON_HOST_PLATFORM="linux-$machine" \
+        "$PYTHON" -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$work/$platform" .)
+    wheel=$(echo "$work/$platform"/*.whl)
+}
+
 # build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
 build_in_copy() {
     copy_tree
