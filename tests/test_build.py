@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,43 @@ def test_token_ids_need_numpy_and_cffi_alone(tmp_path):
         "text needs the package tokenizers, token ids do not (No module named 'tokenizers'): pip install tokenizers"
     )
     assert refused == [wanted] * 3 and versions.endswith("tokenizers (not installed)")
+
+
+def test_wheels_are_made_for_the_pythons_and_machines_that_the_package_names():
+    """pyproject.toml, the workflow that makes wheels, and the abi3 tag of setup.py say one thing."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = project["project"]["requires-python"].removeprefix(">=3.")
+    assert f'"py_limited_api": "cp3{oldest}"' in (ROOT / "setup.py").read_text()
+    assert project["tool"]["cibuildwheel"]["build"][0] == f"cp3{oldest}-*"
+    workflow = (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
+    assert "\t" not in workflow and "uses: actions/checkout@v" in workflow
+    made = set(re.findall(r"system: (\w+), machine: (\w+),", workflow))
+    assert made == {
+        *(("linux", machine) for machine in ("x86_64", "aarch64", "armv7l", "riscv64")),
+        *(("macos", machine) for machine in ("arm64", "x86_64")),
+        *(("windows", machine) for machine in ("AMD64", "ARM64")),
+    }
+    pages = (ROOT / "docs" / "install.md").read_text()
+    assert all(re.search(rf"\b{machine}\b", pages, re.IGNORECASE) for _, machine in made)
+
+
+def test_a_wheel_holds_neither_c_nor_tests(tree, tmp_path):
+    needs_setuptools()
+    compiler = tmp_path / "cc"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    environment = os.environ | {
+        "CC": str(compiler),
+        "LDSHARED": f"{compiler} -shared",
+        "COMPILED": str(tmp_path / "compiled"),
+    }
+    command = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "-cp310-abi3-" in wheel.name or sysconfig.get_config_var("Py_GIL_DISABLED")
+    names = zipfile.ZipFile(wheel).namelist()
+    kinds = {Path(name).suffix for name in names if name.startswith("fastdistill/")}
+    assert kinds == {".py", ".pyi", ".typed", ".so", ".json", ".safetensors", ".md", ".txt"}
+    assert {name.split("/")[0] for name in names} == {"fastdistill", f"fastdistill-{fastdistill.__version__}.dist-info"}

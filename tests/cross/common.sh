@@ -93,6 +93,30 @@ build_wheel() {
     wheel=$(echo "$work/$platform"/*.whl)
 }
 
+# debian FOLDER ARCHITECTURE PACKAGE...: Debian's packages for another machine, and what they need, unpacked in FOLDER/system, none of them
+# installed; $python is the Python among them.  RISC-V is there since Debian 13, which therefore is where all come from.
+debian() {
+    local folder=$1 architecture=$2 package
+    shift 2
+    mkdir -p "$folder"/{debs,system}
+    echo "deb http://deb.debian.org/debian trixie main" >"$folder/sources"
+    apt_of() {
+        apt-get -qq -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" -o APT::Install-Recommends=false \
+            -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=1 -o Dir::Etc::SourceList="$folder/sources" \
+            -o Dir::Etc::SourceParts=/dev/null -o Dir::State="$folder" -o Dir::State::status=/dev/null -o Dir::Cache="$folder" \
+            -o Dir::Cache::archives="$folder/debs" "$@"
+    }
+    { apt_of update && apt_of install --download-only "$@"; } >"$work/apt.log" 2>&1 || {
+        cat "$work/apt.log"
+        echo "$(basename "$0"): Debian's packages for $architecture cannot be fetched" >&2
+        exit 77
+    }
+    mkdir -p "$folder/system/usr/lib"
+    ln -s usr/lib "$folder/system/lib"
+    for package in "$folder"/debs/*.deb; do dpkg-deb --extract "$package" "$folder/system"; done
+    python=$(find "$folder/system/usr/bin" -name 'python3.*[0-9]')
+}
+
 # build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
 build_in_copy() {
     copy_tree
