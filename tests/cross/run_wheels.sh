@@ -5,8 +5,9 @@
 #     tests/cross/run_wheels.sh                    # x86-64: with glibc, with musl
 #     tests/cross/run_wheels.sh PART...            # of these: glibc, musl, armv7l, riscv64
 #
-# glibc runs on this machine's Python, and lists what an installation takes.  musl runs on the Python that MUSL_PYTHON names, or on one that
-# is built for it: some minutes.  armv7l and riscv64 run under emulation, on Debian's Python, NumPy and cffi: PyPI has none for them.
+# glibc runs on this machine's Python, and lists what an installation takes.  musl builds a Python with musl, some minutes, and runs the module
+# and cffi on it; where MUSL_PYTHON names one of a system with musl, all of the package.  armv7l and riscv64 run under emulation, on Debian's
+# Python, NumPy and cffi: PyPI has none for them.
 # run_arm_tests.sh does it for aarch64.
 . "$(dirname "$0")/common.sh"
 sentence="<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->"
@@ -38,7 +39,7 @@ part_glibc() {
     alone() { (cd "$work/outside" && env -i HOME="$work/outside" PATH="$place/bin" HYPOTHESIS_PROFILE=quick PYTHONDONTWRITEBYTECODE=1 "$@"); }
     mkdir "$work/outside"
     "$place/bin/pip" install --quiet --only-binary :all: "$wheel"
-    "$place/bin/python" - <<'END'
+    alone python - <<'END'
 from importlib.metadata import distributions
 
 for found in sorted(distributions(), key=lambda found: found.name.lower()):
@@ -60,11 +61,14 @@ musl_python() {
     echo "deb-src http://deb.debian.org/debian bookworm main" >"$place/sources"
     options=(-qq -o Dir::Etc::SourceList="$place/sources" -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$place/lists"
         -o Dir::Cache="$place" -o APT::Sandbox::User=root)
-    printf '%s\n' '#!/bin/sh' 'case "$*" in *--print-multiarch*) ;; *) exec musl-gcc "$@" ;; esac' >"$place/gcc"      # it would say gnu
-    chmod +x "$place/gcc"
+    # This Debian's own names and headers, which configure would ask gcc, dpkg and pkg-config for, are glibc's.
+    printf '%s\n' '#!/bin/sh' 'case "$*" in *-print-multiarch*) exit 1 ;; esac' 'exec musl-gcc "$@"' >"$place/gcc"
+    printf '%s\n' '#!/bin/sh' 'exit 1' >"$place/dpkg-architecture"
+    chmod +x "$place"/{gcc,dpkg-architecture}
     (cd "$place" && apt-get "${options[@]}" update && apt-get "${options[@]}" source --download-only python3.11 && tar -xzf python3.11_*.orig.tar.gz \
-        && cd Python-* && CC=$place/gcc ./configure --quiet --prefix="$place/root" --without-ensurepip --disable-test-modules \
-        && make -j"$(nproc)" OPT="-O1 -DNDEBUG" install) >"$work/musl_python.log" 2>&1 || { tail "$work/musl_python.log" >&2; exit 77; }
+        && cd Python-* && export PATH="$place:$PATH" CC="$place/gcc" PKG_CONFIG=false ac_cv_header_zlib_h=no \
+        && ./configure --quiet --prefix="$place/root" --without-ensurepip --disable-test-modules && make -j"$(nproc)" OPT="-O1 -DNDEBUG" install) \
+        >"$work/musl_python.log" 2>&1 || { tail "$work/musl_python.log" >&2; exit 1; }
     MUSL_PYTHON=$place/root/bin/python3
 }
 
@@ -80,6 +84,23 @@ part_musl() {
     mkdir "$work/musl_outside"
     cp -r "$tree/tests" "$tree/pyproject.toml" "$work/musl_outside"
     on_musl() { (cd "$work/musl_outside" && PYTHONPATH="$work/musl_site" emulated "$MUSL_PYTHON" "$@"); }
+    on_musl - <<'END'
+from fastdistill._native import ffi, lib
+
+rows, vocab, threads = 8, 4099, 2
+logits = ffi.new("float[]", [float((row * 31 + token * 17) % 1009) / 64 for row in range(rows) for token in range(vocab)])
+first = [max(range(vocab), key=lambda token: logits[row * vocab + token]) for row in range(rows)]
+found = {}
+for level in filter(lib.fd_isa_supported, range(lib.fd_isa_count())):
+    lib.fd_isa_select(level)
+    argmax, statistics = ffi.new("int32_t[]", rows), [ffi.new("float[]", rows) for _ in range(5)]
+    assert lib.fd_row_statistics(rows, vocab, logits, argmax, *statistics, threads) == lib.FD_OK
+    assert list(argmax) == first
+    found[ffi.string(lib.fd_isa_name(level)).decode()] = [bytes(ffi.buffer(one)) for one in statistics]
+assert all(one == found["scalar"] for one in found.values())
+print("with musl, the same bits:", *found)
+END
+    [ "$MUSL_PYTHON" != "$work/musl_python/root/bin/python3" ] || { echo "skipped: the package with NumPy, for which MUSL_PYTHON may name a Python"; return; }
     on_musl -m fastdistill info
     on_musl -m fastdistill generate listops-mdlm "$sentence" --stats
     on_musl -m pytest --quiet -p no:cacheprovider "${few_tests[@]}"
