@@ -56,6 +56,11 @@ class BuildExtension(build_ext):
         self.compile_some, self.compiler.compile = self.compiler.compile, self.compile_units
         super().build_extensions()
 
+    def get_libraries(self, extension):
+        """On Windows setuptools names the library of the Python that builds, python310, where the stable ABI is python3's."""
+        named = super().get_libraries(extension)
+        return [re.sub(r"^python3\d+$", "python3", library) for library in named] if limited else named
+
     def compile_units(self, sources, **options):
         kept = Path(__file__).resolve().parent / "build" / "objects"
         kept.mkdir(parents=True, exist_ok=True)
@@ -95,8 +100,12 @@ class BuildExtension(build_ext):
 if not entry_points(group="distutils.setup_keywords", name="cffi_modules"):
     sys.exit("fastdistill: cffi's metadata is missing where this is built: pip install cffi")
 
+options = {"bdist_wheel": {"py_limited_api": "cp310"}} if limited else {}
+if sys.platform == "win32":
+    options["build_ext"] = {"compiler": "mingw32"}  # who is called as gcc is (csrc/build_native.py)
+
 setup(
     cffi_modules=["csrc/build_native.py:ffi"],
     cmdclass={"build_ext": BuildExtension},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if limited else {},
+    options=options,
 )

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -34,10 +35,13 @@ PACKAGES = """
 
 
 def compiler() -> list[str]:
-    """The command that setuptools will call; where that one is not there, gcc or clang in its place."""
+    """The command that setuptools will call; where that one is not there, gcc or clang in its place.  On Windows it is zig, a clang that pip
+    brings with that system's headers and libraries: MSVC has no vector types."""
+    if os.name == "nt":
+        os.environ.setdefault("CC", f'"{Path(sys.executable).as_posix()}" -m ziglang cc')
     words = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     if shutil.which(words[0]) is None:
-        found = shutil.which("gcc") or shutil.which("clang")
+        found = next(filter(shutil.which, ("gcc", "clang")), None)
         if found is None:
             raise SystemExit(f"fastdistill is built with gcc or clang; found neither, nor {words[0]}:{PACKAGES}")
         words = [found]
@@ -89,5 +93,5 @@ ffi.set_source(
     depends=[os.path.relpath(path, here.parent) for path in sorted(here.rglob("*.[ch]"))],
     libraries=["m"],
     extra_compile_args=FLAGS,
-    extra_link_args=["-pthread", *os.environ.get("FASTDISTILL_LDFLAGS", "").split()],
+    extra_link_args=[*(["-pthread"] if os.name == "posix" else []), *os.environ.get("FASTDISTILL_LDFLAGS", "").split()],
 )

@@ -44,7 +44,7 @@ from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
-from fastdistill.text.tokenizer import Tokenizer
+from fastdistill.text.tokenizer import Tokenizer, reads_text
 from fastdistill.user_cache import user_cache
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class Model:
         Raises
         ------
         TextError
-            when the folder has none
+            when the folder has none, or the package `tokenizers` is not there
         """
         return _read_tokenizer(self.folder)
 
@@ -720,7 +720,7 @@ class Model:
 
     @cached_property
     def _has_text(self) -> bool:
-        return os.path.lexists(self.folder / "tokenizer.json")
+        return reads_text(self.folder)
 
     def _score(self, text: str) -> Score:
         ids = self._encode(text)

@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
+
+import fastdistill
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +44,17 @@ def tree(tmp_path):
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / "tree")
     return tmp_path / "tree"
+
+
+def installed_here(tmp_path, wanted):
+    """A folder with those of what is installed here whose name is wanted, for a Python -S to find."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for found in Path(place).iterdir():
+            if wanted(found.name) and not (site / found.name).exists():
+                (site / found.name).symlink_to(found)
+    return site
 
 
 def needs_setuptools():
@@ -136,12 +150,7 @@ def test_what_a_build_lacks_is_named_with_the_package_that_brings_it(tree, tmp_p
 def test_a_cffi_without_its_metadata_builds_no_package_without_its_c(tree, tmp_path):
     """Its modules would be passed over in silence."""
     needs_setuptools()
-    site = tmp_path / "site"
-    site.mkdir()
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for found in Path(place).iterdir():
-            if found.suffix not in (".dist-info", ".pth") and not (site / found.name).exists():
-                (site / found.name).symlink_to(found)
+    site = installed_here(tmp_path, lambda name: not name.endswith((".pth", ".dist-info")))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [sys.executable, "-S", "setup.py", "build_ext"],
@@ -163,3 +172,85 @@ def test_a_checkout_that_was_not_built_says_what_to_do(tree, command):
     last = done.stderr.strip().splitlines()[-1]
     assert f"fastdistill in {tree} is a checkout whose C has not been built" in last
     assert f'pip install -e "{tree}"' in last and len(last) < 600
+
+
+TOKENS_ALONE = """\
+import sys
+from pathlib import Path
+import numpy as np
+import fastdistill as fd
+from fastdistill.cli import main
+
+assert fd.kernels.row_statistics(np.eye(4, dtype=np.float32)).argmax.tolist() == [0, 1, 2, 3]
+model = fd.load("listops-mdlm")
+generation = model.generate([5, 6, 7], max_tokens=8)
+assert len(generation.tokens) == 8 and generation.text == "", generation
+for text in (lambda: model.generate("[MAX 1 2]"), lambda: model.generate([5], stop="x"), lambda: model.tokenizer):
+    try:
+        text()
+        raise SystemExit("text was read without a tokenizer")
+    except fd.errors.TextError as error:
+        print(error)
+sys.argv[1:] = ["info", "listops-mdlm"]
+main()
+"""
+
+
+def test_token_ids_need_numpy_and_cffi_alone(tmp_path):
+    """What `pip install --no-deps` leaves out; text says which package it needs."""
+    site = installed_here(tmp_path, lambda name: name.startswith(("numpy", "cffi", "_cffi")))
+    (site / "fastdistill").symlink_to(Path(fastdistill.__file__).parent)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", TOKENS_ALONE],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *refused, versions = [line for line in done.stdout.splitlines() if "tokenizers" in line]
+    wanted = (
+        "text needs the package tokenizers, token ids do not (No module named 'tokenizers'): pip install tokenizers"
+    )
+    assert refused == [wanted] * 3 and versions.endswith("tokenizers (not installed)")
+
+
+def test_wheels_are_made_for_the_pythons_and_machines_that_the_package_names():
+    """pyproject.toml, the workflow that makes wheels, and the abi3 tag of setup.py say one thing."""
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    oldest = project["project"]["requires-python"].removeprefix(">=3.")
+    assert f'"py_limited_api": "cp3{oldest}"' in (ROOT / "setup.py").read_text()
+    assert project["tool"]["cibuildwheel"]["build"][0] == f"cp3{oldest}-*"
+    workflow = (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
+    assert "\t" not in workflow and "uses: actions/checkout@v" in workflow
+    made = set(re.findall(r"system: (\w+), machine: (\w+),", workflow))
+    assert made == {
+        *(("linux", machine) for machine in ("x86_64", "aarch64", "armv7l", "riscv64")),
+        *(("macos", machine) for machine in ("arm64", "x86_64")),
+        *(("windows", machine) for machine in ("AMD64", "ARM64")),
+    }
+    pages = (ROOT / "docs" / "install.md").read_text()
+    assert all(re.search(rf"\b{machine}\b", pages, re.IGNORECASE) for _, machine in made)
+
+
+def test_a_wheel_holds_neither_c_nor_tests(tree, tmp_path):
+    needs_setuptools()
+    compiler = tmp_path / "cc"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    environment = os.environ | {
+        "CC": str(compiler),
+        "LDSHARED": f"{compiler} -shared",
+        "COMPILED": str(tmp_path / "compiled"),
+    }
+    command = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert "-cp310-abi3-" in wheel.name or sysconfig.get_config_var("Py_GIL_DISABLED")
+    names = zipfile.ZipFile(wheel).namelist()
+    kinds = {Path(name).suffix for name in names if name.startswith("fastdistill/")}
+    assert kinds == {".py", ".pyi", ".typed", ".so", ".json", ".safetensors", ".md", ".txt"}
+    assert {name.split("/")[0] for name in names} == {"fastdistill", f"fastdistill-{fastdistill.__version__}.dist-info"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
 from bisect import bisect_right
 from collections import Counter
@@ -60,8 +59,6 @@ def run_info(arguments: argparse.Namespace) -> None:
 
 
 def machine_facts() -> dict[str, Any]:
-    from importlib.metadata import version
-
     from fastdistill import kernels
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models.families import DEFAULTS
@@ -75,7 +72,7 @@ def machine_facts() -> dict[str, Any]:
     return {
         "version": __version__,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
         "levels": list(kernels.isa_levels()),
         "level": kernels.isa(),
         "threads": kernels.default_threads(),
@@ -83,6 +80,16 @@ def machine_facts() -> dict[str, Any]:
         "weight_kernels": {format: kernels.kernel_name(format) for format in FORMATS},
         "families": sorted(DEFAULTS, key=str.lower),
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not there: tokens alone do without `tokenizers`."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
@@ -183,9 +190,9 @@ def stored_facts(folder: Path) -> dict[str, Any]:
 
 def _spelling(folder: Path, token: int) -> str | None:
     """How the vocabulary spells a token; None without one."""
-    from fastdistill.text.tokenizer import Tokenizer
+    from fastdistill.text.tokenizer import Tokenizer, reads_text
 
-    return Tokenizer(folder).token(token) if os.path.lexists(folder / "tokenizer.json") else None
+    return Tokenizer(folder).token(token) if reads_text(folder) else None
 
 
 def _kind(model: dict[str, Any]) -> str:
@@ -197,7 +204,7 @@ def _kind(model: dict[str, Any]) -> str:
 
 
 def _machine_text(facts: dict[str, Any]) -> str:
-    packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
+    packages = ", ".join(f"{name} {number or '(not installed)'}" for name, number in facts["packages"].items())
     weights = "\n".join(f"  {format:11}{name}" for format, name in facts["weight_kernels"].items())
     return f"""\
 fastdistill  {facts["version"]}; Python {facts["python"]}, {packages}

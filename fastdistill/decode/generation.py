@@ -97,7 +97,7 @@ class Generation:
     tokens : list[int]
         every token emitted, the end-of-text or the one that completes a stop string included
     text : str
-        without special tokens and without the stop string
+        without special tokens and without the stop string; empty where no tokenizer is there to read tokens
     finish_reason : str
         "stop" (end of text or a stop string), "length" (max_tokens), "capacity", "cancelled", or "error"
     stats : Statistics

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 _CHANCES = ("dropout", "alpha", "nbest_size")
 
 
+def reads_text(folder: str | os.PathLike[str]) -> bool:
+    """Whether token ids of this folder's model can be shown as text here: it has a tokenizer, and the package that runs it is there."""
+    return os.path.lexists(check_path("folder", folder) / "tokenizer.json") and find_spec("tokenizers") is not None
+
+
 class Tokenizer:
     """Text to token ids and back, as the folder's tokenizer.json says.
 
@@ -43,18 +49,21 @@ class Tokenizer:
     Raises
     ------
     TextError
-        where a file is missing or malformed; any text that is a str can be encoded
+        where a file is missing or malformed, or the package `tokenizers` is not there; any text that is a str can be
+        encoded
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        try:
-            import tokenizers
-        except ImportError as error:  # it is not there, or there is no memory for it
-            raise TextError(f"text needs the package tokenizers, which cannot be imported: {error}") from error
         self.folder = check_path("folder", folder)
         self._path = self.folder / "tokenizer.json"
         if not os.path.lexists(self._path):
             raise TextError(f"{self._path} is missing: text needs it, token ids do not")
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise TextError(
+                f"text needs the package tokenizers, token ids do not ({error}): pip install tokenizers"
+            ) from None
         data = read_file(self._path, error=TextError)
         check_tokenizer(data, str(self._path))
         with self._guarded("is not a tokenizer"):

@@ -61,6 +61,62 @@ copy_tree() {
     tar -C "$root" --exclude-vcs --exclude=./build --exclude=./dist --exclude='*.so' --exclude=__pycache__ -cf - . | tar -C "$tree" -xf -
 }
 
+# wheel_tools PACKAGE...: what builds wheels, and these, for Python to find in $work/tools.
+wheel_tools() { "$PYTHON" -m pip install --quiet --target "$work/tools" "setuptools>=77" "cffi>=1.16" ziglang "$@"; }
+tool() { PATH="$work/tools/bin:$PATH" PYTHONPATH="$work/tools" "$PYTHON" -m "$@"; }
+
+# build_wheel PLATFORM [LDFLAG...]: the wheel for a platform, by the name that pip has for it; its path is $wheel then.  gcc compiles, as it
+# does everywhere; zig links, which has the symbols of each glibc, so that the wheel asks for none that is newer, and musl with its headers.
+build_wheel() {
+    local platform=$1 machine=${1#*linux_*_*_} cpu abi="" libc zig include=""
+    shift
+    cpu=$machine
+    if [ "$machine" = armv7l ]; then
+        cpu=arm abi=eabihf include="-I$work/headers"
+        mkdir -p "$work/headers"                             # Python.h is of this machine's Python, whose sizes may be of 64 bits
+        printf '%s\n' "#include_next <pyconfig.h>" "#undef SIZEOF_"{LONG,SIZE_T,VOID_P} "#define SIZEOF_"{LONG,SIZE_T,VOID_P}" 4" \
+            >"$work/headers/pyconfig.h"
+    fi
+    need "$cpu-linux-gnu$abi-gcc" "gcc-${cpu/_/-}-linux-gnu$abi"
+    zig=$(PYTHONPATH="$work/tools" "$PYTHON" -c 'import ziglang; print(*ziglang.__path__)')
+    case $platform in
+        manylinux_*) libc=${platform#manylinux_} libc=gnu$abi.${libc%"_$machine"} libc=${libc/_/.} ;;
+        musllinux_*)
+            libc=musl$abi
+            include+=" -nostdinc -isystem $zig/lib/libc/include/$cpu-linux-musl -isystem $zig/lib/libc/include/generic-musl"
+            include+=" -isystem $("$cpu-linux-gnu$abi-gcc" -print-file-name=include)" ;;
+    esac
+    [ -e "$tree" ] || copy_tree
+    (cd "$tree" && PYTHONPATH="$work/tools" CC="$cpu-linux-gnu$abi-gcc" LDSHARED="$zig/zig cc -target $cpu-linux-$libc -shared" \
+        ZIG_GLOBAL_CACHE_DIR="$work/zig" CFLAGS="$include" FASTDISTILL_LDFLAGS="$*" _PYTHON_HOST_PLATFORM="linux-$machine" \
+        "$PYTHON" -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$work/$platform" .)
+    wheel=$(echo "$work/$platform"/*.whl)
+}
+
+# debian FOLDER ARCHITECTURE PACKAGE...: Debian's packages for another machine, and what they need, unpacked in FOLDER/system, none of them
+# installed; $python is the Python among them.  RISC-V is there since Debian 13, which therefore is where all come from.
+debian() {
+    local folder=$1 architecture=$2 package
+    shift 2
+    mkdir -p "$folder"/{debs,system}
+    echo "deb http://deb.debian.org/debian trixie main" >"$folder/sources"
+    apt_of() {
+        apt-get -qq -o APT::Architecture="$architecture" -o APT::Architectures="$architecture" -o APT::Install-Recommends=false \
+            -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=1 -o Dir::Etc::SourceList="$folder/sources" \
+            -o Dir::Etc::SourceParts=/dev/null -o Dir::State="$folder" -o Dir::State::status=/dev/null -o Dir::Cache="$folder" \
+            -o Dir::Cache::archives="$folder/debs" "$@"
+    }
+    { apt_of update && apt_of install --download-only "$@"; } >"$work/apt.log" 2>&1 || {
+        cat "$work/apt.log"
+        echo "$(basename "$0"): Debian's packages for $architecture cannot be fetched" >&2
+        exit 77
+    }
+    mkdir -p "$folder/system/usr/lib"
+    ln -s usr/lib "$folder/system/lib"
+    for package in "$folder"/debs/*.deb; do dpkg-deb --extract "$package" "$folder/system"; done
+    python=$(find "$folder/system/usr/bin" -name 'python3.*[0-9]')
+}
+
 # build_in_copy CFLAGS LDFLAGS: a copy of the tree with the extension built in place.
 build_in_copy() {
     copy_tree
