@@ -67,7 +67,8 @@ if not is_clang():
     FLAGS += ["-fno-schedule-insns", "-frename-registers"]
 
 if not is_clang() and "mingw" in subprocess.run([*compiler(), "-dumpmachine"], capture_output=True, text=True).stdout:
-    # GCC keeps vectors of 32 and 64 bytes on a stack that Windows aligns to 16, with moves that need more: its bug 54412.
+    # GCC keeps vectors of 32 and 64 bytes on a stack that Windows aligns to 16, with moves that need more: its bug 54412,
+    # mended in Debian's.
     FLAGS += ["-Wa,-muse-unaligned-vector-move"]
 
 FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()

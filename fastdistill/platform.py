@@ -35,7 +35,7 @@ _ROOT = Path("/")  # of /proc and /sys, by which Linux says what a process may t
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take; None where nobody says, as on Windows and macOS without a limit.
+    """Bytes that this process may still take; None where nobody says, as on Windows and macOS.
 
     The least of what Linux calls available, what the control groups around this process leave, where pages of files
     that nobody reads count as free, and what its own limits of address space and of data leave.

@@ -12,6 +12,7 @@ for main in bits threads; do
 done
 echo "compiled: $(ls "$work/units" | wc -l) units and two programs, for Windows"
 if [ -n "${WINDOWS_HEADERS-}" ]; then
+    settings "$compiler"
     # shellcheck disable=SC2086
     "$compiler" "-I$WINDOWS_HEADERS" ${flags/-I"$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')"/} -c -o "$work/_native.o" "$work/_native.c"
     echo "compiled: the module's own C, with the headers in $WINDOWS_HEADERS"
