@@ -1,4 +1,4 @@
-/* base.h - what every C file stands on: the machine it asks for, units that shapes are cut by, rounding up, counted memory. */
+/* base.h - what every C file stands on: the machine it asks for, units that shapes are cut by, rounding up, counted memory, time. */
 #pragma once
 #include <float.h>
 #include <stddef.h>
@@ -22,4 +22,7 @@ static inline int64_t fd_stride(int64_t width) { return fd_pad(width, FD_BLOCK);
 static inline int64_t fd_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t fd_max(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* ---- platform.c ---- */
 void *fd_malloc(size_t bytes);              /* on a cache line; counted: see fd_allocations */
+void fd_free(void *memory);
+int64_t fd_nanoseconds(void);               /* since some moment, steadily */

@@ -15,7 +15,7 @@ from cffi import FFI
 
 here = Path(__file__).resolve().parent
 LEVEL_SOURCES = sorted(path.name for path in here.glob("isa_*.c"))
-SOURCES = ["levels.c", "dispatch.c", "memory.c", "plain.c", "plan.c", "threads.c", *LEVEL_SOURCES]
+SOURCES = ["levels.c", "dispatch.c", "plain.c", "plan.c", "platform.c", "threads.c", *LEVEL_SOURCES]
 
 FLAGS = [
     # No -m flag: each level switches its own target on.
@@ -69,6 +69,11 @@ if not is_clang():
     # On ARM, GCC would put loads first until registers overflow; a tile's statements stand in their order.  On x86 that pass is off.
     # Registers are then given new names, so that the pass after it may order instructions: a CPU that cannot would wait.
     FLAGS += ["-fno-schedule-insns", "-frename-registers"]
+
+if not is_clang() and "mingw" in subprocess.run([*compiler(), "-dumpmachine"], capture_output=True, text=True).stdout:
+    # GCC keeps vectors of 32 and 64 bytes on a stack that Windows aligns to 16, with moves that need more: its bug 54412,
+    # mended in Debian's.
+    FLAGS += ["-Wa,-muse-unaligned-vector-move"]
 
 FLAGS += os.environ.get("FASTDISTILL_CFLAGS", "").split()
 

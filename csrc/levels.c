@@ -1,4 +1,5 @@
 /* levels.c - which levels this CPU runs, and which one is selected. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include "base.h"
 #include "levels.h"
@@ -8,6 +9,9 @@
 #include <sys/sysctl.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
 #endif
 
 extern const struct fd_kernels fd_kernels_scalar, fd_kernels_scalar_pairs;
@@ -57,6 +61,11 @@ static int has_i8mm(void) { return has_dotprod() && has("hw.optional.arm.FEAT_I8
 enum { ATOMICS = 1 << 8, ASIMDRDM = 1 << 12, ASIMDDP = 1 << 20, I8MM_2 = 1 << 13 };
 static int has_dotprod(void) { return !(~getauxval(AT_HWCAP) & (ATOMICS | ASIMDRDM | ASIMDDP)); }
 static int has_i8mm(void) { return has_dotprod() && (getauxval(AT_HWCAP2) & I8MM_2); }
+#elif defined(_WIN32)
+/* Of IsProcessorFeaturePresent, by number: older headers lack the last.  A CPU with dot products is one of ARMv8.1, with rounding products. */
+enum { ATOMICS = 34, DOT_PRODUCT = 43, I8MM = 66 };
+static int has_dotprod(void) { return IsProcessorFeaturePresent(ATOMICS) && IsProcessorFeaturePresent(DOT_PRODUCT); }
+static int has_i8mm(void) { return has_dotprod() && IsProcessorFeaturePresent(I8MM); }
 #else
 static int has_dotprod(void) { return 0; }              /* not asked for here */
 static int has_i8mm(void) { return 0; }
@@ -79,15 +88,15 @@ static const struct { const struct fd_kernels *kernels; int (*supported)(void); 
     {&fd_kernels_i8mm, has_i8mm},
 #endif
 };
-static int selected;
+static _Atomic int selected;                             /* by any thread; a job asks once, as it begins */
 
 int fd_isa_count(void) { return (int)(sizeof levels / sizeof *levels); }
 const char *fd_isa_name(int level) { return levels[level].kernels->name; }
 int fd_isa_supported(int level) { return levels[level].supported(); }
 int fd_isa_layout(int level) { return levels[level].kernels->layout; }
-int fd_isa_selected(void) { return selected; }
-void fd_isa_select(int level) { selected = level; }
-const struct fd_kernels *fd_selected_kernels(void) { return levels[selected].kernels; }
+int fd_isa_selected(void) { return atomic_load_explicit(&selected, memory_order_relaxed); }
+void fd_isa_select(int level) { atomic_store_explicit(&selected, level, memory_order_relaxed); }
+const struct fd_kernels *fd_selected_kernels(void) { return levels[fd_isa_selected()].kernels; }
 
 int fd_isa_shares_code(int level, int other)
 {

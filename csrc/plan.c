@@ -5,7 +5,6 @@
  *
  * With a clock, whoever comes to a stage first writes down when: the stage before has ended then.
  */
-#include <time.h>
 #include "base.h"
 #include "levels.h"
 #include "threads.h"
@@ -23,11 +22,9 @@ struct forward {
 
 static void clock_stamp(_Atomic int64_t *at)
 {
-    struct timespec now;
     int64_t unset = 0;
     if (atomic_load_explicit(at, memory_order_relaxed)) return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    atomic_compare_exchange_strong(at, &unset, now.tv_sec * INT64_C(1000000000) + now.tv_nsec);
+    atomic_compare_exchange_strong(at, &unset, fd_nanoseconds());
 }
 
 static int64_t forward_tasks(void *context, int64_t stage)

@@ -10,13 +10,10 @@
  * generation; the caller shuts it when the last stage is done and waits for those inside.  A second caller that finds the
  * pool taken runs its job alone.  Workers are joined before fork and started again when needed.
  */
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include "base.h"
 #include "float_mode.h"
+#include "platform.h"
 #include "threads.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -28,7 +25,7 @@
 #endif
 
 enum { MOST_THREADS = 64, SPINS_BEFORE_YIELD = 20000, SPINS_BEFORE_SLEEP = 40000, LINE = 64 };
-enum { WORKER_STACK = 1 << 20 };                     /* bytes, taken as they are used: tasks have 120 KB of blocks there, and musl gives 128 */
+enum { WORKER_STACK = 1 << 20 };                     /* bytes: tasks have 120 KB of blocks there, and musl gives 128 */
 #define GATE_INSIDE 0xffu                            /* bits 0..7 */
 #define GATE_OPEN 0x100u
 #define GATE_WANTED(gate) ((gate) >> 16 & 0xffu)
@@ -46,16 +43,16 @@ struct job {
 };
 
 static struct {
-    pthread_mutex_t owner, sleep;                    /* owner: the caller whose job runs; sleep: guards the condition */
-    pthread_cond_t wake;
+    fd_mutex owner, sleep;                           /* owner: the caller whose job runs; sleep: guards the condition */
+    fd_condition wake;
     _Atomic uint64_t gate;
     _Atomic int left, sleepers, stop;
     int workers, hooked;
-    pthread_t threads[MOST_THREADS];
+    fd_thread threads[MOST_THREADS];
     struct job job;
     _Atomic int64_t *counters;
     size_t counters_bytes;
-} pool = {.owner = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} pool = {.owner = FD_MUTEX, .sleep = FD_MUTEX, .wake = FD_CONDITION};
 
 int fd_threads_limit(void) { return MOST_THREADS; }
 
@@ -86,14 +83,14 @@ static void work(const struct job *job, int thread)
         for (int spins = 0; atomic_load_explicit(done, memory_order_acquire) < tasks; spins++) {
             if (useful) useful = job->ahead(job->context, stage, thread, job->threads, spins);
             else FD_PAUSE();
-            if (spins > SPINS_BEFORE_YIELD) sched_yield();
+            if (spins > SPINS_BEFORE_YIELD) fd_yield();
         }
     }
 }
 
 static int gate_calls(uint64_t gate, uint64_t seen) { return (gate & GATE_OPEN) && GATE_GENERATION(gate) != seen; }
 
-static void *worker(void *argument)
+static fd_thread_result FD_THREAD_CALL worker(void *argument)
 {
     uint64_t index = (uint64_t)(uintptr_t)argument, seen = 0;
     for (;;) {
@@ -103,13 +100,13 @@ static void *worker(void *argument)
             gate = atomic_load(&pool.gate);
         }
         if (!gate_calls(gate, seen)) {
-            pthread_mutex_lock(&pool.sleep);
+            fd_mutex_lock(&pool.sleep);
             atomic_fetch_add(&pool.sleepers, 1);
-            while (!gate_calls(gate = atomic_load(&pool.gate), seen) && !atomic_load(&pool.stop)) pthread_cond_wait(&pool.wake, &pool.sleep);
+            while (!gate_calls(gate = atomic_load(&pool.gate), seen) && !atomic_load(&pool.stop)) fd_condition_wait(&pool.wake, &pool.sleep);
             atomic_fetch_sub(&pool.sleepers, 1);
-            pthread_mutex_unlock(&pool.sleep);
+            fd_mutex_unlock(&pool.sleep);
         }
-        if (atomic_load(&pool.stop)) return NULL;
+        if (atomic_load(&pool.stop)) return 0;
         if (index >= GATE_WANTED(gate)) { seen = GATE_GENERATION(gate); continue; }
         if (!atomic_compare_exchange_strong(&pool.gate, &gate, gate + 1)) continue;      /* shut, or another one entered */
         seen = GATE_GENERATION(gate);
@@ -123,39 +120,30 @@ static void *worker(void *argument)
 static void wake_sleepers(void)
 {
     if (atomic_load(&pool.sleepers) == 0) return;
-    pthread_mutex_lock(&pool.sleep);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.sleep);
+    fd_mutex_lock(&pool.sleep);
+    fd_condition_broadcast(&pool.wake);
+    fd_mutex_unlock(&pool.sleep);
 }
 
 static void before_fork(void)
 {
-    pthread_mutex_lock(&pool.owner);
-    pthread_mutex_lock(&pool.sleep);
+    fd_mutex_lock(&pool.owner);
+    fd_mutex_lock(&pool.sleep);
     atomic_store(&pool.stop, 1);
-    pthread_cond_broadcast(&pool.wake);
-    pthread_mutex_unlock(&pool.sleep);
-    for (int i = 0; i < pool.workers; i++) pthread_join(pool.threads[i], NULL);
+    fd_condition_broadcast(&pool.wake);
+    fd_mutex_unlock(&pool.sleep);
+    for (int i = 0; i < pool.workers; i++) fd_thread_join(pool.threads[i]);
     pool.workers = 0;
     atomic_store(&pool.stop, 0);
 }
-static void after_fork(void) { pthread_mutex_unlock(&pool.owner); }
+static void after_fork(void) { fd_mutex_unlock(&pool.owner); }
 
 static void start_workers(int wanted)                /* fewer may come: the caller works on in any case */
 {
-    if (!pool.hooked) pool.hooked = pthread_atfork(before_fork, after_fork, after_fork) == 0;
+    if (!pool.hooked) pool.hooked = fd_at_fork(before_fork, after_fork);
     if (!pool.hooked) return;
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);        /* signals go to Python's threads */
-    pthread_attr_t attributes;
-    if (pthread_attr_init(&attributes) == 0) {
-        pthread_attr_setstacksize(&attributes, WORKER_STACK);
-        while (pool.workers < wanted
-               && pthread_create(&pool.threads[pool.workers], &attributes, worker, (void *)(uintptr_t)pool.workers) == 0) pool.workers++;
-        pthread_attr_destroy(&attributes);
-    }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    while (pool.workers < wanted && fd_thread_start(&pool.threads[pool.workers], WORKER_STACK, worker, (void *)(uintptr_t)pool.workers))
+        pool.workers++;
 }
 
 static int counters_ready(struct job *job)
@@ -163,7 +151,7 @@ static int counters_ready(struct job *job)
     job->stride = fd_pad(1 + job->threads, LINE / sizeof *job->counters);
     size_t bytes = (size_t)(job->stages * job->stride) * sizeof *job->counters;
     if (bytes > pool.counters_bytes) {
-        free(pool.counters);
+        fd_free(pool.counters);
         pool.counters_bytes = 0;
         pool.counters = fd_malloc(bytes);
         if (!pool.counters) return 0;
@@ -179,7 +167,7 @@ void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_sta
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     struct job job = {stages, tasks, run, ahead, context, threads, 0, NULL};
     unsigned mode = fd_float_mode_enter();
-    if (threads <= 1 || pthread_mutex_trylock(&pool.owner) != 0) {
+    if (threads <= 1 || !fd_mutex_try(&pool.owner)) {
         run_alone(&job);
         fd_float_mode_leave(mode);
         return;
@@ -196,10 +184,10 @@ void fd_run_stages(int threads, int64_t stages, fd_stage_tasks_fn *tasks, fd_sta
         int inside = (int)(atomic_fetch_and(&pool.gate, ~(uint64_t)GATE_OPEN) & GATE_INSIDE);
         for (int spins = 0; atomic_load(&pool.left) < inside; spins++) {
             FD_PAUSE();
-            if (spins > SPINS_BEFORE_YIELD) sched_yield();
+            if (spins > SPINS_BEFORE_YIELD) fd_yield();
         }
     }
-    pthread_mutex_unlock(&pool.owner);
+    fd_mutex_unlock(&pool.owner);
     fd_float_mode_leave(mode);
 }
 

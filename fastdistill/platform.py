@@ -40,7 +40,7 @@ def total_memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process may still take; None where nobody says, as on Windows and macOS without a limit.
+    """Bytes that this process may still take; None where nobody says, as on Windows and macOS.
 
     The least of what Linux calls available, what the control groups around this process leave, where pages of files
     that nobody reads count as free, and what its own limits of address space and of data leave.

@@ -10,7 +10,7 @@
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
-#include "fastdistill.h"
+#include "base.h"
 
 static uint64_t random_state;
 static uint32_t random_bits(void)                        /* a linear congruential generator, its upper half */
@@ -97,7 +97,7 @@ static uint32_t hash_linear(int format)
     if (format == FD_BF16)
         for (int64_t i = 0; i < cells; i++) ((uint16_t *)data)[i] = (uint16_t)(0x3c00u + (random_bits() & 0x83ffu));
     memcpy(bias, random_floats(OUTPUTS, 1.0f), OUTPUTS * sizeof *bias);
-    void *packed = aligned_alloc(64, (size_t)(fd_packed_bytes(format, OUTPUTS, INPUTS) + 63) / 64 * 64);
+    void *packed = fd_malloc((size_t)(fd_packed_bytes(format, OUTPUTS, INPUTS) + 63) / 64 * 64);
     int layout = fd_isa_layout(fd_isa_selected());
     fd_pack(format, layout, OUTPUTS, INPUTS, data, scale, minimum, packed, 2);
     struct fd_weight weight = {format, layout, OUTPUTS, INPUTS, packed, bias};
@@ -133,7 +133,7 @@ static uint32_t hash_row_divergence(void)
         for (int bits = 32; bits <= 64; bits += 32) {
             int numbers = bits == 64 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
             struct fd_divergence set = {kind, bits, numbers, numbers, 0, 0.25, 0.75, 0.5, 2.0, 1.0, 0.5};
-            void *space = aligned_alloc(64, (size_t)fd_row_divergence_workspace(bits, VOCAB) * 2), *gradient = bits == 64 ? (void *)wide_g : g;
+            void *space = fd_malloc((size_t)fd_row_divergence_workspace(bits, VOCAB) * 2), *gradient = bits == 64 ? (void *)wide_g : g;
             fd_row_divergence(&set, ROWS, VOCAB, bits == 64 ? (void *)wide_s : s, bits == 64 ? (void *)wide_t : t, labels, weights, values,
                               label_values, gradient, space, 2);
             h = hash(hash(hash(h, values, sizeof values), label_values, sizeof label_values), gradient, (size_t)(ROWS * VOCAB * bits / 8));
@@ -158,7 +158,7 @@ static uint32_t hash_head_divergence(void)
             .hidden = hidden, .head = head, .teacher = teacher, .index = index, .labels = labels, .weights = weights, .values = values,
             .label_values = label_values, .hidden_gradient = by_hidden, .head_gradient = by_head};
         memset(by_hidden, 0, ROWS * WIDTH * 4);
-        fd_head_divergence(&loss, aligned_alloc(64, (size_t)fd_head_divergence_workspace(&loss) / 64 * 64 + 64), 2);
+        fd_head_divergence(&loss, fd_malloc((size_t)fd_head_divergence_workspace(&loss) / 64 * 64 + 64), 2);
         h = hash(hash(hash(hash(h, values, sizeof values), label_values, sizeof label_values), by_hidden, ROWS * WIDTH * 4), by_head, VOCAB * WIDTH * 4);
     }
     return h;
@@ -184,7 +184,7 @@ static uint32_t hash_row_divergence_topk(void)           /* and of top_k, which 
             for (int bucket = 0; bucket < 2; bucket++) {
                 int numbers = bits == 64 ? FD_NUMBERS_F64 : FD_NUMBERS_F32;
                 struct fd_divergence set = {kind, bits, numbers, numbers, 0, 0.25, 0.75, 0.5, 2.0, 1.0, 0.5};
-                void *space = aligned_alloc(64, (size_t)fd_row_divergence_topk_workspace(bits, VOCAB, K) * 2);
+                void *space = fd_malloc((size_t)fd_row_divergence_topk_workspace(bits, VOCAB, K) * 2);
                 void *gradient = bits == 64 ? (void *)wide_g : g, *left = bits == 64 ? (void *)wide_tail : tail;
                 fd_row_divergence_topk(&set, ROWS, VOCAB, K, bits == 64 ? (void *)wide_s : s, tokens, bits == 64 ? (void *)wide_logs : logs,
                                        bucket ? left : NULL, labels, weights, values, label_values, gradient, space, 2);
@@ -451,13 +451,13 @@ static uint32_t hash_sinkhorn(void)                      /* costs and points, ba
             .x = random_reals(bits, N * D, 1.0f), .y = random_reals(bits, PADDED * D, 1.0f), .sizes = sizes, .a = a, .b = b,
             .tau = {tau, tau}, .constants = constants, .max_iterations = &most, .most_iterations = most, .phi = phi, .gamma = gamma,
             .results = results, .iterations = &iterations, .status = &status};
-        void *workspace = aligned_alloc(64, (size_t)fd_sinkhorn_workspace(&t, 1, 2)), *out = malloc((size_t)(N * M * size));
+        void *workspace = fd_malloc((size_t)fd_sinkhorn_workspace(&t, 1, 2)), *out = malloc((size_t)(N * M * size));
         while (fd_sinkhorn(&t, 0, 1, workspace, 1000000, 2)) {}
         h = hash(hash(hash(h, phi, sizeof phi), gamma, sizeof gamma), results, sizeof results);
         for (int kind = FD_PLAN; kind <= FD_GRADIENT; kind++) {
             if (kind == FD_GRADIENT && metric == FD_GIVEN) continue;
             int64_t width = kind == FD_PLAN ? M : D;
-            void *space = aligned_alloc(64, (size_t)fd_transport_rows_workspace(&t, 2) / 64 * 64 + 64);
+            void *space = fd_malloc((size_t)fd_transport_rows_workspace(&t, 2) / 64 * 64 + 64);
             fd_transport_rows(&t, 0, 0, N, kind, 1.25, width, t.y, out, space, 2);
             h = hash(h, out, (size_t)(N * width * size));
         }

@@ -1,14 +1,16 @@
-/* threads_main.c - the pool under the thread sanitizer: many stages and tasks, two callers, changing thread counts, forks.
+/* threads_main.c - the pool under the thread sanitizer: many stages and tasks, two callers, changing thread counts, forks, other levels.
  *
  * Plain memory carries each stage's results to the next ones and to the caller, so a missing barrier is a race that the
  * sanitizer sees and a wrong number that the program sees.  Prints the failures of each round; exit status 1 if there were any.
  */
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
+#if !defined(_WIN32)
+#include <sys/wait.h>
+#endif
 #include "base.h"
+#include "platform.h"
 #include "threads.h"
 
 enum { STAGES = 40, TASKS = 37, JOBS = 40, ROUNDS = 5 };
@@ -29,27 +31,40 @@ static void run_task(void *context, int64_t stage, int64_t task)
     t->rows[stage + 2][task] = sum % 1000003;
 }
 
-static void *caller(void *argument)                      /* returns how many jobs went wrong */
+struct calls { int stages, failures; };                  /* failures: how many jobs went wrong */
+static fd_thread_result FD_THREAD_CALL caller(void *argument)
 {
     static const int counts[] = {2, 4, 1, 3, 8, 64, 1000};
-    intptr_t failures = 0, stages = (intptr_t)argument;
+    struct calls *calls = argument;
+    int64_t stages = calls->stages;
     for (int job = 0; job < JOBS; job++) {
         struct table want = {{{1, 2, 3}}}, got = want;
         fd_run_stages(1, stages - job % 3, tasks_of, run_task, NULL, &want);
         fd_run_stages(counts[job % 7], stages - job % 3, tasks_of, run_task, NULL, &got);
-        failures += memcmp(&want, &got, sizeof want) != 0;
+        calls->failures += memcmp(&want, &got, sizeof want) != 0;
+        for (int level = 0; level < fd_isa_count(); level++) if (fd_isa_supported(level)) fd_isa_select(level);
     }
-    return (void *)failures;
+    return 0;
+}
+static int call(void)
+{
+    struct calls calls = {STAGES, 0};
+    caller(&calls);
+    return calls.failures;
 }
 
-static intptr_t forked_caller(void)
+#if defined(_WIN32)
+static int forked_caller(void) { return 0; }
+#else
+static int forked_caller(void)
 {
     int status;
     fflush(stdout);
     pid_t child = fork();
-    if (child == 0) _exit(caller((void *)STAGES) != NULL);
+    if (child == 0) _exit(call());
     return waitpid(child, &status, 0) != child || status != 0;
 }
+#endif
 
 /* Two threads, four tasks: 0 and 1 are the caller's, 2 and 3 the worker's.  Whoever takes one of the first pair waits until one
  * of the second has begun, and the other way round: a sleeping worker has to be woken.  Then task 2 waits for task 3: the other
@@ -81,7 +96,7 @@ static int step(void *context, int64_t stage, int thread, int threads, int64_t s
     m->steps[thread] = step < 9 ? step + 1 : 0;
     return step < 9;
 }
-static intptr_t meetings(void)
+static int meetings(void)
 {
     struct meeting m = {{0}, 0, {0}};
     usleep(100000);                                      /* the worker falls asleep */
@@ -91,18 +106,18 @@ static intptr_t meetings(void)
 
 int main(void)
 {
-    intptr_t failures = meetings();
+    int failures = meetings();
     printf("two threads %s\n", failures ? "did not meet" : "met");
     failures += meetings();                              /* a worker that sleeps, where the first one was new */
     for (int round = 0; round < ROUNDS; round++) {
-        pthread_t callers[2];
-        void *result;
-        for (intptr_t i = 0; i < 2; i++) pthread_create(&callers[i], NULL, caller, (void *)(STAGES - 8 * i));
-        intptr_t during = forked_caller();               /* while others use the pool */
-        for (int i = 0; i < 2; i++) { pthread_join(callers[i], &result); failures += (intptr_t)result; }
-        intptr_t between = forked_caller();              /* workers asleep, nobody else in the pool */
-        failures += (intptr_t)caller((void *)STAGES);
-        printf("round %d: %d wrong in threads, %d and %d children failed\n", round, (int)failures, (int)during, (int)between);
+        fd_thread callers[2];
+        struct calls calls[2] = {{STAGES, 0}, {STAGES - 8, 0}};
+        for (int i = 0; i < 2; i++) if (!fd_thread_start(&callers[i], 1 << 20, caller, &calls[i])) return 2;
+        int during = forked_caller();                    /* while others use the pool */
+        for (int i = 0; i < 2; i++) { fd_thread_join(callers[i]); failures += calls[i].failures; }
+        int between = forked_caller();                   /* workers asleep, nobody else in the pool */
+        failures += call();
+        printf("round %d: %d wrong in threads, %d and %d children failed\n", round, failures, during, between);
         failures += during + between;
     }
     return failures != 0;

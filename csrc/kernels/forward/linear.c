@@ -245,6 +245,6 @@ static int linear(const struct fd_weight *weight, int64_t rows, const float *x, 
     }
     struct linear_call call = {{weight, NULL, {x, inputs, codes, blocks, blocks}, 0, NULL, y, weight->outputs, weight->outputs}, rows};
     if (finite) fd_parallel_for(threads, fd_ceil(weight->outputs, FD_LANES), FD_TASK_TILES, linear_range, &call);
-    free(codes);
+    fd_free(codes);
     return finite ? FD_OK : FD_NOT_FINITE;
 }

@@ -22,7 +22,6 @@
  * that reach no mass are -inf here: they carry nothing.
  */
 #pragma once
-#include <time.h>
 #include "../../threads.h"
 #include "../tile.h"
 #include "distance_rows.c"
@@ -291,12 +290,6 @@ static void sinkhorn_stage(void *context, int64_t stage, int64_t task)
     else sinkhorn_columns_f32(p);
     if (p->state->phase != before) atomic_store_explicit(&p->stop, 1, memory_order_relaxed);        /* of another speed, or none */
 }
-static int64_t sinkhorn_clock(void)                                     /* nanoseconds */
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 /* Some milliseconds of one problem. */
 static void sinkhorn_advance(struct sinkhorn *p, int threads)
@@ -305,7 +298,7 @@ static void sinkhorn_advance(struct sinkhorn *p, int threads)
     int fast = state->phase == SINKHORN_FAST;
     double *budget = &state->pairs[!fast], pairs = (double)p->costs.n * (double)p->padded;
     if (pairs * (fast ? 1.0 : 8.0 + (double)p->costs.d) < SINKHORN_SHARED) threads = 1;
-    int64_t start = sinkhorn_clock(), passes = (int64_t)fmin(64.0, *budget / pairs), stages = 2 * passes;
+    int64_t start = fd_nanoseconds(), passes = (int64_t)fmin(64.0, *budget / pairs), stages = 2 * passes;
     double done = pairs * (double)passes;
     p->stop = 0;
     p->begin = 0, p->end = p->tile_rows, p->from = 0, p->some = p->tiles;
@@ -322,7 +315,7 @@ static void sinkhorn_advance(struct sinkhorn *p, int threads)
         done = pairs * (double)(p->end - p->begin) / (double)p->tile_rows * (double)p->some / (double)p->tiles;
     }
     fd_run_stages(threads, stages, sinkhorn_tasks, sinkhorn_stage, NULL, p);
-    double took = (double)(sinkhorn_clock() - start);
+    double took = (double)(fd_nanoseconds() - start);
     if (took < 2e6 && done >= *budget / 2 && *budget < 1e12) *budget *= 2;
     if (took > 6e6) *budget /= 2;
 }
@@ -358,14 +351,14 @@ static void sinkhorn_run(void *context, int64_t begin, int64_t end)
         p.ratio = constants[3];
         p.log_ratio = fd_log_double(p.ratio);
         if (t->status[index] == FD_NOT_BEGUN) sinkhorn_begin(&p);
-        while (p.state->phase != SINKHORN_DONE && sinkhorn_clock() < run->deadline) sinkhorn_advance(&p, run->threads);
+        while (p.state->phase != SINKHORN_DONE && fd_nanoseconds() < run->deadline) sinkhorn_advance(&p, run->threads);
         t->iterations[index] = p.state->iterations;
         if (t->status[index] == FD_RUNNING) t->results[5 * index + 4] = p.state->error;
     }
 }
 static int64_t sinkhorn(const struct fd_transport *t, int64_t first, int64_t count, void *workspace, int64_t nanoseconds, int threads)
 {
-    struct sinkhorn_run run = {t, first, sinkhorn_clock() + nanoseconds, 0, (char *)workspace + threads * sinkhorn_slot_bytes(t), threads,
+    struct sinkhorn_run run = {t, first, fd_nanoseconds() + nanoseconds, 0, (char *)workspace + threads * sinkhorn_slot_bytes(t), threads,
                                {workspace, sinkhorn_slot_bytes(t), 0}};
     struct sinkhorn shape;
     run.bytes = sinkhorn_layout(t, &shape, NULL);
