@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 _CHANCES = ("dropout", "alpha", "nbest_size")
 
 
-def reads_text(folder: Path) -> bool:
+def reads_text(folder: str | os.PathLike[str]) -> bool:
     """Whether token ids of this folder's model can be shown as text here: it has a tokenizer, and the package that runs it is there."""
-    return os.path.lexists(folder / "tokenizer.json") and find_spec("tokenizers") is not None
+    return os.path.lexists(check_path("folder", folder) / "tokenizer.json") and find_spec("tokenizers") is not None
 
 
 class Tokenizer:
