@@ -75,7 +75,7 @@ MACHINES = {
         {"neon": "armv8-a", "dotprod": "armv8.2-a+dotprod+nocrc", "i8mm": "armv8.2-a+dotprod+i8mm+nocrc"},
         "//",
         {
-            ("libgcc", "(cas|swp|ld(add|clr|eor|set)).*"): "its atomics ask the system whether there are these",
+            ("libgcc", "(cas|swp|ld(add|clr|eor|set)).*"): "its atomics ask the system whether there are these; zig's take it that there are not",
             (".*", "hint .*"): "a CPU that does not know the number does nothing",
         },
         ("threads.c", "-march=armv8.2-a"),
@@ -106,7 +106,7 @@ def instructions_of(machine: Machine, library: Path) -> dict[str, list[str]]:
         if kind == "FILE":  # the local symbols of a unit follow its name
             unit = name
         elif kind == "FUNC" and binding == "LOCAL":
-            of_libgcc = not unit and name.startswith("__aarch64_")
+            of_libgcc = unit in ("", "compiler_rt") and name.startswith("__aarch64_")  # compiler_rt: zig's
             functions.append((int(value, 16), int(value, 16) + int(size, 0), "libgcc" if of_libgcc else unit))
     functions.sort()
     found: dict[str, list[str]] = {}
