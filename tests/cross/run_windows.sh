@@ -28,3 +28,5 @@ compile_main "$work/bits" "$here/bits_main.c" gcc
 wine "$work/bits.exe" | tr -d '\r' | sort | diff "$work/here" -
 echo "the same bits on all $(wc -l <"$work/here") levels under Wine"
 wine "$work/threads.exe"
+wineserver -k || true                 # or it would write on while the folder goes
+wineserver -w
