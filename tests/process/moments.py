@@ -1,10 +1,12 @@
 """Moments of some work: the lines of Python that it runs in files of the package, counted.
 
-A signal's handler runs between two lines; so something may be had to happen at each of them, and at the same one again.
+A signal's handler runs between two of them; so something may be had to happen at each, and at the same one again.  Lines of
+`with` are none: the one at which a block ends is traced before the block's `__exit__`, where Python handles no signal.
 """
 
 from __future__ import annotations
 
+import linecache
 import random
 import sys
 from collections.abc import Callable
@@ -29,9 +31,10 @@ def at_line(
         name = frame.f_code.co_filename
         if not name.startswith(PACKAGE) or not any(part in name for part in within):
             return None
-        lines += event == "line"
-        if event == "line" and lines == count:
-            happens()
+        if event == "line" and not linecache.getline(name, frame.f_lineno).lstrip().startswith("with "):
+            lines += 1
+            if lines == count:
+                happens()
         return trace
 
     before = sys.gettrace()
