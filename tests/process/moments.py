@@ -6,6 +6,7 @@ A signal's handler runs between two of them; so something may be had to happen a
 
 from __future__ import annotations
 
+import gc
 import linecache
 import random
 import sys
@@ -49,6 +50,7 @@ def at_line(
 def moments(work: Callable[[], object], count: int, within: tuple[str, ...] = ("",)) -> list[int]:
     """So many of its lines, in random order: of each share of them one; a work that is done the second time has fewer lines."""
     work()
+    gc.collect()  # what others have left would have lines too, as it goes
     lines, chance = at_line(work, 0, lambda: None, within), random.Random(count)
     found = [1 + int(lines * (share + chance.random()) / count) for share in range(count)]
     chance.shuffle(found)
