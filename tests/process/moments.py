@@ -1,10 +1,13 @@
 """Moments of some work: the lines of Python that it runs in files of the package, counted.
 
-A signal's handler runs between two lines; so something may be had to happen at each of them, and at the same one again.
+A signal's handler runs between two of them; so something may be had to happen at each, and at the same one again.  Lines of
+`with` are none: the one at which a block ends is traced before the block's `__exit__`, where Python handles no signal.
 """
 
 from __future__ import annotations
 
+import gc
+import linecache
 import random
 import sys
 from collections.abc import Callable
@@ -29,9 +32,10 @@ def at_line(
         name = frame.f_code.co_filename
         if not name.startswith(PACKAGE) or not any(part in name for part in within):
             return None
-        lines += event == "line"
-        if event == "line" and lines == count:
-            happens()
+        if event == "line" and not linecache.getline(name, frame.f_lineno).lstrip().startswith("with "):
+            lines += 1
+            if lines == count:
+                happens()
         return trace
 
     before = sys.gettrace()
@@ -46,6 +50,7 @@ def at_line(
 def moments(work: Callable[[], object], count: int, within: tuple[str, ...] = ("",)) -> list[int]:
     """So many of its lines, in random order: of each share of them one; a work that is done the second time has fewer lines."""
     work()
+    gc.collect()  # what others have left would have lines too, as it goes
     lines, chance = at_line(work, 0, lambda: None, within), random.Random(count)
     found = [1 + int(lines * (share + chance.random()) / count) for share in range(count)]
     chance.shuffle(found)
