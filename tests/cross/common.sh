@@ -71,13 +71,23 @@ build_wheel() {
     local platform=$1 machine=${1#*linux_*_*_} cpu abi="" libc zig include=""
     shift
     cpu=$machine
-    if [ "$machine" = armv7l ]; then
-        cpu=arm abi=eabihf include="-I$work/headers"
-        mkdir -p "$work/headers"                             # Python.h is of this machine's Python, whose sizes may be of 64 bits
-        printf '%s\n' "#include_next <pyconfig.h>" "#undef SIZEOF_"{LONG,SIZE_T,VOID_P} "#define SIZEOF_"{LONG,SIZE_T,VOID_P}" 4" \
-            >"$work/headers/pyconfig.h"
-    fi
+    if [ "$machine" = armv7l ]; then cpu=arm abi=eabihf; fi
     need "$cpu-linux-gnu$abi-gcc" "gcc-${cpu/_/-}-linux-gnu$abi"
+    # Python.h is of this machine's Python; what the stable ABI sees of another's differs in three sizes.
+    rm -rf "$work/headers"
+    "$PYTHON" - "$work/headers" "$([ "$machine" = armv7l ] && echo 4 || echo 8)" <<'END'
+import re, shutil, sys, sysconfig
+from pathlib import Path
+
+folder, size = sys.argv[1:]
+include = Path(sysconfig.get_path("include"))
+config = include.parent / (sysconfig.get_config_var("MULTIARCH") or "") / include.name / "pyconfig.h"       # of Debian's Python
+if not config.exists():
+    config = include / "pyconfig.h"
+shutil.copytree(include, folder)
+Path(folder, "pyconfig.h").write_text(re.sub(r"(#define SIZEOF_(?:LONG|SIZE_T|VOID_P)) \d", rf"\1 {size}", config.read_text()))
+END
+    include="-I$work/headers"
     zig=$(PYTHONPATH="$work/tools" "$PYTHON" -c 'import ziglang; print(*ziglang.__path__)')
     case $platform in
         manylinux_*) libc=${platform#manylinux_} libc=gnu$abi.${libc%"_$machine"} libc=${libc/_/.} ;;
