@@ -17,7 +17,7 @@ from fastdistill.kernels import isa_levels, set_isa
 from tests.command_line import end_all
 
 settings.register_profile(
-    "default", deadline=None, derandomize=True, max_examples=24, suppress_health_check=list(HealthCheck)
+    "default", deadline=None, derandomize=True, max_examples=16, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=4)  # for emulated CPUs

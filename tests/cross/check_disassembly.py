@@ -75,7 +75,10 @@ MACHINES = {
         {"neon": "armv8-a", "dotprod": "armv8.2-a+dotprod+nocrc", "i8mm": "armv8.2-a+dotprod+i8mm+nocrc"},
         "//",
         {
-            ("libgcc", "(cas|swp|ld(add|clr|eor|set)).*"): "its atomics ask the system whether there are these; zig's take it that there are not",
+            (
+                "libgcc",
+                "(cas|swp|ld(add|clr|eor|set)).*",
+            ): "its atomics ask the system whether there are these; zig's take it that there are not",
             (".*", "hint .*"): "a CPU that does not know the number does nothing",
         },
         ("threads.c", "-march=armv8.2-a"),

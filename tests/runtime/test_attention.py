@@ -60,7 +60,8 @@ def test_each_op_agrees_with_the_reference_on_the_native_inputs(isa, way):
 def test_native_and_reference_agree_over_a_long_text(isa, way):
     words = LONG[:200]
     got, want = (
-        network(way, executor).session(256).forward(words, read=LOGITS).logits for executor in ("native", "reference")
+        network(way, executor).session(256, 256).forward(words, read=LOGITS).logits
+        for executor in ("native", "reference")
     )
     np.testing.assert_allclose(got, want, atol=1e-4 if FORMATS[way] not in ("q8", "q4") else 0.1)
 
