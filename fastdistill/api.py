@@ -23,7 +23,15 @@ from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.check_decoder import check_decoder
-from fastdistill.decode.costs import Costs, fastest_threads, kept_costs, measure_costs, read_costs, thread_counts
+from fastdistill.decode.costs import (
+    THREAD_POSITIONS,
+    Costs,
+    fastest_threads,
+    kept_costs,
+    measure_costs,
+    read_costs,
+    thread_counts,
+)
 from fastdistill.decode.engine import Beginning, Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
@@ -274,7 +282,8 @@ class Model:
 
     @property
     def _may_choose_threads(self) -> bool:
-        return self.threads > 1 and not self.network.threads_of.fixed
+        fixed = self.network.threads_of.fixed or self.plan.max_positions < THREAD_POSITIONS
+        return self.threads > 1 and not fixed
 
     def recall_threads(self) -> None:
         """Run forwards of few rows on as many threads as `costs` once found to be fastest; where nobody has measured, on all."""

@@ -33,6 +33,7 @@ from fastdistill.models.quantize_folder import quantize_folder
 from fastdistill.options import DEFAULTS, SYNONYMS, Options, resolved
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import bits
+from tests.test_cli import write_model
 from tests.text.tokenizers_made_here import byte_level
 
 TOKENIZER = {"tokenizer.json": json.dumps(byte_level()).encode()}  # token 0 is special, 1..256 are the bytes
@@ -413,6 +414,14 @@ def test_few_rows_run_on_the_threads_that_were_found_to_be_fastest(folder, tmp_p
     assert asked.costs.threads == () and asked.network.threads_of(1) == 4
     monkeypatch.setenv("FASTDISTILL_THREADS", "4")
     assert fd.load(folder).costs.threads == ()
+
+
+def test_a_model_of_few_positions_has_costs_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FASTDISTILL_THREADS", raising=False)
+    monkeypatch.setattr("fastdistill.kernels.threads.default_threads", lambda: 2)
+    model = fd.load(write_model(tmp_path / "short", "plain", max_position_embeddings=20))
+    assert model.costs.threads == () and len(model.costs.rows) > 1
 
 
 def test_costs_are_measured_once_a_machine(folder, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 CONTEXTS = (32, 512)
 REPETITIONS, FEW = 4, 8
 THREAD_ROWS = (1, 4, 16)  # more are arithmetic, which all threads share
+THREAD_POSITIONS = CONTEXTS[0] + THREAD_ROWS[-1]  # that their forwards take
 WORTH = 1.05  # how many times faster fewer threads have to be
 GRANTED = 0.8  # the share of their cores that threads have to get for their times to say something
 MOST_ROWS, MOST_SECONDS = 1 << 16, 1e6  # in a table: more is a mistake, and would take its reader's memory
@@ -208,7 +209,7 @@ def fastest_threads(make_sessions: Mapping[int, Callable[[int, int], Any]]) -> t
         by `WORTH`. Where that one is not granted its cores, because others use them now, nothing is learnt: ()
     """
     most, context = max(make_sessions), CONTEXTS[0]
-    sessions = {n: make(context + THREAD_ROWS[-1], THREAD_ROWS[-1]) for n, make in sorted(make_sessions.items())}
+    sessions = {n: make(THREAD_POSITIONS, THREAD_ROWS[-1]) for n, make in sorted(make_sessions.items())}
     found = np.array(_least_seconds([*sessions.values()], THREAD_ROWS, context))
     if not ((found > 0) & (found < np.inf)).all() or not _granted(sessions[most], most):
         return ()
