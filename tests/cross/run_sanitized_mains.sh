@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# The C programs of this folder under sanitizers: the pool (threads_main.c) for races, and for leaks; and what kernels compute (bits_main.c) on
-# aarch64, emulated, for wrong addresses and undefined behaviour.  run_sanitized.sh does that here, under the tests.
+# The C programs of this folder under sanitizers: the pool (threads_main.c) for races, and for leaks; and, told to, what kernels compute
+# (bits_main.c) on aarch64, emulated, for wrong addresses and undefined behaviour.  run_sanitized.sh does that here, under the tests.
+#
+#     tests/cross/run_sanitized_mains.sh               # the pool
+#     tests/cross/run_sanitized_mains.sh aarch64       # and kernels on aarch64: many minutes
 . "$(dirname "$0")/common.sh"
 need gcc gcc
 
@@ -16,8 +19,9 @@ pool -fsanitize=address,undefined -o "$work/leaks"
 ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1 "$work/leaks"
 echo "no races, no leaks"
 
-lacks aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu && exit
-lacks qemu-aarch64 qemu-user && exit
+[ "${1-}" = aarch64 ] || exit 0
+need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+need qemu-aarch64 qemu-user
 compile_main "$work/bits" "$here/bits_main.c" aarch64-linux-gnu-gcc -fPIC -w -fsanitize=address,undefined -fno-sanitize=null,object-size -fno-omit-frame-pointer -g
 # It is a short program and frees nothing.
 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
