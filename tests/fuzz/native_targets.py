@@ -24,7 +24,7 @@ def compiler(fuzzer: bool) -> str | None:
 
 
 def build(program: Path, fuzzer: bool, *options: str) -> str:
-    """Compile the program for the selected level; "", or why that cannot be."""
+    """Compile the program for the selected level; "", or what it lacks for that."""
     command = compiler(fuzzer)
     if command is None:
         return (
@@ -49,11 +49,12 @@ def build(program: Path, fuzzer: bool, *options: str) -> str:
         flags += ["-O2", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-coverage=trace-cmp"]
     else:
         flags += ["-O0", "-fsanitize=address,undefined", "-DFUZZ_REPLAY"]
-    files = [HERE / "native" / "main.c", CSRC / "threads.c", CSRC / "memory.c"]
+    files = [HERE / "native" / "main.c", CSRC / "threads.c", CSRC / "platform.c"]
     program.parent.mkdir(parents=True, exist_ok=True)
     found = subprocess.run(
         [command, *flags, "-fno-sanitize-recover=undefined", *options, *map(str, files), "-lm", "-o", str(program)],
         capture_output=True,
         text=True,
     )
-    return f"{command} cannot build it: {found.stderr[-1000:]}" if found.returncode else ""
+    assert found.returncode == 0, f"{command} cannot build it: {found.stderr[-1000:]}"
+    return ""
