@@ -18,7 +18,6 @@ import codecs
 import datetime
 import json
 import re
-import runpy
 import struct
 from functools import lru_cache
 from pathlib import Path
@@ -146,6 +145,8 @@ def serve() -> None:
         compiled = compiler()
     except ImportError as error:
         return reply(b"I", str(error)[:LONGEST_REASON].encode())
+    import runpy
+
     from jinja2 import TemplateError
 
     system = runpy.run_path(

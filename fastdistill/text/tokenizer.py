@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fastdistill.arguments import check_flag, check_integer, check_path, check_text
@@ -31,7 +30,11 @@ _CHANCES = ("dropout", "alpha", "nbest_size")
 
 def reads_text(folder: str | os.PathLike[str]) -> bool:
     """Whether token ids of this folder's model can be shown as text here: it has a tokenizer, and the package that runs it is there."""
-    return os.path.lexists(check_path("folder", folder) / "tokenizer.json") and find_spec("tokenizers") is not None
+    if not os.path.lexists(check_path("folder", folder) / "tokenizer.json"):
+        return False
+    from importlib.util import find_spec
+
+    return find_spec("tokenizers") is not None
 
 
 class Tokenizer:
