@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
@@ -591,8 +591,7 @@ class Model:
                 warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
         else:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
-        session = asked["session"]
-        with session.entered("text") if isinstance(session, Session) else nullcontext():
+        with _writing(asked["session"]):
             generations = unless_failed(self._written(each, asked))
         return generations[0] if prompts is None and n is None else generations
 
@@ -628,14 +627,17 @@ class Model:
         if _prompts(prompt) is not None:
             raise ArgumentError("stream takes one prompt, got a list")
         task = self._task(prompt, asked)
-        task.begin()
-        return self._stream(task)
+        with _writing(asked["session"]):
+            task.begin()
+        return self._stream(task, asked["session"])
 
-    def _stream(self, task: Task) -> Generator[Piece, None, Generation]:
+    def _stream(self, task: Task, session: Session | None) -> Generator[Piece, None, Generation]:
         engine = Engine(1)
         engine.submit(task)
         while engine.tasks:
-            yield from [event.piece for event in engine.step()]
+            with _writing(session):  # between two steps another text may take it over, which ends this one
+                events = engine.step()
+            yield from [event.piece for event in events]
         result = task.result
         del task, engine  # an error holds this frame
         return unless_failed([result])[0]
@@ -755,6 +757,11 @@ class Model:
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
+
+
+def _writing(session: Any) -> AbstractContextManager[None]:
+    """Hold the session that was given, if one was, against another thread's text."""
+    return session.entered("text") if isinstance(session, Session) else nullcontext()
 
 
 def _prompts(prompt: Any) -> list[Any] | None:

@@ -583,6 +583,17 @@ def test_a_session_of_another_model_or_in_use_is_refused(model, folder):
         model.stream(["a", "b"])
 
 
+def test_a_stream_neither_begins_nor_goes_on_while_a_text_is_written_in_its_session(model):
+    session = model.session()
+    begun = model.stream([1], session=session)
+    next(begun)
+    with session.entered("text"):
+        for call in (begun.__next__, lambda: model.stream([1], session=session)):
+            with pytest.raises(BusyError):
+                call()
+    assert model.generate([1], max_tokens=3, session=session).tokens == model.generate([1], max_tokens=3).tokens
+
+
 @pytest.mark.parametrize(
     "name, meant",
     [

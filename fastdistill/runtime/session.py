@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import ref
@@ -31,6 +31,27 @@ class Caller:
     """Who holds a session, for as long as somebody knows it."""
 
     __slots__ = ("__weakref__",)
+
+
+class Hold:
+    """A caller's turn; the one that comes after it is the first to say so, since a dict's setdefault is never half done.
+
+    Attributes
+    ----------
+    caller : Callable[[], Caller | None]
+        whose turn it is; of None when it is over
+    after : dict[str, Hold]
+        the next one
+    """
+
+    __slots__ = ("after", "caller")
+
+    def __init__(self, caller: Callable[[], Caller | None]) -> None:
+        self.caller, self.after = caller, dict[str, Hold]()
+
+
+def _nobody() -> None:
+    """Of a turn that is over."""
 
 
 class Home(Runner, Protocol):
@@ -140,7 +161,7 @@ class Session(SessionLike):
         self.caches = {name: KVCache(plan, slots, self.cache_format, name, self.is_long) for name in plan.windows}
         self._windowed = [cache for cache in self.caches.values() if cache.window]
         self.writer: object = None
-        self._holder: dict[str, ref[Caller]] = {}  # of a "call", and of a whole "text"
+        self._holds: dict[str, Hold] = {}  # the last one known of a "call", and of a whole "text"
 
     def __repr__(self) -> str:
         waiting = f", {self.pending} rows pending" if self.pending else ""
@@ -351,13 +372,16 @@ class Session(SessionLike):
 
     def enter(self, caller: Caller, work: str = "call") -> None:
         """Hold the session until `leave`, or until the caller is gone: an interrupt leaves no lock behind, wherever it comes."""
-        mine = ref(caller)
-        held = self._holder.setdefault(work, mine)
-        if held is not mine and held() is not None:
-            raise BusyError("this session is in use by another caller; a session belongs to one at a time")
-        self._holder[work] = mine
+        mine = Hold(ref(caller))
+        held = self._holds.setdefault(work, mine)
+        while held is not mine:
+            if held.caller() is not None:
+                raise BusyError("this session is in use by another caller; a session belongs to one at a time")
+            held = held.after.setdefault("", mine)  # of several who find it over, one comes next
+        self._holds[work] = mine
 
     def leave(self, caller: Caller, work: str = "call") -> None:
         """Let go of the session, if it is this caller who holds it."""
-        if self._holder.get(work) is ref(caller):
-            del self._holder[work]
+        held = self._holds.get(work)
+        if held is not None and held.caller() is caller:
+            held.caller = _nobody

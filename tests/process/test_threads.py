@@ -81,17 +81,26 @@ def test_draws_and_conversations_too(model):
 
 
 def test_one_session_serves_one_of_several_threads(model, texts):
-    """The others are refused at once; whoever is not has the text that it asked for."""
+    """The others are refused, at once or, as streams, by a text that was begun meanwhile; whoever is not has the text that it asked for."""
     session, done, refused = model.session(256), [], []
+
+    def streamed(prompt):
+        tokens = []
+        for piece in model.stream(prompt, max_tokens=TOKENS, session=session):
+            tokens += piece.tokens
+        return tokens
+
+    def generated(prompt):
+        return model.generate(prompt, max_tokens=TOKENS, session=session).tokens
 
     def work(number):
         for prompt in rotated(number) * 6:
             try:
-                result = model.generate(prompt, max_tokens=TOKENS, session=session)
+                tokens = (generated, streamed)[number % 2](prompt)
             except BusyError:
                 refused.append(prompt)
             else:
-                assert result.tokens == texts[prompt]
+                assert tokens == texts[prompt]
                 done.append(prompt)
 
     at_once(work)

@@ -34,7 +34,7 @@ from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime import from_callable
 from fastdistill.runtime.read import Read
-from fastdistill.runtime.session import Caller
+from fastdistill.runtime.session import Caller, Hold
 from tests.small_models import network
 from tests.strategies import (
     ALPHABET,
@@ -1105,3 +1105,21 @@ def test_a_caller_that_is_gone_holds_no_session():
     del caller
     session.forward([1])
     assert session.length == 1
+
+
+def test_of_two_callers_who_find_a_turn_over_one_comes_next():
+    """The second one enters while the first has seen that nobody is there, and not yet said that it comes next."""
+    session, first, second = PLAIN.session(), Caller(), Caller()
+
+    def over():
+        held.caller = lambda: None
+        session.enter(second)
+
+    held = session._holds["call"] = Hold(over)
+    with pytest.raises(BusyError):
+        session.enter(first)
+    session.leave(first)  # it has nothing to leave
+    with pytest.raises(BusyError):
+        session.enter(first)
+    session.leave(second)
+    session.enter(first)
