@@ -121,13 +121,15 @@ def test_it_returns_from_a_gguf_file_as_it_was(smollm2, model, tmp_path):
     assert hashlib.sha256(again.logits(ids).astype("<f4").tobytes()).hexdigest() == LOGITS
 
 
-# 200 MB is what a board of 512 MB has left; 170 is what the chat took where it was written, and other libraries take a little more.
+# 200 MB is what a board of 512 MB has left.  NumPy and tokenizers take 30 to 40 of them, as the system maps their files.
 CHAT = """
 import resource, subprocess, sys
+libraries = "import numpy, tokenizers, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)"
+libraries = int(subprocess.run([sys.executable, "-c", libraries], capture_output=True, text=True).stdout)
 said = "Tell me about rivers and mountains. " * 40 + "\\nWrite a very long story about a river.\\n"
 command = [sys.executable, "-m", "fastdistill", "chat", sys.argv[1], "--capacity", "512", "--max-tokens", "150"]
 done = subprocess.run(command, input=said, capture_output=True, text=True)
-print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
+print(done.returncode, libraries, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10)
 """
 
 
@@ -153,5 +155,5 @@ def test_a_chat_of_512_tokens_fits_into_200_mb(smollm2, small_group):
     join = f'echo $$ >{small_group} && exec "$0" "$@"'
     command = ["sh", "-c", join, sys.executable, "-c", CHAT, str(smollm2)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    status, peak = map(int, done.stdout.split())
-    assert status == 0 and peak < 175e6, (status, peak)
+    status, libraries, peak = map(int, done.stdout.split())
+    assert status == 0 and peak - libraries < 143e6, (status, libraries, peak)
