@@ -169,7 +169,7 @@ enum fd_op_kind {
 };
 #undef FD_OP
 enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_ACTIVATED, FD_GATED };   /* out = y, in[last] + y, activation(y), activation(y0) * y1 */
-enum fd_activation { FD_NONE, FD_SILU, FD_GELU, FD_GELU_TANH };
+enum fd_activation { FD_NONE, FD_SILU, FD_GELU, FD_GELU_TANH, FD_RELU, FD_TANH };
 enum { FD_GROUP = 4 };                       /* rows whose int8 forms lie together: */
 struct fd_block {                           /* 32 inputs of each of them; row r, block b: lane r % 4 of [r / 4 * blocks + b] */
     int8_t codes[FD_GROUP][32];             /* row by row, or as the level wants them: block.h's block_store */
