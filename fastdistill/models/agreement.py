@@ -14,6 +14,7 @@ from fastdistill.messages import listed, warn
 from fastdistill.models.families import plan_for
 from fastdistill.models.plan import Ignored, Plan
 
+_SPELLINGS = {"gamma": "weight", "beta": "bias"}  # of norms, in BERT's first files
 _CHUNK = 1 << 20  # values compared at once
 _CASTS = {
     "f16": (2.0**-11, 2.0**-25),
@@ -42,6 +43,11 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
     checkpoint.tensors = _rooted(checkpoint.tensors, plan)
+    lacking = [without for name, without in plan.optional.items() if name not in checkpoint.tensors]
+    for without in lacking:
+        config = config.changed(without)
+    plan = plan_for(config) if lacking else plan
+    before = config
     for ignored, names in _differing(plan, checkpoint.tensors).items():
         found = f"{checkpoint.folder}: {ignored.reason}, but it holds another {listed(names)}"
         if ignored.instead is None:
@@ -51,8 +57,7 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
             config = config.changed(ignored.instead)
         else:
             warn(f"{found}, which is not used")
-    if config is not checkpoint.config:
-        plan = plan_for(config)
+    plan = plan if config is before else plan_for(config)
     check_tensors(checkpoint.tensors, plan.stored, plan.ignored)
     plan.formats({name: tensor.format for name, tensor in checkpoint.tensors.items()})
     return plan
@@ -66,6 +71,9 @@ def _rooted(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         return name in plan.stored or any(fnmatchcase(name, pattern) for pattern in plan.ignored)
 
     def rooted(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        if last in _SPELLINGS and not known(name):
+            return rooted(f"{module}.{_SPELLINGS[last]}")
         names = [name] if known(name) else [f"{root}.{name}" for root in roots]
         return next((each for each in names if known(each) and (each == name or each not in tensors)), name)
 

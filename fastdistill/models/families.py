@@ -6,6 +6,8 @@ from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
 from fastdistill.messages import short, suggestion
 from fastdistill.models import (
+    bert,
+    distilbert,
     dream,
     falcon,
     gemma2,
@@ -18,6 +20,7 @@ from fastdistill.models import (
     llada_moe,
     llama,
     mixtral,
+    modernbert,
     olmo2,
     olmoe,
     phi3,
@@ -25,6 +28,7 @@ from fastdistill.models import (
     qwen2_moe,
     qwen3,
     qwen3_moe,
+    roberta,
     sdar,
     smollm3,
     stablelm,
@@ -57,6 +61,10 @@ FAMILIES = (
     llada_moe,
     dream,
     sdar,
+    bert,
+    roberta,
+    distilbert,
+    modernbert,
 )
 
 DEFAULTS = {

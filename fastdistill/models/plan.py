@@ -7,7 +7,7 @@ the native one fuses and places them first.  See docs/plan.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,14 @@ class Plan:
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
         1: row i of such a model predicts position i + 1, not its own
+    pooling : str
+        which row of a text goes through the segment "pool", as of `fastdistill.encode.POOLINGS`; "": there is none
+    labels : tuple[str, ...]
+        what its output "scores" scores, in order
+    problem : str
+        what those scores are: "single_label_classification", "multi_label_classification" or "regression"; "": not said
+    optional : Mapping[str, Mapping[str, Any]]
+        weights that a checkpoint may lack, by the name they are stored under: the changes of the config that do without
     """
 
     ops: tuple[Op, ...]
@@ -150,6 +158,10 @@ class Plan:
     block: int = 0
     mask_token: int | None = None
     logit_shift: int = 0
+    pooling: str = ""
+    labels: tuple[str, ...] = ()
+    problem: str = ""
+    optional: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def num_layers(self) -> int:
@@ -178,6 +190,11 @@ class Plan:
         return min((self.weights[name].shape[0] for name in tables), default=None)
 
     @cached_property
+    def token_columns(self) -> int:
+        """Tokens that a row has: one as a rule."""
+        return 1 + max((op.constants.get("column", 0) for op in self.ops if op.kind == "embedding"), default=0)
+
+    @cached_property
     def key_sets(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """Sets of keys and values, the rows' own first: (kv_heads, head_dim) of each layer, in the order of their numbers."""
         found: dict[str, dict[int, tuple[int, int]]] = {OWN: {}}
@@ -190,8 +207,8 @@ class Plan:
     @cached_property
     def windows(self) -> dict[str, int]:
         """The key sets that a session holds, the rows' own first, and how many positions a row sees there; 0: all before it."""
-        windowed = [op.constants for op in self.ops if op.kind == "attention" and op.constants.get("window")]
-        return {OWN: 0} | {constants["key_set"]: constants["window"] for constants in windowed}
+        windowed = [op.constants for op in self.ops if op.kind == "attention" and op.constants.get("key_set")]
+        return {OWN: 0} | {some["key_set"]: some["window"] for some in windowed if some.get("window")}
 
     @property
     def cache_layers(self) -> tuple[tuple[int, int], ...]:

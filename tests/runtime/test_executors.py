@@ -227,7 +227,9 @@ def test_activations_of_any_number(isa, name):
     got = session.forward(range(len(given)), read=Read(hidden=True)).hidden
     allowed = BOUNDS["activation"](SimpleNamespace(constants={"activation": name}), [data])
     assert (np.abs(got[:-2] - ACTIVATIONS[name](data)) <= allowed).all()
-    np.testing.assert_array_equal(got[-2:], [[1, -1] if name == "tanh" else [np.inf, 0 if name == "relu" else np.nan], [np.nan] * 2])
+    np.testing.assert_array_equal(
+        got[-2:], [[1, -1] if name == "tanh" else [np.inf, 0 if name == "relu" else np.nan], [np.nan] * 2]
+    )
 
 
 @pytest.mark.parametrize("kind", ["activation_gradient", "softcap_gradient"])

@@ -9,8 +9,8 @@
  * it matters neither where a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same
  * steps.
  *
- * A window cuts the list's beginning: keys at positions up to the row's own - window.  So ranks count what is left, as if there were
- * no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added.
+ * A window cuts the list's beginning: keys at positions up to the row's own - window; where rows see what follows them, its end too: keys
+ * beyond the row's own position + ahead.  So ranks count what is left, as if there were no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added.
  */
 #pragma once
 #include "../tile.h"
@@ -62,6 +62,16 @@ static void attention_cut(struct attention *a)
         if (*attention_position(a, a->runs[0] + middle) <= before) a->skip = middle + 1; else end = middle;
     }
     a->key_count -= a->skip;
+    if (!a->op->ahead) return;
+    int64_t last = a->pass->positions[a->row] + a->op->ahead, rank = -a->skip;               /* the last position that it sees */
+    const int32_t *run = a->runs;
+    for (; rank + run[1] < a->key_count && *attention_position(a, run[0] + run[1] - 1) <= last; run += 2) rank += run[1];
+    int64_t low = rank < 0 ? a->skip : 0;
+    for (end = fd_min(run[1], a->key_count - rank); low < end;) {
+        int64_t middle = (low + end) / 2;
+        if (*attention_position(a, run[0] + middle) <= last) low = middle + 1; else end = middle;
+    }
+    a->key_count = rank + low;
 }
 
 FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
