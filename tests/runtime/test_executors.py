@@ -83,10 +83,13 @@ def attended(op, inputs, want, judge, request):
     (cache,) = request.keys(op.constants.get("key_set", OWN)).caches
     head_dim, slots = op.constants["head_dim"], np.arange(cache.slots)
     keys, values = (np.abs(part.astype(np.float64)).max() for part in cache.read(op.constants["layer"], slots))
-    score = (head_dim + 2) * EPS * np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
+    size = np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
+    score = (head_dim + 2) * EPS * size
     score += op.constants.get("softcap", 0) * (4 + 2) * EPS  # tanh within 2^-22; a quotient and a product
     distance = np.ptp(cache.positions(slots))
     score += 2 * EPS * np.abs(op.constants.get("slopes", 0)).max() * distance  # one rounding, of the sum of both
+    for table in op.weights:  # one rounding of the sum
+        score += EPS * (size + np.abs(judge.weights.tensors[table].to_float32()).max())
     seen = int(request.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
 
