@@ -51,6 +51,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "distilbert": ("distilbert", "DistilBertModel", DISTIL),
     "distilbert, labels": ("distilbert", "DistilBertForSequenceClassification", DISTIL | dict(num_labels=4)),
     "distilbert, masks": ("distilbert", "DistilBertForMaskedLM", DISTIL),
+    "mpnet": ("mpnet", "MPNetModel", SIZES | dict(pad_token_id=1)),
+    "mpnet, labels": ("mpnet", "MPNetForSequenceClassification", SIZES | dict(pad_token_id=1, num_labels=2)),
+    "mpnet, masks": ("mpnet", "MPNetForMaskedLM", SIZES | dict(pad_token_id=1)),
     "modernbert": ("modernbert", "ModernBertModel", MODERN),
     "modernbert, biases": (
         "modernbert",

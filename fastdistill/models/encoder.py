@@ -168,6 +168,8 @@ class Encoder:
         tokens have a second column: the part of the text that each belongs to; else all are of the first
     position_offset : int
         the row of the table of positions that position 0 has
+    distances : tuple[Source, int] | None
+        numbers that all layers add to scores by distance, and their reach: as of `Builder.attention`
     first_norm : bool
         norms in front: the first layer's attention has one too
     norms_in_front : bool
@@ -198,6 +200,7 @@ class Encoder:
     types: int = 0
     pairs: bool = False
     position_offset: int = 0
+    distances: tuple[Source, int] | None = None
     first_norm: bool = True
     norms_in_front: bool = False
     biases: bool = True
@@ -275,7 +278,14 @@ class Encoder:
         seen = dict(window=layer.reach + 1, ahead=layer.reach) if layer.reach else {}
         # A masked head's rows may be kept from forward to forward; others are read in one, and no layer needs another's keys.
         shared = {} if isinstance(self.head, MaskedHead) else {"layer": 0}
-        h = b.attention(q, k, v, head_dim, head_dim**-0.5, **seen, **shared)
+        by = {}
+        if self.distances is not None:
+            source, reach = self.distances
+            name = f"{self.root}distances"
+            if b.is_new(name):
+                b.made_of(name, source)
+            by = dict(distances=name, reach=reach)
+        h = b.attention(q, k, v, head_dim, head_dim**-0.5, **seen, **shared, **by)
         return b.linear(h, at + names.attention_out, width, self.attention_out_bias)
 
     def _mlp(self, b: Builder, h: int, at: str) -> int:

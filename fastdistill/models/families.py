@@ -21,6 +21,7 @@ from fastdistill.models import (
     llama,
     mixtral,
     modernbert,
+    mpnet,
     olmo2,
     olmoe,
     phi3,
@@ -64,6 +65,7 @@ FAMILIES = (
     bert,
     roberta,
     distilbert,
+    mpnet,
     modernbert,
 )
 
