@@ -53,6 +53,7 @@ from fastdistill.runtime.session import Session
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer, reads_text
+from fastdistill.text.tokenizer_config import mask_token_id
 from fastdistill.user_cache import user_cache
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def load(
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
+        if plan.encodes and "logits" in plan.outputs:
+            plan = replace(plan, mask_token=mask_token_id(folder, plan.vocab_size))
         tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
     lib.fd_return_memory()
@@ -871,6 +874,8 @@ class Model:
 
     def _encode(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text)
+        if self.plan.encodes:  # what its tokenizer puts behind a text would end it before the answer
+            return ids[: len(ids) - len(self.tokenizer.encode("")) + 1]
         if len(ids) > 1 and ids[0] == ids[1]:
             begin = self.tokenizer.token(ids[0])
             if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
@@ -887,7 +892,7 @@ class Model:
     @cached_property
     def _encoder(self) -> TextEncoder:
         plan = self.plan
-        if plan.causal or plan.outputs["hidden"] in plan.read_values:
+        if not plan.encodes:
             raise UnsupportedError(
                 f"this model ({plan.architecture}) writes texts and makes no vectors of them: that is for encoders, such as BERT"
             )

@@ -189,6 +189,11 @@ class Plan:
         tables = [op.weights[0] for op in self.ops if op.kind == "position_embedding"]
         return min((self.weights[name].shape[0] for name in tables), default=None)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: its rows see each other, and it gives the hidden states of all."""
+        return not self.causal and self.outputs.get("hidden") not in {None, *self.read_values}
+
     @cached_property
     def token_columns(self) -> int:
         """Tokens that a row has: one as a rule."""

@@ -167,6 +167,28 @@ def test_labels_that_do_not_exclude_each_other(made):
     np.testing.assert_allclose([*numbers.values()], logits, atol=1e-6)
 
 
+# ---- masks ----
+
+
+@pytest.mark.parametrize("name", ["bert, masks", "roberta, masks", "modernbert, masks"])
+def test_a_masked_head_fills_what_the_tokenizer_calls_masks(made, name):
+    """Behind [CLS] and the prompt's words: most certain first, one a step, as by hand."""
+    model = made(name)
+    mask = model.tokenizer.token_id("[MASK]")
+    assert model.plan.mask_token == mask
+    got = model.generate("one two", max_tokens=3)
+    ids = [*model.tokenizer.encode("one two")[:-1], mask, mask, mask]
+    assert got.stats.prompt_tokens == len(ids) - 3
+    while mask in ids:
+        logits = model.logits(ids).astype(np.float64)
+        logits[:, mask] = -np.inf
+        certain = logits.max(axis=1) - np.log(np.exp(logits).sum(axis=1))
+        place = max((i for i in range(len(ids)) if ids[i] == mask), key=lambda i: certain[i])
+        ids[place] = int(logits[place].argmax())
+    assert got.tokens == ids[-3:]
+    assert np.isfinite(model.encode("one two")).all()
+
+
 # ---- bad input ----
 
 
