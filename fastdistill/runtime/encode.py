@@ -96,7 +96,7 @@ def _pass(network: Network, tokens: np.ndarray, lengths: Sequence[int]) -> np.nd
     asked = ForwardPass(
         **vars(own), tokens=np.ascontiguousarray(tokens[: plan.token_columns]), inputs=None, positions=positions,
         sequences=np.zeros(rows, np.int32), read_rows=reads, want_outputs=True, end_layer=plan.num_layers,
-        others=sets or None, phase="encode",
+        others=sets or None,
     )  # fmt: skip
     return _run(network, asked)["hidden"]
 
