@@ -5,7 +5,7 @@ power of `length_penalty`. It is Hugging Face's search (`_beam_search` of transf
 ends, the same scores.
 
 Every beam is a session, forked from the one whose text it goes on with: beams hold the pages of keys and values that
-they have in common, one of 64 tokens is copied where they part, and those of a beam that is given up are free at once.
+they have in common, one of 64 tokens is copied where they part, and those of a beam that is given up take the copy.
 So memory is at most that of the prompt and of `num_beams` answers, and all beams are rows of one pass, beside other
 texts. (A tree of pending rows in one session would copy no page, but its paths lie scattered: attention reads keys 16
 slots at a time, and would read 16 for each one that it needs, for as long as beams stay apart, which may be for ever.)
@@ -29,6 +29,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
+from fastdistill.runtime.session import Session
 
 MOST_BEAMS = 1 << 10
 MOST_PENALTY = 30.0  # the longest text's 2^30 tokens to this power are 2^900, and a float64 holds 2^1023
@@ -235,11 +236,13 @@ class BeamSearchRun(Run):
     def _forked(self, going: Sequence[Candidate], given: Sequence[Rows]) -> list[Beam]:
         """The beams that go on: the first that follows one takes its session over, others have forks, as the prompt's has."""
         taken = {0} if self._written == 0 else set[int]()
+        following = {candidate.beam for candidate in going} | taken
+        idle = [beam.session for number, beam in enumerate(self._beams) if number not in following]
         beams = list[Beam]()
         for candidate in going:
             session = self._beams[candidate.beam].session
             if candidate.beam in taken:
-                session = session.fork()
+                session = _fork(session, idle)
             taken.add(candidate.beam)
             beams.append(Beam(candidate.total, *self._followed(candidate, given), session))
         return beams
@@ -249,6 +252,15 @@ class BeamSearchRun(Run):
             raise ArgumentError("no text can be written: every token is banned")
         self._beams, self.hypotheses = [], ended  # their sessions are free
         return [(token, 0) for token in ended[0].tokens]
+
+
+def _fork(session: SessionLike, idle: list[SessionLike]) -> SessionLike:
+    """A fork, in the place of one that nobody needs, where there is one: its pages serve again."""
+    other = idle.pop() if idle else None
+    if not isinstance(session, Session) or not isinstance(other, Session):
+        return session.fork()
+    other.share(session, session.length)
+    return other
 
 
 def _process(
