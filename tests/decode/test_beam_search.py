@@ -75,6 +75,25 @@ def test_over_any_function_it_is_the_reference(
     assert result.stats.new_tokens == len(result.tokens)
 
 
+@pytest.mark.parametrize("early", EARLY)
+@pytest.mark.parametrize("penalty", [-2.0, -0.3, 0.0, 0.5, 2.0])
+def test_where_much_ends_it_is_the_reference_too(penalty, early):
+    """Ends are about as likely as all else, so that searches are over at other times, and few candidates go on."""
+    ends, lengths = frozenset({0, 3, 4}), set()
+    for seed in range(60):
+        made = function_of(seed, 8, 1.5)
+        bias = np.isin(np.arange(8), list(ends)) * np.float32(seed % 5 / 2)
+
+        def logits(tokens, made=made, bias=bias):
+            return made(tokens) + bias
+
+        expected = beam_search(log_probs_of(logits), [1], 2, 12, ends, penalty, early)
+        result = generate(from_callable(logits, 8), [1], 12, end_tokens=ends, decoder=BeamSearch(2, penalty, early))
+        assert found(result) == expected
+        lengths.add(result.stats.forwards)
+    assert len(lengths) > 3 or (penalty, early) == (2.0, "never")  # which always hopes for more
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32), vocab=st.integers(2, 3), most=st.integers(1, 4), ends=st.frozensets(st.integers(0, 2), max_size=2),
