@@ -24,8 +24,8 @@ import fastdistill as fd
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.kernels import isa, set_isa
 from fastdistill.models import plan_for
-from tests.small_models import config, tensors
 from tests.encoders import write_encoder
+from tests.small_models import config, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
