@@ -161,9 +161,12 @@ class Text:
         self.session.truncate(self.session.common_prefix(text))
 
     def _reason(self, token: int) -> str:
+        most = len(self.result.tokens) >= self.request.max_tokens
+        if most and self.request.allowed_last is not None:  # it had no choice
+            return "length"
         if token in self.request.end_tokens or (self._speller is not None and self._speller.stopped):
             return "stop"
-        if len(self.result.tokens) >= self.request.max_tokens:
+        if most:
             return "length"
         # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
         places = len(self.request.prompt) + len(self.result.tokens) + self.run.needs_place

@@ -25,7 +25,7 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     """The plan of an open folder: of its config, and of tensors that agree with it.
 
     Files of a model without its head call `layers.0` what the plan calls `model.layers.0`: their tensors get its names here.
-    A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
+    What a checkpoint may lack is filled in, or the plan is another one. A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
     said to be is used, with a warning; rotary frequencies that the config does not give are not.
 
     Parameters
@@ -41,7 +41,16 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
         for one in a format that it cannot be used in, and what `plan_for` raises
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
-    checkpoint.tensors = _rooted(checkpoint.tensors, plan)
+    tensors = _rooted(checkpoint.tensors, plan)
+    for name, instead in plan.absent.items():
+        if name not in tensors and isinstance(instead, Mapping):
+            config = config.changed(instead)
+        elif name not in tensors:
+            shape = plan.stored[name]
+            tensors[name] = Tensor(name, "f32", shape, np.full(shape, instead, np.float32))
+    checkpoint.tensors = tensors
+    if config is not checkpoint.config:
+        plan = plan_for(config)
     for ignored, names in _differing(plan, checkpoint.tensors).items():
         found = f"{checkpoint.folder}: {ignored.reason}, but it holds another {listed(names)}"
         if ignored.instead is None:

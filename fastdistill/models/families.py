@@ -6,6 +6,7 @@ from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
 from fastdistill.messages import short, suggestion
 from fastdistill.models import (
+    bart,
     dream,
     falcon,
     gemma2,
@@ -17,6 +18,7 @@ from fastdistill.models import (
     llada,
     llada_moe,
     llama,
+    marian,
     mixtral,
     olmo2,
     olmoe,
@@ -57,6 +59,8 @@ FAMILIES = (
     llada_moe,
     dream,
     sdar,
+    bart,
+    marian,
 )
 
 DEFAULTS = {

@@ -7,7 +7,7 @@ the native one fuses and places them first.  See docs/plan.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,12 @@ class Plan:
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
         1: row i of such a model predicts position i + 1, not its own
+    source_positions : int
+        most tokens of a source, which an encoder reads and every row attends to; 0: there is none
+    start_token : int | None
+        of such a model: what a text begins with
+    absent : Mapping[str, float | Mapping[str, Any]]
+        tensors a checkpoint may lack, by name: the number that fills them, or changes of the config
     """
 
     ops: tuple[Op, ...]
@@ -150,6 +156,9 @@ class Plan:
     block: int = 0
     mask_token: int | None = None
     logit_shift: int = 0
+    source_positions: int = 0
+    start_token: int | None = None
+    absent: Mapping[str, float | Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def num_layers(self) -> int:
@@ -229,6 +238,17 @@ class Plan:
             if OPS[op.kind].selects or not (OPS[op.kind].spreads or found.isdisjoint(op.inputs)):
                 found.add(op.output)
         return frozenset(found)
+
+    @cached_property
+    def _readers(self) -> dict[tuple[int, int, tuple[str, ...]], dict[str, Op]]:
+        return {}
+
+    def readers(self, first: int, end: int, others: tuple[str, ...] = ()) -> dict[str, Op]:
+        """The key sets that a part needs, each with the first op that does; arguments as of `part`."""
+        key = first, end, others
+        if key not in self._readers:
+            self._readers[key] = {op.constants.get("key_set", OWN): op for op in reversed(self.part(*key))}
+        return self._readers[key]
 
     def given(self, end: int) -> dict[str, int]:
         """The outputs but "logits", which the head keeps to itself, where layer end - 1 is the last that runs."""

@@ -16,7 +16,7 @@ from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.config_keys import HARMLESS, NEUTRAL, completed
 from fastdistill.models.families import DEFAULTS
-from tests.families import CASES, OF_TYPE, family_config
+from tests.families import EVERY, OF_TYPE, family_config
 from tests.small_models import config, dream_config, llada_config
 
 SMALL = {model_type: functools.partial(family_config, name) for model_type, name in OF_TYPE.items()}
@@ -56,7 +56,18 @@ FALCON = dict(
     alibi=False, apply_residual_connection_post_layernorm=False, attention_dropout=0.0, hidden_dropout=0.0, bias=False, parallel_attn=True,
     auto_map={"AutoConfig": "x"}, use_cache=True,
 )  # fmt: skip
+BART = dict(
+    _num_labels=3, activation_dropout=0.1, add_bias_logits=False, add_final_layer_norm=False, attention_dropout=0.1, classif_dropout=0.1,
+    classifier_dropout=0.0, decoder_layerdrop=0.0, encoder_layerdrop=0.0, dropout=0.1, early_stopping=True, forced_eos_token_id=2,
+    gradient_checkpointing=False, id2label={"0": "LABEL_0"}, init_std=0.02, is_encoder_decoder=True, max_length=142, min_length=56,
+    no_repeat_ngram_size=3, normalize_before=False, num_beams=4, num_hidden_layers=2, task_specific_params={}, use_cache=True,
+)  # fmt: skip
 PUBLISHED = {
+    "BART base": ("bart", BART | dict(forced_bos_token_id=0, normalize_embedding=True, torch_dtype="float32", scale_embedding=False)),
+    "BART large, CNN": ("bart", BART | dict(force_bos_token_to_be_generated=True, output_past=True, prefix=" ", static_position_embeddings=False,
+                                            extra_pos_embeddings=2, length_penalty=2.0)),
+    "OPUS-MT": ("marian", BART | dict(bad_words_ids=[[82]], decoder_vocab_size=83, extra_pos_embeddings=83, normalize_embedding=False,
+                                      share_encoder_decoder_embeddings=True, static_position_embeddings=True)),
     "Llama 2": ("llama", LLAMA | dict(max_length=4096, pad_token_id=0, temperature=0.9, top_p=0.6, _name_or_path="x")),
     "Llama 3.2": ("llama", LLAMA | dict(eos_token_id=[1, 2], attention_dropout=0.0, _commit_hash="4e20de36")),
     "SmolLM2": ("llama", LLAMA | dict(is_llama_config=True, rope_interleaved=False, pad_token_id=2, attention_dropout=0.0,
@@ -153,10 +164,11 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
         with pytest.raises(CheckpointError, match="num_experts is missing"):
             plan_for(Config({"model_type": model_type}))
         return
-    layers = next(key for key in ("num_hidden_layers", "n_layer") if key in DEFAULTS[model_type])
-    plan = plan_for(Config({"model_type": model_type, layers: 1}))
+    layers = {"encoder_layers", "decoder_layers", "num_layers"} & DEFAULTS[model_type].keys()
+    layers = layers or {next(key for key in ("num_hidden_layers", "n_layer") if key in DEFAULTS[model_type])}
+    plan = plan_for(Config({"model_type": model_type, **dict.fromkeys(layers, 1)}))
     sizes = DEFAULTS[model_type]
-    assert plan.hidden_size == sizes.get("hidden_size", sizes.get("n_embd"))
+    assert plan.hidden_size == next(sizes[key] for key in ("hidden_size", "n_embd", "d_model") if key in sizes)
     assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions"))
     wanted = {"llama": (32, 2048, 11008), "mistral": (8, 131072, 14336), "Dream": (32, 32768, 22016)}.get(model_type)
     if wanted is not None:
@@ -187,7 +199,7 @@ def computation(made: Config) -> object:
         for op in plan.ops
     ]
     weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
-    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block, plan.start_token
 
 
 # Of a type, or of null: what else a key may say.
@@ -219,7 +231,7 @@ BESIDE = [
 @pytest.mark.parametrize("model_type", DEFAULTS)
 def test_every_key_of_a_table_changes_what_is_computed(model_type):
     table, unused = DEFAULTS[model_type], set()
-    cases = [family_config(name) for name, (its, _) in CASES.items() if its == model_type]
+    cases = [family_config(name) for name, (its, _) in EVERY.items() if its == model_type]
     every = [case.changed({key: beside[key] for key in beside.keys() & table}) for case in cases for beside in BESIDE]
     for key, usual in table.items():
         made = ((one, one.changed({key: other})) for one in every for other in LISTS.get(key, OTHERS[type(usual)]))

@@ -16,7 +16,7 @@ from fastdistill.decode import generate
 from fastdistill.errors import FastDistillError
 from fastdistill.models import described
 from fastdistill.ops.activation import ACTIVATIONS
-from tests.families import CASES, CAUSAL, OF_TYPE
+from tests.families import CAUSAL, EVERY, OF_TYPE, SOURCED
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch")
@@ -24,6 +24,7 @@ transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+TRANSLATORS = {model_type for model_type, _ in SOURCED.values()}
 TOLERANCE = 1e-4  # of the largest logit, both in float32
 
 
@@ -31,26 +32,39 @@ def made(folder: Path, raw: dict, seed: int = 0):
     """A random model of transformers, saved: norms, biases and matrices far from their tidy beginnings."""
     config = transformers.AutoConfig.for_model(**raw)
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-    ).eval()
+    kind, how = transformers.AutoModelForCausalLM, {"experts_implementation": "eager"}
+    if raw["model_type"] in TRANSLATORS:
+        kind, how = transformers.AutoModelForSeq2SeqLM, {}
+    model = kind.from_config(config, dtype=torch.float32, attn_implementation="eager", **how).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.12))
+            if parameter.requires_grad:  # sinusoids are what they are
+                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.12))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
     model.save_pretrained(folder)
     return model
 
 
 def theirs(model, tokens: list[int]) -> np.ndarray:
+    given = {"input_ids": torch.tensor([tokens])}
+    if model.config.model_type in TRANSLATORS:
+        given = {"input_ids": torch.tensor([read_before(tokens)]), "decoder_input_ids": torch.tensor([tokens])}
     with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].numpy()
+        return model(**given).logits[0].numpy()
+
+
+def read_before(tokens: list[int]) -> list[int]:
+    """The source of a text: of another length."""
+    return [*tokens[::-2], *tokens[:3]]
 
 
 def assert_alike(model, folder: Path, tokens: list[int]) -> None:
     want = theirs(model, tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keys that no plan knows: whether they matter is what is tried here
-        got = fd.load(folder, threads=2).logits(tokens)
+        ours = fd.load(folder, threads=2)
+        got = ours.logits(tokens, read_before(tokens) if ours.target else None)
     np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max())
 
 
@@ -83,7 +97,7 @@ def shapes(draw: st.DrawFn, model_type: str) -> dict:
         pad_token_id=0,
     )
     rare = {
-        key: value for key, value in CASES[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()
+        key: value for key, value in EVERY[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()
     }
     raw |= rare | draw(st.fixed_dictionaries({}, optional=OPTIONS.get(model_type, {})))
     if model_type in OWN_HEAD_DIM:
@@ -171,7 +185,7 @@ def as_older_files_say_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_greedy_texts_are_alike(tmp_path, name):
-    model_type, raw = CASES[name]
+    model_type, raw = EVERY[name]
     model = made(tmp_path / "model", {"model_type": model_type} | raw)
     ours = fd.load(tmp_path / "model", threads=2)
     written = tokens = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -180,6 +194,40 @@ def test_greedy_texts_are_alike(tmp_path, name):
         written = [*written, int(theirs(model, written)[-1].argmax())]
     got = generate(ours.session(len(written)), tokens, new)
     assert got.tokens == written[len(tokens) :]
+
+
+@pytest.mark.parametrize("name", SOURCED)
+def test_texts_of_a_source_are_those_that_generate_writes(tmp_path, name):
+    """With all that its files say of how a text begins and ends: of both files, and of config.json alone."""
+    model_type, raw = EVERY[name]
+    folder = tmp_path / "model"
+    made(folder, {"model_type": model_type} | raw)
+    for files in ("config.json", "both"):
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type} | raw), encoding="utf-8")
+        if files == "both":
+            said = dict(
+                decoder_start_token_id=7,
+                eos_token_id=raw["eos_token_id"],
+                pad_token_id=1,
+                forced_bos_token_id=5,
+                forced_eos_token_id=9,
+                bad_words_ids=[[40], [14]],
+            )
+            (folder / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        ours, ended = fd.load(folder, threads=2), set()
+        for seed in range(12):
+            source = np.random.default_rng(seed).integers(3, 83, 4 + 3 * seed).tolist()
+            how = dict(max_new_tokens=32 if seed % 4 else 3, num_beams=1, do_sample=False, use_cache=True)
+            with torch.no_grad():
+                want = model.generate(torch.tensor([source]), **how)[0].tolist()
+            got = ours.generate(source, max_tokens=how["max_new_tokens"])
+            assert [ours.target.start, *got.tokens] == want
+            ended.add(got.finish_reason)
+        assert "length" in ended
 
 
 def test_activations_are_theirs_by_every_name():
@@ -243,10 +291,10 @@ NEVER = {
 }
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", [*CAUSAL, *SOURCED])
 def test_a_changed_key_changes_what_theirs_computes_and_ours_alike_or_is_refused(tmp_path_factory, name):
     """Never a silently wrong model: whatever the key, ours loads what theirs has saved and agrees, or says what it lacks."""
-    model_type, raw = CASES[name]
+    model_type, raw = EVERY[name]
     whole = transformers.AutoConfig.for_model(**{"model_type": model_type} | raw).to_dict()
     tokens = np.random.default_rng(1).integers(0, 60, 30).tolist()
     tried, agreed, refused = 0, set(), set()

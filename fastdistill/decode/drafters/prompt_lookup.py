@@ -74,6 +74,7 @@ class PromptLookupRun:
             1 if request.tree is None else min(max(request.tree.width, 1), MOST_MATCHES)
         )
         self._text, self._length = np.empty(0, np.int32), 0
+        self._append(request.source)
         self._append(request.prompt)
 
     def propose(self, budget: int) -> Draft:

@@ -1,0 +1,300 @@
+"""Models with an encoder, as users have them: a prompt is what is read, and every decoder writes the text of plain decoding."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import fastdistill as fd
+from fastdistill.checkpoint import Config, Target, Tensor, open_checkpoint, target_of, write_checkpoint
+from fastdistill.decode import Auto, Autoregressive, Jacobi, LayerSkip, Lookahead, PromptLookup, Speculative
+from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, PartialError, UnsupportedError
+from fastdistill.models import plan_for, quantize_folder
+from fastdistill.models.encoder_decoder import sinusoids
+from tests.families import SOURCED, family_config
+from tests.goldens.make_families import text, write_folder
+from tests.small_models import tensors
+from tests.text.tokenizers_made_here import byte_level
+
+TOKENIZER = {"tokenizer.json": json.dumps(byte_level()).encode()}  # token 0 is special, 1..256 are the bytes
+VOCAB = 300
+PROMPT = "the cat and the dog and the cat sat"
+DECODERS = {
+    "prompt lookup": Speculative(PromptLookup(min_match=1)),
+    "prompt lookup, a tree": Speculative(PromptLookup(min_match=1), tree=fd.decode.Tree(2)),
+    "layer skip": Speculative(LayerSkip(1)),
+    "rejection": Speculative(PromptLookup(min_match=1), rule="rejection"),
+    "jacobi": Jacobi(),
+    "lookahead": Lookahead(),
+    "auto": Auto(),
+}
+
+
+def write(folder, name: str, generation: dict | None = None, **changes):
+    """A folder of a case that reads and writes bytes."""
+    config = family_config(name, **{"vocab_size": VOCAB, "max_position_embeddings": 256} | changes)
+    said = {} if generation is None else {"generation_config.json": json.dumps(generation).encode()}
+    write_checkpoint(folder, config.raw, tensors(plan_for(config)).values(), TOKENIZER | said)
+    return folder
+
+
+@pytest.fixture(scope="module", params=SOURCED)
+def model(request, tmp_path_factory):
+    return fd.load(write(tmp_path_factory.mktemp("models") / "model", request.param), threads=2)
+
+
+def greedy(model, source: list[int], count: int) -> list[int]:
+    """What each row's likeliest token makes of a source, by the whole text's logits each time."""
+    written, target = [model.target.start], model.target
+    for number in range(count):
+        logits = model.logits(written, source)[-1]
+        logits[list(target.banned)] = -np.inf
+        given = target.first if number == 0 else None
+        given = target.last if given is None and number == count - 1 else given
+        written.append(int(logits.argmax()) if given is None else given)
+    return written[1:]
+
+
+def test_a_prompt_is_read_and_what_is_written_begins_as_the_config_says(isa, model):
+    source = model.tokenizer.encode(PROMPT)
+    ends = model.end_tokens
+    model.end_tokens = frozenset()
+    try:
+        want = greedy(model, source, 20)
+        for prompt in (PROMPT, source):
+            written = model.generate(prompt, max_tokens=20)
+            assert written.tokens == want and written.finish_reason == "length"
+            assert written.text == model.tokenizer.decode(want)
+            assert (written.stats.prompt_tokens, written.stats.reused_tokens) == (len(source), 0)
+            assert written.stats.prefill_seconds > 0
+        pieces = list(model.stream(PROMPT, max_tokens=20))
+        assert "".join(pieces) == written.text
+        assert model.generate(PROMPT, max_tokens=1).tokens == want[:1] or model.target.last is not None
+    finally:
+        model.end_tokens = ends
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_every_lossless_decoder_writes_the_text_of_plain_decoding(model, decoder, temperature):
+    if decoder == "rejection" and temperature:
+        pytest.skip("keeps the law, not the text")
+    how = dict(max_tokens=30, temperature=temperature, seed=3)
+    for prompt in (PROMPT, "aaaa", "x"):
+        want = model.generate(prompt, decoder=Autoregressive(), **how)
+        got = model.generate(prompt, decoder=DECODERS[decoder], **how)
+        assert got.tokens == want.tokens and got.finish_reason == want.finish_reason
+
+
+def test_guesses_come_from_the_source(tmp_path):
+    """A model that repeats what it reads is guessed right from the first token on, since its source has it all."""
+    config = family_config("bart", vocab_size=VOCAB, eos_token_id=None, forced_eos_token_id=None)
+    made = tensors(plan_for(config))
+    model = fd.load(write(tmp_path / "model", "bart", eos_token_id=None, forced_eos_token_id=None))
+    written = model.generate(PROMPT, max_tokens=40).tokens
+    source = [*model.tokenizer.encode(PROMPT), *written]
+    plain = model.generate(source, max_tokens=40)
+    guessed = model.generate(source, max_tokens=40, decoder=Speculative(PromptLookup(min_match=1)))
+    assert guessed.tokens == plain.tokens and guessed.stats.drafted > 0 and made
+
+
+def test_prompts_of_a_list_are_each_what_they_are_alone(isa, model):
+    prompts = [PROMPT, "x", "another text, and a longer one than the others are " * 3, PROMPT]
+    for how in (dict(), dict(temperature=0.9, seed=2), dict(decoder=Speculative(PromptLookup(min_match=1)))):
+        together = model.generate(prompts, max_tokens=25, **how)
+        assert [each.tokens for each in together] == [
+            model.generate(prompt, max_tokens=25, **how).tokens for prompt in prompts
+        ]
+
+
+def test_texts_of_one_prompt_are_read_once(model):
+    runs, network = [], model.network
+    encoded = network.encoded
+    network.encoded = lambda *arguments: (
+        runs.append(network._sources.get((arguments[0].tobytes(), arguments[1]))) or encoded(*arguments)
+    )
+    try:
+        several = model.generate(PROMPT, n=4, temperature=1.2, seed=1, max_tokens=12)
+    finally:
+        del network.encoded
+    assert len(runs) == 4 and runs.count(None) == 1
+    assert several[0].tokens == model.generate(PROMPT, temperature=1.2, seed=1, max_tokens=12).tokens
+    assert len({tuple(each.tokens) for each in several}) > 1
+
+
+def test_a_session_keeps_its_source_while_the_prompt_is_the_same(model):
+    session = model.session(64)
+    first = model.generate(PROMPT, session=session, max_tokens=10)
+    again = model.generate(PROMPT, session=session, max_tokens=10)
+    other = model.generate("another one", session=session, max_tokens=10)
+    assert first.tokens == again.tokens == model.generate(PROMPT, max_tokens=10).tokens
+    assert other.tokens == model.generate("another one", max_tokens=10).tokens
+    assert (first.stats.reused_tokens, other.stats.reused_tokens) == (0, 0)
+    assert again.stats.reused_tokens == again.stats.prompt_tokens == len(model.tokenizer.encode(PROMPT))
+
+
+def test_a_prompt_longer_than_the_encoder_reads_fails_alone(model):
+    with pytest.raises(CapacityError, match=r"the source has 300 tokens, more than the 256 .*max_position_embeddings"):
+        model.generate([1] * 300)
+    with pytest.raises(PartialError) as failed:
+        model.generate([[1] * 300, PROMPT], max_tokens=4)
+    refused, written = failed.value.results
+    assert isinstance(refused.error, CapacityError) and written.tokens == model.generate(PROMPT, max_tokens=4).tokens
+    with pytest.raises(ArgumentError, match="prompt is empty"):
+        model.generate("" if not model.tokenizer.encode("") else [])
+
+
+def test_a_text_ends_where_the_decoder_has_no_more_positions(tmp_path):
+    model = fd.load(
+        write(tmp_path / "model", "bart", max_position_embeddings=24, eos_token_id=None, forced_eos_token_id=None)
+    )
+    written = model.generate([5, 6, 7], max_tokens=100)
+    assert written.finish_reason == "capacity" and len(written.tokens) == 24
+    assert model.generate([5, 6, 7], max_tokens=100, decoder=Jacobi()).tokens == written.tokens
+
+
+def test_what_is_asked_without_a_source_says_what_it_needs(model):
+    with pytest.raises(ArgumentError, match="source must be given"):
+        model.logits([model.target.start])
+    with pytest.raises(UnsupportedError, match=r"score needs a model of texts alone.*logits\(ids, source"):
+        model.score("a text")
+    assert model.logits([model.target.start, 5], [1, 2]).shape == (2, VOCAB)
+    assert isinstance(repr(model), str)
+
+
+def test_costs_are_measured_over_a_source(model):
+    assert all(seconds > 0 for seconds in model.measure_costs().seconds[0])
+
+
+# ---- how texts begin and end ----
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "want"),
+    [
+        (dict(), {}, Target(2)),
+        (dict(forced_bos_token_id=0, forced_eos_token_id=2), {}, Target(2, 0, 2)),
+        (dict(forced_eos_token_id=[5, 2]), {}, Target(2, None, 5)),
+        (dict(forced_bos_token_id=0, forced_eos_token_id=2), {"num_beams": 4}, Target(2)),
+        (dict(), dict(decoder_start_token_id=7, forced_bos_token_id=3), Target(7, 3)),
+        (dict(bad_words_ids=[[82], [3], [82]]), {}, Target(2, banned=(3, 82))),
+    ],
+)
+def test_how_texts_begin_and_end_is_as_both_files_say(config, generation, want):
+    assert target_of(Config(config), generation, 2, 83) == want
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        (dict(forced_bos_token_id=83), "forced_bos_token_id must be an integer from 0 to 82, found 83"),
+        (dict(forced_eos_token_id="</s>"), "forced_eos_token_id must be an integer"),
+        (dict(decoder_start_token_id=-1), "decoder_start_token_id must be an integer"),
+        (dict(bad_words_ids=[3]), "bad_words_ids must be a list of lists of tokens, from 0 to 82"),
+        (dict(bad_words_ids=[[i] for i in range(83)]), "bad_words_ids must be fewer than all 83 tokens"),
+    ],
+)
+def test_what_cannot_be_is_refused(generation, message):
+    with pytest.raises(CheckpointError, match=message):
+        target_of(Config({}), generation, 2, 83)
+
+
+def test_longer_words_are_named_once():
+    with pytest.warns(UserWarning, match="bad_words_ids of more than one token are not kept out of texts: 1 of 2"):
+        assert target_of(Config({}), dict(bad_words_ids=[[3], [4, 5]]), 2, 83).banned == (3,)
+
+
+@pytest.mark.parametrize("decoder", [None, *DECODERS])
+def test_a_first_and_a_last_token_that_are_given(tmp_path, decoder):
+    model = fd.load(
+        write(tmp_path / "model", "marian", dict(forced_bos_token_id=70, forced_eos_token_id=71, bad_words_ids=[[72]]))
+    )
+    how = {} if decoder is None else dict(decoder=DECODERS[decoder])
+    for count in (1, 2, 3, 30):
+        written = model.generate(PROMPT, max_tokens=count, **how)
+        assert written.tokens[0] == 70 and written.finish_reason == "length"
+        assert count == 1 or written.tokens[-1] == 71
+        assert written.tokens == greedy(model, model.tokenizer.encode(PROMPT), count)
+        assert 71 not in written.tokens[:-1] or count > 3
+
+
+# ---- what folders may be like ----
+
+
+def stored(folder) -> tuple[dict, list[Tensor]]:
+    with open_checkpoint(folder) as checkpoint:
+        tensors = [
+            Tensor(name, each.format, each.shape, *each.parts.values()) for name, each in checkpoint.tensors.items()
+        ]
+        return dict(checkpoint.config.raw), tensors
+
+
+def test_files_of_a_model_without_its_head_have_shorter_names_and_no_bias(tmp_path):
+    """BART base on the Hub: `shared.weight`, and no `final_logits_bias`."""
+    write_folder(tmp_path / "whole", family_config("bart"))
+    config, whole = stored(tmp_path / "whole")
+    shorter = [
+        Tensor(each.name.removeprefix("model."), each.format, each.shape, *each.parts.values())
+        for each in whole
+        if each.name != "final_logits_bias"
+    ]
+    write_checkpoint(tmp_path / "short", config, shorter)
+    words, source = text(83)[:9], text(83)[:5]
+    bias = next(each for each in whole if each.name == "final_logits_bias").to_float32()
+    want = fd.load(tmp_path / "whole").logits(words, source) - bias
+    np.testing.assert_allclose(fd.load(tmp_path / "short").logits(words, source), want, atol=1e-5)
+    quantize_folder(tmp_path / "short", tmp_path / "q8", "q8")
+    assert fd.load(tmp_path / "q8").logits(words, source).shape == want.shape
+
+
+def test_other_names_of_the_embedding_have_to_hold_the_same(tmp_path):
+    write_folder(tmp_path / "whole", family_config("bart"))
+    config, whole = stored(tmp_path / "whole")
+    shared = next(each for each in whole if each.name == "model.shared.weight")
+    names = ["lm_head.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"]
+    same = [Tensor(name, "f32", shared.shape, shared.data) for name in names]
+    write_checkpoint(tmp_path / "same", config, [*whole, *same])
+    want = fd.load(tmp_path / "whole").logits([1, 2], [3])
+    np.testing.assert_array_equal(fd.load(tmp_path / "same").logits([1, 2], [3]), want)
+    for name in names:
+        write_checkpoint(tmp_path / name, config, [*whole, Tensor(name, "f32", shared.shape, shared.data + 1)])
+        with pytest.raises(CheckpointError, match=f"it holds another {name}"):
+            fd.load(tmp_path / name)
+
+
+def test_stored_sinusoids_are_those_of_the_config_or_named(tmp_path):
+    write_folder(tmp_path / "without", family_config("marian"))
+    config, without = stored(tmp_path / "without")
+    name, table = "model.encoder.embed_positions.weight", sinusoids(96, 36)
+    assert name not in {each.name for each in without}
+    write_checkpoint(tmp_path / "with", config, [*without, Tensor(name, "f32", table.shape, table)])
+    want = fd.load(tmp_path / "without").logits([1, 2], [3])
+    np.testing.assert_array_equal(fd.load(tmp_path / "with").logits([1, 2], [3]), want)
+    write_checkpoint(tmp_path / "other", config, [*without, Tensor(name, "f32", table.shape, 2 * table)])
+    with pytest.warns(UserWarning, match=f"holds another {name}, which is not used"):
+        np.testing.assert_array_equal(fd.load(tmp_path / "other").logits([1, 2], [3]), want)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "error", "message"),
+    [
+        ("bart", dict(d_model=42), CheckpointError, "d_model must be a multiple of encoder_attention_heads = 4"),
+        ("bart", dict(decoder_start_token_id=83), CheckpointError, "decoder_start_token_id must be a token, below 83"),
+        ("bart", dict(normalize_before=True), UnsupportedError, "normalize_before True"),
+        ("bart", dict(tie_word_embeddings=False), UnsupportedError, "tie_word_embeddings False"),
+        ("bart", dict(num_hidden_layers=3), UnsupportedError, "num_hidden_layers 3"),
+        (
+            "marian",
+            dict(share_encoder_decoder_embeddings=False),
+            UnsupportedError,
+            "share_encoder_decoder_embeddings False",
+        ),
+        ("marian", dict(decoder_vocab_size=90), UnsupportedError, "decoder_vocab_size 90"),
+        ("marian", dict(activation_function="mish"), UnsupportedError, "activation_function 'mish'"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused_by_their_keys(name, changes, error, message):
+    with pytest.raises(error, match=message):
+        plan_for(family_config(name, **changes))
