@@ -169,7 +169,7 @@ enum fd_op_kind {
 };
 #undef FD_OP
 enum fd_epilogue { FD_STORE_ONLY, FD_RESIDUAL, FD_ACTIVATED, FD_GATED };   /* out = y, in[last] + y, activation(y), activation(y0) * y1 */
-enum fd_activation { FD_NONE, FD_SILU, FD_GELU, FD_GELU_TANH };
+enum fd_activation { FD_NONE, FD_SILU, FD_GELU, FD_GELU_TANH, FD_RELU, FD_TANH };
 enum { FD_GROUP = 4 };                       /* rows whose int8 forms lie together: */
 struct fd_block {                           /* 32 inputs of each of them; row r, block b: lane r % 4 of [r / 4 * blocks + b] */
     int8_t codes[FD_GROUP][32];             /* row by row, or as the level wants them: block.h's block_store */
@@ -190,6 +190,7 @@ struct fd_op {
     int64_t experts, top_k;                 /* how many there are, how many a row goes through */
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
     int64_t window;                         /* positions that a row sees up to its own, or 0: any */
+    int64_t reach;                          /* distances of keys from -reach to reach have numbers in vectors[0] (heads, 2 reach + 1); or 0 */
     int64_t first, columns;                 /* columns of in[0]: where they begin, how many; of tokens: which */
     float scalar, softcap;                  /* softcap: 0, or what bounds scores, or logits */
     struct fd_block *codes_in, *codes_out;  /* the int8 form of in[0]; of what it makes */

@@ -20,7 +20,7 @@ FD_OP(rotary_table, op_rows)                /* positions, vectors[0] = inverse f
 FD_OP(rotary, op_rows)                      /* in[0]; cos in[1], sin in[2] -> out[0] */
 FD_OP(rotary_gradient, op_rows)             /* the same, turned back */
 FD_OP(store, op_rows)                       /* keys in[0], values in[1] -> the caches of `key_set`, layer `layer` */
-FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes */
+FD_OP(attend, op_attend_tasks)              /* queries in[0] over those caches -> out[0], or partial results where split; vectors[0]: slopes, or by distance */
 FD_OP(attend_merge, op_attend_merge_tasks)  /* partial results -> out[0] */
 FD_OP(read, op_rows)                        /* the rows that are read, of in[0] -> out[0] */
 FD_OP(head, op_head_tasks)                  /* weights[0] over in[0] or codes_in -> partial statistics, logits where asked */

@@ -67,6 +67,8 @@ WAYS = {
     "softcap": dict(softcap=2.0),
     "slopes": dict(slopes=SLOPES),
     "all": dict(window=140, softcap=3.0, slopes=SLOPES, kv_heads=3),
+    "distances": dict(distances="distances", reach=20),  # all layers share one table, and texts go beyond its reach
+    "far distances": dict(distances="distances", reach=150, window=170, softcap=3.0, kv_heads=3),
 }
 
 LAYERS = {"post-norm": post_norm, "parallel": parallel, "unprojected": unprojected}

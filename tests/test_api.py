@@ -145,7 +145,11 @@ def test_biases_beside_a_config_without_them_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [dict(rope_scaling={"rope_type": "dynamic", "factor": 2.0}), dict(model_type="bert"), dict(hidden_act="relu")],
+    [
+        dict(rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
+        dict(model_type="bert"),
+        dict(hidden_act="quick_gelu"),
+    ],
 )
 def test_a_model_that_is_not_supported_says_so(tmp_path, changes):
     write_checkpoint(tmp_path / "m", config(**changes).raw, made().values())

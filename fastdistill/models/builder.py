@@ -182,6 +182,8 @@ class Builder:
         window: int = 0,
         softcap: float = 0.0,
         slopes: np.ndarray | None = None,
+        distances: str = "",
+        reach: int = 0,
         key_set: str = OWN,
     ) -> int:
         """Grouped-query attention; stores k and v first, in the next layer of a key set's cache.
@@ -199,6 +201,11 @@ class Builder:
             c: scores become c tanh(score / c); 0: as they are
         slopes : float32 (heads,), optional
             times (key position - query position), added to scores; None: nothing
+        distances : str, optional
+            a weight (heads * (2 * reach + 1),), added to scores: numbers of each head by key position - query position, from -reach to reach, and
+            those of the ends beyond. Layers may share one; default: none
+        reach : int, default 0
+            of that weight, at least 1
         key_set : str, optional
             default: the rows' own; those of one window are a set of their own, so that a session can forget what it passes over
         """
@@ -213,6 +220,8 @@ class Builder:
             window=window,
             softcap=softcap,
             slopes=slopes,
+            distances=distances,
+            reach=reach,
             key_set=key_set,
         )
 
@@ -260,7 +269,14 @@ class Builder:
         )
 
     def _attend(
-        self, inputs: tuple[int, ...], layer: int, kv_heads: int, head_dim: int, scale: float, **how: Any
+        self,
+        inputs: tuple[int, ...],
+        layer: int,
+        kv_heads: int,
+        head_dim: int,
+        scale: float,
+        distances: str = "",
+        **how: Any,
     ) -> int:
         heads, given = (
             self._widths[inputs[0]] // head_dim,
@@ -269,9 +285,11 @@ class Builder:
         window = how.get("window")
         assert not window or how["key_set"] == windowed(window), how
         constants = {name: value for name, value in given.items() if name == "slopes" or value not in (0, OWN)}
+        weights = {distances: (heads * (2 * constants.get("reach", 0) + 1),)} if distances else {}
         return self.op(
             "attention",
             *inputs,
+            weights=weights,
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,

@@ -21,6 +21,8 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "tanh": "tanh",
 }
 
 _EPSILONS = ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")

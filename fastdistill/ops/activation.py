@@ -35,7 +35,23 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
     return x / 2 * (1 + np.tanh(sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
+def relu(x: np.ndarray) -> np.ndarray:
+    """x, but 0 where it is less (Nair and Hinton 2010)."""
+    return np.maximum(x, 0)
+
+
+def tanh(x: np.ndarray) -> np.ndarray:
+    """tanh(x), in float64."""
+    return np.tanh(x.astype(np.float64))
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "relu": relu,
+    "tanh": tanh,
+}
 
 
 def activation(x: np.ndarray, *, activation: str) -> np.ndarray:
@@ -69,7 +85,7 @@ _CONSTANTS = {"activation": "activation"}
 KINDS = (
     OpKind(
         name="activation",
-        meaning="activation(x): silu, gelu, or gelu by tanh",
+        meaning="activation(x): silu, gelu, gelu by tanh, relu, or tanh",
         reference=activation,
         constants=_CONSTANTS,
         epilogue=("FD_ACTIVATED", 1),

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastdistill.messages import short
 from fastdistill.ops.adjoints.attention import attention_adjoint
-from fastdistill.ops.kind import OWN, OpKind, PassRows, StepKind
+from fastdistill.ops.kind import OWN, VECTOR, OpKind, PassRows, StepKind
 from fastdistill.ops.scores import bias_of, capped_scores, in_window, per_head
 
 
@@ -36,6 +36,7 @@ def attention(
     q: np.ndarray,
     k: np.ndarray | None = None,
     v: np.ndarray | None = None,
+    table: np.ndarray | None = None,
     *,
     heads: int,
     kv_heads: int,
@@ -46,6 +47,7 @@ def attention(
     window: int = 0,
     softcap: float = 0.0,
     slopes: np.ndarray | None = None,
+    reach: int = 0,
     request: PassRows,
 ) -> np.ndarray:
     """Store the rows' keys and values, where there are some, then attend: (rows, heads * head_dim).
@@ -62,7 +64,7 @@ def attention(
         distances = cache.positions(slots) - request.positions[row]
         slots, distances = in_window(slots, distances, window)
         keys, values = (part.swapaxes(0, 1) for part in cache.read(layer, slots))
-        queries, bias = q[row].reshape(heads, head_dim), bias_of(slopes, distances)
+        queries, bias = q[row].reshape(heads, head_dim), bias_of(slopes, distances, table, reach)
         out[row] = attended(queries, keys, values, scale, softcap, bias).reshape(-1)
     return out
 
@@ -85,14 +87,17 @@ def attended(
 
 
 def attention_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:
-    """That of the queries; keys and values have kv_heads each, and a slope is of a head."""
+    """That of the queries; keys and values have kv_heads each, and a slope is of a head, or numbers by distance are."""
     heads, kv_heads, slopes = constants["heads"], constants["kv_heads"], constants.get("slopes")
+    reach = constants.get("reach", 0)
     queries, *stored = widths
     assert queries == heads * constants["head_dim"] and kv_heads and heads % kv_heads == 0, (widths, constants)
     assert not stored or store_width(stored, shapes, constants) == 0
     assert slopes is None or (slopes.dtype == np.float32 and slopes.shape == (heads,) and slopes.flags.c_contiguous), (
         f"slopes must be float32 ({heads},), contiguous, got {short(slopes)}"
     )
+    assert [*shapes] == ([(heads * (2 * reach + 1),)] if reach else []), f"a table of {shapes}, {constants}"
+    assert not reach or (stored and slopes is None), "a table by distance is of a row's own keys, without slopes"
     return queries
 
 
@@ -108,12 +113,20 @@ _STORE = StepKind("store", inputs=(0, 1), writes=False, row_wise=True)
 KINDS = (
     OpKind(
         name="attention",
-        meaning="softmax(x y scale) z over the keys y and values z that the row's node sees, this forward's included; x alone: those stored",
+        meaning="softmax(x y scale) z over the keys y and values z that the row's node sees, this forward's included; x alone: those stored; w: numbers by distance, added to scores",
         reference=attention,
         of_pass=True,
         inputs=(1, 3),
+        weights=(VECTOR,),
         constants=_OF_KEYS
-        | {"heads": "heads", "scale": "scalar", "window": "window", "softcap": "softcap", "slopes": "vectors"},
+        | {
+            "heads": "heads",
+            "scale": "scalar",
+            "window": "window",
+            "softcap": "softcap",
+            "slopes": "vectors",
+            "reach": "reach",
+        },
         width=attention_width,
         steps=(
             replace(_STORE, inputs=(1, 2)),

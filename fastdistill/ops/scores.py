@@ -26,6 +26,13 @@ def per_head(keys: np.ndarray, heads: int) -> np.ndarray:
     return np.repeat(keys.astype(np.float64), heads // len(keys), axis=0)
 
 
-def bias_of(slopes: np.ndarray | None, distances: np.ndarray) -> np.ndarray | float:
-    """What is added to scores (heads, n): slope times distance (ALiBi, Press et al. 2022)."""
+def bias_of(
+    slopes: np.ndarray | None, distances: np.ndarray, table: np.ndarray | None = None, reach: int = 0
+) -> np.ndarray | float:
+    """What is added to scores (heads, n): slope times distance (ALiBi, Press et al. 2022), or what a table, heads times 2 reach + 1, has for it.
+
+    A distance beyond reach has the number of reach (T5, Raffel et al. 2020).
+    """
+    if table is not None:
+        return table.reshape(-1, 2 * reach + 1)[:, distances.clip(-reach, reach) + reach].astype(np.float64)
     return 0.0 if slopes is None else np.outer(slopes.astype(np.float64), distances)

@@ -179,7 +179,7 @@ def test_a_tied_folder_stays_what_it_is_when_quantised(tmp_path, format):
     "changes",
     [
         dict(model_type="qwen2"),
-        dict(hidden_act="relu"),
+        dict(hidden_act="quick_gelu"),
         dict(rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
         dict(attn_logit_softcapping=50.0),
         dict(num_hidden_layers=3),

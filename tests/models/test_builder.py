@@ -33,6 +33,23 @@ def test_slopes_that_c_would_read_otherwise_are_refused(slopes):
         attend(*begun(), slopes=slopes)
 
 
+@pytest.mark.parametrize(
+    "how", [dict(reach=2), dict(distances="d"), dict(distances="d", reach=2, slopes=SLOPES)], ids=range(3)
+)
+def test_numbers_by_distance_without_a_reach_or_beside_slopes_are_refused(how):
+    attend(*begun(), distances="d", reach=2)
+    with pytest.raises(AssertionError, match="a table"):
+        attend(*begun(), **how)
+
+
+def test_keys_of_other_rows_have_no_numbers_by_distance():
+    b, x = begun()
+    with pytest.raises(AssertionError, match="a row's own keys"):
+        b.op(
+            "attention", x, weights={"d": (3 * 5,)}, heads=3, kv_heads=1, head_dim=HEAD_DIM, scale=1.0, layer=0, reach=2
+        )
+
+
 @pytest.mark.parametrize(("keys", "values"), [(28, 14), (14, 28), (16, 16), (28, 28), (7, 7)])
 def test_keys_and_values_that_are_no_heads_alike_are_refused(keys, values):
     with pytest.raises(AssertionError):  # (28, 28): two heads of keys do not divide three of queries

@@ -61,4 +61,4 @@ def test_a_mask_that_is_no_token_is_refused(token):
 
 def test_another_activation_is_refused():
     with pytest.raises(UnsupportedError, match="hidden_act"):
-        plan_for(dream_config(hidden_act="relu"))
+        plan_for(dream_config(hidden_act="quick_gelu"))

@@ -274,7 +274,7 @@ def test_absent_key_value_heads_are_those_of_the_class_and_null_ones_the_heads()
         (dict(tie_word_embeddings=1), "tie_word_embeddings"),
         (dict(attention_bias="yes"), "attention_bias"),
         (dict(sliding_window=0), "sliding_window"),
-        (dict(hidden_act="relu"), "hidden_act"),
+        (dict(hidden_act="quick_gelu"), "hidden_act"),
         (dict(model_type="gpt5"), "model_type"),
         (dict(model_type=None), "model_type"),
     ],

@@ -1,4 +1,4 @@
-"""Attention in all its ways: windows, caps, slopes, keys that other rows have stored.  Each against its reference, and law 1."""
+"""Attention in all its ways: windows, caps, slopes, numbers by distance, keys that other rows have stored.  Each against its reference, and law 1."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastdistill.models.builder import Builder
 from fastdistill.ops import OPS
 from fastdistill.ops.attention import attended
+from fastdistill.ops.scores import bias_of
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
@@ -27,7 +28,9 @@ from tests.strategies import LOGITS, bits, cut, level, poisoned, trees
 
 FEWER = settings(max_examples=20)
 LONG = text(300)
-FORMATS = {"window": "f32", "long window": "q8", "softcap": "f16", "slopes": "bf16", "all": "q4"}
+FORMATS = {
+    "window": "f32", "long window": "q8", "softcap": "f16", "slopes": "bf16", "all": "q4", "distances": "f32", "far distances": "q8",
+}  # fmt: skip
 
 
 @functools.cache
@@ -80,7 +83,12 @@ def test_any_split_of_a_long_text_gives_the_same_bits(isa, way):
 
 
 @FEWER
-@given(way=st.sampled_from(["window", "slopes", "all"]), context=st.integers(0, 12), tree=trees(10), data=st.data())
+@given(
+    way=st.sampled_from(["window", "slopes", "all", "distances", "far distances"]),
+    context=st.integers(0, 12),
+    tree=trees(10),
+    data=st.data(),
+)
 def test_a_row_of_a_tree_has_the_bits_of_its_path(isa, way, context, tree, data):
     made, words = session(way, max_rows=16), LONG[:context]
     if words:
@@ -95,7 +103,7 @@ def test_a_row_of_a_tree_has_the_bits_of_its_path(isa, way, context, tree, data)
     np.testing.assert_array_equal(bits(made.forward([1, 2], read=LOGITS).logits), alone(way, after)[-2:])
 
 
-@pytest.mark.parametrize("way", ["window", "all"])
+@pytest.mark.parametrize("way", ["window", "all", "far distances"])
 def test_forked_truncated_and_loaded_sessions_know_their_positions(isa, way, tmp_path):
     words = LONG[:20]
     first = session(way)
@@ -144,15 +152,64 @@ def test_a_window_counts_positions_not_rows(isa, positions):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_branches_and_blocks_with_positions_of_their_own(isa):
+@pytest.mark.parametrize("way", ["all", "distances"])
+def test_branches_and_blocks_with_positions_of_their_own(isa, way):
     """Rows of a node see each other, whatever their positions: those behind them too."""
     how = dict(nodes=[0, 0, 0, 1, 1], parents=[-1, 0], positions=[9, 2, 5, 11, 4], read=LOGITS)
     got, want = [], []
     for executor, into in (("native", got), ("reference", want)):
-        made = network("all", executor).session(32)
+        made = network(way, executor).session(32)
         made.prefill(LONG[:4])
         into.append(made.forward(LONG[4:9], **how).logits.copy())
     np.testing.assert_allclose(got[0], want[0], atol=0.1)  # q4: a code may flip
+
+
+# How distances of 16 keys can go on: all by 1, not at all, by 1 but for a gap, or twice and then a gap, so that the ends are 15 apart.
+POSITIONS = {
+    "in sequence": list(range(40)),
+    "all at one place": [7] * 40,
+    "a gap": [*range(9), *range(30, 61)],
+    "twice and a gap": [0, 0, *range(2, 40)],
+    "far apart": list(range(0, 240, 6)),
+}
+
+
+@pytest.mark.parametrize("positions", POSITIONS.values(), ids=POSITIONS)
+@pytest.mark.parametrize("reach", [1, 15, 16, 60])
+def test_numbers_by_distance_wherever_rows_stand(isa, reach, positions):
+    """Of rows that see each other, those before and behind: as the reference, whatever the cache held before, and as on the scalar level."""
+    plan = layered(attending(distances="distances", reach=reach), 1)
+    made, how = tensors(plan, 1), dict(nodes=[0] * 40, parents=[-1], positions=positions, read=LOGITS)
+    native, reference, oracle = (
+        Network(plan, made, threads=threads, executor=executor)
+        for executor, threads in (("native", 2), ("reference", 1), ("native", 1))
+    )
+    got = poisoned(native.session(64)).forward(LONG[:40], **how).logits
+    np.testing.assert_allclose(got, reference.session(64).forward(LONG[:40], **how).logits, atol=1e-4)
+    with level("scalar"):
+        want = bits(oracle.session(64).forward(LONG[:40], **how).logits)
+    np.testing.assert_array_equal(bits(got), want)
+
+
+def test_rows_that_all_see_each_other_have_the_same_bits_in_any_company(isa):
+    """As encoders run: several sentences in a pass, longer than the reach and than a tile of keys."""
+    sizes = (3, 140, 30)
+
+    def block(size):
+        return Forward(LONG[:size], nodes=[0] * size, parents=[-1], read=LOGITS)
+
+    with level("scalar"):
+        alone_ = network("distances", threads=1)
+        want = [bits(alone_.session(256, 256).run(block(size)).logits) for size in sizes]
+    results = forward_many([(session("distances", max_rows=256), block(size)) for size in sizes])
+    for result, bits_alone in zip(results, want, strict=True):
+        np.testing.assert_array_equal(bits(result.logits), bits_alone)
+
+
+def test_the_reference_of_numbers_by_distance():
+    """Two heads with a reach of 1: what is farther has the number of 1 or -1."""
+    table, distances = np.array([1, 2, 3, 10, 20, 30], np.float32), np.array([-9, -1, 0, 1, 2])
+    np.testing.assert_array_equal(bias_of(None, distances, table, 1), [[1, 1, 2, 3, 3], [10, 10, 20, 30, 30]])
 
 
 def test_the_reference_of_attention_in_all_ways():
@@ -165,7 +222,8 @@ def test_the_reference_of_attention_in_all_ways():
     got = attended(q, keys, values, 0.5, 2.0, np.outer([0.1, -0.2], [-1.0, 0.0]))
     np.testing.assert_allclose(got[:, 0], want, rtol=1e-14)
     assert (
-        SLOPES.dtype == np.float32 and {"window", "softcap", "slopes", "key_set"} <= OPS["attention"].constants.keys()
+        SLOPES.dtype == np.float32
+        and {"window", "softcap", "slopes", "reach", "key_set"} <= OPS["attention"].constants.keys()
     )
 
 

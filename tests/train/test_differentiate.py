@@ -14,7 +14,7 @@ from fastdistill.runtime.reference_executor import ReferenceExecutor
 from fastdistill.train.differentiate import differentiate
 from tests.families import CASES, family_config
 from tests.train.passes import Rows64, Weights64, chains, gradients_64, training_pass, woods
-from tests.train.plans import FACTS, PLANS, VOCAB, WAYS, WIDTH
+from tests.train.plans import FACTS, PLANS, VOCAB, WAYS, WIDTH, attention
 
 LENGTHS = [5, 1, 7]
 STEP = 1e-6
@@ -100,3 +100,14 @@ def test_attention_over_what_other_rows_have_stored_has_no_adjoint():
     plan = b.plan(x, {"hidden": b.read(x)}, {}, **FACTS)
     with pytest.raises(UnsupportedError, match=r"attention \(layer 0\) over keys that other rows have stored"):
         differentiate(plan, ["q.weight"], "hidden")
+
+
+def test_attention_with_numbers_by_distance_has_no_reverse():
+    """Beside a trained weight before it or behind its numbers; one behind all of it can be trained."""
+    plan = attention(distances="numbers", reach=2)
+    for weight in ("numbers", "q1.weight"):
+        with pytest.raises(
+            UnsupportedError, match=r"attention \(layer 1\) with numbers by distance, numbers, has no adjoint"
+        ):
+            differentiate(plan, [weight], "hidden")
+    assert differentiate(plan, ["out1.weight"], "hidden")

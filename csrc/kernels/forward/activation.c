@@ -36,12 +36,16 @@ static vf soft_capped(vf x, float most)                                  /* most
 
 static vf sigmoid(vf x) { return vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), vf_exp(vf_sub(vf_zero(), x)))); }
 
+static vf relu(vf x) { return vf_max(vf_zero(), x); }                                                   /* operand order lets NaN through */
+
 static inline vf activation(int32_t which, vf x)                         /* enum fd_activation */
 {
     switch (which) {
     case FD_SILU: return silu(x);
     case FD_GELU: return gelu(x);
     case FD_GELU_TANH: return gelu_tanh(x);
+    case FD_RELU: return relu(x);
+    case FD_TANH: return vf_tanh(x);
     default: return x;
     }
 }

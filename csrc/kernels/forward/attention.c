@@ -10,7 +10,8 @@
  * steps.
  *
  * A window cuts the list's beginning: keys at positions up to the row's own - window.  So ranks count what is left, as if there were
- * no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added.
+ * no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added; with a reach,
+ * the number that a table of the head has for that distance.
  */
 #pragma once
 #include "../tile.h"
@@ -180,23 +181,64 @@ FD_INLINE void attention_values(const int rows, const int is_f32, const struct a
 }
 #undef ATTENTION_ADD
 
-/* Scores as they are, scaled, capped and sloped; `head` is the first of the rows. */
+/* Key position less the query's, of ranks [begin, end), and 16 more that go on from there: ascending, as the list does. */
+static void attention_distances(const struct attention *a, int64_t begin, int64_t end, int32_t *distance)
+{
+    const int32_t own = a->pass->positions[a->row];
+    int64_t rank = -a->skip, n = 0;
+    for (const int32_t *run = a->runs; rank < end; rank += run[1], run += 2) {
+        int64_t slot = run[0] + (begin > rank ? begin - rank : 0), last = run[0] + fd_min(run[1], end - rank);
+        for (int64_t count; slot < last; slot += count, n += count) {
+            int64_t left = FD_PAGE - (slot & (FD_PAGE - 1)), i = 0;     /* slots of the page: what lies beyond `count` is written over */
+            const int32_t *at = attention_position(a, slot);
+            count = fd_min(left, last - slot);
+            for (; i < count && i + FD_LANES <= left; i += FD_LANES) vi_store(distance + n + i, vi_sub(vi_load(at + i), vi_set1(own)));
+            for (; i < count; i++) distance[n + i] = at[i] - own;
+        }
+    }
+    vi_store(distance + n, vi_add(vi_iota(), vi_set1(distance[n - 1] + 1)));
+}
+
+/* What 16 ascending indices go on by: 1 from each to the next, 0 where they are all one, -1: anything. */
+FD_INLINE int attention_step(vi at, int32_t first)
+{
+    if (vm_bits(vi_equal(at, vi_add(vi_iota(), vi_set1(first)))) == 0xffff) return 1;
+    return vm_bits(vi_equal(at, vi_set1(first))) == 0xffff ? 0 : -1;
+}
+/* What stands in a head's table at 16 indices. */
+FD_INLINE vf attention_of_table(const float *table, const int32_t *index, int step)
+{
+    if (step == 1) return vf_load(table + index[0]);
+    if (step == 0) return vf_set1(table[index[0]]);
+    float found[FD_LANES];
+    for (int lane = 0; lane < FD_LANES; lane++) found[lane] = table[index[lane]];
+    return vf_load(found);
+}
+
+/* Scores as they are, scaled, capped, and sloped or with a table's numbers added; `head` is the first of the rows. */
 static __attribute__((noinline)) void attention_bend(int rows, const struct attention *a, int64_t head, int64_t begin, int64_t end,
                                                      float (*score)[FD_KEY_TILE + FD_LANES])
 {
-    float distance[FD_KEY_TILE + FD_LANES] = {0};
-    const float *slopes = a->op->vectors ? a->op->vectors[0] + head : NULL;
-    int64_t rank = -a->skip, n = 0;
-    for (const int32_t *run = a->runs; slopes && rank < end; rank += run[1], run += 2)
-        for (int64_t i = begin > rank ? begin - rank : 0; i < fd_min(run[1], end - rank); i++)
-            distance[n++] = (float)(*attention_position(a, run[0] + i) - a->pass->positions[a->row]);
-    for (int r = 0; r < rows; r++)
-        for (int64_t j = 0; j < end - begin; j += 16) {
+    const float *vectors = a->op->vectors ? a->op->vectors[0] : NULL;
+    const int32_t reach = (int32_t)a->op->reach, width = 2 * reach + 1;  /* of a head's table */
+    int32_t distance[FD_KEY_TILE + FD_LANES], index[FD_LANES];
+    int step = 0;
+    if (vectors) attention_distances(a, begin, end, distance);
+    for (int64_t j = 0; j < end - begin; j += 16) {
+        if (reach) {
+            vi at = vi_max(vi_set1(-reach), vi_load(distance + j)), far = vi_set1(reach);
+            at = vi_add(vi_select(vi_less(at, far), at, far), far);
+            vi_store(index, at);
+            step = attention_step(at, index[0]);
+        }
+        for (int r = 0; r < rows; r++) {
             vf s = vf_mul(vf_load(score[r] + j), vf_set1(a->op->scalar));
             if (a->op->softcap > 0.0f) s = soft_capped(s, a->op->softcap);
-            if (slopes) s = vf_fma(vf_set1(slopes[r]), vf_load(distance + j), s);
+            if (reach) s = vf_add(s, attention_of_table(vectors + (head + r) * width, index, step));
+            else if (vectors) s = vf_fma(vf_set1(vectors[head + r]), vf_from_int(vi_load(distance + j)), s);
             vf_store(score[r] + j, s);
         }
+    }
 }
 
 /* One tile for `rows` query heads from `head` on: peak[r], mass[r], o[r][padded]. */

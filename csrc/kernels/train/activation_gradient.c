@@ -23,12 +23,22 @@ static vf gelu_tanh_slope(vf x)
     return vf_mul(s, vf_fma(vf_mul(x, vf_sub(one, s)), vf_fma(square, vf_set1(0.214064448818f), root), one));
 }
 
+static vf relu_slope(vf x) { return vf_where_less(vf_zero(), x, vf_set1(1.0f), relu(x)); }       /* of what is not above 0, 0 or NaN */
+
+static vf tanh_slope(vf x)               /* 1 - tanh(x)^2 */
+{
+    vf t = vf_tanh(x);
+    return vf_fnma(t, t, vf_set1(1.0f));
+}
+
 static inline vf activation_slope(int32_t which, vf x)                   /* enum fd_activation */
 {
     switch (which) {
     case FD_SILU: return silu_slope(x);
     case FD_GELU: return gelu_slope(x);
     case FD_GELU_TANH: return gelu_tanh_slope(x);
+    case FD_RELU: return relu_slope(x);
+    case FD_TANH: return tanh_slope(x);
     default: return vf_set1(1.0f);
     }
 }
@@ -67,8 +77,8 @@ static int op_softcap_gradient(const struct fd_op *op, const struct fd_pass *pas
 {
     int64_t stride = fd_stride(op->width), at = row * stride;
     for (int64_t k = at; k < at + stride; k += FD_LANES) {
-        vf t = vf_tanh(vf_div(vf_load(op->in[0] + k), vf_set1(op->softcap)));
-        vf_store(op->out[0] + k, vf_mul(vf_fnma(t, t, vf_set1(1.0f)), vf_load(op->in[1] + k)));
+        vf slope = tanh_slope(vf_div(vf_load(op->in[0] + k), vf_set1(op->softcap)));
+        vf_store(op->out[0] + k, vf_mul(slope, vf_load(op->in[1] + k)));
     }
     return 1;
 }

@@ -66,10 +66,22 @@ def gelu_tanh_slope(x: np.ndarray) -> np.ndarray:
     return _sigmoid(2 * u) * (1 + x * _sigmoid(-2 * u) * 2 * slope)
 
 
+def relu_slope(x: np.ndarray) -> np.ndarray:
+    """1 where x > 0, 0 elsewhere, at 0 too."""
+    return np.where(x > 0, 1, np.maximum(x, 0))  # NaN stays
+
+
+def tanh_slope(x: np.ndarray) -> np.ndarray:
+    """1 - tanh^2 x, in float64."""
+    return np.cosh(np.minimum(np.abs(x.astype(np.float64)), 300)) ** -2.0
+
+
 SLOPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": silu_slope,
     "gelu": gelu_slope,
     "gelu_tanh": gelu_tanh_slope,
+    "relu": relu_slope,
+    "tanh": tanh_slope,
 }
 
 
@@ -91,7 +103,7 @@ def sigmoid_mul_share_gradient(x: np.ndarray, share: np.ndarray, dy: np.ndarray)
 
 def softcap_gradient(x: np.ndarray, dy: np.ndarray, *, softcap: float) -> np.ndarray:
     """dy (1 - tanh^2 (x / softcap)), in float64."""
-    return dy / np.cosh(np.minimum(np.abs(x.astype(np.float64) / softcap), 300)) ** 2
+    return dy * tanh_slope(x.astype(np.float64) / softcap)
 
 
 def _share_width(widths: Sequence[int], shapes: Sequence[tuple[int, ...]], constants: Mapping[str, Any]) -> int:

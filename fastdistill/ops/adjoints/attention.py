@@ -26,6 +26,8 @@ def attention_adjoint(reverse: Reverse, op: Any, gradient: int) -> None:
     """Weights are made again, of queries and keys: nothing in the size of rows times rows is kept."""
     if len(op.inputs) != 3:
         raise UnsupportedError(f"{op.kind} ({op.segment}) over keys that other rows have stored has no adjoint")
+    if op.weights:
+        raise UnsupportedError(f"{op.kind} ({op.segment}) with numbers by distance, {op.weights[0]}, has no adjoint")
     q, k, v = op.inputs
     constants = {name: value for name, value in op.constants.items() if name != "layer"}
     by_heads = reverse.op("attention_gradient", q, k, v, op.output, gradient, **constants)
