@@ -79,6 +79,19 @@ SOURCED: dict[str, tuple[str, dict]] = {
     "marian": ("marian", BART | dict(d_model=36, activation_function="swish", scale_embedding=True, decoder_start_token_id=82, eos_token_id=0,
                                      forced_eos_token_id=0, pad_token_id=82, bad_words_ids=[[82]])),
 }  # fmt: skip
+T5 = dict(
+    vocab_size=83, d_model=44, d_kv=10, d_ff=50, num_layers=2, num_decoder_layers=3, num_heads=3, relative_attention_num_buckets=8,
+    relative_attention_max_distance=20, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
+)  # fmt: skip
+SOURCED |= {
+    "t5": ("t5", T5),
+    "t5, gated, a head of its own": (
+        "t5",
+        T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_layers=3, num_decoder_layers=2),
+    ),
+    "mt5": ("mt5", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    "umt5": ("umt5", T5 | dict(feed_forward_proj="gated-gelu", num_decoder_layers=2)),
+}
 EVERY = CASES | SOURCED
 MASKED = ("llada", "lladamoe", "Dream", "sdar", "sdar_moe")
 CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in MASKED]

@@ -31,6 +31,7 @@ from fastdistill.models import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
 )
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
@@ -61,6 +62,7 @@ FAMILIES = (
     sdar,
     bart,
     marian,
+    t5,
 )
 
 DEFAULTS = {

@@ -74,6 +74,21 @@ def check_source(tokens: Any, plan: Plan) -> np.ndarray:
     return np.array(ids, np.int32)
 
 
+def encoding(plan: Plan, tokens: np.ndarray, cache_format: str) -> tuple[ForwardPass, KVCache]:
+    """The pass that reads a source's tokens, and the cache that it leaves."""
+    n = len(tokens)
+    every, one, sets = np.arange(n, dtype=np.int32), np.zeros(n, np.int32), dict[str, KeySet]()
+    for name in (ENCODE, CROSS):
+        cache = KVCache(plan, n, cache_format, name)
+        cache.reserve(0, n)
+        sets[name] = KeySet(every, one, np.array([[0, n]], np.int32), np.array([0, 1]), [cache])
+    request = ForwardPass(
+        **vars(sets[ENCODE]), tokens=tokens, inputs=None, positions=every, sequences=one,
+        read_rows=np.empty(0, np.int32), segments=(ENCODE,), others=sets,
+    )  # fmt: skip
+    return request, sets[CROSS].caches[0]
+
+
 def encode(network: Encodes, tokens: np.ndarray, cache_format: str) -> Source:
     """Run the encoder over checked tokens.
 
@@ -83,22 +98,11 @@ def encode(network: Encodes, tokens: np.ndarray, cache_format: str) -> Source:
         where memory lacks
     NotFiniteError
     """
-    plan, n = network.plan, len(tokens)
-    pool = network.pool(n, ())
-    own, cross = (KVCache(plan, n, cache_format, name) for name in (ENCODE, CROSS))
-    every, one = np.arange(n, dtype=np.int32), np.zeros(n, np.int32)
-    sets = {}
-    for name, cache in ((ENCODE, own), (CROSS, cross)):
-        cache.reserve(0, n)
-        sets[name] = KeySet(every, one, np.array([[0, n]], np.int32), np.array([0, 1]), [cache])
+    request, cache = encoding(network.plan, tokens, cache_format)
+    pool = network.pool(len(tokens), ())
     seat = pool.take()
     try:
-        seat.executor.run(
-            ForwardPass(
-                **vars(sets[ENCODE]), tokens=tokens, inputs=None, positions=every, sequences=one,
-                read_rows=np.empty(0, np.int32), segments=(ENCODE,), others=sets,
-            )
-        )  # fmt: skip
+        seat.executor.run(request)
     finally:
         pool.give_back(seat)
-    return Source(tokens, cross, pool)
+    return Source(tokens, cache, pool)

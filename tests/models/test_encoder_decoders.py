@@ -34,7 +34,8 @@ DECODERS = {
 
 def write(folder, name: str, generation: dict | None = None, **changes):
     """A folder of a case that reads and writes bytes."""
-    config = family_config(name, **{"vocab_size": VOCAB, "max_position_embeddings": 256} | changes)
+    sizes = {"vocab_size": VOCAB, "max_position_embeddings": 256}
+    config = family_config(name, **{key: value for key, value in sizes.items() if key in SOURCED[name][1]} | changes)
     said = {} if generation is None else {"generation_config.json": json.dumps(generation).encode()}
     write_checkpoint(folder, config.raw, tensors(plan_for(config)).values(), TOKENIZER | said)
     return folder
@@ -136,10 +137,13 @@ def test_a_session_keeps_its_source_while_the_prompt_is_the_same(model):
 
 
 def test_a_prompt_longer_than_the_encoder_reads_fails_alone(model):
-    with pytest.raises(CapacityError, match=r"the source has 300 tokens, more than the 256 .*max_position_embeddings"):
-        model.generate([1] * 300)
+    most = model.plan.source_positions
+    with pytest.raises(
+        CapacityError, match=f"the source has {most + 1} tokens, more than the {most} .*{model.plan.positions_source}"
+    ):
+        model.generate([1] * (most + 1))
     with pytest.raises(PartialError) as failed:
-        model.generate([[1] * 300, PROMPT], max_tokens=4)
+        model.generate([[1] * (most + 1), PROMPT], max_tokens=4)
     refused, written = failed.value.results
     assert isinstance(refused.error, CapacityError) and written.tokens == model.generate(PROMPT, max_tokens=4).tokens
     with pytest.raises(ArgumentError, match="prompt is empty"):
@@ -264,6 +268,31 @@ def test_other_names_of_the_embedding_have_to_hold_the_same(tmp_path):
             fd.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["t5", "t5, gated, a head of its own", "mt5", "umt5"])
+def test_a_head_is_the_stored_one_or_the_embedding(tmp_path, name):
+    """What scales logits is another matter: files say of it what they say of a tied head."""
+    write_folder(tmp_path / "model", family_config(name))
+    config, whole = stored(tmp_path / "model")
+    without = [each for each in whole if each.name != "lm_head.weight"]
+    shared = next(each for each in without if each.name == "shared.weight")
+    head = Tensor("lm_head.weight", "f32", shared.shape, shared.data[::-1].copy())
+    write_checkpoint(tmp_path / "without", config, without)
+    write_checkpoint(tmp_path / "with", config, [*without, head])
+    tied = fd.load(tmp_path / "without")
+    if name in ("t5", "umt5"):
+        with pytest.warns(UserWarning, match="it holds another lm_head.weight, which is used"):
+            apart = fd.load(tmp_path / "with")
+    else:
+        apart = fd.load(tmp_path / "with")
+    assert "lm_head.weight" in apart.plan.weights and "lm_head.weight" not in tied.plan.weights
+    np.testing.assert_array_equal(apart.logits([0, 5], [1, 2]), tied.logits([0, 5], [1, 2])[:, ::-1])
+    hidden = tied.session(8)
+    hidden.read_source([1, 2])
+    found = hidden.forward([0, 5], read=fd.Read(hidden=True, logits=True))
+    scale = 44**-0.5 if name in ("t5", "umt5") else 1
+    np.testing.assert_allclose(found.logits, scale * found.hidden @ shared.data.T, atol=1e-4)
+
+
 def test_stored_sinusoids_are_those_of_the_config_or_named(tmp_path):
     write_folder(tmp_path / "without", family_config("marian"))
     config, without = stored(tmp_path / "without")
@@ -293,6 +322,21 @@ def test_stored_sinusoids_are_those_of_the_config_or_named(tmp_path):
         ),
         ("marian", dict(decoder_vocab_size=90), UnsupportedError, "decoder_vocab_size 90"),
         ("marian", dict(activation_function="mish"), UnsupportedError, "activation_function 'mish'"),
+        ("t5", dict(feed_forward_proj="gated-mish"), UnsupportedError, "feed_forward_proj 'mish'"),
+        ("t5", dict(feed_forward_proj="open-relu"), UnsupportedError, "feed_forward_proj 'open-relu'"),
+        (
+            "t5",
+            dict(relative_attention_num_buckets=9),
+            CheckpointError,
+            "relative_attention_num_buckets must be an even number",
+        ),
+        (
+            "t5",
+            dict(relative_attention_max_distance=4),
+            CheckpointError,
+            "relative_attention_max_distance must be more than half of",
+        ),
+        ("umt5", dict(decoder_start_token_id=83), CheckpointError, "decoder_start_token_id must be a token, below 83"),
     ],
 )
 def test_configs_that_cannot_be_are_refused_by_their_keys(name, changes, error, message):

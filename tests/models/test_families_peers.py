@@ -16,6 +16,7 @@ from fastdistill.decode import generate
 from fastdistill.errors import FastDistillError
 from fastdistill.models import described
 from fastdistill.ops.activation import ACTIVATIONS
+from fastdistill.runtime.source import encoding
 from tests.families import CAUSAL, EVERY, OF_TYPE, SOURCED
 
 pytestmark = pytest.mark.peers
@@ -119,6 +120,33 @@ def shapes(draw: st.DrawFn, model_type: str) -> dict:
     return raw
 
 
+@st.composite
+def sourced_shapes(draw: st.DrawFn, model_type: str) -> dict:
+    """Sizes that a config with an encoder may have."""
+    layers, inner, heads = st.integers(1, 3), st.integers(1, 70), draw(st.integers(1, 3))
+    raw: dict = dict(
+        model_type=model_type,
+        vocab_size=draw(st.integers(35, 200)),
+        eos_token_id=1,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+    )
+    if "t5" in model_type:
+        return raw | dict(
+            d_model=draw(inner), d_kv=draw(st.sampled_from([4, 7, 16, 33])), d_ff=draw(inner), num_heads=heads,
+            num_layers=draw(layers), num_decoder_layers=draw(layers), tie_word_embeddings=draw(FLAG),
+            relative_attention_num_buckets=draw(st.sampled_from([4, 6, 10, 32])),
+            relative_attention_max_distance=draw(st.sampled_from([17, 40, 128])),
+            feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu", "gated-silu", "gelu"])),
+        )  # fmt: skip
+    others = draw(st.integers(1, 3))
+    return raw | dict(
+        d_model=heads * others * draw(st.integers(1, 11)), max_position_embeddings=128, scale_embedding=draw(FLAG),
+        encoder_attention_heads=heads, decoder_attention_heads=others, encoder_layers=draw(layers), decoder_layers=draw(layers),
+        encoder_ffn_dim=draw(inner), decoder_ffn_dim=draw(inner), activation_function=draw(st.sampled_from(["gelu", "swish", "relu"])),
+    )  # fmt: skip
+
+
 FLAG, ROPE = st.booleans(), st.sampled_from([500.0, 1e5])
 SLIDING = dict(sliding_window=st.integers(1, 20))
 OPTIONS: dict[str, dict[str, st.SearchStrategy]] = {
@@ -145,10 +173,12 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", OPTIONS)
+@pytest.mark.parametrize("model_type", [*OPTIONS, *sorted(TRANSLATORS)])
 def test_random_checkpoints_of_odd_shapes_are_alike(tmp_path_factory, model_type):
+    drawn = sourced_shapes if model_type in TRANSLATORS else shapes
+
     @settings(max_examples=15)
-    @given(raw=shapes(model_type), length=st.sampled_from([1, 2, 17, 70]), seed=st.integers(0, 9))
+    @given(raw=drawn(model_type), length=st.sampled_from([1, 2, 17, 70]), seed=st.integers(0, 9))
     def check(raw, length, seed):
         folder = tmp_path_factory.mktemp("model")
         model = made(folder, raw, seed)
@@ -221,13 +251,34 @@ def test_texts_of_a_source_are_those_that_generate_writes(tmp_path, name):
         ours, ended = fd.load(folder, threads=2), set()
         for seed in range(12):
             source = np.random.default_rng(seed).integers(3, 83, 4 + 3 * seed).tolist()
-            how = dict(max_new_tokens=32 if seed % 4 else 3, num_beams=1, do_sample=False, use_cache=True)
+            how = dict(max_new_tokens=32 if seed % 4 else 3, num_beams=1, do_sample=False, use_cache=False)
             with torch.no_grad():
                 want = model.generate(torch.tensor([source]), **how)[0].tolist()
             got = ours.generate(source, max_tokens=how["max_new_tokens"])
             assert [ours.target.start, *got.tokens] == want
             ended.add(got.finish_reason)
         assert "length" in ended
+
+
+@pytest.mark.parametrize("name", SOURCED)
+def test_hidden_states_of_encoder_and_decoder_are_theirs(tmp_path, name):
+    model_type, raw = EVERY[name]
+    model, words = made(tmp_path / "model", {"model_type": model_type} | raw), [3, 1, 4, 1, 5, 9, 2, 6]
+    ours, source = fd.load(tmp_path / "model", threads=2), np.arange(3, 40, dtype=np.int32)
+    given = {"input_ids": torch.tensor([source.tolist()]), "decoder_input_ids": torch.tensor([words])}
+    with torch.no_grad():
+        want = model(**given, output_hidden_states=True)
+    request, _ = encoding(ours.plan, source, "f32")
+    request.want_outputs = True
+    seat = ours.network.pool(len(source), ()).take()
+    session = ours.session(16)
+    session.read_source(source)
+    decoded = session.forward(words, read=fd.Read(hidden=True)).hidden
+    for got, theirs in (
+        (seat.executor.run(request).outputs["encoded"], want.encoder_last_hidden_state),
+        (decoded, want.decoder_hidden_states[-1]),
+    ):
+        np.testing.assert_allclose(got, theirs[0].numpy(), atol=TOLERANCE * np.abs(got).max())
 
 
 def test_activations_are_theirs_by_every_name():
