@@ -34,7 +34,7 @@ from fastdistill.decode.costs import (
     read_costs,
     thread_counts,
 )
-from fastdistill.decode.engine import Beginning, Engine, Task, write
+from fastdistill.decode.engine import MOST_ROWS, Beginning, Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.text import Text, prepare_session
@@ -52,7 +52,7 @@ from fastdistill.runtime.network import Network
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
-from fastdistill.runtime.source import check_source
+from fastdistill.runtime.source import Source, check_source
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer, reads_text
@@ -175,6 +175,32 @@ class Score:
             return float("nan")
         with np.errstate(over="ignore"):
             return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
+
+
+class _Reading:
+    """What texts that are asked for together are written of: sources that come next are read in one pass, as many as it has rows for."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._tokens: list[np.ndarray] = []
+        self._ready: dict[int, Source] = {}
+
+    def add(self, tokens: np.ndarray) -> int:
+        """The number of one more."""
+        self._tokens.append(tokens)
+        return len(self._tokens) - 1
+
+    def read(self, number: int) -> Source | None:
+        """What the encoder makes of one; None where it fails, perhaps of another: then each is read, and fails, alone."""
+        if number not in self._ready:
+            rows, end = 0, number
+            while end < len(self._tokens) and (end == number or rows + len(self._tokens[end]) <= MOST_ROWS):
+                rows, end = rows + len(self._tokens[end]), end + 1
+            given = attempt(self._network.encoded, self._tokens[number:end], self._network.cache_dtype)
+            if isinstance(given, Exception):
+                return None
+            self._ready |= zip(range(number, end), given, strict=True)
+        return self._ready.pop(number)
 
 
 class Model:
@@ -621,7 +647,8 @@ class Model:
 
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
         """Texts of prompts, each with its number among those of one prompt and seed; one that cannot begin has its error."""
-        tasks = [attempt(self._task, one, asked, sequence) for one, sequence in each]
+        reading = _Reading(self.network)
+        tasks = [attempt(self._task, one, asked, sequence, reading) for one, sequence in each]
         return write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
 
     @signed
@@ -666,7 +693,7 @@ class Model:
         del task, engine  # an error holds this frame
         return unless_failed([result])[0]
 
-    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Task:
+    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0, reading: _Reading | None = None) -> Task:
         """A text to be written, as `resolved` options ask.
 
         Parameters
@@ -675,6 +702,8 @@ class Model:
         asked : Mapping[str, Any]
         sequence : int, default 0
             number of the text among those of one prompt and seed
+        reading : _Reading | None, default None
+            of texts that are asked for together
         """
         if isinstance(prompt, str):
             prompt = self._encode(prompt)
@@ -712,7 +741,7 @@ class Model:
             return self._task_of(self.target, ids, decoder, given, dict(
                 sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
                 end_tokens=ends, logprobs=logprobs, measured_costs=lambda: self.costs,
-            ), stream)  # fmt: skip
+            ), stream, reading)  # fmt: skip
 
         def begin(beginning: Beginning | None) -> Text:
             session = self._session_for(len(ids) + max_tokens, decoder) if given is None else given
@@ -729,7 +758,7 @@ class Model:
 
     def _task_of(
         self, target: Target, ids: np.ndarray, decoder: Decoder, given: Session | None, asked: dict[str, Any],
-        stream: TextStream | None,
+        stream: TextStream | None, reading: _Reading | None,
     ) -> Task:  # fmt: skip
         """A text to be written of a source; `asked` are fields of `Request`."""
         source, prompt = check_source(ids, self.plan), np.array([target.start], np.int32)
@@ -737,12 +766,15 @@ class Model:
             None if token is None else allowed_tokens([token], self.vocab_size) for token in (target.first, target.last)
         )
         banned = np.array(target.banned, np.int32) if target.banned else None
+        number = None if reading is None or given is not None else reading.add(source)
 
         def begin(_: Beginning | None) -> Text:
             session = self._session_for(1 + asked["max_tokens"], decoder) if given is None else given
             started = time.perf_counter()
-            read = session.read_source(source)
+            held = None if reading is None or number is None else reading.read(number)
+            read = session.read_source(source)  # which finds it, where it is held
             seconds = time.perf_counter() - started
+            del held
             cached = prepare_session(session, prompt)
             request = Request(prompt, cached, allowed_first=first, allowed_last=last, banned=banned, **asked)
             text = Text(session, request, decoder, stream)

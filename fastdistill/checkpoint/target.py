@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastdistill.checkpoint.config import Config, Section
+from fastdistill.checkpoint.config import Config, Section, eos_token_ids
 from fastdistill.messages import warn
 
 
@@ -23,7 +23,7 @@ class Target:
     last : int, optional
         that its last token has to be, where it is as long as may be
     banned : tuple[int, ...], default ()
-        that no text holds
+        that no text holds; none that it may have to end with
     """
 
     start: int
@@ -59,7 +59,9 @@ def target_of(config: Config, generation_config: Mapping[str, Any], start: int, 
         last = next(iter(said.integers("forced_eos_token_id", maximum=most)), None)
     else:
         last = said.integer("forced_eos_token_id", maximum=most, default=None)
-    return Target(start, said.integer("forced_bos_token_id", maximum=most, default=None), last, _banned(said, most))
+    first = said.integer("forced_bos_token_id", maximum=most, default=None)
+    needed = eos_token_ids(config, generation_config) | {first, last}
+    return Target(start, first, last, tuple(token for token in _banned(said, most) if token not in needed))
 
 
 def _banned(said: Section, most: int) -> tuple[int, ...]:

@@ -278,11 +278,13 @@ stored
 
 def memory_text(session: dict[str, Any]) -> str:
     """What a model takes in one session, the `session` of model_facts."""
+    source = session["source_token_bytes"]
+    of_source = f", and {source / 1e3:,.1f} of the source" if source else ""
     total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
     return f"""\
 memory       {megabytes(total)} at most, in a session of {session["capacity"]:,} tokens
   weights    {megabytes(session["weights_bytes"])}, shared by all sessions
   cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \
-{session["token_bytes"] / 1e3:,.1f} kB a token
+{session["token_bytes"] / 1e3:,.1f} kB a token{of_source}
   arena      {megabytes(session["arena_bytes"])}, taken as it is used: forwards of up to {session["max_rows"]} rows
 fits         {_fits_text(session)}"""

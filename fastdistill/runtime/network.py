@@ -217,21 +217,24 @@ class Network:
             pool = self._pools[key] = Pool(partial(make_seat, self.plan, self.weights, self.threads_of, *key))
         return pool
 
-    def encoded(self, tokens: np.ndarray, cache_format: str) -> Source:
-        """What the encoder makes of a source, which sessions share: whoever holds the same has saved the others the work.
+    def encoded(self, sources: Sequence[np.ndarray], cache_format: str) -> list[Source]:
+        """What the encoder makes of sources, which sessions share: whoever holds the same has saved the others the work.
 
         Parameters
         ----------
-        tokens : int32 (n,)
-            as `check_source` gives them
+        sources : Sequence[np.ndarray]
+            tokens of each, int32 (n,), as `check_source` gives them
         cache_format : str
             the type of keys and values
         """
-        key = tokens.tobytes(), cache_format
-        source = self._sources.get(key)
-        if source is None:
-            source = self._sources[key] = encode(self, tokens, cache_format)
-        return source
+        keys = [(tokens.tobytes(), cache_format) for tokens in sources]
+        found = {key: self._sources.get(key) for key in keys}
+        missing = {key: tokens for key, tokens in zip(keys, sources, strict=True) if found[key] is None}
+        if missing:
+            found |= zip(missing, encode(self, [*missing.values()], cache_format), strict=True)
+        given = [source for source in map(found.get, keys) if source is not None]
+        self._sources.update(zip(keys, given, strict=True))
+        return given
 
     def _pass(self, members: list[Member]) -> list[Rows | Exception]:
         """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""

@@ -80,7 +80,7 @@ class Home(Runner, Protocol):
     @property
     def fingerprint(self) -> bytes: ...
     def pool(self, max_rows: int, taps: tuple[str, ...]) -> Pool: ...
-    def encoded(self, tokens: np.ndarray, cache_format: str) -> Source: ...
+    def encoded(self, sources: Sequence[np.ndarray], cache_format: str) -> list[Source]: ...
 
 
 class Session(SessionLike):
@@ -247,7 +247,7 @@ class Session(SessionLike):
         with self.entered():
             if self.encoded is not None and np.array_equal(self.encoded.tokens, ids):
                 return False
-            encoded = self.network.encoded(ids, self.cache_format)
+            (encoded,) = self.network.encoded([ids], self.cache_format)
             self._forget()
             self.encoded = encoded
         return True
@@ -375,7 +375,7 @@ class Session(SessionLike):
                 raise CapacityError(
                     f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"
                 )
-            encoded = None if saved.source is None else self.network.encoded(saved.source, self.cache_format)
+            encoded = None if saved.source is None else self.network.encoded([saved.source], self.cache_format)[0]
             self.context.cut(0)
             self.encoded = encoded
             for name, (keys, values) in saved.held.items():

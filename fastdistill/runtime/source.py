@@ -6,6 +6,7 @@ values of the encoder itself are gone afterwards. Sessions of the same source sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,23 +75,27 @@ def check_source(tokens: Any, plan: Plan) -> np.ndarray:
     return np.array(ids, np.int32)
 
 
-def encoding(plan: Plan, tokens: np.ndarray, cache_format: str) -> tuple[ForwardPass, KVCache]:
-    """The pass that reads a source's tokens, and the cache that it leaves."""
-    n = len(tokens)
-    every, one, sets = np.arange(n, dtype=np.int32), np.zeros(n, np.int32), dict[str, KeySet]()
+def encoding(plan: Plan, sources: Sequence[np.ndarray], cache_format: str) -> tuple[ForwardPass, list[KVCache]]:
+    """The pass that reads the tokens of sources, each as if alone, and the caches that it leaves."""
+    lengths = [len(tokens) for tokens in sources]
+    slots = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+    numbers = np.repeat(np.arange(len(sources), dtype=np.int32), lengths)
+    runs = np.array([[0, n] for n in lengths], np.int32)
+    sets = dict[str, KeySet]()
     for name in (ENCODE, CROSS):
-        cache = KVCache(plan, n, cache_format, name)
-        cache.reserve(0, n)
-        sets[name] = KeySet(every, one, np.array([[0, n]], np.int32), np.array([0, 1]), [cache])
+        caches = [KVCache(plan, n, cache_format, name) for n in lengths]
+        for cache, n in zip(caches, lengths, strict=True):
+            cache.reserve(0, n)
+        sets[name] = KeySet(slots, numbers, runs, np.arange(len(sources) + 1), caches)
     request = ForwardPass(
-        **vars(sets[ENCODE]), tokens=tokens, inputs=None, positions=every, sequences=one,
+        **vars(sets[ENCODE]), tokens=np.concatenate(sources), inputs=None, positions=slots, sequences=numbers,
         read_rows=np.empty(0, np.int32), segments=(ENCODE,), others=sets,
     )  # fmt: skip
-    return request, sets[CROSS].caches[0]
+    return request, sets[CROSS].caches
 
 
-def encode(network: Encodes, tokens: np.ndarray, cache_format: str) -> Source:
-    """Run the encoder over checked tokens.
+def encode(network: Encodes, sources: Sequence[np.ndarray], cache_format: str) -> list[Source]:
+    """Run the encoder over checked tokens of sources, in one pass.
 
     Raises
     ------
@@ -98,11 +103,11 @@ def encode(network: Encodes, tokens: np.ndarray, cache_format: str) -> Source:
         where memory lacks
     NotFiniteError
     """
-    request, cache = encoding(network.plan, tokens, cache_format)
-    pool = network.pool(len(tokens), ())
+    request, caches = encoding(network.plan, sources, cache_format)
+    pool = network.pool(request.rows, ())
     seat = pool.take()
     try:
         seat.executor.run(request)
     finally:
         pool.give_back(seat)
-    return Source(tokens, cache, pool)
+    return [Source(tokens, cache, pool) for tokens, cache in zip(sources, caches, strict=True)]

@@ -266,6 +266,24 @@ def test_the_tables_are_those_of_transformers(name):
     assert (theta, kind) == (10000.0, "default")
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["Bart", "Marian", "T5", "MT5", "UMT5"])
+def test_the_tables_of_models_with_an_encoder_are_those_of_transformers(name):
+    theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
+    ours = DEFAULTS[name.lower()]
+    fields = {key: theirs.__dataclass_fields__[key].default for key in inspect.get_annotations(theirs)}
+    shared = ours.keys() & fields.keys()
+    assert {key: fields[key] for key in shared} == {key: ours[key] for key in shared}
+    unread = fields.keys() - ours.keys() - HARMLESS
+    assert all("drop" in key for key in unread), (
+        "the class has more that bears on the computation, or that is to be called harmless"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for written in (theirs().to_dict(), theirs().to_diff_dict()):  # nothing that they write is unknown here
+            assert plan_for(Config(written | {"model_type": name.lower()})).ops
+
+
 def test_a_window_that_a_mistral_config_does_not_mention_is_there():
     """4,300 tokens would see all of each other here, and 4,096 in transformers."""
 

@@ -9,11 +9,17 @@ import pytest
 
 import fastdistill as fd
 from fastdistill.checkpoint import Config, Target, Tensor, open_checkpoint, target_of, write_checkpoint
-from fastdistill.decode import Auto, Autoregressive, Jacobi, LayerSkip, Lookahead, PromptLookup, Speculative
+from fastdistill.decode import Auto, Autoregressive, Jacobi, LayerSkip, Lookahead, PromptLookup, Speculative, generate
+from fastdistill.decode.drafters.draft import DraftRequest
+from fastdistill.decode.jacobi import initial
 from fastdistill.errors import ArgumentError, CapacityError, CheckpointError, PartialError, UnsupportedError
+from fastdistill.kernels import NgramPool
+from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for, quantize_folder
 from fastdistill.models.encoder_decoder import sinusoids
-from tests.families import SOURCED, family_config
+from fastdistill.runtime.source import encode
+from fastdistill.train.differentiate import differentiate
+from tests.families import SOURCED, family_config, network
 from tests.goldens.make_families import text, write_folder
 from tests.small_models import tensors
 from tests.text.tokenizers_made_here import byte_level
@@ -89,16 +95,18 @@ def test_every_lossless_decoder_writes_the_text_of_plain_decoding(model, decoder
         assert got.tokens == want.tokens and got.finish_reason == want.finish_reason
 
 
-def test_guesses_come_from_the_source(tmp_path):
-    """A model that repeats what it reads is guessed right from the first token on, since its source has it all."""
-    config = family_config("bart", vocab_size=VOCAB, eos_token_id=None, forced_eos_token_id=None)
-    made = tensors(plan_for(config))
-    model = fd.load(write(tmp_path / "model", "bart", eos_token_id=None, forced_eos_token_id=None))
-    written = model.generate(PROMPT, max_tokens=40).tokens
-    source = [*model.tokenizer.encode(PROMPT), *written]
-    plain = model.generate(source, max_tokens=40)
-    guessed = model.generate(source, max_tokens=40, decoder=Speculative(PromptLookup(min_match=1)))
-    assert guessed.tokens == plain.tokens and guessed.stats.drafted > 0 and made
+def test_guesses_come_from_the_source():
+    session = network("bart").session(32)
+    session.read_source([5, 2, 9, 8, 7, 4, 9])
+    request = DraftRequest(np.array([2], np.int32), session, Sampler())
+    guessed = PromptLookup(min_match=1).start(request)
+    assert guessed.propose(3).tokens.tolist() == [9, 8, 7]
+    guessed.accept([9, 8], np.empty(0, np.int32), {})
+    assert guessed.propose(3).tokens.tolist() == [7, 4, 9]
+    assert set(initial("prompt", 0, 200, request, 0).tolist()) == {5, 2, 9, 8, 7, 4}
+    pool = NgramPool(3, per_key=4)
+    written = generate(session, [2], 2, decoder=Lookahead(ngram=3, pool=pool), end_tokens=frozenset())
+    assert len(written.tokens) == 2 and [9, 8] in pool.lookup(2, 8).tolist()
 
 
 def test_prompts_of_a_list_are_each_what_they_are_alone(isa, model):
@@ -110,19 +118,23 @@ def test_prompts_of_a_list_are_each_what_they_are_alone(isa, model):
         ]
 
 
-def test_texts_of_one_prompt_are_read_once(model):
-    runs, network = [], model.network
-    encoded = network.encoded
-    network.encoded = lambda *arguments: (
-        runs.append(network._sources.get((arguments[0].tobytes(), arguments[1]))) or encoded(*arguments)
-    )
-    try:
-        several = model.generate(PROMPT, n=4, temperature=1.2, seed=1, max_tokens=12)
-    finally:
-        del network.encoded
-    assert len(runs) == 4 and runs.count(None) == 1
-    assert several[0].tokens == model.generate(PROMPT, temperature=1.2, seed=1, max_tokens=12).tokens
-    assert len({tuple(each.tokens) for each in several}) > 1
+def test_texts_of_one_prompt_are_read_once_and_those_of_several_together(model, monkeypatch):
+    passes = []
+
+    def counted(network, sources, cache_format):
+        passes.append([len(tokens) for tokens in sources])
+        return encode(network, sources, cache_format)
+
+    monkeypatch.setattr("fastdistill.runtime.network.encode", counted)
+    several = model.generate([3, 4, 5], n=4, temperature=1.2, seed=1, max_tokens=12)
+    assert passes == [[3]] and len({tuple(each.tokens) for each in several}) > 1
+    assert several[0].tokens == model.generate([3, 4, 5], temperature=1.2, seed=1, max_tokens=12).tokens
+    passes.clear()
+    lengths = [100, 28, 1, 127, 2, 129, 5]  # at most 128 rows a pass, where a source has no more
+    prompts = [[number + 1] * length for number, length in enumerate(lengths)]
+    together = model.generate(prompts, max_tokens=3)
+    assert passes == [[100, 28], [1, 127], [2], [129], [5]]
+    assert [each.tokens for each in together] == [model.generate(prompt, max_tokens=3).tokens for prompt in prompts]
 
 
 def test_a_session_keeps_its_source_while_the_prompt_is_the_same(model):
@@ -184,6 +196,7 @@ def test_costs_are_measured_over_a_source(model):
         (dict(forced_bos_token_id=0, forced_eos_token_id=2), {"num_beams": 4}, Target(2)),
         (dict(), dict(decoder_start_token_id=7, forced_bos_token_id=3), Target(7, 3)),
         (dict(bad_words_ids=[[82], [3], [82]]), {}, Target(2, banned=(3, 82))),
+        (dict(eos_token_id=7), dict(bad_words_ids=[[7], [3], [4]], forced_bos_token_id=4), Target(2, 4, banned=(3,))),
     ],
 )
 def test_how_texts_begin_and_end_is_as_both_files_say(config, generation, want):
@@ -212,16 +225,22 @@ def test_longer_words_are_named_once():
 
 @pytest.mark.parametrize("decoder", [None, *DECODERS])
 def test_a_first_and_a_last_token_that_are_given(tmp_path, decoder):
-    model = fd.load(
-        write(tmp_path / "model", "marian", dict(forced_bos_token_id=70, forced_eos_token_id=71, bad_words_ids=[[72]]))
+    free = fd.load(write(tmp_path / "free", "t5", {"eos_token_id": []}))
+    often = sorted(
+        {*free.generate(PROMPT, max_tokens=30).tokens, *free.generate(PROMPT, seed=1, temperature=2.0).tokens}
     )
+    said = dict(forced_bos_token_id=70, forced_eos_token_id=71, bad_words_ids=[[token] for token in often])
+    model = fd.load(write(tmp_path / "model", "t5", said))
     how = {} if decoder is None else dict(decoder=DECODERS[decoder])
     for count in (1, 2, 3, 30):
         written = model.generate(PROMPT, max_tokens=count, **how)
         assert written.tokens[0] == 70 and written.finish_reason == "length"
         assert count == 1 or written.tokens[-1] == 71
+        assert not {*often} & {*written.tokens[1:-1]}
         assert written.tokens == greedy(model, model.tokenizer.encode(PROMPT), count)
         assert 71 not in written.tokens[:-1] or count > 3
+    ended = model.generate(PROMPT, max_tokens=3, stop_token_ids=[71], **how)
+    assert ended.tokens[-1] == 71 and ended.finish_reason == "length"  # it had no choice
 
 
 # ---- what folders may be like ----
@@ -342,3 +361,42 @@ def test_stored_sinusoids_are_those_of_the_config_or_named(tmp_path):
 def test_configs_that_cannot_be_are_refused_by_their_keys(name, changes, error, message):
     with pytest.raises(error, match=message):
         plan_for(family_config(name, **changes))
+
+
+# ---- elsewhere ----
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_the_command_line_reads_a_prompt_as_the_source(run, tmp_path, name):
+    folder = write(tmp_path / "model", name)
+    model = fd.load(folder)
+    code, out, _ = run("generate", folder, PROMPT, "--max-tokens", "9", "--json")
+    said = json.loads(out)
+    assert code == 0 and said["tokens"] == model.generate(PROMPT, max_tokens=9).tokens
+    assert said["stats"]["prompt_tokens"] == len(model.tokenizer.encode(PROMPT))
+    for decoder in ("speculative", "jacobi", "lookahead", "auto"):
+        code, out, _ = run("generate", folder, PROMPT, "--max-tokens", "9", "--json", "--decoder", decoder)
+        assert code == 0 and json.loads(out)["tokens"] == said["tokens"]
+    code, out, _ = run("info", folder)
+    assert code == 0
+    assert f"encoder-decoder: writes of a source of up to {model.plan.source_positions:,} tokens" in out
+    assert "kB a token, and" in out and "of the source" in out
+    code, _, err = run("generate", folder, "a" * (model.plan.source_positions + 1))
+    assert code and "the source has" in err
+
+
+def test_models_with_an_encoder_are_not_trained(tmp_path):
+    with pytest.raises(UnsupportedError, match="bart has an encoder: such models are not trained here"):
+        differentiate(network("bart").plan, ["model.shared.weight"])
+
+
+def test_a_conversation_is_a_source_by_the_models_own_template(tmp_path):
+    folder = write(tmp_path / "model", "t5")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}\n{% endfor %}", encoding="utf-8"
+    )
+    model = fd.load(folder)
+    messages = [{"role": "user", "content": "the cat"}]
+    answer = model.chat(messages, max_tokens=6)
+    assert answer.tokens == model.generate(model.chat_prompt(messages), max_tokens=6).tokens
+    assert "".join(model.chat(messages, max_tokens=6, stream=True)) == answer.text

@@ -268,7 +268,7 @@ def test_hidden_states_of_encoder_and_decoder_are_theirs(tmp_path, name):
     given = {"input_ids": torch.tensor([source.tolist()]), "decoder_input_ids": torch.tensor([words])}
     with torch.no_grad():
         want = model(**given, output_hidden_states=True)
-    request, _ = encoding(ours.plan, source, "f32")
+    request, _ = encoding(ours.plan, [source], "f32")
     request.want_outputs = True
     seat = ours.network.pool(len(source), ()).take()
     session = ours.session(16)

@@ -78,7 +78,7 @@ def test_each_op_of_an_encoder_and_its_decoder_agrees_with_the_reference(isa, na
     asked = Forward([1, 8, 1, 60], read=LOGITS)
     checked = set()
     for request in (
-        encoding(plan, source, session.cache_format)[0],
+        encoding(plan, [source], session.cache_format)[0],
         joined([(session, session.context.lay_out(asked))]),
     ):
         outcome, rows = executor.run(request), request.rows

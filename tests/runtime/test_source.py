@@ -11,6 +11,7 @@ from fastdistill.models import plan_for
 from fastdistill.runtime import Profile, Read, forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.source import encode
 from tests.families import SOURCED, family_config, network
 from tests.small_models import tensors
 from tests.strategies import LOGITS, SOURCE, bits, level, poisoned, sourced
@@ -100,6 +101,17 @@ def test_a_session_keeps_its_source_while_it_is_the_same():
     with pytest.raises(ArgumentError):
         one.read_source([])
     assert one.source.tolist() == OTHER and one.encoded is not held
+
+
+@formats
+@pytest.mark.parametrize("name", SOURCED)
+def test_sources_that_are_read_together_have_the_bits_that_they_have_alone(isa, name, format):
+    sources = [np.array(words, np.int32) for words in (SOURCE, OTHER, SOURCE[:1], OTHER[::-1])]
+    made = network(name, format)
+    for one, source in zip(encode(made, sources, "f32"), sources, strict=True):
+        (alone,) = encode(made, [source], "f32")
+        for got, want in zip(*(each.cache.read_all(np.arange(len(source))) for each in (one, alone)), strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 def test_sessions_of_one_source_share_it_as_long_as_one_holds_it():
