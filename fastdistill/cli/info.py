@@ -101,7 +101,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.models import plan_of
     from fastdistill.ops import CROSS
     from fastdistill.platform import available_memory
-    from fastdistill.runtime.kv_cache import KVCache
+    from fastdistill.runtime.kv_cache import PAGE, KVCache
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
@@ -136,7 +136,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
 
     def cached(capacity: int) -> int:
         """Bytes of a session's keys and values at most."""
-        return KVCache.most_bytes(plan, capacity, rows, cache) + held * min(source, capacity)
+        return KVCache.most_bytes(plan, capacity, rows, cache) + held * -(-min(source, capacity) // PAGE) * PAGE
 
     def taken(capacity: int) -> int:
         """Bytes that a process of such a session takes beyond this one."""

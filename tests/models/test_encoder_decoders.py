@@ -380,6 +380,11 @@ def test_the_command_line_reads_a_prompt_as_the_source(run, tmp_path, name):
     code, out, _ = run("info", folder)
     assert code == 0
     assert f"encoder-decoder: writes of a source of up to {model.plan.source_positions:,} tokens" in out
+    said = json.loads(run("info", folder, "--capacity", "100", "--json")[1])["model"]["session"]
+    session = model.session(100)
+    session.read_source([1] * 100)
+    session.prefill([1] * 100)
+    assert session.nbytes <= said["cache_bytes"] and said["source_token_bytes"] == session.encoded.cache.nbytes // 128
     assert "kB a token, and" in out and "of the source" in out
     code, _, err = run("generate", folder, "a" * (model.plan.source_positions + 1))
     assert code and "the source has" in err
