@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from fastdistill.checkpoint import Tensor, quantize_tensor
+from fastdistill.models.builder import Builder
 from fastdistill.models.distances import bucket_reach, by_distance, relative_position_bucket
 from fastdistill.models.source import stored
+from fastdistill.runtime.network import Network
+from tests.plans import FACTS, VOCAB, WIDTH, attending
+from tests.small_models import tensors
+from tests.strategies import LOGITS, bits
 
 # (bidirectional, num_buckets, max_distance): T5's encoder and decoder, MPNet's; UDOP's and LongT5's; small, odd, and few.
 KINDS = [
@@ -51,6 +56,34 @@ def test_a_flat_table_has_each_head_by_itself(format):
     for distance in range(-reach, reach + 1):
         (bucket,) = relative_position_bucket(np.array([distance]), True, 32, 128)
         np.testing.assert_array_equal(flat[:, reach + distance], rounded[bucket])
+
+
+@pytest.mark.parametrize("format", ["f32", "f16", "bf16"])
+def test_layers_share_what_is_made_of_a_stored_table(isa, format):
+    """Over a text beyond the reach: the same bits as of that vector, stored as it is."""
+    source, reach = by_distance(stored("layers.0.bias", (10, 3)), True, 16)
+
+    def plan(made_of):
+        b = Builder()
+        if made_of:
+            b.made_of("distances", source)
+        x = b.embedding("embedding", VOCAB, WIDTH)
+        for i in range(2):
+            with b.layer(i, x):
+                x = attending(distances="distances", reach=reach)(b, x, f"layers.{i}")
+        read = b.read(x)
+        return b.plan(x, {"logits": b.head(read, "head", VOCAB), "hidden": read}, {}, **FACTS)
+
+    numbers = np.random.default_rng(2).standard_normal((10, 3)).astype(np.float32)
+    made = tensors(plan(False), 1)
+    made["layers.0.bias"] = quantize_tensor(Tensor("layers.0.bias", "f32", (10, 3), numbers), format)
+    made["distances"] = source.tensor(made)
+    got, want = (
+        bits(Network(plan(made_of), made, threads=2).session(64).forward(range(50), read=LOGITS).logits)
+        for made_of in (True, False)
+    )
+    assert reach < 16
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.peers

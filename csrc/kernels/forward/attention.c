@@ -205,7 +205,7 @@ FD_INLINE int attention_step(vi at, int32_t first)
     if (vm_bits(vi_equal(at, vi_add(vi_iota(), vi_set1(first)))) == 0xffff) return 1;
     return vm_bits(vi_equal(at, vi_set1(first))) == 0xffff ? 0 : -1;
 }
-/* What stands in a head's table at 16 indices. */
+/* What stands in a head's table at 16 indices, all of them inside. */
 FD_INLINE vf attention_of_table(const float *table, const int32_t *index, int step)
 {
     if (step == 1) return vf_load(table + index[0]);
@@ -215,30 +215,39 @@ FD_INLINE vf attention_of_table(const float *table, const int32_t *index, int st
     return vf_load(found);
 }
 
+/* n scores, and what tables of the heads from `head` on have for their distances.  Called and not inlined, like what calls it: plain
+ * attention is compiled as if neither were there. */
+static __attribute__((noinline)) void attention_by_distance(int rows, const struct fd_op *op, int64_t head, int64_t n, const int32_t *distance,
+                                                            float (*score)[FD_KEY_TILE + FD_LANES])
+{
+    const int32_t reach = (int32_t)op->reach, width = 2 * reach + 1;     /* of a head's table */
+    const float *tables = op->vectors[0] + head * width;
+    for (int64_t j = 0; j < n; j += 16) {
+        int32_t index[FD_LANES];
+        vi at = vi_max(vi_set1(-reach), vi_load(distance + j)), far = vi_set1(reach);
+        at = vi_add(vi_select(vi_less(at, far), at, far), far);
+        vi_store(index, at);
+        int step = attention_step(at, index[0]);
+        for (int r = 0; r < rows; r++)
+            vf_store(score[r] + j, vf_add(vf_load(score[r] + j), attention_of_table(tables + r * width, index, step)));
+    }
+}
+
 /* Scores as they are, scaled, capped, and sloped or with a table's numbers added; `head` is the first of the rows. */
 static __attribute__((noinline)) void attention_bend(int rows, const struct attention *a, int64_t head, int64_t begin, int64_t end,
                                                      float (*score)[FD_KEY_TILE + FD_LANES])
 {
-    const float *vectors = a->op->vectors ? a->op->vectors[0] : NULL;
-    const int32_t reach = (int32_t)a->op->reach, width = 2 * reach + 1;  /* of a head's table */
-    int32_t distance[FD_KEY_TILE + FD_LANES], index[FD_LANES];
-    int step = 0;
-    if (vectors) attention_distances(a, begin, end, distance);
-    for (int64_t j = 0; j < end - begin; j += 16) {
-        if (reach) {
-            vi at = vi_max(vi_set1(-reach), vi_load(distance + j)), far = vi_set1(reach);
-            at = vi_add(vi_select(vi_less(at, far), at, far), far);
-            vi_store(index, at);
-            step = attention_step(at, index[0]);
-        }
-        for (int r = 0; r < rows; r++) {
+    int32_t distance[FD_KEY_TILE + FD_LANES];
+    const float *slopes = a->op->vectors && !a->op->reach ? a->op->vectors[0] + head : NULL;
+    if (a->op->vectors) attention_distances(a, begin, end, distance);
+    for (int r = 0; r < rows; r++)
+        for (int64_t j = 0; j < end - begin; j += 16) {
             vf s = vf_mul(vf_load(score[r] + j), vf_set1(a->op->scalar));
             if (a->op->softcap > 0.0f) s = soft_capped(s, a->op->softcap);
-            if (reach) s = vf_add(s, attention_of_table(vectors + (head + r) * width, index, step));
-            else if (vectors) s = vf_fma(vf_set1(vectors[head + r]), vf_from_int(vi_load(distance + j)), s);
+            if (slopes) s = vf_fma(vf_set1(slopes[r]), vf_from_int(vi_load(distance + j)), s);
             vf_store(score[r] + j, s);
         }
-    }
+    if (a->op->reach) attention_by_distance(rows, a->op, head, end - begin, distance, score);
 }
 
 /* One tile for `rows` query heads from `head` on: peak[r], mass[r], o[r][padded]. */
