@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastdistill.decode import (
         Auto,
         Autoregressive,
+        BeamSearch,
         CallableDrafter,
         Draft,
         FirstOf,
@@ -46,6 +47,7 @@ _HOMES = {
     "decode": (
         "Auto",
         "Autoregressive",
+        "BeamSearch",
         "CallableDrafter",
         "Draft",
         "FirstOf",
@@ -69,6 +71,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Auto",
     "Autoregressive",
+    "BeamSearch",
     "CallableDrafter",
     "Draft",
     "FirstOf",

@@ -24,6 +24,7 @@ from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.beam_search import BeamSearch
 from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import (
     THREAD_POSITIONS,
@@ -567,7 +568,8 @@ class Model:
             text or token ids, or a list of those
         n : int | None, default None
             write so many texts of one prompt, each by a chance of its own, and give a list: text i is the same whatever
-            n is, text 0 that of n=None; at temperature 0 they are all equal
+            n is, text 0 that of n=None; at temperature 0 they are all equal. With BeamSearch: the n best, or as many as
+            it ends with
         max_tokens : int | None, default None
             most new tokens; 0 gives an empty Generation; default: the model's own, else 128
         min_tokens : int | None, default 0
@@ -601,8 +603,8 @@ class Model:
         session : Session | None, default None
             write in this session, reusing the longest common prefix of what it holds (one prompt only)
         decoder : Decoder | str | None, default None
-            a decoder; "auto": Auto(), the same text, sooner where guesses pay; default: Autoregressive(), of a masked
-            diffusion model Unmask()
+            a decoder; "auto": Auto(), the same text, sooner where guesses pay; BeamSearch(num_beams=4): another one, the
+            likeliest; default: Autoregressive(), of a masked diffusion model Unmask()
 
         Raises
         ------
@@ -630,12 +632,18 @@ class Model:
         """
         asked = resolved("generate", options, surplus, ["n"])
         prompts = _prompts(prompt)
-        if asked["session"] is not None and (prompts is not None or n is not None):
+        search = asked["decoder"] if isinstance(asked["decoder"], BeamSearch) else None
+        if asked["session"] is not None and (prompts is not None or (n is not None and search is None)):
             raise ArgumentError(f"session serves one text, got {'a list of prompts' if n is None else f'n={short(n)}'}")
         if n is not None:
             if prompts is not None:
                 raise ArgumentError("n is for one prompt, got a list: ask for each of them")
-            each = [(prompt, sequence) for sequence in range(check_integer("n", n, 1, MOST_TEXTS))]
+            count = check_integer("n", n, 1, MOST_TEXTS)
+            if search is not None and count > search.num_beams:
+                raise ArgumentError(
+                    f"n={count} texts are more than the num_beams={search.num_beams} that a search ends with"
+                )
+            each = [(prompt, sequence) for sequence in range(count if search is None else 1)]
             greedy = check_number("temperature", asked["temperature"], 0, math.inf) == 0
             if len(each) > 1 and self.plan.causal and greedy:
                 warn(f"n={n} texts at temperature 0 are all equal: set temperature above 0")
@@ -643,6 +651,9 @@ class Model:
             each = [(one, 0) for one in ([prompt] if prompts is None else prompts)]
         with _writing(asked["session"]):
             generations = unless_failed(self._written(each, asked))
+        if search is not None and n is not None:
+            (best,) = generations
+            return [best, *best.runners_up][:n]
         return generations[0] if prompts is None and n is None else generations
 
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
@@ -725,6 +736,8 @@ class Model:
         decoder = self._decoder(asked["decoder"])
         logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
         stop = check_stop(asked["stop"])
+        if stop and isinstance(decoder, BeamSearch):
+            raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
         stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
         if sampler.logit_bias and max(sampler.logit_bias) >= self.vocab_size:
             raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {self.vocab_size}")

@@ -75,6 +75,7 @@ DEFAULTS: Options = {
 }
 
 _MAX_TOKENS, _GUESSES = "max_tokens", "decoder=Speculative({})"
+_BEAMS = "decoder=BeamSearch({})"
 _DRAWN = "temperature: 0 takes the likeliest token, more than 0 draws one"
 # Words of other libraries and servers -> what to give here.
 SYNONYMS = {
@@ -96,6 +97,9 @@ SYNONYMS = {
     "cache": "session", "past_key_values": "session", "cache_prompt": "session", "use_cache": "session", "kv_cache": "session",
     "draft_model": _GUESSES.format("ModelDrafter(draft_model)"), "assistant_model": _GUESSES.format("ModelDrafter(assistant_model)"),
     "drafter": _GUESSES.format("drafter"), "prompt_lookup_num_tokens": _GUESSES.format("PromptLookup()"),
+    "num_beams": _BEAMS.format("num_beams=4"), "beam_size": _BEAMS.format("num_beams=4"), "beam_width": _BEAMS.format("num_beams=4"),
+    "beams": _BEAMS.format("num_beams=4"), "use_beam_search": _BEAMS.format("num_beams=4"),
+    "length_penalty": _BEAMS.format("length_penalty=1.0"), "early_stopping": _BEAMS.format("early_stopping=True"),
     "rule": "decoder=Unmask(rule)", "sampler": "its settings by name, such as temperature and top_p",
     "stream": "model.stream(prompt)", "streamer": "model.stream(prompt)", "callback": "model.stream(prompt)",
     "threads": "load(folder, threads=...)", "n_threads": "load(folder, threads=...)",

@@ -553,6 +553,11 @@ def test_options_become_decoders(run, tmp_path, no_cache, monkeypatch):
     assert decoder(*LOOKAHEAD, *all_of_them, "--window", 0, "--ngram", 3, "--max-guesses", 2) == fd.Lookahead(
         window=0, ngram=3, guesses=2, init="copy", adaptive=False
     )
+    assert decoder("--num-beams", 3) == fd.BeamSearch(3)
+    assert decoder("--decoder", "beam", "--length-penalty", 0.5, "--early-stopping", "never") == fd.BeamSearch(
+        length_penalty=0.5, early_stopping="never"
+    )
+    assert decoder("--early-stopping", "true") == fd.BeamSearch(early_stopping=True)
     assert decoder(*JACOBI, "--trace", "--no-adaptive") == fd.Jacobi(adaptive=False, trace=True)
 
 
@@ -628,6 +633,22 @@ def test_the_trajectory_goes_to_stderr(run, loaded, model, monkeypatch):
     assert run(*said, "--max-tokens", 1)[2] == "no guesses, so no trajectory\n"  # the prompt's forward gives it
     err = run("chat", model, "--max-tokens", 9, *JACOBI, "--no-adaptive", "--trace", stdin=b"the\nab\n")[2]
     assert len(re.findall("^[1-9] rounds, 'ab'$", err, re.MULTILINE)) == 2
+
+
+def test_a_search_says_what_it_has_found(run, loaded, model):
+    best = loaded.generate("the", max_tokens=9, decoder=fd.BeamSearch(3))
+    said = ["generate", model, "the", "--max-tokens", 9, "--num-beams", 3]
+    code, out, err = run(*said, "--stats")
+    assert (code, out) == (0, best.text + "\n")
+    others = ", ".join(f"{each.score:.4f}" for each in best.runners_up)
+    assert f"\nscore   {best.score:.4f}; of the others {others}\n" in err
+    facts = json.loads(run(*said, "--json")[1])
+    assert (facts["tokens"], facts["score"]) == (best.tokens, best.score)
+    assert [(each["text"], each["tokens"], each["score"]) for each in facts["runners_up"]] == [
+        (each.text, each.tokens, each.score) for each in best.runners_up
+    ]
+    assert "score" not in json.loads(run("generate", model, "the", "--json")[1])
+    assert run(*said, "--decoder", "jacobi")[0] != 0 and run(*said, "--temperature", 1)[0] != 0
 
 
 def test_guesses_are_counted_where_those_before_them_were_right():

@@ -149,6 +149,7 @@ MOST_USED = [
     "Auto",
     "Jacobi",
     "Lookahead",
+    "BeamSearch",
     "Unmask",
     "from_callable",
     "decode.generate",

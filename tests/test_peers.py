@@ -27,6 +27,7 @@ pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch", reason=REASON.format("torch"))
 transformers = pytest.importorskip("transformers", reason=REASON.format("transformers"))
 AutoModelForCausalLM, LlamaConfig = transformers.AutoModelForCausalLM, transformers.LlamaConfig
+GPT2Config = transformers.GPT2Config
 
 PROMPTS = {
     "chat": "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n",
@@ -171,3 +172,69 @@ def test_old_spellings_mean_the_same(tmp_path, name, kind_key):
     config["rope_scaling"] = {kind_key: rope.pop("rope_type"), **rope} if name != "other theta" else None
     path.write_text(json.dumps(config))
     assert_equals_transformers(tmp_path)
+
+
+# ---- beam search ----
+
+BEAMS = {
+    "llama": LlamaConfig(**SIZES),
+    "gpt2": GPT2Config(
+        vocab_size=300, n_positions=256, n_embd=64, n_layer=3, n_head=4, bos_token_id=None, eos_token_id=None
+    ),
+}
+ENDS = {"none": [], "one": [17], "several": list(range(0, 300, 20)), "many": list(range(0, 300, 4))}
+PROCESSED = [
+    dict(repetition_penalty=1.3),
+    dict(min_tokens=5),
+    dict(logit_bias={40: 3.0, 41: -np.inf}),
+    dict(allowed=range(50, 250)),
+]
+OF_TRANSFORMERS = {
+    "min_tokens": lambda count: {"min_new_tokens": count},
+    "logit_bias": lambda bias: {"sequence_bias": [[[token], value] for token, value in bias.items()]},
+    "allowed": lambda ids: {"prefix_allowed_tokens_fn": lambda *_: list(ids)},
+    "repetition_penalty": lambda penalty: {"repetition_penalty": penalty},
+}
+
+
+@pytest.fixture(scope="module", params=BEAMS)
+def beams_pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("beams")
+    save_random(folder, BEAMS[request.param])
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return fd.load(folder), theirs.eval()
+
+
+def assert_same_search(pair, prompt, ends, search, n=3, most=24, **processed):
+    ours, theirs = pair
+    found = ours.generate(prompt, n=n, max_tokens=most, stop_token_ids=ends, decoder=search, **processed)
+    translated = {
+        key: value for name, given in processed.items() for key, value in OF_TRANSFORMERS[name](given).items()
+    }
+    expected = theirs.generate(
+        torch.tensor([prompt]), do_sample=False, max_new_tokens=most, eos_token_id=ends or None, pad_token_id=299,
+        num_beams=search.num_beams, length_penalty=search.length_penalty, early_stopping=search.early_stopping,
+        num_return_sequences=n, return_dict_in_generate=True, output_scores=True, **translated,
+    )  # fmt: skip
+    assert len(found) == n
+    sequences, scores = expected.sequences[:, len(prompt) :].tolist(), expected.sequences_scores.numpy()
+    np.testing.assert_allclose([text.score for text in found], scores, rtol=1e-5, atol=1e-4)
+    for text in found:  # those whose scores are one in float32 have no order
+        tied = [each for each, score in zip(sequences, scores, strict=True) if np.isclose(score, text.score, rtol=1e-6)]
+        assert [*text.tokens, *[299] * (len(tied[0]) - len(text.tokens))] in tied
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("early", [False, True, "never"])
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.6, 1.0, 2.0])
+def test_beam_search_equals_transformers(beams_pair, penalty, early, ends):
+    for seed in range(2):
+        prompt = np.random.default_rng(seed).integers(0, 300, 4 + 5 * seed).tolist()
+        assert_same_search(beams_pair, prompt, ENDS[ends], fd.BeamSearch(4, penalty, early))
+
+
+@pytest.mark.parametrize("processed", PROCESSED, ids=lambda processed: next(iter(processed)))
+def test_beam_search_with_processors_equals_transformers(beams_pair, processed):
+    for seed in range(3):
+        prompt = np.random.default_rng(seed).integers(0, 300, 6).tolist()
+        assert_same_search(beams_pair, prompt, ENDS["several"], fd.BeamSearch(5, 1.0, "never"), 5, **processed)

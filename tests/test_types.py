@@ -47,7 +47,7 @@ reveal_type(model.generate("a").tokens)  # list[int]
 reveal_type(model.session(capacity=8))  # Session
 model.generate("a", allowed=np.ones(8, bool), stop_token_ids=np.array([1]))
 model.generate("a", allowed=range(3), logit_bias={1: 2.0}, stop=["a"], stop_token_ids=(1,), session=model.session())
-for decoder in (fd.Autoregressive(), fd.Auto(), fd.Jacobi(), fd.Lookahead(), fd.Speculative(fd.PromptLookup()), fd.Unmask(fd.unmask.Threshold(0.9))):
+for decoder in (fd.Autoregressive(), fd.Auto(), fd.BeamSearch(), fd.Jacobi(), fd.Lookahead(), fd.Speculative(fd.PromptLookup()), fd.Unmask(fd.unmask.Threshold(0.9))):
     model.generate("a", decoder=decoder)
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -215,7 +215,7 @@ class _Stoppable:
         run = self._decoder.start(session, request)
         forward = run.forward
 
-        def stoppable() -> Forward:
+        def stoppable() -> Forward | Sequence[tuple[SessionLike, Forward]]:
             if self.asked:
                 raise Stopped
             return forward()

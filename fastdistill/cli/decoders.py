@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastdistill.cli import guessing, unmasking
+from fastdistill.cli import guessing, searching, unmasking
 from fastdistill.cli.accepted import ShowAccepted, colours
 from fastdistill.cli.filling import ShowFilling
 from fastdistill.cli.options import check_goes_with, flag, given
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
     from fastdistill.text.tokenizer import Tokenizer
 
 _SHARED = {"trace": {"decoder": ("jacobi", "unmask")}}
-_GOES_WITH = guessing.GOES_WITH | unmasking.GOES_WITH | _SHARED
+_GOES_WITH = guessing.GOES_WITH | searching.GOES_WITH | unmasking.GOES_WITH | _SHARED
 
 
 def add_decoder_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("which decoder writes").add_argument
     add(
         "--decoder",
-        choices=("plain", *guessing.DECODERS, "unmask"),
+        choices=("plain", *guessing.DECODERS, "beam", "unmask"),
         help="plain: one token a forward. speculative: guess in every round. auto: copy from the text where that "
         "pays on this machine, as measured once (1 to 3 s). jacobi: guess the next tokens somehow, let each forward draw all of "
         "them anew, each after the guesses before it, and keep those that stay. lookahead: draw such guesses in a window ahead "
         "of the text, collect the n-grams that they form, and guess those that begin with the text's last token. These three "
-        "need no draft model, and write the text of plain decoding. unmask: fill masks in any order, several a forward, for "
+        "need no draft model, and write the text of plain decoding. beam: write several texts side by side and end with the likeliest, "
+        "which is shown when it is there. unmask: fill masks in any order, several a forward, for "
         "masked diffusion models (default: unmask for these, plain for all others)",
     )
     add(
@@ -41,6 +42,7 @@ def add_decoder_options(parser: argparse.ArgumentParser) -> None:
         help="of jacobi and unmask: say on stderr, forward by forward, how guesses or masks became the text",
     )
     guessing.add_guessing_options(parser)
+    searching.add_searching_options(parser)
     unmasking.add_unmasking_options(parser)
 
 
@@ -54,7 +56,8 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     """
     implying = (*unmasking.GOES_WITH, *_SHARED)
     implied = next((name for name in implying if getattr(arguments, name, None) is not None), None)
-    name = arguments.decoder or ("plain" if implied is None else "unmask")
+    searched = any(getattr(arguments, name) is not None for name in searching.GOES_WITH)
+    name = arguments.decoder or ("beam" if searched else "plain" if implied is None else "unmask")
     defaults = guessing.DEFAULTS | unmasking.DEFAULTS
     chosen = defaults | given(**vars(arguments)) | {"decoder": name, "commit": unmasking.rule_name(arguments)}
     check_goes_with(arguments, _GOES_WITH, chosen)
@@ -73,12 +76,12 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
             return settings
 
         return with_masks
-    decoder_of = guessing.guessing(arguments)
+    decoder_of = _searching(arguments) if name == "beam" else guessing.guessing(arguments)
 
     def without_masks(model: Model) -> Decoder:
         if model.plan.causal:
             return decoder_of(model)
-        if arguments.decoder is not None:
+        if arguments.decoder is not None or searched:
             raise ArgumentError(
                 f"--decoder {name} writes one token after another, but {model.folder.name} (architecture "
                 f"{model.plan.architecture}) is a masked diffusion model: it needs --decoder unmask, its default"
@@ -86,6 +89,11 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         return unmasking.unmasking(arguments)
 
     return without_masks
+
+
+def _searching(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
+    settings = searching.searching(arguments)
+    return lambda model: settings
 
 
 def watching(

@@ -18,6 +18,7 @@ from fastdistill.cli.decoders import add_decoder_options, decoding, spelling, tr
 from fastdistill.cli.filling import replay
 from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.options import given
+from fastdistill.cli.searching import search_facts, search_statistics
 from fastdistill.cli.templates import add_template_options, template_options
 from fastdistill.cli.terminal import FORMATS, MODEL_HELP, ProgressBar, add_command, megabytes, say, show, visible
 from fastdistill.cli.unmasking import fill_statistics, filled
@@ -50,6 +51,7 @@ _GENERATE = """\
   fastdistill generate ./model "def fibonacci(n):" --decoder jacobi --block 8 --trace
   fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
   fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
+  fastdistill generate ./model "Translate to French: a river" --num-beams 4 --json
   fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
   fastdistill generate listops-mdlm "<|bos|> reverse : dog ant cat _ _ _ _ _ | _ _ ->" --commit schedule:5 --trace
   fastdistill generate listops-mdlm "<|bos|> insert : cow crab elk _ _ _ _ _ | slug 3 ->" --commit factor:1 --block-length 5
@@ -62,6 +64,9 @@ these were right. --json has both as "guesses". Recycled guesses are those from 
 
 Where masks are filled, --stats says how many positions in how many forwards; those behind the text's end count too. --json has
 these as "committed" and "forwards", and with --trace what each forward filled, as "steps".
+
+Where a text was searched for, --stats says its score and those of the others that the search has ended with. --json has these as
+"score" and "runners_up", each with its text.
 
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
@@ -211,7 +216,7 @@ def statistics(model: Model, answer: Answer) -> str:
         f"prompt  {read} tokens {reading}\n"
         f"answer  {stats.new_tokens} tokens in {stats.decode_seconds:.3f} s, {stats.tokens_per_second:,.1f} tokens/s"
         f"{first}; ended by {_ENDS[reason]}"
-        f"{guess_statistics(answer.generation)}{fill_statistics(answer.generation)}"
+        f"{guess_statistics(answer.generation)}{fill_statistics(answer.generation)}{search_statistics(answer.generation)}"
     )
 
 
@@ -374,5 +379,6 @@ def _json(model: Model, answer: Answer, loading: float, profile: Profile | None)
         }
         | ({"guesses": _guesses(generation)} if generation.rounds else {})
         | ({"steps": _steps(generation)} if generation.trace is not None else {})
+        | search_facts(generation)
         | ({} if profile is None else {"profile": profile.facts()})
     )

@@ -2,6 +2,7 @@
 
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.beam_search import BeamSearch
 from fastdistill.decode.costs import Costs, measure_costs
 from fastdistill.decode.drafters import (
     CallableDrafter,
@@ -25,6 +26,7 @@ from fastdistill.decode.unmask.decoder import Unmask
 __all__ = [
     "Auto",
     "Autoregressive",
+    "BeamSearch",
     "CallableDrafter",
     "Costs",
     "Decoder",

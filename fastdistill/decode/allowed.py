@@ -61,5 +61,12 @@ def early_tokens(allowed: np.ndarray | None, ends: Set[int], vocab_size: int) ->
     return early
 
 
+def chosen_tokens(bits: np.ndarray | None, vocab_size: int) -> np.ndarray | None:
+    """Of bits as above, bool (vocab_size,): True at the tokens that are allowed; None: all."""
+    if bits is None:
+        return None
+    return np.unpackbits(bits.astype("<u4").view(np.uint8), count=vocab_size, bitorder="little").astype(bool)
+
+
 def _bits(chosen: np.ndarray) -> np.ndarray:
     return np.packbits(chosen, bitorder="little").view("<u4").astype(np.uint32)

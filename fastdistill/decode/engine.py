@@ -161,11 +161,11 @@ class Engine:
             self._leave()
         started = time.perf_counter()
         asked = self._ask()
-        results = _run([(text.session, what) for _, text, what in asked])
+        results = iter(_run([request for *_, requests in asked for request in requests]))
         seconds = time.perf_counter() - started
         ended = False
-        for (task, text, _), result in zip(asked, results, strict=True):
-            piece = text.answer(result, seconds)
+        for task, text, requests in asked:
+            piece = text.answer([next(results) for _ in requests], seconds)
             if piece is not None:
                 events.append(Event(task, piece))
                 ended = ended or piece.finish_reason is not None
@@ -236,8 +236,8 @@ class Engine:
                 coming = max(coming, common)
         return best, coming >= max(PAGE, best.length + FEWEST_ROWS if best is not None else 0)
 
-    def _ask(self) -> list[tuple[Task, Text, Forward | Exception]]:
-        """What each text that takes part runs: those being written, then prompts, while there is room for a chunk."""
+    def _ask(self) -> list[tuple[Task, Text, Sequence[tuple[SessionLike, Forward | Exception]]]]:
+        """What each text that takes part runs, and where: those being written, then prompts, while there is room for a chunk."""
         texts = [(task, task.text) for task in self._running if task.text is not None]
         part = [(task, text, self._most_rows) for task, text in texts if not text.run.unread]
         rows, fewest = len(part), min(FEWEST_ROWS, -(-self._most_rows // 2))
@@ -248,7 +248,11 @@ class Engine:
                 break
             part.append((task, text, room))
             rows += min(text.run.unread, room)
-        return [(task, text, attempt(text.ask, len(part), room)) for task, text, room in part]
+        asked = [attempt(text.ask, len(part), room) for _, text, room in part]
+        return [
+            (task, text, [(text.session, what)] if isinstance(what, Exception) else what)
+            for (task, text, _), what in zip(part, asked, strict=True)
+        ]
 
 
 def _run(requests: Sequence[tuple[SessionLike, Forward | Exception]]) -> list[Rows | Exception]:

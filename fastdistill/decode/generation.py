@@ -110,6 +110,10 @@ class Generation:
         of a decoder that guesses: what became of its guesses, forward by forward
     trace : Trace | None
         of unmasking, where asked for: which positions each forward filled
+    score : float | None
+        of a beam search: the sum of its log probabilities / its tokens ** length_penalty
+    runners_up : list[Generation]
+        of a beam search: what else it ended with, the best first, each with its score; `stats` are those of the search
     """
 
     text: str = ""
@@ -120,6 +124,8 @@ class Generation:
     logprobs: list[TokenLogProbs] | None = None
     rounds: list[Round] = field(default_factory=list)
     trace: Trace | None = None
+    score: float | None = None
+    runners_up: list[Generation] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """<Generation 'Paris is the capital of...', 128 tokens, length, 231 tokens/s>"""

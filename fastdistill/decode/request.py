@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
 
 if TYPE_CHECKING:
+    from fastdistill.decode.generation import TokenLogProbs
     from fastdistill.decode.unmask.trace import Trace
 
 
@@ -102,11 +103,16 @@ class Request:
 
     def _mask(self, number: int) -> np.ndarray | None:
         """Which tokens may be token `number` of the text, uint32 (words,); None: all."""
+        given = self.given(number)
+        if given is not None:
+            return given
+        return self.allowed_early if number < self.min_tokens else self.allowed
+
+    def given(self, number: int) -> np.ndarray | None:
+        """Of the first or the last token, what alone it may be, uint32 (words,); None: that is open."""
         if number == 0 and self.allowed_first is not None:
             return self.allowed_first
-        if number == self.max_tokens - 1 and self.allowed_last is not None:
-            return self.allowed_last
-        return self.allowed_early if number < self.min_tokens else self.allowed
+        return self.allowed_last if number == self.max_tokens - 1 else None
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,24 @@ class Round:
         return self.accepted + (not self.ended)
 
 
+class Hypothesis(NamedTuple):
+    """A text that a search has ended with.
+
+    Attributes
+    ----------
+    tokens : list[int]
+        that it has, the one that ends it included
+    score : float
+        by which it is compared, the more the better
+    logprobs : list[TokenLogProbs]
+        one entry a token, where asked for
+    """
+
+    tokens: list[int]
+    score: float
+    logprobs: list[TokenLogProbs]
+
+
 class Run:
     """One text being written. The engine asks for a forward, runs it, and hands the rows back.
 
@@ -167,6 +191,8 @@ class Run:
         a token takes a place before it is certain
     trace : Trace | None
         of unmasking, where it is wanted
+    hypotheses : Sequence[Hypothesis]
+        of one that searches, when it is over: all that it has ended with, the best first; `take` has given that one's tokens
     """
 
     together: int = 1
@@ -177,6 +203,7 @@ class Run:
     rounds: Sequence[Round] = ()
     needs_place: bool = False
     trace: Trace | None = None
+    hypotheses: Sequence[Hypothesis] = ()
 
     @property
     def decoding(self) -> bool | None:
@@ -186,12 +213,15 @@ class Run:
     def committed(self) -> int:
         return 0
 
-    def forward(self) -> Forward:
-        """What the session is to run next."""
+    def forward(self) -> Forward | Sequence[tuple[SessionLike, Forward]]:
+        """What the session is to run next; or, of a run with sessions of its own, what each of these is."""
         raise NotImplementedError
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
-        """New tokens, in order, each with the row that it was drawn from; none while the prompt is being read."""
+        """New tokens, in order, each with the row that it was drawn from; none while the prompt is being read.
+
+        One that has run several sessions takes as many arguments: what each gave.
+        """
         raise NotImplementedError
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from fastdistill.decode.generation import Generation, Piece, log_probs_of
-from fastdistill.decode.request import Decoder, Request, Run
+from fastdistill.decode.request import Decoder, Hypothesis, Request, Run
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, attempt
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
@@ -29,6 +30,7 @@ class Speller(Protocol):
 
     def push(self, token: int) -> str: ...
     def finish(self) -> str: ...
+    def fresh(self) -> Speller: ...
 
 
 class Text:
@@ -65,16 +67,19 @@ class Text:
     def finished(self) -> bool:
         return bool(self.result.finish_reason)
 
-    def ask(self, together: int, room: int) -> Forward:
-        """What to run next, in a forward that so many texts share and that has room for so many rows of a prompt."""
+    def ask(self, together: int, room: int) -> Sequence[tuple[SessionLike, Forward]]:
+        """What to run next, and where, in a pass that so many texts share and that has room for so many rows of a prompt."""
         if self.session.writer is not self._mark:
             raise BusyError("another text has been started in this session; the first one cannot go on")
         self.run.together, self.run.room = together, room
-        return self.run.forward()
+        asked = self.run.forward()
+        return [(self.session, asked)] if isinstance(asked, Forward) else asked
 
-    def answer(self, rows: Rows | Exception, seconds: float) -> Piece | None:
-        """Account for one forward, or for what went wrong in it; what has become certain, if anything has."""
-        text = rows if isinstance(rows, Exception) else attempt(self._take, rows, seconds)
+    def answer(self, given: Sequence[Rows | Exception], seconds: float) -> Piece | None:
+        """Account for what was asked for, or for what went wrong in it; what has become certain, if anything has."""
+        rows = [each for each in given if not isinstance(each, Exception)]
+        failed = [each for each in given if isinstance(each, Exception)]
+        text = failed[0] if failed else attempt(self._take, rows, seconds)
         return self.fail(text) if isinstance(text, Exception) else self._piece(text)
 
     def fail(self, error: Exception) -> Piece:
@@ -103,12 +108,12 @@ class Text:
         log_probs = None if result.logprobs is None else result.logprobs[new]
         return Piece(text, result.tokens[new], log_probs, result.finish_reason or None)
 
-    def _take(self, rows: Rows, seconds: float) -> str:
+    def _take(self, given: Sequence[Rows], seconds: float) -> str:
         stats, result, run = self.result.stats, self.result, self.run
         run.seconds = seconds
         decoding = bool(result.tokens) if run.decoding is None else run.decoding
         started = time.perf_counter()
-        taken = run.take(rows)
+        taken = run.take(*given)
         seconds += time.perf_counter() - started
         stats.committed = run.committed
         if decoding:
@@ -119,11 +124,11 @@ class Text:
         for token, row in taken:
             result.tokens.append(token)
             stats.new_tokens += 1
-            if result.logprobs is not None:
-                result.logprobs.append(log_probs_of(token, rows, row, self.request.logprobs))
+            if result.logprobs is not None and not run.hypotheses:
+                result.logprobs.append(log_probs_of(token, given[0], row, self.request.logprobs))
             if self._speller is not None:
                 text += self._speller.push(token)
-            result.finish_reason = self._reason(token)
+            result.finish_reason = self._reason(token, len(result.tokens))
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
         known = len(result.rounds)
@@ -148,7 +153,21 @@ class Text:
                 text += self._speller.finish()
                 if self._speller.stopped:  # by what only the end has made certain
                     result.finish_reason = "stop"
+            if run.hypotheses:
+                best, *others = run.hypotheses
+                result.score = best.score
+                result.logprobs = None if result.logprobs is None else best.logprobs
+                result.runners_up = [self._runner_up(each) for each in others]
         return text
+
+    def _runner_up(self, found: Hypothesis) -> Generation:
+        speller = None if self._speller is None else self._speller.fresh()
+        text = "" if speller is None else "".join(map(speller.push, found.tokens)) + speller.finish()
+        return Generation(
+            text, found.tokens, self._reason(found.tokens[-1], len(found.tokens)),
+            stats=replace(self.result.stats, new_tokens=len(found.tokens)),
+            logprobs=None if self.result.logprobs is None else found.logprobs, score=found.score,
+        )  # fmt: skip
 
     def _leave_as_plain_decoding(self) -> None:
         """Leave the session as plain decoding would: the last token of the text has not been read."""
@@ -160,8 +179,9 @@ class Text:
         text = np.concatenate([self.request.prompt, np.array(self.result.tokens, np.int32)])
         self.session.truncate(self.session.common_prefix(text))
 
-    def _reason(self, token: int) -> str:
-        most = len(self.result.tokens) >= self.request.max_tokens
+    def _reason(self, token: int, written: int) -> str:
+        """Why a text of so many tokens ends with this one; "" where it does not."""
+        most = written >= self.request.max_tokens
         if most and self.request.allowed_last is not None:  # it had no choice
             return "length"
         if token in self.request.end_tokens or (self._speller is not None and self._speller.stopped):
@@ -169,7 +189,7 @@ class Text:
         if most:
             return "length"
         # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
-        places = len(self.request.prompt) + len(self.result.tokens) + self.run.needs_place
+        places = len(self.request.prompt) + written + self.run.needs_place
         return "capacity" if places > self.session.capacity else ""
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -40,13 +41,33 @@ class Page:
         keys and values, in the cache's type
     positions : int32 (PAGE,)
         behind them, of the rows that the slots hold, for windows and slopes
+    holders : WeakSet[KVCache] | None
+        the caches that hold it, of those that are still there; None: it has never been shared
     """
 
-    __slots__ = ("array", "memory", "pointer", "positions", "shared")
+    __slots__ = ("array", "holders", "memory", "pointer", "positions")
 
     def __init__(self, memory: np.ndarray, dtype: np.dtype) -> None:
-        self.memory, self.pointer, self.shared = memory, pointer(memory) if memory.size else ffi.NULL, False
+        self.memory, self.pointer = memory, pointer(memory) if memory.size else ffi.NULL
         self.array, self.positions = memory[: -4 * PAGE].view(dtype), memory[-4 * PAGE :].view(np.int32)
+        self.holders: WeakSet[KVCache] | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several caches hold it."""
+        return self.holders is not None and len(self.holders) > 1
+
+    def held_too(self, first: KVCache, other: KVCache) -> None:
+        """Note that `other` holds it from now on, as `first` does."""
+        if self.holders is None:
+            self.holders = WeakSet()
+        self.holders.update((first, other))
+
+    def left(self, cache: KVCache) -> bool:
+        """Note that a cache holds it no more; whether nobody does."""
+        if self.holders is not None:
+            self.holders.discard(cache)
+        return not self.holders
 
 
 GONE = Page(np.empty(0, np.uint8), np.dtype(np.uint8))  # stands where one is forgotten
@@ -178,11 +199,13 @@ class KVCache:
         """
         count = len(self._pages)
         for number in range(start // PAGE, min(-(-end // PAGE), count)):
-            if self._pages[number].shared:
-                copy = self._new_pages(1)[0]
-                copy.memory[:] = self._pages[number].memory
+            page = self._pages[number]
+            if page.is_shared:
+                copy = self._spare.pop() if self._spare else self._new_pages(1)[0]
+                copy.memory[:] = page.memory
                 self._struct = None  # before it is wrong: an interrupt may come anywhere
                 self._pages[number] = copy
+                page.left(self)  # the last one of its holders writes in place
         missing = -(-end // PAGE) - count
         if missing > 0:
             if not self.window:  # else pages come back soon
@@ -216,14 +239,14 @@ class KVCache:
             number = self.forgotten // PAGE - 1
             page, self._struct = self._pages[number], None
             self._pages[number] = GONE
-            if not page.shared:
+            if page.left(self):
                 self._spare.append(page)
 
     def restart(self, forgotten: int = 0, last_forgotten: int = NEVER) -> None:
         """Hold nothing; the first `forgotten` slots, whole pages, as if it had been forgotten."""
         self._struct, pages = None, self._pages
         self._pages = [GONE] * (forgotten // PAGE)
-        self._spare += [page for page in pages if not page.shared and page is not GONE]
+        self._spare += [page for page in pages if page is not GONE and page.left(self)]
         self.forgotten, self.last_forgotten = forgotten, last_forgotten
 
     def share(self, other: KVCache, slots: int) -> None:
@@ -231,7 +254,8 @@ class KVCache:
         self.restart(*((other.forgotten, other.last_forgotten) if slots else ()))
         pages = other._pages[: -(-slots // PAGE)]
         for page in pages:
-            page.shared = True
+            if page is not GONE:
+                page.held_too(other, self)
         self._pages = pages
 
     def move(self, sources: np.ndarray, start: int) -> None:

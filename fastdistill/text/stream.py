@@ -41,7 +41,8 @@ class TextStream:
         check_instance("tokenizer", tokenizer, Tokenizer)
         self._tokenizer = tokenizer
         self._decoder = _ByteDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer)
-        self._stops = [_StopString(text) for text in check_stop(stop)]
+        self._stop = check_stop(stop)
+        self._stops = [_StopString(text) for text in self._stop]
         self._specials: list[
             tuple[int, str]
         ] = []  # those behind the certain text: after how many characters, spelt how
@@ -53,6 +54,10 @@ class TextStream:
     @property
     def text(self) -> str:
         return "".join(self._pieces)
+
+    def fresh(self) -> TextStream:
+        """One for another text, with the same tokenizer and stop strings."""
+        return TextStream(self._tokenizer, self._stop)
 
     def push(self, token: int) -> str:
         """Take the next token and return the text that has become certain, often "".

@@ -180,6 +180,20 @@ def test_what_is_asked_without_a_source_says_what_it_needs(model):
     assert isinstance(repr(model), str)
 
 
+def test_beams_of_a_source_are_what_each_is_alone(isa, model):
+    """Forks of one session have its source; a session that is given holds it afterwards."""
+    search, session = fd.BeamSearch(3), model.session(64)
+    alone = [model.generate(prompt, max_tokens=8, decoder=search) for prompt in (PROMPT, "x")]
+    for got, want in zip(model.generate([PROMPT, "x"], max_tokens=8, decoder=search), alone, strict=True):
+        assert (got.tokens, got.score) == (want.tokens, want.score)
+    assert model.generate(PROMPT, max_tokens=8, decoder=search, session=session).tokens == alone[0].tokens
+    assert session.source.tolist() == model.tokenizer.encode(PROMPT)
+    several = model.generate(PROMPT, n=3, max_tokens=8, decoder=search)
+    assert several[0].tokens == alone[0].tokens and several[0].score >= several[1].score >= several[2].score
+    if model.target.last is not None:
+        assert all(len(each.tokens) < 8 or each.tokens[-1] == model.target.last for each in several)
+
+
 def test_costs_are_measured_over_a_source(model):
     assert all(seconds > 0 for seconds in model.measure_costs().seconds[0])
 

@@ -260,6 +260,33 @@ def test_texts_of_a_source_are_those_that_generate_writes(tmp_path, name):
         assert "length" in ended
 
 
+@pytest.mark.parametrize(("penalty", "early"), [(1.0, False), (2.0, True), (0.0, "never"), (-0.5, False)])
+@pytest.mark.parametrize("name", SOURCED)
+def test_beams_over_a_source_are_those_of_generate(tmp_path, name, penalty, early):
+    model_type, raw = EVERY[name]
+    folder = tmp_path / "model"
+    made(folder, {"model_type": model_type} | raw)
+    said = {} if penalty == 1.0 else dict(forced_bos_token_id=5, forced_eos_token_id=9, bad_words_ids=[[40], [14]])
+    said |= dict(
+        decoder_start_token_id=raw["decoder_start_token_id"], eos_token_id=[raw["eos_token_id"], 9, 11], pad_token_id=81
+    )
+    (folder / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+    load = transformers.AutoModelForSeq2SeqLM.from_pretrained
+    model, ours = load(folder, dtype=torch.float32, attn_implementation="eager").eval(), fd.load(folder, threads=2)
+    for seed in range(4):
+        source = np.random.default_rng(seed).integers(3, 81, 5 + 9 * seed).tolist()
+        how = dict(num_beams=4, num_return_sequences=4, length_penalty=penalty, early_stopping=early)
+        with torch.no_grad():
+            want = model.generate(
+                torch.tensor([source]), max_new_tokens=12, do_sample=False, use_cache=False,
+                output_scores=True, return_dict_in_generate=True, **how,
+            )  # fmt: skip
+        got = ours.generate(source, n=4, max_tokens=12, decoder=fd.BeamSearch(4, penalty, early))
+        tokens = [each[1:].tolist() for each in want.sequences]
+        assert [each.tokens + [81] * (len(tokens[0]) - len(each.tokens)) for each in got] == tokens
+        np.testing.assert_allclose([each.score for each in got], want.sequences_scores.numpy(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", SOURCED)
 def test_hidden_states_of_encoder_and_decoder_are_theirs(tmp_path, name):
     model_type, raw = EVERY[name]

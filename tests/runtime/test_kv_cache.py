@@ -76,6 +76,34 @@ def test_a_beginning_is_shared_until_either_writes_there():
     assert other._pages[0] is cache._pages[0] and other._pages[1] is not cache._pages[1]
 
 
+def test_the_last_who_holds_a_page_writes_in_place_whatever_became_of_the_others():
+    cache, slots = filled(PAGE + 16), np.arange(PAGE + 16)
+    before, pages = held(cache, slots), list(cache._pages)
+    one, two = KVCache(PLAN, 2 * PAGE, "f16"), KVCache(PLAN, 2 * PAGE, "f16")
+    one.share(cache, PAGE + 10)
+    two.share(one, PAGE + 5)
+    one.reserve(PAGE + 10, PAGE + 11)  # writes: has a copy
+    assert one._pages[0] is pages[0] and one._pages[1] is not pages[1] and pages[1].is_shared
+    del two  # forgets it
+    cache.reserve(PAGE, PAGE + 16)
+    assert cache._pages == pages and not pages[1].is_shared and pages[0].is_shared
+    assert np.array_equal(held(one, slots[: PAGE + 10]), before[: PAGE + 10])
+
+
+def test_pages_that_nobody_else_holds_serve_again_when_another_beginning_is_shared():
+    cache, slots = filled(2 * PAGE), np.arange(2 * PAGE)
+    before, other = held(cache, slots), filled(3 * PAGE)
+    own = set(map(id, other._pages))
+    third = KVCache(PLAN, PAGE, "f16")
+    third.share(other, PAGE)  # it holds the first one
+    for length in (2 * PAGE, PAGE + 7, 2 * PAGE - 1):
+        other.share(cache, length)
+        other.reserve(length - 1, length)
+        assert id(other._pages[-1]) in own and other._pages[-1] is not third._pages[0]
+        other._pages[-1].array[:] = -1  # that is its own
+    assert np.array_equal(held(cache, slots), before) and np.array_equal(held(third, slots[:PAGE]), before[:PAGE])
+
+
 def test_a_fork_of_the_process_has_its_own():
     cache = filled(16)
     before = held(cache, np.arange(16))

@@ -401,6 +401,16 @@ def test_decoders_write_on_and_a_session_is_used_again(decoder):
     )
 
 
+def test_beams_forget_each_for_itself():
+    """They fork and are given up while pages serve again, and find what they find where nothing is forgotten."""
+    prompt, search = (LONG[:50] * 8)[:390], fd.BeamSearch(4)
+    with slack(KEEPS):
+        want = model().generate(prompt, n=4, max_tokens=150, decoder=search)
+    got = model().generate(prompt, n=4, max_tokens=150, decoder=search)
+    assert [(each.tokens, each.score) for each in got] == [(each.tokens, each.score) for each in want]
+    assert min(len(each.tokens) for each in got) == 150
+
+
 def test_the_greatest_position_that_is_forgotten_is_known():
     """Of pages whose positions fall."""
     cache = kv_cache.KVCache(network("local").plan, 4 * PAGE, "f16", "window 5")
