@@ -189,7 +189,7 @@ struct fd_op {
     int64_t rotary_dim;                     /* the floats of a head, from its first, that are rotated */
     int64_t experts, top_k;                 /* how many there are, how many a row goes through */
     int64_t key_set, layer;                 /* of the pass's; where its layer begins in a page: numbers a slot of those before */
-    int64_t window;                         /* positions that a row sees up to its own, or 0: any */
+    int64_t window, ahead;                  /* positions that a row sees up to its own, beyond its own; or 0: any */
     int64_t reach;                          /* distances of keys from -reach to reach have numbers in vectors[0] (heads, 2 reach + 1); or 0 */
     int64_t first, columns;                 /* columns of in[0]: where they begin, how many; of tokens: which */
     float scalar, softcap;                  /* softcap: 0, or what bounds scores, or logits */

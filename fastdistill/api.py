@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 
 from fastdistill import __version__
-from fastdistill.arguments import check_flag, check_integer, check_integers, check_number
+from fastdistill.arguments import check_flag, check_integer, check_integers, check_number, check_text
 from fastdistill.cached import cached_property
 from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, target_of
 from fastdistill.checkpoint.config import Section
@@ -57,10 +57,13 @@ from fastdistill.runtime.source import Source, check_source
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer, reads_text
+from fastdistill.text.tokenizer_config import mask_token_id
 from fastdistill.user_cache import user_cache
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from fastdistill.encode import Labels, Ranked, TextEncoder
 
 Prompt = str | Sequence[int] | np.ndarray
 PROCESSORS = (
@@ -137,6 +140,8 @@ def load(
         if plan.start_token is not None:
             said = checkpoint.config, checkpoint.generation_config
             target = target_of(*said, plan.start_token, plan.vocab_size)
+        if plan.encodes and "logits" in plan.outputs:
+            plan = replace(plan, mask_token=mask_token_id(folder, plan.vocab_size))
         tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
     lib.fd_return_memory()
@@ -434,6 +439,155 @@ class Model:
         if isinstance(texts, (bytes, bytearray, memoryview)) or not isinstance(texts, Sequence):
             raise ArgumentError(f"texts must be a str or a list of them, got {short(texts)}")
         return [self._score(text) for text in texts]
+
+    @overload
+    def encode(self, texts: str, **options: Any) -> np.ndarray: ...
+    @overload
+    def encode(self, texts: Sequence[str], **options: Any) -> np.ndarray: ...
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int | None = None,
+        normalize_embeddings: bool | None = None,
+        pooling: str | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """A vector of each text, by an encoder: BERT and its kin. A text has the same bits alone and among others.
+
+        What is not given is as the folder says, in the files that sentence-transformers writes beside a model's:
+        modules.json, 1_Pooling/config.json, sentence_bert_config.json, config_sentence_transformers.json; without them
+        a vector is the mean of a text's rows. Texts longer than the model reads are cut, with one warning.
+
+        Parameters
+        ----------
+        texts : str | Sequence[str]
+            a text, or several
+        batch_size : int, optional
+            texts that share a pass; default: as many as make 512 tokens
+        normalize_embeddings : bool, optional
+            True: vectors of length 1
+        pooling : str, optional
+            how rows become a vector: "mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens", or "pooler", the
+            model's own linear and tanh over the first row; what the folder has behind its pooling is left out then
+        prompt_name : str, optional
+            of the folder's prompts: what is put before each text
+        prompt : str, optional
+            the words themselves
+        truncate_dim : int, optional
+            only the first so many numbers, normalised afterwards
+        show_progress_bar : bool, default False
+            a bar on stderr
+
+        Returns
+        -------
+        float32 (width,) of a text, (texts, width) of several
+
+        Raises
+        ------
+        UnsupportedError
+            for a model that is no encoder, or lacks the pooler
+        ArgumentError
+        TextError
+            for what is wrong with the tokenizer
+
+        Examples
+        --------
+        >>> model = fd.load(encoder)
+        >>> model.encode(["one text", "another one"], normalize_embeddings=True).shape
+        (2, 32)
+        """
+        several = self._several(texts, "texts")
+        with _texts_bar(show_progress_bar, "encode") as progress:
+            vectors = self._encoder.encode(
+                several,
+                batch_size=batch_size,
+                normalize_embeddings=normalize_embeddings,
+                pooling=pooling,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                truncate_dim=truncate_dim,
+                progress=progress,
+            )
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> list[Ranked]:
+        """Documents by how well they fit a query, best first, equal ones in their order.
+
+        A classifier with one label, a cross-encoder, reads query and document together; its score lies between 0 and 1,
+        or is what the model gives where its folder asks for that. Any other encoder compares vectors: the cosine, with
+        the prompts "query" and "document" where the folder has them.
+
+        Parameters
+        ----------
+        query : str
+            what is looked for
+        documents : Sequence[str]
+            texts
+        top_k : int, optional
+            the first so many; default: all
+        batch_size : int, optional
+            as of `encode`
+        show_progress_bar : bool, default False
+            a bar on stderr
+
+        Raises
+        ------
+        UnsupportedError
+            for a model that is no encoder, and a classifier with several labels
+        ArgumentError
+
+        Examples
+        --------
+        >>> best, *_ = fd.load(encoder).rank("a text", ["something else", "a text"])
+        >>> best.index, best.text
+        (1, 'a text')
+        """
+        check_text("query", query)
+        several = self._several(documents, "documents")
+        with _texts_bar(show_progress_bar, "rank") as progress:
+            return self._encoder.rank(query, several, top_k, batch_size, progress)
+
+    def classify(
+        self, texts: Any, *, batch_size: int | None = None, show_progress_bar: bool = False
+    ) -> Labels | list[Labels]:
+        """What a classifier says of each text, or of each pair of texts, (first, second).
+
+        Parameters
+        ----------
+        texts : str | tuple[str, str] | Sequence[str | tuple[str, str]]
+            a text or a pair, or several
+        batch_size : int, optional
+            as of `encode`
+        show_progress_bar : bool, default False
+            a bar on stderr
+
+        Returns
+        -------
+        Labels of a text or pair, or a list of them
+
+        Raises
+        ------
+        UnsupportedError
+            for a model without a classifier
+        ArgumentError
+        """
+        single = isinstance(texts, (str, tuple))
+        several = self._several([texts] if single else texts, "texts", pairs=True)
+        with _texts_bar(show_progress_bar, "classify") as progress:
+            found = self._encoder.classify(several, batch_size, progress)
+        return found[0] if single else found
 
     def chat_prompt(
         self,
@@ -820,6 +974,8 @@ class Model:
 
     def _encode(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text)
+        if self.plan.encodes:  # what its tokenizer puts behind a text would end it before the answer
+            return ids[: len(ids) - len(self.tokenizer.encode("")) + 1]
         if len(ids) > 1 and ids[0] == ids[1]:
             begin = self.tokenizer.token(ids[0])
             if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
@@ -832,6 +988,30 @@ class Model:
     @cached_property
     def _has_text(self) -> bool:
         return reads_text(self.folder)
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        plan = self.plan
+        if not plan.encodes:
+            raise UnsupportedError(
+                f"this model ({plan.architecture}) writes texts and makes no vectors of them: that is for encoders, such as BERT"
+            )
+        from fastdistill.encode import TextEncoder  # which most models do not need
+
+        return TextEncoder(self.network, self.folder, self.tokenizer)
+
+    @staticmethod
+    def _several(texts: Any, name: str, pairs: bool = False) -> list[Any]:
+        """A list of texts, of pairs too where there may be some; of one text, it alone."""
+        if isinstance(texts, str):
+            texts = [texts]
+        if isinstance(texts, (bytes, bytearray, memoryview)) or not isinstance(texts, Sequence):
+            raise ArgumentError(f"{name} must be a list of str, got {short(texts)}")
+        for text in texts:
+            pair = pairs and isinstance(text, tuple) and len(text) == 2
+            for part in text if pair else (text,):
+                check_text(f"each of {name}{', or both parts of a pair,' * pairs}", part)
+        return list(texts)
 
     def _score(self, text: str) -> Score:
         ids = self._encode(text)
@@ -873,6 +1053,12 @@ def _to_be_timed(network: Network, *arguments: Any, **options: Any) -> Session:
     if plan.source_positions:
         session.read_source(np.arange(min(TIMED_SOURCE, plan.source_positions)) % plan.vocab_size)
     return session
+
+
+def _texts_bar(show: bool, what: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    from fastdistill.encode.progress import texts_bar
+
+    return texts_bar(check_flag("show_progress_bar", show), what)
 
 
 def _writing(session: Any) -> AbstractContextManager[None]:

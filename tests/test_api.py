@@ -147,7 +147,7 @@ def test_biases_beside_a_config_without_them_are_refused(tmp_path):
     "changes",
     [
         dict(rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
-        dict(model_type="bert"),
+        dict(model_type="mamba"),
         dict(hidden_act="quick_gelu"),
     ],
 )

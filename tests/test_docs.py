@@ -24,6 +24,7 @@ import fastdistill as fd
 from fastdistill.checkpoint import write_checkpoint
 from fastdistill.kernels import isa, set_isa
 from fastdistill.models import plan_for
+from tests.encoders import write_encoder
 from tests.small_models import config, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
@@ -73,6 +74,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     write_checkpoint(folder, settings.raw, tensors(plan_for(settings)).values(), files)
     return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `encoder` names in an example."""
+    return write_encoder(tmp_path_factory.mktemp("models") / "encoder", hidden_size=32)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.runs for block in blocks(page))], ids=name)
@@ -125,11 +132,11 @@ EXAMPLES = docstrings_with_examples()
 
 
 @pytest.mark.parametrize("where", EXAMPLES)
-def test_the_examples_of_a_docstring_print_what_it_shows(where, folder, tmp_path, monkeypatch):
-    """In them `fd` is fastdistill, `np` is NumPy, `folder` is a model."""
+def test_the_examples_of_a_docstring_print_what_it_shows(where, folder, encoder, tmp_path, monkeypatch):
+    """In them `fd` is fastdistill, `np` is NumPy, `folder` is a model, `encoder` one that encodes."""
     monkeypatch.chdir(tmp_path)
     text, path, line = EXAMPLES[where]
-    names = {"fd": fd, "np": np, "folder": folder}
+    names = {"fd": fd, "np": np, "folder": folder, "encoder": encoder}
     said = io.StringIO()
     doctest.DocTestRunner(verbose=False).run(
         doctest.DocTestParser().get_doctest(text, names, where, str(path), line), out=said.write

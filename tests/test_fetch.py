@@ -324,7 +324,8 @@ def test_a_cache_that_cannot_be_made_says_how_to_choose_another(registry, monkey
 
 def test_unknown_names_are_refused():
     with pytest.raises(
-        ArgumentError, match=r"no model named '\.\./x'; known: smollm2-135m-instruct, gemma3-270m, and of the Hub"
+        ArgumentError,
+        match=r"no model named '\.\./x'; known: smollm2-135m-instruct, gemma3-270m, all-minilm-l6-v2, and of the Hub",
     ):
         fetch("../x")
 

@@ -205,7 +205,8 @@ def test_a_repository_not_fetched_says_how_to(hub):
 def test_names_are_listed(hub, run):
     code, out, _ = run("fetch", "--list")
     assert code == 0 and out.splitlines() == [
-        "smollm2-135m-instruct  not fetched: 92.9 MB", "gemma3-270m  not fetched: 238.2 MB"
+        "smollm2-135m-instruct  not fetched: 92.9 MB", "gemma3-270m  not fetched: 238.2 MB",
+        "all-minilm-l6-v2  not fetched: 83.5 MB",
     ]  # fmt: skip
     code, out, _ = run("fetch", "org/Tiny-1B")
     assert code == 0 and "is now in" in out and "From https://huggingface.co/org/Tiny-1B" in out

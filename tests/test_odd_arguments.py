@@ -151,7 +151,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "Config": lambda: read_config(folder / "config.json"), "Rows": lambda: model.session(8).prefill([1]), "Trace": lambda: Trace(2, 0, [step()]),
         "Request": lambda: Request(np.array([1], np.int32), 0, fd.Sampler()), "TextStream": lambda: TextStream(tokenizer), "Tensor": lambda: weights["lm_head.weight"],
         "value": lambda: 1, "checkpoint": lambda: fd.checkpoint.open_checkpoint(folder),
-        "prompt": lambda: [1, 2], "generate.max_tokens": lambda: 2, "stream.max_tokens": lambda: 2, "ids": lambda: [1, 2], "texts": lambda: "ab",
+        "prompt": lambda: [1, 2], "generate.max_tokens": lambda: 2, "stream.max_tokens": lambda: 2, "ids": lambda: [1, 2], "texts": lambda: "ab", "query": lambda: "ab", "documents": lambda: ["ab"], "other": lambda: "ab", "most": lambda: 9,
         "messages": lambda: [{"role": "user", "content": "hi"}], "tokens": lambda: [1, 2], "indices": lambda: [], "length": lambda: 0,
         "model": lambda: model, "find_folder.model": lambda: folder, "embedded_folder.model": lambda: "x", "folder": lambda: folder,
         "write_checkpoint.folder": lambda: f"made{next(NUMBERS)}", "tokenizer": lambda: tokenizer, "text": lambda: "ab", "token": lambda: 1, "token_id.token": lambda: "a",

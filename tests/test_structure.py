@@ -45,6 +45,7 @@ FLOW = [
     "unmask",
     "show",
     "text",
+    "encode",
     "options",
     "sources",
     "fetch",

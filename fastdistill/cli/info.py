@@ -16,7 +16,7 @@ from fastdistill import __version__
 from fastdistill.cli.terminal import MODEL_HELP, add_command, megabytes
 from fastdistill.errors import UnsupportedError
 from fastdistill.fetch import find_folder
-from fastdistill.messages import printable
+from fastdistill.messages import listed, printable
 
 _INFO = """\
   fastdistill info
@@ -151,6 +151,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "source_positions": plan.source_positions,
         "block": plan.block,
         "mask_token": plan.mask_token,
+        "gives": [*plan.outputs],
+        "labels": list(plan.labels),
         "mask_spelling": None if plan.mask_token is None else _spelling(folder, plan.mask_token),
         "layers": plan.num_layers,
         "windows": dict(Counter(op.constants["window"] for op in plan.ops if "window" in op.constants)),
@@ -207,8 +209,12 @@ def _spelling(folder: Path, token: int) -> str | None:
 def _kind(model: dict[str, Any]) -> str:
     if model["source_positions"]:
         return f"encoder-decoder: writes of a source of up to {model['source_positions']:,} tokens"
-    if model["mask_token"] is None:
+    if model["causal"]:
         return "causal: predicts the next token"
+    if model["labels"]:
+        return f"classifier: {listed(model['labels'])}"
+    if model["mask_token"] is None:
+        return "encoder: makes vectors of texts" + ", and says what masks hide" * ("logits" in model["gives"])
     spelt = "" if model["mask_spelling"] is None else f" ({model['mask_spelling']})"
     order = f"in blocks of {model['block']}" if model["block"] else "in any order"
     return f"masked diffusion: fills masks, token {model['mask_token']}{spelt}, {order}"
@@ -246,7 +252,8 @@ loads        no: {model["unsupported"]}"""
 
 def _layers_text(model: dict[str, Any]) -> str:
     """What not all layers of a plain model have."""
-    windows = [f"; {count} see {window:,} positions back" for window, count in model["windows"].items()]
+    seen = "{:,} positions back" if model["causal"] else "{:,} positions to either side, their own counted"
+    windows = [f"; {count} see {seen.format(window)}" for window, count in model["windows"].items()]
     experts = "; {} of {} experts a token".format(*model["experts"]) if model["experts"] else ""
     return "".join(windows) + experts
 

@@ -14,6 +14,7 @@ from fastdistill.messages import listed, warn
 from fastdistill.models.families import plan_for
 from fastdistill.models.plan import Ignored, Plan
 
+_SPELLINGS = {"gamma": "weight", "beta": "bias"}  # of norms, in BERT's first files
 _CHUNK = 1 << 20  # values compared at once
 _CASTS = {
     "f16": (2.0**-11, 2.0**-25),
@@ -42,15 +43,16 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
     tensors = _rooted(checkpoint.tensors, plan)
-    for name, instead in plan.absent.items():
-        if name not in tensors and isinstance(instead, Mapping):
-            config = config.changed(instead)
-        elif name not in tensors:
+    lacking = {name: without for name, without in plan.optional.items() if name not in tensors}
+    for name, without in lacking.items():
+        if isinstance(without, Mapping):
+            config = config.changed(without)
+        else:
             shape = plan.stored[name]
-            tensors[name] = Tensor(name, "f32", shape, np.full(shape, instead, np.float32))
+            tensors[name] = Tensor(name, "f32", shape, np.full(shape, without, np.float32))
     checkpoint.tensors = tensors
-    if config is not checkpoint.config:
-        plan = plan_for(config)
+    plan = plan_for(config) if lacking else plan
+    before = config
     for ignored, names in _differing(plan, checkpoint.tensors).items():
         found = f"{checkpoint.folder}: {ignored.reason}, but it holds another {listed(names)}"
         if ignored.instead is None:
@@ -60,8 +62,7 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
             config = config.changed(ignored.instead)
         else:
             warn(f"{found}, which is not used")
-    if config is not checkpoint.config:
-        plan = plan_for(config)
+    plan = plan if config is before else plan_for(config)
     check_tensors(checkpoint.tensors, plan.stored, plan.ignored)
     plan.formats({name: tensor.format for name, tensor in checkpoint.tensors.items()})
     return plan
@@ -75,6 +76,9 @@ def _rooted(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         return name in plan.stored or any(fnmatchcase(name, pattern) for pattern in plan.ignored)
 
     def rooted(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        if last in _SPELLINGS and not known(name):
+            return rooted(f"{module}.{_SPELLINGS[last]}")
         names = [name] if known(name) else [f"{root}.{name}" for root in roots]
         return next((each for each in names if known(each) and (each == name or each not in tensors)), name)
 

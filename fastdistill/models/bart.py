@@ -79,7 +79,7 @@ def described(config: Config, architecture: str, embedding_norm: bool, **options
             source_positions=positions,
             start_token=start_token(config, vocab_size),
             architecture=architecture,
-            absent={"final_logits_bias": 0.0},
+            optional={"final_logits_bias": 0.0},
         ),
         **options,
     )

@@ -180,11 +180,13 @@ class Builder:
         scale: float,
         *,
         window: int = 0,
+        ahead: int = 0,
         softcap: float = 0.0,
         slopes: np.ndarray | None = None,
         distances: str = "",
         reach: int = 0,
         key_set: str = OWN,
+        layer: int | None = None,
     ) -> int:
         """Grouped-query attention; stores k and v first, in the next layer of a key set's cache.
 
@@ -197,6 +199,8 @@ class Builder:
         scale : float
         window : int, default 0
             keys that a row sees, up to its own, counted in positions; 0: all
+        ahead : int, default 0
+            those that it sees beyond its own, where rows see each other; 0: all
         softcap : float, default 0.0
             c: scores become c tanh(score / c); 0: as they are
         slopes : float32 (heads,), optional
@@ -208,16 +212,19 @@ class Builder:
             of that weight, at least 1
         key_set : str, optional
             default: the rows' own; those of one window are a set of their own, so that a session can forget what it passes over
+        layer : int, optional
+            of its cache; default: the next. Of a model that reads a text in one pass all layers may have one
         """
-        if window and key_set == OWN:
+        if window and not ahead and key_set == OWN:
             key_set = windowed(window)
         return self._attend(
             (q, k, v),
-            self._next_layer(key_set),
+            self._next_layer(key_set) if layer is None else layer,
             self._widths[k] // head_dim,
             head_dim,
             scale,
             window=window,
+            ahead=ahead,
             softcap=softcap,
             slopes=slopes,
             distances=distances,
@@ -283,7 +290,7 @@ class Builder:
             {name: value for name, value in how.items() if value is not None},
         )
         window = how.get("window")
-        assert not window or how["key_set"] == windowed(window), how
+        assert not window or how.get("ahead") or how["key_set"] == windowed(window), how
         constants = {name: value for name, value in given.items() if name == "slopes" or value not in (0, OWN)}
         weights = {distances: (heads * (2 * constants.get("reach", 0) + 1),)} if distances else {}
         return self.op(

@@ -7,6 +7,8 @@ from fastdistill.errors import UnsupportedError
 from fastdistill.messages import short, suggestion
 from fastdistill.models import (
     bart,
+    bert,
+    distilbert,
     dream,
     falcon,
     gemma2,
@@ -20,6 +22,8 @@ from fastdistill.models import (
     llama,
     marian,
     mixtral,
+    modernbert,
+    mpnet,
     olmo2,
     olmoe,
     phi3,
@@ -27,6 +31,7 @@ from fastdistill.models import (
     qwen2_moe,
     qwen3,
     qwen3_moe,
+    roberta,
     sdar,
     smollm3,
     stablelm,
@@ -63,6 +68,11 @@ FAMILIES = (
     bart,
     marian,
     t5,
+    bert,
+    roberta,
+    distilbert,
+    mpnet,
+    modernbert,
 )
 
 DEFAULTS = {

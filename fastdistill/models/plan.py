@@ -130,12 +130,19 @@ class Plan:
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
         1: row i of such a model predicts position i + 1, not its own
+    pooling : str
+        which row of a text goes through the segment "pool", as of `fastdistill.encode.POOLINGS`; "": there is none
+    labels : tuple[str, ...]
+        what its output "scores" scores, in order
+    problem : str
+        what those scores are: "single_label_classification", "multi_label_classification" or "regression"; "": not said
+    optional : Mapping[str, Mapping[str, Any]]
+        weights that a checkpoint may lack, by the name they are stored under: the changes of the config that do
+        without, or the number that fills them
     source_positions : int
         most tokens of a source, which an encoder reads and every row attends to; 0: there is none
     start_token : int | None
         of such a model: what a text begins with
-    absent : Mapping[str, float | Mapping[str, Any]]
-        tensors a checkpoint may lack, by name: the number that fills them, or changes of the config
     """
 
     ops: tuple[Op, ...]
@@ -156,9 +163,12 @@ class Plan:
     block: int = 0
     mask_token: int | None = None
     logit_shift: int = 0
+    pooling: str = ""
+    labels: tuple[str, ...] = ()
+    problem: str = ""
+    optional: Mapping[str, float | Mapping[str, Any]] = field(default_factory=dict)
     source_positions: int = 0
     start_token: int | None = None
-    absent: Mapping[str, float | Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def num_layers(self) -> int:
@@ -186,6 +196,16 @@ class Plan:
         tables = [op.weights[0] for op in self.ops if op.kind == "position_embedding"]
         return min((self.weights[name].shape[0] for name in tables), default=None)
 
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder: its rows see each other, and it gives the hidden states of all."""
+        return not self.causal and self.outputs.get("hidden") not in {None, *self.read_values}
+
+    @cached_property
+    def token_columns(self) -> int:
+        """Tokens that a row has: one as a rule."""
+        return 1 + max((op.constants.get("column", 0) for op in self.ops if op.kind == "embedding"), default=0)
+
     @cached_property
     def key_sets(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """Sets of keys and values, the rows' own first: (kv_heads, head_dim) of each layer, in the order of their numbers."""
@@ -199,8 +219,8 @@ class Plan:
     @cached_property
     def windows(self) -> dict[str, int]:
         """The key sets that a session holds, the rows' own first, and how many positions a row sees there; 0: all before it."""
-        windowed = [op.constants for op in self.ops if op.kind == "attention" and op.constants.get("window")]
-        return {OWN: 0} | {constants["key_set"]: constants["window"] for constants in windowed}
+        windowed = [op.constants for op in self.ops if op.kind == "attention" and op.constants.get("key_set")]
+        return {OWN: 0} | {some["key_set"]: some["window"] for some in windowed if some.get("window")}
 
     @property
     def cache_layers(self) -> tuple[tuple[int, int], ...]:

@@ -111,7 +111,7 @@ def plan(config: Config) -> Plan:
             positions_source=f"limit of {model_type} models",
             start_token=start_token(config, vocab_size),
             architecture=model_type,
-            absent={} if tied else {"lm_head.weight": {"tie_word_embeddings": True} | said},
+            optional={} if tied else {"lm_head.weight": {"tie_word_embeddings": True} | said},
         ),
     ).plan()
 

@@ -45,6 +45,7 @@ def attention(
     layer: int,
     key_set: str = OWN,
     window: int = 0,
+    ahead: int = 0,
     softcap: float = 0.0,
     slopes: np.ndarray | None = None,
     reach: int = 0,
@@ -53,7 +54,7 @@ def attention(
     """Store the rows' keys and values, where there are some, then attend: (rows, heads * head_dim).
 
     Queries are answered row by row, from the keys that the row's node sees; with a window, from those among them at
-    positions beyond the row's own - window.
+    positions beyond the row's own - window, and with `ahead` at most so far beyond its own.
     """
     if k is not None and v is not None:
         store(k, v, kv_heads=kv_heads, head_dim=head_dim, layer=layer, key_set=key_set, request=request)
@@ -62,7 +63,7 @@ def attention(
     for row, (sequence, node) in enumerate(zip(request.sequences, set_.nodes, strict=True)):
         cache, slots = set_.caches[sequence], set_.visible(node)
         distances = cache.positions(slots) - request.positions[row]
-        slots, distances = in_window(slots, distances, window)
+        slots, distances = in_window(slots, distances, window, ahead)
         keys, values = (part.swapaxes(0, 1) for part in cache.read(layer, slots))
         queries, bias = q[row].reshape(heads, head_dim), bias_of(slopes, distances, table, reach)
         out[row] = attended(queries, keys, values, scale, softcap, bias).reshape(-1)
@@ -123,6 +124,7 @@ KINDS = (
             "heads": "heads",
             "scale": "scalar",
             "window": "window",
+            "ahead": "ahead",
             "softcap": "softcap",
             "slopes": "vectors",
             "reach": "reach",

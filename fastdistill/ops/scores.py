@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def in_window(slots: np.ndarray, distances: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The slots at distances (key position - query position) beyond -window, and these; 0: all."""
-    seen = distances > -window if window else np.full(len(slots), True)
+def in_window(slots: np.ndarray, distances: np.ndarray, window: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+    """The slots at distances (key position - query position) beyond -window, up to ahead, and these; 0: all."""
+    seen = (distances > (-window if window else -np.inf)) & (distances <= (ahead or np.inf))
     return slots[seen], distances[seen]
 
 

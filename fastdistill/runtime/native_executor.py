@@ -370,7 +370,8 @@ class NativeExecutor:
             steps = self.program.part(self.plan, first, end, segments)
             counts = self.program.stages(steps)
             ops, held = self._ops(steps)
-            written = {value for step in steps for value in step.outputs} | {self.plan.boundaries[end]}
+            written = {value for step in steps for value in step.outputs}
+            written |= set() if segments else {self.plan.boundaries[end]}
             given, taps = (
                 {name: value for name, value in numbers.items() if value in written}
                 for numbers in (self.plan.given(end), self.program.taps)

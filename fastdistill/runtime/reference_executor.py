@@ -67,14 +67,15 @@ class ReferenceExecutor:
         plan = self.plan
         values = self.values_of(request)
         made = {op.output for op in plan.part(request.first_layer, request.end_layer, request.segments)}
+        left = set() if request.segments else {plan.boundaries[request.end_layer]}
         taps = {name: values[plan.taps[name]] for name in self.taps if plan.taps[name] in made}
         outputs = {
             name: values[value]
             for name, value in plan.given(request.end_layer).items()
-            if request.want_outputs and value in values
+            if request.want_outputs and value in made | left
         }
         stream = values.get(plan.boundaries[request.end_layer], np.empty((0, plan.hidden_size), np.float32))
-        if plan.outputs.get("logits") not in values:
+        if plan.outputs.get("logits") not in made:
             return Outcome(
                 np.empty((len(RowStatistics._fields), 0), np.float32), None, None, outputs, stream, None, taps
             )

@@ -100,6 +100,39 @@ class Tokenizer:
         ids: list[int] = self._encoding(text, special).ids
         return ids
 
+    def encode_parts(self, text: str, other: str | None, most: int) -> tuple[list[int], list[int], bool]:
+        """The ids of a text, or of a pair of texts as one, special tokens included; what is longer than `most` is cut.
+
+        Parameters
+        ----------
+        text : str
+        other : str | None
+            the second text of a pair; the longer one is cut first, as `tokenizers` has it
+        most : int
+            ids, at most
+
+        Returns
+        -------
+        tuple[list[int], list[int], bool]
+            the ids; of each the part that it belongs to, 0 or 1, as the post-processor says; and whether anything was cut
+
+        Raises
+        ------
+        ArgumentError
+            as `encode`; where `most` leaves no room beside the special tokens
+        """
+        parts = [self._encoding(each, special=False) for each in (text, other) if each is not None]
+        room = check_integer("most", most, 1, 1 << 30) - self._tokenizer.num_special_tokens_to_add(other is not None)
+        if room < 1:
+            raise ArgumentError(f"{most} tokens leave no room for text: {most - room} of them are special ones")
+        lengths = _shortened([len(part) for part in parts], room)
+        cut = [len(part) for part in parts] != lengths
+        for part, length in zip(parts, lengths, strict=True) if cut else ():
+            part.truncate(length)
+        with self._guarded("cannot encode this text"):
+            encoding = self._tokenizer.post_process(*parts)
+        return encoding.ids, encoding.type_ids, cut
+
     def byte_spans(self, text: str, special: bool = True) -> tuple[list[int], np.ndarray]:
         """The ids of a text, as `encode` gives them, and where each token lies in the text's UTF-8 bytes.
 
@@ -234,6 +267,17 @@ class Tokenizer:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise TextError(f"{self._path}: {what}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _shortened(lengths: list[int], room: int) -> list[int]:
+    """The lengths of one text or two that together have so much room: the longer one gives way first."""
+    if sum(lengths) <= room:
+        return lengths
+    if len(lengths) == 1:
+        return [room]
+    short, long = sorted(lengths)
+    short, long = (room // 2, room - room // 2) if short > room // 2 else (short, room - short)
+    return [short, long] if lengths[0] <= lengths[1] else [long, short]
 
 
 def check_token(token: int) -> int:

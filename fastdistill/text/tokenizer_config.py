@@ -140,6 +140,24 @@ class TokenizerConfig:
         return found
 
 
+def mask_token_id(folder: Path, vocab_size: int) -> int | None:
+    """The token that a folder's files call mask_token, without the package `tokenizers`; None where they name none of the model's.
+
+    Raises
+    ------
+    TextError
+    """
+    path = folder / "tokenizer.json"
+    named = TokenizerConfig(folder).special_tokens.get("mask_token")
+    if named is None or not os.path.lexists(path):
+        return None
+    added = read_json(path, error=TextError).get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, dict) and token.get("content") == named and type(id := token.get("id")) is int:
+            return id if 0 <= id < vocab_size else None
+    return None
+
+
 def _template(path: Path) -> str:
     text = read_text(path, MAX_TEMPLATE_BYTES, TextError)
     return text.replace("\r\n", "\n").replace("\r", "\n")

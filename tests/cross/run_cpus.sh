@@ -54,7 +54,9 @@ if ! lacks clang clang; then
     guarded clang clang
     runs "$here_are" "$work/clang"
 fi
-if [ -n "${emulated-}" ] && [ -e /usr/include/simde/x86/avx512.h ]; then
+if [[ $here_are == *avx512* ]]; then
+    echo "avx512 is not emulated: this CPU has it"
+elif [ -n "${emulated-}" ] && [ -e /usr/include/simde/x86/avx512.h ]; then
     build emulated gcc -DFD_TEST_LAYOUT -DFD_EMULATE_AVX512 "-I$here"
     runs "$emulated" "$work/emulated"
 else

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every target of tests/fuzz for a few seconds: about a minute of fuzzing in all.  Needs clang and its run-time library for those in C, and
+# Every target of tests/fuzz for a second: about half a minute of fuzzing in all.  Needs clang and its run-time library for those in C, and
 # the package atheris for those in Python, which it installs beside PYTHON's packages where they lack it.
 #
-#     tests/cross/run_fuzz.sh [arguments of python -m tests.fuzz]      # default: --seconds 2
+#     tests/cross/run_fuzz.sh [arguments of python -m tests.fuzz]      # default: --seconds 1
 . "$(dirname "$0")/common.sh"
 need clang "clang libclang-rt-14-dev"
 if ! "$PYTHON" -c "import atheris" 2>/dev/null; then
@@ -12,5 +12,5 @@ if ! "$PYTHON" -c "import atheris" 2>/dev/null; then
     echo "$packages" >"$("$work/environment/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")/packages.pth"
     PYTHON=$work/environment/bin/python
 fi
-[ $# -gt 0 ] || set -- --seconds 2
+[ $# -gt 0 ] || set -- --seconds 1
 cd "$root" && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root" "$PYTHON" -m tests.fuzz --corpus "$work/corpus" "$@"

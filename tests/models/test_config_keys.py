@@ -16,10 +16,13 @@ from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.models.config_keys import HARMLESS, NEUTRAL, completed
 from fastdistill.models.families import DEFAULTS
+from tests import encoders
+from tests.encoders import encoder_config
 from tests.families import EVERY, OF_TYPE, family_config
 from tests.small_models import config, dream_config, llada_config
 
 SMALL = {model_type: functools.partial(family_config, name) for model_type, name in OF_TYPE.items()}
+SMALL |= {model_type: functools.partial(encoder_config, name) for model_type, name in encoders.OF_TYPE.items()}
 model_types = st.sampled_from(list(SMALL))
 
 # What public models' files say beside sizes: of each, the keys that the classes' tables do not know, as they stand there.
@@ -171,12 +174,15 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
             plan_for(Config({"model_type": model_type}))
         return
     layers = {"encoder_layers", "decoder_layers", "num_layers"} & DEFAULTS[model_type].keys()
-    layers = layers or {next(key for key in ("num_hidden_layers", "n_layer") if key in DEFAULTS[model_type])}
+    layers = layers or {
+        next(key for key in ("num_hidden_layers", "n_layer", "n_layers") if key in DEFAULTS[model_type])
+    }
     plan = plan_for(Config({"model_type": model_type, **dict.fromkeys(layers, 1)}))
     sizes = DEFAULTS[model_type]
-    assert plan.hidden_size == next(sizes[key] for key in ("hidden_size", "n_embd", "d_model") if key in sizes)
+    assert plan.hidden_size == next(sizes[key] for key in ("hidden_size", "n_embd", "dim", "d_model") if key in sizes)
     if "num_layers" not in sizes:  # T5's positions have no end
-        assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions"))
+        padding = sizes.get("pad_token_id", -1) + 1  # positions that are none of a token's
+        assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions")) - padding
     wanted = {"llama": (32, 2048, 11008), "mistral": (8, 131072, 14336), "Dream": (32, 32768, 22016)}.get(model_type)
     if wanted is not None:
         assert (
@@ -206,7 +212,8 @@ def computation(made: Config) -> object:
         for op in plan.ops
     ]
     weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
-    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block, plan.start_token
+    rest = plan.start_token, plan.pooling, plan.labels, plan.problem, plan.optional
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block, rest
 
 
 # Of a type, or of null: what else a key may say.
@@ -218,10 +225,14 @@ OTHERS = {
     type(None): [1, 2, 3, 96, True, False, 2.5, "relu"],
 }
 LISTS = {
-    "layer_types": [["sliding_attention"] * n for n in (2, 3)],
+    "layer_types": [["sliding_attention"] * n for n in (2, 3, 4)],
     "no_rope_layers": [[0] * 3],
     "mlp_only_layers": [[0]],
     "moe_layer_freq": [[1, 0], [0, 0]],
+    "architectures": [[made] for _, made, _ in encoders.CASES.values()],
+    "id2label": [{"0": "yes"}],
+    "problem_type": ["regression"],
+    "classifier_pooling": ["cls", "mean"],
 }
 # Beside what they mean something.
 BESIDE = [
@@ -232,6 +243,7 @@ BESIDE = [
     dict(num_experts=None),
     dict(num_local_experts=None),
     dict(moe_layer_freq=[1]),
+    dict(id2label=None),
 ]
 
 
@@ -239,6 +251,7 @@ BESIDE = [
 def test_every_key_of_a_table_changes_what_is_computed(model_type):
     table, unused = DEFAULTS[model_type], set()
     cases = [family_config(name) for name, (its, _) in EVERY.items() if its == model_type]
+    cases += [encoder_config(name) for name, (its, *_) in encoders.CASES.items() if its == model_type]
     every = [case.changed({key: beside[key] for key in beside.keys() & table}) for case in cases for beside in BESIDE]
     for key, usual in table.items():
         made = ((one, one.changed({key: other})) for one in every for other in LISTS.get(key, OTHERS[type(usual)]))
@@ -371,10 +384,10 @@ def test_messages_are_bounded_whatever_a_key_is():
                 message = str(told[0].message)
             except UnsupportedError as error:
                 message = str(error)
-        assert len(message) < 400 and "\n" not in message
+        assert len(message) < 500 and "\n" not in message
     with pytest.raises(UnsupportedError, match="model_type") as refused:
         plan_for(config(model_type="x" * 100_000))
-    assert len(str(refused.value)) < 400
+    assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize(

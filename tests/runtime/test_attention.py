@@ -29,7 +29,7 @@ from tests.strategies import LOGITS, bits, cut, level, poisoned, trees
 FEWER = settings(max_examples=20)
 LONG = text(300)
 FORMATS = {
-    "window": "f32", "long window": "q8", "softcap": "f16", "slopes": "bf16", "all": "q4", "distances": "f32", "far distances": "q8",
+    "window": "f32", "long window": "q8", "both sides": "f32", "far to both sides": "q8", "softcap": "f16", "slopes": "bf16", "all": "q4", "distances": "f32", "far distances": "q8",
 }  # fmt: skip
 
 
@@ -80,6 +80,32 @@ def test_any_split_of_a_long_text_gives_the_same_bits(isa, way):
             got = made.forward(words[start : start + size], read=LOGITS).logits
             np.testing.assert_array_equal(bits(got), want[start : start + size])
             start += size
+
+
+@pytest.mark.parametrize("way", ["both sides", "far to both sides"])
+@pytest.mark.parametrize("positions", ["in order", "gaps"])
+def test_rows_that_see_each_other_see_so_far_to_either_side(isa, way, positions):
+    """Blocks of 200 rows behind 60, and of 3: against the reference, and the scalar level's bits; who is too far changes nothing."""
+    words, places = LONG[:263], np.arange(60, 263)
+    if positions == "gaps":
+        places[100:] += 40
+
+    def run(made, words):
+        session = made.session(256, max_rows=256)
+        session.prefill(words[:60])
+        one = dict(parents=[-1, 0], nodes=[0] * 200 + [1] * 3, positions=places.tolist())
+        return session.forward(words[60:263], read=LOGITS, **one).logits
+
+    got = run(network(way), words)
+    want = run(network(way, "reference"), words)
+    np.testing.assert_allclose(got, want, atol=1e-4 if FORMATS[way] != "q8" else 0.1)
+    with level("scalar"):
+        np.testing.assert_array_equal(bits(run(network(way, threads=1), words)), bits(got))
+    how, other = WAYS[way], [*words[:160], (words[160] + 1) % 77, *words[161:]]
+    changed = (bits(run(network(way, layers=1), other)) != bits(run(network(way, layers=1), words))).any(axis=1)
+    distance = places[100] - places  # of row 160 as the rows see it
+    sees = (distance > -how["window"]) & (distance <= how["ahead"])
+    assert np.flatnonzero(changed).tolist() == np.flatnonzero(sees).tolist()
 
 
 @FEWER

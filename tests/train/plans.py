@@ -96,6 +96,7 @@ SLOPES = np.array([0.5, 0.25, 0.125, -0.02], np.float32)
 WAYS = {
     "attention": {},
     "windowed attention": dict(window=3),
+    "attention to both sides": dict(window=3, ahead=2),
     "capped attention": dict(softcap=0.7),
     "sloped attention": dict(slopes=SLOPES),
     "attention in all ways": dict(window=4, softcap=0.7, slopes=SLOPES),

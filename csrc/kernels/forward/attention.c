@@ -9,9 +9,10 @@
  * it matters neither where a key lies nor which thread summed it.  Few rows are split over tiles too, and merged by the same
  * steps.
  *
- * A window cuts the list's beginning: keys at positions up to the row's own - window.  So ranks count what is left, as if there were
- * no more.  With a softcap c a scaled score s is c tanh(s / c); with slopes, slope * (key position - query position) is added; with a reach,
- * the number that a table of the head has for that distance.
+ * A window cuts the list's beginning: keys at positions up to the row's own - window; where rows see what follows them, its end too: keys
+ * beyond the row's own position + ahead.  So ranks count what is left, as if there were no more.  With a softcap c a scaled score s is
+ * c tanh(s / c); with slopes, slope * (key position - query position) is added; with a reach, the number that a table of the head has
+ * for that distance.
  */
 #pragma once
 #include "../tile.h"
@@ -19,7 +20,7 @@
 
 enum { FD_KEY_TILE = 128 };              /* keys of one softmax tile */
 enum { FD_SPLIT_ROWS = 4 };              /* up to this many rows, attention is split over key tiles too */
-enum { ATTENTION_HEADS = 3 };            /* query heads that share one reading of the keys: 12 sums of 16 registers */
+enum { ATTENTION_HEADS = 3 };            /* query heads, or rows, that share one reading of the keys: 12 sums of 16 registers */
 
 struct attention {                       /* where one (row, kv head) stands */
     const struct fd_op *op;
@@ -63,6 +64,16 @@ static void attention_cut(struct attention *a)
         if (*attention_position(a, a->runs[0] + middle) <= before) a->skip = middle + 1; else end = middle;
     }
     a->key_count -= a->skip;
+    if (!a->op->ahead) return;
+    int64_t last = a->pass->positions[a->row] + a->op->ahead, rank = -a->skip;               /* the last position that it sees */
+    const int32_t *run = a->runs;
+    for (; rank + run[1] < a->key_count && *attention_position(a, run[0] + run[1] - 1) <= last; run += 2) rank += run[1];
+    int64_t low = rank < 0 ? a->skip : 0;
+    for (end = fd_min(run[1], a->key_count - rank); low < end;) {
+        int64_t middle = (low + end) / 2;
+        if (*attention_position(a, run[0] + middle) <= last) low = middle + 1; else end = middle;
+    }
+    a->key_count = rank + low;
 }
 
 FD_INLINE vf attention_load(const int is_f32, const char *p, int64_t d)
@@ -305,14 +316,14 @@ static void attention_merge(float *state_peak, float *state_mass, float *state_o
 }
 
 /* The last head writes the row's padding, too: no other task does. */
-static void attention_write(const struct attention *a, int64_t head, float mass, const float *o)
+static void attention_write(const struct fd_op *op, int64_t row, int64_t head, float mass, const float *o)
 {
-    int64_t width = a->op->heads * a->op->head_dim, stride = fd_stride(width);
-    float *row = a->op->out[0] + a->row * stride, *out = row + head * a->op->head_dim;
-    if (head == a->op->heads - 1)
-        for (int64_t k = width; k < stride; k++) row[k] = 0.0f;
-    for (int64_t d = 0; d < a->op->head_dim; d += 16)
-        vf_store_part(out + d, a->op->head_dim - d, vf_div(vf_load(o + d), vf_set1(mass)));
+    int64_t width = op->heads * op->head_dim, stride = fd_stride(width);
+    float *begin = op->out[0] + row * stride, *out = begin + head * op->head_dim;
+    if (head == op->heads - 1)
+        for (int64_t k = width; k < stride; k++) begin[k] = 0.0f;
+    for (int64_t d = 0; d < op->head_dim; d += 16)
+        vf_store_part(out + d, op->head_dim - d, vf_div(vf_load(o + d), vf_set1(mass)));
 }
 
 /* Partial results of a split row: [row][head][tile] of { o[padded], peak, mass, 14 unused }. */
@@ -335,10 +346,24 @@ static int64_t attention_split_tiles(const struct fd_op *op, const struct fd_pas
 
 enum { ATTENTION_WIDEST = 512 };         /* largest head_dim; models check it */
 
+/* Where keys are one head's alone: how many rows from this one on see what it sees, and share one reading of it; 0: a row before it has
+ * done its work. */
+static int64_t attention_rows(const struct fd_op *op, const struct fd_pass *pass, int64_t row)
+{
+    if (op->heads > op->kv_heads || op->window || op->vectors) return 1;
+    const int32_t *nodes = pass->keys[op->key_set].nodes;
+    int64_t first = row / ATTENTION_HEADS * ATTENTION_HEADS, last = fd_min(first + ATTENTION_HEADS, pass->rows), end = row + 1;
+    if (row > first && nodes[row - 1] == nodes[row]) return 0;
+    while (end < last && nodes[end] == nodes[row]) end++;
+    return end - row;
+}
+
 static int op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t task)
 {
     /* rows last: tasks in sequence read the same keys and values */
     int64_t split = attention_split_tiles(op, pass), piece = task / pass->rows % (split ? split : 1);
+    int64_t rows = split ? 1 : attention_rows(op, pass, task % pass->rows);
+    if (!rows) return 1;
     struct attention a = attention_at(op, pass, task % pass->rows, task / pass->rows / (split ? split : 1));
     if (op->window) attention_cut(&a);
     int64_t group = op->heads / op->kv_heads, padded = a.padded, tiles = fd_ceil(a.key_count, FD_KEY_TILE);
@@ -346,11 +371,13 @@ static int op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t
     for (int64_t first = 0; first < group; first += ATTENTION_HEADS) {
         _Alignas(64) float q[ATTENTION_HEADS * ATTENTION_WIDEST], o[ATTENTION_HEADS * ATTENTION_WIDEST], all[ATTENTION_HEADS * ATTENTION_WIDEST];
         float peak[ATTENTION_HEADS], mass[ATTENTION_HEADS], all_peak[ATTENTION_HEADS], all_mass[ATTENTION_HEADS];
-        int64_t heads = fd_min(ATTENTION_HEADS, group - first), head = a.kv_head * group + first;
-        const float *queries = op->in[0] + a.row * fd_stride(op->heads * op->head_dim);
+        /* several heads of a row, or one of several rows */
+        int64_t heads = rows > 1 ? rows : fd_min(ATTENTION_HEADS, group - first), head = a.kv_head * group + first;
+        int64_t stride = fd_stride(op->heads * op->head_dim), step = rows > 1 ? stride : op->head_dim;
+        const float *queries = op->in[0] + a.row * stride + head * op->head_dim;
         for (int64_t h = 0; h < heads; h++)
             for (int64_t d = 0; d < padded; d += 16)
-                vf_store(q + h * padded + d, vf_load_part(queries + (head + h) * op->head_dim + d, op->head_dim - d, 0.0f));
+                vf_store(q + h * padded + d, vf_load_part(queries + h * step + d, op->head_dim - d, 0.0f));
         if (split) {
             attention_tile(&a, head, heads, q, piece, peak, mass, o);
             for (int64_t h = 0; h < heads; h++) {
@@ -367,7 +394,8 @@ static int op_attend(const struct fd_op *op, const struct fd_pass *pass, int64_t
             for (int64_t h = 0; h < heads; h++)
                 attention_merge(all_peak + h, all_mass + h, all + h * padded, peak[h], mass[h], o + h * padded, padded);
         }
-        for (int64_t h = 0; h < heads; h++) attention_write(&a, head + h, all_mass[h], all + h * padded);
+        for (int64_t h = 0; h < heads; h++)
+            attention_write(op, rows > 1 ? a.row + h : a.row, rows > 1 ? head : head + h, all_mass[h], all + h * padded);
     }
     return 1;
 }
@@ -387,7 +415,7 @@ static int op_attend_merge(const struct fd_op *op, const struct fd_pass *pass, i
         const float *o = attention_partial(&a, head, tile);
         attention_merge(all + a.padded, all + a.padded + 1, all, o[a.padded], o[a.padded + 1], o, a.padded);
     }
-    attention_write(&a, head, all[a.padded + 1], all);
+    attention_write(op, a.row, head, all[a.padded + 1], all);
     return 1;
 }
 static int64_t op_attend_merge_tasks(const struct fd_op *op, const struct fd_pass *pass)

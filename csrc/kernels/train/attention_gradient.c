@@ -48,11 +48,14 @@ static int64_t seen_by(const struct seen_block *b, int64_t row, int64_t from, in
     const struct fd_keys *keys = b->pass->keys + b->op->key_set;
     const int32_t *positions = b->pass->positions;
     int32_t node = keys->nodes[row];
-    int64_t count = 0, before = b->op->window ? positions[row] - b->op->window : INT64_MIN, low = to, high = from;
+    int64_t count = 0, low = to, high = from;
+    int64_t before = b->op->window ? positions[row] - b->op->window : INT64_MIN, after = b->op->ahead ? positions[row] + b->op->ahead : INT64_MAX;
     for (int64_t run = keys->run_offsets[node]; run < keys->run_offsets[node + 1]; run++) {
         int64_t begin = fd_max(keys->runs[2 * run], from), end = fd_min((int64_t)keys->runs[2 * run] + keys->runs[2 * run + 1], to);
-        if (begin >= end || positions[end - 1] <= before) continue;          /* positions of a run ascend */
+        if (begin >= end || positions[end - 1] <= before || positions[begin] > after) continue;          /* positions of a run ascend */
         while (positions[begin] <= before) begin++;
+        while (positions[end - 1] > after) end--;
+        if (begin >= end) continue;
         count += end - begin;
         low = fd_min(low, begin);
         high = fd_max(high, end);

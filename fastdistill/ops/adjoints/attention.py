@@ -83,6 +83,7 @@ def _attended(
     scale: float,
     key_set: str = OWN,
     window: int = 0,
+    ahead: int = 0,
     softcap: float = 0.0,
     slopes: np.ndarray | None = None,
     request: PassRows,
@@ -92,7 +93,7 @@ def _attended(
     assert np.array_equal(set_.slots, np.arange(len(q))), "a row of the pass is not in the slot of its number"
     for row, node in enumerate(set_.nodes):
         slots = set_.visible(node)
-        seen, distances = in_window(slots, request.positions[slots] - request.positions[row], window)
+        seen, distances = in_window(slots, request.positions[slots] - request.positions[row], window, ahead)
         keys = k[seen].reshape(len(seen), kv_heads, head_dim).swapaxes(0, 1)
         queries = q[row].reshape(heads, head_dim).astype(np.float64)
         capped = capped_scores(queries, keys, scale, softcap)
@@ -140,6 +141,7 @@ _HOW = {
     "scale": "scalar",
     "key_set": "key_set",
     "window": "window",
+    "ahead": "ahead",
     "softcap": "softcap",
     "slopes": "vectors",
 }

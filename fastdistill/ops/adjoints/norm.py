@@ -54,7 +54,8 @@ def layer_norm_weight_terms(x: np.ndarray, dy: np.ndarray, *, epsilon: float, he
 
 def normed(x: np.ndarray, epsilon: float, head_dim: int, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     """(x - m) / s and s, float64 (rows, heads, numbers) and (rows, heads, 1)."""
-    heads = x.reshape(len(x), -1, head_dim or x.shape[1]).astype(np.float64)
+    size = head_dim or x.shape[1]
+    heads = x.reshape(len(x), x.shape[1] // size, size).astype(np.float64)
     if centred:
         heads = heads - heads.mean(axis=2, keepdims=True)
     s = np.sqrt((heads * heads).mean(axis=2, keepdims=True) + np.float64(np.float32(epsilon)))
