@@ -241,7 +241,7 @@ def test_formats_rules_and_first_guesses_of_the_command_line_are_those_of_the_pa
         (
             ["fetch", "gpt-5"],
             2,
-            "there is no model named 'gpt-5'; known: smollm2-135m-instruct, gemma3-270m, and of the Hub",
+            "there is no model named 'gpt-5'; known: smollm2-135m-instruct, gemma3-270m, all-minilm-l6-v2, and of the Hub",
         ),
         (["fetch"], 2, "one of the arguments NAME --list is required"),
         (["dance"], 2, "invalid choice: 'dance'"),
