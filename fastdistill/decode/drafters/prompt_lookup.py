@@ -42,6 +42,7 @@ class PromptLookup:
     Notes
     -----
     A match that lies near the end is continued periodically.
+    What a model with an encoder has read stands before its text.
     """
 
     max_match: int = 32
