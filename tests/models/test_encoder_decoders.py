@@ -253,6 +253,8 @@ def test_a_first_and_a_last_token_that_are_given(tmp_path, decoder):
         assert not {*often} & {*written.tokens[1:-1]}
         assert written.tokens == greedy(model, model.tokenizer.encode(PROMPT), count)
         assert 71 not in written.tokens[:-1] or count > 3
+    for found in model.generate(PROMPT, n=3, max_tokens=12, decoder=fd.BeamSearch(3)):
+        assert found.tokens[0] == 70 and not {*model.target.banned} & {*found.tokens}
     ended = model.generate(PROMPT, max_tokens=3, stop_token_ids=[71], **how)
     assert ended.tokens[-1] == 71 and ended.finish_reason == "length"  # it had no choice
 
