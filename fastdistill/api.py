@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 from zlib import crc32
@@ -17,7 +19,7 @@ import numpy as np
 from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number, check_text
 from fastdistill.cached import cached_property
-from fastdistill.checkpoint import eos_token_ids, open_checkpoint
+from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, target_of
 from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
@@ -33,7 +35,7 @@ from fastdistill.decode.costs import (
     read_costs,
     thread_counts,
 )
-from fastdistill.decode.engine import Beginning, Engine, Task, write
+from fastdistill.decode.engine import MOST_ROWS, Beginning, Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
 from fastdistill.decode.request import Decoder, Request
 from fastdistill.decode.text import Text, prepare_session
@@ -51,6 +53,7 @@ from fastdistill.runtime.network import Network
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
+from fastdistill.runtime.source import Source, check_source
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer, reads_text
@@ -76,6 +79,7 @@ PROCESSORS = (
 MOST_TEXTS = 1 << 16  # of one prompt
 MOST_LOGPROBS = 1000
 MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
+TIMED_SOURCE = 64  # tokens of the source that forwards are timed with
 MAX_ROWS = 256  # of a forward, where no decoder needs more
 
 
@@ -132,12 +136,16 @@ def load(
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
+        target = None
+        if plan.start_token is not None:
+            said = checkpoint.config, checkpoint.generation_config
+            target = target_of(*said, plan.start_token, plan.vocab_size)
         if plan.encodes and "logits" in plan.outputs:
             plan = replace(plan, mask_token=mask_token_id(folder, plan.vocab_size))
         tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
     lib.fd_return_memory()
-    model = Model(network, folder, end_tokens, max_new_tokens, tokenizer)
+    model = Model(network, folder, end_tokens, max_new_tokens, tokenizer, target)
     model.recall_threads()
     return model
 
@@ -175,6 +183,32 @@ class Score:
             return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
 
 
+class _Reading:
+    """What texts that are asked for together are written of: sources that come next are read in one pass, as many as it has rows for."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._tokens: list[np.ndarray] = []
+        self._ready: dict[int, Source] = {}
+
+    def add(self, tokens: np.ndarray) -> int:
+        """The number of one more."""
+        self._tokens.append(tokens)
+        return len(self._tokens) - 1
+
+    def read(self, number: int) -> Source | None:
+        """What the encoder makes of one; None where it fails, perhaps of another: then each is read, and fails, alone."""
+        if number not in self._ready:
+            rows, end = 0, number
+            while end < len(self._tokens) and (end == number or rows + len(self._tokens[end]) <= MOST_ROWS):
+                rows, end = rows + len(self._tokens[end]), end + 1
+            given = attempt(self._network.encoded, self._tokens[number:end], self._network.cache_dtype)
+            if isinstance(given, Exception):
+                return None
+            self._ready |= zip(range(number, end), given, strict=True)
+        return self._ready.pop(number)
+
+
 class Model:
     """A loaded model: immutable, to be shared between threads. `load` makes it.
 
@@ -188,6 +222,8 @@ class Model:
         those that end a text
     max_new_tokens : int | None
         how long generation_config.json has an answer be; None where it does not say
+    target : Target | None
+        of a model with an encoder: how what it writes begins and ends; None: it has none
     """
 
     def __init__(
@@ -197,8 +233,10 @@ class Model:
         end_tokens: frozenset[int],
         max_new_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
+        target: Target | None = None,
     ) -> None:
         self.network = network
+        self.target = target
         self.folder = folder
         self.end_tokens = end_tokens
         self.max_new_tokens = max_new_tokens
@@ -282,9 +320,11 @@ class Model:
         few: tuple[tuple[int, int], ...] = ()
         weights = self.network.weights
         if self._may_choose_threads and isinstance(weights, PackedWeights):
-            few = fastest_threads({n: Network.over(self.plan, weights, n).session for n in thread_counts(self.threads)})
+            networks = {n: Network.over(self.plan, weights, n) for n in thread_counts(self.threads)}
+            few = fastest_threads({n: partial(_to_be_timed, network) for n, network in networks.items()})
         self.network.threads_of.few = few
-        return replace(measure_costs(self.session, self.plan.max_positions), threads=few)
+        measured = measure_costs(partial(_to_be_timed, self.network), self.plan.max_positions)
+        return replace(measured, threads=few)
 
     @property
     def _may_choose_threads(self) -> bool:
@@ -345,20 +385,22 @@ class Model:
         """
         return self.network.load_session(path, capacity, max_rows, taps)
 
-    def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    def logits(self, ids: Sequence[int] | np.ndarray, source: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Logits of every row of a text, float32 (n, vocab_size): each sees those before it, or its block, or all, as the model does.
 
         Parameters
         ----------
         ids : Sequence[int] | np.ndarray
-            the text's tokens
+            the text's tokens; of a model with an encoder those that are written, from `target.start` on
+        source : Sequence[int] | np.ndarray, optional
+            of such a model: what they are written of
 
         Examples
         --------
         >>> fd.load(folder).logits([5, 17, 42]).shape
         (3, 300)
         """
-        return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits)
+        return self._rows(ids, lambda rows: Read(logits=True), lambda result: result.logits, source)
 
     @overload
     def score(self, texts: str) -> Score: ...  # type: ignore[overload-overlap]  # a str is a sequence of str, but is this
@@ -375,7 +417,8 @@ class Model:
         Raises
         ------
         UnsupportedError
-            for a model that is not causal: it says no token's probability after those before it
+            for a model that is not causal: it says no token's probability after those before it; nor does one with an
+            encoder, without a source
 
         Examples
         --------
@@ -386,6 +429,11 @@ class Model:
         """
         if not self.plan.causal:
             raise UnsupportedError("score needs a causal model: this one predicts a token from both sides of it")
+        if self.target is not None:
+            raise UnsupportedError(
+                "score needs a model of texts alone: this one has an encoder and writes of a source; logits(ids, source=...) "
+                "says how likely each next token is"
+            )
         if isinstance(texts, str):
             return self._score(texts)
         if isinstance(texts, (bytes, bytearray, memoryview)) or not isinstance(texts, Sequence):
@@ -666,6 +714,8 @@ class Model:
     ) -> Generation | list[Generation]:
         """Write on from a prompt, or from each prompt of a list, all in the same passes and each as if alone.
 
+        A model with an encoder reads the prompt as its source and writes what it makes of it.
+
         Parameters
         ----------
         prompt : Prompt | Sequence[Prompt]
@@ -762,7 +812,8 @@ class Model:
 
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
         """Texts of prompts, each with its number among those of one prompt and seed; one that cannot begin has its error."""
-        tasks = [attempt(self._task, one, asked, sequence) for one, sequence in each]
+        reading = _Reading(self.network)
+        tasks = [attempt(self._task, one, asked, sequence, reading) for one, sequence in each]
         return write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
 
     @signed
@@ -807,7 +858,7 @@ class Model:
         del task, engine  # an error holds this frame
         return unless_failed([result])[0]
 
-    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0) -> Task:
+    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0, reading: _Reading | None = None) -> Task:
         """A text to be written, as `resolved` options ask.
 
         Parameters
@@ -816,6 +867,8 @@ class Model:
         asked : Mapping[str, Any]
         sequence : int, default 0
             number of the text among those of one prompt and seed
+        reading : _Reading | None, default None
+            of texts that are asked for together
         """
         if isinstance(prompt, str):
             prompt = self._encode(prompt)
@@ -851,6 +904,11 @@ class Model:
         # Those that may begin with each other's rows: of this model, and with the same rotary frequencies.
         long = 0 < self.plan.long_beyond < len(ids) + max_tokens
         family = (id(self.network), long) if given is None and self.plan.causal else None
+        if self.target is not None:
+            return self._task_of(self.target, ids, decoder, given, dict(
+                sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
+                end_tokens=ends, logprobs=logprobs, measured_costs=lambda: self.costs,
+            ), stream, reading)  # fmt: skip
 
         def begin(beginning: Beginning | None) -> Text:
             session = self._session_for(len(ids) + max_tokens, decoder) if given is None else given
@@ -864,6 +922,35 @@ class Model:
             return Text(session, request, decoder, stream)
 
         return Task(ids, begin, family=family)
+
+    def _task_of(
+        self, target: Target, ids: np.ndarray, decoder: Decoder, given: Session | None, asked: dict[str, Any],
+        stream: TextStream | None, reading: _Reading | None,
+    ) -> Task:  # fmt: skip
+        """A text to be written of a source; `asked` are fields of `Request`."""
+        source, prompt = check_source(ids, self.plan), np.array([target.start], np.int32)
+        first, last = (
+            None if token is None else allowed_tokens([token], self.vocab_size) for token in (target.first, target.last)
+        )
+        banned = np.array(target.banned, np.int32) if target.banned else None
+        number = None if reading is None or given is not None else reading.add(source)
+
+        def begin(_: Beginning | None) -> Text:
+            session = self._session_for(1 + asked["max_tokens"], decoder) if given is None else given
+            started = time.perf_counter()
+            held = None if reading is None or number is None else reading.read(number)
+            read = session.read_source(source)  # which finds it, where it is held
+            seconds = time.perf_counter() - started
+            del held
+            cached = prepare_session(session, prompt)
+            request = Request(prompt, cached, allowed_first=first, allowed_last=last, banned=banned, **asked)
+            text = Text(session, request, decoder, stream)
+            stats = text.result.stats
+            stats.prompt_tokens, stats.reused_tokens = len(source), 0 if read else len(source)
+            stats.prefill_seconds += seconds
+            return text
+
+        return Task(prompt, begin)
 
     def _session_for(self, tokens: int, decoder: Decoder) -> Session:
         """A session for a text of so many tokens, prompt and answer."""
@@ -934,9 +1021,15 @@ class Model:
         log_probs = self._rows(ids[:-1], lambda rows: Read(log_prob_of=after[rows]), lambda result: result.log_probs)
         return Score(ids, log_probs)
 
-    def _rows(self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """One field of every row of a text: of a chain, chunk by chunk."""
+    def _rows(
+        self, ids: Any, read: Callable[[slice], Read], field: Callable[[Any], np.ndarray], source: Any = None
+    ) -> np.ndarray:
+        """One field of every row of a text, perhaps of a source: of a chain, chunk by chunk."""
         ids = check_integers("ids", ids, 0, self.vocab_size - 1)
+        if source is not None:
+            source = check_source(source, self.plan)
+        elif self.target is not None:
+            raise ArgumentError("source must be given: this model has an encoder, and writes ids of what that has read")
         if len(ids) > self.plan.max_positions:
             raise CapacityError(
                 f"{len(ids)} tokens are more than {self.plan.max_positions}, the model's {self.plan.positions_source}"
@@ -946,10 +1039,20 @@ class Model:
             nodes = np.arange(len(ids)) // (self.plan.block or len(ids))
             return field(session.forward(ids, nodes=nodes, parents=range(-1, int(nodes[-1])), read=read(slice(None))))
         session, parts = self.session(capacity=len(ids)), []
+        if source is not None:
+            session.read_source(source)
         for start in range(0, len(ids), session.max_rows):
             rows = slice(start, min(start + session.max_rows, len(ids)))
             parts.append(field(session.forward(ids[rows], read=read(rows))))
         return np.concatenate(parts)
+
+
+def _to_be_timed(network: Network, *arguments: Any, **options: Any) -> Session:
+    """A session as `Network.session` makes it, whose rows can run: with a source, if the model reads one."""
+    session, plan = network.session(*arguments, **options), network.plan
+    if plan.source_positions:
+        session.read_source(np.arange(min(TIMED_SOURCE, plan.source_positions)) % plan.vocab_size)
+    return session
 
 
 def _texts_bar(show: bool, what: str) -> AbstractContextManager[Callable[[int, int], None] | None]:

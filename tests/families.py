@@ -67,14 +67,40 @@ CASES: dict[str, tuple[str, dict]] = {
     "sdar": ("sdar", SIZES | SDAR | dict(head_dim=10)),
     "sdar_moe": ("sdar_moe", SIZES | MIXTURE | SDAR | dict(head_dim=14, norm_topk_prob=True)),
 }  # fmt: skip
+# Models with an encoder, whose rows attend to a source: as many heads as keys, none of both stacks alike.
+BART = dict(
+    vocab_size=83, d_model=44, max_position_embeddings=96, encoder_layers=2, encoder_ffn_dim=50, encoder_attention_heads=4,
+    decoder_layers=2, decoder_ffn_dim=38, decoder_attention_heads=2, decoder_start_token_id=2, bos_token_id=0, eos_token_id=2,
+    pad_token_id=1, forced_eos_token_id=2,
+)  # fmt: skip
+SOURCED: dict[str, tuple[str, dict]] = {
+    "bart": ("bart", BART),
+    "bart, scaled": ("bart", BART | dict(scale_embedding=True, activation_function="gelu_new", encoder_layers=1, decoder_layers=3, forced_bos_token_id=0)),
+    "marian": ("marian", BART | dict(d_model=36, activation_function="swish", scale_embedding=True, decoder_start_token_id=82, eos_token_id=0,
+                                     forced_eos_token_id=0, pad_token_id=82, bad_words_ids=[[82]])),
+}  # fmt: skip
+T5 = dict(
+    vocab_size=83, d_model=44, d_kv=10, d_ff=50, num_layers=2, num_decoder_layers=3, num_heads=3, relative_attention_num_buckets=8,
+    relative_attention_max_distance=20, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0,
+)  # fmt: skip
+SOURCED |= {
+    "t5": ("t5", T5),
+    "t5, gated, a head of its own": (
+        "t5",
+        T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_layers=3, num_decoder_layers=2),
+    ),
+    "mt5": ("mt5", T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    "umt5": ("umt5", T5 | dict(feed_forward_proj="gated-gelu", num_decoder_layers=2)),
+}
+EVERY = CASES | SOURCED
 MASKED = ("llada", "lladamoe", "Dream", "sdar", "sdar_moe")
 CAUSAL = [name for name, (model_type, _) in CASES.items() if model_type not in MASKED]
-OF_TYPE = {model_type: name for name, (model_type, _) in reversed(CASES.items())}  # the first case of each
+OF_TYPE = {model_type: name for name, (model_type, _) in reversed(EVERY.items())}  # the first case of each
 
 
 def family_config(name: str, **changes) -> Config:
     """The config of a case."""
-    model_type, raw = CASES[name]
+    model_type, raw = EVERY[name]
     return Config({"model_type": model_type} | raw | changes)
 
 

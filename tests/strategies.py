@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastdistill.kernels import isa, set_isa
 from fastdistill.kernels.forward.row_statistics import RowStatistics, row_statistics
+from fastdistill.runtime.kv_cache import LANES, PAGE
 from fastdistill.runtime.read import Read, Rows
 from fastdistill.runtime.session import Session
 from tests.families import network
@@ -35,6 +36,21 @@ def level(name: str) -> Iterator[None]:
         yield
     finally:
         set_isa(before)
+
+
+SOURCE = [1, 0, 3, 2, 5, 4, 1, 1, 0, 2, 4]  # of models that read one
+
+
+def sourced(session: Session) -> Session:
+    """With a source, where the model reads one, and NaN behind its last slot."""
+    if session.network.plan.source_positions and session.encoded is None:
+        session.read_source(SOURCE)
+        cache, behind = session.encoded.cache, np.arange(len(SOURCE), PAGE)
+        for run in cache._runs:
+            keys, values = run.planes(cache._pages[0])
+            keys[:, :, behind // LANES, :, behind % LANES] = np.nan
+            values[:, :, behind] = np.nan
+    return session
 
 
 def poisoned(session: Session) -> Session:
@@ -65,7 +81,8 @@ class Setting:
         threads = options.pop("threads", self.threads)
         made = network(self.name, self.format, threads=threads)
         capacity = min(capacity, made.plan.max_positions)
-        return poisoned(made.session(capacity, **({"max_rows": self.max_rows, "cache": self.cache} | options)))
+        asked = {"max_rows": self.max_rows, "cache": self.cache} | options
+        return sourced(poisoned(made.session(capacity, **asked)))
 
     @property
     def vocab(self) -> int:

@@ -953,6 +953,7 @@ def test_info_of_a_model_is_what_loading_it_shows(run, tmp_path, name, format):
         "cache_format": "f32" if session.cache.dtype == np.float32 else "f16",
         "cache_bytes": -(-(100 + session.max_rows) // PAGE) * PAGE * token_bytes,
         "token_bytes": token_bytes,
+        "source_token_bytes": 0,
         "arena_bytes": arena_bytes,
     }
     shapes = [weight.shape for weight in loaded.plan.weights.values()]

@@ -66,6 +66,7 @@ INSIDE = {
     "Rule",
     "Remask",
     "Source",
+    "Target",
 }
 MADE_INSIDE = {
     "Model", "Session", "CallableSession", "Rows", "Checkpoint", "Report", "Difference", "ModelSpeed",
@@ -74,7 +75,7 @@ CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
     "run", "pool", "enter", "leave", "entered", "share", "restore", "prepare", "add", "add_stage",  # of sessions, networks, profiles: by a pass
     "only", "first",  # of drafts: by decoders
-    "rotary_rows", "check_tensors", "eos_token_ids",  # of folders: by load and convert
+    "rotary_rows", "check_tensors", "eos_token_ids", "target_of",  # of folders: by load and convert
     "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize
 }  # fmt: skip
 

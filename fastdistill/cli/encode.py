@@ -64,7 +64,9 @@ def add_commands(commands: Any) -> None:
     classify = add_command(commands, "classify", run_classify, "say which label a classifier gives texts", _CLASSIFY)
     _add_model(classify)
     _add_file(classify)
-    classify.add_argument("--json", action="store_true", help="print a line of JSON each, with the scores of all labels")
+    classify.add_argument(
+        "--json", action="store_true", help="print a line of JSON each, with the scores of all labels"
+    )
     _add_shared(classify)
 
 
@@ -105,7 +107,11 @@ def run_rank(arguments: argparse.Namespace) -> None:
         show_progress_bar=_bar(),
     )
     for each in found:
-        print(json.dumps(each._asdict(), ensure_ascii=False) if arguments.json else f"{each.score:8.4f}  {visible(each.text)}")
+        print(
+            json.dumps(each._asdict(), ensure_ascii=False)
+            if arguments.json
+            else f"{each.score:8.4f}  {visible(each.text)}"
+        )
 
 
 def run_classify(arguments: argparse.Namespace) -> None:
@@ -114,7 +120,11 @@ def run_classify(arguments: argparse.Namespace) -> None:
     for text, each in zip(texts, found, strict=True):
         shown = text if isinstance(text, str) else " | ".join(text)
         line = {"text": text} | each._asdict()
-        print(json.dumps(line, ensure_ascii=False) if arguments.json else f"{each.score:8.4f}  {visible(each.label)}  {visible(shown)}")
+        print(
+            json.dumps(line, ensure_ascii=False)
+            if arguments.json
+            else f"{each.score:8.4f}  {visible(each.label)}  {visible(shown)}"
+        )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +132,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", default="-", help="the texts; -: what stdin holds (the default)")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="-", help="the texts; -: what stdin holds (the default)"
+    )
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:

@@ -99,8 +99,9 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
+    from fastdistill.ops import CROSS
     from fastdistill.platform import available_memory
-    from fastdistill.runtime.kv_cache import KVCache
+    from fastdistill.runtime.kv_cache import PAGE, KVCache
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
@@ -108,8 +109,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
         used = {name: checkpoint.tensors[name] for name in plan.stored}
-        held = plan.formats({name: tensor.format for name, tensor in used.items()})
-        formats = {name: found if len(plan.weights[name].shape) > 1 else "f32" for name, found in held.items()}
+        stored = plan.formats({name: tensor.format for name, tensor in used.items()})
+        formats = {name: found if len(plan.weights[name].shape) > 1 else "f32" for name, found in stored.items()}
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for tensor in used.values():
@@ -123,17 +124,23 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     )
     most = min(plan.max_positions, POSITION_LIMIT)
     capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
-    rows = (
-        _MAX_ROWS if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
-    )  # a forward that fills masks runs the text
+    # A forward that fills masks runs the text; one that encodes, the source: here as many tokens as the text may have.
+    source = min(plan.source_positions, capacity)
+    rows = max(_MAX_ROWS, source) if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
     executor = NativeExecutor(plan, weightless, executor_rows(rows), 1)
 
+    held = KVCache.slot_bytes(plan, cache, [CROSS]) if source else 0  # of a token of the source
+
+    def cached(capacity: int) -> int:
+        """Bytes of a session's keys and values at most."""
+        return KVCache.most_bytes(plan, capacity, rows, cache) + held * -(-min(source, capacity) // PAGE) * PAGE
+
     def taken(capacity: int) -> int:
         """Bytes that a process of such a session takes beyond this one."""
-        return packed + KVCache.most_bytes(plan, capacity, rows, cache) + executor.nbytes + _TEXT
+        return packed + cached(capacity) + executor.nbytes + _TEXT
 
     available = available_memory()
     fitting = None if available is None else bisect_right(range(capacity + 1), available, key=taken) - 1
@@ -141,6 +148,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "folder": str(folder),
         "architecture": plan.architecture,
         "causal": plan.causal,
+        "source_positions": plan.source_positions,
         "block": plan.block,
         "mask_token": plan.mask_token,
         "gives": [*plan.outputs],
@@ -164,7 +172,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
             "max_rows": rows,
             "weights_bytes": packed,
             "cache_format": cache,
-            "cache_bytes": KVCache.most_bytes(plan, capacity, rows, cache),
+            "cache_bytes": cached(capacity),
+            "source_token_bytes": held,
             "token_bytes": KVCache.slot_bytes(plan, cache),
             "arena_bytes": executor.nbytes,
             "available_bytes": available,
@@ -198,6 +207,8 @@ def _spelling(folder: Path, token: int) -> str | None:
 
 
 def _kind(model: dict[str, Any]) -> str:
+    if model["source_positions"]:
+        return f"encoder-decoder: writes of a source of up to {model['source_positions']:,} tokens"
     if model["causal"]:
         return "causal: predicts the next token"
     if model["labels"]:
@@ -274,11 +285,13 @@ stored
 
 def memory_text(session: dict[str, Any]) -> str:
     """What a model takes in one session, the `session` of model_facts."""
+    source = session["source_token_bytes"]
+    of_source = f", and {source / 1e3:,.1f} of the source" if source else ""
     total = session["weights_bytes"] + session["cache_bytes"] + session["arena_bytes"]
     return f"""\
 memory       {megabytes(total)} at most, in a session of {session["capacity"]:,} tokens
   weights    {megabytes(session["weights_bytes"])}, shared by all sessions
   cache      {megabytes(session["cache_bytes"])}, {session["cache_format"]}, taken as it fills: \
-{session["token_bytes"] / 1e3:,.1f} kB a token
+{session["token_bytes"] / 1e3:,.1f} kB a token{of_source}
   arena      {megabytes(session["arena_bytes"])}, taken as it is used: forwards of up to {session["max_rows"]} rows
 fits         {_fits_text(session)}"""

@@ -28,15 +28,15 @@ class AutoregressiveRun(Run):
         self._emitted, self.unread = 0, len(request.prompt) - request.cached
         self._last = request.prompt[:0]  # the token drawn last, which the session has not seen
         self._until = request.end_tokens
-        plain = request.allowed is None and request.allowed_early is None and not request.logprobs
-        self._goes_on = session.runs_ahead and plain and draws_alone(request.read([0]))
+        self._free = request.free_tokens
+        self._goes_on = session.runs_ahead and self._free > 1 and draws_alone(request.read([1]))
         self._ahead = 0
 
     def forward(self) -> Forward:
         if self._emitted:
             ahead = 0
             if self._goes_on and self.together == 1:
-                ahead = min(self._ahead, self._request.max_tokens - self._emitted - 1)
+                ahead = max(min(self._ahead, self._free - self._emitted - 1), 0)
             read = self._request.read([self._emitted])
             return Forward(self._last, rows="last", read=read, ahead=ahead, until=self._until)
         rest = self._request.prompt[self._session.length :]  # as it is: the pass before may have been interrupted

@@ -144,9 +144,7 @@ class BeamSearchRun(Run):
         self._limit = min(request.max_tokens, session.capacity - len(request.prompt) + 1)
         # So many are looked at that as many as there are beams go on, whatever ends.
         self._most = max(2, 1 + len(request.end_tokens)) * settings.num_beams
-        self._allowed, self._early = (
-            chosen_tokens(mask, session.vocab_size) for mask in (request.allowed, request.allowed_early)
-        )
+        self._mask = self._allowed(0)
 
     @property
     def decoding(self) -> bool:
@@ -184,8 +182,19 @@ class BeamSearchRun(Run):
         if self._is_over(ended, going, written):
             return self._end(ended)
         beams = self._forked(going[:num_beams], given)
-        self._beams, self._ended, self._written = beams, ended, written
+        mask = self._allowed(written)
+        self._beams, self._ended, self._written, self._mask = beams, ended, written, mask
         return []
+
+    def _allowed(self, number: int) -> np.ndarray | None:
+        """Which tokens may be token `number` of a text, bool (vocab,); None: all."""
+        request, vocab_size = self._request, self._session.vocab_size
+        masks = request.masks([number])
+        allowed = None if masks is None else chosen_tokens(masks[0], vocab_size)
+        if request.banned is not None:
+            allowed = np.ones(vocab_size, bool) if allowed is None else allowed.copy()
+            allowed[request.banned] = False
+        return allowed
 
     def _candidates(self, given: Sequence[Rows]) -> list[Candidate]:
         """The best continuations of all beams, the best first; of equal ones that of the first beam, and the lowest token."""
@@ -203,9 +212,11 @@ class BeamSearchRun(Run):
     def _likeliest(self, beam: Beam, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Tokens that may follow a beam, int32 (k,), and their log probabilities, float64 (k,)."""
         assert rows.logits is not None  # `forward` asked for them
+        if self._mask is not None and self._request.given(self._written) is not None:  # certain, as transformers has it
+            (given,) = np.nonzero(self._mask)
+            return given.astype(np.int32), np.zeros(len(given))
         count, log_sum = min(self._most, rows.logits.shape[1]), rows.statistics.log_sum_exp[0]
-        early = self._written < self._request.min_tokens
-        mask, sampler = self._early if early else self._allowed, self._request.sampler
+        mask, sampler = self._mask, self._request.sampler
         if mask is None and not sampler.penalises and not sampler.logit_bias:
             tokens, logits = top_k(rows.logits, count)
             return tokens[0], logits[0].astype(np.float64) - np.float64(log_sum)

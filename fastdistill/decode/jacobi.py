@@ -249,7 +249,8 @@ def initial(init: str, last: int, count: int, request: DraftRequest, position: i
     chances = uniforms(request.sampler, position, 0, count, INITIAL)
     if init == "random":
         return (chances * request.session.vocab_size).astype(np.int32)
-    return request.prompt[(chances * len(request.prompt)).astype(np.int64)]
+    text = np.concatenate([request.source, request.prompt])
+    return text[(chances * len(text)).astype(np.int64)]
 
 
 class JacobiPace(Pace):

@@ -122,7 +122,7 @@ class Window:
         self._cells = np.empty((1, 0), np.int32)  # guesses of the last draft that are the window's,
         self._draws = NONE  # and what was drawn after its last level
         if settings.from_text:
-            self._remember(request.prompt)
+            self._remember(np.concatenate([request.source, request.prompt]))
 
     def propose(self, budget: int) -> Draft:
         settings, levels = self._settings, self._settings.ngram - 1

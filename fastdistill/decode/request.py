@@ -37,6 +37,10 @@ class Request:
         the same for the first min_tokens tokens, without those that end the text
     min_tokens : int, default 0
         tokens before the text may end
+    allowed_first, allowed_last : uint32 (words,), optional
+        the same for the first token, and for token number max_tokens, alone; None: those of any
+    banned : int32 (k,), optional
+        tokens whose logits are -inf
     max_tokens : int, optional
         most tokens to write
     end_tokens : frozenset[int], optional
@@ -57,6 +61,9 @@ class Request:
     end_tokens: frozenset[int] = frozenset()
     logprobs: int = 0
     measured_costs: Callable[[], Costs] | None = None
+    allowed_first: np.ndarray | None = None
+    allowed_last: np.ndarray | None = None
+    banned: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", replace(self.sampler, prompt_length=len(self.prompt)))
@@ -73,18 +80,39 @@ class Request:
 
     @cached_property
     def _read(self) -> Read:
-        return Read(sampler=self.sampler, logits=self.logprobs > 0)
+        return Read(sampler=self.sampler, logits=self.logprobs > 0, banned=self.banned)
+
+    @property
+    def free_tokens(self) -> int:
+        """How many tokens from the beginning, the first one left out, are drawn of all tokens and from nothing but what the head gives."""
+        if self.allowed is not None or self.allowed_early is not None or self.logprobs:
+            return 0
+        return self.max_tokens - (self.allowed_last is not None)
 
     def masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
         """Which tokens these rows may draw, uint32 (rows, words); None: all."""
-        if self.allowed is None and self.allowed_early is None:
+        plain = self.allowed is None and self.allowed_early is None
+        if plain and self.allowed_first is None and self.allowed_last is None:
             return None
-        masks = [self.allowed_early if number < self.min_tokens else self.allowed for number in numbers]
+        masks = [self._mask(number) for number in numbers]
         words = next((mask for mask in masks if mask is not None), np.empty(0, np.uint32)).size
         if words == 0:
             return None
         every = np.full(words, 0xFFFFFFFF, np.uint32)
         return np.stack([every if mask is None else mask for mask in masks])
+
+    def _mask(self, number: int) -> np.ndarray | None:
+        """Which tokens may be token `number` of the text, uint32 (words,); None: all."""
+        given = self.given(number)
+        if given is not None:
+            return given
+        return self.allowed_early if number < self.min_tokens else self.allowed
+
+    def given(self, number: int) -> np.ndarray | None:
+        """Of the first or the last token, what alone it may be, uint32 (words,); None: that is open."""
+        if number == 0 and self.allowed_first is not None:
+            return self.allowed_first
+        return self.allowed_last if number == self.max_tokens - 1 else None
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,9 @@ class SpeculativeRun(Run):
         self._base = 0  # the session's length before this round, and when that began
         self._mark = self._spell_ends = 0.0
         # Rounds that need nothing but tokens go on without the caller, who has been told so many.
-        plain = request.allowed is None and request.allowed_early is None and not request.logprobs
+        self._free = request.free_tokens
         apart = session.runs_ahead and getattr(settings.drafter, "leaves_session", False)
-        self._goes_on = self._coupled and apart and plain and draws_alone(request.read([0]))
+        self._goes_on = self._coupled and apart and self._free > 1 and draws_alone(request.read([1]))
         self._told = 0
         self._rows = np.empty(0, np.int32)  # this round's tokens: the seed, then the guesses;
         self._laid = False  # whether what becomes of them is still to come,
@@ -161,12 +161,14 @@ class SpeculativeRun(Run):
             self._next_rows()
         draft = self._draft
         numbers = len(self._emitted) + self._depths(draft)
-        read = self._read(self._request.read(numbers) if self._coupled else Read(logits=True))
+        read = self._read(
+            self._request.read(numbers) if self._coupled else Read(logits=True, banned=self._request.banned)
+        )
         if draft.layers is not None:
             return Forward(layers=draft.layers, read=read)
         if not draft.is_chain:
             return Forward(self._rows, parents=self._row_parents, read=read)
-        if not self._goes_on or self.together > 1:
+        if not self._goes_on or self.together > 1 or read.allowed is not None:
             return Forward(self._rows, read=read)  # committed at once, and cut back where it was wrong
         room = min(self._session.max_rows, self._session.capacity - self._base) - len(self._rows)
         return Forward(self._rows, read=read, ahead=room, then=self._then if room > 0 else None)
@@ -207,6 +209,7 @@ class SpeculativeRun(Run):
         written = len(self._emitted) + count
         if (
             time.perf_counter() > self._spell_ends or written >= self._request.max_tokens
+            or (self._request.allowed_last is not None and written + self._settings.max_draft >= self._free)
             or not self._request.end_tokens.isdisjoint(tokens)
         ):  # fmt: skip
             return None

@@ -181,9 +181,12 @@ class Text:
 
     def _reason(self, token: int, written: int) -> str:
         """Why a text of so many tokens ends with this one; "" where it does not."""
+        most = written >= self.request.max_tokens
+        if most and self.request.allowed_last is not None:  # it had no choice
+            return "length"
         if token in self.request.end_tokens or (self._speller is not None and self._speller.stopped):
             return "stop"
-        if written >= self.request.max_tokens:
+        if most:
             return "length"
         # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
         places = len(self.request.prompt) + written + self.run.needs_place

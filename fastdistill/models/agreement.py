@@ -26,7 +26,7 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
     """The plan of an open folder: of its config, and of tensors that agree with it.
 
     Files of a model without its head call `layers.0` what the plan calls `model.layers.0`: their tensors get its names here.
-    A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
+    What a checkpoint may lack is filled in, or the plan is another one. A tensor that the plan ignores must equal what stands in its place. A head that differs from the embedding it is
     said to be is used, with a warning; rotary frequencies that the config does not give are not.
 
     Parameters
@@ -42,10 +42,15 @@ def plan_of(checkpoint: Checkpoint) -> Plan:
         for one in a format that it cannot be used in, and what `plan_for` raises
     """
     config, plan = checkpoint.config, plan_for(checkpoint.config)
-    checkpoint.tensors = _rooted(checkpoint.tensors, plan)
-    lacking = [without for name, without in plan.optional.items() if name not in checkpoint.tensors]
-    for without in lacking:
-        config = config.changed(without)
+    tensors = _rooted(checkpoint.tensors, plan)
+    lacking = {name: without for name, without in plan.optional.items() if name not in tensors}
+    for name, without in lacking.items():
+        if isinstance(without, Mapping):
+            config = config.changed(without)
+        else:
+            shape = plan.stored[name]
+            tensors[name] = Tensor(name, "f32", shape, np.full(shape, without, np.float32))
+    checkpoint.tensors = tensors
     plan = plan_for(config) if lacking else plan
     before = config
     for ignored, names in _differing(plan, checkpoint.tensors).items():

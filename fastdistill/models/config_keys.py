@@ -41,8 +41,9 @@ bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id ma
 max_length max_new_tokens min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature
 top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
 num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens begin_suppress_tokens
-exponential_decay_length_penalty
+exponential_decay_length_penalty force_bos_token_to_be_generated
 
+output_past add_bias_logits extra_pos_embeddings initializer_factor n_positions scalable_attention
 use_cache return_dict return_dict_in_generate output_attentions output_hidden_states output_scores torchscript
 use_bfloat16 tf_legacy_loss is_decoder is_encoder_decoder add_cross_attention cross_attention_hidden_size
 tie_encoder_decoder pruned_heads chunk_size_feed_forward cache_implementation _sliding_window_pattern attn_implementation _attn_implementation
@@ -59,7 +60,7 @@ initializer_range init_std init_fn init_device init_cutoff_factor block_group_si
 use_reentrant_checkpointing output_router_logits router_aux_loss_coef router_jitter_noise neftune_noise_alpha alibi_bias_max attention_layer_norm_with_affine max_window_layers
 """
 HARMLESS = frozenset(_HARMLESS_WORDS.split())
-_HARMLESS_PATTERN = re.compile("dropout|pdrop|_version$|^summary_|^unsloth_|^transformers_")
+_HARMLESS_PATTERN = re.compile("dropout|pdrop|layerdrop|_version$|^summary_|^unsloth_|^transformers_")
 
 # Keys that other families compute with, and the values at which they compute nothing.  False and null never do.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -204,7 +204,11 @@ def windows(config: Config, layers: int, slides: Callable[[int], bool]) -> list[
 
 def activation(config: Config, key: str) -> str:
     """One of `fastdistill.ops.activation.ACTIVATIONS`, by the name that a config has for it."""
-    name = config.string(key)
+    return activation_named(config, key, config.string(key))
+
+
+def activation_named(config: Config, key: str, name: str) -> str:
+    """The same of a name that a key says among other things."""
     if name not in _ACTIVATIONS:
         raise UnsupportedError(f"{config.source}: {key} {short(name)} is not supported, only {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

@@ -6,6 +6,7 @@ from fastdistill.checkpoint.config import Config
 from fastdistill.errors import UnsupportedError
 from fastdistill.messages import short, suggestion
 from fastdistill.models import (
+    bart,
     bert,
     distilbert,
     dream,
@@ -19,6 +20,7 @@ from fastdistill.models import (
     llada,
     llada_moe,
     llama,
+    marian,
     mixtral,
     modernbert,
     mpnet,
@@ -34,6 +36,7 @@ from fastdistill.models import (
     smollm3,
     stablelm,
     starcoder2,
+    t5,
 )
 from fastdistill.models.config_keys import completed
 from fastdistill.models.plan import Plan
@@ -62,6 +65,9 @@ FAMILIES = (
     llada_moe,
     dream,
     sdar,
+    bart,
+    marian,
+    t5,
     bert,
     roberta,
     distilbert,

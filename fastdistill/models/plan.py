@@ -137,7 +137,12 @@ class Plan:
     problem : str
         what those scores are: "single_label_classification", "multi_label_classification" or "regression"; "": not said
     optional : Mapping[str, Mapping[str, Any]]
-        weights that a checkpoint may lack, by the name they are stored under: the changes of the config that do without
+        weights that a checkpoint may lack, by the name they are stored under: the changes of the config that do
+        without, or the number that fills them
+    source_positions : int
+        most tokens of a source, which an encoder reads and every row attends to; 0: there is none
+    start_token : int | None
+        of such a model: what a text begins with
     """
 
     ops: tuple[Op, ...]
@@ -161,7 +166,9 @@ class Plan:
     pooling: str = ""
     labels: tuple[str, ...] = ()
     problem: str = ""
-    optional: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    optional: Mapping[str, float | Mapping[str, Any]] = field(default_factory=dict)
+    source_positions: int = 0
+    start_token: int | None = None
 
     @property
     def num_layers(self) -> int:
@@ -251,6 +258,17 @@ class Plan:
             if OPS[op.kind].selects or not (OPS[op.kind].spreads or found.isdisjoint(op.inputs)):
                 found.add(op.output)
         return frozenset(found)
+
+    @cached_property
+    def _readers(self) -> dict[tuple[int, int, tuple[str, ...]], dict[str, Op]]:
+        return {}
+
+    def readers(self, first: int, end: int, others: tuple[str, ...] = ()) -> dict[str, Op]:
+        """The key sets that a part needs, each with the first op that does; arguments as of `part`."""
+        key = first, end, others
+        if key not in self._readers:
+            self._readers[key] = {op.constants.get("key_set", OWN): op for op in reversed(self.part(*key))}
+        return self._readers[key]
 
     def given(self, end: int) -> dict[str, int]:
         """The outputs but "logits", which the head keeps to itself, where layer end - 1 is the last that runs."""

@@ -81,8 +81,13 @@ def stored(name: str, shape: tuple[int, ...]) -> Source:
 
 def filled(value: float, shape: tuple[int, ...]) -> Source:
     """What no checkpoint stores: one value throughout, in float32."""
-    made = Tensor(f"{value:g}", "f32", shape, np.full(shape, value, np.float32))
-    return Source(shape, {}, lambda formats: "f32", lambda tensors: made)
+    return constant(f"{value:g}", np.full(shape, value, np.float32))
+
+
+def constant(name: str, array: np.ndarray) -> Source:
+    """What no checkpoint stores, but the config says: float32 of any shape, with a name for messages."""
+    made = Tensor(name, "f32", array.shape, array)
+    return Source(array.shape, {}, lambda formats: "f32", lambda tensors: made)
 
 
 def stacked(*parts: Source) -> Source:

@@ -6,6 +6,8 @@ from fastdistill.ops import activation, adjoints, attention, elementwise, expert
 from fastdistill.ops.attention import windowed
 from fastdistill.ops.kind import (
     BIAS,
+    CROSS,
+    ENCODE,
     MATRIX,
     MATRIX_SUM,
     OWN,
@@ -27,6 +29,8 @@ OPS = {
 
 __all__ = [
     "BIAS",
+    "CROSS",
+    "ENCODE",
     "MATRIX",
     "MATRIX_SUM",
     "OPS",

@@ -20,6 +20,8 @@ VECTOR_SUM = "vector sum"
 SUMS = MATRIX_SUM, VECTOR_SUM
 
 OWN = "own"  # the set of keys and values that a model's rows store for themselves and those after them
+# Of a model that reads a source: its encoder's own, which nobody needs afterwards, and what the decoder's rows attend to.
+ENCODE, CROSS = "encode", "cross"
 
 Width = Callable[[Sequence[int], Sequence[tuple[int, ...]], Mapping[str, Any]], int]
 

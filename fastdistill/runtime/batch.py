@@ -12,7 +12,7 @@ from fastdistill.kernels.boundary import DRAW
 from fastdistill.kernels.forward.row_statistics import RowStatistics
 from fastdistill.messages import listed
 from fastdistill.models.plan import Plan
-from fastdistill.ops import OWN
+from fastdistill.ops import CROSS, OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet, Outcome, no_head
 from fastdistill.runtime.read import Read, Rows, draw, draws_in_head, needs_logits
 from fastdistill.runtime.session import Session
@@ -62,8 +62,9 @@ def check_given(read: Read, plan: Plan) -> None:
 def joined(members: list[Member]) -> ForwardPass:
     """The shares' rows one after another; numbers of rows, lists and runs count on from share to share."""
     made = _alone(*members[0]) if len(members) == 1 else _together(members)
-    if len(members[0][0].caches) > 1:
-        made.others = _windowed(members, made)
+    session = members[0][0]
+    if len(session.caches) > 1 or session.encoded is not None:
+        made.others = _windowed(members, made) | _sources(members)
     return made
 
 
@@ -147,6 +148,19 @@ def _windowed(members: list[Member], own: ForwardPass) -> dict[str, KeySet]:
             ]
             sets[name] = KeySet(own.slots, own.nodes, *_joined_lists(lists), caches)
     return sets
+
+
+def _sources(members: list[Member]) -> dict[str, KeySet]:
+    """The key set of sources: each row sees all of its own sequence's."""
+    held = [(session.encoded, len(share.tokens)) for session, share in members if session.encoded is not None]
+    if not held:
+        return {}
+    rows = [count for _, count in held]
+    lengths = [len(source.tokens) for source, _ in held]
+    runs = np.stack([np.zeros(len(held), np.int32), np.array(lengths, np.int32)], axis=1)
+    nodes = np.repeat(np.arange(len(held), dtype=np.int32), rows)
+    caches = [source.cache for source, _ in held]
+    return {CROSS: KeySet(np.zeros(sum(rows), np.int32), nodes, runs, np.arange(len(held) + 1), caches)}
 
 
 def parts(members: list[Member]) -> Iterator[tuple[Session, Share, slice, slice]]:

@@ -137,6 +137,8 @@ class SessionLike(Protocol):
         what stands where a masked diffusion model is to write; None: it is none
     logit_shift : int
         1: row i of a masked diffusion model predicts position i + 1, not its own
+    source : int32 (n,) or None
+        of a model with an encoder: tokens that it has read, and that every row attends to; None: there are none
     writer : object
         whoever writes a text here: a text asks whether it still is the one
     runs_ahead : bool
@@ -156,6 +158,10 @@ class SessionLike(Protocol):
     writer: object = None
     runs_ahead: bool = False
     runner: Runner | None = None
+
+    @property
+    def source(self) -> np.ndarray | None:
+        return None
 
     @property
     def length(self) -> int: ...

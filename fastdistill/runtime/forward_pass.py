@@ -155,9 +155,8 @@ class ForwardPass(KeySet):
         rows = plan.position_rows
         if rows is not None and (last := int(self.positions.max(initial=0)) + self.ahead) >= rows:
             raise ArgumentError(f"positions must lie in 0..{rows - 1}, for which the model has embeddings, got {last}")
-        if len(plan.key_sets) > 1 and any(self.keys(name) is None for name in plan.key_sets):
-            for op in plan.part(self.first_layer, self.end_layer, self.segments):
-                name = op.constants.get("key_set", OWN)
+        if len(plan.key_sets) > 1:
+            for name, op in plan.readers(self.first_layer, self.end_layer, self.segments).items():
                 if self.keys(name) is None:
                     raise ArgumentError(
                         f"{op.kind} ({op.segment}) needs the key set {short(name)}, which this pass lacks"

@@ -245,8 +245,9 @@ class NativeExecutor:
             if status != lib.FD_OK:
                 break
             if profile is not None and clock is not None:
-                for keys in (request, *(request.others or {}).values()):
-                    keys.runs = keys.runs + np.array([0, 1], np.int32)
+                for name in self.plan.windows:
+                    if (keys := request.keys(name)) is not None:
+                        keys.runs = keys.runs + np.array([0, 1], np.int32)
                 profile.add(self._outline(part), request, clock, self._threads_of(1))
             statistics.append(self._statistics[:, :1].copy())
             for name, array in shown.items():
@@ -295,7 +296,10 @@ class NativeExecutor:
                 break
             if profile is not None and clock is not None:
                 profile.add(
-                    self._outline(part), _behind(request, base, following), clock, self._threads_of(len(following))
+                    self._outline(part),
+                    _behind(request, base, following, self.plan),
+                    clock,
+                    self._threads_of(len(following)),
                 )
             tokens = following
         count = len(tokens)
@@ -453,14 +457,14 @@ class _Chain:
 
     def __init__(self, executor: NativeExecutor, request: ForwardPass, most: int) -> None:
         """At most `most` rows, the first one where the request's stands."""
-        whole = _behind(request, 0, np.zeros(most, np.int32))
+        whole = _behind(request, 0, np.zeros(most, np.int32), executor.plan)
         executor._fill(whole, None)
         self._pass, self._draws, self._base = executor._pass, whole.draws, 0
         held = executor._inbox.held
         self._tokens, self._moving = held("tokens", most), [held("positions", most)]
         self._counts = list[tuple[Any, np.ndarray]]()
         for struct, name in executor._key_sets:
-            if whole.keys(name) is not None:
+            if name in executor.plan.windows and whole.keys(name) is not None:  # a source stays what it is
                 counts = held(f"key_counts of {name}", most)
                 self._moving += [held(f"slots of {name}", most), held(f"runs of {name}", 2 * most)[1::2], counts]
                 self._counts.append((struct, counts))
@@ -479,23 +483,26 @@ class _Chain:
         self._base = base
 
 
-def _behind(request: ForwardPass, base: int, tokens: np.ndarray) -> ForwardPass:
+def _behind(request: ForwardPass, base: int, tokens: np.ndarray, plan: Plan) -> ForwardPass:
     """A chain that stands where the request's does, `base` rows on."""
     each = np.arange(len(tokens), dtype=np.int32)
     offsets = np.arange(len(tokens) + 1)
 
-    def moved(keys: KeySet) -> KeySet:
+    def moved(name: str, keys: KeySet) -> KeySet:
+        if name not in plan.windows:  # a source, of which all rows see all
+            return KeySet(np.zeros_like(each), np.zeros_like(each), keys.runs, keys.run_offsets, keys.caches)
         runs = np.stack([np.full_like(each, keys.runs[0, 0]), keys.runs[0, 1] + base + each], axis=1)
         return KeySet(keys.slots[0] + base + each, each, runs, offsets, keys.caches)
 
-    own = moved(request)
+    own = moved(OWN, request)
     draws = None if request.draws is None else np.repeat(request.draws[:1], len(tokens))
     if draws is not None:
         draws["reached"] = 0
+    bans = None if request.bans is None else np.repeat(request.bans[:1], len(tokens), axis=0)
     return ForwardPass(
         own.slots, own.nodes, own.runs, own.run_offsets, own.caches, tokens, None, request.positions[0] + base + each,
-        np.zeros_like(each), each, draws=draws, want_outputs=request.want_outputs, end_layer=request.end_layer,
-        others=None if request.others is None else {name: moved(keys) for name, keys in request.others.items()},
+        np.zeros_like(each), each, banned=request.banned, bans=bans, draws=draws, want_outputs=request.want_outputs, end_layer=request.end_layer,
+        others=None if request.others is None else {name: moved(name, keys) for name, keys in request.others.items()},
     )  # fmt: skip
 
 

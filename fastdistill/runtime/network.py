@@ -28,6 +28,7 @@ from fastdistill.runtime.read import Read, Rows
 from fastdistill.runtime.reference_executor import ReferenceWeights
 from fastdistill.runtime.session import Caller, Session
 from fastdistill.runtime.session_file import read_session
+from fastdistill.runtime.source import Source, encode
 
 EXECUTORS = ("native", "reference")
 FINGERPRINT_TOKENS = 8
@@ -101,6 +102,7 @@ class Network:
         self.runs_ahead = isinstance(weights, PackedWeights)
         self._pools: WeakValueDictionary[tuple[int, tuple[str, ...]], Pool] = WeakValueDictionary()
         self._pool = self.pool(1, ())  # that most sessions share: it stays
+        self._sources: WeakValueDictionary[tuple[bytes, str], Source] = WeakValueDictionary()
 
     @property
     def vocab_size(self) -> int:
@@ -165,10 +167,13 @@ class Network:
         facts = [(op.kind, op.inputs, op.segment, some) for op, some in zip(plan.ops, constants, strict=True)]
         digest = sha256(repr(facts).encode())
         tokens = np.arange(FINGERPRINT_TOKENS) * plan.vocab_size // FINGERPRINT_TOKENS
-        tokens = tokens[: plan.max_positions]
+        tokens = tokens[: min(plan.max_positions, plan.source_positions or plan.max_positions)]
         with suppress(NotFiniteError):  # such weights are told apart by the rest
             read = Read(logits="logits" in plan.outputs)
-            rows = self.session(len(tokens), len(tokens), "f32").forward(tokens, read=read)
+            session = self.session(len(tokens), len(tokens), "f32")
+            if plan.source_positions:
+                session.read_source(tokens)
+            rows = session.forward(tokens, read=read)
             for given in rows.outputs.values() if rows.logits is None else (rows.logits,):
                 digest.update(given.astype("<f4").tobytes())
         return digest.digest()
@@ -211,6 +216,25 @@ class Network:
         if pool is None:
             pool = self._pools[key] = Pool(partial(make_seat, self.plan, self.weights, self.threads_of, *key))
         return pool
+
+    def encoded(self, sources: Sequence[np.ndarray], cache_format: str) -> list[Source]:
+        """What the encoder makes of sources, which sessions share: whoever holds the same has saved the others the work.
+
+        Parameters
+        ----------
+        sources : Sequence[np.ndarray]
+            tokens of each, int32 (n,), as `check_source` gives them
+        cache_format : str
+            the type of keys and values
+        """
+        keys = [(tokens.tobytes(), cache_format) for tokens in sources]
+        found = {key: self._sources.get(key) for key in keys}
+        missing = {key: tokens for key, tokens in zip(keys, sources, strict=True) if found[key] is None}
+        if missing:
+            found |= zip(missing, encode(self, [*missing.values()], cache_format), strict=True)
+        given = [source for source in map(found.get, keys) if source is not None]
+        self._sources.update(zip(keys, given, strict=True))
+        return given
 
     def _pass(self, members: list[Member]) -> list[Rows | Exception]:
         """What each share gives.  A pass that fails is run again share by share: the others' bits are the same in any pass."""

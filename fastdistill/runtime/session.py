@@ -23,6 +23,7 @@ from fastdistill.runtime.pool import Pool
 from fastdistill.runtime.read import Rows
 from fastdistill.runtime.session_file import SavedSession, write_session
 from fastdistill.runtime.share import Share
+from fastdistill.runtime.source import Source, check_source
 
 CACHES = ("f16", "f32")  # types of keys and values
 
@@ -79,6 +80,7 @@ class Home(Runner, Protocol):
     @property
     def fingerprint(self) -> bytes: ...
     def pool(self, max_rows: int, taps: tuple[str, ...]) -> Pool: ...
+    def encoded(self, sources: Sequence[np.ndarray], cache_format: str) -> list[Source]: ...
 
 
 class Session(SessionLike):
@@ -122,6 +124,10 @@ class Session(SessionLike):
         has room for more than `Plan.long_beyond` positions, where its rotary frequencies are others
     logit_shift : int
         as of the plan
+    source : int32 (n,) or None
+        tokens that `read_source` has read
+    encoded : Source | None
+        what the encoder has made of them
     writer : object
         whoever writes a text here: a text asks whether it still is the one
     """
@@ -160,6 +166,7 @@ class Session(SessionLike):
         self.is_long = 0 < plan.long_beyond < self.capacity
         self.caches = {name: KVCache(plan, slots, self.cache_format, name, self.is_long) for name in plan.windows}
         self._windowed = [cache for cache in self.caches.values() if cache.window]
+        self.encoded: Source | None = None
         self.writer: object = None
         self._holds: dict[str, Hold] = {}  # the last one known of a "call", and of a whole "text"
 
@@ -188,8 +195,9 @@ class Session(SessionLike):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all keys and values; those that other sessions hold too are counted in each."""
-        return sum(cache.nbytes for cache in self.caches.values())
+        """Bytes of all keys and values, the source's among them; those that other sessions hold too are counted in each."""
+        held = 0 if self.encoded is None else self.encoded.cache.nbytes
+        return held + sum(cache.nbytes for cache in self.caches.values())
 
     @property
     def length(self) -> int:
@@ -202,9 +210,47 @@ class Session(SessionLike):
         return self.context.tokens[: self.length].copy()
 
     @property
+    def source(self) -> np.ndarray | None:
+        """The tokens that the encoder has read, int32 (n,); None: none yet, or the model has no encoder."""
+        return None if self.encoded is None else self.encoded.tokens
+
+    @property
     def pending(self) -> int:
         """How many rows are pending."""
         return self.context.waiting
+
+    def read_source(self, tokens: Sequence[int] | np.ndarray) -> bool:
+        """Have the encoder read a source, which all rows attend to; what was written after another one is forgotten.
+
+        Parameters
+        ----------
+        tokens : Sequence[int] | np.ndarray
+            of the source
+
+        Returns
+        -------
+        bool
+            whether it is another source than before; else nothing changes
+
+        Raises
+        ------
+        UnsupportedError
+            where the model has no encoder
+        BusyError
+        ArgumentError
+        CapacityError
+            where it is longer than the model
+        NotFiniteError
+            (the session is then as it was before the call)
+        """
+        ids = check_source(tokens, self.network.plan)
+        with self.entered():
+            if self.encoded is not None and np.array_equal(self.encoded.tokens, ids):
+                return False
+            (encoded,) = self.network.encoded([ids], self.cache_format)
+            self._forget()
+            self.encoded = encoded
+        return True
 
     def run(self, asked: Forward) -> Rows:
         (given,) = self.network.run([(self, asked)])
@@ -236,9 +282,10 @@ class Session(SessionLike):
         """
         with self.entered():
             self._check_held(check_integer("length", length, 0, self.length))
-            self.context.cut(length)
-            for cache in self._windowed if length == 0 else ():
-                cache.restart()
+            if length:
+                self.context.cut(length)
+            else:
+                self._forget()
 
     def common_prefix(self, tokens: np.ndarray) -> int:
         """How many of these tokens, from the first, are committed as a text is: in place, and each after reading the others.
@@ -255,7 +302,7 @@ class Session(SessionLike):
         return other
 
     def share(self, other: Session, length: int) -> None:
-        """Begin with the first `length` committed rows of another session: with the pages that hold them.
+        """Begin with the first `length` committed rows of another session: with the pages that hold them, and its source.
 
         Parameters
         ----------
@@ -283,6 +330,7 @@ class Session(SessionLike):
         with self.entered(), other.entered():
             other._check_held(check_integer("length", length, 0, min(other.length, self.capacity)))
             self.context.cut(0)  # an interrupt leaves what is sure
+            self.encoded = other.encoded
             for name, cache in self.caches.items():
                 cache.share(other.caches[name], length)
             self.context.adopt(other.context, length)
@@ -303,8 +351,10 @@ class Session(SessionLike):
         with self.entered():
             context, n = self.context, self.length
             held = {name: cache.read_all(np.arange(cache.forgotten, n)) for name, cache in self.caches.items()}
-            saved = SavedSession(context.tokens[:n], context.positions[:n], context.text_length, held, self.is_long)
-            write_session(path, saved, self.network.fingerprint)
+            saved = SavedSession(
+                context.tokens[:n], context.positions[:n], context.text_length, held, self.is_long, self.source
+            )
+            write_session(path, saved, self.network.fingerprint, self.network.plan.source_positions > 0)
 
     def restore(self, saved: SavedSession) -> None:
         """Begin with the rows of a file.
@@ -325,7 +375,9 @@ class Session(SessionLike):
                 raise CapacityError(
                     f"the session that was saved holds {n} tokens, more than a capacity of {self.capacity}"
                 )
+            encoded = None if saved.source is None else self.network.encoded([saved.source], self.cache_format)[0]
             self.context.cut(0)
+            self.encoded = encoded
             for name, (keys, values) in saved.held.items():
                 cache, forgotten = self.caches[name], n - len(keys)
                 cache.restart(forgotten, int(saved.positions[:forgotten].max(initial=NEVER)))
@@ -341,9 +393,15 @@ class Session(SessionLike):
 
         Raises
         ------
+        ArgumentError
+            where they attend to a source, and there is none
         CapacityError
         ForgottenError
         """
+        if self.encoded is None and self.network.plan.source_positions:
+            raise ArgumentError(
+                "the rows of this model attend to a source, and this session has none: session.read_source(tokens) first"
+            )
         if self._windowed:
             start, first = self.context.reach(share)
             for cache in self._windowed:
@@ -353,6 +411,12 @@ class Session(SessionLike):
         end = share.first_slot + len(share.tokens) + share.ahead
         for cache in self.caches.values():
             cache.reserve(share.first_slot, end)
+
+    def _forget(self) -> None:
+        """Forget all rows."""
+        self.context.cut(0)
+        for cache in self._windowed:
+            cache.restart()
 
     def _check_held(self, length: int) -> None:
         """Refuse a beginning of the committed rows that nothing can follow, since what it would see is forgotten."""

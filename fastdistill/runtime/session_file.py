@@ -5,6 +5,7 @@ A safetensors file of these arrays, n rows each:
 - tokens, positions: int32 (n,)
 - keys, values: float16 or float32 (n, floats of a token): of all layers without a window, one after another
 - keys of NAME, values of NAME: likewise of the layers of each window's key set; the last rows alone, where the first are forgotten
+- source: int32 (k,), of a model that reads one: its tokens, which are encoded anew; () where there is none yet
 - session: int64 (3,): the format's version, how many leading rows have been read as a text is, and whether it is a long one
 - model: uint8 (32,): the network's fingerprint
 - digest: uint8 (32,): SHA-256 of all the others
@@ -50,6 +51,8 @@ class SavedSession:
         another; rows are the last ones, those before are forgotten
     is_long : bool
         as of `Session`
+    source : int32 (k,) or None
+        the tokens of its source
     """
 
     tokens: np.ndarray
@@ -57,6 +60,7 @@ class SavedSession:
     text_length: int
     held: dict[str, tuple[np.ndarray, np.ndarray]]
     is_long: bool = False
+    source: np.ndarray | None = None
 
     @property
     def cache(self) -> str:
@@ -64,8 +68,8 @@ class SavedSession:
         return "f16" if self.held[OWN][0].dtype == np.float16 else "f32"
 
 
-def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
-    """Write a session's file, whole or not at all.
+def write_session(path: Any, saved: SavedSession, fingerprint: bytes, reads_source: bool = False) -> None:
+    """Write a session's file, whole or not at all; the source of a model that reads one.
 
     Raises
     ------
@@ -82,6 +86,8 @@ def write_session(path: Any, saved: SavedSession, fingerprint: bytes) -> None:
         "session": Stored("I64", np.array([VERSION, saved.text_length, saved.is_long], np.int64)),
         "model": Stored("U8", np.frombuffer(fingerprint, np.uint8)),
     }
+    if reads_source:
+        arrays["source"] = Stored("I32", np.empty(0, np.int32) if saved.source is None else saved.source)
     for name, parts in saved.held.items():
         arrays |= {key: Stored(kind, np.ascontiguousarray(part)) for key, part in zip(_names(name), parts, strict=True)}
     arrays["digest"] = Stored("U8", np.frombuffer(_digest(arrays), np.uint8))
@@ -102,7 +108,8 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     path = _path(path)
     arrays = read_safetensors(path)
     names = [name for key_set in plan.windows for name in _names(key_set)]
-    if set(arrays) != {"tokens", "positions", *names, "session", "model", "digest"}:
+    beside = ["source"] if plan.source_positions else []
+    if set(arrays) != {"tokens", "positions", *names, *beside, "session", "model", "digest"}:
         raise CheckpointError(f"{path}: is no session: it holds the arrays {listed(map(short, arrays))}")
     _check_array(path, arrays, "session", (3,), "I64")
     version, text_length, is_long = np.asarray(arrays["session"].array).tolist()
@@ -114,6 +121,9 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     n = min(*(arrays["tokens"].array.shape or (0,))[:1], plan.max_positions, POSITION_LIMIT)
     _check_array(path, arrays, "tokens", (n,), "I32")
     _check_array(path, arrays, "positions", (n,), "I32")
+    for name in beside:
+        length = min(*(arrays[name].array.shape or (0,))[:1], plan.source_positions)
+        _check_array(path, arrays, name, (length,), "I32")
     for key_set, window in plan.windows.items():
         rows = n
         if window:  # whole pages are forgotten
@@ -129,7 +139,9 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
     if np.asarray(arrays["digest"].array).tobytes() != _digest(arrays):
         raise CheckpointError(f"{path}: is damaged: its digest is not that of what it holds")
     tokens, positions = (np.asarray(arrays[name].array) for name in ("tokens", "positions"))
+    source = np.asarray(arrays["source"].array) if beside else tokens[:0]
     for name, found, least, most in (
+        ("the source", source, 0, plan.vocab_size - 1),
         ("tokens", tokens, -1, plan.vocab_size - 1),
         ("positions", positions, 0, POSITION_LIMIT - 1),
         ("the text's length", np.array([text_length]), 0, n),
@@ -142,7 +154,7 @@ def read_session(path: Any, plan: Plan, fingerprint: bytes) -> SavedSession:
         if not (np.isfinite(keys).all() and np.isfinite(values).all()):
             raise CheckpointError(f"{path}: its keys and values hold a NaN or an infinity")
         held[key_set] = keys, values
-    return SavedSession(tokens, positions, text_length, held, bool(is_long))
+    return SavedSession(tokens, positions, text_length, held, bool(is_long), source if len(source) else None)
 
 
 def _names(key_set: str) -> tuple[str, str]:

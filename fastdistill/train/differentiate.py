@@ -59,8 +59,10 @@ def differentiate(
     ArgumentError
         for a name that the plan has not
     UnsupportedError
-        for an op without an adjoint
+        for an op without an adjoint, and of a model with an encoder
     """
+    if plan.source_positions:
+        raise UnsupportedError(f"{plan.architecture} has an encoder: such models are not trained here")
     wrt = frozenset(wrt)
     unknown = wrt - plan.weights.keys() - {INPUTS}
     if unknown or not wrt:

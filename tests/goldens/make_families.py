@@ -17,7 +17,7 @@ import numpy as np
 from fastdistill.checkpoint import Config, Tensor
 from fastdistill.checkpoint.folder import write_checkpoint
 from fastdistill.models import plan_for
-from tests.families import CAUSAL, family_config
+from tests.families import CAUSAL, SOURCED, family_config
 
 GOLDENS = Path(__file__).with_name("families.json")
 TOKENS, NEW = 40, 32
@@ -47,26 +47,34 @@ def text(vocab_size: int) -> list[int]:
 
 
 def golden(name: str) -> dict[str, object]:
-    """What transformers says of a case: logits of some rows, and what it writes greedily."""
+    """What transformers says of a case: logits of some rows, and what it writes greedily; of a source, the tokens backwards, where it reads one."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     with tempfile.TemporaryDirectory() as folder:
         config = family_config(name)
         write_folder(Path(folder) / "model", config)
-        model = AutoModelForCausalLM.from_pretrained(
-            Path(folder) / "model", dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-        ).eval()
+        experts = {} if name in SOURCED else {"experts_implementation": "eager"}
+        model = (
+            (AutoModelForSeq2SeqLM if name in SOURCED else AutoModelForCausalLM)
+            .from_pretrained(Path(folder) / "model", dtype=torch.float32, attn_implementation="eager", **experts)
+            .eval()
+        )
     tokens = text(model.config.vocab_size)
+
+    def logits(ids: list[int]) -> torch.Tensor:
+        given = {"input_ids": [tokens[::-1]], "decoder_input_ids": [ids]} if name in SOURCED else {"input_ids": [ids]}
+        return model(**{key: torch.tensor(value) for key, value in given.items()}).logits[0]
+
     new = 24 - 8 if "long" in name else NEW  # beyond 24 positions other frequencies are in force
     with torch.no_grad():
-        rows = model(torch.tensor([tokens])).logits[0].numpy()
+        rows = logits(tokens).numpy()
         written = list(tokens[:8])
         for _ in range(new):
-            written.append(int(model(torch.tensor([written])).logits[0, -1].argmax()))
+            written.append(int(logits(written)[-1].argmax()))
     kept = {str(row): [float(f"{value:.6g}") for value in rows[row]] for row in (0, 20, TOKENS - 1)}
     return {"logits": kept, "written": written[8:]}
 
 
 if __name__ == "__main__":
-    GOLDENS.write_text(json.dumps({name: golden(name) for name in CAUSAL}) + "\n", encoding="utf-8")
+    GOLDENS.write_text(json.dumps({name: golden(name) for name in (*CAUSAL, *SOURCED)}) + "\n", encoding="utf-8")

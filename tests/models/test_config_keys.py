@@ -18,7 +18,7 @@ from fastdistill.models.config_keys import HARMLESS, NEUTRAL, completed
 from fastdistill.models.families import DEFAULTS
 from tests import encoders
 from tests.encoders import encoder_config
-from tests.families import CASES, OF_TYPE, family_config
+from tests.families import EVERY, OF_TYPE, family_config
 from tests.small_models import config, dream_config, llada_config
 
 SMALL = {model_type: functools.partial(family_config, name) for model_type, name in OF_TYPE.items()}
@@ -59,7 +59,24 @@ FALCON = dict(
     alibi=False, apply_residual_connection_post_layernorm=False, attention_dropout=0.0, hidden_dropout=0.0, bias=False, parallel_attn=True,
     auto_map={"AutoConfig": "x"}, use_cache=True,
 )  # fmt: skip
+BART = dict(
+    _num_labels=3, activation_dropout=0.1, add_bias_logits=False, add_final_layer_norm=False, attention_dropout=0.1, classif_dropout=0.1,
+    classifier_dropout=0.0, decoder_layerdrop=0.0, encoder_layerdrop=0.0, dropout=0.1, early_stopping=True, forced_eos_token_id=2,
+    gradient_checkpointing=False, id2label={"0": "LABEL_0"}, init_std=0.02, is_encoder_decoder=True, max_length=142, min_length=56,
+    no_repeat_ngram_size=3, normalize_before=False, num_beams=4, num_hidden_layers=2, task_specific_params={}, use_cache=True,
+)  # fmt: skip
 PUBLISHED = {
+    "BART base": ("bart", BART | dict(forced_bos_token_id=0, normalize_embedding=True, torch_dtype="float32", scale_embedding=False)),
+    "BART large, CNN": ("bart", BART | dict(force_bos_token_to_be_generated=True, output_past=True, prefix=" ", static_position_embeddings=False,
+                                            extra_pos_embeddings=2, length_penalty=2.0)),
+    "T5 small": ("t5", dict(architectures=["T5ForConditionalGeneration"], dropout_rate=0.1, initializer_factor=1.0, is_encoder_decoder=True,
+                            n_positions=512, output_past=True, task_specific_params={}, use_cache=True)),
+    "FLAN-T5": ("t5", dict(classifier_dropout=0.0, dense_act_fn="relu", is_gated_act=False, n_positions=512, output_past=True, use_cache=True,
+                           relative_attention_max_distance=20, transformers_version="4.23.1")),
+    "mT5": ("mt5", dict(tokenizer_class="T5Tokenizer", output_past=True, is_encoder_decoder=True, dropout_rate=0.1, feed_forward_proj="gated-gelu")),
+    "UMT5": ("umt5", dict(dense_act_fn="gelu_new", is_gated_act=True, scalable_attention=True, tokenizer_class="T5Tokenizer", use_cache=True)),
+    "OPUS-MT": ("marian", BART | dict(bad_words_ids=[[82]], decoder_vocab_size=83, extra_pos_embeddings=83, normalize_embedding=False,
+                                      share_encoder_decoder_embeddings=True, static_position_embeddings=True)),
     "Llama 2": ("llama", LLAMA | dict(max_length=4096, pad_token_id=0, temperature=0.9, top_p=0.6, _name_or_path="x")),
     "Llama 3.2": ("llama", LLAMA | dict(eos_token_id=[1, 2], attention_dropout=0.0, _commit_hash="4e20de36")),
     "SmolLM2": ("llama", LLAMA | dict(is_llama_config=True, rope_interleaved=False, pad_token_id=2, attention_dropout=0.0,
@@ -156,12 +173,16 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
         with pytest.raises(CheckpointError, match="num_experts is missing"):
             plan_for(Config({"model_type": model_type}))
         return
-    layers = next(key for key in ("num_hidden_layers", "n_layer", "n_layers") if key in DEFAULTS[model_type])
-    plan = plan_for(Config({"model_type": model_type, layers: 1}))
+    layers = {"encoder_layers", "decoder_layers", "num_layers"} & DEFAULTS[model_type].keys()
+    layers = layers or {
+        next(key for key in ("num_hidden_layers", "n_layer", "n_layers") if key in DEFAULTS[model_type])
+    }
+    plan = plan_for(Config({"model_type": model_type, **dict.fromkeys(layers, 1)}))
     sizes = DEFAULTS[model_type]
-    assert plan.hidden_size == sizes.get("hidden_size", sizes.get("n_embd", sizes.get("dim")))
-    padding = sizes.get("pad_token_id", -1) + 1  # positions that are none of a token's
-    assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions")) - padding
+    assert plan.hidden_size == next(sizes[key] for key in ("hidden_size", "n_embd", "dim", "d_model") if key in sizes)
+    if "num_layers" not in sizes:  # T5's positions have no end
+        padding = sizes.get("pad_token_id", -1) + 1  # positions that are none of a token's
+        assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions")) - padding
     wanted = {"llama": (32, 2048, 11008), "mistral": (8, 131072, 14336), "Dream": (32, 32768, 22016)}.get(model_type)
     if wanted is not None:
         assert (
@@ -191,8 +212,8 @@ def computation(made: Config) -> object:
         for op in plan.ops
     ]
     weights = [(name, weight.shape, weight.source.stored) for name, weight in plan.weights.items()]
-    heads = plan.pooling, plan.labels, plan.problem, plan.optional
-    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block, heads
+    rest = plan.start_token, plan.pooling, plan.labels, plan.problem, plan.optional
+    return ops, weights, plan.max_positions, plan.mask_token, plan.causal, plan.block, rest
 
 
 # Of a type, or of null: what else a key may say.
@@ -201,7 +222,7 @@ OTHERS = {
     int: [0, 1, 2, 4, 96, 960],
     float: [0.5, 3.0],
     str: ["silu", "gelu", "relu"],
-    type(None): [1, 2, 3, 96, True, 2.5],
+    type(None): [1, 2, 3, 96, True, False, 2.5, "relu"],
 }
 LISTS = {
     "layer_types": [["sliding_attention"] * n for n in (2, 3, 4)],
@@ -229,7 +250,7 @@ BESIDE = [
 @pytest.mark.parametrize("model_type", DEFAULTS)
 def test_every_key_of_a_table_changes_what_is_computed(model_type):
     table, unused = DEFAULTS[model_type], set()
-    cases = [family_config(name) for name, (its, _) in CASES.items() if its == model_type]
+    cases = [family_config(name) for name, (its, _) in EVERY.items() if its == model_type]
     cases += [encoder_config(name) for name, (its, *_) in encoders.CASES.items() if its == model_type]
     every = [case.changed({key: beside[key] for key in beside.keys() & table}) for case in cases for beside in BESIDE]
     for key, usual in table.items():
@@ -256,6 +277,24 @@ def test_the_tables_are_those_of_transformers(name):
             assert plan_for(Config(written | {"model_type": name.lower()})).ops
     theta, kind = config.rope_parameters["rope_theta"], config.rope_parameters["rope_type"]
     assert (theta, kind) == (10000.0, "default")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["Bart", "Marian", "T5", "MT5", "UMT5"])
+def test_the_tables_of_models_with_an_encoder_are_those_of_transformers(name):
+    theirs = getattr(pytest.importorskip("transformers"), f"{name}Config")
+    ours = DEFAULTS[name.lower()]
+    fields = {key: theirs.__dataclass_fields__[key].default for key in inspect.get_annotations(theirs)}
+    shared = ours.keys() & fields.keys()
+    assert {key: fields[key] for key in shared} == {key: ours[key] for key in shared}
+    unread = fields.keys() - ours.keys() - HARMLESS
+    assert all("drop" in key for key in unread), (
+        "the class has more that bears on the computation, or that is to be called harmless"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for written in (theirs().to_dict(), theirs().to_diff_dict()):  # nothing that they write is unknown here
+            assert plan_for(Config(written | {"model_type": name.lower()})).ops
 
 
 def test_a_window_that_a_mistral_config_does_not_mention_is_there():
@@ -345,10 +384,10 @@ def test_messages_are_bounded_whatever_a_key_is():
                 message = str(told[0].message)
             except UnsupportedError as error:
                 message = str(error)
-        assert len(message) < 400 and "\n" not in message
+        assert len(message) < 500 and "\n" not in message
     with pytest.raises(UnsupportedError, match="model_type") as refused:
         plan_for(config(model_type="x" * 100_000))
-    assert len(str(refused.value)) < 400
+    assert len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from fastdistill.options import DEFAULTS
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
-from tests.families import CASES, CAUSAL, family_config, network
+from tests.families import CAUSAL, EVERY, SOURCED, family_config, network
 from tests.goldens.make_families import GOLDENS, text, write_folder
 from tests.small_models import tensors
 from tests.strategies import LOGITS, Setting, assert_rows, bits, cut, level, poisoned, token_lists, trees
@@ -38,22 +38,25 @@ FEW = settings(max_examples=6)
 SAID = json.loads(GOLDENS.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", [*CAUSAL, *SOURCED])
 def test_a_folder_says_what_transformers_said_of_it(isa, tmp_path, name):
     """Both computed in float32: logits within 1e-4 of the largest, and 32 greedy tokens alike."""
     write_folder(tmp_path / "model", family_config(name))
     model = fd.load(tmp_path / "model", threads=2)
     tokens, golden = text(model.vocab_size), SAID[name]
-    got = model.logits(tokens)
+    source = tokens[::-1] if model.target else None
+    got = model.logits(tokens, source)
     for row, want in golden["logits"].items():
         np.testing.assert_allclose(got[int(row)], want, atol=1e-4 * np.abs(want).max())
     session = model.session(8 + len(golden["written"]))
+    if source:
+        session.read_source(source)
     written = generate(session, tokens[:8], len(golden["written"]), end_tokens=frozenset())
     assert written.tokens == golden["written"]
 
 
-def test_every_causal_case_has_its_golden():
-    assert SAID.keys() == set(CAUSAL)
+def test_every_case_that_transformers_knows_has_its_golden():
+    assert SAID.keys() == {*CAUSAL, *SOURCED}
     assert len({len(set(golden["written"])) for golden in SAID.values()}) > 3  # they do not all repeat one token
 
 
@@ -62,7 +65,7 @@ formats = st.sampled_from(["f32", "q8", "q4"])
 
 @FEW
 @given(format=formats, threads=st.integers(1, 3), words=token_lists(1, 30), data=st.data())
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_any_split_of_a_text_gives_the_same_bits(isa, name, format, threads, words, data):
     setting = Setting(name, format, threads)
     session, want = setting.session(), setting.oracle.rows(words)
@@ -72,7 +75,7 @@ def test_any_split_of_a_text_gives_the_same_bits(isa, name, format, threads, wor
 
 @FEW
 @given(format=formats, context=token_lists(0, 12), tree=trees(10), data=st.data())
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_row_of_a_tree_has_the_bits_of_its_path(isa, name, format, context, tree, data):
     setting = Setting(name, format)
     session = setting.session()
@@ -88,7 +91,7 @@ def test_a_row_of_a_tree_has_the_bits_of_its_path(isa, name, format, context, tr
 
 @FEW
 @given(format=formats, context=token_lists(0, 8), block=token_lists(1, 7), data=st.data())
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_block_has_the_same_bits_in_whatever_order_its_rows_lie(isa, name, format, context, block, data):
     setting = Setting(name, format)
     with level("scalar"):
@@ -109,7 +112,7 @@ def test_a_block_has_the_same_bits_in_whatever_order_its_rows_lie(isa, name, for
 
 @FEW
 @given(format=formats, texts=st.lists(token_lists(1, 9), min_size=2, max_size=5))
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_text_has_the_same_bits_whoever_shares_the_pass(isa, name, format, texts):
     """Of experts too: which ones its neighbours go to does not matter, nor how many they are."""
     setting = Setting(name, format, threads=2)
@@ -129,7 +132,7 @@ DECODERS = {
 @settings(max_examples=4)
 @given(prompt=token_lists(1, 12), temperature=st.sampled_from([0.0, 0.8]), format=formats)
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", [*CAUSAL, *SOURCED])
 def test_every_decoder_writes_the_text_of_plain_decoding(isa, name, decoder, prompt, temperature, format):
     setting = Setting(name, format)
 

@@ -16,7 +16,8 @@ from fastdistill.decode import generate
 from fastdistill.errors import FastDistillError
 from fastdistill.models import described
 from fastdistill.ops.activation import ACTIVATIONS
-from tests.families import CASES, CAUSAL, OF_TYPE
+from fastdistill.runtime.source import encoding
+from tests.families import CAUSAL, EVERY, OF_TYPE, SOURCED
 
 pytestmark = pytest.mark.peers
 torch = pytest.importorskip("torch")
@@ -24,6 +25,7 @@ transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
+TRANSLATORS = {model_type for model_type, _ in SOURCED.values()}
 TOLERANCE = 1e-4  # of the largest logit, both in float32
 
 
@@ -31,26 +33,39 @@ def made(folder: Path, raw: dict, seed: int = 0):
     """A random model of transformers, saved: norms, biases and matrices far from their tidy beginnings."""
     config = transformers.AutoConfig.for_model(**raw)
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
-    ).eval()
+    kind, how = transformers.AutoModelForCausalLM, {"experts_implementation": "eager"}
+    if raw["model_type"] in TRANSLATORS:
+        kind, how = transformers.AutoModelForSeq2SeqLM, {}
+    model = kind.from_config(config, dtype=torch.float32, attn_implementation="eager", **how).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.12))
+            if parameter.requires_grad:  # sinusoids are what they are
+                parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim == 1 else 0.12))
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
     model.save_pretrained(folder)
     return model
 
 
 def theirs(model, tokens: list[int]) -> np.ndarray:
+    given = {"input_ids": torch.tensor([tokens])}
+    if model.config.model_type in TRANSLATORS:
+        given = {"input_ids": torch.tensor([read_before(tokens)]), "decoder_input_ids": torch.tensor([tokens])}
     with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].numpy()
+        return model(**given).logits[0].numpy()
+
+
+def read_before(tokens: list[int]) -> list[int]:
+    """The source of a text: of another length."""
+    return [*tokens[::-2], *tokens[:3]]
 
 
 def assert_alike(model, folder: Path, tokens: list[int]) -> None:
     want = theirs(model, tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # keys that no plan knows: whether they matter is what is tried here
-        got = fd.load(folder, threads=2).logits(tokens)
+        ours = fd.load(folder, threads=2)
+        got = ours.logits(tokens, read_before(tokens) if ours.target else None)
     np.testing.assert_allclose(got, want, atol=TOLERANCE * np.abs(want).max())
 
 
@@ -83,7 +98,7 @@ def shapes(draw: st.DrawFn, model_type: str) -> dict:
         pad_token_id=0,
     )
     rare = {
-        key: value for key, value in CASES[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()
+        key: value for key, value in EVERY[OF_TYPE[model_type]][1].items() if key not in raw and key not in GPT.values()
     }
     raw |= rare | draw(st.fixed_dictionaries({}, optional=OPTIONS.get(model_type, {})))
     if model_type in OWN_HEAD_DIM:
@@ -103,6 +118,33 @@ def shapes(draw: st.DrawFn, model_type: str) -> dict:
         if raw.get("new_decoder_architecture"):
             raw |= dict(num_kv_heads=kv_heads)
     return raw
+
+
+@st.composite
+def sourced_shapes(draw: st.DrawFn, model_type: str) -> dict:
+    """Sizes that a config with an encoder may have."""
+    layers, inner, heads = st.integers(1, 3), st.integers(1, 70), draw(st.integers(1, 3))
+    raw: dict = dict(
+        model_type=model_type,
+        vocab_size=draw(st.integers(35, 200)),
+        eos_token_id=1,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+    )
+    if "t5" in model_type:
+        return raw | dict(
+            d_model=draw(inner), d_kv=draw(st.sampled_from([4, 7, 16, 33])), d_ff=draw(inner), num_heads=heads,
+            num_layers=draw(layers), num_decoder_layers=draw(layers), tie_word_embeddings=draw(FLAG),
+            relative_attention_num_buckets=draw(st.sampled_from([4, 6, 10, 32])),
+            relative_attention_max_distance=draw(st.sampled_from([17, 40, 128])),
+            feed_forward_proj=draw(st.sampled_from(["relu", "gated-gelu", "gated-silu", "gelu"])),
+        )  # fmt: skip
+    others = draw(st.integers(1, 3))
+    return raw | dict(
+        d_model=heads * others * draw(st.integers(1, 11)), max_position_embeddings=128, scale_embedding=draw(FLAG),
+        encoder_attention_heads=heads, decoder_attention_heads=others, encoder_layers=draw(layers), decoder_layers=draw(layers),
+        encoder_ffn_dim=draw(inner), decoder_ffn_dim=draw(inner), activation_function=draw(st.sampled_from(["gelu", "swish", "relu"])),
+    )  # fmt: skip
 
 
 FLAG, ROPE = st.booleans(), st.sampled_from([500.0, 1e5])
@@ -131,10 +173,12 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", OPTIONS)
+@pytest.mark.parametrize("model_type", [*OPTIONS, *sorted(TRANSLATORS)])
 def test_random_checkpoints_of_odd_shapes_are_alike(tmp_path_factory, model_type):
+    drawn = sourced_shapes if model_type in TRANSLATORS else shapes
+
     @settings(max_examples=15)
-    @given(raw=shapes(model_type), length=st.sampled_from([1, 2, 17, 70]), seed=st.integers(0, 9))
+    @given(raw=drawn(model_type), length=st.sampled_from([1, 2, 17, 70]), seed=st.integers(0, 9))
     def check(raw, length, seed):
         folder = tmp_path_factory.mktemp("model")
         model = made(folder, raw, seed)
@@ -171,7 +215,7 @@ def as_older_files_say_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_greedy_texts_are_alike(tmp_path, name):
-    model_type, raw = CASES[name]
+    model_type, raw = EVERY[name]
     model = made(tmp_path / "model", {"model_type": model_type} | raw)
     ours = fd.load(tmp_path / "model", threads=2)
     written = tokens = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -180,6 +224,88 @@ def test_greedy_texts_are_alike(tmp_path, name):
         written = [*written, int(theirs(model, written)[-1].argmax())]
     got = generate(ours.session(len(written)), tokens, new)
     assert got.tokens == written[len(tokens) :]
+
+
+@pytest.mark.parametrize("name", SOURCED)
+def test_texts_of_a_source_are_those_that_generate_writes(tmp_path, name):
+    """With all that its files say of how a text begins and ends: of both files, and of config.json alone."""
+    model_type, raw = EVERY[name]
+    folder = tmp_path / "model"
+    made(folder, {"model_type": model_type} | raw)
+    for files in ("config.json", "both"):
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type} | raw), encoding="utf-8")
+        if files == "both":
+            said = dict(
+                decoder_start_token_id=7,
+                eos_token_id=raw["eos_token_id"],
+                pad_token_id=1,
+                forced_bos_token_id=5,
+                forced_eos_token_id=9,
+                bad_words_ids=[[40], [14]],
+            )
+            (folder / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        ours, ended = fd.load(folder, threads=2), set()
+        for seed in range(12):
+            source = np.random.default_rng(seed).integers(3, 83, 4 + 3 * seed).tolist()
+            how = dict(max_new_tokens=32 if seed % 4 else 3, num_beams=1, do_sample=False, use_cache=False)
+            with torch.no_grad():
+                want = model.generate(torch.tensor([source]), **how)[0].tolist()
+            got = ours.generate(source, max_tokens=how["max_new_tokens"])
+            assert [ours.target.start, *got.tokens] == want
+            ended.add(got.finish_reason)
+        assert "length" in ended
+
+
+@pytest.mark.parametrize(("penalty", "early"), [(1.0, False), (2.0, True), (0.0, "never"), (-0.5, False)])
+@pytest.mark.parametrize("name", SOURCED)
+def test_beams_over_a_source_are_those_of_generate(tmp_path, name, penalty, early):
+    model_type, raw = EVERY[name]
+    folder = tmp_path / "model"
+    made(folder, {"model_type": model_type} | raw)
+    said = {} if penalty == 1.0 else dict(forced_bos_token_id=5, forced_eos_token_id=9, bad_words_ids=[[40], [14]])
+    said |= dict(
+        decoder_start_token_id=raw["decoder_start_token_id"], eos_token_id=[raw["eos_token_id"], 9, 11], pad_token_id=81
+    )
+    (folder / "generation_config.json").write_text(json.dumps(said), encoding="utf-8")
+    load = transformers.AutoModelForSeq2SeqLM.from_pretrained
+    model, ours = load(folder, dtype=torch.float32, attn_implementation="eager").eval(), fd.load(folder, threads=2)
+    for seed in range(4):
+        source = np.random.default_rng(seed).integers(3, 81, 5 + 9 * seed).tolist()
+        how = dict(num_beams=4, num_return_sequences=4, length_penalty=penalty, early_stopping=early)
+        with torch.no_grad():
+            want = model.generate(
+                torch.tensor([source]), max_new_tokens=12, do_sample=False, use_cache=False,
+                output_scores=True, return_dict_in_generate=True, **how,
+            )  # fmt: skip
+        got = ours.generate(source, n=4, max_tokens=12, decoder=fd.BeamSearch(4, penalty, early))
+        tokens = [each[1:].tolist() for each in want.sequences]
+        assert [each.tokens + [81] * (len(tokens[0]) - len(each.tokens)) for each in got] == tokens
+        np.testing.assert_allclose([each.score for each in got], want.sequences_scores.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SOURCED)
+def test_hidden_states_of_encoder_and_decoder_are_theirs(tmp_path, name):
+    model_type, raw = EVERY[name]
+    model, words = made(tmp_path / "model", {"model_type": model_type} | raw), [3, 1, 4, 1, 5, 9, 2, 6]
+    ours, source = fd.load(tmp_path / "model", threads=2), np.arange(3, 40, dtype=np.int32)
+    given = {"input_ids": torch.tensor([source.tolist()]), "decoder_input_ids": torch.tensor([words])}
+    with torch.no_grad():
+        want = model(**given, output_hidden_states=True)
+    request, _ = encoding(ours.plan, [source], "f32")
+    request.want_outputs = True
+    seat = ours.network.pool(len(source), ()).take()
+    session = ours.session(16)
+    session.read_source(source)
+    decoded = session.forward(words, read=fd.Read(hidden=True)).hidden
+    for got, theirs in (
+        (seat.executor.run(request).outputs["encoded"], want.encoder_last_hidden_state),
+        (decoded, want.decoder_hidden_states[-1]),
+    ):
+        np.testing.assert_allclose(got, theirs[0].numpy(), atol=TOLERANCE * np.abs(got).max())
 
 
 def test_activations_are_theirs_by_every_name():
@@ -243,10 +369,10 @@ NEVER = {
 }
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", [*CAUSAL, *SOURCED])
 def test_a_changed_key_changes_what_theirs_computes_and_ours_alike_or_is_refused(tmp_path_factory, name):
     """Never a silently wrong model: whatever the key, ours loads what theirs has saved and agrees, or says what it lacks."""
-    model_type, raw = CASES[name]
+    model_type, raw = EVERY[name]
     whole = transformers.AutoConfig.for_model(**{"model_type": model_type} | raw).to_dict()
     tokens = np.random.default_rng(1).integers(0, 60, 30).tolist()
     tried, agreed, refused = 0, set(), set()

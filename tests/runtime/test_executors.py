@@ -25,12 +25,14 @@ from fastdistill.runtime.native_executor import NativeExecutor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.reference_executor import ReferenceExecutor, ReferenceWeights
+from fastdistill.runtime.source import encoding
 from fastdistill.train.differentiate import differentiate, reverse_segments
 from fastdistill.train.parameters import TrainedWeights
-from tests.families import CASES, network
+from tests.families import CASES, SOURCED, network
 from tests.runtime import attention_bounds
 from tests.runtime.gradient_bounds import EPS, GRADIENT_BOUNDS, rounded
 from tests.small_models import CONFIGS, FORMATS, tensors
+from tests.strategies import LOGITS
 from tests.train.passes import chains, training_pass
 from tests.train.plans import PLANS
 
@@ -61,6 +63,41 @@ def assert_within_bounds(native, reference, tokens, context):
         assert (error <= allowed).all(), f"{op.kind} {op.weights}: off by {error.max():g}"
 
 
+@pytest.mark.parametrize("format", ["f32", "q8", "q4"])
+@pytest.mark.parametrize("name", SOURCED)
+def test_each_op_of_an_encoder_and_its_decoder_agrees_with_the_reference(isa, name, format):
+    """In the pass that reads the source, and in one over what it has left."""
+    native, reference = network(name, format), network(name, format, "reference")
+    plan, source = native.plan, np.arange(40, 57, dtype=np.int32)
+    executor = NativeExecutor(plan, native.weights, 32, 2, fuse=False, keep=True)
+    judge = ReferenceExecutor(plan, reference.weights)
+    session = native.session(capacity=64, max_rows=16)
+    session.read_source(source)
+    session.prefill([2, 5, 7])
+    session.cache.reserve(0, session.cache.slots)
+    asked = Forward([1, 8, 1, 60], read=LOGITS)
+    checked = set()
+    for request in (
+        encoding(plan, [source], session.cache_format)[0],
+        joined([(session, session.context.lay_out(asked))]),
+    ):
+        outcome, rows = executor.run(request), request.rows
+        for op in plan.part(0, plan.num_layers, request.segments):
+            inputs = [executor.value(value, rows) for value in op.inputs]
+            if op.kind == "store":  # the reference puts there what has been put there
+                (cache,) = request.keys(op.constants["key_set"]).caches
+                stored = cache.read(op.constants["layer"], np.arange(rows))
+                judge.op(op, inputs, request)
+                np.testing.assert_array_equal(stored, cache.read(op.constants["layer"], np.arange(rows)))
+            else:
+                got = outcome.logits if op.kind == "head" else executor.value(op.output, rows)
+                want = judge.op(op, inputs, request)
+                error, allowed = np.abs(got - want), BOUNDS[op.kind](op, inputs, want, judge, request)
+                assert (error <= allowed).all(), f"{op.kind} ({op.segment}) {op.weights}: off by {error.max():g}"
+            checked.add(op.output)
+    assert len(checked) == len(plan.ops)
+
+
 # What rounding may do to an op, by kind: roundings on the way to a result, times the size of what is rounded.
 
 
@@ -80,7 +117,8 @@ def attended(op, inputs, want, judge, request):
     # A score is head_dim products, summed in head_dim steps of at most |q| |k|, then scaled: within `score` of the
     # true one.  Both exp's argument and the peak carry that error, exp 2 ulp more; then sums over the keys, ranks folded by
     # 16, and one division.  The result is an average of values: at most the largest of them.
-    (cache,) = request.keys(op.constants.get("key_set", OWN)).caches
+    set_ = request.keys(op.constants.get("key_set", OWN))
+    (cache,) = set_.caches
     head_dim, slots = op.constants["head_dim"], np.arange(cache.slots)
     keys, values = (np.abs(part.astype(np.float64)).max() for part in cache.read(op.constants["layer"], slots))
     size = np.abs(inputs[0]).max() * keys * head_dim * op.constants["scale"]
@@ -90,7 +128,7 @@ def attended(op, inputs, want, judge, request):
     score += 2 * EPS * np.abs(op.constants.get("slopes", 0)).max() * distance  # one rounding, of the sum of both
     for table in op.weights:  # one rounding of the sum
         score += EPS * (size + np.abs(judge.weights.tensors[table].to_float32()).max())
-    seen = int(request.runs[:, 1].max())
+    seen = int(set_.runs[:, 1].max())
     return (4 * score + (2 * seen + 12) * EPS) * values
 
 

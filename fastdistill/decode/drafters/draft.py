@@ -173,6 +173,12 @@ class DraftRequest:
     sampled: bool = False
     max_draft: int = 8
 
+    @property
+    def source(self) -> np.ndarray:
+        """What the text is written of, int32 (k,), where the model has an encoder: texts repeat it as they repeat a prompt."""
+        source = getattr(self.session, "source", None)
+        return np.empty(0, np.int32) if source is None else source
+
 
 class DraftRun(Protocol):
     """Guesses for one text.

@@ -91,7 +91,7 @@ class HeadDraftRun(GrowingRun):
         self._state: np.ndarray | None = None  # float32 (1, width): gave the seed; its taps stand behind it
         self._seed = -1
         self._copies = Copies(head.copies)
-        self._copies.append(request.prompt.tolist())
+        self._copies.append([*request.source.tolist(), *request.prompt.tolist()])
         # What the text has more than GrowingRun knows of: chains of the likeliest tokens ask it nothing.
         self._untold = list[int]()
         # States that the next step reads, by the guess that was drawn before; -1: by the seed.

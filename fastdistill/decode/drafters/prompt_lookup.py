@@ -42,6 +42,7 @@ class PromptLookup:
     Notes
     -----
     A match that lies near the end is continued periodically.
+    What a model with an encoder has read stands before its text.
     """
 
     max_match: int = 32
@@ -74,6 +75,7 @@ class PromptLookupRun:
             1 if request.tree is None else min(max(request.tree.width, 1), MOST_MATCHES)
         )
         self._text, self._length = np.empty(0, np.int32), 0
+        self._append(request.source)
         self._append(request.prompt)
 
     def propose(self, budget: int) -> Draft:
