@@ -440,10 +440,6 @@ class Model:
             raise ArgumentError(f"texts must be a str or a list of them, got {short(texts)}")
         return [self._score(text) for text in texts]
 
-    @overload
-    def encode(self, texts: str, **options: Any) -> np.ndarray: ...
-    @overload
-    def encode(self, texts: Sequence[str], **options: Any) -> np.ndarray: ...
     def encode(
         self,
         texts: str | Sequence[str],
@@ -559,6 +555,14 @@ class Model:
         with _texts_bar(show_progress_bar, "rank") as progress:
             return self._encoder.rank(query, several, top_k, batch_size, progress)
 
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, but is this
+        self, texts: str | tuple[str, str], *, batch_size: int | None = None, show_progress_bar: bool = False
+    ) -> Labels: ...
+    @overload
+    def classify(
+        self, texts: Sequence[str | tuple[str, str]], *, batch_size: int | None = None, show_progress_bar: bool = False
+    ) -> list[Labels]: ...
     def classify(
         self, texts: Any, *, batch_size: int | None = None, show_progress_bar: bool = False
     ) -> Labels | list[Labels]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_documents_are_ranked(run, encoder, file):
     code, said, _ = run("rank", encoder, "one", file, "--top-k", 2)
     assert code == 0 and [line.split(maxsplit=1)[1] for line in said.splitlines()] == [each.text for each in want]
     code, said, _ = run("rank", encoder, "one", file, "--top-k", 2, "--json")
-    assert [json.loads(line) for line in said.splitlines()] == [each._asdict() for each in want]
+    assert [json.loads(line) for line in said.splitlines()] == [asdict(each) for each in want]
 
 
 def test_texts_and_pairs_are_classified(run, tmp_path):

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,7 @@ def run_rank(arguments: argparse.Namespace) -> None:
     )
     for each in found:
         print(
-            json.dumps(each._asdict(), ensure_ascii=False)
+            json.dumps(asdict(each), ensure_ascii=False)
             if arguments.json
             else f"{each.score:8.4f}  {visible(each.text)}"
         )
@@ -119,7 +120,7 @@ def run_classify(arguments: argparse.Namespace) -> None:
     found = _load(arguments).classify(texts, batch_size=arguments.batch_size, show_progress_bar=_bar())
     for text, each in zip(texts, found, strict=True):
         shown = text if isinstance(text, str) else " | ".join(text)
-        line = {"text": text} | each._asdict()
+        line = {"text": text} | asdict(each)
         print(
             json.dumps(line, ensure_ascii=False)
             if arguments.json

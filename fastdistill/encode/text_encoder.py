@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ Progress = Callable[[int, int], None]
 Text = str | tuple[str, str]  # a pair is read as one, its parts told apart
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     """A document's place.
 
     Attributes
@@ -41,7 +42,8 @@ class Ranked(NamedTuple):
     text: str
 
 
-class Labels(NamedTuple):
+@dataclass(frozen=True)
+class Labels:
     """What a classifier says of a text.
 
     Attributes

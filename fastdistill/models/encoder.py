@@ -275,17 +275,17 @@ class Encoder:
         q, k, v = (b.linear(h, at + name, width, self.qkv_bias) for name in (names.q, names.k, names.v))
         if layer.rotary is not None:
             q, k = b.rotary(q, head_dim, layer.rotary), b.rotary(k, head_dim, layer.rotary)
-        seen = dict(window=layer.reach + 1, ahead=layer.reach) if layer.reach else {}
+        seen: dict[str, Any] = dict(window=layer.reach + 1, ahead=layer.reach) if layer.reach else {}
         # A masked head's rows may be kept from forward to forward; others are read in one, and no layer needs another's keys.
-        shared = {} if isinstance(self.head, MaskedHead) else {"layer": 0}
-        by = {}
+        if not isinstance(self.head, MaskedHead):
+            seen["layer"] = 0
         if self.distances is not None:
             source, reach = self.distances
             name = f"{self.root}distances"
             if b.is_new(name):
                 b.made_of(name, source)
-            by = dict(distances=name, reach=reach)
-        h = b.attention(q, k, v, head_dim, head_dim**-0.5, **seen, **shared, **by)
+            seen |= dict(distances=name, reach=reach)
+        h = b.attention(q, k, v, head_dim, head_dim**-0.5, **seen)
         return b.linear(h, at + names.attention_out, width, self.attention_out_bias)
 
     def _mlp(self, b: Builder, h: int, at: str) -> int:

@@ -63,7 +63,7 @@ def plan(config: Config) -> Plan:
     inner, width = config.integer("intermediate_size", minimum=1, maximum=1 << 18), size.hidden
 
     def sources(at: str) -> dict[str, Source]:
-        found = {}
+        found: dict[str, Source] = {}
         for module, parts, rows, bias in (
             ("attn.Wqkv", ("attn.q", "attn.k", "attn.v"), width, biases["attention"]),
             ("mlp.Wi", ("mlp.gate", "mlp.up"), inner, biases["mlp"]),

@@ -36,7 +36,7 @@ def classifier(config: Config) -> Pool:
     return Pool(dense="classifier.dense", activation="tanh", classifier="classifier.out_proj")
 
 
-def padded_positions(config: Config) -> dict[str, int]:
+def padded_positions(config: Config) -> dict[str, Any]:
     """Positions are counted from the padding token's number on, itself at that one: so many are for tokens."""
     offset = config.integer("pad_token_id", maximum=1 << 20) + 1
     positions = Sizes.of(config).positions - offset

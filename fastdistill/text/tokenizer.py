@@ -130,7 +130,7 @@ class Tokenizer:
         for part, length in zip(parts, lengths, strict=True) if cut else ():
             part.truncate(length)
         with self._guarded("cannot encode this text"):
-            encoding = self._tokenizer.post_process(*parts)
+            encoding = self._tokenizer.post_process(parts[0], parts[1] if other is not None else None)
         return encoding.ids, encoding.type_ids, cut
 
     def byte_spans(self, text: str, special: bool = True) -> tuple[list[int], np.ndarray]:
