@@ -78,7 +78,7 @@ def _rooted(tensors: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     def rooted(name: str) -> str:
         module, _, last = name.rpartition(".")
         if last in _SPELLINGS and not known(name):
-            return rooted(f"{module}.{_SPELLINGS[last]}")
+            name = f"{module}.{_SPELLINGS[last]}"
         names = [name] if known(name) else [f"{root}.{name}" for root in roots]
         return next((each for each in names if known(each) and (each == name or each not in tensors)), name)
 
