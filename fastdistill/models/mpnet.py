@@ -14,6 +14,7 @@ from fastdistill.models.plan import Plan
 from fastdistill.models.roberta import classifier, masked_head, padded_positions
 from fastdistill.models.source import stored
 
+PADDING = 1  # whatever the config calls so
 BUCKETS, FARTHEST = 32, 128  # of distances; the distance from which on all are in the last one
 MPNET: dict[str, Any] = WITH_POOLER | {
     "vocab_size": 30527,
@@ -25,7 +26,6 @@ MPNET: dict[str, Any] = WITH_POOLER | {
     "max_position_embeddings": 512,
     "layer_norm_eps": 1e-12,
     "relative_attention_num_buckets": BUCKETS,
-    "pad_token_id": 1,
 }
 MODEL_TYPES = {"mpnet": MPNET}
 NAMES = Names(
@@ -57,5 +57,5 @@ def plan(config: Config) -> Plan:
         names=NAMES,
         distances=by_distance(table, True, FARTHEST),
         ignored={} if kinds[0].endswith("Model") else {"mpnet.pooler.*": POOLER},
-        **padded_positions(config),
+        **padded_positions(config, PADDING),
     )

@@ -36,12 +36,12 @@ def classifier(config: Config) -> Pool:
     return Pool(dense="classifier.dense", activation="tanh", classifier="classifier.out_proj")
 
 
-def padded_positions(config: Config) -> dict[str, Any]:
+def padded_positions(config: Config, padding: int) -> dict[str, Any]:
     """Positions are counted from the padding token's number on, itself at that one: so many are for tokens."""
-    offset = config.integer("pad_token_id", maximum=1 << 20) + 1
+    offset = padding + 1
     positions = Sizes.of(config).positions - offset
     if positions < 1:
-        config.refuse("max_position_embeddings", positions + offset, f"more than pad_token_id + 1 = {offset}")
+        config.refuse("max_position_embeddings", positions + offset, f"more than the padding token + 1 = {offset}")
     return {"position_offset": offset, "max_positions": positions}
 
 
@@ -65,5 +65,5 @@ def plan(config: Config) -> Plan:
         types=types,
         pairs=types > 1 and "ForMaskedLM" not in kinds[0],
         ignored={} if bare else {"roberta.pooler.*": POOLER},
-        **padded_positions(config),
+        **padded_positions(config, config.integer("pad_token_id", maximum=1 << 20)),
     )

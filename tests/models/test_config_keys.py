@@ -181,7 +181,9 @@ def test_an_absent_key_has_the_default_of_its_class(model_type):
     sizes = DEFAULTS[model_type]
     assert plan.hidden_size == next(sizes[key] for key in ("hidden_size", "n_embd", "dim", "d_model") if key in sizes)
     if "num_layers" not in sizes:  # T5's positions have no end
-        padding = sizes.get("pad_token_id", -1) + 1  # positions that are none of a token's
+        padding = (
+            sizes.get("pad_token_id", 1 if model_type == "mpnet" else -1) + 1
+        )  # positions that are none of a token's
         assert plan.max_positions == sizes.get("max_position_embeddings", sizes.get("n_positions")) - padding
     wanted = {"llama": (32, 2048, 11008), "mistral": (8, 131072, 14336), "Dream": (32, 32768, 22016)}.get(model_type)
     if wanted is not None:

@@ -137,7 +137,10 @@ def changed(key: str, value: object) -> list[object]:
     return []
 
 
-@pytest.mark.parametrize("name", [*OF_TYPE.values(), "bert, labels", "bert, masks", "modernbert, labels", "modernbert, masks", "mpnet, labels"])
+@pytest.mark.parametrize(
+    "name",
+    [*OF_TYPE.values(), "bert, labels", "bert, masks", "modernbert, labels", "modernbert, masks", "mpnet, labels"],
+)
 def test_a_changed_key_changes_what_theirs_computes_and_ours_alike_or_is_refused(tmp_path_factory, name):
     """Never a silently wrong model: whatever the key, ours loads what theirs has saved and agrees, or says what it lacks."""
     model_type, kind, raw = CASES[name]
@@ -199,7 +202,7 @@ def questions() -> list[tuple[str, str]]:
     from fastdistill import embedded
 
     prompts = Path(embedded.__file__).with_name("prompts") / "passages.txt"
-    sentences = [part.strip() for part in prompts.read_text("utf-8").replace("\n", " ").split(". ") if len(part) > 30]
+    sentences = [part.strip() for part in prompts.read_text("utf-8").replace("\n", " ").split(". ") if len(part) > 20]
     assert len(sentences) >= 400
     return list(zip(sentences[:200], sentences[200:400], strict=True))
 
