@@ -463,7 +463,7 @@ class Model:
         texts : str | Sequence[str]
             a text, or several
         batch_size : int, optional
-            texts that share a pass; default: as many as make 512 tokens
+            texts that share a pass; default: as many as make 1,024 tokens
         normalize_embeddings : bool, optional
             True: vectors of length 1
         pooling : str, optional

@@ -28,6 +28,8 @@ from bench.lib.timing import Samples, Timer
 from bench.studies import (
     diffusion,
     distilled_student,
+    encode,
+    encoder_decoder,
     families,
     forward,
     jacobi,
@@ -46,6 +48,7 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
 from fastdistill.runtime import Forward, from_callable
 from fastdistill.runtime.read import Read
+from tests.encoders import write_encoder
 from tests.small_models import config, network, tensors
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
@@ -623,6 +626,39 @@ def test_a_step_of_diffusion_is_timed(monkeypatch, capsys):
     small, large = (rows[0] for title, rows in found.items() if title.endswith("threads: 1"))
     assert small["milliseconds"]["median"] > 0 and small["met"] in ("yes", "no")
     assert large["product"]["median"] > 0 and large["% statistics"]["median"] > 0
+
+
+# ---- encoders ----
+
+
+def test_encoders_are_timed_without_peers(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(encode, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(encode, "PAUSE", 0)
+    folder = str(write_encoder(tmp_path / "model"))
+    assert bench.main(["encode", "--model", folder, "--sentences", "12", "--repetitions", "1", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    many, one = (rows for title, rows in found.items() if "sentence" in title and isinstance(rows, list))
+    assert [row["engine"] for row in many] == [row["engine"] for row in one] == ["f32", "q8", "q4"]
+    assert many[0]["least cosine"] > 0.999 and all(row["ms"]["median"] > 0 for row in (*many, *one))
+    assert any("left out" in reason for reason in found["skipped"])
+    assert any("first vector" in note for note in found["notes"])
+
+
+def test_an_encoder_decoder_is_timed_without_peers(monkeypatch, capsys):
+    monkeypatch.setattr(encoder_decoder, "missing", lambda *modules: "left out")
+    monkeypatch.setattr(encoder_decoder, "PAUSE", 0)
+    monkeypatch.setattr(encoder_decoder, "NEW", 3)
+    monkeypatch.setattr(
+        encoder_decoder,
+        "SMALL",
+        encoder_decoder.SMALL | dict(vocab_size=99, d_model=32, d_kv=8, d_ff=40, num_heads=4, num_layers=1),
+    )
+    monkeypatch.setattr(encoder_decoder, "SOURCE", 2)
+    assert bench.main(["encoder_decoder", "--repetitions", "1", "--json", "-"]) == 0
+    (rows,) = (rows for title, rows in json.loads(capsys.readouterr().out).items() if title.startswith("3 tokens"))
+    assert [(row["beams"], row["engine"]) for row in rows] == [
+        (beams, name) for beams in (1, 4) for name in ("f32", "q8", "q4")
+    ]
 
 
 # ---- sinkhorn ----

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fastdistill.errors import UnsupportedError
+from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
 from fastdistill.runtime.kv_cache import KVCache
 from fastdistill.runtime.network import Network
+from fastdistill.runtime.pool import Pool
 
-ROWS = 512  # of a pass, where a text alone has no more
+ROWS = 1024  # of a pass, where a text alone has no more
 
 
 def hidden_states(network: Network, texts: Sequence[np.ndarray], most_texts: int | None = None) -> Iterator[np.ndarray]:
@@ -37,9 +39,15 @@ def hidden_states(network: Network, texts: Sequence[np.ndarray], most_texts: int
         where memory lacks
     NotFiniteError
     """
-    for group in _groups([text.shape[1] for text in texts], most_texts):
+    groups = [*_groups([text.shape[1] for text in texts], most_texts)]
+    if not groups:
+        return
+    rows = max(sum(texts[i].shape[1] for i in group) for group in groups)
+    pool, caches = network.pool(rows, ()), {name: _cache(network, name, rows) for name in network.plan.windows}
+    for group in groups:
         lengths = [texts[i].shape[1] for i in group]
-        hidden = _pass(network, np.concatenate([texts[i] for i in group], axis=1), lengths)
+        asked = _laid_out(network.plan, np.concatenate([texts[i] for i in group], axis=1), lengths, caches)
+        hidden = _run(pool, asked)["hidden"]
         yield from np.split(hidden, np.cumsum(lengths[:-1]))
 
 
@@ -62,7 +70,7 @@ def pooled(network: Network, rows: np.ndarray) -> dict[str, np.ndarray]:
             zeros[:n], zeros[:n], np.array([[0, 1]], np.int32), np.array([0, 1]), [_cache(network, OWN, 1)], None, given,
             zeros[:n], zeros[:n], zeros[:0], segments=("pool",), want_outputs=True,
         )  # fmt: skip
-        made.append(_run(network, asked))
+        made.append(_run(network.pool(n, ()), asked))
     return {name: np.concatenate([each[name] for each in made]) for name in made[0]}
 
 
@@ -78,9 +86,9 @@ def _groups(lengths: Sequence[int], most_texts: int | None) -> Iterator[range]:
         yield range(start, len(lengths))
 
 
-def _pass(network: Network, tokens: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Hidden states of all rows of texts that lie one behind another; tokens (columns, rows)."""
-    plan, rows = network.plan, tokens.shape[1]
+def _laid_out(plan: Plan, tokens: np.ndarray, lengths: Sequence[int], caches: dict[str, KVCache]) -> ForwardPass:
+    """The pass of texts that lie one behind another; tokens (columns, rows)."""
+    rows = tokens.shape[1]
     starts, counts = np.cumsum([0, *lengths[:-1]]), np.array(lengths)
     texts = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
     numbers = np.arange(rows, dtype=np.int32)
@@ -90,20 +98,18 @@ def _pass(network: Network, tokens: np.ndarray, lengths: Sequence[int]) -> np.nd
     else:
         nodes, runs = texts, np.stack([starts, counts], axis=1)
     runs, offsets = np.ascontiguousarray(runs, np.int32), np.arange(len(runs) + 1)
-    sets = {name: KeySet(numbers, nodes, runs, offsets, [_cache(network, name, rows)]) for name in plan.windows}
+    sets = {name: KeySet(numbers, nodes, runs, offsets, [cache]) for name, cache in caches.items()}
     own = sets.pop(OWN)
     reads = numbers if plan.outputs["hidden"] in plan.read_values else numbers[:0]
-    asked = ForwardPass(
+    return ForwardPass(
         **vars(own), tokens=np.ascontiguousarray(tokens[: plan.token_columns]), inputs=None, positions=positions,
         sequences=np.zeros(rows, np.int32), read_rows=reads, want_outputs=True, end_layer=plan.num_layers,
         others=sets or None,
     )  # fmt: skip
-    return _run(network, asked)["hidden"]
 
 
-def _run(network: Network, asked: ForwardPass) -> dict[str, np.ndarray]:
+def _run(pool: Pool, asked: ForwardPass) -> dict[str, np.ndarray]:
     """The outputs of a pass, in arrays of their own."""
-    pool = network.pool(asked.rows, ())
     seat = pool.take()
     try:
         return {name: array.copy() for name, array in seat.executor.run(asked).outputs.items()}
