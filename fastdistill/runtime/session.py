@@ -136,6 +136,11 @@ class Session(SessionLike):
         self, network: Home, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]
     ) -> None:
         plan = network.plan
+        if not plan.keeps_keys:
+            raise UnsupportedError(
+                f"this model ({plan.architecture}) reads a text in one pass and keeps nothing of it: it has no sessions; "
+                "Model.encode makes vectors of texts"
+            )
         most = min(plan.max_positions, POSITION_LIMIT)
         try:
             self.capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)

@@ -216,5 +216,7 @@ def test_an_encoder_writes_no_texts_and_a_decoder_makes_no_vectors(tmp_path):
     model = fd.Model(network("llama"), tmp_path, frozenset())
     with pytest.raises(UnsupportedError, match="encoders"):
         model.encode("a")
-    with pytest.raises((ArgumentError, UnsupportedError)):
-        fd.Model(encoder("bert"), tmp_path, frozenset()).generate([1, 2], max_tokens=2)
+    bare = fd.Model(encoder("bert"), tmp_path, frozenset())
+    for call in (lambda: bare.generate([1, 2], max_tokens=2), lambda: bare.logits([1, 2]), bare.session):
+        with pytest.raises(UnsupportedError, match=r"no sessions; Model\.encode"):
+            call()
