@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
-from fastdistill.errors import ArgumentError, CheckpointError, UnsupportedError
+from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.runtime.encode import hidden_states, pooled
 from tests.encoders import CASES, encoder, encoder_config
