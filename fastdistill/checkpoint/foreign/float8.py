@@ -41,7 +41,8 @@ class Float8Array(StoredArray):
 
     def __getitem__(self, index: np.ndarray | slice | EllipsisType) -> np.ndarray:
         codes = np.asarray(self._codes[index])
-        return _E4M3[codes] if self._type == "F8_E4M3" else (codes.astype(np.uint16) << 8).view(np.float16)
+        made = _E4M3[codes] if self._type == "F8_E4M3" else (codes.astype(np.uint16) << 8).view(np.float16)
+        return np.asarray(made)  # of no axis NumPy makes a number
 
 
 def add_scaled(foreign: Foreign, module: str, scale: str, block: tuple[int, int] | None) -> None:
