@@ -212,9 +212,19 @@ class Plan:
         return not self.causal and self.outputs.get("hidden") not in {None, *self.read_values}
 
     @cached_property
+    def token_rows(self) -> tuple[int, ...]:
+        """Of each token that a row has, one as a rule: rows of the table that it is looked up in."""
+        found: dict[int, int] = {}
+        for op in self.ops:
+            if op.kind == "embedding":
+                column, rows = op.constants.get("column", 0), self.weights[op.weights[0]].shape[0]
+                found[column] = min(rows, found.get(column, rows))
+        return tuple(rows for _, rows in sorted(found.items()))
+
+    @property
     def token_columns(self) -> int:
-        """Tokens that a row has: one as a rule."""
-        return 1 + max((op.constants.get("column", 0) for op in self.ops if op.kind == "embedding"), default=0)
+        """How many tokens a row has."""
+        return len(self.token_rows)
 
     @cached_property
     def key_sets(self) -> dict[str, tuple[tuple[int, int], ...]]:

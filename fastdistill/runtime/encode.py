@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fastdistill.errors import UnsupportedError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.models.plan import Plan
 from fastdistill.ops import OWN
 from fastdistill.runtime.forward_pass import ForwardPass, KeySet
@@ -35,10 +35,18 @@ def hidden_states(network: Network, texts: Sequence[np.ndarray], most_texts: int
 
     Raises
     ------
+    ArgumentError
+        for tokens that the model has not
     CapacityError
         where memory lacks
     NotFiniteError
     """
+    for text in texts:
+        for tokens, most in zip(text, network.plan.token_rows, strict=False):
+            if not 0 <= int(tokens.min()) <= int(tokens.max()) < most:
+                raise ArgumentError(
+                    f"tokens must lie in 0..{most - 1}, for which the model has embeddings, got {tokens.min()}..{tokens.max()}"
+                )
     groups = [*_groups([text.shape[1] for text in texts], most_texts)]
     if not groups:
         return

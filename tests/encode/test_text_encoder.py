@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -254,6 +255,20 @@ def test_what_a_model_cannot_do_is_said(made):
         made().classify("a")
     with pytest.raises(UnsupportedError, match="pooler"):
         made("distilbert").encode("a", pooling="pooler")
+
+
+@pytest.mark.parametrize("what", ["id", "part"])
+def test_a_tokenizer_that_names_tokens_or_parts_that_the_model_has_not_is_refused(tmp_path, what):
+    """Nothing is looked up behind a table's end, whatever the files say."""
+    folder = write_encoder(tmp_path / "model")
+    said = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    if what == "id":
+        said["model"]["vocab"]["one"] = 1 << 30
+    else:
+        said["post_processor"]["single"][1]["Sequence"]["type_id"] = 1 << 30
+    (folder / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    with pytest.raises((ArgumentError, TextError), match=r"embeddings|tokens"):
+        fd.load(folder).encode("one")
 
 
 def test_a_folder_without_a_tokenizer_says_so(tmp_path):
