@@ -24,7 +24,6 @@ BERT: dict[str, Any] = WITH_POOLER | {
 }
 MODEL_TYPES = {"bert": BERT}
 NEXT_SENTENCE = Ignored("whether one sentence follows another is not asked here", ())
-POOLER = Ignored("the masked head does not read the pooler", ())
 
 
 def masked_head(config: Config) -> MaskedHead:
@@ -42,7 +41,6 @@ def masked_head(config: Config) -> MaskedHead:
 def plan(config: Config) -> Plan:
     """The forward pass of one BERT."""
     check_only("bert", "position_embedding_type", config.string("position_embedding_type"), "absolute")
-    masks = any("MaskedLM" in name or "PreTraining" in name for name in config.strings("architectures", default=()))
     return encoder(
         config,
         "bert",
@@ -57,7 +55,7 @@ def plan(config: Config) -> Plan:
         },
         root="bert.",
         names=Names(),
+        pooler="bert.pooler",
         types=config.integer("type_vocab_size", minimum=1, maximum=1 << 10),
-        pairs=not masks,
-        ignored={"cls.seq_relationship.*": NEXT_SENTENCE} | ({"bert.pooler.*": POOLER} if masks else {}),
+        ignored={"cls.seq_relationship.*": NEXT_SENTENCE},
     )

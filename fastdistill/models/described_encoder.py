@@ -26,6 +26,7 @@ SHARED: dict[str, Any] = {
 # What transformers' classes are told, not their configs: here, that a file lacks the pooler.
 WITH_POOLER: dict[str, Any] = SHARED | {"add_pooling_layer": True}
 PROBLEMS = "single_label_classification", "multi_label_classification", "regression"
+POOLER = Ignored("this head does not read the pooler", ())
 BUFFER = Ignored("config.json says how many positions there are", ())
 
 Head = Callable[[Config], MaskedHead | Pool | None]
@@ -39,6 +40,8 @@ def encoder(
     heads: Mapping[str, Head],
     root: str,
     names: Names,
+    pooler: str = "",
+    types: int = 0,
     ignored: Mapping[str, Ignored] | None = None,
     pooling: str = "cls",
     facts: Mapping[str, Any] | None = None,
@@ -59,6 +62,10 @@ def encoder(
     root : str
         what stands before the names of all but heads
     names : Names
+    pooler : str, default ""
+        the family's, which a file may hold though its head does not read it
+    types : int, default 0
+        rows of the table of a text's parts; of a masked head all are of the first
     ignored : Mapping[str, Ignored], optional
         tensors a checkpoint may hold beside those
     pooling : str, default "cls"
@@ -90,6 +97,8 @@ def encoder(
     if isinstance(head, MaskedHead) and untied and head.bias:
         head = replace(head, bias=f"{head.decoder}.bias", other_bias=head.bias)
     known = dict(ignored or {}) | {f"{root}embeddings.position_ids": BUFFER, f"{root}embeddings.token_type_ids": BUFFER}
+    if pooler and not (isinstance(head, Pool) and head.dense.startswith(f"{pooler}.")):
+        known[f"{pooler}.*"] = POOLER
     if isinstance(head, MaskedHead):
         known |= _tied(head, f"{root}{names.embedding}.weight", untied)
     scored = isinstance(head, Pool) and bool(head.classifier)
@@ -108,6 +117,8 @@ def encoder(
         untied=untied,
         root=root,
         names=names,
+        types=types,
+        pairs=types > 1 and not isinstance(head, MaskedHead),
         ignored=known,
         facts=dict(
             max_positions=options.pop("max_positions", size.positions),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
-from fastdistill.models.bert import POOLER
 from fastdistill.models.described import Sizes, check_only
 from fastdistill.models.described_encoder import WITH_POOLER, encoder
 from fastdistill.models.distances import by_distance
@@ -43,7 +42,6 @@ def plan(config: Config) -> Plan:
     key = "relative_attention_num_buckets"
     check_only("mpnet", key, config.integer(key), BUCKETS)  # transformers' code counts 32 whatever the config says
     table = stored("mpnet.encoder.relative_attention_bias.weight", (BUCKETS, Sizes.of(config).heads))
-    kinds = config.strings("architectures", default=None) or ["Model"]
     return encoder(
         config,
         "mpnet",
@@ -56,6 +54,6 @@ def plan(config: Config) -> Plan:
         root="mpnet.",
         names=NAMES,
         distances=by_distance(table, True, FARTHEST),
-        ignored={} if kinds[0].endswith("Model") else {"mpnet.pooler.*": POOLER},
+        pooler="mpnet.pooler",
         **padded_positions(config, PADDING),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastdistill.checkpoint.config import Config
-from fastdistill.models.bert import BERT, POOLER
+from fastdistill.models.bert import BERT
 from fastdistill.models.described import Sizes, check_only
 from fastdistill.models.described_encoder import encoder
 from fastdistill.models.encoder import MaskedHead, Names, Pool
@@ -48,9 +48,6 @@ def padded_positions(config: Config, padding: int) -> dict[str, Any]:
 def plan(config: Config) -> Plan:
     """The forward pass of one RoBERTa."""
     check_only("roberta", "position_embedding_type", config.string("position_embedding_type"), "absolute")
-    types = config.integer("type_vocab_size", minimum=1, maximum=1 << 10)
-    kinds = config.strings("architectures", default=None) or ["Model"]
-    bare = kinds[0].endswith("Model")
     return encoder(
         config,
         "roberta",
@@ -62,8 +59,7 @@ def plan(config: Config) -> Plan:
         },
         root="roberta.",
         names=Names(),
-        types=types,
-        pairs=types > 1 and "ForMaskedLM" not in kinds[0],
-        ignored={} if bare else {"roberta.pooler.*": POOLER},
+        pooler="roberta.pooler",
+        types=config.integer("type_vocab_size", minimum=1, maximum=1 << 10),
         **padded_positions(config, config.integer("pad_token_id", maximum=1 << 20)),
     )
