@@ -26,7 +26,7 @@ static vf normal_below(vf x, vf bell)
     vf tail = vf_mul(p, bell);
     return vf_where_less(x, vf_zero(), tail, vf_sub(one, tail));
 }
-static vf normal_bell(vf x) { return vf_exp(vf_mul(vf_mul(x, x), vf_set1(-0.5f))); }                     /* e^(-x^2 / 2) */
+static vf normal_bell(vf x) { return fd_exp_negative(vf_mul(vf_mul(x, x), vf_set1(-0.5f))); }            /* e^(-x^2 / 2) */
 static vf gelu(vf x) { return vf_mul(x, normal_below(x, normal_bell(x))); }                              /* x Phi(x) */
 
 static vf soft_capped(vf x, float most)                                  /* most tanh(x / most) */

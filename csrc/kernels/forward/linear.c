@@ -92,16 +92,27 @@ static inline void linear_write(int64_t rows, vf *y, const float *residual, floa
         for (int64_t r = 0; r < rows; r++) vf_store_part(out + r * stride, width, y[r]);
 }
 
+/* Fetches what a tile will write and add to, from y's float `at` on, before its sums are made: a store that waits for its line holds up every
+ * load from the same place of another page, and at many rows y lies in no near cache (docs/kernels/forward). */
+FD_INLINE void linear_fetch(const struct linear_job *job, int64_t rows, int64_t at, const int lanes)
+{
+    for (int64_t r = 0; r < rows; r++, at += job->stride) {
+        FD_FETCH((const char *)(job->y + at), lanes * 4);
+        if (job->residual) FD_FETCH((const char *)(job->residual + at), lanes * 4);
+    }
+}
+
 enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192, LINEAR_DEPTH = 256 };     /* more rows than the first are cut into tasks of the second, whole
                                                                                tiles; of two tiles of weights so many inputs stay in the first cache */
 
-/* y (rows, PRODUCT_LANES): rows x times two tiles of f32, or one and zeros. */
-static void linear_product_rows(int64_t rows, int narrow, const float *x, int64_t stride, int64_t inputs, const struct linear_weights *w, float *y)
+/* y (rows, PRODUCT_LANES): inputs [begin, end) of rows x times those of two tiles of f32, or of one and zeros; sums go on from y, but at 0. */
+static void linear_product_rows(int64_t rows, int narrow, const float *x, int64_t stride, int64_t begin, int64_t end,
+                                const struct linear_weights *w, float *y)
 {
     for (int64_t row = 0; narrow && row < rows; row++) vf_store(y + row * PRODUCT_LANES + FD_LANES, vf_zero());
-    for (int64_t k = 0; k < inputs; k += LINEAR_DEPTH)
-        (narrow ? product_narrow : product)(rows, k ? PRODUCT_GO_ON : PRODUCT_NEW, fd_min(LINEAR_DEPTH, inputs - k), (struct product_a){x + k, stride, 1},
-                (struct product_b){(const float *)(const void *)w->tile + k * FD_LANES, inputs * FD_LANES, FD_LANES},
+    for (int64_t k = begin; k < end; k += LINEAR_DEPTH)
+        (narrow ? product_narrow : product)(rows, k ? PRODUCT_GO_ON : PRODUCT_NEW, fd_min(LINEAR_DEPTH, end - k), (struct product_a){x + k, stride, 1},
+                (struct product_b){(const float *)(const void *)w->tile + k * FD_LANES, w->inputs * FD_LANES, FD_LANES},
                 (struct product_c){y, PRODUCT_LANES, FD_LANES});
 }
 /* What becomes of PRODUCT_ROWS rows of one tile: y and, where there is one, gated (.., PRODUCT_LANES) -> out, `width` columns of it. */
@@ -124,19 +135,24 @@ static __attribute__((noinline)) int64_t linear_product(const struct linear_job 
                                                         int64_t tile_end)
 {
     float y[LINEAR_ROWS * PRODUCT_LANES], gated[LINEAR_ROWS * PRODUCT_LANES];
-    const int64_t rows = (row_end - row_begin) / PRODUCT_ROWS * PRODUCT_ROWS, inputs = job->weight->inputs;
+    const int64_t rows = (row_end - row_begin) / PRODUCT_ROWS * PRODUCT_ROWS, inputs = job->weight->inputs, stride = job->in.x_stride;
+    const int64_t last = (inputs - 1) / LINEAR_DEPTH * LINEAR_DEPTH;
     for (int64_t first = 0, count; first < rows; first += count) {
         count = fd_min(LINEAR_ROWS, rows - first);
-        const float *x = job->in.x + (row_begin + first) * job->in.x_stride;
+        const float *x = job->in.x + (row_begin + first) * stride;
         for (int64_t tile = tile_begin, column = 0; tile < tile_end; tile += 2, column += PRODUCT_LANES) {
             struct linear_weights w = linear_weights_from(job->weight, tile), up = linear_weights_from(job->up ? job->up : job->weight, tile);
             const int narrow = job->weight->outputs <= (tile + 1) * FD_LANES;
-            linear_product_rows(count, narrow, x, job->in.x_stride, inputs, &w, y);
-            if (job->up) linear_product_rows(count, narrow, x, job->in.x_stride, inputs, &up, gated);
-            for (int64_t row = 0; row < count; row += PRODUCT_ROWS)
+            if (job->up) linear_product_rows(count, narrow, x, stride, 0, inputs, &up, gated);
+            linear_product_rows(count, narrow, x, stride, 0, last, &w, y);
+            for (int64_t row = 0, at = first * job->stride + column; row < count; row += PRODUCT_ROWS, at += PRODUCT_ROWS * job->stride) {
+                float *sums = y + row * PRODUCT_LANES, *by = gated + row * PRODUCT_LANES;
+                linear_fetch(job, PRODUCT_ROWS, at, PRODUCT_LANES);
+                linear_product_rows(PRODUCT_ROWS, narrow, x + row * stride, stride, last, inputs, &w, sums);
                 for (int64_t p = 0; p < PRODUCT_LANES && tile + p / FD_LANES < tile_end; p += FD_LANES)
-                    linear_product_end(job, y + row * PRODUCT_LANES + p, gated + row * PRODUCT_LANES + p, w.bias ? w.bias + p : NULL,
-                                       up.bias ? up.bias + p : NULL, (first + row) * job->stride + column + p, job->width - column - p);
+                    linear_product_end(job, sums + p, by + p, w.bias ? w.bias + p : NULL, up.bias ? up.bias + p : NULL, at + p,
+                                       job->width - column - p);
+            }
         }
     }
     return rows;
@@ -160,6 +176,7 @@ static void linear_tiles(const struct linear_job *job, int64_t row_begin, int64_
             vf y[FD_MANY_ROWS], gated[FD_MANY_ROWS];
             int64_t rows = fd_min(FD_MANY_ROWS, row_end - row), at = (row - row_begin) * job->stride + column;
             int64_t ahead = row == row_begin ? LINEAR_AHEAD : 0;         /* else it lies in the cache, and costs nothing */
+            linear_fetch(job, rows, at, FD_LANES);
             linear_tile(rows, &w, &job->in, row, w.tile + ahead, y);
             if (job->activation)
                 for (int64_t r = 0; r < rows; r++) y[r] = activation(job->activation, y[r]);
