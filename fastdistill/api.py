@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,7 @@ from fastdistill.arguments import check_flag, check_integer, check_integers, che
 from fastdistill.cached import cached_property
 from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, target_of
 from fastdistill.checkpoint.config import Section
-from fastdistill.decode.allowed import allowed_tokens, early_tokens
-from fastdistill.decode.auto import Auto
-from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.beam_search import BeamSearch
-from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import (
     THREAD_POSITIONS,
     Costs,
@@ -35,16 +30,12 @@ from fastdistill.decode.costs import (
     read_costs,
     thread_counts,
 )
-from fastdistill.decode.engine import MOST_ROWS, Beginning, Engine, Task, write
+from fastdistill.decode.engine import Engine, Task, write
 from fastdistill.decode.generation import Generation, Piece, unless_failed
-from fastdistill.decode.request import Decoder, Request
-from fastdistill.decode.text import Text, prepare_session
-from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
-from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
+from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError, attempt
 from fastdistill.fetch import find_folder
 from fastdistill.kernels import isa
 from fastdistill.kernels.boundary import lib
-from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
 from fastdistill.options import Options, resolved, signed
@@ -53,9 +44,9 @@ from fastdistill.runtime.network import Network
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
-from fastdistill.runtime.source import Source, check_source
+from fastdistill.runtime.source import check_source
+from fastdistill.tasks import Reading, encoded, task
 from fastdistill.text.chat import is_conversation, render_chat
-from fastdistill.text.stream import TextStream, check_stop
 from fastdistill.text.tokenizer import Tokenizer, reads_text
 from fastdistill.text.tokenizer_config import mask_token_id
 from fastdistill.user_cache import user_cache
@@ -66,21 +57,8 @@ if TYPE_CHECKING:
     from fastdistill.encode import Labels, Ranked, TextEncoder
 
 Prompt = str | Sequence[int] | np.ndarray
-PROCESSORS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "seed",
-)  # those a Sampler has by the same name
 MOST_TEXTS = 1 << 16  # of one prompt
-MOST_LOGPROBS = 1000
-MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
 TIMED_SOURCE = 64  # tokens of the source that forwards are timed with
-MAX_ROWS = 256  # of a forward, where no decoder needs more
 
 
 def load(
@@ -183,32 +161,6 @@ class Score:
             return float(np.exp(-self.log_probs.mean(dtype=np.float64)))
 
 
-class _Reading:
-    """What texts that are asked for together are written of: sources that come next are read in one pass, as many as it has rows for."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._tokens: list[np.ndarray] = []
-        self._ready: dict[int, Source] = {}
-
-    def add(self, tokens: np.ndarray) -> int:
-        """The number of one more."""
-        self._tokens.append(tokens)
-        return len(self._tokens) - 1
-
-    def read(self, number: int) -> Source | None:
-        """What the encoder makes of one; None where it fails, perhaps of another: then each is read, and fails, alone."""
-        if number not in self._ready:
-            rows, end = 0, number
-            while end < len(self._tokens) and (end == number or rows + len(self._tokens[end]) <= MOST_ROWS):
-                rows, end = rows + len(self._tokens[end]), end + 1
-            given = attempt(self._network.encoded, self._tokens[number:end], self._network.cache_dtype)
-            if isinstance(given, Exception):
-                return None
-            self._ready |= zip(range(number, end), given, strict=True)
-        return self._ready.pop(number)
-
-
 class Model:
     """A loaded model: immutable, to be shared between threads. `load` makes it.
 
@@ -280,6 +232,11 @@ class Model:
     def threads(self) -> int:
         """Threads of every forward."""
         return self.network.threads
+
+    @cached_property
+    def has_text(self) -> bool:
+        """Whether the folder holds a tokenizer."""
+        return reads_text(self.folder)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -816,8 +773,8 @@ class Model:
 
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
         """Texts of prompts, each with its number among those of one prompt and seed; one that cannot begin has its error."""
-        reading = _Reading(self.network)
-        tasks = [attempt(self._task, one, asked, sequence, reading) for one, sequence in each]
+        reading = Reading(self.network)
+        tasks = [attempt(task, self, one, asked, sequence, reading) for one, sequence in each]
         return write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
 
     @signed
@@ -846,10 +803,10 @@ class Model:
         asked = resolved("stream", options, surplus)
         if _prompts(prompt) is not None:
             raise ArgumentError("stream takes one prompt, got a list")
-        task = self._task(prompt, asked)
+        written = task(self, prompt, asked)
         with _writing(asked["session"]):
-            task.begin()
-        return self._stream(task, asked["session"])
+            written.begin()
+        return self._stream(written, asked["session"])
 
     def _stream(self, task: Task, session: Session | None) -> Generator[Piece, None, Generation]:
         engine = Engine(1)
@@ -861,137 +818,6 @@ class Model:
         result = task.result
         del task, engine  # an error holds this frame
         return unless_failed([result])[0]
-
-    def _task(self, prompt: Any, asked: Mapping[str, Any], sequence: int = 0, reading: _Reading | None = None) -> Task:
-        """A text to be written, as `resolved` options ask.
-
-        Parameters
-        ----------
-        prompt : Any
-        asked : Mapping[str, Any]
-        sequence : int, default 0
-            number of the text among those of one prompt and seed
-        reading : _Reading | None, default None
-            of texts that are asked for together
-        """
-        if isinstance(prompt, str):
-            prompt = self._encode(prompt)
-        ids = check_integers("prompt", prompt, 0, self.vocab_size - 1, empty=True)
-        if len(ids) == 0:
-            raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
-        max_tokens = asked["max_tokens"]
-        if max_tokens is None:
-            max_tokens = MAX_TOKENS if self.max_new_tokens is None else self.max_new_tokens
-        max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
-        min_tokens = check_integer("min_tokens", asked["min_tokens"], 0, 1 << 30)
-        ends = self.end_tokens.union(
-            check_integers("stop_token_ids", asked["stop_token_ids"], 0, self.vocab_size - 1, empty=True).tolist()
-        )
-        logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
-        sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
-        allowed = allowed_tokens(asked["allowed"], self.vocab_size)
-        early = early_tokens(allowed, ends, self.vocab_size) if min_tokens else None
-        decoder = self._decoder(asked["decoder"])
-        logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
-        stop = check_stop(asked["stop"])
-        if stop and isinstance(decoder, BeamSearch):
-            raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
-        stream = TextStream(self.tokenizer, stop) if self._has_text or stop else None
-        if sampler.logit_bias and max(sampler.logit_bias) >= self.vocab_size:
-            raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {self.vocab_size}")
-        given = asked["session"]
-        if given is not None and not isinstance(given, Session):
-            raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
-        if given is not None and given.network is not self.network:
-            raise ArgumentError("session belongs to another model")
-
-        # Those that may begin with each other's rows: of this model, and with the same rotary frequencies.
-        long = 0 < self.plan.long_beyond < len(ids) + max_tokens
-        family = (id(self.network), long) if given is None and self.plan.causal else None
-        if self.target is not None:
-            return self._task_of(self.target, ids, decoder, given, dict(
-                sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
-                end_tokens=ends, logprobs=logprobs, measured_costs=lambda: self.costs,
-            ), stream, reading)  # fmt: skip
-
-        def begin(beginning: Beginning | None) -> Text:
-            session = self._session_for(len(ids) + max_tokens, decoder) if given is None else given
-            if beginning is not None:
-                with suppress(BusyError):  # then it is read here too
-                    session.share(*beginning)
-            cached = prepare_session(session, ids)
-            request = Request(
-                ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: self.costs
-            )
-            return Text(session, request, decoder, stream)
-
-        return Task(ids, begin, family=family)
-
-    def _task_of(
-        self, target: Target, ids: np.ndarray, decoder: Decoder, given: Session | None, asked: dict[str, Any],
-        stream: TextStream | None, reading: _Reading | None,
-    ) -> Task:  # fmt: skip
-        """A text to be written of a source; `asked` are fields of `Request`."""
-        source, prompt = check_source(ids, self.plan), np.array([target.start], np.int32)
-        first, last = (
-            None if token is None else allowed_tokens([token], self.vocab_size) for token in (target.first, target.last)
-        )
-        banned = np.array(target.banned, np.int32) if target.banned else None
-        number = None if reading is None or given is not None else reading.add(source)
-
-        def begin(_: Beginning | None) -> Text:
-            session = self._session_for(1 + asked["max_tokens"], decoder) if given is None else given
-            started = time.perf_counter()
-            held = None if reading is None or number is None else reading.read(number)
-            read = session.read_source(source)  # which finds it, where it is held
-            seconds = time.perf_counter() - started
-            del held
-            cached = prepare_session(session, prompt)
-            request = Request(prompt, cached, allowed_first=first, allowed_last=last, banned=banned, **asked)
-            text = Text(session, request, decoder, stream)
-            stats = text.result.stats
-            stats.prompt_tokens, stats.reused_tokens = len(source), 0 if read else len(source)
-            stats.prefill_seconds += seconds
-            return text
-
-        return Task(prompt, begin)
-
-    def _session_for(self, tokens: int, decoder: Decoder) -> Session:
-        """A session for a text of so many tokens, prompt and answer."""
-        length = min(self.plan.max_positions, tokens)
-        rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
-        taps = getattr(decoder, "taps", ())
-        return self.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16), taps=taps)
-
-    def _decoder(self, decoder: Any) -> Decoder:
-        """The decoder that was asked for, or an error that says how to make one of what was given."""
-        if decoder is None:
-            return Autoregressive() if self.plan.causal else Unmask()
-        if isinstance(decoder, str) and decoder == "auto":
-            decoder = Auto()
-        check_decoder(decoder)
-        if not self.plan.causal and not isinstance(decoder, FillsMasks):
-            raise ArgumentError(
-                f"this model fills in masks, in any order: its decoder must be an Unmask, got {short(decoder)}"
-            )
-        return decoder
-
-    def _encode(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text)
-        if self.plan.encodes:  # what its tokenizer puts behind a text would end it before the answer
-            return ids[: len(ids) - len(self.tokenizer.encode("")) + 1]
-        if len(ids) > 1 and ids[0] == ids[1]:
-            begin = self.tokenizer.token(ids[0])
-            if begin and text.startswith(begin) and self.tokenizer.encode("")[:1] == ids[:1]:
-                warn(
-                    f"the prompt begins with {short(begin)} twice: its text has it and the tokenizer adds it; give messages to "
-                    "chat(), or tokens: tokenizer.encode(text, special=False)"
-                )
-        return ids
-
-    @cached_property
-    def _has_text(self) -> bool:
-        return reads_text(self.folder)
 
     @cached_property
     def _encoder(self) -> TextEncoder:
@@ -1018,7 +844,7 @@ class Model:
         return list(texts)
 
     def _score(self, text: str) -> Score:
-        ids = self._encode(text)
+        ids = encoded(self, text)
         if len(ids) < 2:
             return Score(ids, np.empty(0, np.float32))
         after = np.array(ids[1:], np.int32)

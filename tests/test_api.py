@@ -31,6 +31,7 @@ from fastdistill.kernels.boundary import lib
 from fastdistill.models import plan_for
 from fastdistill.models.quantize_folder import quantize_folder
 from fastdistill.options import DEFAULTS, SYNONYMS, Options, resolved
+from fastdistill.tasks import task
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import bits
 from tests.test_cli import write_model
@@ -664,7 +665,7 @@ def test_texts_of_one_prompt_are_the_same_however_many(model, n, more, seed):
     texts = model.generate("the ", n=n, **chance)
     assert [one.tokens for one in model.generate("the ", n=n + more, **chance)][:n] == [one.tokens for one in texts]
     assert texts[0].tokens == model.generate("the ", **chance).tokens
-    last = model._task("the ", resolved("generate", chance), sequence=n - 1)  # alone in its pass
+    last = task(model, "the ", resolved("generate", chance), sequence=n - 1)  # alone in its pass
     assert write_tasks([last])[0].tokens == texts[-1].tokens
     if n > 4:
         assert len({tuple(one.tokens) for one in texts}) > 1

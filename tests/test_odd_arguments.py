@@ -28,6 +28,7 @@ from fastdistill.decode import Costs, Request
 from fastdistill.errors import FastDistillError
 from fastdistill.models import plan_for
 from fastdistill.options import resolved
+from fastdistill.tasks import task
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
 from fastdistill.unmask import Trace, TraceStep
@@ -159,7 +160,7 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "convert_gguf.source": lambda: folder / "config.json", "format": lambda: "q8", "config": lambda: config("plain", 1).raw, "tensors": lambda: [],
         "eos_token_ids.config": lambda: read_config(folder / "config.json"), "generation_config": lambda: {}, "path": lambda: folder / "config.json",
         "trace": lambda: Trace(2, 0, [step()]), "trace_png.path": lambda: "made.png", "curves_png.path": lambda: "made.png",
-        "runs": lambda: {"one": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]}, "layout": lambda: np.array([-1, 0], np.int32), "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: model._task([1, 2], resolved("generate", {})),
+        "runs": lambda: {"one": [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]}, "layout": lambda: np.array([-1, 0], np.int32), "tensor": lambda: weights["lm_head.weight"], "requests": lambda: [(emptied(), fd.Forward([1]))], "task": lambda: task(model, [1, 2], resolved("generate", {})),
         "function": lambda: lambda tokens, *budget: np.zeros((len(tokens), 5)), "vocab_size": lambda: 5, "session": emptied,
         "make_session": lambda: lambda capacity, rows: fd.from_callable(lambda tokens: np.zeros((len(tokens), 5)), 5, capacity), "most_positions": lambda: 16,
         "rows": lambda: (1, 2), "contexts": lambda: (0, 1), "seconds": lambda: costs.seconds, "context": lambda: 1, "__call__.rows": lambda: np.array([1, 2]),

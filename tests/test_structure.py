@@ -50,6 +50,7 @@ FLOW = [
     "sources",
     "fetch",
     "train",
+    "tasks",
     "api",
     "testing",
     "cli",

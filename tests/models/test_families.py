@@ -29,6 +29,7 @@ from fastdistill.options import DEFAULTS
 from fastdistill.runtime import forward_many
 from fastdistill.runtime.forward import Forward
 from fastdistill.runtime.network import Network
+from fastdistill.tasks import task
 from tests.families import CAUSAL, EVERY, SOURCED, family_config, network
 from tests.goldens.make_families import GOLDENS, text, write_folder
 from tests.small_models import tensors
@@ -320,5 +321,5 @@ def test_texts_share_what_they_have_read_with_their_kind_alone(tmp_path):
     model, prompt = fd.load(tmp_path / "model", threads=2), (text(83) * 2)[:70]
     alone = [model.generate(prompt, max_tokens=n).tokens for n in (10, 20)]
     assert alone[0] != alone[1][:10]
-    asked = [model._task(prompt, dict(DEFAULTS, max_tokens=n)) for n in (10, 20, 10, 20)]
+    asked = [task(model, prompt, dict(DEFAULTS, max_tokens=n)) for n in (10, 20, 10, 20)]
     assert [each.tokens for each in write(asked)] == alone * 2

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill import tasks
 from fastdistill.api import Model
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.decode.engine import Engine
@@ -372,11 +373,11 @@ def test_a_text_that_shares_a_beginning_is_what_it_is_alone():
 
 def test_a_text_that_comes_late_reads_a_forgotten_beginning_itself():
     long, engine, asked = LONG[:900], Engine(), resolved("generate", {"max_tokens": 3}, ())
-    first = engine.submit(model()._task([*long], asked))
+    first = engine.submit(tasks.task(model(), [*long], asked))
     for _ in range(5):
         engine.step()
     assert first.text.session.length > 600
-    late = engine.submit(model()._task([*long[:300], 1], asked))
+    late = engine.submit(tasks.task(model(), [*long[:300], 1], asked))
     engine.step()
     assert late.text is not None  # it waits for nobody
     engine.run()

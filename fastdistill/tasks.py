@@ -1,0 +1,231 @@
+"""What `generate` is asked for, as tasks of the engine: options checked once, a prompt or a source, a decoder, a session."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastdistill.arguments import check_integer, check_integers
+from fastdistill.checkpoint import Target
+from fastdistill.decode.allowed import allowed_tokens, early_tokens
+from fastdistill.decode.auto import Auto
+from fastdistill.decode.autoregressive import Autoregressive
+from fastdistill.decode.beam_search import BeamSearch
+from fastdistill.decode.check_decoder import check_decoder
+from fastdistill.decode.costs import Costs
+from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
+from fastdistill.decode.request import Decoder, Request
+from fastdistill.decode.text import Text, prepare_session
+from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
+from fastdistill.errors import ArgumentError, BusyError, attempt
+from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.messages import short, warn
+from fastdistill.models import Plan
+from fastdistill.runtime.network import Network
+from fastdistill.runtime.session import Session
+from fastdistill.runtime.source import Source, check_source
+from fastdistill.text.stream import TextStream, check_stop
+from fastdistill.text.tokenizer import Tokenizer
+
+PROCESSORS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+)  # those a Sampler has by the same name
+MOST_LOGPROBS = 1000
+MAX_TOKENS = 128  # of a text, where neither the caller nor the model says
+MAX_ROWS = 256  # of a forward, where no decoder needs more
+
+
+class Writer(Protocol):
+    """What a task knows of the model that writes it: `fd.Model`."""
+
+    @property
+    def network(self) -> Network: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def target(self) -> Target | None: ...
+    @property
+    def end_tokens(self) -> frozenset[int]: ...
+    @property
+    def max_new_tokens(self) -> int | None: ...
+    @property
+    def has_text(self) -> bool: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def costs(self) -> Costs: ...
+
+
+class Reading:
+    """What texts that are asked for together are written of: sources that come next are read in one pass, as many as it has rows for."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._tokens: list[np.ndarray] = []
+        self._ready: dict[int, Source] = {}
+
+    def add(self, tokens: np.ndarray) -> int:
+        """The number of one more."""
+        self._tokens.append(tokens)
+        return len(self._tokens) - 1
+
+    def read(self, number: int) -> Source | None:
+        """What the encoder makes of one; None where it fails, perhaps of another: then each is read, and fails, alone."""
+        if number not in self._ready:
+            rows, end = 0, number
+            while end < len(self._tokens) and (end == number or rows + len(self._tokens[end]) <= MOST_ROWS):
+                rows, end = rows + len(self._tokens[end]), end + 1
+            given = attempt(self._network.encoded, self._tokens[number:end], self._network.cache_dtype)
+            if isinstance(given, Exception):
+                return None
+            self._ready |= zip(range(number, end), given, strict=True)
+        return self._ready.pop(number)
+
+
+def task(
+    model: Writer, prompt: Any, asked: Mapping[str, Any], sequence: int = 0, reading: Reading | None = None
+) -> Task:
+    """A text to be written, as `resolved` options ask.
+
+    Parameters
+    ----------
+    model : Writer
+    prompt : Any
+    asked : Mapping[str, Any]
+    sequence : int, default 0
+        number of the text among those of one prompt and seed
+    reading : Reading | None, default None
+        of texts that are asked for together
+    """
+    if isinstance(prompt, str):
+        prompt = encoded(model, prompt)
+    ids = check_integers("prompt", prompt, 0, model.vocab_size - 1, empty=True)
+    if len(ids) == 0:
+        raise ArgumentError("the prompt is empty: give at least one token of text to go on from")
+    max_tokens = asked["max_tokens"]
+    if max_tokens is None:
+        max_tokens = MAX_TOKENS if model.max_new_tokens is None else model.max_new_tokens
+    max_tokens = check_integer("max_tokens", max_tokens, 0, 1 << 30)
+    min_tokens = check_integer("min_tokens", asked["min_tokens"], 0, 1 << 30)
+    ends = model.end_tokens.union(
+        check_integers("stop_token_ids", asked["stop_token_ids"], 0, model.vocab_size - 1, empty=True).tolist()
+    )
+    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
+    sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+    allowed = allowed_tokens(asked["allowed"], model.vocab_size)
+    early = early_tokens(allowed, ends, model.vocab_size) if min_tokens else None
+    decoder = _decoder(model, asked["decoder"])
+    logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
+    stop = check_stop(asked["stop"])
+    if stop and isinstance(decoder, BeamSearch):
+        raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
+    stream = TextStream(model.tokenizer, stop) if model.has_text or stop else None
+    if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
+        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
+    given = asked["session"]
+    if given is not None and not isinstance(given, Session):
+        raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
+    if given is not None and given.network is not model.network:
+        raise ArgumentError("session belongs to another model")
+
+    # Those that may begin with each other's rows: of this model, and with the same rotary frequencies.
+    long = 0 < model.plan.long_beyond < len(ids) + max_tokens
+    family = (id(model.network), long) if given is None and model.plan.causal else None
+    if model.target is not None:
+        return _task_of(model, model.target, ids, decoder, given, dict(
+            sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
+            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs,
+        ), stream, reading)  # fmt: skip
+
+    def begin(beginning: Beginning | None) -> Text:
+        session = _session_for(model, len(ids) + max_tokens, decoder) if given is None else given
+        if beginning is not None:
+            with suppress(BusyError):  # then it is read here too
+                session.share(*beginning)
+        cached = prepare_session(session, ids)
+        request = Request(
+            ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: model.costs
+        )
+        return Text(session, request, decoder, stream)
+
+    return Task(ids, begin, family=family)
+
+
+def _task_of(
+    model: Writer, target: Target, ids: np.ndarray, decoder: Decoder, given: Session | None, asked: dict[str, Any],
+    stream: TextStream | None, reading: Reading | None,
+) -> Task:  # fmt: skip
+    """A text to be written of a source; `asked` are fields of `Request`."""
+    source, prompt = check_source(ids, model.plan), np.array([target.start], np.int32)
+    first, last = (
+        None if token is None else allowed_tokens([token], model.vocab_size) for token in (target.first, target.last)
+    )
+    banned = np.array(target.banned, np.int32) if target.banned else None
+    number = None if reading is None or given is not None else reading.add(source)
+
+    def begin(_: Beginning | None) -> Text:
+        session = _session_for(model, 1 + asked["max_tokens"], decoder) if given is None else given
+        started = time.perf_counter()
+        held = None if reading is None or number is None else reading.read(number)
+        read = session.read_source(source)  # which finds it, where it is held
+        seconds = time.perf_counter() - started
+        del held
+        cached = prepare_session(session, prompt)
+        request = Request(prompt, cached, allowed_first=first, allowed_last=last, banned=banned, **asked)
+        text = Text(session, request, decoder, stream)
+        stats = text.result.stats
+        stats.prompt_tokens, stats.reused_tokens = len(source), 0 if read else len(source)
+        stats.prefill_seconds += seconds
+        return text
+
+    return Task(prompt, begin)
+
+
+def _session_for(model: Writer, tokens: int, decoder: Decoder) -> Session:
+    """A session for a text of so many tokens, prompt and answer."""
+    length = min(model.plan.max_positions, tokens)
+    rows = decoder.rows(length) if isinstance(decoder, FillsMasks) else 0
+    taps = getattr(decoder, "taps", ())
+    return model.network.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16), taps=taps)
+
+
+def _decoder(model: Writer, decoder: Any) -> Decoder:
+    """The decoder that was asked for, or an error that says how to make one of what was given."""
+    if decoder is None:
+        return Autoregressive() if model.plan.causal else Unmask()
+    if isinstance(decoder, str) and decoder == "auto":
+        decoder = Auto()
+    check_decoder(decoder)
+    if not model.plan.causal and not isinstance(decoder, FillsMasks):
+        raise ArgumentError(
+            f"this model fills in masks, in any order: its decoder must be an Unmask, got {short(decoder)}"
+        )
+    return decoder
+
+
+def encoded(model: Writer, text: str) -> list[int]:
+    """A prompt's tokens."""
+    ids = model.tokenizer.encode(text)
+    if model.plan.encodes:  # what its tokenizer puts behind a text would end it before the answer
+        return ids[: len(ids) - len(model.tokenizer.encode("")) + 1]
+    if len(ids) > 1 and ids[0] == ids[1]:
+        begin = model.tokenizer.token(ids[0])
+        if begin and text.startswith(begin) and model.tokenizer.encode("")[:1] == ids[:1]:
+            warn(
+                f"the prompt begins with {short(begin)} twice: its text has it and the tokenizer adds it; give messages to "
+                "chat(), or tokens: tokenizer.encode(text, special=False)"
+            )
+    return ids
