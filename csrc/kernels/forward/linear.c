@@ -104,6 +104,7 @@ FD_INLINE void linear_fetch(const struct linear_job *job, int64_t rows, int64_t 
 
 enum { LINEAR_MOST_ROWS = 256, LINEAR_ROWS = 192, LINEAR_DEPTH = 256 };     /* more rows than the first are cut into tasks of the second, whole
                                                                                tiles; of two tiles of weights so many inputs stay in the first cache */
+_Static_assert(LINEAR_ROWS % PRODUCT_ROWS == 0 && LINEAR_ROWS % FD_MANY_ROWS == 0, "whole tiles");
 
 /* y (rows, PRODUCT_LANES): inputs [begin, end) of rows x times those of two tiles of f32, or of one and zeros; sums go on from y, but at 0. */
 static void linear_product_rows(int64_t rows, int narrow, const float *x, int64_t stride, int64_t begin, int64_t end,
