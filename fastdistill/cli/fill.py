@@ -8,7 +8,6 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fastdistill.arguments import check_integer
 from fastdistill.cli import unmasking
 from fastdistill.cli.encode import single_texts
 from fastdistill.cli.options import check_goes_with, given
@@ -63,6 +62,8 @@ def run_fill(arguments: argparse.Namespace) -> None:
     if arguments.text is not None and arguments.file is not None:
         raise ArgumentError("--file is in place of TEXT: give one of them")
     if arguments.top_k is not None:
+        from fastdistill.arguments import check_integer
+
         check_integer("--top-k", arguments.top_k, 1, 1000)
     chosen = given(**vars(arguments)) | {"decoder": "unmask", "commit": unmasking.rule_name(arguments)}
     check_goes_with(arguments, unmasking.GOES_WITH, unmasking.DEFAULTS | chosen)
