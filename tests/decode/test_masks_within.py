@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.decode import Request
+from fastdistill.decode.chance import ORDER, uniforms
 from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.kernels.sample.sample import Sampler
@@ -105,6 +106,15 @@ def test_masks_that_end_a_text_are_those_behind_a_prompt(
     within = fill([*ids, *[MASK[layout]] * count], decoder, layout, sampler=Sampler(seed=seed))
     behind = unmask(decoder, ids, count, layout, Sampler(seed=seed))
     assert (within.tokens, within.stats.forwards) == (behind.tokens, behind.stats.forwards)
+
+
+def test_an_order_by_chance_is_that_of_positions():
+    """As behind a prompt, whatever else of the text is masked: a position has its own chance."""
+    decoder, ids = fd.Unmask(Schedule(score="random"), trace=True), holed(20, 8)
+    positions = np.flatnonzero(np.array(ids) == MASK["llada"])
+    chances = uniforms(Sampler(), positions.astype(np.uint32), 0, 8, ORDER).astype(np.float32)
+    order = np.argsort(fill(ids, decoder).trace.filled_at())
+    assert order.tolist() == np.argsort(-chances, kind="stable").tolist()
 
 
 @settings(max_examples=30)

@@ -184,7 +184,7 @@ class UnmaskRun(Run):
             return
         answer = self._canvas.answer
         for row, place in enumerate(self._wanted[0].tolist()):
-            if place < len(answer) and answer[place] not in (before[place], self._canvas.mask):
+            if place < len(answer) and answer[place] != before[place]:
                 self.said[place] = log_probs_of(int(answer[place]), rows, row, self._request.logprobs)
 
     def _release(self) -> list[tuple[int, int]]:
