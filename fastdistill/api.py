@@ -883,8 +883,8 @@ class Model:
         """
         asked = resolved("fill", options, kind=FillOptions)
         texts = _prompts(text)
-        given = _write(attempt(fill_task, self, one, asked) for one in ([text] if texts is None else texts))
-        generations = unless_failed(given)
+        each = [text] if texts is None else texts
+        generations = unless_failed(_write(attempt(fill_task, self, one, asked) for one in each))
         return generations[0] if texts is None else generations
 
     @cached_property

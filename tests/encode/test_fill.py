@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import fastdistill as fd
 from fastdistill.errors import ArgumentError, CapacityError, PartialError, UnsupportedError
+from fastdistill.options import FillOptions
 from fastdistill.unmask import Schedule
 from tests.encoders import WORDS, write_encoder
 from tests.families import family_config
@@ -104,6 +105,8 @@ def test_a_seed_gives_a_text_and_others_give_others(made):
     drawn = [made().fill(TEXT, temperature=1.5, seed=seed).tokens for seed in (1, 1, 2, 3, 4)]
     assert drawn[0] == drawn[1] and len({tuple(tokens) for tokens in drawn}) > 2
     assert made().fill(TEXT, decoder=fd.Unmask(temperature=1.5), seed=1).tokens == drawn[0]
+    nothing = dict.fromkeys(FillOptions.__annotations__)
+    assert made().fill(TEXT, **nothing).tokens == made().fill(TEXT).tokens
     assert made().fill(TEXT, temperature=1.5, top_k=1).tokens == made().fill(TEXT).tokens
 
 

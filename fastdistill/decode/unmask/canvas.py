@@ -73,6 +73,11 @@ class Canvas:
         return text
 
     @property
+    def length(self) -> int:
+        """Of the text."""
+        return len(self._given)
+
+    @property
     def filled(self) -> int:
         """Places that hold a token."""
         return int((self.answer != self.mask).sum())

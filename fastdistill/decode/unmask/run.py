@@ -126,7 +126,7 @@ class UnmaskRun(Run):
         before = self._canvas.answer.copy()
         self._filling.take(steps)
         self._say(rows, before)
-        length = len(self.text)
+        length = self._canvas.length
         if not view.keep or session.length > length:
             session.truncate(min(session.length, length))  # pending rows go; an answer may have been cut
         while self._canvas.next_block():
@@ -147,7 +147,7 @@ class UnmaskRun(Run):
             self._fresh = True
         if self._fresh:
             self._session.truncate(0)
-        return full_view(settings.cache, self._fresh, start, reach, len(self.text), self._shift)
+        return full_view(settings.cache, self._fresh, start, reach, canvas.length, self._shift)
 
     def _how_to_read(self, places: np.ndarray) -> Read:
         canvas, banned = self._canvas, {self._canvas.mask}
