@@ -38,14 +38,14 @@ from fastdistill.kernels import isa
 from fastdistill.kernels.boundary import lib
 from fastdistill.messages import short, warn
 from fastdistill.models import Plan, plan_of
-from fastdistill.options import Options, resolved, signed
+from fastdistill.options import FillOptions, Options, resolved, signed
 from fastdistill.platform import processor
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.source import check_source
-from fastdistill.tasks import Reading, encoded, task
+from fastdistill.tasks import Reading, encoded, fill_task, task
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.tokenizer import Tokenizer, reads_text
 from fastdistill.text.tokenizer_config import mask_token_id
@@ -774,8 +774,7 @@ class Model:
     def _written(self, each: Sequence[tuple[Any, int]], asked: Mapping[str, Any]) -> list[Generation]:
         """Texts of prompts, each with its number among those of one prompt and seed; one that cannot begin has its error."""
         reading = Reading(self.network)
-        tasks = [attempt(task, self, one, asked, sequence, reading) for one, sequence in each]
-        return write([Task.failed(task) if isinstance(task, Exception) else task for task in tasks])
+        return _write(attempt(task, self, one, asked, sequence, reading) for one, sequence in each)
 
     @signed
     def stream(
@@ -818,6 +817,75 @@ class Model:
         result = task.result
         del task, engine  # an error holds this frame
         return unless_failed([result])[0]
+
+    @overload
+    def fill(  # type: ignore[overload-overlap]  # a str is a sequence of texts, but is this
+        self, text: Prompt, **options: Unpack[FillOptions]
+    ) -> Generation: ...
+    @overload
+    def fill(self, text: Sequence[Prompt], **options: Unpack[FillOptions]) -> list[Generation]: ...
+    @partial(signed, kind=FillOptions)
+    def fill(self, text: Prompt | Sequence[Prompt], **options: Unpack[FillOptions]) -> Generation | list[Generation]:
+        """Fill the masks within a text, or within each text of a list, in the same passes and each as if alone.
+
+        For models that see a text from both sides: BERT and its kin with a masked head, and masked diffusion models. A mask
+        is the tokenizer's mask token: "Paris is the [MASK] of France." What stands around the masks never changes.
+
+        Parameters
+        ----------
+        text : Prompt | Sequence[Prompt]
+            text, around which the tokenizer puts its special tokens, or token ids, which are taken as they are; or a list of those
+        temperature : float | None, default 0.0
+            0 takes the likeliest token of each mask, above 0 draws one
+        top_k : int | None, default 0
+            of what is drawn, the k largest logits; 0: all.  For the k likeliest tokens of each mask ask for `logprobs`
+        top_p : float | None, default 1.0
+            of what is drawn, the shortest prefix, best first, of at least this mass
+        min_p : float | None, default 0.0
+            of what is drawn, what is no less likely than this share of the best
+        logit_bias : Mapping[int, float] | None, default None
+            added to the logits of these tokens
+        allowed : Sequence[int] | set[int] | frozenset[int] | Array | None, default None
+            tokens that may fill a mask: ids, or a bool array (vocab_size,) that is True at them
+        seed : int | None, default 0
+            same seed, same text
+        logprobs : int | None, default 0
+            give the log probability of each mask's token and of so many likeliest ones, of all tokens but the mask, as the forward
+            that filled it has them
+        decoder : Decoder | str | None, default None
+            an Unmask, which says how many masks a forward fills, and which; default: Unmask().  Unmask(max_steps=1) fills all
+            from one forward, as fill-mask pipelines do
+
+        Returns
+        -------
+        Generation of a text, or a list of them: `text` is the whole text with its masks filled, without special tokens; `tokens` are
+        those that fill the masks, one a mask from left to right, as are `logprobs` and the places of a trace. A text without masks is
+        given back as it is
+
+        Raises
+        ------
+        UnsupportedError
+            for a model that is causal, predicts no tokens, or reads in blocks, of which none sees what is behind it
+        CapacityError
+            for a text longer than the model reads
+        ArgumentError
+        PartialError
+            as `generate`
+
+        Examples
+        --------
+        >>> model = fd.load("listops-mdlm")
+        >>> filled = model.fill("<|bos|> sort : dog ant cow bat _ _ _ _ | _ _ -> ant <|mask|> cow <|mask|>", logprobs=2)
+        >>> filled.text.partition("->")[2], [model.tokenizer.token(token) for token in filled.tokens]
+        (' ant bat cow dog', ['bat', 'dog'])
+        >>> [len(mask.top) for mask in filled.logprobs]
+        [2, 2]
+        """
+        asked = resolved("fill", options, kind=FillOptions)
+        texts = _prompts(text)
+        each = [text] if texts is None else texts
+        generations = unless_failed(_write(attempt(fill_task, self, one, asked) for one in each))
+        return generations[0] if texts is None else generations
 
     @cached_property
     def _encoder(self) -> TextEncoder:
@@ -889,6 +957,11 @@ def _texts_bar(show: bool, what: str) -> AbstractContextManager[Callable[[int, i
     from fastdistill.encode.progress import texts_bar
 
     return texts_bar(check_flag("show_progress_bar", show), what)
+
+
+def _write(tasks: Iterable[Task | Exception]) -> list[Generation]:
+    """What becomes of texts; one that cannot begin has its error."""
+    return write(Task.failed(task) if isinstance(task, Exception) else task for task in tasks)
 
 
 def _writing(session: Any) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""The options of `generate` and `stream`: their types for type checkers, their defaults, and what other programs call them.
+"""The options of `generate`, `stream` and `fill`: their types for type checkers, their defaults, and what other programs call them.
 
 Each is here once: signatures, `help()`, editors and errors read them from here.
 """
@@ -29,7 +29,21 @@ class Array(Protocol):
     def __array__(self) -> Any: ...
 
 
-class Options(TypedDict, total=False):
+class FillOptions(TypedDict, total=False):
+    """What `fill` may be asked for by name; `Model.fill` says what each means.  None is the default of any."""
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    logit_bias: Mapping[int, float] | None
+    allowed: Sequence[int] | set[int] | frozenset[int] | Array | None
+    seed: int | None
+    logprobs: int | None
+    decoder: Decoder | str | None
+
+
+class Options(FillOptions, total=False):
     """What `generate` may be asked for by name; `Model.generate` says what each means.  None is the default of any.
 
     For functions that pass options on: `def ask(prompt: str, **options: Unpack[Options]) -> str`.
@@ -37,21 +51,12 @@ class Options(TypedDict, total=False):
 
     max_tokens: int | None
     min_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
     repetition_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
-    logit_bias: Mapping[int, float] | None
-    allowed: Sequence[int] | set[int] | frozenset[int] | Array | None
-    seed: int | None
     stop: str | Sequence[str] | set[str] | frozenset[str] | None
     stop_token_ids: Sequence[int] | set[int] | frozenset[int] | Array | None
-    logprobs: int | None
     session: Session | None
-    decoder: Decoder | str | None
 
 
 DEFAULTS: Options = {
@@ -94,6 +99,7 @@ SYNONYMS = {
     "logits_bias": "logit_bias", "bias": "logit_bias", "bad_words_ids": "logit_bias with -inf for each of them",
     "bad_words": "logit_bias with -inf for each of their tokens", "suppress_tokens": "logit_bias with -inf for each of them",
     "allowed_tokens": "allowed", "allowed_token_ids": "allowed", "mask": "allowed", "grammar": "allowed",
+    "targets": "allowed",
     "cache": "session", "past_key_values": "session", "cache_prompt": "session", "use_cache": "session", "kv_cache": "session",
     "draft_model": _GUESSES.format("ModelDrafter(draft_model)"), "assistant_model": _GUESSES.format("ModelDrafter(assistant_model)"),
     "drafter": _GUESSES.format("drafter"), "prompt_lookup_num_tokens": _GUESSES.format("PromptLookup()"),
@@ -109,7 +115,11 @@ SYNONYMS = {
 
 
 def resolved(
-    function: str, options: Mapping[str, Any], surplus: Sequence[Any] = (), more: Sequence[str] = ()
+    function: str,
+    options: Mapping[str, Any],
+    surplus: Sequence[Any] = (),
+    more: Sequence[str] = (),
+    kind: type = Options,
 ) -> dict[str, Any]:
     """All options of a call, those not given and those given as None by their defaults.
 
@@ -122,6 +132,8 @@ def resolved(
         what was given by position beside the prompt
     more : Sequence[str], default ()
         names that this function knows beside
+    kind : type, default Options
+        which options it has: a TypedDict
 
     Raises
     ------
@@ -134,8 +146,9 @@ def resolved(
             "beside it.  Several prompts go in a list"
         )
     for name in options:
-        if name not in DEFAULTS:
-            raise ArgumentError(f"{function}() has no option {short(name)}{_meant(name, (*DEFAULTS, *more))}")
+        if name not in kind.__annotations__:
+            known = [each for each in DEFAULTS if each in kind.__annotations__]
+            raise ArgumentError(f"{function}() has no option {short(name)}{_meant(name, (*known, *more))}")
     return DEFAULTS | {name: value for name, value in options.items() if value is not None}  # type: ignore[return-value]
 
 
@@ -147,17 +160,27 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
         near = difflib.get_close_matches(word, [*known, *SYNONYMS], n=1, cutoff=0.7)
         found = SYNONYMS.get(near[0], near[0]) if near else None
+    if found in DEFAULTS and found not in known:  # another function's
+        found = None
     return f"; there are {', '.join(known)}" if found is None else f": did you mean {found}?"
 
 
-def signed(function: F) -> F:
-    """Give a function that takes `**options` the signature with each option by name, for `help()` and editors."""
+def signed(function: F, kind: type = Options) -> F:
+    """Give a function that takes `**options` the signature with each option by name, for `help()` and editors.
+
+    Parameters
+    ----------
+    function : F
+    kind : type, default Options
+        as of `resolved`
+    """
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
-    types = {name: getattr(each, "__forward_arg__", each) for name, each in Options.__annotations__.items()}
+    types = {name: getattr(each, "__forward_arg__", each) for name, each in kind.__annotations__.items()}
     named = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[name])
         for name, default in DEFAULTS.items()
+        if name in types
     ]
     function.__signature__ = signature.replace(parameters=[*own, *named])  # type: ignore[attr-defined]
     return function

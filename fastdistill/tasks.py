@@ -1,4 +1,4 @@
-"""What `generate` is asked for, as tasks of the engine: options checked once, a prompt or a source, a decoder, a session."""
+"""What `generate` and `fill` are asked for, as tasks of the engine: options checked once, a prompt or a source, a decoder, a session."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from fastdistill.decode.beam_search import BeamSearch
 from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
+from fastdistill.decode.generation import Generation
 from fastdistill.decode.request import Decoder, Request
-from fastdistill.decode.text import Text, prepare_session
+from fastdistill.decode.text import Speller, Text, prepare_session
 from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
-from fastdistill.errors import ArgumentError, BusyError, attempt
+from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
 from fastdistill.kernels.sample.sample import Sampler
-from fastdistill.messages import short, warn
+from fastdistill.messages import listed, short, warn
 from fastdistill.models import Plan
 from fastdistill.runtime.network import Network
 from fastdistill.runtime.session import Session
@@ -123,9 +124,7 @@ def task(
     ends = model.end_tokens.union(
         check_integers("stop_token_ids", asked["stop_token_ids"], 0, model.vocab_size - 1, empty=True).tolist()
     )
-    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
-    sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
-    allowed = allowed_tokens(asked["allowed"], model.vocab_size)
+    sampler, allowed = _sampler(model, asked, sequence), allowed_tokens(asked["allowed"], model.vocab_size)
     early = early_tokens(allowed, ends, model.vocab_size) if min_tokens else None
     decoder = _decoder(model, asked["decoder"])
     logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
@@ -133,8 +132,6 @@ def task(
     if stop and isinstance(decoder, BeamSearch):
         raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
     stream = TextStream(model.tokenizer, stop) if model.has_text or stop else None
-    if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
-        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
     given = asked["session"]
     if given is not None and not isinstance(given, Session):
         raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
@@ -162,6 +159,86 @@ def task(
         return Text(session, request, decoder, stream)
 
     return Task(ids, begin, family=family)
+
+
+def fill_task(model: Writer, text: Any, asked: Mapping[str, Any]) -> Task:
+    """A text whose masks are to be filled, as `resolved` options ask; one without masks has ended already.
+
+    Parameters
+    ----------
+    model : Writer
+    text : Any
+    asked : Mapping[str, Any]
+    """
+    plan = model.plan
+    if plan.causal:
+        raise UnsupportedError(
+            f"fill needs a model that sees a text from both sides: this one ({plan.architecture}) is causal, and writes on from a prompt"
+        )
+    if "logits" not in plan.outputs:
+        raise UnsupportedError(
+            f"this model ({plan.architecture}) has no head that predicts tokens: it gives {listed(plan.outputs)}"
+        )
+    decoder = _decoder(model, asked["decoder"])
+    mask = getattr(decoder, "mask_token", None)
+    if mask is None and (mask := plan.mask_token) is None:
+        raise ArgumentError("this model's files name no mask token: give decoder=Unmask(mask_token=...)")
+    check_integer("mask_token", mask, 0, model.vocab_size - 1)
+    sampler, allowed = _sampler(model, asked), allowed_tokens(asked["allowed"], model.vocab_size)
+    logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
+    if sampler.top_k and not (getattr(decoder, "temperature", None) or sampler.temperature):
+        raise ArgumentError(
+            f"top_k={sampler.top_k} limits what is drawn, and at temperature 0 nothing is: logprobs={sampler.top_k} gives the "
+            "likeliest tokens of each mask"
+        )
+    given = text
+    if isinstance(text, str):
+        given = model.tokenizer.encode(text) if plan.encodes else encoded(model, text)
+    ids = check_integers("text", given, 0, model.vocab_size - 1, empty=True)
+    if len(ids) > plan.max_positions:
+        raise CapacityError(
+            f"{len(ids)} tokens are more than {plan.max_positions}, the model's {plan.positions_source}"
+        )
+    masks = int((ids == mask).sum())
+    whole = _Whole(model.tokenizer, ids, mask) if model.has_text else None
+    if not masks:
+        words = text if isinstance(text, str) else "" if whole is None else whole.finish()
+        return Task.ended(Generation(words, finish_reason="length", logprobs=[] if logprobs else None))
+
+    def begin(_: Beginning | None) -> Text:
+        request = Request(ids, 0, sampler, allowed, max_tokens=masks, logprobs=logprobs, within=True)
+        return Text(_session_for(model, len(ids), decoder), request, decoder, whole)
+
+    return Task(ids, begin)
+
+
+class _Whole:
+    """Spells a text of which a part was to be filled, when that is there."""
+
+    stopped = False
+
+    def __init__(self, tokenizer: Tokenizer, ids: np.ndarray, mask: int) -> None:
+        self._tokenizer, self._ids, self._masks = tokenizer, ids.tolist(), np.flatnonzero(ids == mask).tolist()
+        self._filled = 0
+
+    def push(self, token: int) -> str:
+        self._ids[self._masks[self._filled]] = token
+        self._filled += 1
+        return ""
+
+    def finish(self) -> str:
+        return self._tokenizer.decode(self._ids)
+
+    def fresh(self) -> Speller:
+        raise NotImplementedError  # of searches
+
+
+def _sampler(model: Writer, asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
+    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
+    sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+    if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
+        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
+    return sampler
 
 
 def _task_of(

@@ -30,7 +30,7 @@ from fastdistill.errors import (
 from fastdistill.kernels.boundary import lib
 from fastdistill.models import plan_for
 from fastdistill.models.quantize_folder import quantize_folder
-from fastdistill.options import DEFAULTS, SYNONYMS, Options, resolved
+from fastdistill.options import DEFAULTS, SYNONYMS, FillOptions, Options, resolved
 from fastdistill.tasks import task
 from tests.small_models import FORMATS, config, tensors
 from tests.strategies import bits
@@ -634,14 +634,17 @@ def test_only_the_prompt_is_given_by_position(model, value):
 
 def test_the_options_have_one_home():
     """Types for checkers, defaults, help() and the docstring name the same options."""
-    assert list(Options.__annotations__) == list(DEFAULTS)
+    assert Options.__annotations__.keys() == DEFAULTS.keys()
+    of_fill = {name: default for name, default in DEFAULTS.items() if name in FillOptions.__annotations__}
     shown = list(inspect.signature(fd.Model.generate).parameters.values())
     assert [each.name for each in shown] == ["self", "prompt", "n", *DEFAULTS]
     assert all(each.kind is each.KEYWORD_ONLY and each.default == DEFAULTS[each.name] for each in shown[3:])
     assert "temperature: 'float | None' = 0.0" in str(inspect.signature(fd.Model.stream))
-    text = inspect.getdoc(fd.Model.generate)
-    for name, default in DEFAULTS.items():
-        assert re.search(rf"^{name} : .*, default {re.escape(repr(default))}$", text, re.MULTILINE), name
+    assert list(inspect.signature(fd.Model.fill).parameters) == ["self", "text", *of_fill]
+    for function, options in ((fd.Model.generate, DEFAULTS), (fd.Model.fill, of_fill)):
+        text = inspect.getdoc(function)
+        for name, default in options.items():
+            assert re.search(rf"^{name} : .*, default {re.escape(repr(default))}$", text, re.MULTILINE), name
     names = {*DEFAULTS, "n"}
     assert not names & set(SYNONYMS)
     first_words = {re.match(r"\w+", meant)[0] for meant in SYNONYMS.values()}

@@ -331,6 +331,14 @@ def test_several_odd_arguments(values, name, data):
         called(name, function, arguments | {parameter: data.draw(NESTED) for parameter in some})
 
 
+@pytest.mark.parametrize("parameter", [each.name for each in parameters(fd.Model.fill) if each.name != "self"])
+def test_an_odd_wish_of_what_is_filled(parameter):
+    """Of a model that fills masks, as the one above does not."""
+    model = fd.load("listops-mdlm", threads=1)
+    for number, odd in enumerate(ODD):
+        called(f"fill({parameter}=ODD[{number}])", model.fill, {"text": [5, 1, 6], parameter: odd()})
+
+
 READS = [field.name for field in dataclasses.fields(fd.Read)]
 
 
@@ -357,7 +365,7 @@ def test_every_part_has_callables_here():
     """The search finds what it should: were it to find nothing, all of the above would pass."""
     assert len(CALLABLES) > 80
     wanted = {
-        "load", "Model.generate", "Model.stream", "Model.score", "Model.session", "Session.forward", "Session.keep", "CallableSession.forward", "Tokenizer.encode",
+        "load", "Model.generate", "Model.stream", "Model.fill", "Model.score", "Model.session", "Session.forward", "Session.keep", "CallableSession.forward", "Tokenizer.encode",
         "Tokenizer.decode", "Read", "Unmask", "Jacobi", "Speculative", "Threshold", "PromptLookup", "Tree", "static_tree", "forward_many", "from_callable",
         "write_checkpoint", "quantize_folder", "export_folder", "convert_gguf", "open_checkpoint", "fetch", "find_folder", "render_chat", "TextStream", "LearnedFilter.fit", "generate",
     }  # fmt: skip

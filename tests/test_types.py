@@ -37,6 +37,10 @@ reveal_type(model.generate(("a", "b")))  # list[Generation]
 reveal_type(model.generate([[1, 2], [3]]))  # list[Generation]
 reveal_type(model.generate([np.array([1, 2])]))  # list[Generation]
 reveal_type(model.generate(["a", [3]]))  # list[Generation]
+reveal_type(model.fill("a", logprobs=3, decoder=fd.Unmask(max_steps=1)))  # Generation
+reveal_type(model.fill([1, 2]))  # Generation
+reveal_type(model.fill(np.array([1, 2]), allowed=range(3)))  # Generation
+reveal_type(model.fill(words, temperature=0.5, seed=1))  # list[Generation]
 reveal_type(model.score("a"))  # Score
 reveal_type(model.score(words))  # list[Score]
 reveal_type(model.stream("a", decoder="auto"))  # Generator[Piece, None, Generation]
@@ -67,6 +71,7 @@ model.stream("a", temprature=1.0)  # did you mean "temperature"
 model.generate("a", temperature="hot")  # No overload variant
 model.stream("a", temperature="hot")  # expected "float | None"
 model.generate("a", 8)  # No overload variant
+model.fill("a", max_tokens=8)  # No overload variant
 model.stream("a", 8)  # incompatible type "int"
 model.stream(["a"])  # incompatible type "str"
 model.stream("a", decoder=fd.PromptLookup())  # "PromptLookup"; expected "Decoder | str | None"

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Sequence
 
 from fastdistill import __version__
-from fastdistill.cli import chat, distill, encode, folders, generate, info, selftest, train
+from fastdistill.cli import chat, distill, encode, fill, folders, generate, info, selftest, train
 from fastdistill.errors import ArgumentError, FastDistillError
 from fastdistill.platform import PIPE_CLOSED
 
@@ -27,6 +27,8 @@ first steps:
   fastdistill generate smollm2-135m-instruct "Once upon"  let it write on
   fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
                                                           let a masked diffusion model fill in the answer
+  fastdistill fill ./bert "Paris is the [MASK] of France." --top-k 5
+                                                          fill masks within a text
   fastdistill embed all-minilm-l6-v2 sentences.txt --out vectors.npy
                                                           make vectors of sentences
   fastdistill train smollm2-135m-instruct chats.jsonl --out run
@@ -121,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastdistill {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (generate, chat, encode, folders, train, distill, info, selftest):
+    for group in (generate, chat, fill, encode, folders, train, distill, info, selftest):
         group.add_commands(commands)
     return parser
 

@@ -74,7 +74,7 @@ def add_commands(commands: Any) -> None:
 def run_embed(arguments: argparse.Namespace) -> None:
     if arguments.out is not None and not arguments.out.endswith(".npy"):
         raise ArgumentError(f"--out must end in .npy, got {short(arguments.out)}")
-    texts = _single(arguments.file)
+    texts = single_texts(arguments.file)
     model = _load(arguments)
     started = time.perf_counter()
     vectors = model.encode(
@@ -102,7 +102,7 @@ def run_embed(arguments: argparse.Namespace) -> None:
 def run_rank(arguments: argparse.Namespace) -> None:
     found = _load(arguments).rank(
         arguments.query,
-        _single(arguments.file),
+        single_texts(arguments.file),
         top_k=arguments.top_k,
         batch_size=arguments.batch_size,
         show_progress_bar=_bar(),
@@ -154,7 +154,7 @@ def _bar() -> bool:
     return sys.stderr.isatty()
 
 
-def _single(file: str) -> list[str]:
+def single_texts(file: str) -> list[str]:
     """The texts of a file that holds no pairs."""
     found = []
     for text in _texts(file):

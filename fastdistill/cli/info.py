@@ -105,6 +105,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
+    from fastdistill.text.tokenizer_config import mask_token_id
 
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
@@ -142,6 +143,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         """Bytes that a process of such a session takes beyond this one."""
         return packed + cached(capacity) + executor.nbytes + _TEXT
 
+    hides = plan.encodes and "logits" in plan.outputs  # its tokenizer alone knows what masks are
+    mask = mask_token_id(folder, plan.vocab_size) if hides else plan.mask_token
     available = available_memory()
     fitting = None if available is None else bisect_right(range(capacity + 1), available, key=taken) - 1
     return {
@@ -150,10 +153,11 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "causal": plan.causal,
         "source_positions": plan.source_positions,
         "block": plan.block,
-        "mask_token": plan.mask_token,
+        "encodes": plan.encodes,
+        "mask_token": mask,
         "gives": [*plan.outputs],
         "labels": list(plan.labels),
-        "mask_spelling": None if plan.mask_token is None else _spelling(folder, plan.mask_token),
+        "mask_spelling": None if mask is None else _spelling(folder, mask),
         "layers": plan.num_layers,
         "windows": dict(Counter(op.constants["window"] for op in plan.ops if "window" in op.constants)),
         "experts": next(
@@ -213,9 +217,10 @@ def _kind(model: dict[str, Any]) -> str:
         return "causal: predicts the next token"
     if model["labels"]:
         return f"classifier: {listed(model['labels'])}"
-    if model["mask_token"] is None:
-        return "encoder: makes vectors of texts" + ", and says what masks hide" * ("logits" in model["gives"])
     spelt = "" if model["mask_spelling"] is None else f" ({model['mask_spelling']})"
+    if model["encodes"]:
+        masks = "" if model["mask_token"] is None else f", token {model['mask_token']}{spelt}"
+        return "encoder: makes vectors of texts" + f", and says what masks hide{masks}" * ("logits" in model["gives"])
     order = f"in blocks of {model['block']}" if model["block"] else "in any order"
     return f"masked diffusion: fills masks, token {model['mask_token']}{spelt}, {order}"
 

@@ -16,6 +16,9 @@ _ABOUT = """\
 A masked diffusion model is given an answer that is all masks, --max-tokens of them, and predicts every one in each forward.
 A rule says which predictions stand: few a forward are safe, many are fast.
 """
+_WITHIN = """\
+A model predicts every mask in each forward, and a rule says which predictions stand: few a forward are safe, many are fast.
+"""
 
 CACHES, REMASKS = ("none", "prefix", "dual"), ("running", "remdm", "revise")
 _KINDS = {"schedule": "linear", "cosine": "cosine", "time": "time", "ascending": "ascending"}  # of a schedule
@@ -55,8 +58,9 @@ def rule_name(arguments: argparse.Namespace) -> str:
     return DEFAULTS["commit"] if arguments.commit is None else str(arguments.commit.name)
 
 
-def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("how masks are filled", _ABOUT).add_argument
+def add_unmasking_options(parser: argparse.ArgumentParser, within: bool = False) -> None:
+    """Add the options of how masks are filled; `within`: those of masks within a text alone."""
+    add = parser.add_argument_group("how masks are filled", _WITHIN if within else _ABOUT).add_argument
     add(
         "--commit",
         type=_commit,
@@ -81,17 +85,19 @@ def add_unmasking_options(parser: argparse.ArgumentParser) -> None:
         "around it. Faster, not exact",
     )
     add(
+        "--remask",
+        choices=REMASKS,
+        help="fill masks more than once. running: each step of a schedule fills everything, then masks the least sure again. "
+        "remdm: late in a block, the least sure once more. revise: replace a token where another one has become likely",
+    )
+    if within:
+        return
+    add(
         "--block-causal",
         action="store_true",
         default=None,
         help="a block sees what is before it and itself, for models that were trained so (the default of those whose config.json "
         "says so); its cache is exact",
-    )
-    add(
-        "--remask",
-        choices=REMASKS,
-        help="fill masks more than once. running: each step of a schedule fills everything, then masks the least sure again. "
-        "remdm: late in a block, the least sure once more. revise: replace a token where another one has become likely",
     )
     add(
         "--drafts",
@@ -129,11 +135,11 @@ def unmasking(arguments: argparse.Namespace) -> Unmask:
             block_length=arguments.block_length,
             max_steps=arguments.max_steps,
             cache=arguments.cache,
-            drafts=arguments.drafts,
-            attention="block_causal" if arguments.block_causal else None,
+            drafts=getattr(arguments, "drafts", None),
+            attention="block_causal" if getattr(arguments, "block_causal", None) else None,
         ),
         remask=remask,
-        trace=bool(arguments.trace or getattr(arguments, "trace_png", None)),
+        trace=bool(getattr(arguments, "trace", None) or getattr(arguments, "trace_png", None)),
     )
 
 

@@ -72,11 +72,16 @@ class Task:
         self.cancelled = self.submitted = False
 
     @classmethod
-    def failed(cls, error: Exception) -> Task:
+    def ended(cls, result: Generation) -> Task:
         """One that has ended before it began."""
         task = cls(np.empty(0, np.int32), lambda _: Text.__new__(Text))
-        task.result = Generation(finish_reason="error", error=error)
+        task.result = result
         return task
+
+    @classmethod
+    def failed(cls, error: Exception) -> Task:
+        """One that an error has ended before it began."""
+        return cls.ended(Generation(finish_reason="error", error=error))
 
     @property
     def finished(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -41,6 +41,8 @@ class Request:
         the same for the first token, and for token number max_tokens, alone; None: those of any
     banned : int32 (k,), optional
         tokens whose logits are -inf
+    within : bool, default False
+        write nothing behind the prompt: fill the masks that it holds, max_tokens of them
     max_tokens : int, optional
         most tokens to write
     end_tokens : frozenset[int], optional
@@ -64,6 +66,7 @@ class Request:
     allowed_first: np.ndarray | None = None
     allowed_last: np.ndarray | None = None
     banned: np.ndarray | None = None
+    within: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", replace(self.sampler, prompt_length=len(self.prompt)))
@@ -189,6 +192,9 @@ class Run:
         of one that fills places in any order: how many it has filled
     needs_place : bool
         a token takes a place before it is certain
+    said : Mapping[int, TokenLogProbs] | None
+        of one that fills places in any order, where log probabilities are asked for: of each token, by its number, what the
+        forward that filled it has said; None: they are of the rows that `take` gives beside the tokens
     trace : Trace | None
         of unmasking, where it is wanted
     hypotheses : Sequence[Hypothesis]
@@ -202,6 +208,7 @@ class Run:
     unread: int = 0
     rounds: Sequence[Round] = ()
     needs_place: bool = False
+    said: Mapping[int, TokenLogProbs] | None = None
     trace: Trace | None = None
     hypotheses: Sequence[Hypothesis] = ()
 

@@ -125,7 +125,10 @@ class Text:
             result.tokens.append(token)
             stats.new_tokens += 1
             if result.logprobs is not None and not run.hypotheses:
-                result.logprobs.append(log_probs_of(token, given[0], row, self.request.logprobs))
+                asked, number = self.request.logprobs, len(result.tokens) - 1
+                result.logprobs.append(
+                    log_probs_of(token, given[0], row, asked) if run.said is None else run.said[number]
+                )
             if self._speller is not None:
                 text += self._speller.push(token)
             result.finish_reason = self._reason(token, len(result.tokens))
@@ -188,6 +191,8 @@ class Text:
             return "stop"
         if most:
             return "length"
+        if self.request.within:  # their places are the prompt's
+            return ""
         # The last token needs no place until another one is to follow it, unless that one needs its own before it is there.
         places = len(self.request.prompt) + written + self.run.needs_place
         return "capacity" if places > self.session.capacity else ""

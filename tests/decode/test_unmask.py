@@ -21,7 +21,7 @@ from fastdistill.decode.generation import Statistics
 from fastdistill.decode.text import Text
 from fastdistill.decode.unmask.rules import Step, block_confidence
 from fastdistill.decode.unmask.schedules import KINDS, quotas, quotas_of_blocks
-from fastdistill.errors import ArgumentError, CapacityError, UnsupportedError
+from fastdistill.errors import ArgumentError, CapacityError
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for
@@ -812,9 +812,6 @@ def test_prompts_and_models_that_cannot_be_unmasked_are_refused():
     with pytest.raises(ArgumentError, match="at most 4 positions"):
         zeros = np.zeros((4, 4), np.float32)
         unmask(fd.Unmask(fd.unmask.Learned(fd.unmask.LearnedFilter(zeros, zeros[0], zeros, zeros[0]))), [1, 2], 9)
-    request = Request(np.array([1], np.int32), 0, Sampler(), max_tokens=4, logprobs=2)
-    with pytest.raises(UnsupportedError, match="logprobs"):
-        fd.Unmask().start(session(), request)
 
 
 def test_what_fits_is_written():

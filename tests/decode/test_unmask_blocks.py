@@ -178,5 +178,13 @@ def test_a_model_writes_and_says_its_blocks(tmp_path, capsys):
     assert main(["info", str(tmp_path / "model")]) == 0
     assert "fills masks, token 82, in blocks of 4" in capsys.readouterr().out
     assert "any order" in _kind(
-        {"source_positions": 0, "causal": False, "labels": [], "mask_token": 1, "mask_spelling": None, "block": 0}
+        {
+            "source_positions": 0,
+            "causal": False,
+            "encodes": False,
+            "labels": [],
+            "mask_token": 1,
+            "mask_spelling": None,
+            "block": 0,
+        }
     )

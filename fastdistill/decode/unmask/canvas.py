@@ -1,4 +1,4 @@
-"""The text that is being filled: a prompt and its answer, in blocks from left to right."""
+"""The text that is being filled: its masks, behind a prompt or within it, in blocks from left to right."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Canvas:
-    """Positions are those of the text; places count from the answer's first position.
+    """Positions are those of the text; places are those that are to be filled, counted from the first.
 
     Attributes
     ----------
-    text : int32 (n,)
-        the prompt, then the answer, which is all masks at first
+    positions : int64 (places,)
+        where each place lies in the text, ascending
+    answer : int32 (places,)
+        what stands there: masks at first
     mask : int
         the mask token
-    first : int
-        the answer's first position
     chances : float32 (places,)
         an order by chance, the same in every step; empty where the rule goes by another one
     confidence : float32 (places,)
@@ -42,24 +42,40 @@ class Canvas:
     """
 
     def __init__(
-        self, prompt: np.ndarray, length: int, mask: int, settings: Unmask, chances: np.ndarray, aligned: bool = False
+        self,
+        text: np.ndarray,
+        positions: np.ndarray,
+        mask: int,
+        settings: Unmask,
+        chances: np.ndarray,
+        aligned: bool = False,
     ) -> None:
-        """`aligned`: blocks are counted from position 0, so that the first one may begin with the prompt's last tokens."""
-        self.text = np.concatenate([prompt, np.full(length, mask, np.int32)]).astype(np.int32)
-        self.mask, self.first, self.chances = mask, len(prompt), chances
+        """`text` has masks at `positions`.  `aligned`: of masks that end it, blocks are counted from position 0, so that the first
+        one may begin with the tokens before them."""
+        length = len(positions)
+        self._given, self.positions, self.mask, self.chances = text, positions, mask, chances
+        self.answer = np.full(length, mask, np.int32)
         self.confidence = np.full(length, np.nan, np.float32)
         self.revisions = np.zeros(length, np.int32)
         self.number, self._size = 0, settings.block_length or max(length, 1)
-        self._before = self.first % self._size if aligned else 0  # tokens of the prompt in the first block
+        self._first = int(positions[0]) if length else len(text)
+        self._before = self._first % self._size if aligned else 0  # tokens of the prompt in the first block
         self.quotas = settings.rule.quotas([len(self.block(number)) for number in range(self.blocks)])
         self.forwards = 0
         self.trace = Trace(length, mask) if settings.trace else None
         self._extra_steps = 0  # of the remasking, in this block
         self._truncated = False
 
+    def text(self, answer: np.ndarray | None = None) -> np.ndarray:
+        """All of it, int32 (n,), with the answer as it is or another one."""
+        text = self._given.copy()
+        text[self.positions] = self.answer if answer is None else answer
+        return text
+
     @property
-    def answer(self) -> np.ndarray:
-        return self.text[self.first :]
+    def length(self) -> int:
+        """Of the text."""
+        return len(self._given)
 
     @property
     def filled(self) -> int:
@@ -81,8 +97,8 @@ class Canvas:
         return range(max(start, 0), min(start + self._size, len(self.answer)))
 
     def start(self, number: int) -> int:
-        """The position where a block begins, with the prompt's tokens that lie in it."""
-        return self.first - self._before + number * self._size
+        """Of masks that end the text: the position where a block begins, with the prompt's tokens that lie in it."""
+        return self._first - self._before + number * self._size
 
     @property
     def places(self) -> range:
@@ -125,10 +141,10 @@ class Canvas:
         return places
 
     def truncate(self, places: int) -> None:
-        """Cut the answer off behind so many places."""
-        self.text, self.confidence, self.revisions = (
-            self.text[: self.first + places], self.confidence[:places], self.revisions[:places]
-        )  # fmt: skip
+        """Cut the text off behind so many places."""
+        self._given = self._given[: self.positions[places - 1] + 1]
+        self.positions, self.answer = self.positions[:places], self.answer[:places]
+        self.confidence, self.revisions = self.confidence[:places], self.revisions[:places]
         self._truncated = True
 
     def record(self, places: np.ndarray, tokens: np.ndarray, again: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Unmasking: a masked diffusion model fills an answer that is all masks at first, several positions a forward.
+"""Unmasking: a masked diffusion model fills an answer that is all masks at first, or masks within a text, several positions a forward.
 
 Each forward predicts every masked position of the current block; a rule (`rules`) says which predictions stand
 (`filling`). What is seen, and what is kept between forwards, is the view's business (`views`); `run` puts them
@@ -36,7 +36,9 @@ class FillsMasks(Protocol):
 
 @dataclass(frozen=True)
 class Unmask:
-    """Decoding for masked diffusion models: max_tokens masks behind the prompt, filled (unmasked) by a rule until none is left.
+    """Decoding for masked diffusion models: masks are filled (unmasked) by a rule until none is left.
+
+    They are max_tokens masks behind the prompt of `Model.generate`, and those within the text of `Model.fill`.
 
     Parameters
     ----------

@@ -40,12 +40,12 @@ class Drafts:
 
     def texts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """As of `Filling`."""
-        prompt, texts = self._canvas.text[: self._canvas.first], []
+        texts = []
         for number, answer in enumerate(self._answers):
             steps = self._schedule[number : number + self._most]
             start, end = (steps[0][0], steps[-1][1]) if steps else (0, 0)
             wanted = start + np.flatnonzero(answer[start:end] == self._canvas.mask)
-            texts.append((np.concatenate([prompt, answer]), wanted))
+            texts.append((self._canvas.text(answer), wanted))
         return texts
 
     def take(self, steps: list[Step]) -> None:

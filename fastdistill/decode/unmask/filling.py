@@ -42,7 +42,7 @@ class Filling:
             again = self._remask.rereads(canvas.as_remasking_sees())
             if again is not None:
                 wanted[: len(again)] |= again
-        return [(canvas.text, start + np.flatnonzero(wanted))]
+        return [(canvas.text(), start + np.flatnonzero(wanted))]
 
     def take(self, steps: list[Step]) -> None:
         """Fill what the rule chooses, mask again what the remasking does, cut off what is behind the end."""

@@ -9,9 +9,11 @@ import numpy as np
 
 from fastdistill.arguments import check_integer
 from fastdistill.decode.chance import ORDER, uniforms
+from fastdistill.decode.generation import TokenLogProbs, log_probs_of
 from fastdistill.decode.request import Request, Run
 from fastdistill.decode.unmask.canvas import Canvas
 from fastdistill.decode.unmask.drafts import Drafts
+from fastdistill.decode.unmask.end_of_text import EndOfText
 from fastdistill.decode.unmask.filling import Filling
 from fastdistill.decode.unmask.rules import Step
 from fastdistill.decode.unmask.views import View, block_view, full_view
@@ -32,10 +34,6 @@ class UnmaskRun(Run):
     def __init__(self, settings: Unmask, session: SessionLike, request: Request) -> None:
         self._settings, self._session, self._request = settings, session, request
         mask, self._shift = _facts(settings, session)
-        if request.logprobs:
-            raise UnsupportedError(
-                "logprobs are of tokens that follow one another; unmasking fills them in another order"
-            )
         temperature = request.sampler.temperature if settings.temperature is None else settings.temperature
         self._sampler = replace(request.sampler, temperature=temperature)
         # Whether a position's token is the likeliest one, with nothing to draw or to forbid but by bans.
@@ -44,17 +42,20 @@ class UnmaskRun(Run):
             raise ArgumentError(
                 "drafts need temperature 0 and no processors: the schedule has to be a function of the text"
             )
-        first, length = len(request.prompt), _answer_length(settings, session, request, mask)
+        if settings.drafts and request.logprobs:
+            raise ArgumentError("logprobs are of one text a forward, and drafts run several: give drafts=0")
+        self.said: dict[int, TokenLogProbs] | None = {} if request.logprobs else None
+        text, positions = _text_to_fill(settings, session, request, mask, self._shift)
         chances = np.empty(0, np.float32)
         if settings.rule.selection.score == "given":
-            places = np.arange(length, dtype=np.uint32)
-            chances = uniforms(self._sampler, first + places, 0, length, ORDER).astype(np.float32)
+            at = positions.astype(np.uint32)
+            chances = uniforms(self._sampler, at, 0, len(at), ORDER).astype(np.float32)
         blocks = settings.attention == "block_causal" and session.block > 0  # the prompt's, too
-        self._canvas = canvas = Canvas(request.prompt, length, mask, settings, chances, blocks)
+        self._canvas = canvas = Canvas(text, positions, mask, settings, chances, blocks)
         self.trace = canvas.trace
         self._filling: Filling | Drafts = Filling(settings, canvas, request.end_tokens)
         if settings.drafts:
-            most = min(settings.drafts, session.max_rows // max(len(canvas.text), 1))
+            most = min(settings.drafts, session.max_rows // max(len(text), 1))
             self._filling = Drafts(settings, canvas, max(most, 1))
         self._fresh, self._since = True, 0  # whether the next forward makes the cache anew; forwards since one did
         self._released = 0  # places
@@ -74,7 +75,7 @@ class UnmaskRun(Run):
     @property
     def text(self) -> np.ndarray:
         """Prompt and answer, int32 (n,)."""
-        return self._canvas.text
+        return self._canvas.text()
 
     @property
     def decoding(self) -> bool:
@@ -106,7 +107,7 @@ class UnmaskRun(Run):
         sizes = np.diff([view.first, *view.ends[:-1]])
         nodes = np.repeat(np.arange(len(sizes) + len(texts)), [*sizes, *[width] * len(texts)])
         parents = [*range(-1, len(sizes) - 1), *[len(sizes) - 1] * len(texts)]
-        offsets = [self._canvas.first + places - self._shift - view.first for _, places in texts]
+        offsets = [self._canvas.positions[places] - self._shift - view.first for _, places in texts]
         rows = [row + np.where(row < last - view.first, 0, i * width) for i, row in enumerate(offsets)]
         read = self._how_to_read(np.concatenate([places for _, places in texts]))
         return Forward(tokens, nodes=nodes, parents=parents, replace=view.replace, rows=np.concatenate(rows), read=read)
@@ -122,9 +123,12 @@ class UnmaskRun(Run):
         steps = self._predictions(rows)
         if view.keep:
             session.keep(range(view.keep))
+        before = self._canvas.answer.copy()
         self._filling.take(steps)
-        if not view.keep or session.length > len(self.text):
-            session.truncate(min(session.length, len(self.text)))  # pending rows go; an answer may have been cut
+        self._say(rows, before)
+        length = self._canvas.length
+        if not view.keep or session.length > length:
+            session.truncate(min(session.length, length))  # pending rows go; an answer may have been cut
         while self._canvas.next_block():
             self._fresh = True
             self._filling.begin_block()
@@ -134,7 +138,7 @@ class UnmaskRun(Run):
 
     def _next_view(self) -> View:
         settings, canvas = self._settings, self._canvas
-        start, reach = canvas.first + canvas.places.start, canvas.first + self._filling.reach
+        start, reach = int(canvas.positions[canvas.places.start]), int(canvas.positions[self._filling.reach - 1]) + 1
         if settings.attention == "block_causal":
             start, first = canvas.start(canvas.number), max(canvas.number - 1, 0)
             starts = [at for at in map(canvas.start, range(first, canvas.blocks)) if at < reach]
@@ -143,7 +147,7 @@ class UnmaskRun(Run):
             self._fresh = True
         if self._fresh:
             self._session.truncate(0)
-        return full_view(settings.cache, self._fresh, start, reach, len(canvas.text), self._shift)
+        return full_view(settings.cache, self._fresh, start, reach, canvas.length, self._shift)
 
     def _how_to_read(self, places: np.ndarray) -> Read:
         canvas, banned = self._canvas, {self._canvas.mask}
@@ -151,7 +155,7 @@ class UnmaskRun(Run):
             banned |= {token for token in self._request.end_tokens if token < self._session.vocab_size}
         bans = np.array(sorted(banned), np.int32)
         if self._argmax:
-            return Read(banned=bans)
+            return Read(banned=bans, logits=self._request.logprobs > 0)
         allowed = self._request.masks(places.tolist())
         return Read(sampler=replace(self._sampler, round=canvas.forwards), allowed=allowed, logits=True, banned=bans)
 
@@ -173,6 +177,15 @@ class UnmaskRun(Run):
             own = RowStatistics(*(values[part] for values in statistics))
             steps.append(Step(self._canvas.places, places.astype(np.int32), tokens[part], confidence[part], own))
         return steps
+
+    def _say(self, rows: Rows, before: np.ndarray) -> None:
+        """Keep the log probabilities of what the forward has filled in an answer, where they are asked for."""
+        if self.said is None:
+            return
+        answer = self._canvas.answer
+        for row, place in enumerate(self._wanted[0].tolist()):
+            if place < len(answer) and answer[place] != before[place]:
+                self.said[place] = log_probs_of(int(answer[place]), rows, row, self._request.logprobs)
 
     def _release(self) -> list[tuple[int, int]]:
         """Tokens that have become certain, from the answer's beginning on."""
@@ -203,19 +216,39 @@ def _facts(settings: Unmask, session: SessionLike) -> tuple[int, int]:
     return mask, shift
 
 
-def _answer_length(settings: Unmask, session: SessionLike, request: Request, mask: int) -> int:
-    """How many places there are to fill; refuses a prompt or a session that cannot be served."""
-    first = len(request.prompt)
-    if (request.prompt == mask).any():
-        at = int((request.prompt == mask).argmax())
-        raise ArgumentError(f"the prompt holds the mask token, {mask}, at {at}: only what follows it can be masked")
-    length = min(request.max_tokens, session.capacity - first)
-    if length < min(request.max_tokens, 1):
-        raise CapacityError(
-            f"the prompt has {first} tokens and the session's capacity is {session.capacity}: no place is left to fill"
+def _text_to_fill(
+    settings: Unmask, session: SessionLike, request: Request, mask: int, shift: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """All of a text, int32 (n,), and the positions of what is to be filled in it, int64; refuses what cannot be served."""
+    first, most = len(request.prompt), request.max_tokens
+    held = np.flatnonzero(request.prompt == mask)
+    if request.within:
+        if settings.attention == "block_causal":
+            raise UnsupportedError(
+                "masks within a text are filled from both sides, and with block-causal attention a block sees nothing behind it: "
+                "give Unmask(attention='full'), though models of blocks were not trained for that"
+            )
+        if shift and len(held) and held[0] == 0:
+            raise ArgumentError("the text begins with a mask, and this model predicts a token in the row before it")
+        if settings.end != EndOfText():
+            raise ArgumentError("end is of masks that end the text: those within one have no end among them")
+        text, positions = request.prompt, held
+    else:
+        if len(held):
+            raise ArgumentError(
+                f"the prompt holds the mask token, {mask}, at {held[0]}: only what follows it can be masked"
+            )
+        length = min(most, session.capacity - first)
+        if length < min(most, 1):
+            raise CapacityError(
+                f"the prompt has {first} tokens and the session's capacity is {session.capacity}: no place is left to fill"
+            )
+        text, positions = (
+            np.concatenate([request.prompt, np.full(length, mask, np.int32)]),
+            np.arange(first, first + length),
         )
-    if settings.attention == "full" and first + length > session.max_rows and length:
+    if settings.attention == "full" and len(text) > session.max_rows and len(positions):
         raise CapacityError(
-            f"a forward over all of the text takes {first + length} rows, more than the session's max_rows = {session.max_rows}"
+            f"a forward over all of the text takes {len(text)} rows, more than the session's max_rows = {session.max_rows}"
         )
-    return length
+    return text, positions

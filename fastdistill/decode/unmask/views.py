@@ -1,9 +1,9 @@
 """Which rows a forward runs, and whom they see: how the text is laid over a session's committed rows and nodes.
 
-A text is the prompt and a masked answer; a block of it is being filled. Under full attention every row sees every other
-one, so a forward runs all of it (no cache) or a part, beside keys and values from the block's first forward that are
-slightly stale (Fast-dLLM's prefix and dual caches). Under block-causal attention a block sees what is before it and
-itself: its keys and values never change once it is filled, and the cache is exact.
+A text is the prompt and a masked answer, or has masks within it; a block of them is being filled. Under full attention
+every row sees every other one, so a forward runs all of it (no cache) or a part, beside keys and values from the block's
+first forward that are slightly stale (Fast-dLLM's prefix and dual caches). Under block-causal attention a block sees what
+is before it and itself: its keys and values never change once it is filled, and the cache is exact.
 """
 
 from __future__ import annotations
