@@ -130,9 +130,8 @@ def task(
     decoder = _decoder(model, asked["decoder"])
     logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
     stop = check_stop(asked["stop"])
-    if stop and isinstance(decoder, BeamSearch):
-        raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
     stream = TextStream(model.tokenizer, stop) if model.has_text or stop else None
+    stops = stream if stop else None
     if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
         raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
     given = asked["session"]
@@ -147,7 +146,7 @@ def task(
     if model.target is not None:
         return _task_of(model, model.target, ids, decoder, given, dict(
             sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
-            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs,
+            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs, stops=stops,
         ), stream, reading)  # fmt: skip
 
     def begin(beginning: Beginning | None) -> Text:
@@ -157,7 +156,7 @@ def task(
                 session.share(*beginning)
         cached = prepare_session(session, ids)
         request = Request(
-            ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: model.costs
+            ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: model.costs, stops=stops
         )
         return Text(session, request, decoder, stream)
 
