@@ -11,10 +11,11 @@ import numpy as np
 
 from fastdistill.arguments import check_integer, check_integers
 from fastdistill.checkpoint import Target
+from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
-from fastdistill.decode.beam_search import BeamSearch
+from fastdistill.decode.beam_search import MOST_BEAMS, MOST_PENALTY, BeamSearch, drawn_by
 from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
@@ -57,6 +58,8 @@ class Writer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def target(self) -> Target | None: ...
+    @property
+    def search(self) -> BeamSearch | None: ...
     @property
     def end_tokens(self) -> frozenset[int]: ...
     @property
@@ -123,11 +126,10 @@ def task(
     ends = model.end_tokens.union(
         check_integers("stop_token_ids", asked["stop_token_ids"], 0, model.vocab_size - 1, empty=True).tolist()
     )
-    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
-    sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+    sampler = _sampler(asked, sequence)
     allowed = allowed_tokens(asked["allowed"], model.vocab_size)
     early = early_tokens(allowed, ends, model.vocab_size) if min_tokens else None
-    decoder = _decoder(model, asked["decoder"])
+    decoder = asked_decoder(model, asked)
     logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
     stop = check_stop(asked["stop"])
     stream = TextStream(model.tokenizer, stop) if model.has_text or stop else None
@@ -156,7 +158,17 @@ def task(
                 session.share(*beginning)
         cached = prepare_session(session, ids)
         request = Request(
-            ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: model.costs, stops=stops
+            ids,
+            cached,
+            sampler,
+            allowed,
+            early,
+            min_tokens,
+            max_tokens,
+            ends,
+            logprobs,
+            lambda: model.costs,
+            stops=stops,
         )
         return Text(session, request, decoder, stream)
 
@@ -201,10 +213,41 @@ def _session_for(model: Writer, tokens: int, decoder: Decoder) -> Session:
     return model.network.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16), taps=taps)
 
 
-def _decoder(model: Writer, decoder: Any) -> Decoder:
-    """The decoder that was asked for, or an error that says how to make one of what was given."""
+def search_of(said: Section) -> BeamSearch | None:
+    """The search that a folder asks for; None: it asks for none.
+
+    Parameters
+    ----------
+    said : Section
+        what it says of how texts are written
+
+    Raises
+    ------
+    CheckpointError
+    """
+    num_beams = said.integer("num_beams", minimum=1, maximum=MOST_BEAMS, default=1)
+    if num_beams == 1:
+        return None
+    penalty = said.number("length_penalty", minimum=-MOST_PENALTY, maximum=MOST_PENALTY, default=1.0)
+    early = said.raw.get("early_stopping")
+    if type(early) is not bool and early not in (None, "never"):
+        said.refuse("early_stopping", early, 'true, false or "never"')
+    return BeamSearch(num_beams, penalty, early or False)
+
+
+def _sampler(asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
+    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
+    return Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+
+
+def asked_decoder(model: Writer, asked: Mapping[str, Any]) -> Decoder:
+    """The decoder that `resolved` options ask for, without one the model's own; or an error that says how to make one."""
+    decoder = asked["decoder"]
+    if decoder is None and not model.plan.causal:
+        return Unmask()
     if decoder is None:
-        return Autoregressive() if model.plan.causal else Unmask()
+        search = model.search
+        return Autoregressive() if search is None or drawn_by(_sampler(asked)) else search
     if isinstance(decoder, str) and decoder == "auto":
         decoder = Auto()
     check_decoder(decoder)

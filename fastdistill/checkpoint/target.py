@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastdistill.checkpoint.config import Config, Section, eos_token_ids
+from fastdistill.checkpoint.config import Config, Section, eos_token_ids, said_of_texts
 from fastdistill.messages import warn
 
 
@@ -51,7 +51,7 @@ def target_of(config: Config, generation_config: Mapping[str, Any], start: int, 
     CheckpointError
     """
     generation = Section(generation_config, "generation_config.json")
-    said = generation if generation_config else Section(config.raw, config.source)
+    said = said_of_texts(config, generation_config)
     most = vocab_size - 1
     start = generation.integer("decoder_start_token_id", maximum=most, default=start)
     last = said.raw.get("forced_eos_token_id")

@@ -283,9 +283,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
     template = template_options(arguments, arguments.chat)
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
-    decoder = decoder_of(model)
-    prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
+    decoder = decoder_of(model, options)
+    prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     from fastdistill.runtime import Profile
 
     profile = Profile() if arguments.profile else None

@@ -34,7 +34,13 @@ from fastdistill.runtime.session import Session
 MOST_BEAMS = 1 << 10
 MOST_PENALTY = 30.0  # the longest text's 2^30 tokens to this power are 2^900, and a float64 holds 2^1023
 _LOGITS = Read(logits=True)
-_NOT_DRAWN = ("temperature", "top_k", "top_p", "min_p")  # settings of a Sampler that say how a token is drawn
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")  # settings of a Sampler that say how a token is drawn
+
+
+def drawn_by(sampler: Sampler) -> dict[str, float]:
+    """Settings by which a sampler draws tokens, each with what it is where nothing is drawn."""
+    plain = Sampler()
+    return {name: getattr(plain, name) for name in _DRAWING if getattr(sampler, name) != getattr(plain, name)}
 
 
 @dataclass(frozen=True)
@@ -88,10 +94,10 @@ class BeamSearch:
             raise ArgumentError(f'early_stopping must be True, False or "never", got {short(self.early_stopping)}')
 
     def start(self, session: SessionLike, request: Request) -> BeamSearchRun:
-        plain = Sampler()
-        drawn = [name for name in _NOT_DRAWN if getattr(request.sampler, name) != getattr(plain, name)]
-        if drawn:
-            raise ArgumentError(f"beam search draws nothing: leave {drawn[0]} at {getattr(plain, drawn[0])}")
+        drawing = drawn_by(request.sampler)
+        if drawing:
+            name, plain = next(iter(drawing.items()))
+            raise ArgumentError(f"beam search draws nothing: leave {name} at {plain}")
         return BeamSearchRun(self, session, request)
 
 
