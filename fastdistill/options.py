@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     repetition_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
+    no_repeat_ngram_size: int | None
     logit_bias: Mapping[int, float] | None
     allowed: Sequence[int] | set[int] | frozenset[int] | Array | None
     seed: int | None
@@ -64,6 +65,7 @@ DEFAULTS: Options = {
     "repetition_penalty": 1.0,
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
+    "no_repeat_ngram_size": 0,
     "logit_bias": None,
     "allowed": None,
     "seed": 0,

@@ -40,6 +40,7 @@ PROCESSORS = (
     "repetition_penalty",
     "frequency_penalty",
     "presence_penalty",
+    "no_repeat_ngram_size",
     "seed",
 )  # those a Sampler has by the same name
 MOST_LOGPROBS = 1000

@@ -25,7 +25,7 @@ from fastdistill.decode.generation import TokenLogProbs, log_probs_of
 from fastdistill.decode.request import Hypothesis, Request, Run, Speller
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.distill.top_k import top_k
-from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler, repeating
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
@@ -325,7 +325,10 @@ def _process(
             log_probs[list(sampler.logit_bias)] += biases.astype(np.float32)
         if seen is None:
             return
-        there, penalty = np.unique(np.concatenate([prompt, seen])), np.float32(sampler.repetition_penalty)
+        text = np.concatenate([prompt, seen])
+        if sampler.no_repeat_ngram_size:
+            log_probs[repeating(text, sampler.no_repeat_ngram_size)] = -np.inf
+        there, penalty = np.unique(text), np.float32(sampler.repetition_penalty)
         values = log_probs[there]
         log_probs[there] = np.where(values < 0, values * penalty, values / penalty)
         there, times = np.unique(seen, return_counts=True)

@@ -7,16 +7,15 @@ import json
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
 from fastdistill.decode import BeamSearch, generate
 from fastdistill.runtime import from_callable
 from fastdistill.text.tokenizer import Tokenizer
-from tests.decode.test_beam_search import TIE, function_of, found, written_with
+from tests.decode.test_beam_search import TIE, found, function_of, written_with
 from tests.text.tokenizers_made_here import byte_level
 
 pytestmark = pytest.mark.peers
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 
 class OfFunction(transformers.PreTrainedModel, transformers.GenerationMixin):
