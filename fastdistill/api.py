@@ -707,8 +707,9 @@ class Model:
             for each time that the answer has a token
         presence_penalty : float | None, default 0.0
             once for each token that the answer has
-        no_repeat_ngram_size : int | None, default 0
-            no run of so many tokens that prompt or answer hold already; 0: any
+        no_repeat_ngram_size : int | None, default None
+            no run of so many tokens that prompt or answer hold already; 0: any; default: that of generation_config.json of a
+            model with an encoder, else 0
         logit_bias : Mapping[int, float] | None, default None
             added to the logits of these tokens
         allowed : Sequence[int] | set[int] | frozenset[int] | Array | None, default None

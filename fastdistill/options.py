@@ -65,7 +65,7 @@ DEFAULTS: Options = {
     "repetition_penalty": 1.0,
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
-    "no_repeat_ngram_size": 0,
+    "no_repeat_ngram_size": None,
     "logit_bias": None,
     "allowed": None,
     "seed": 0,

@@ -40,7 +40,6 @@ PROCESSORS = (
     "repetition_penalty",
     "frequency_penalty",
     "presence_penalty",
-    "no_repeat_ngram_size",
     "seed",
 )  # those a Sampler has by the same name
 MOST_LOGPROBS = 1000
@@ -127,7 +126,7 @@ def task(
     ends = model.end_tokens.union(
         check_integers("stop_token_ids", asked["stop_token_ids"], 0, model.vocab_size - 1, empty=True).tolist()
     )
-    sampler = _sampler(asked, sequence)
+    sampler = _sampler(model, asked, sequence)
     allowed = allowed_tokens(asked["allowed"], model.vocab_size)
     early = early_tokens(allowed, ends, model.vocab_size) if min_tokens else None
     decoder = asked_decoder(model, asked)
@@ -236,9 +235,13 @@ def search_of(said: Section) -> BeamSearch | None:
     return BeamSearch(num_beams, penalty, early or False)
 
 
-def _sampler(asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
+def _sampler(model: Writer, asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
     logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
-    return Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
+    size = asked["no_repeat_ngram_size"]
+    if size is None:
+        size = 0 if model.target is None else model.target.no_repeat_ngram_size
+    processors = {name: asked[name] for name in PROCESSORS} | {"no_repeat_ngram_size": size}
+    return Sampler(**processors, logit_bias=logit_bias, sequence=sequence)
 
 
 def asked_decoder(model: Writer, asked: Mapping[str, Any]) -> Decoder:
@@ -248,7 +251,7 @@ def asked_decoder(model: Writer, asked: Mapping[str, Any]) -> Decoder:
         return Unmask()
     if decoder is None:
         search = model.search
-        return Autoregressive() if search is None or drawn_by(_sampler(asked)) else search
+        return Autoregressive() if search is None or drawn_by(_sampler(model, asked)) else search
     if isinstance(decoder, str) and decoder == "auto":
         decoder = Auto()
     check_decoder(decoder)

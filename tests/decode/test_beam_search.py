@@ -17,6 +17,7 @@ from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.reference.sample.sample import repeating
 from fastdistill.runtime import from_callable
 from fastdistill.text.stream import TextStream
 from fastdistill.text.tokenizer import Tokenizer
@@ -338,7 +339,7 @@ def test_processors_change_log_probabilities_as_transformers_does():
     allowed = np.ones(vocab, bool)
     allowed[[1, 7]] = False
     sampler = Sampler(
-        repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.2, logit_bias={5: 1.5, 6: -2.0, 0: -np.inf}
+        no_repeat_ngram_size=2, repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.2, logit_bias={5: 1.5, 6: -2.0, 0: -np.inf}
     )
 
     def change(row, answer):
@@ -348,6 +349,7 @@ def test_processors_change_log_probabilities_as_transformers_does():
         row[5], row[6], row[0] = row[5] + np.float32(1.5), row[6] - np.float32(2), -np.inf
         for token in {*prompt, *answer}:
             row[token] = row[token] * np.float32(1.4) if row[token] < 0 else row[token] / np.float32(1.4)
+        row[list(repeating([*prompt, *answer], 2))] = -np.inf
         for token in set(answer):
             row[token] -= np.float32(0.3) * np.float32(answer.count(token))
             row[token] -= np.float32(-0.2)

@@ -211,6 +211,8 @@ def test_costs_are_measured_over_a_source(model):
         (dict(forced_eos_token_id=[5, 2]), {}, Target(2, None, 5)),
         (dict(forced_bos_token_id=0, forced_eos_token_id=2), {"num_beams": 4}, Target(2)),
         (dict(), dict(decoder_start_token_id=7, forced_bos_token_id=3), Target(7, 3)),
+        (dict(no_repeat_ngram_size=3), {}, Target(2, no_repeat_ngram_size=3)),
+        (dict(no_repeat_ngram_size=3), dict(no_repeat_ngram_size=2), Target(2, no_repeat_ngram_size=2)),
         (dict(bad_words_ids=[[82], [3], [82]]), {}, Target(2, banned=(3, 82))),
         (dict(eos_token_id=7), dict(bad_words_ids=[[7], [3], [4]], forced_bos_token_id=4), Target(2, 4, banned=(3,))),
     ],
@@ -222,6 +224,7 @@ def test_how_texts_begin_and_end_is_as_both_files_say(config, generation, want):
 @pytest.mark.parametrize(
     ("generation", "message"),
     [
+        (dict(no_repeat_ngram_size=-1), "no_repeat_ngram_size must be an integer from 0"),
         (dict(forced_bos_token_id=83), "forced_bos_token_id must be an integer from 0 to 82, found 83"),
         (dict(forced_eos_token_id="</s>"), "forced_eos_token_id must be an integer"),
         (dict(decoder_start_token_id=-1), "decoder_start_token_id must be an integer"),
@@ -316,6 +319,26 @@ def test_who_has_tokens_drawn_asks_for_no_search(searching, drawn):
     assert len(searching.generate(PROMPT, n=4, max_tokens=2, temperature=1.0)) == 4
     with pytest.raises(ArgumentError, match=f"beam search draws nothing: leave {next(iter(drawn))} at"):
         searching.generate(PROMPT, decoder=searching.search, **drawn)
+
+
+@pytest.mark.parametrize("decoder", [*DECODERS, "beams"])
+def test_no_run_comes_twice_where_the_folder_says_so_whichever_decoder_writes(tmp_path, decoder):
+    """The run's own first token, the start, counts; what has to come last comes all the same."""
+    said = dict(no_repeat_ngram_size=2, eos_token_id=[], forced_eos_token_id=70)
+    model = fd.load(write(tmp_path / "model", "bart", said))
+    count, free = 40, model.generate(PROMPT, max_tokens=40, no_repeat_ngram_size=0).tokens
+    assert len({*zip(free[:-1], free[1:-1])}) < len(free) - 2
+    for size, asked in ((2, {}), (1, dict(no_repeat_ngram_size=1)), (3, dict(no_repeat_ngram_size=3))):
+        text = model.generate(PROMPT, max_tokens=count, **asked).tokens
+        if decoder == "beams":
+            text = model.generate(PROMPT, max_tokens=count, decoder=fd.BeamSearch(3), **asked).tokens
+        runs = [*zip(*([model.target.start, *text[:-1]][at:] for at in range(size)), strict=False)]
+        assert len({*runs}) == len(runs) == count + 1 - size and text[-1] == 70
+        if decoder != "beams":
+            for more in (dict(), dict(temperature=1.0, seed=5)):
+                plain = model.generate(PROMPT, max_tokens=count, **asked, **more).tokens
+                got = model.generate(PROMPT, max_tokens=count, decoder=DECODERS[decoder], **asked, **more).tokens
+                assert got == plain or (decoder == "rejection" and more)
 
 
 def test_a_model_of_texts_alone_is_not_searched_by_itself(tmp_path):

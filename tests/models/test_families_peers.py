@@ -298,7 +298,7 @@ def test_a_folder_that_asks_for_beams_has_both_search(tmp_path, name, where):
     ends = dict(decoder_start_token_id=raw["decoder_start_token_id"], eos_token_id=[raw["eos_token_id"], 9, 11])
     ends |= dict(forced_eos_token_id=9, bad_words_ids=[[40], [14]])
     for seed, (penalty, early) in enumerate([(2.0, True), (0.0, False), (1.0, "never")]):
-        asked = dict(num_beams=4, length_penalty=penalty, early_stopping=early, max_new_tokens=12) | ends
+        asked = dict(num_beams=4, length_penalty=penalty, early_stopping=early, no_repeat_ngram_size=1 + seed) | ends
         files = {"config.json": config, where: asked if where != "config.json" else config | asked}
         for file, said in files.items():
             (folder / file).write_text(json.dumps(said), encoding="utf-8")
@@ -306,11 +306,12 @@ def test_a_folder_that_asks_for_beams_has_both_search(tmp_path, name, where):
         model, ours = load(folder, dtype=torch.float32, attn_implementation="eager").eval(), fd.load(folder, threads=2)
         assert ours.search == fd.BeamSearch(4, penalty, early)
         source = np.random.default_rng(seed).integers(3, 81, 9).tolist()
-        more = {} if where == "generation_config.json" else {"max_new_tokens": 12}  # which is of texts, not of a model
-        with torch.no_grad():
-            want = model.generate(torch.tensor([source]), use_cache=False, pad_token_id=81, **more)[0].tolist()
-        got = ours.generate(source, max_tokens=12)
-        assert [ours.target.start, *got.tokens] == want and len(got.runners_up) == 3
+        for beams in (4, 1):  # of one beam too no run comes twice
+            how = dict(use_cache=False, pad_token_id=81, max_new_tokens=12, num_beams=beams)
+            with torch.no_grad():
+                want = model.generate(torch.tensor([source]), **how)[0].tolist()
+            got = ours.generate(source, max_tokens=12, decoder=None if beams > 1 else fd.Autoregressive())
+            assert [ours.target.start, *got.tokens] == want and len(got.runners_up) == beams - 1
 
 
 @pytest.mark.parametrize("name", SOURCED)
