@@ -18,8 +18,8 @@ import numpy as np
 from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number, check_text
 from fastdistill.cached import cached_property
-from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, said_of_texts, target_of
-from fastdistill.checkpoint.config import Section
+from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, target_of
+from fastdistill.checkpoint.config import Section, said_of_texts
 from fastdistill.decode.beam_search import BeamSearch
 from fastdistill.decode.costs import (
     THREAD_POSITIONS,

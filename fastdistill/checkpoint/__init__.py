@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastdistill.checkpoint.config import Config, eos_token_ids, read_config, said_of_texts
+from fastdistill.checkpoint.config import Config, eos_token_ids, read_config
 from fastdistill.checkpoint.folder import Checkpoint, check_tensors, open_checkpoint, write_checkpoint
 from fastdistill.checkpoint.quantize import quantize_checkpoint, quantize_tensor
 from fastdistill.checkpoint.target import Target, target_of
@@ -20,7 +20,6 @@ __all__ = [
     "quantize_checkpoint",
     "quantize_tensor",
     "read_config",
-    "said_of_texts",
     "target_of",
     "write_checkpoint",
 ]

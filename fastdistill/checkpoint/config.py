@@ -208,11 +208,9 @@ def read_config(path: Path) -> Config:
 
 def said_of_texts(config: Config, generation_config: Mapping[str, Any]) -> Section:
     """What a folder says of how texts are written: generation_config.json, or where that is empty config.json."""
-    return (
-        Section(generation_config, "generation_config.json")
-        if generation_config
-        else Section(config.raw, config.source)
-    )
+    if generation_config:
+        return Section(generation_config, "generation_config.json")
+    return Section(config.raw, config.source)
 
 
 def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> frozenset[int]:

@@ -83,7 +83,11 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "repetition_penalty": (1.0, "R", "above 1 discourages tokens that prompt or answer have"),
     "frequency_penalty": (0.0, "F", "above 0 discourages tokens for each time that the answer has them; -2 to 2"),
     "presence_penalty": (0.0, "P", "above 0 discourages tokens that the answer has; -2 to 2"),
-    "no_repeat_ngram_size": (0, "N", "no N tokens in a row that prompt or answer hold already; a model with an encoder may have its own"),
+    "no_repeat_ngram_size": (
+        0,
+        "N",
+        "no N tokens in a row that prompt or answer hold already; a model with an encoder may have its own",
+    ),
     "seed": (0, "N", "of the draw"),
 }
 _MOST_BYTES = 1 << 24  # of a prompt

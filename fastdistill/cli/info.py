@@ -95,7 +95,8 @@ def _version(package: str) -> str | None:
 def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     """What a model folder holds, and the bytes that it and one session of it take."""
     from fastdistill.arguments import check_integer
-    from fastdistill.checkpoint import open_checkpoint, said_of_texts
+    from fastdistill.checkpoint import open_checkpoint
+    from fastdistill.checkpoint.config import said_of_texts
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of

@@ -332,14 +332,19 @@ def processed(log_probs, prompt, change):
     return lambda tokens: change(log_probs(tokens).astype(np.float32), tokens[len(prompt) :]).astype(np.float64)
 
 
-def test_processors_change_log_probabilities_as_transformers_does():
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_processors_change_log_probabilities_as_transformers_does(size):
     """In this order: bans, bias, penalties; over float32, and not normalised again."""
     vocab, prompt, ends = 12, [3, 4], {2}
     logits = function_of(5, vocab, 2.0)
     allowed = np.ones(vocab, bool)
     allowed[[1, 7]] = False
     sampler = Sampler(
-        no_repeat_ngram_size=2, repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.2, logit_bias={5: 1.5, 6: -2.0, 0: -np.inf}
+        no_repeat_ngram_size=size,
+        repetition_penalty=1.4,
+        frequency_penalty=0.3,
+        presence_penalty=-0.2,
+        logit_bias={5: 1.5, 6: -2.0, 0: -np.inf},
     )
 
     def change(row, answer):
@@ -349,7 +354,7 @@ def test_processors_change_log_probabilities_as_transformers_does():
         row[5], row[6], row[0] = row[5] + np.float32(1.5), row[6] - np.float32(2), -np.inf
         for token in {*prompt, *answer}:
             row[token] = row[token] * np.float32(1.4) if row[token] < 0 else row[token] / np.float32(1.4)
-        row[list(repeating([*prompt, *answer], 2))] = -np.inf
+        row[list(repeating([*prompt, *answer], size))] = -np.inf
         for token in set(answer):
             row[token] -= np.float32(0.3) * np.float32(answer.count(token))
             row[token] -= np.float32(-0.2)

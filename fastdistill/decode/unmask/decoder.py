@@ -164,7 +164,9 @@ class Unmask:
 
     def start(self, session: SessionLike, request: Request) -> UnmaskRun:
         if request.sampler.no_repeat_ngram_size:
-            raise ArgumentError("no_repeat_ngram_size is of texts written from left to right: an Unmask fills masks in any order")
+            raise ArgumentError(
+                "no_repeat_ngram_size is of texts written from left to right: an Unmask fills masks in any order"
+            )
         return UnmaskRun(self._for(session), session, request)
 
     def _for(self, session: SessionLike) -> Unmask:

@@ -186,7 +186,11 @@ def test_the_repetition_penalty_comes_before_those_that_count(isa):
 )
 def test_no_run_comes_twice(isa, text, size, banned):
     """What ends one is banned for `sample` and for `probabilities`, over whatever is allowed, if that leaves a token."""
-    logits, sampler, seen = np.zeros((2, 40), np.float32), Sampler(1.0, no_repeat_ngram_size=size), np.array([*text], np.int32)
+    logits, sampler, seen = (
+        np.zeros((2, 40), np.float32),
+        Sampler(1.0, no_repeat_ngram_size=size),
+        np.array([*text], np.int32),
+    )
     both = [seen, np.empty(0, np.int32)]
     law = probabilities(logits, sampler, seen=both)
     assert {*np.flatnonzero(law[0] == 0).tolist()} == banned and (law[1] > 0).all()
