@@ -68,7 +68,7 @@ class BeamSearch:
     it gives the n best. A text ends by a token that ends it, or is cut at `max_tokens`. It becomes certain when all is
     over, so `stream` gives it in one piece.
 
-    Of what may change a token's probability, `allowed`, `min_tokens`, `logit_bias` and penalties are applied to log
+    Of what may change a token's probability, `allowed`, `min_tokens`, `logit_bias`, penalties and `no_repeat_ngram_size` apply to log
     probabilities, which are not normalised again, as transformers does. Nothing is drawn: a temperature above 0, top_k,
     top_p and min_p are refused. A session that is given holds the prompt afterwards.
 
