@@ -19,7 +19,7 @@ from fastdistill import __version__
 from fastdistill.arguments import check_flag, check_integer, check_integers, check_number, check_text
 from fastdistill.cached import cached_property
 from fastdistill.checkpoint import Target, eos_token_ids, open_checkpoint, target_of
-from fastdistill.checkpoint.config import Section
+from fastdistill.checkpoint.config import Section, said_of_texts
 from fastdistill.decode.beam_search import BeamSearch
 from fastdistill.decode.costs import (
     THREAD_POSITIONS,
@@ -45,7 +45,7 @@ from fastdistill.runtime.packing import PackedWeights
 from fastdistill.runtime.read import Read
 from fastdistill.runtime.session import Session
 from fastdistill.runtime.source import check_source
-from fastdistill.tasks import Reading, encoded, fill_task, task
+from fastdistill.tasks import Reading, asked_decoder, encoded, fill_task, search_of, task
 from fastdistill.text.chat import is_conversation, render_chat
 from fastdistill.text.tokenizer import Tokenizer, reads_text
 from fastdistill.text.tokenizer_config import mask_token_id
@@ -114,16 +114,16 @@ def load(
         end_tokens = eos_token_ids(checkpoint.config, checkpoint.generation_config)
         generation = Section(checkpoint.generation_config, "generation_config.json")
         max_new_tokens = generation.integer("max_new_tokens", minimum=1, default=None)
-        target = None
+        target, search = None, None
         if plan.start_token is not None:
             said = checkpoint.config, checkpoint.generation_config
-            target = target_of(*said, plan.start_token, plan.vocab_size)
+            target, search = target_of(*said, plan.start_token, plan.vocab_size), search_of(said_of_texts(*said))
         if plan.encodes and "logits" in plan.outputs:
             plan = replace(plan, mask_token=mask_token_id(folder, plan.vocab_size))
         tokenizer = _read_tokenizer(folder) if check_flag("text", text) else None
         network = Network(plan, checkpoint.tensors, format, threads, executor, progress)
     lib.fd_return_memory()
-    model = Model(network, folder, end_tokens, max_new_tokens, tokenizer, target)
+    model = Model(network, folder, end_tokens, max_new_tokens, tokenizer, target, search)
     model.recall_threads()
     return model
 
@@ -176,6 +176,8 @@ class Model:
         how long generation_config.json has an answer be; None where it does not say
     target : Target | None
         of a model with an encoder: how what it writes begins and ends; None: it has none
+    search : BeamSearch | None
+        of a model with an encoder: what generation_config.json has write where no decoder is asked for; None: it does not say
     """
 
     def __init__(
@@ -186,9 +188,11 @@ class Model:
         max_new_tokens: int | None = None,
         tokenizer: Tokenizer | None = None,
         target: Target | None = None,
+        search: BeamSearch | None = None,
     ) -> None:
         self.network = network
         self.target = target
+        self.search = search
         self.folder = folder
         self.end_tokens = end_tokens
         self.max_new_tokens = max_new_tokens
@@ -703,6 +707,9 @@ class Model:
             for each time that the answer has a token
         presence_penalty : float | None, default 0.0
             once for each token that the answer has
+        no_repeat_ngram_size : int | None, default None
+            no run of so many tokens that prompt or answer hold already; 0: any; default: that of generation_config.json of a
+            model with an encoder, else 0
         logit_bias : Mapping[int, float] | None, default None
             added to the logits of these tokens
         allowed : Sequence[int] | set[int] | frozenset[int] | Array | None, default None
@@ -719,7 +726,9 @@ class Model:
             write in this session, reusing the longest common prefix of what it holds (one prompt only)
         decoder : Decoder | str | None, default None
             a decoder; "auto": Auto(), the same text, sooner where guesses pay; BeamSearch(num_beams=4): another one, the
-            likeliest; default: Autoregressive(), of a masked diffusion model Unmask()
+            likeliest; default: Autoregressive(), of a masked diffusion model Unmask(), and of a model with an encoder whose
+            generation_config.json asks for beams, as those of translations do, that search (`Model.search`), unless
+            temperature, top_k, top_p or min_p have tokens drawn
 
         Raises
         ------
@@ -747,7 +756,8 @@ class Model:
         """
         asked = resolved("generate", options, surplus, ["n"])
         prompts = _prompts(prompt)
-        search = asked["decoder"] if isinstance(asked["decoder"], BeamSearch) else None
+        asked["decoder"] = decoder = asked_decoder(self, asked)
+        search = decoder if isinstance(decoder, BeamSearch) else None
         if asked["session"] is not None and (prompts is not None or (n is not None and search is None)):
             raise ArgumentError(f"session serves one text, got {'a list of prompts' if n is None else f'n={short(n)}'}")
         if n is not None:

@@ -54,6 +54,7 @@ class Options(FillOptions, total=False):
     repetition_penalty: float | None
     frequency_penalty: float | None
     presence_penalty: float | None
+    no_repeat_ngram_size: int | None
     stop: str | Sequence[str] | set[str] | frozenset[str] | None
     stop_token_ids: Sequence[int] | set[int] | frozenset[int] | Array | None
     session: Session | None
@@ -69,6 +70,7 @@ DEFAULTS: Options = {
     "repetition_penalty": 1.0,
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
+    "no_repeat_ngram_size": None,
     "logit_bias": None,
     "allowed": None,
     "seed": 0,

@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastdistill.arguments import check_integer, check_integers
 from fastdistill.checkpoint import Target
+from fastdistill.checkpoint.config import Section
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
-from fastdistill.decode.beam_search import BeamSearch
+from fastdistill.decode.beam_search import MOST_BEAMS, MOST_PENALTY, BeamSearch, drawn_by
 from fastdistill.decode.check_decoder import check_decoder
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
 from fastdistill.decode.generation import Generation
 from fastdistill.decode.request import Decoder, Request
-from fastdistill.decode.text import Speller, Text, prepare_session
+from fastdistill.decode.text import Text, prepare_session
 from fastdistill.decode.unmask.decoder import FillsMasks, Unmask
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, UnsupportedError, attempt
 from fastdistill.kernels.sample.sample import Sampler
@@ -58,6 +60,8 @@ class Writer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def target(self) -> Target | None: ...
+    @property
+    def search(self) -> BeamSearch | None: ...
     @property
     def end_tokens(self) -> frozenset[int]: ...
     @property
@@ -126,12 +130,11 @@ def task(
     )
     sampler, allowed = _sampler(model, asked, sequence), allowed_tokens(asked["allowed"], model.vocab_size)
     early = early_tokens(allowed, ends, model.vocab_size) if min_tokens else None
-    decoder = _decoder(model, asked["decoder"])
+    decoder = asked_decoder(model, asked)
     logprobs = check_integer("logprobs", asked["logprobs"], 0, MOST_LOGPROBS)
     stop = check_stop(asked["stop"])
-    if stop and isinstance(decoder, BeamSearch):
-        raise ArgumentError("beam search ends texts at tokens: give stop_token_ids in place of stop")
     stream = TextStream(model.tokenizer, stop) if model.has_text or stop else None
+    stops = stream if stop else None
     given = asked["session"]
     if given is not None and not isinstance(given, Session):
         raise ArgumentError(f"session must be a Session, got {type(given).__name__}")
@@ -144,7 +147,7 @@ def task(
     if model.target is not None:
         return _task_of(model, model.target, ids, decoder, given, dict(
             sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
-            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs,
+            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs, stops=stops,
         ), stream, reading)  # fmt: skip
 
     def begin(beginning: Beginning | None) -> Text:
@@ -154,7 +157,17 @@ def task(
                 session.share(*beginning)
         cached = prepare_session(session, ids)
         request = Request(
-            ids, cached, sampler, allowed, early, min_tokens, max_tokens, ends, logprobs, lambda: model.costs
+            ids,
+            cached,
+            sampler,
+            allowed,
+            early,
+            min_tokens,
+            max_tokens,
+            ends,
+            logprobs,
+            lambda: model.costs,
+            stops=stops,
         )
         return Text(session, request, decoder, stream)
 
@@ -179,7 +192,7 @@ def fill_task(model: Writer, text: Any, asked: Mapping[str, Any]) -> Task:
         raise UnsupportedError(
             f"this model ({plan.architecture}) has no head that predicts tokens: it gives {listed(plan.outputs)}"
         )
-    decoder = _decoder(model, asked["decoder"])
+    decoder = asked_decoder(model, asked)
     mask = getattr(decoder, "mask_token", None)
     if mask is None and (mask := plan.mask_token) is None:
         raise ArgumentError("this model's files name no mask token: give decoder=Unmask(mask_token=...)")
@@ -229,16 +242,15 @@ class _Whole:
     def finish(self) -> str:
         return self._tokenizer.decode(self._ids)
 
-    def fresh(self) -> Speller:
-        raise NotImplementedError  # of searches
+    def fork(self) -> _Whole:
+        other = copy(self)
+        other._ids = [*self._ids]
+        return other
 
-
-def _sampler(model: Writer, asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
-    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
-    sampler = Sampler(**{name: asked[name] for name in PROCESSORS}, logit_bias=logit_bias, sequence=sequence)
-    if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
-        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
-    return sampler
+    def fresh(self) -> _Whole:
+        other = self.fork()
+        other._filled = 0
+        return other
 
 
 def _task_of(
@@ -279,10 +291,48 @@ def _session_for(model: Writer, tokens: int, decoder: Decoder) -> Session:
     return model.network.session(length, max_rows=min(max(MAX_ROWS, rows), 1 << 16), taps=taps)
 
 
-def _decoder(model: Writer, decoder: Any) -> Decoder:
-    """The decoder that was asked for, or an error that says how to make one of what was given."""
+def search_of(said: Section) -> BeamSearch | None:
+    """The search that a folder asks for; None: it asks for none.
+
+    Parameters
+    ----------
+    said : Section
+        what it says of how texts are written
+
+    Raises
+    ------
+    CheckpointError
+    """
+    num_beams = said.integer("num_beams", minimum=1, maximum=MOST_BEAMS, default=1)
+    if num_beams == 1:
+        return None
+    penalty = said.number("length_penalty", minimum=-MOST_PENALTY, maximum=MOST_PENALTY, default=1.0)
+    early = said.raw.get("early_stopping")
+    if type(early) is not bool and early not in (None, "never"):
+        said.refuse("early_stopping", early, 'true, false or "never"')
+    return BeamSearch(num_beams, penalty, early or False)
+
+
+def _sampler(model: Writer, asked: Mapping[str, Any], sequence: int = 0) -> Sampler:
+    size = asked["no_repeat_ngram_size"]
+    if size is None:
+        size = 0 if model.target is None else model.target.no_repeat_ngram_size
+    processors = {name: asked[name] for name in PROCESSORS} | {"no_repeat_ngram_size": size}
+    logit_bias = {} if asked["logit_bias"] is None else asked["logit_bias"]
+    sampler = Sampler(**processors, logit_bias=logit_bias, sequence=sequence)
+    if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
+        raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
+    return sampler
+
+
+def asked_decoder(model: Writer, asked: Mapping[str, Any]) -> Decoder:
+    """The decoder that `resolved` options ask for, without one the model's own; or an error that says how to make one."""
+    decoder = asked["decoder"]
+    if decoder is None and not model.plan.causal:
+        return Unmask()
     if decoder is None:
-        return Autoregressive() if model.plan.causal else Unmask()
+        search = model.search
+        return Autoregressive() if search is None or drawn_by(_sampler(model, asked)) else search
     if isinstance(decoder, str) and decoder == "auto":
         decoder = Auto()
     check_decoder(decoder)

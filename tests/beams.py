@@ -13,10 +13,11 @@ LogProbs = Callable[[list[int]], np.ndarray]
 def beam_search(
     log_probs: LogProbs, prompt: Sequence[int], num_beams: int, most: int, ends: Collection[int] = (),
     length_penalty: float = 1.0, early_stopping: bool | str = False,
+    stopped: Callable[[list[int]], bool] = lambda text: False,
 ) -> list[tuple[list[int], float]]:  # fmt: skip
     """The texts that transformers' `_beam_search` ends with, best first, and their scores; step for step as it is there.
 
-    `log_probs(tokens)` is float64 (vocab,). Places that nothing fills hold -inf, where transformers has -1e9 and, in a
+    `log_probs(tokens)` is float64 (vocab,); `stopped(text)`, without the prompt, is what `stop_strings` are there. Places that nothing fills hold -inf, where transformers has -1e9 and, in a
     vocabulary of fewer tokens than are looked at, fills them with a text twice. Of equal scores the first counts.
     """
     width = max(2, 1 + len(ends)) * num_beams
@@ -32,7 +33,8 @@ def beam_search(
         best = np.argsort(-flat, kind="stable")[:width]
         vocab = len(flat) // num_beams
         top, candidates = flat[best], [[*running[at // vocab], int(at % vocab)] for at in best]
-        hits = np.array([text[-1] in ends or written == most for text in candidates])
+        hits = [text[-1] in ends or written == most or stopped(text[len(prompt) :]) for text in candidates]
+        hits = np.array(hits)
 
         on = np.where(hits, -np.inf, top)
         order = np.argsort(-on, kind="stable")[:num_beams]

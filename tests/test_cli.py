@@ -390,6 +390,7 @@ def test_generate_passes_every_option_on(run, model, monkeypatch):
         repetition_penalty=1.5,
         frequency_penalty=0.5,
         presence_penalty=-0.5,
+        no_repeat_ngram_size=3,
         seed=9,
     )
     flags = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]

@@ -188,12 +188,16 @@ PROCESSED = [
     dict(min_tokens=5),
     dict(logit_bias={40: 3.0, 41: -np.inf}),
     dict(allowed=range(50, 250)),
+    dict(no_repeat_ngram_size=1),
+    dict(no_repeat_ngram_size=2),
+    dict(no_repeat_ngram_size=3, repetition_penalty=0.5),
 ]
 OF_TRANSFORMERS = {
     "min_tokens": lambda count: {"min_new_tokens": count},
     "logit_bias": lambda bias: {"sequence_bias": [[[token], value] for token, value in bias.items()]},
     "allowed": lambda ids: {"prefix_allowed_tokens_fn": lambda *_: list(ids)},
     "repetition_penalty": lambda penalty: {"repetition_penalty": penalty},
+    "no_repeat_ngram_size": lambda size: {"no_repeat_ngram_size": size},
 }
 
 
@@ -233,7 +237,7 @@ def test_beam_search_equals_transformers(beams_pair, penalty, early, ends):
         assert_same_search(beams_pair, prompt, ENDS[ends], fd.BeamSearch(4, penalty, early))
 
 
-@pytest.mark.parametrize("processed", PROCESSED, ids=lambda processed: next(iter(processed)))
+@pytest.mark.parametrize("processed", PROCESSED, ids=str)
 def test_beam_search_with_processors_equals_transformers(beams_pair, processed):
     for seed in range(3):
         prompt = np.random.default_rng(seed).integers(0, 300, 6).tolist()

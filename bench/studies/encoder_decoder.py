@@ -98,7 +98,7 @@ def seconds(write: Callable[[int], int], beams: int) -> float:
 
 
 def ours(model: fd.Model, source: list[int], beams: int) -> int:
-    decoder = fd.BeamSearch(num_beams=beams) if beams > 1 else None
+    decoder = fd.BeamSearch(num_beams=beams) if beams > 1 else fd.Autoregressive()
     return len(model.generate(source, max_tokens=NEW, min_tokens=NEW, decoder=decoder).tokens)
 
 

@@ -206,6 +206,13 @@ def read_config(path: Path) -> Config:
     return Config(read_json(path), str(path))
 
 
+def said_of_texts(config: Config, generation_config: Mapping[str, Any]) -> Section:
+    """What a folder says of how texts are written: generation_config.json, or where that is empty config.json."""
+    if generation_config:
+        return Section(generation_config, "generation_config.json")
+    return Section(config.raw, config.source)
+
+
 def eos_token_ids(config: Config, generation_config: Mapping[str, Any]) -> frozenset[int]:
     """The tokens that end a text by either file: each names one, several or none.
 

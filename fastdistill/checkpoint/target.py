@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastdistill.checkpoint.config import Config, Section, eos_token_ids
+from fastdistill.checkpoint.config import Config, Section, eos_token_ids, said_of_texts
 from fastdistill.messages import warn
 
 
@@ -24,12 +24,15 @@ class Target:
         that its last token has to be, where it is as long as may be
     banned : tuple[int, ...], default ()
         that no text holds; none that it may have to end with
+    no_repeat_ngram_size : int, default 0
+        no run of so many tokens comes twice in a text; 0: any may
     """
 
     start: int
     first: int | None = None
     last: int | None = None
     banned: tuple[int, ...] = ()
+    no_repeat_ngram_size: int = 0
 
 
 def target_of(config: Config, generation_config: Mapping[str, Any], start: int, vocab_size: int) -> Target:
@@ -51,7 +54,7 @@ def target_of(config: Config, generation_config: Mapping[str, Any], start: int, 
     CheckpointError
     """
     generation = Section(generation_config, "generation_config.json")
-    said = generation if generation_config else Section(config.raw, config.source)
+    said = said_of_texts(config, generation_config)
     most = vocab_size - 1
     start = generation.integer("decoder_start_token_id", maximum=most, default=start)
     last = said.raw.get("forced_eos_token_id")
@@ -61,7 +64,8 @@ def target_of(config: Config, generation_config: Mapping[str, Any], start: int, 
         last = said.integer("forced_eos_token_id", maximum=most, default=None)
     first = said.integer("forced_bos_token_id", maximum=most, default=None)
     needed = eos_token_ids(config, generation_config) | {first, last}
-    return Target(start, first, last, tuple(token for token in _banned(said, most) if token not in needed))
+    banned = tuple(token for token in _banned(said, most) if token not in needed)
+    return Target(start, first, last, banned, said.integer("no_repeat_ngram_size", default=0))
 
 
 def _banned(said: Section, most: int) -> tuple[int, ...]:

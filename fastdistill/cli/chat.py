@@ -69,11 +69,11 @@ def add_commands(commands: Any) -> None:
 def run_chat(arguments: argparse.Namespace) -> None:
     template, decoder_of = template_options(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
-    decoder = decoder_of(model)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
     options = _usual_sampling(model) | sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
+    decoder = decoder_of(model, options)
     watcher = watching(arguments, decoder, model.tokenizer)
     conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity, template)
     for line in _typed() if interactive else _piped():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fastdistill.cli import guessing, searching, unmasking
 from fastdistill.cli.accepted import ShowAccepted, colours
 from fastdistill.cli.filling import ShowFilling
 from fastdistill.cli.options import check_goes_with, flag, given
 from fastdistill.errors import ArgumentError
+from fastdistill.options import resolved
 
 if TYPE_CHECKING:
     from fastdistill.api import Model
@@ -33,7 +34,8 @@ def add_decoder_options(parser: argparse.ArgumentParser) -> None:
         "of the text, collect the n-grams that they form, and guess those that begin with the text's last token. These three "
         "need no draft model, and write the text of plain decoding. beam: write several texts side by side and end with the likeliest, "
         "which is shown when it is there. unmask: fill masks in any order, several a forward, for "
-        "masked diffusion models (default: unmask for these, plain for all others)",
+        "masked diffusion models (default: unmask for these; beam for a model with an encoder whose generation_config.json asks "
+        "for beams, if nothing has tokens drawn, such as a temperature; plain for all others)",
     )
     add(
         "--trace",
@@ -46,8 +48,8 @@ def add_decoder_options(parser: argparse.ArgumentParser) -> None:
     unmasking.add_unmasking_options(parser)
 
 
-def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
-    """What makes the decoder of a model, from options that are checked as far as they can be without it.
+def decoding(arguments: argparse.Namespace) -> Callable[[Model, Mapping[str, Any]], Decoder]:
+    """What makes the decoder of a model and the options of its text, from arguments that are checked as far as they can be without them.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
     if name == "unmask":
         settings = unmasking.unmasking(arguments)
 
-        def with_masks(model: Model) -> Decoder:
+        def with_masks(model: Model, options: Mapping[str, Any]) -> Decoder:
             if model.plan.mask_token is None:
                 none = (
                     f"masked diffusion models, and {model.folder.name} (architecture {model.plan.architecture}) is none"
@@ -78,7 +80,11 @@ def decoding(arguments: argparse.Namespace) -> Callable[[Model], Decoder]:
         return with_masks
     decoder_of = _searching(arguments) if name == "beam" else guessing.guessing(arguments)
 
-    def without_masks(model: Model) -> Decoder:
+    def without_masks(model: Model, options: Mapping[str, Any]) -> Decoder:
+        if model.plan.causal and name == "plain" and arguments.decoder is None:
+            from fastdistill.tasks import asked_decoder
+
+            return asked_decoder(model, resolved("generate", options))
         if model.plan.causal:
             return decoder_of(model)
         if arguments.decoder is not None or searched:

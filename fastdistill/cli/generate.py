@@ -83,6 +83,11 @@ _SAMPLING: dict[str, tuple[float, str, str]] = {
     "repetition_penalty": (1.0, "R", "above 1 discourages tokens that prompt or answer have"),
     "frequency_penalty": (0.0, "F", "above 0 discourages tokens for each time that the answer has them; -2 to 2"),
     "presence_penalty": (0.0, "P", "above 0 discourages tokens that the answer has; -2 to 2"),
+    "no_repeat_ngram_size": (
+        0,
+        "N",
+        "no N tokens in a row that prompt or answer hold already; a model with an encoder may have its own",
+    ),
     "seed": (0, "N", "of the draw"),
 }
 _MOST_BYTES = 1 << 24  # of a prompt
@@ -283,9 +288,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
     template = template_options(arguments, arguments.chat)
     text, decoder_of = _prompt(arguments), decoding(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
-    decoder = decoder_of(model)
-    prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
+    decoder = decoder_of(model, options)
+    prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     from fastdistill.runtime import Profile
 
     profile = Profile() if arguments.profile else None

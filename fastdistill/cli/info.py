@@ -96,6 +96,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     """What a model folder holds, and the bytes that it and one session of it take."""
     from fastdistill.arguments import check_integer
     from fastdistill.checkpoint import open_checkpoint
+    from fastdistill.checkpoint.config import said_of_texts
     from fastdistill.kernels.boundary import lib
     from fastdistill.kernels.forward.linear import FORMATS
     from fastdistill.models import plan_of
@@ -105,10 +106,13 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
     from fastdistill.runtime.native_executor import NativeExecutor
     from fastdistill.runtime.pool import executor_rows
     from fastdistill.runtime.session import POSITION_LIMIT
+    from fastdistill.tasks import search_of
     from fastdistill.text.tokenizer_config import mask_token_id
 
     with open_checkpoint(folder) as checkpoint:
         plan = plan_of(checkpoint)
+        said = said_of_texts(checkpoint.config, checkpoint.generation_config)
+        search = None if plan.start_token is None else search_of(said)
         used = {name: checkpoint.tensors[name] for name in plan.stored}
         stored = plan.formats({name: tensor.format for name, tensor in used.items()})
         formats = {name: found if len(plan.weights[name].shape) > 1 else "f32" for name, found in stored.items()}
@@ -152,6 +156,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "architecture": plan.architecture,
         "causal": plan.causal,
         "source_positions": plan.source_positions,
+        "search": None if search is None else vars(search),
         "block": plan.block,
         "encodes": plan.encodes,
         "mask_token": mask,
@@ -212,7 +217,10 @@ def _spelling(folder: Path, token: int) -> str | None:
 
 def _kind(model: dict[str, Any]) -> str:
     if model["source_positions"]:
-        return f"encoder-decoder: writes of a source of up to {model['source_positions']:,} tokens"
+        searched = (
+            "" if model["search"] is None else "; by default the best of {num_beams} beams".format(**model["search"])
+        )
+        return f"encoder-decoder: writes of a source of up to {model['source_positions']:,} tokens{searched}"
     if model["causal"]:
         return "causal: predicts the next token"
     if model["labels"]:

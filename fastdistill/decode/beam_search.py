@@ -22,10 +22,10 @@ import numpy as np
 from fastdistill.arguments import check_integer, check_number
 from fastdistill.decode.allowed import chosen_tokens
 from fastdistill.decode.generation import TokenLogProbs, log_probs_of
-from fastdistill.decode.request import Hypothesis, Request, Run
+from fastdistill.decode.request import Hypothesis, Request, Run, Speller
 from fastdistill.errors import ArgumentError
 from fastdistill.kernels.distill.top_k import top_k
-from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.kernels.sample.sample import Sampler, repeating
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
@@ -34,7 +34,13 @@ from fastdistill.runtime.session import Session
 MOST_BEAMS = 1 << 10
 MOST_PENALTY = 30.0  # the longest text's 2^30 tokens to this power are 2^900, and a float64 holds 2^1023
 _LOGITS = Read(logits=True)
-_NOT_DRAWN = ("temperature", "top_k", "top_p", "min_p")  # settings of a Sampler that say how a token is drawn
+_DRAWING = ("temperature", "top_k", "top_p", "min_p")  # settings of a Sampler that say how a token is drawn
+
+
+def drawn_by(sampler: Sampler) -> dict[str, float]:
+    """Settings by which a sampler draws tokens, each with what it is where nothing is drawn."""
+    plain = Sampler()
+    return {name: getattr(plain, name) for name in _DRAWING if getattr(sampler, name) != getattr(plain, name)}
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,12 @@ class BeamSearch:
     it gives the n best. A text ends by a token that ends it, or is cut at `max_tokens`. It becomes certain when all is
     over, so `stream` gives it in one piece.
 
-    Of what may change a token's probability, `allowed`, `min_tokens`, `logit_bias` and penalties are applied to log
+    Of what may change a token's probability, `allowed`, `min_tokens`, `logit_bias`, penalties and `no_repeat_ngram_size` apply to log
     probabilities, which are not normalised again, as transformers does. Nothing is drawn: a temperature above 0, top_k,
-    top_p and min_p are refused, and so are stop strings. A session that is given holds the prompt afterwards.
+    top_p and min_p are refused. A session that is given holds the prompt afterwards.
+
+    A stop string ends a text as in plain decoding: with the token that completes it in what this call writes. The score
+    counts that token, as transformers' does (whose `stop_strings` may also begin in the prompt).
 
     Examples
     --------
@@ -85,10 +94,10 @@ class BeamSearch:
             raise ArgumentError(f'early_stopping must be True, False or "never", got {short(self.early_stopping)}')
 
     def start(self, session: SessionLike, request: Request) -> BeamSearchRun:
-        plain = Sampler()
-        drawn = [name for name in _NOT_DRAWN if getattr(request.sampler, name) != getattr(plain, name)]
-        if drawn:
-            raise ArgumentError(f"beam search draws nothing: leave {drawn[0]} at {getattr(plain, drawn[0])}")
+        drawing = drawn_by(request.sampler)
+        if drawing:
+            name, plain = next(iter(drawing.items()))
+            raise ArgumentError(f"beam search draws nothing: leave {name} at {plain}")
         return BeamSearchRun(self, session, request)
 
 
@@ -105,12 +114,15 @@ class Beam(NamedTuple):
         one entry a token, where asked for
     session : SessionLike
         holds the prompt and all of its tokens but the last
+    stops : Speller | None
+        has taken its tokens, to find stop strings; None: there are none
     """
 
     total: float
     tokens: list[int]
     logprobs: list[TokenLogProbs]
     session: SessionLike
+    stops: Speller | None
 
 
 class Candidate(NamedTuple):
@@ -124,11 +136,14 @@ class Candidate(NamedTuple):
         its number
     token : int
         what follows
+    stops : Speller | None
+        of the beam that they would be, once it has been looked for; None: there are none
     """
 
     total: float
     beam: int
     token: int
+    stops: Speller | None = None
 
 
 class BeamSearchRun(Run):
@@ -137,7 +152,7 @@ class BeamSearchRun(Run):
     def __init__(self, settings: BeamSearch, session: SessionLike, request: Request) -> None:
         self._settings, self._session, self._request = settings, session, request
         self.unread = len(request.prompt) - request.cached
-        self._beams = [Beam(0.0, [], [], session)]  # before the first token, the prompt
+        self._beams = [Beam(0.0, [], [], session, request.stops)]  # before the first token, the prompt
         self._ended: list[Hypothesis] = []  # the best ones that have ended, the best first
         self._written = 0  # tokens of each beam
         # Tokens that a text may have: the last one needs no place.
@@ -173,15 +188,19 @@ class BeamSearchRun(Run):
         written, num_beams = self._written + 1, self._settings.num_beams
         ended, going = list(self._ended), list[Candidate]()
         for rank, candidate in enumerate(candidates):
-            if written < self._limit and candidate.token not in self._request.end_tokens:
-                going.append(candidate)
+            if len(going) == num_beams:
+                break
+            stops = self._stops(candidate)
+            stopped = stops is not None and stops.stopped
+            if written < self._limit and candidate.token not in self._request.end_tokens and not stopped:
+                going.append(candidate._replace(stops=stops))
             elif rank < num_beams:  # those behind are there for the beams that go on
                 tokens, logprobs = self._followed(candidate, given)
                 ended.append(Hypothesis(tokens, candidate.total / self._weight(written), logprobs))
         ended = sorted(ended, key=lambda hypothesis: -hypothesis.score)[:num_beams]
         if self._is_over(ended, going, written):
             return self._end(ended)
-        beams = self._forked(going[:num_beams], given)
+        beams = self._forked(going, given)
         mask = self._allowed(written)
         self._beams, self._ended, self._written, self._mask = beams, ended, written, mask
         return []
@@ -228,6 +247,14 @@ class BeamSearchRun(Run):
         tokens, log_probs = top_k(log_probs[None], count)
         return tokens[0], log_probs[0].astype(np.float64)
 
+    def _stops(self, candidate: Candidate) -> Speller | None:
+        """Where stop strings are looked for behind a candidate; None: there are none."""
+        stops = self._beams[candidate.beam].stops
+        if stops is not None:
+            stops = stops.fork()
+            stops.push(candidate.token)
+        return stops
+
     def _followed(self, candidate: Candidate, given: Sequence[Rows]) -> tuple[list[int], list[TokenLogProbs]]:
         """The tokens of a candidate, and what is told of their probabilities."""
         beam, count = self._beams[candidate.beam], self._request.logprobs
@@ -255,7 +282,7 @@ class BeamSearchRun(Run):
             if candidate.beam in taken:
                 session = _fork(session, idle)
             taken.add(candidate.beam)
-            beams.append(Beam(candidate.total, *self._followed(candidate, given), session))
+            beams.append(Beam(candidate.total, *self._followed(candidate, given), session, candidate.stops))
         return beams
 
     def _end(self, ended: list[Hypothesis]) -> list[tuple[int, int]]:
@@ -298,7 +325,10 @@ def _process(
             log_probs[list(sampler.logit_bias)] += biases.astype(np.float32)
         if seen is None:
             return
-        there, penalty = np.unique(np.concatenate([prompt, seen])), np.float32(sampler.repetition_penalty)
+        text = np.concatenate([prompt, seen])
+        if sampler.no_repeat_ngram_size:
+            log_probs[repeating(text, sampler.no_repeat_ngram_size)] = -np.inf
+        there, penalty = np.unique(text), np.float32(sampler.repetition_penalty)
         values = log_probs[there]
         log_probs[there] = np.where(values < 0, values * penalty, values / penalty)
         there, times = np.unique(seen, return_counts=True)

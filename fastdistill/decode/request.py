@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from fastdistill.decode.unmask.trace import Trace
 
 
+class Speller(Protocol):
+    """Makes text of tokens, as `text.TextStream` does.
+
+    Attributes
+    ----------
+    stopped : bool
+        a stop string has come
+    """
+
+    stopped: bool
+
+    def push(self, token: int) -> str: ...
+    def finish(self) -> str: ...
+    def fresh(self) -> Speller: ...
+    def fork(self) -> Speller: ...
+
+
 @dataclass(frozen=True)
 class Request:
     """One text to write, in tokens; the same for every decoder.
@@ -49,6 +66,9 @@ class Request:
         those that end the text
     logprobs : int, default 0
         give the log probability of each token, and of so many likeliest ones
+    stops : Speller, optional
+        finds the stop strings that end the text as its tokens come, for a decoder that writes several: each has a fork of it;
+        None: there are none
     measured_costs : Callable[[], Costs], optional
         gives the costs of forwards of this session's model, which may have to be measured first; None: nobody can
     """
@@ -67,6 +87,7 @@ class Request:
     allowed_last: np.ndarray | None = None
     banned: np.ndarray | None = None
     within: bool = False
+    stops: Speller | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", replace(self.sampler, prompt_length=len(self.prompt)))

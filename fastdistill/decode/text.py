@@ -5,32 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from fastdistill.decode.generation import Generation, Piece, log_probs_of
-from fastdistill.decode.request import Decoder, Hypothesis, Request, Run
+from fastdistill.decode.request import Decoder, Hypothesis, Request, Run, Speller
 from fastdistill.errors import ArgumentError, BusyError, CapacityError, attempt
 from fastdistill.messages import short
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Rows
-
-
-class Speller(Protocol):
-    """Makes text of tokens, as `text.TextStream` does.
-
-    Attributes
-    ----------
-    stopped : bool
-        a stop string has come
-    """
-
-    stopped: bool
-
-    def push(self, token: int) -> str: ...
-    def finish(self) -> str: ...
-    def fresh(self) -> Speller: ...
 
 
 class Text:
@@ -131,7 +114,7 @@ class Text:
                 )
             if self._speller is not None:
                 text += self._speller.push(token)
-            result.finish_reason = self._reason(token, len(result.tokens))
+            result.finish_reason = self._reason(token, len(result.tokens), self._speller)
             if result.finish_reason:
                 break  # what a decoder accepted beyond the end is not part of the text
         known = len(result.rounds)
@@ -167,7 +150,7 @@ class Text:
         speller = None if self._speller is None else self._speller.fresh()
         text = "" if speller is None else "".join(map(speller.push, found.tokens)) + speller.finish()
         return Generation(
-            text, found.tokens, self._reason(found.tokens[-1], len(found.tokens)),
+            text, found.tokens, self._reason(found.tokens[-1], len(found.tokens), speller),
             stats=replace(self.result.stats, new_tokens=len(found.tokens)),
             logprobs=None if self.result.logprobs is None else found.logprobs, score=found.score,
         )  # fmt: skip
@@ -182,12 +165,12 @@ class Text:
         text = np.concatenate([self.request.prompt, np.array(self.result.tokens, np.int32)])
         self.session.truncate(self.session.common_prefix(text))
 
-    def _reason(self, token: int, written: int) -> str:
+    def _reason(self, token: int, written: int, speller: Speller | None) -> str:
         """Why a text of so many tokens ends with this one; "" where it does not."""
         most = written >= self.request.max_tokens
         if most and self.request.allowed_last is not None:  # it had no choice
             return "length"
-        if token in self.request.end_tokens or (self._speller is not None and self._speller.stopped):
+        if token in self.request.end_tokens or (speller is not None and speller.stopped):
             return "stop"
         if most:
             return "length"

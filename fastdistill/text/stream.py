@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from copy import copy
 
 from fastdistill.arguments import check_instance
 from fastdistill.errors import ArgumentError
@@ -58,6 +59,13 @@ class TextStream:
     def fresh(self) -> TextStream:
         """One for another text, with the same tokenizer and stop strings."""
         return TextStream(self._tokenizer, self._stop)
+
+    def fork(self) -> TextStream:
+        """One that has taken the same tokens, and goes on by itself."""
+        other = copy(self)
+        other._decoder, other._stops = self._decoder.fork(), [copy(stop) for stop in self._stops]
+        other._specials, other._held, other._pieces = self._specials[:], self._held[:], self._pieces[:]
+        return other
 
     def push(self, token: int) -> str:
         """Take the next token and return the text that has become certain, often "".
@@ -172,6 +180,11 @@ class _ByteDecoder:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
+    def fork(self) -> _ByteDecoder:
+        other = _ByteDecoder(self._tokenizer)
+        other._utf8.setstate(self._utf8.getstate())
+        return other
+
     def push(self, token: int) -> str:
         """The text that the token has made certain."""
         return self._utf8.decode(self._tokenizer.token_bytes(token) or b"")
@@ -199,6 +212,11 @@ class _WindowDecoder:
         self._window: list[int] = []
         self._known = ""  # the text of the window's first `_certain` tokens
         self._certain = 0
+
+    def fork(self) -> _WindowDecoder:
+        other = copy(self)
+        other._window = self._window[:]
+        return other
 
     def push(self, token: int) -> str:
         """The text that the token has made certain."""

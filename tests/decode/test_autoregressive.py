@@ -64,7 +64,7 @@ def test_what_the_session_holds_is_not_read_again(cached):
 SAMPLERS = [
     dict(temperature=0.8), dict(temperature=1.5, top_k=20), dict(temperature=1.0, top_p=0.7), dict(temperature=1.0, min_p=0.1),
     dict(temperature=0.9, repetition_penalty=1.3, seed=2**63), dict(repetition_penalty=2.0), dict(frequency_penalty=0.9), dict(temperature=0.5, presence_penalty=2.0),
-    dict(logit_bias={3: 4.0, 5: float("-inf")}),
+    dict(logit_bias={3: 4.0, 5: float("-inf")}), dict(no_repeat_ngram_size=2), dict(temperature=0.5, no_repeat_ngram_size=1),
 ]  # fmt: skip
 
 

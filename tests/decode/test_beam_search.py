@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -16,11 +17,15 @@ from fastdistill.decode.text import Text
 from fastdistill.errors import ArgumentError, NotFiniteError
 from fastdistill.kernels.forward.row_statistics import row_statistics
 from fastdistill.kernels.sample.sample import Sampler
+from fastdistill.reference.sample.sample import repeating
 from fastdistill.runtime import from_callable
+from fastdistill.text.stream import TextStream
+from fastdistill.text.tokenizer import Tokenizer
 from tests.beams import beam_search, every_text
 from tests.small_models import network
 from tests.strategies import Setting, settings_of_models, token_lists
 from tests.test_cli import write_model
+from tests.text.tokenizers_made_here import byte_level, llama2
 
 EARLY = (False, True, "never")
 forms = st.sampled_from(EARLY)
@@ -51,6 +56,17 @@ def log_probs_of(logits):
         return last[0].astype(np.float64) - np.float64(row_statistics(last).log_sum_exp[0])
 
     return lambda tokens: known(tuple(tokens))
+
+
+def forwards_of(search, log_probs, prompt, *settings) -> tuple[list[tuple[list[int], float]], int]:
+    """What the reference finds, and how many forwards behind the prompt's it takes to be over."""
+    lengths = [len(prompt)]
+
+    def counted(tokens: list[int]) -> np.ndarray:
+        lengths.append(len(tokens))
+        return log_probs(tokens)
+
+    return search(counted, prompt, *settings), max(lengths) - len(prompt)
 
 
 def found(result) -> list[tuple[list[int], float]]:
@@ -87,11 +103,33 @@ def test_where_much_ends_it_is_the_reference_too(penalty, early):
         def logits(tokens, made=made, bias=bias):
             return made(tokens) + bias
 
-        expected = beam_search(log_probs_of(logits), [1], 2, 12, ends, penalty, early)
+        expected = forwards_of(beam_search, log_probs_of(logits), [1], 2, 12, ends, penalty, early)
         result = generate(from_callable(logits, 8), [1], 12, end_tokens=ends, decoder=BeamSearch(2, penalty, early))
-        assert found(result) == expected
+        assert (found(result), result.stats.forwards) == expected
         lengths.add(result.stats.forwards)
     assert len(lengths) > 3 or (penalty, early) == (2.0, "never")  # which always hopes for more
+
+
+def TIE(tokens: np.ndarray) -> np.ndarray:
+    """Token 0, the end, and token 1 are equally likely, but the third token is certain to be the end, and 2 comes nowhere."""
+    rows = np.full((len(tokens), 3), -1e4, np.float32)
+    rows[:, 0] = 0
+    rows[:2, 1] = 0
+    return rows
+
+
+@pytest.mark.parametrize(("early", "forwards"), [(False, 1), (True, 1), ("never", 2)])
+def test_a_tie_ends_the_search(early, forwards):
+    """The text that goes on has, of two tokens of 1/2, the score of those that have ended: only a better one is worth a forward.
+
+    "never" weighs it by the longest text's length. Its next token is certain, so that it gets a better score than both.
+    """
+    result = generate(from_callable(TIE, 3), [1], 6, end_tokens=frozenset({0}), decoder=BeamSearch(2, 1.0, early))
+    half = -np.float64(np.log(np.float32(2)))
+    short = [([0], half), ([1, 0], half)]
+    longer = ([1, 1, 0], 2 * half / 3)
+    assert found(result) == (short if forwards == 1 else [longer, short[0]])
+    assert result.stats.forwards == forwards
 
 
 @settings(max_examples=60, deadline=None)
@@ -139,6 +177,87 @@ def task(session, prompt, decoder, most=10, ends=frozenset(), **more) -> Task:
     ids = np.array(prompt, np.int32)
     request = Request(ids, 0, Sampler(), max_tokens=most, end_tokens=ends, **more)
     return Task(ids, lambda _: Text(session, request, decoder, None))
+
+
+# ---- stop strings ----
+
+
+@pytest.fixture(scope="module", params=[byte_level, llama2])
+def tokenizer(request, tmp_path_factory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "tokenizer.json").write_text(json.dumps(request.param()), encoding="utf-8")
+    return Tokenizer(folder)
+
+
+def written_with(tokenizer, logits, search, most, stop, ends=frozenset()):
+    stream = TextStream(tokenizer, stop)
+    request = Request(np.array([5], np.int32), 0, Sampler(), max_tokens=most, end_tokens=ends, stops=stream)
+    session = from_callable(logits, tokenizer.vocab_size)
+    (result,) = write([Task(request.prompt, lambda _: Text(session, request, search, stream))])
+    return result
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), stop=st.lists(st.text("aeo t", min_size=1, max_size=2), min_size=1, max_size=3),
+    num_beams=st.integers(2, 4), ends=st.frozensets(st.integers(0, 90), max_size=4), penalty=penalties, early=forms,
+)  # fmt: skip
+def test_a_stop_string_ends_a_beam_as_it_ends_a_text(tokenizer, seed, stop, num_beams, ends, penalty, early):
+    """Each text is cut before the string, and counts the token that completes it; no string is looked for in the prompt."""
+
+    def stream_of(text: list[int]) -> TextStream:
+        stream = TextStream(tokenizer, stop)
+        for token in text:
+            stream.push(token)
+        return stream
+
+    logits = function_of(seed, tokenizer.vocab_size, 2.0)
+    wanted = forwards_of(
+        functools.partial(beam_search, stopped=lambda text: stream_of(text).stopped),
+        log_probs_of(logits), [5], num_beams, 8, ends, penalty, early,
+    )  # fmt: skip
+    result = written_with(tokenizer, logits, BeamSearch(num_beams, penalty, early), 8, stop, ends)
+    assert (found(result), result.stats.forwards) == wanted
+    for each in (result, *result.runners_up):
+        stream = stream_of(each.tokens)
+        stopped = stream.stopped or each.tokens[-1] in ends
+        stream.finish()
+        assert each.text == stream.text and not any(string in each.text for string in stop)
+        assert each.finish_reason == ("stop" if stopped or stream.stopped else "length")
+
+
+def test_where_all_candidates_stop_the_search_is_over_and_where_one_does_not_it_goes_on_alone(tokenizer):
+    """So many are looked at as without stop strings, as in transformers: twice as many as there are beams."""
+    letters = [tokenizer.encode(letter, special=False)[-1] for letter in "abcde"]
+
+    def logits(tokens: np.ndarray) -> np.ndarray:
+        rows = np.full((len(tokens), tokenizer.vocab_size), -20, np.float32)
+        rows[:, letters] = np.arange(5, 0, -1)
+        return rows
+
+    all_stop = written_with(tokenizer, logits, BeamSearch(2), 8, list("abcd"))
+    assert [tokens for tokens, _ in found(all_stop)] == [[letters[0]], [letters[1]]] and all_stop.stats.forwards == 0
+    assert {each.text for each in (all_stop, *all_stop.runners_up)} == {""}
+    hopes = BeamSearch(2, 4.0, "never")
+    alone = written_with(tokenizer, logits, hopes, 3, list("abc"))
+    assert alone.stats.forwards == 2
+    assert [tokens for tokens, _ in found(alone)] == [[letters[3]] * 2 + [letters[i]] for i in (0, 1)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_s_best_text_is_cut_before_the_string(model, stream):
+    free = model.generate("one two", max_tokens=12, decoder=BeamSearch(3))
+    stop = free.text[len(free.text) // 2 :][:2]
+    asked = dict(max_tokens=12, stop=stop, decoder=BeamSearch(3, -2.0))
+    best = model.generate("one two", **asked)
+    assert best.finish_reason == "stop" and stop not in best.text
+    assert best.text + stop in model.tokenizer.decode(best.tokens)
+    if stream:
+        assert [str(piece) for piece in model.stream("one two", **asked)] == [best.text]
+    texts = model.generate("one two", n=3, **asked)
+    assert [(each.text, each.tokens, each.score) for each in texts] == [
+        (each.text, each.tokens, each.score) for each in (best, *best.runners_up)
+    ]
 
 
 def test_each_of_several_is_as_alone():
@@ -213,14 +332,19 @@ def processed(log_probs, prompt, change):
     return lambda tokens: change(log_probs(tokens).astype(np.float32), tokens[len(prompt) :]).astype(np.float64)
 
 
-def test_processors_change_log_probabilities_as_transformers_does():
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_processors_change_log_probabilities_as_transformers_does(size):
     """In this order: bans, bias, penalties; over float32, and not normalised again."""
     vocab, prompt, ends = 12, [3, 4], {2}
     logits = function_of(5, vocab, 2.0)
     allowed = np.ones(vocab, bool)
     allowed[[1, 7]] = False
     sampler = Sampler(
-        repetition_penalty=1.4, frequency_penalty=0.3, presence_penalty=-0.2, logit_bias={5: 1.5, 6: -2.0, 0: -np.inf}
+        no_repeat_ngram_size=size,
+        repetition_penalty=1.4,
+        frequency_penalty=0.3,
+        presence_penalty=-0.2,
+        logit_bias={5: 1.5, 6: -2.0, 0: -np.inf},
     )
 
     def change(row, answer):
@@ -230,6 +354,7 @@ def test_processors_change_log_probabilities_as_transformers_does():
         row[5], row[6], row[0] = row[5] + np.float32(1.5), row[6] - np.float32(2), -np.inf
         for token in {*prompt, *answer}:
             row[token] = row[token] * np.float32(1.4) if row[token] < 0 else row[token] / np.float32(1.4)
+        row[list(repeating([*prompt, *answer], size))] = -np.inf
         for token in set(answer):
             row[token] -= np.float32(0.3) * np.float32(answer.count(token))
             row[token] -= np.float32(-0.2)
@@ -297,7 +422,6 @@ def test_a_list_of_prompts_a_stream_and_a_chat_know_it(model):
         (dict(top_k=3), "leave top_k at 0"),
         (dict(top_p=0.5), "leave top_p at 1.0"),
         (dict(min_p=0.5), "leave min_p at 0.0"),
-        (dict(stop="a"), "beam search ends texts at tokens: give stop_token_ids in place of stop"),
         (dict(num_beams=4), r"did you mean decoder=BeamSearch\(num_beams=4\)"),
         (dict(length_penalty=1.0), r"did you mean decoder=BeamSearch\(length_penalty=1.0\)"),
         (dict(allowed=[5], logit_bias={5: -np.inf}), "no text can be written: every token is banned"),

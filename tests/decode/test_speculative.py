@@ -50,6 +50,7 @@ samplers = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.0, 1.3]),
     frequency_penalty=st.sampled_from([0.0, 0.0, 0.4, -0.4]),
     presence_penalty=st.sampled_from([0.0, 0.0, 1.5]),
+    no_repeat_ngram_size=st.sampled_from([0, 0, 0, 1, 2, 3]),
     logit_bias=st.sampled_from(
         [{}, {token: 4.0 for token in range(ALPHABET)}]
     ),  # few tokens: texts repeat, guesses hit

@@ -700,6 +700,11 @@ def test_chance_is_the_seeds():
     assert len({tuple(order) for order in orders}) == 3
 
 
+def test_runs_of_tokens_have_no_order_here():
+    with pytest.raises(ArgumentError, match="no_repeat_ngram_size is of texts written from left to right"):
+        fd.load("listops-mdlm").generate([1, 2], no_repeat_ngram_size=2)
+
+
 def test_frequency_and_presence_penalty_count_what_is_filled():
     """By hand, as in plain decoding, since the first of equally sure positions is filled first; in one step, nothing counts yet."""
     logits = np.array([3.0, 2.7, 2.45, 0.0], np.float32)

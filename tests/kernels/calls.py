@@ -202,7 +202,7 @@ CALLS: dict[str, Callable[[], Row]] = {
         k.Sampler,
         {
             "temperature": 1.0, "top_k": 3, "top_p": 0.5, "min_p": 0.5, "repetition_penalty": 1.5, "frequency_penalty": 0.5,
-            "presence_penalty": -0.5, "logit_bias": {3: 1.0}, "seed": 1, "sequence": 1, "round": 1, "prompt_length": 1,
+            "presence_penalty": -0.5, "no_repeat_ngram_size": 2, "logit_bias": {3: 1.0}, "seed": 1, "sequence": 1, "round": 1, "prompt_length": 1,
         },
     ),
     "Transport.apply": lambda: (_solved().apply, {"values": f32(5, 2)}),

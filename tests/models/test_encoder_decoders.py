@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastdistill as fd
 from fastdistill.checkpoint import Config, Target, Tensor, open_checkpoint, target_of, write_checkpoint
+from fastdistill.checkpoint.config import said_of_texts
 from fastdistill.decode import Auto, Autoregressive, Jacobi, LayerSkip, Lookahead, PromptLookup, Speculative, generate
 from fastdistill.decode.drafters.draft import DraftRequest
 from fastdistill.decode.jacobi import initial
@@ -18,9 +20,11 @@ from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.models import plan_for, quantize_folder
 from fastdistill.models.encoder_decoder import sinusoids
 from fastdistill.runtime.source import encode
+from fastdistill.tasks import search_of
 from fastdistill.train.differentiate import differentiate
 from tests.families import SOURCED, family_config, network
 from tests.goldens.make_families import text, write_folder
+from tests.small_models import config as small_config
 from tests.small_models import tensors
 from tests.text.tokenizers_made_here import byte_level
 
@@ -209,6 +213,8 @@ def test_costs_are_measured_over_a_source(model):
         (dict(forced_eos_token_id=[5, 2]), {}, Target(2, None, 5)),
         (dict(forced_bos_token_id=0, forced_eos_token_id=2), {"num_beams": 4}, Target(2)),
         (dict(), dict(decoder_start_token_id=7, forced_bos_token_id=3), Target(7, 3)),
+        (dict(no_repeat_ngram_size=3), {}, Target(2, no_repeat_ngram_size=3)),
+        (dict(no_repeat_ngram_size=3), dict(no_repeat_ngram_size=2), Target(2, no_repeat_ngram_size=2)),
         (dict(bad_words_ids=[[82], [3], [82]]), {}, Target(2, banned=(3, 82))),
         (dict(eos_token_id=7), dict(bad_words_ids=[[7], [3], [4]], forced_bos_token_id=4), Target(2, 4, banned=(3,))),
     ],
@@ -220,6 +226,7 @@ def test_how_texts_begin_and_end_is_as_both_files_say(config, generation, want):
 @pytest.mark.parametrize(
     ("generation", "message"),
     [
+        (dict(no_repeat_ngram_size=-1), "no_repeat_ngram_size must be an integer from 0"),
         (dict(forced_bos_token_id=83), "forced_bos_token_id must be an integer from 0 to 82, found 83"),
         (dict(forced_eos_token_id="</s>"), "forced_eos_token_id must be an integer"),
         (dict(decoder_start_token_id=-1), "decoder_start_token_id must be an integer"),
@@ -257,6 +264,91 @@ def test_a_first_and_a_last_token_that_are_given(tmp_path, decoder):
         assert found.tokens[0] == 70 and not {*model.target.banned} & {*found.tokens}
     ended = model.generate(PROMPT, max_tokens=3, stop_token_ids=[71], **how)
     assert ended.tokens[-1] == 71 and ended.finish_reason == "length"  # it had no choice
+
+
+BEAMS = dict(num_beams=3, length_penalty=0.5, early_stopping=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "want"),
+    [
+        ({}, {}, None),
+        ({}, dict(num_beams=1, length_penalty="none"), None),
+        ({}, dict(num_beams=4), fd.BeamSearch(4)),
+        ({}, BEAMS, fd.BeamSearch(3, 0.5, True)),
+        (BEAMS, {}, fd.BeamSearch(3, 0.5, True)),
+        (BEAMS, dict(eos_token_id=2), None),  # which says all that there is to say
+        ({}, dict(num_beams=2, early_stopping="never", length_penalty=-2), fd.BeamSearch(2, -2.0, "never")),
+        ({}, dict(num_beams=2, early_stopping=None, length_penalty=None), fd.BeamSearch(2)),
+        ({}, dict(num_beams=0), "num_beams must be an integer from 1 to 1024, found 0"),
+        ({}, dict(num_beams=2, length_penalty=31), "length_penalty must be a finite number from -30 to 30, found 31"),
+        ({}, dict(num_beams=2, early_stopping=1), 'early_stopping must be true, false or "never", found 1'),
+    ],
+)
+def test_a_folder_asks_for_beams(config, generation, want):
+    said = said_of_texts(Config(config), generation)
+    if isinstance(want, str):
+        with pytest.raises(CheckpointError, match=want):
+            search_of(said)
+    else:
+        assert search_of(said) == want
+
+
+@pytest.fixture(scope="module")
+def searching(tmp_path_factory):
+    return fd.load(write(tmp_path_factory.mktemp("searching") / "model", "bart", BEAMS), threads=2)
+
+
+def test_without_a_decoder_a_model_searches_as_its_folder_asks(searching):
+    search, how = fd.BeamSearch(3, 0.5, True), dict(max_tokens=8)
+    assert searching.search == search
+    want = searching.generate(PROMPT, decoder=search, **how)
+    assert searching.generate(PROMPT, decoder=Autoregressive(), **how).score is None
+    for got in (searching.generate(PROMPT, **how), *searching.generate([PROMPT, PROMPT], **how)):
+        assert (got.tokens, got.score, len(got.runners_up)) == (want.tokens, want.score, 2)
+    assert [str(piece) for piece in searching.stream(PROMPT, **how)] == [want.text]
+    best = searching.generate(PROMPT, n=3, **how)
+    assert [each.tokens for each in best] == [each.tokens for each in (want, *want.runners_up)]
+    assert searching.generate(PROMPT, session=searching.session(64), n=2, **how)[0].tokens == want.tokens
+    with pytest.raises(ArgumentError, match="n=4 texts are more than the num_beams=3"):
+        searching.generate(PROMPT, n=4, **how)
+
+
+@pytest.mark.parametrize("drawn", [dict(temperature=0.7), dict(top_k=4), dict(top_p=0.5), dict(min_p=0.1)])
+def test_who_has_tokens_drawn_asks_for_no_search(searching, drawn):
+    got, want = (searching.generate(PROMPT, max_tokens=8, decoder=how, **drawn) for how in (None, Autoregressive()))
+    assert got.tokens == want.tokens and got.score is None
+    assert len(searching.generate(PROMPT, n=4, max_tokens=2, temperature=1.0)) == 4
+    with pytest.raises(ArgumentError, match=f"beam search draws nothing: leave {next(iter(drawn))} at"):
+        searching.generate(PROMPT, decoder=searching.search, **drawn)
+
+
+@pytest.mark.parametrize("decoder", [*DECODERS, "beams"])
+def test_no_run_comes_twice_where_the_folder_says_so_whichever_decoder_writes(tmp_path, decoder):
+    """The run's own first token, the start, counts; what has to come last comes all the same."""
+    said = dict(no_repeat_ngram_size=2, eos_token_id=[], forced_eos_token_id=70)
+    model = fd.load(write(tmp_path / "model", "bart", said))
+    count, free = 40, model.generate(PROMPT, max_tokens=40, no_repeat_ngram_size=0).tokens
+    assert len({*itertools.pairwise(free)}) < len(free) - 2
+    for size, asked in ((2, {}), (1, dict(no_repeat_ngram_size=1)), (3, dict(no_repeat_ngram_size=3))):
+        text = model.generate(PROMPT, max_tokens=count, **asked).tokens
+        if decoder == "beams":
+            text = model.generate(PROMPT, max_tokens=count, decoder=fd.BeamSearch(3), **asked).tokens
+        runs = [*zip(*([model.target.start, *text[:-1]][at:] for at in range(size)), strict=False)]
+        assert len({*runs}) == len(runs) == count + 1 - size and text[-1] == 70
+        if decoder != "beams":
+            for more in (dict(), dict(temperature=1.0, seed=5)):
+                plain = model.generate(PROMPT, max_tokens=count, **asked, **more).tokens
+                got = model.generate(PROMPT, max_tokens=count, decoder=DECODERS[decoder], **asked, **more).tokens
+                assert got == plain or (decoder == "rejection" and more)
+
+
+def test_a_model_of_texts_alone_is_not_searched_by_itself(tmp_path):
+    config = small_config()
+    said = {"generation_config.json": json.dumps(BEAMS).encode()}
+    write_checkpoint(tmp_path / "plain", config.raw, tensors(plan_for(config)).values(), said)
+    model = fd.load(tmp_path / "plain")
+    assert model.search is None and model.generate([1, 2], max_tokens=2).score is None
 
 
 # ---- what folders may be like ----
@@ -404,6 +496,19 @@ def test_the_command_line_reads_a_prompt_as_the_source(run, tmp_path, name):
     assert "kB a token, and" in out and "of the source" in out
     code, _, err = run("generate", folder, "a" * (model.plan.source_positions + 1))
     assert code and "the source has" in err
+
+
+def test_the_command_line_searches_as_the_folder_asks(run, searching):
+    folder, how = searching.folder, ("--max-tokens", "8", "--json")
+    best = searching.generate(PROMPT, max_tokens=8)
+    for options in ((), ("--stop", "zz"), ("--repetition-penalty", "1.0")):
+        said = json.loads(run("generate", folder, PROMPT, *how, *options)[1])
+        assert (said["tokens"], said["score"], len(said["runners_up"])) == (best.tokens, best.score, 2)
+    for options in (("--decoder", "plain"), ("--temperature", "0.5"), ("--top-k", "3"), ("--decoder", "jacobi")):
+        assert "score" not in json.loads(run("generate", folder, PROMPT, *how, *options)[1])
+    assert len(json.loads(run("generate", folder, PROMPT, *how, "--num-beams", "2")[1])["runners_up"]) == 1
+    assert "tokens; by default the best of 3 beams" in run("info", folder)[1]
+    assert json.loads(run("info", folder, "--json")[1])["model"]["search"] == BEAMS
 
 
 def test_models_with_an_encoder_are_not_trained(tmp_path):

@@ -287,6 +287,33 @@ def test_beams_over_a_source_are_those_of_generate(tmp_path, name, penalty, earl
         np.testing.assert_allclose([each.score for each in got], want.sequences_scores.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("where", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("name", ["bart", "marian", "t5"])
+def test_a_folder_that_asks_for_beams_has_both_search(tmp_path, name, where):
+    """Nothing but the source is given: what the files say makes the same text of it, here and there."""
+    model_type, raw = EVERY[name]
+    folder, config = tmp_path / "model", {"model_type": model_type} | raw
+    made(folder, config)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    ends = dict(decoder_start_token_id=raw["decoder_start_token_id"], eos_token_id=[raw["eos_token_id"], 9, 11])
+    ends |= dict(forced_eos_token_id=9, bad_words_ids=[[40], [14]])
+    for seed, (penalty, early) in enumerate([(2.0, True), (0.0, False), (1.0, "never")]):
+        asked = dict(num_beams=4, length_penalty=penalty, early_stopping=early, no_repeat_ngram_size=1 + seed) | ends
+        files = {"config.json": config, where: asked if where != "config.json" else config | asked}
+        for file, said in files.items():
+            (folder / file).write_text(json.dumps(said), encoding="utf-8")
+        load = transformers.AutoModelForSeq2SeqLM.from_pretrained
+        model, ours = load(folder, dtype=torch.float32, attn_implementation="eager").eval(), fd.load(folder, threads=2)
+        assert ours.search == fd.BeamSearch(4, penalty, early)
+        source = np.random.default_rng(seed).integers(3, 81, 9).tolist()
+        for beams in (4, 1):  # of one beam too no run comes twice
+            how = dict(use_cache=False, pad_token_id=81, max_new_tokens=12, num_beams=beams)
+            with torch.no_grad():
+                want = model.generate(torch.tensor([source]), **how)[0].tolist()
+            got = ours.generate(source, max_tokens=12, decoder=None if beams > 1 else fd.Autoregressive())
+            assert [ours.target.start, *got.tokens] == want and len(got.runners_up) == beams - 1
+
+
 @pytest.mark.parametrize("name", SOURCED)
 def test_hidden_states_of_encoder_and_decoder_are_theirs(tmp_path, name):
     model_type, raw = EVERY[name]

@@ -71,6 +71,33 @@ def test_pieces_are_the_decoded_text_cut_at_the_first_stop(tokenizer, data):
 
 @given(data=st.data())
 @settings(max_examples=100)
+def test_a_fork_and_its_stream_go_on_each_by_itself(tokenizer, data):
+    """Wherever it forks, half a character, half a stop string and special tokens before it, and whichever takes a token first."""
+    tokens = st.one_of(ids_of(tokenizer), runs_of_bytes(tokenizer))
+    before, *after = (
+        data.draw(tokens) + data.draw(st.lists(st.sampled_from(sorted(tokenizer.special_ids)), max_size=1))
+        for _ in range(3)
+    )
+    stops = data.draw(stops_for("".join(char for char, _ in spelt_out(tokenizer, before + after[0], ended=True))))
+    both = [TextStream(tokenizer, stops)]
+    for token in before:
+        both[0].push(token)
+    both.append(both[0].fork())
+    for at in range(max(map(len, after))):
+        for stream, rest in zip(both, after, strict=True):
+            for token in rest[at : at + 1]:
+                stream.push(token)
+    for stream, rest in zip(both, after, strict=True):
+        alone = TextStream(tokenizer, stops)
+        for token in before + rest:
+            alone.push(token)
+        assert (stream.text, stream.stopped) == (alone.text, alone.stopped)
+        assert stream.finish() == alone.finish()
+        assert (stream.text, stream.stopped) == (alone.text, alone.stopped)
+
+
+@given(data=st.data())
+@settings(max_examples=100)
 def test_where_a_text_is_cut_into_tokens_does_not_matter(cuttable, data):
     """The stop string that is complete first in the tokenizer's own spelling of all tokens ends the text."""
     tokenizer = cuttable

@@ -165,6 +165,10 @@ class Unmask:
         return length * max(self.drafts, 1)
 
     def start(self, session: SessionLike, request: Request) -> UnmaskRun:
+        if request.sampler.no_repeat_ngram_size:
+            raise ArgumentError(
+                "no_repeat_ngram_size is of texts written from left to right: an Unmask fills masks in any order"
+            )
         return UnmaskRun(self._for(session), session, request)
 
     def _for(self, session: SessionLike) -> Unmask:

@@ -68,7 +68,7 @@ def probabilities(
     with written({"out": out, "workspace": workspace}, reads):
         status = lib.fd_probabilities(
             given.rows, given.vocab, const(logits), given.sampler, const(given.seen), const(given.seen_offsets),
-            const(allowed), pointer(law), pointer(given.workspace), given.threads,
+            const(given.allowed), pointer(law), pointer(given.workspace), given.threads,
         )  # fmt: skip
         if status != lib.FD_OK:
             check_status(f"probabilities: row {int(np.argmax(law[:, 0] < 0))}", status)

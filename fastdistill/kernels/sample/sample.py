@@ -42,7 +42,7 @@ class Biases(Mapping[int, float]):
 class Sampler:
     """How a token is chosen.
 
-    Processors apply in this order: bias, penalties as listed, temperature, top-k, top-p, min-p.
+    Processors apply in this order: bans, bias, penalties as listed, temperature, top-k, top-p, min-p.
 
     Parameters
     ----------
@@ -60,6 +60,9 @@ class Sampler:
         taken from a token's logit for each time that the answer has it; in [-2, 2]
     presence_penalty : float, default 0.0
         taken once from the logit of each token that the answer has; in [-2, 2]
+    no_repeat_ngram_size : int, default 0
+        bans what would end a run of so many tokens that prompt and answer hold already, unless that leaves no token
+        allowed; 0 bans nothing
     logit_bias : Mapping[int, float], optional
         added to the logits of these tokens; -inf bans
     seed, sequence : int, default 0
@@ -85,6 +88,7 @@ class Sampler:
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     seed: int = 0
     sequence: int = 0
@@ -99,6 +103,7 @@ class Sampler:
         check_number("repetition_penalty", self.repetition_penalty, float(_FLOAT.tiny), float(_FLOAT.max))
         for name in ("frequency_penalty", "presence_penalty"):
             check_number(name, getattr(self, name), -2, 2)
+        check_integer("no_repeat_ngram_size", self.no_repeat_ngram_size, 0, 2**31 - 1)
         check_integer("seed", self.seed, 0, 2**64 - 1)
         check_integer("sequence", self.sequence, 0, 2**32 - 1)
         check_integer("round", self.round, 0, 2**20 - 1)
@@ -125,11 +130,34 @@ class Sampler:
     @cached_property
     def penalises(self) -> bool:
         """Whether a row's token depends on what the row has seen."""
-        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+        penalty = self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+        return penalty or self.no_repeat_ngram_size > 0
 
 
 # Those that C knows by the same name.
-_NATIVE = [setting.name for setting in fields(Sampler) if setting.name != "logit_bias"]
+_NATIVE = [setting.name for setting in fields(Sampler) if setting.name not in ("logit_bias", "no_repeat_ngram_size")]
+
+
+def repeating(seen: np.ndarray, size: int) -> np.ndarray:
+    """What, behind a text, would end a run of `size` tokens that it holds already, int32 (k,)."""
+    if len(seen) < size:
+        return seen[:0]
+    runs = np.lib.stride_tricks.sliding_window_view(seen, size)
+    return runs[(runs[:, :-1] == seen[len(seen) - size + 1 :]).all(axis=1), -1]
+
+
+def _without_repeats(
+    allowed: np.ndarray | None, seen: Sequence[np.ndarray], size: int, rows: int, vocab: int
+) -> np.ndarray:
+    """The masks of rows, uint32 (rows, words), without what would repeat a run; one that would be empty stays."""
+    every = np.packbits(np.pad(np.ones(vocab, bool), (0, -vocab % 32)), bitorder="little").view("<u4")
+    masks = np.tile(every.astype(np.uint32), (rows, 1)) if allowed is None else allowed & every
+    for row, text in enumerate(seen):
+        tokens, left = repeating(text, size), masks[row].copy()
+        np.bitwise_and.at(left, tokens >> 5, ~(np.uint32(1) << (tokens & 31).astype(np.uint32)))
+        if left.any():
+            masks[row] = left
+    return masks
 
 
 def _native(sampler: Sampler, vocab: int) -> tuple[Any, Any]:
@@ -194,6 +222,8 @@ class Sampling(NamedTuple):
         those that each row's penalties count, one row's behind the other's; None: no penalty
     seen_offsets : int64 (rows + 1,) or None
         where each row's begin in `seen`
+    allowed : uint32 (rows, ceil(vocab / 32)) or None
+        the masks that were given, without what would repeat a run of tokens; None: all
     workspace : uint8 (bytes,)
         of `sample_workspace`
     threads : int
@@ -206,6 +236,7 @@ class Sampling(NamedTuple):
     biases: Any
     seen: np.ndarray | None
     seen_offsets: np.ndarray | None
+    allowed: np.ndarray | None
     workspace: np.ndarray
     threads: int
 
@@ -233,13 +264,15 @@ class Sampling(NamedTuple):
         joined, offsets = (None, None) if seen is None else _joined(seen, rows, vocab)
         if allowed is not None:
             check_array("allowed", allowed, np.uint32, (rows, (vocab + 31) // 32))
+        if seen is not None and sampler.no_repeat_ngram_size:
+            allowed = _without_repeats(allowed, seen, sampler.no_repeat_ngram_size, rows, vocab)
         threads = check_threads(threads)
         if workspace is None:
             workspace = sample_workspace(rows, vocab, threads)
         else:
             check_workspace(workspace, min(threads, rows) * lib.fd_sample_workspace(vocab))
         native, biases = _native(sampler, vocab)
-        return cls(rows, vocab, native, biases, joined, offsets, workspace, threads)
+        return cls(rows, vocab, native, biases, joined, offsets, allowed, workspace, threads)
 
 
 def sample(
@@ -313,7 +346,7 @@ def sample(
     with written({"out": out, "workspace": workspace}, reads):
         status = lib.fd_sample(
             rows, vocab, const(logits), const(positions), given.sampler, const(given.seen), const(given.seen_offsets),
-            const(allowed), const(noise), pointer(tokens), pointer(given.workspace), given.threads,
+            const(given.allowed), const(noise), pointer(tokens), pointer(given.workspace), given.threads,
         )  # fmt: skip
         if status != lib.FD_OK:
             check_status(f"sample: row {int(np.argmax(tokens < 0))}", status)

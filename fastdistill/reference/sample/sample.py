@@ -41,8 +41,19 @@ def processed(logits, sampler, seen, allowed, row):
     if allowed is not None:
         bits = np.unpackbits(allowed[row].view(np.uint8), bitorder="little")[: len(z)]
         z = np.where(bits == 1, z, np.float32(-np.inf))
-    x = scaled(z, sampler, () if seen is None else seen[row])
+    text = [] if seen is None else list(map(int, seen[row]))
+    bits = np.ones(len(z)) if allowed is None else bits
+    repeats = repeating(text, sampler.no_repeat_ngram_size)
+    if any(bit and token not in repeats for token, bit in enumerate(bits)):
+        z = np.where(np.isin(np.arange(len(z)), list(repeats)), np.float32(-np.inf), z)
+    x = scaled(z, sampler, text)
     return x, *survivors(x, sampler)
+
+
+def repeating(text, size):
+    """Tokens that would end a run of `size` tokens that the text holds already."""
+    runs = {tuple(text[at : at + size]) for at in range(len(text) - size + 1)}
+    return {run[-1] for run in runs if size and [*text, run[-1]][-size:] == list(run)}
 
 
 def scaled(z, sampler, seen):

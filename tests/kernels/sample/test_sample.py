@@ -169,6 +169,40 @@ def test_the_repetition_penalty_comes_before_those_that_count(isa):
     np.testing.assert_array_equal(found, probabilities(np.array([[-0.5, -5.0]], np.float32), Sampler(1.0)))
 
 
+@pytest.mark.parametrize(
+    ("text", "size", "banned"),
+    [
+        ([1, 2, 3, 1, 2], 3, {3}),
+        ([1, 2, 3, 2, 4, 2], 2, {3, 4}),
+        ([1, 2, 3, 2, 4, 2], 1, {1, 2, 3, 4}),
+        ([5, 5], 2, {5}),
+        ([5, 5], 3, set()),  # its only run would be the one that it begins
+        ([5, 5, 5], 3, {5}),
+        ([1, 2], 3, set()),
+        ([], 1, set()),
+        ([1, 2, 1], 0, set()),
+        (range(40), 1, set()),  # it would leave nothing
+    ],
+)
+def test_no_run_comes_twice(isa, text, size, banned):
+    """What ends one is banned for `sample` and for `probabilities`, over whatever is allowed, if that leaves a token."""
+    logits, sampler, seen = (
+        np.zeros((2, 40), np.float32),
+        Sampler(1.0, no_repeat_ngram_size=size),
+        np.array([*text], np.int32),
+    )
+    both = [seen, np.empty(0, np.int32)]
+    law = probabilities(logits, sampler, seen=both)
+    assert {*np.flatnonzero(law[0] == 0).tolist()} == banned and (law[1] > 0).all()
+    allowed = np.array([[0b11110, 0], [0xFFFFFFFF, 0xFFFFFFFF]], np.uint32)
+    left = {1, 2, 3, 4} - banned or {1, 2, 3, 4}
+    law = probabilities(logits, sampler, seen=both, allowed=allowed)
+    assert {*np.flatnonzero(law[0]).tolist()} == left and allowed[0, 0] == 0b11110
+    at = np.arange(2, dtype=np.int32)
+    assert {int(sample(logits, sampler, at + i, seen=both, allowed=allowed)[0]) for i in range(99)} == left
+    assert (probabilities(logits, sampler) > 0).all()  # what it has not seen bans nothing
+
+
 def test_bans_bias_then_penalty(isa):
     """A bias that turns a logit negative is penalised as negative: (1 - 2) * 3 < -2 < (1 / 3) - 2."""
     z = np.array([[1.0, -2.5]], np.float32)

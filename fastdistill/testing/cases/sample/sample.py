@@ -28,6 +28,7 @@ def any_sampler(draw: Choices) -> Sampler:
         repetition_penalty=draw.choice([1.0, 1.3, 0.5]),
         frequency_penalty=draw.choice([0.0, 0.0, 0.3, -2.0]),
         presence_penalty=draw.choice([0.0, 0.0, 1.1, -0.7]),
+        no_repeat_ngram_size=draw.choice([0, 0, 1, 2, 3]),
         prompt_length=draw.choice([0, 3, 100]),
         **_key(draw),
     )
@@ -63,6 +64,8 @@ def cases(draw: Choices, sampler: Callable[[Choices], Sampler] = any_sampler) ->
     if draw.boolean():
         few = min(draw.choice([3, vocab]), vocab)  # so that tokens repeat
         case["seen"] = [random.integers(0, few, random.integers(0, 20)).astype(np.int32) for _ in range(rows)]
+        if chosen.no_repeat_ngram_size:  # a run that ends with what nothing else bans would ban it
+            case["seen"] = [text[text != keep] for text in case["seen"]]
     if draw.boolean():
         mask = random.integers(0, 2**32, (rows, (vocab + 31) // 32), np.uint32)
         mask[:, keep // 32] |= np.uint32(1 << keep % 32)
