@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from fastdistill.files import read_file, read_json
 from fastdistill.messages import listed, short
 
 MOST_MODULES = 16
+_ORDER = "Transformer", "Pooling", "Dense", "Normalize"
 _OLD_NAMES = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -32,7 +33,6 @@ _OLD_NAMES = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 _ACTIVATIONS = {"Identity": lambda x: x, "Tanh": np.tanh}
-_MODELS = ("Transformer",)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_settings(folder: Path) -> EncodeSettings:
     CheckpointError
         for a file that is not what it should be
     UnsupportedError
-        for a module or a pooling that is not known
+        for a module or a pooling that is not known, or modules in another order than these are computed in
     """
     found: dict[str, Any] = {}
     sentence = _section(folder / "sentence_bert_config.json")
@@ -149,13 +149,18 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     for number, each in enumerate(listing):
         module = Section(each, f"{path}: {number}")
         kind, place = module.string("type").rpartition(".")[2], module.string("path", default="")
-        if kind not in (*_MODELS, "Pooling", "Dense", "Normalize", "Dropout"):
-            raise UnsupportedError(
-                f"{path}: {short(kind)} is not supported, only Transformer, Pooling, Dense, Normalize"
-            )
-        if place.startswith(("/", "\\")) or ".." in Path(place).parts:
+        if kind not in (*_ORDER, "Dropout"):
+            raise UnsupportedError(f"{path}: {short(kind)} is not supported, only {listed(_ORDER)}")
+        windows = PureWindowsPath(place)  # reads both kinds of slashes, and names of drives
+        if windows.anchor or ".." in windows.parts:
             module.refuse("path", place, "a folder within the model's")
-        found.append((kind, folder / place))
+        if kind in _ORDER:
+            found.append((kind, folder / place))
+    kinds = [kind for kind, _ in found]
+    if kinds != sorted(kinds, key=_ORDER.index) or any(kinds.count(kind) > 1 for kind in ("Transformer", "Pooling")):
+        raise UnsupportedError(
+            f"{path}: {listed(kinds, MOST_MODULES)}: this order is not supported, only Transformer, Pooling, any number of Dense, Normalize"
+        )
     return found
 
 
@@ -198,4 +203,6 @@ def _dense(place: Path) -> Dense:
             holds = {name: (each.dtype, each.array.shape) for name, each in arrays.items()}
             raise CheckpointError(f"{path}: {tensor} must be F32 or F16 {shape}, the file holds {short(holds)}")
         made[tensor] = np.asarray(found.array).astype(np.float32)
+        if not np.isfinite(made[tensor]).all():
+            raise CheckpointError(f"{path}: {tensor} holds a NaN or an infinity")
     return Dense(made["linear.weight"], made.get("linear.bias"), name)

@@ -12,7 +12,7 @@ from fastdistill.arguments import check_choice, check_flag, check_integer, check
 from fastdistill.cached import cached_property
 from fastdistill.encode.pooling import POOLINGS
 from fastdistill.encode.settings import Dense, EncodeSettings, read_settings
-from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.forward.linear import linear
 from fastdistill.messages import listed, short, warn
 from fastdistill.runtime.encode import hidden_states, pooled
@@ -79,6 +79,14 @@ class TextEncoder:
         self.settings: EncodeSettings = read_settings(folder)
         positions = network.plan.max_positions
         self.max_tokens: int = min(self.settings.max_tokens or positions, positions)
+        width = self._width(self.settings.poolings)
+        for dense in self.settings.dense:
+            outputs, inputs = dense.matrix.shape
+            if inputs != width:
+                raise CheckpointError(
+                    f"{folder}: modules.json: a Dense has in_features {inputs}, and is given vectors of {width}"
+                )
+            width = outputs
 
     def encode(
         self,
@@ -113,7 +121,7 @@ class TextEncoder:
                 vectors = _through(dense, vectors)
         if truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : check_integer("truncate_dim", truncate_dim, 1, 1 << 20)])
-        return _normalized(vectors) if normalize else vectors
+        return _normalized(_finite(vectors)) if normalize else _finite(vectors)
 
     def scores(
         self, texts: Sequence[Text], batch_size: int | None = None, progress: Progress | None = None
@@ -136,7 +144,7 @@ class TextEncoder:
         ]
         if not rows:
             return np.empty((0, len(plan.labels)), np.float32)
-        return pooled(self.network, np.array(rows, np.float32))["scores"]
+        return _finite(pooled(self.network, np.array(rows, np.float32))["scores"])
 
     def classify(
         self, texts: Sequence[Text], batch_size: int | None = None, progress: Progress | None = None
@@ -246,6 +254,14 @@ class TextEncoder:
 def _through(dense: Dense, vectors: np.ndarray) -> np.ndarray:
     made = linear(np.ascontiguousarray(vectors), "f32", dense.matrix, bias=dense.bias)
     return np.tanh(made) if dense.activation == "Tanh" else made
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
+    """What was computed of each text, (texts, numbers), where all of it is finite."""
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        raise NotFiniteError(f"text {finite.argmin()} has a vector or scores with a NaN or an infinity in them")
+    return found
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.encode import POOLINGS
-from fastdistill.errors import ArgumentError, TextError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError, TextError, UnsupportedError
 from fastdistill.runtime.encode import hidden_states, pooled
 from tests.encode.test_encode_settings import NORMALIZE, POOLING, TRANSFORMER
 from tests.encoders import WORDS, write_encoder
@@ -255,6 +256,24 @@ def test_what_a_model_cannot_do_is_said(made):
         made().classify("a")
     with pytest.raises(UnsupportedError, match="pooler"):
         made("distilbert").encode("a", pooling="pooler")
+
+
+@pytest.mark.parametrize(
+    "inputs, number, error, match",
+    [
+        (41, 1, CheckpointError, "in_features 41, and is given vectors of 40"),
+        (40, np.nan, CheckpointError, r"linear\.weight holds a NaN"),
+        (40, 3e38, NotFiniteError, "text 0 has .* infinity"),
+    ],
+)
+def test_a_linear_behind_the_pooling_fits_and_gives_numbers(tmp_path, inputs, number, error, match):
+    said = {"in_features": inputs, "out_features": 2, "bias": False, "activation_function": "Identity"}
+    dense = {"type": "a.Dense", "path": "made"}
+    folder = write_encoder(tmp_path / "model", files={"modules.json": [TRANSFORMER, dense], "made/config.json": said})
+    matrix = Stored("F32", np.full((2, inputs), number, np.float32))
+    write_safetensors(folder / "made" / "model.safetensors", {"linear.weight": matrix})
+    with pytest.raises(error, match=match):
+        fd.load(folder).encode(["one text"])
 
 
 @pytest.mark.parametrize("what", ["id", "part"])
