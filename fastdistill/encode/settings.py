@@ -85,6 +85,28 @@ class EncodeSettings:
     default_prompt: str | None = None
     include_prompt: bool = True
 
+    def most_tokens(self, positions: int) -> int:
+        """Tokens of a text, where the model has so many positions: longer ones are cut."""
+        return min(self.max_tokens or positions, positions)
+
+    def width(self, hidden_size: int) -> int:
+        """Numbers of a vector, where a row has `hidden_size`.
+
+        Raises
+        ------
+        CheckpointError
+            for a linear that is made for others
+        """
+        width = hidden_size * len(self.poolings)
+        for dense in self.dense:
+            outputs, inputs = dense.matrix.shape
+            if inputs != width:
+                raise CheckpointError(
+                    f"modules.json: a Dense has in_features {inputs}, and is given vectors of {width}"
+                )
+            width = outputs
+        return width
+
 
 def read_settings(folder: Path) -> EncodeSettings:
     """The settings of a folder.

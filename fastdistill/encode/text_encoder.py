@@ -12,9 +12,10 @@ from fastdistill.arguments import check_choice, check_flag, check_integer, check
 from fastdistill.cached import cached_property
 from fastdistill.encode.pooling import POOLINGS
 from fastdistill.encode.settings import Dense, EncodeSettings, read_settings
-from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError, UnsupportedError
+from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.forward.linear import linear
 from fastdistill.messages import listed, short, warn
+from fastdistill.models.plan import Plan
 from fastdistill.runtime.encode import hidden_states, pooled
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
@@ -77,16 +78,8 @@ class TextEncoder:
     def __init__(self, network: Network, folder: Path, tokenizer: Tokenizer) -> None:
         self.network, self._folder, self._tokenizer = network, folder, tokenizer
         self.settings: EncodeSettings = read_settings(folder)
-        positions = network.plan.max_positions
-        self.max_tokens: int = min(self.settings.max_tokens or positions, positions)
-        width = self._width(self.settings.poolings)
-        for dense in self.settings.dense:
-            outputs, inputs = dense.matrix.shape
-            if inputs != width:
-                raise CheckpointError(
-                    f"{folder}: modules.json: a Dense has in_features {inputs}, and is given vectors of {width}"
-                )
-            width = outputs
+        self.settings.width(network.plan.hidden_size)
+        self.max_tokens: int = self.settings.most_tokens(network.plan.max_positions)
 
     def encode(
         self,
@@ -152,9 +145,9 @@ class TextEncoder:
         """What the classifier says of each text; see `Model.classify`."""
         plan = self.network.plan
         scores = self.scores(texts, batch_size, progress).astype(np.float64)
-        if plan.problem == "multi_label_classification" or (len(plan.labels) == 1 and plan.problem != "regression"):
+        if (read_as := scored_as(plan)) == "sigmoid":
             scores = _sigmoid(scores)
-        elif plan.problem != "regression":
+        elif read_as == "softmax":
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             scores /= scores.sum(axis=1, keepdims=True)
         return [
@@ -249,6 +242,13 @@ class TextEncoder:
             yield each
             if progress is not None:
                 progress(number, count)
+
+
+def scored_as(plan: Plan) -> str:
+    """What makes scores of what a classifier gives: "softmax", "sigmoid", or "", where they stay as they are."""
+    if plan.problem == "regression":
+        return ""
+    return "sigmoid" if plan.problem == "multi_label_classification" or len(plan.labels) == 1 else "softmax"
 
 
 def _through(dense: Dense, vectors: np.ndarray) -> np.ndarray:
