@@ -122,6 +122,13 @@ def test_info_of_an_encoder_says_how_texts_become_vectors(run, tmp_path):
     assert "texts        not read: tokenizer.json is missing\n" in run("info", folder)[1]
 
 
+@pytest.mark.parametrize(("length", "tokens"), [(300, 1024), (1500, 1500), (4000, 2000)])
+def test_info_sizes_a_pass_of_the_longest_text_that_is_read(run, tmp_path, length, tokens):
+    beside = {"sentence_bert_config.json": {"max_seq_length": length}}
+    folder = write_encoder(tmp_path / "model", files=beside, max_position_embeddings=2000)
+    assert f"in a pass of {tokens:,} tokens\n" in run("info", folder)[1]
+
+
 @pytest.mark.parametrize(
     ("case", "changes", "kind"),
     [

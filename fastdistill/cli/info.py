@@ -138,13 +138,14 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         for name, weight in plan.weights.items()
     )
     only_reads = plan.encodes and "logits" not in plan.outputs  # texts in passes, which leave nothing behind
-    most = max(plan.max_positions, ROWS) if only_reads else min(plan.max_positions, POSITION_LIMIT)
+    encodes = _encode_facts(folder, plan) if plan.encodes else None
+    most = min(plan.max_positions, POSITION_LIMIT)
+    if encodes is not None and only_reads:
+        most = max(encodes["max_tokens"], ROWS)
     capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
     # A forward that fills masks runs the text; one that encodes, the source: here as many tokens as the text may have.
     source = min(plan.source_positions, capacity)
     rows = max(_MAX_ROWS, source) if plan.causal else max(_MAX_ROWS, min(capacity, 1 << 16))
-    if only_reads:
-        rows = capacity
     cache = "f32" if "f32" in {formats[name] for name, weight in plan.weights.items() if weight.linear} else "f16"
     # The executor sizes its buffers from the formats alone, and takes no page of them before it runs.
     weightless: Any = SimpleNamespace(formats=formats)
@@ -200,7 +201,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "max_positions": plan.max_positions,
         "parameters": sum(math.prod(weight.shape) for weight in plan.weights.values()),
         "formats": {format: {"tensors": counts[format], "bytes": sizes[format]} for format in sorted(counts)},
-        "encodes": _encode_facts(folder, plan) if plan.encodes else None,
+        "encodes": encodes,
         "session": None if only_reads else memory,
         "pass": memory if only_reads else None,
     }

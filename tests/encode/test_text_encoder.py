@@ -203,6 +203,9 @@ def test_long_texts_are_cut_and_that_is_said_once(made):
     short = made("bert", {"sentence_bert_config.json": {"max_seq_length": 6}})
     with pytest.warns(UserWarning, match="6 tokens"):
         np.testing.assert_array_equal(short.encode("one two three four five"), short.encode("one two three four"))
+    long = made("bert", {"sentence_bert_config.json": {"max_seq_length": 512}})  # more than the model's positions
+    with pytest.warns(UserWarning, match="the 96 tokens"):
+        np.testing.assert_array_equal(long.encode("one " * 500), got[0])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Folders of encoders, any file of them but the weights: vectors, ranks, labels.
+"""Folders of encoders, any file of them but the weights: what `info` says, vectors, ranks, labels.
 
 An input is the number of a folder, then the files that differ from its own: which, and what it holds, nothing for one that is absent.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
+from fastdistill.cli.info import _model_text, model_facts
 from fastdistill.encode import POOLINGS, Ranked
 from tests.encoders import SIZES, write_encoder
 from tests.fuzz.law import Broken, folder, joined, lawful, parts
@@ -77,7 +78,10 @@ def _written(number: int, files: dict[str, bytes]) -> bytes:
 def run(data: bytes) -> None:
     number, files = _read(data)
     with lawful(), np.errstate(all="ignore"):
-        model = fd.load(folder({name: each for name, each in (FOLDERS[number] | files).items() if each}))
+        path = folder({name: each for name, each in (FOLDERS[number] | files).items() if each})
+        with lawful():
+            _model_text(model_facts(path, None))
+        model = fd.load(path)
         for pooling in (None, "max", "pooler"):
             with lawful():
                 check_vectors(model, pooling)
