@@ -12,8 +12,9 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 # Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
 MAX_JSON_BYTES = 100_000_000
 
-TEMPLATES = "additional_chat_templates"  # the one folder within a model's: further chat templates
+TEMPLATES = "additional_chat_templates"
+# What lies in folders within a model's: further chat templates, and what sentence-transformers puts behind a model.
+WITHIN = f"{TEMPLATES}/*.jinja", "[0-9]_*/config.json", "[0-9]_*/model.safetensors"
 
 OLD = "old"  # what a work folder calls that which is being replaced
 
@@ -94,6 +97,11 @@ class RegularFile:
                 raise self.error(f"{self.path}: ends inside {short(what)}: the file was cut meanwhile")
             done += count
         return data
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether the name of a file within a folder, a/b, is as one of the patterns has it, part by part."""
+    return any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in patterns)
 
 
 def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillError] = CheckpointError) -> bytes:

@@ -14,6 +14,7 @@ import fastdistill as fd
 from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.encode import POOLINGS
 from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError, TextError, UnsupportedError
+from fastdistill.models import quantize_folder
 from fastdistill.runtime.encode import hidden_states, pooled
 from tests.encode.test_encode_settings import NORMALIZE, POOLING, TRANSFORMER
 from tests.encoders import WORDS, write_encoder
@@ -277,6 +278,18 @@ def test_a_linear_behind_the_pooling_fits_and_gives_numbers(tmp_path, inputs, nu
     write_safetensors(folder / "made" / "model.safetensors", {"linear.weight": matrix})
     with pytest.raises(error, match=match):
         fd.load(folder).encode(["one text"])
+
+
+def test_a_quantised_folder_makes_vectors_in_the_same_way(tmp_path):
+    """All that sentence-transformers has beside the weights is taken along, a Dense's weights too, as they are."""
+    said = {"in_features": 40, "out_features": 2, "bias": False}
+    modules = [TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"}, NORMALIZE]
+    beside = {"modules.json": modules, "1_Pooling/config.json": {"pooling_mode": "cls"}, "2_Dense/config.json": said}
+    folder = write_encoder(tmp_path / "model", files=beside)
+    write_safetensors(folder / "2_Dense" / "model.safetensors", {"linear.weight": Stored("F32", np.eye(2, 40, dtype=np.float32))})  # fmt: skip
+    quantize_folder(folder, tmp_path / "made", "f32")
+    np.testing.assert_array_equal(fd.load(folder).encode(TEXTS), fd.load(tmp_path / "made").encode(TEXTS))
+    assert fd.load(folder).encode("one").shape == (2,)
 
 
 @pytest.mark.parametrize("what", ["id", "part"])
