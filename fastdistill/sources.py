@@ -233,7 +233,7 @@ class PackagedFolder:
 WANTED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "chat_template.jinja", "model*.safetensors", "model.safetensors.index.json", "LICENSE*",
-    "LICENCE*", "NOTICE*", "README.md", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+    "LICENCE*", "NOTICE*", "README.md", "modules.json", "sentence_*_config.json", "config_sentence_transformers.json",
     *WITHIN,
 )  # fmt: skip
 

@@ -40,6 +40,17 @@ def test_vectors_are_an_array_or_lines(run, encoder, file, tmp_path):
     np.testing.assert_array_equal(np.array([line["vector"] for line in lines], np.float32), want)
 
 
+def test_a_text_is_what_lies_between_line_feeds(run, encoder, tmp_path):
+    """A page break or a line separator within a text is not the end of it: rows of the array are lines of the file."""
+    texts = ["one", "", "two\x0cthree\u2028four", "five"]
+    for end, begin in (("\n", ""), ("\r\n", "\ufeff")):
+        (tmp_path / "texts.txt").write_bytes((begin + "".join(text + end for text in texts)).encode())
+        said = run("embed", encoder, tmp_path / "texts.txt")[1]
+        assert [json.loads(line)["text"] for line in said.split("\n") if line] == texts
+    (tmp_path / "texts.txt").write_bytes(b"")
+    assert run("embed", encoder, tmp_path / "texts.txt") == (0, "", "")
+
+
 def test_json_lines_are_read(run, encoder, tmp_path):
     (tmp_path / "texts.jsonl").write_text('"one two"\n\n{"text": "a text", "id": 3}\n', "utf-8")
     code, said, _ = run("embed", encoder, tmp_path / "texts.jsonl", "--pooling", "cls", "--truncate-dim", 5)

@@ -175,12 +175,14 @@ def _texts(file: str) -> Iterator[str | tuple[str, str]]:
     if len(data) > _MOST_BYTES:
         raise ArgumentError(f"{name} has more than {_MOST_BYTES >> 20} MB of texts: give them in parts")
     try:
-        lines = data.decode().splitlines() if not file.endswith(".jsonl") else data.decode().split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{name} is not UTF-8: {error}") from None
+    if not lines[-1]:  # behind the last line's end
+        lines.pop()
     for number, line in enumerate(lines, 1):
         if not file.endswith(".jsonl"):
-            yield line
+            yield line.removesuffix("\r")
         elif line.strip():
             yield _of_json(line, f"{name}:{number}")
 

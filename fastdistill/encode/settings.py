@@ -23,7 +23,17 @@ from fastdistill.files import read_file, read_json
 from fastdistill.messages import listed, short
 
 MOST_MODULES = 16
+_SENTENCE = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "camembert",
+    "albert",
+    "xlm-roberta",
+    "xlnet",
+)  # older files have other names
 _ORDER = "Transformer", "Pooling", "Dense", "Normalize"
+_VECTOR = "sentence_embedding"  # what a Dense is given, where its config does not say
 _OLD_NAMES = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -124,7 +134,8 @@ def read_settings(folder: Path) -> EncodeSettings:
         for a module or a pooling that is not known, or modules in another order than these are computed in
     """
     found: dict[str, Any] = {}
-    sentence = _section(folder / "sentence_bert_config.json")
+    names = (f"sentence_{kind}_config.json" for kind in _SENTENCE)
+    sentence = _section(next((folder / name for name in names if os.path.lexists(folder / name)), folder / "none"))
     tokenizer = _section(folder / "tokenizer_config.json")
     found["max_tokens"] = sentence.integer("max_seq_length", minimum=1, default=None)
     if found["max_tokens"] is None:  # a file that does not limit it has a 1 with thirty zeros there
@@ -176,6 +187,10 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
         windows = PureWindowsPath(place)  # reads both kinds of slashes, and names of drives
         if windows.anchor or ".." in windows.parts:
             module.refuse("path", place, "a folder within the model's")
+        if kind == "Transformer" and windows.parts:
+            raise UnsupportedError(
+                f"{path}: the model lies in {short(place)}; only one beside {path.name} is supported"
+            )
         if kind in _ORDER:
             found.append((kind, folder / place))
     kinds = [kind for kind, _ in found]
@@ -211,6 +226,9 @@ def _dense(place: Path) -> Dense:
         raise UnsupportedError(
             f"{config.source}: activation_function {short(name)} is not supported, only {listed(_ACTIVATIONS)}"
         )
+    for key, only in (("use_residual", False), ("module_input_name", _VECTOR), ("module_output_name", _VECTOR)):
+        if (found := config.raw.get(key)) not in (None, only):
+            raise UnsupportedError(f"{config.source}: {key} = {short(found)} is not supported, only {short(only)}")
     path = place / "model.safetensors"
     if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file; other forms of it are not read")

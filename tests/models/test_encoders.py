@@ -159,6 +159,8 @@ def test_masks_are_filled_by_every_rule_and_alike_in_any_session(tmp_path, name)
         ("bert", dict(hidden_size=45), CheckpointError, "multiple"),
         ("bert", dict(hidden_act="mish"), UnsupportedError, "mish"),
         ("bert, labels", dict(id2label={"0": "a", "2": "b"}), CheckpointError, "id2label"),
+        ("bert, labels", dict(id2label={"0": "a", "1": "a"}), CheckpointError, "id2label must be labels .* each another"),
+        ("bert, labels", dict(id2label={"0": "a", "1": ["b"]}), CheckpointError, "id2label must be labels that are text"),
         ("bert, labels", dict(problem_type="ranking"), CheckpointError, "problem_type"),
         ("roberta", dict(pad_token_id=95), CheckpointError, "max_position_embeddings"),
         ("modernbert", dict(layer_types=["full_attention", "linear_attention"] * 2), UnsupportedError, "linear_attention"),
