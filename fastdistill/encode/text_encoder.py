@@ -101,12 +101,12 @@ class TextEncoder:
             normalize = check_flag("normalize_embeddings", normalize_embeddings) or normalize
         poolings = self.settings.poolings if pooling is None else (self._pooling(pooling),)
         prompt = self._prompt(prompt_name, prompt)
-        skipped = 0 if self.settings.include_prompt or not prompt else len(self._tokens(prompt)[0]) - 1
+        skipped = 0 if self.settings.include_prompt else self._prompt_rows(prompt)
         tokens = self._read([prompt + text for text in texts])
         made = []
         for hidden in self._told(hidden_states(self.network, tokens, batch_size), len(texts), progress):
-            rows = hidden[min(skipped, len(hidden) - 1) :]
-            parts = [self._pooled(rows) if name == "pooler" else POOLINGS[name](rows) for name in poolings]
+            begin = min(skipped, len(hidden) - 1)
+            parts = [self._pooled(hidden) if name == "pooler" else POOLINGS[name](hidden, begin) for name in poolings]
             made.append(np.concatenate(parts))
         vectors = np.array(made, np.float32) if made else np.empty((0, self._width(poolings)), np.float32)
         if pooling is None:
@@ -223,6 +223,13 @@ class TextEncoder:
                 f"prompt_name must be one of {listed(known) or 'none: this model has no prompts'}, got {short(name)}"
             )
         return "" if name is None else known[name]
+
+    def _prompt_rows(self, prompt: str) -> int:
+        """How many of a text's rows are the prompt's, special tokens before it included."""
+        if not prompt:
+            return 0
+        ids, *_ = self._tokens(prompt)
+        return len(ids) - (ids[-1] in self._tokenizer.special_ids)
 
     def _pooling(self, name: str) -> str:
         check_choice("pooling", name, [*POOLINGS, "pooler"])

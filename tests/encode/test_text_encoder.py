@@ -101,7 +101,7 @@ def test_prompts_stand_before_texts(made):
         model.encode("one", prompt_name="document")
 
 
-def test_a_prompt_may_be_left_out_of_the_pooling(made):
+def test_a_prompt_may_be_left_out_of_the_pooling(made, tmp_path):
     files = {
         "modules.json": [TRANSFORMER, POOLING],
         "1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": False},
@@ -109,6 +109,14 @@ def test_a_prompt_may_be_left_out_of_the_pooling(made):
     model = made("bert", files)
     hidden = alone(model, "query one two")  # [CLS] query one two [SEP]
     np.testing.assert_array_equal(model.encode("one two", prompt="query "), POOLINGS["mean"](hidden[2:]))
+    first = pooled(model.network, hidden[:1])["pooled"][0]  # the model's own reads the first row, whatever that is
+    np.testing.assert_array_equal(model.encode("one two", prompt="query ", pooling="pooler"), first)
+    bare = write_encoder(tmp_path / "model", files=files)
+    said = json.loads((bare / "tokenizer.json").read_text("utf-8")) | {"post_processor": None}
+    (bare / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    model = fd.load(bare)
+    hidden = alone(model, "query one two")  # no special token behind the prompt, which would be counted as one of it
+    np.testing.assert_array_equal(model.encode("one two", prompt="query "), POOLINGS["mean"](hidden[1:]))
 
 
 def test_lower_case_is_a_settings(made):
