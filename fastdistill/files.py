@@ -137,17 +137,21 @@ def parse_json(data: bytes, source: str, error: type[FastDistillError] = Checkpo
     `error`
         naming the source
     """
+    value = _parsed(data, source, error)
+    if not isinstance(value, dict):
+        raise error(f"{source}: must be a JSON object, found {short(value)}")
+    return value
+
+
+def _parsed(data: bytes, source: str, error: type[FastDistillError]) -> Any:
     if text := foreign_text(data):
         raise error(f"{source}: is {text}")
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
         )
     except (ValueError, RecursionError) as problem:
         raise error(f"{source}: is not valid JSON: {problem}") from problem
-    if not isinstance(value, dict):
-        raise error(f"{source}: must be a JSON object, found {short(value)}")
-    return value
 
 
 def read_json(
@@ -155,6 +159,14 @@ def read_json(
 ) -> dict[str, Any]:
     """The JSON object of a file: `read_file`, then `parse_json`."""
     return parse_json(read_file(path, most, error), str(path), error)
+
+
+def read_json_objects(path: Path, most: int) -> list[dict[str, Any]]:
+    """The list of at most `most` JSON objects of a file, as strict as `parse_json`."""
+    value = _parsed(read_file(path), str(path), CheckpointError)
+    if type(value) is not list or len(value) > most or not all(type(each) is dict for each in value):
+        raise CheckpointError(f"{path}: must be a list of at most {most} objects, found {short(value)}")
+    return value
 
 
 def foreign_text(start: bytes) -> str | None:

@@ -97,6 +97,8 @@ def test_wrong_use_is_said(run, encoder, file, tmp_path):
     assert run("embed", encoder, file, "--out", "vectors.bin")[0] == 2
     code, _, told = run("embed", encoder, tmp_path / "none.txt")
     assert code == 1 and "none.txt" in told
+    code, _, told = run("embed", encoder, file, "--out", tmp_path / "none" / "vectors.npy")
+    assert code == 1 and "vectors.npy: cannot be written: No such file" in told
     code, _, told = run("classify", encoder, file)
     assert code == 1 and "no classifier" in told
 

@@ -6,7 +6,6 @@ normalisation.  A folder without it is read as sentence-transformers reads one: 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from fastdistill.checkpoint.config import Section
 from fastdistill.checkpoint.safetensors_file import read_safetensors
 from fastdistill.encode.pooling import POOLINGS
 from fastdistill.errors import CheckpointError, UnsupportedError
-from fastdistill.files import read_file, read_json
+from fastdistill.files import read_json, read_json_objects
 from fastdistill.messages import listed, short
 
 MOST_MODULES = 16
@@ -134,8 +133,8 @@ def read_settings(folder: Path) -> EncodeSettings:
         for a module or a pooling that is not known, or modules in another order than these are computed in
     """
     found: dict[str, Any] = {}
-    names = (f"sentence_{kind}_config.json" for kind in _SENTENCE)
-    sentence = _section(next((folder / name for name in names if os.path.lexists(folder / name)), folder / "none"))
+    paths = [folder / f"sentence_{kind}_config.json" for kind in _SENTENCE]
+    sentence = _section(next(filter(os.path.lexists, paths), paths[0]))
     tokenizer = _section(folder / "tokenizer_config.json")
     found["max_tokens"] = sentence.integer("max_seq_length", minimum=1, default=None)
     if found["max_tokens"] is None:  # a file that does not limit it has a 1 with thirty zeros there
@@ -172,14 +171,8 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / "modules.json"
     if not os.path.lexists(path):
         return []
-    try:
-        listing = json.loads(read_file(path))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON: {short(str(error))}") from None
-    if type(listing) is not list or len(listing) > MOST_MODULES or not all(type(each) is dict for each in listing):
-        raise CheckpointError(f"{path}: must be a list of at most {MOST_MODULES} objects, found {short(listing)}")
     found = []
-    for number, each in enumerate(listing):
+    for number, each in enumerate(read_json_objects(path, MOST_MODULES)):
         module = Section(each, f"{path}: {number}")
         kind, place = module.string("type").rpartition(".")[2], module.string("path", default="")
         if kind not in (*_ORDER, "Dropout"):

@@ -74,7 +74,10 @@ def test_older_names_of_the_file_with_the_length(tmp_path, kind):
 @pytest.mark.parametrize(
     "files, error, match",
     [
-        (dict(modules="{"), CheckpointError, "modules.json: is no JSON"),
+        (dict(modules="{"), CheckpointError, "modules.json: is not valid JSON"),
+        (dict(modules='[{"type": "a.Normalize", "type": "a.Pooling"}]'), CheckpointError, "'type' comes twice"),
+        (dict(modules='[{"idx": NaN}]'), CheckpointError, "not a finite number"),
+        (dict(modules="[" * 9999), CheckpointError, "is not valid JSON"),
         (dict(modules={}), CheckpointError, "must be a list"),
         (dict(modules=[1]), CheckpointError, "must be a list"),
         (dict(modules=[TRANSFORMER] * 17), CheckpointError, "at most 16"),
