@@ -137,10 +137,9 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         else 4 * 32 * -(-weight.shape[0] // 32)
         for name, weight in plan.weights.items()
     )
-    only_reads = plan.encodes and "logits" not in plan.outputs  # texts in passes, which leave nothing behind
     encodes = _encode_facts(folder, plan) if plan.encodes else None
     most = min(plan.max_positions, POSITION_LIMIT)
-    if encodes is not None and only_reads:
+    if encodes is not None and plan.only_encodes:
         most = max(encodes["max_tokens"], ROWS)
     capacity = check_integer("capacity", most if capacity is None else capacity, 1, most)
     # A forward that fills masks runs the text; one that encodes, the source: here as many tokens as the text may have.
@@ -155,7 +154,7 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
 
     def cached(capacity: int) -> int:
         """Bytes of a session's or a pass's keys and values at most."""
-        if only_reads:
+        if plan.only_encodes:
             return KVCache.most_bytes(plan, capacity, 0, cache)
         return KVCache.most_bytes(plan, capacity, rows, cache) + held * -(-min(source, capacity) // PAGE) * PAGE
 
@@ -202,8 +201,8 @@ def model_facts(folder: Path, capacity: int | None) -> dict[str, Any]:
         "parameters": sum(math.prod(weight.shape) for weight in plan.weights.values()),
         "formats": {format: {"tensors": counts[format], "bytes": sizes[format]} for format in sorted(counts)},
         "encodes": encodes,
-        "session": None if only_reads else memory,
-        "pass": memory if only_reads else None,
+        "session": None if plan.only_encodes else memory,
+        "pass": memory if plan.only_encodes else None,
     }
 
 

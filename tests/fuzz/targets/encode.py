@@ -1,4 +1,4 @@
-"""Folders of encoders, any file of them but the weights: what `info` says, vectors, ranks, labels.
+"""Folders of encoders, any file of them but the weights: what `info` says, vectors, ranks, labels, a session.
 
 An input is the number of a folder, then the files that differ from its own: which, and what it holds, nothing for one that is absent.
 """
@@ -42,7 +42,16 @@ BESIDE: dict[str, Any] = {
 }  # fmt: skip
 TEXT = "tokenizer.json", "tokenizer_config.json"
 FILES = ["config.json", *TEXT, *BESIDE, DENSE]
-CASES = ["bert", "bert, labels", "bert, masks", "distilbert", "mpnet", "modernbert, labels", "camembert, labels"]
+CASES = [
+    "bert",
+    "bert, labels",
+    "bert, masks",
+    "distilbert",
+    "mpnet",
+    "modernbert, labels",
+    "camembert, labels",
+    "bert",
+]
 CHECKED = [*POOLINGS, "Identity", "BertModel", "BertForSequenceClassification", "regression", "multi_label_classification"]  # fmt: skip
 DONORS = [*ODD, *CHECKED, "../x", "1_Pooling", "model.safetensors", *STEPS[12:16]]
 
@@ -51,7 +60,8 @@ def _made() -> Iterator[dict[str, bytes]]:
     """The files of each folder."""
     with TemporaryDirectory() as place:
         for i, case in enumerate(CASES):
-            path = write_encoder(Path(place) / str(i), case, BESIDE if i < 3 else {})
+            layers = {"num_hidden_layers": 1} if i == len(CASES) - 1 else {}
+            path = write_encoder(Path(place) / str(i), case, BESIDE if i < 3 else {}, **layers)
             if i < 3:
                 arrays = {"linear.weight": np.ones((8, WIDTH), np.float32), "linear.bias": np.ones(8, np.float32)}
                 write_safetensors(path / DENSE, {name: Stored("F32", array) for name, array in arrays.items()})
@@ -88,6 +98,8 @@ def run(data: bytes) -> None:
         for query in TEXTS[:2]:
             with lawful():
                 check_ranks(model.rank(query, TEXTS))
+        with lawful():
+            model.session(4).forward([1, 2])
         with lawful():
             check_labels(model, [*TEXTS, ("one text", "two texts")])
 
