@@ -448,8 +448,12 @@ class Model:
         UnsupportedError
             for a model that is no encoder, or lacks the pooler
         ArgumentError
+        CheckpointError
+            for what is wrong with one of these files
         TextError
             for what is wrong with the tokenizer
+        NotFiniteError
+            for a vector that would hold a NaN or an infinity
 
         Examples
         --------

@@ -12,8 +12,9 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 # Longer than any honest JSON here (tokenizers reach 20 MB); safetensors has the same limit for its header.
 MAX_JSON_BYTES = 100_000_000
 
-TEMPLATES = "additional_chat_templates"  # the one folder within a model's: further chat templates
+TEMPLATES = "additional_chat_templates"
+# What lies in folders within a model's: further chat templates, and what sentence-transformers puts behind a model.
+WITHIN = f"{TEMPLATES}/*.jinja", "[0-9]_*/config.json", "[0-9]_*/model.safetensors"
 
 OLD = "old"  # what a work folder calls that which is being replaced
 
@@ -96,6 +99,11 @@ class RegularFile:
         return data
 
 
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether the name of a file within a folder, a/b, is as one of the patterns has it, part by part."""
+    return any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in patterns)
+
+
 def read_file(path: Path, most: int = MAX_JSON_BYTES, error: type[FastDistillError] = CheckpointError) -> bytes:
     """The bytes of a regular file of at most `most`, which takes no more memory than twice them.
 
@@ -129,17 +137,21 @@ def parse_json(data: bytes, source: str, error: type[FastDistillError] = Checkpo
     `error`
         naming the source
     """
+    value = _parsed(data, source, error)
+    if not isinstance(value, dict):
+        raise error(f"{source}: must be a JSON object, found {short(value)}")
+    return value
+
+
+def _parsed(data: bytes, source: str, error: type[FastDistillError]) -> Any:
     if text := foreign_text(data):
         raise error(f"{source}: is {text}")
     try:
-        value = json.loads(
+        return json.loads(
             data.decode(), object_pairs_hook=_distinct, parse_constant=_finite_float, parse_float=_finite_float
         )
     except (ValueError, RecursionError) as problem:
         raise error(f"{source}: is not valid JSON: {problem}") from problem
-    if not isinstance(value, dict):
-        raise error(f"{source}: must be a JSON object, found {short(value)}")
-    return value
 
 
 def read_json(
@@ -147,6 +159,14 @@ def read_json(
 ) -> dict[str, Any]:
     """The JSON object of a file: `read_file`, then `parse_json`."""
     return parse_json(read_file(path, most, error), str(path), error)
+
+
+def read_json_objects(path: Path, most: int) -> list[dict[str, Any]]:
+    """The list of at most `most` JSON objects of a file, as strict as `parse_json`."""
+    value = _parsed(read_file(path), str(path), CheckpointError)
+    if type(value) is not list or len(value) > most or not all(type(each) is dict for each in value):
+        raise CheckpointError(f"{path}: must be a list of at most {most} objects, found {short(value)}")
+    return value
 
 
 def foreign_text(start: bytes) -> str | None:

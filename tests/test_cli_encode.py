@@ -1,4 +1,4 @@
-"""embed, rank, classify: what they read and print."""
+"""embed, rank, classify: what they read and print; and what info says of encoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import fastdistill as fd
+from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
+from fastdistill.runtime.encode import ROWS, _cache, hidden_states
 from tests.encoders import write_encoder
+from tests.fuzz.targets.encode import BESIDE, DENSE
 
 TEXTS = ["one two", "a text", "another one"]
 
@@ -35,6 +38,17 @@ def test_vectors_are_an_array_or_lines(run, encoder, file, tmp_path):
     lines = [json.loads(line) for line in said.splitlines()]
     assert code == 0 and [line["text"] for line in lines] == TEXTS
     np.testing.assert_array_equal(np.array([line["vector"] for line in lines], np.float32), want)
+
+
+def test_a_text_is_what_lies_between_line_feeds(run, encoder, tmp_path):
+    """A page break or a line separator within a text is not the end of it: rows of the array are lines of the file."""
+    texts = ["one", "", "two\x0cthree\u2028four", "five"]
+    for end, begin in (("\n", ""), ("\r\n", "\ufeff")):
+        (tmp_path / "texts.txt").write_bytes((begin + "".join(text + end for text in texts)).encode())
+        said = run("embed", encoder, tmp_path / "texts.txt")[1]
+        assert [json.loads(line)["text"] for line in said.split("\n") if line] == texts
+    (tmp_path / "texts.txt").write_bytes(b"")
+    assert run("embed", encoder, tmp_path / "texts.txt") == (0, "", "")
 
 
 def test_json_lines_are_read(run, encoder, tmp_path):
@@ -83,5 +97,66 @@ def test_wrong_use_is_said(run, encoder, file, tmp_path):
     assert run("embed", encoder, file, "--out", "vectors.bin")[0] == 2
     code, _, told = run("embed", encoder, tmp_path / "none.txt")
     assert code == 1 and "none.txt" in told
+    code, _, told = run("embed", encoder, file, "--out", tmp_path / "none" / "vectors.npy")
+    assert code == 1 and "vectors.npy: cannot be written: No such file" in told
     code, _, told = run("classify", encoder, file)
     assert code == 1 and "no classifier" in told
+
+
+@pytest.mark.parametrize("case", ["bert", "bert, labels", "modernbert"])
+def test_info_of_an_encoder_is_what_a_pass_of_it_takes(run, tmp_path, case):
+    folder = write_encoder(tmp_path / "model", case)
+    said = json.loads(run("info", folder, "--json")[1])["model"]
+    network = fd.load(folder).network
+    texts = [np.zeros((network.plan.token_columns, 64), np.int32)] * (ROWS // 64)
+    assert len([*hidden_states(network, texts)]) == len(texts)
+    found, seat = said["pass"], network.pool(ROWS, ()).take()
+    assert said["session"] is None and (found["capacity"], found["max_rows"]) == (ROWS, ROWS)
+    caches = [_cache(network, name, ROWS) for name in network.plan.windows]
+    assert found["cache_bytes"] == sum(cache.nbytes for cache in caches)
+    assert (found["weights_bytes"], found["arena_bytes"]) == (network.weights.nbytes, seat.executor.nbytes)
+    text = run("info", folder)[1]
+    assert "in a pass of 1,024 tokens" in text and "shared by all passes" in text
+    assert "session" not in text and "context" not in text
+    assert "in a pass of 100 tokens" in run("info", folder, "--capacity", 100)[1]
+    code, _, told = run("info", folder, "--capacity", ROWS + 1)
+    assert code == 2 and "capacity must lie in 1..1024" in told
+
+
+def test_info_of_an_encoder_says_how_texts_become_vectors(run, tmp_path):
+    folder = write_encoder(tmp_path / "model", files=BESIDE)
+    write_safetensors(folder / DENSE, {"linear.weight": Stored("F32", np.ones((8, 40), np.float32)), "linear.bias": Stored("F32", np.ones(8, np.float32))})  # fmt: skip
+    text = run("info", folder)[1]
+    assert "texts        32 tokens at most, special ones included; the model has positions for 96; put into lower case\n" in text  # fmt: skip
+    assert "vectors      8 numbers: cls of a text's rows, a linear from 40 to 8, Tanh, of length 1\n" in text
+    assert "prompts      query, document; query where the caller names none\n" in text
+    assert fd.load(folder).encode("one").shape == (8,)
+    (folder / "tokenizer.json").unlink()
+    assert "texts        not read: tokenizer.json is missing\n" in run("info", folder)[1]
+
+
+@pytest.mark.parametrize(("length", "tokens"), [(300, 1024), (1500, 1500), (4000, 2000)])
+def test_info_sizes_a_pass_of_the_longest_text_that_is_read(run, tmp_path, length, tokens):
+    beside = {"sentence_bert_config.json": {"max_seq_length": length}}
+    folder = write_encoder(tmp_path / "model", files=beside, max_position_embeddings=2000)
+    assert f"in a pass of {tokens:,} tokens\n" in run("info", folder)[1]
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "kind"),
+    [
+        ("bert, labels", {}, "classifier: LABEL_0, LABEL_1, LABEL_2; probabilities that sum to 1"),
+        ("camembert, labels", {}, "classifier: LABEL_0; each by itself between 0 and 1"),
+        (
+            "bert, labels",
+            {"problem_type": "multi_label_classification"},
+            "LABEL_2; each by itself between 0 and 1",
+        ),
+        ("camembert, labels", {"problem_type": "regression"}, "classifier: LABEL_0; scores as the model gives them"),
+        ("bert, masks", {}, "encoder: makes vectors of texts, and says what masks hide"),
+    ],
+)
+def test_info_says_what_an_encoder_gives(run, tmp_path, case, changes, kind):
+    text = run("info", write_encoder(tmp_path / "model", case, **changes))[1]
+    assert f"{kind}\n" in text and "texts        9" in text and "vectors      40 numbers: mean" in text
+    assert ("in a session of 96 tokens" if case == "bert, masks" else "in a pass of 1,024 tokens") in text

@@ -20,10 +20,12 @@ import fastdistill as fd
 from fastdistill import kernels, testing
 from fastdistill.errors import ArgumentError, IsaError
 from fastdistill.kernels import isa, isa_levels
-from fastdistill.testing import cases, logits, strategies
+from fastdistill.testing import cases, encoder, logits, strategies
 from fastdistill.testing.choices import SeededChoices
 from fastdistill.testing.compare import near, same, same_bits
 from tests.command_line import Terminal
+from tests.encoders import write_encoder
+from tests.models.test_encoder_decoders import write as write_sourced
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDS = pytest.mark.skipif(len(isa_levels()) < 2, reason="needs a machine with two levels")
@@ -95,7 +97,7 @@ def test_a_kernel_that_fails_is_named(run, monkeypatch):
     assert code == 1 and not found["ok"] and len(found["differences"]) == len(isa_levels())
     assert found["differences"][0] == {
         "kernel": "top_k", "level": "scalar", "seed": 0, "threads": 1, "message": "RuntimeError: 'no'",
-        "command": "fastdistill selftest --kernel top_k --level scalar --seed 0",
+        "command": "fastdistill selftest --kernel top_k --level scalar --seed 0", "model": None,
     }  # fmt: skip
 
 
@@ -127,6 +129,45 @@ def test_json_holds_one_object_with_what_a_model_takes_and_how_fast_it_is(run):
         found["model"]["forwards"] > 0 and found["model"]["bytes"] > 3_000_000 and found["session"]["cache_bytes"] > 0
     )
     assert "cases of kernels" in err or "logits" in err
+
+
+@pytest.mark.parametrize("case", ["bert, labels", "modernbert, masks"])
+def test_texts_of_an_encoder_are_read_alone_and_together_at_each_level(tmp_path, case, monkeypatch):
+    folder = str(write_encoder(tmp_path / "model", case))
+    monkeypatch.setattr("fastdistill.testing.run._MODEL_SECONDS", 0.01)
+    report = testing.selftest(0, model=folder)
+    assert report.ok and report.encoded == 2 + 2 * len(isa_levels())
+    speed = report.model
+    assert speed.tokens == 960 * speed.forwards and speed.tokens_per_second == speed.tokens / speed.seconds
+    said = str(report)
+    assert f"encode       right: texts of the model, read in {report.encoded} ways" in said
+    assert "read 960 a forward" in said and "a forward each" not in said
+
+
+def test_a_text_with_other_bits_among_others_is_named(run, tmp_path, monkeypatch):
+    folder = str(write_encoder(tmp_path / "a model"))
+    right, level = encoder.hidden_states, isa_levels()[-1]
+
+    def wrong(network, texts):
+        for hidden in right(network, texts):
+            yield hidden + np.float32(1e-6 * (len(texts) > 1 and isa() == level))
+
+    monkeypatch.setattr(encoder, "hidden_states", wrong)
+    monkeypatch.setattr("fastdistill.testing.run._MODEL_SECONDS", 0.01)
+    code, out, err = run("selftest", folder, "--seconds", 0)
+    assert code == 1 and f"encode at {level}" in err and "1 check FAILED" in out and "encode       right" not in out
+    assert f"encode at {level}, 2 threads: texts together: SHA-256" in out
+    repeat = re.search(r"repeat: fastdistill (.*)", out)[1]
+    code, out, _ = run(*shlex.split(repeat))
+    assert code == 1 and f"encode at {level}" in out
+    monkeypatch.setattr(encoder, "hidden_states", right)
+    assert run(*shlex.split(repeat))[0] == 0
+
+
+def test_a_model_with_an_encoder_is_timed_behind_a_source(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdistill.testing.run._MODEL_SECONDS", 0.01)
+    report = testing.selftest(0, model=str(write_sourced(tmp_path / "model", "bart")))
+    assert report.ok and not report.encoded and report.model.tokens == report.model.forwards > 0
 
 
 HOOK = """

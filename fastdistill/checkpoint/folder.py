@@ -23,13 +23,14 @@ from fastdistill.checkpoint.recognise import start_of, what_folder
 from fastdistill.checkpoint.safetensors_file import Stored, read_safetensors, write_safetensors
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import TEMPLATES, foreign_text, read_json, replace, work_folder
-from fastdistill.messages import short
+from fastdistill.files import WITHIN, foreign_text, is_named, read_json, replace, work_folder
+from fastdistill.messages import listed, short
 
 INDEX = "model.safetensors.index.json"
 
 # What a model's folder holds beside weights: config, tokenizer, chat template, licence, model card.
 KEPT_SUFFIXES = {".json", ".jinja", ".txt", ".model", ".md", ".html", ""}
+_FOLDERS = {each.partition("/")[0] for each in WITHIN}
 
 # Written tensors wait in memory until a file of theirs is full.
 SHARD_BYTES = 1 << 28
@@ -185,7 +186,8 @@ def write_checkpoint(
     tensors : Iterable[Tensor]
         drawn one at a time; SHARD_BYTES of them are in memory at once
     files : Mapping[str, bytes], optional
-        what else the folder holds, by name; further chat templates as additional_chat_templates/NAME.jinja
+        what else the folder holds, by name; in folders within it further chat templates, additional_chat_templates/NAME.jinja,
+        and modules of sentence-transformers, 1_Pooling/config.json
     overwrite : bool, default False
         replace the checkpoint that is there
 
@@ -202,10 +204,13 @@ def write_checkpoint(
         raise ArgumentError(f"tensors must be an iterable of Tensor, got {short(tensors)}") from None
     files = {} if files is None else check_mapping("files", files, "names to bytes")
     for name, data in files.items():
-        plain = isinstance(name, str) and name.removeprefix(f"{TEMPLATES}/")
+        plain = name if isinstance(name, str) else ""
+        place, _, within = plain.partition("/")
+        if is_named(place, _FOLDERS):
+            plain = within
         if not plain or plain in (".", "..") or set(plain) & set("/\0") or not isinstance(data, bytes):
             raise ArgumentError(
-                f"files must map plain names, or {TEMPLATES}/ and one, to bytes; got {short({name: data})}"
+                f"files must map plain names, or such as {listed(WITHIN)}, to bytes; got {short({name: data})}"
             )
     check_flag("overwrite", overwrite)
     if folder.exists() and not overwrite:
@@ -225,8 +230,7 @@ def write_checkpoint(
                 config["quantization_config"] = {"quant_method": "fastdistill", "tensors": formats}
             _write_json(made / "config.json", config)
             for name, data in files.items():
-                if "/" in name:
-                    (made / TEMPLATES).mkdir(exist_ok=True)
+                (made / name).parent.mkdir(exist_ok=True)
                 (made / name).write_bytes(data)
             replace(folder, made, work)
     except OSError as error:
@@ -390,10 +394,14 @@ def _check_replaceable(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: is not a checkpoint (it has no config.json), so it is not overwritten")
     known = (*KEPT_SUFFIXES, ".safetensors")
-    templates = sorted((folder / TEMPLATES).iterdir()) if (folder / TEMPLATES).is_dir() else []
-    others = [path for path in templates if not path.is_file() or path.suffix != ".jinja"]
+    paths = [*folder.iterdir()]
+    folders = [path for path in paths if path.is_dir() and is_named(path.name, _FOLDERS)]
+    others = [path for path in paths if path not in folders and not (path.is_file() and path.suffix in known)]
     others += [
-        path for path in folder.iterdir() if path.name != TEMPLATES and not (path.is_file() and path.suffix in known)
+        path
+        for place in folders
+        for path in place.iterdir()
+        if not (path.is_file() and is_named(f"{place.name}/{path.name}", WITHIN))
     ]
     if others:
         name = short(str(min(others).relative_to(folder)))

@@ -13,7 +13,7 @@ from fastdistill.checkpoint.blocks import quantize_q4, quantize_q8
 from fastdistill.checkpoint.folder import KEPT_SUFFIXES, Checkpoint, write_checkpoint
 from fastdistill.checkpoint.tensor import FORMATS, Tensor, layout
 from fastdistill.errors import ArgumentError, CheckpointError
-from fastdistill.files import TEMPLATES, read_file
+from fastdistill.files import WITHIN, read_file
 
 # Values converted at once: what a step makes of them stays in a core's cache.
 _CHUNK = 1 << 17
@@ -117,15 +117,15 @@ def _converted(
 
 
 def other_files(folder: Path) -> dict[str, bytes]:
+    """What a model's folder holds beside config.json and weights, by name, as `write_checkpoint` takes it."""
     paths = [
         path
         for path in folder.iterdir()
         if path.suffix in KEPT_SUFFIXES and not path.is_dir() and not path.name.startswith(".")
         if path.name != "config.json" and not path.name.endswith(".index.json")
     ]
-    if (folder / TEMPLATES).is_dir():
-        paths += [path for path in (folder / TEMPLATES).iterdir() if path.suffix == ".jinja"]
-    return {str(path.relative_to(folder)): read_file(path) for path in sorted(paths)}
+    paths += [path for pattern in WITHIN for path in folder.glob(pattern)]
+    return {path.relative_to(folder).as_posix(): read_file(path) for path in sorted(paths)}
 
 
 def _to_bf16(values: np.ndarray) -> np.ndarray:

@@ -17,6 +17,8 @@ from fastdistill.files import read_file, whole_file
 from fastdistill.messages import short
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fastdistill.api import Model
 
 _MOST_BYTES = 1 << 30  # of all texts
@@ -76,8 +78,23 @@ def run_embed(arguments: argparse.Namespace) -> None:
         raise ArgumentError(f"--out must end in .npy, got {short(arguments.out)}")
     texts = single_texts(arguments.file)
     model = _load(arguments)
-    started = time.perf_counter()
-    vectors = model.encode(
+    if arguments.out is None:
+        for text, vector in zip(texts, _vectors(model, texts, arguments).tolist(), strict=True):
+            print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
+        return
+    import numpy as np
+
+    # Opened first: what cannot be written is said before the work.
+    with whole_file(arguments.out) as made, made.open("wb") as file:
+        started = time.perf_counter()
+        vectors = _vectors(model, texts, arguments)
+        seconds = time.perf_counter() - started
+        np.save(file, vectors, allow_pickle=False)
+    say(f"{len(texts)} vectors of {vectors.shape[1]} numbers in {arguments.out}, made in {seconds:.1f} s")
+
+
+def _vectors(model: Model, texts: list[str], arguments: argparse.Namespace) -> np.ndarray:
+    return model.encode(
         texts,
         batch_size=arguments.batch_size,
         normalize_embeddings=arguments.normalize or None,
@@ -87,16 +104,6 @@ def run_embed(arguments: argparse.Namespace) -> None:
         truncate_dim=arguments.truncate_dim,
         show_progress_bar=_bar(),
     )
-    seconds = time.perf_counter() - started
-    if arguments.out is None:
-        for text, vector in zip(texts, vectors.tolist(), strict=True):
-            print(json.dumps({"text": text, "vector": vector}, ensure_ascii=False))
-        return
-    import numpy as np
-
-    with whole_file(arguments.out) as made, made.open("wb") as file:
-        np.save(file, vectors, allow_pickle=False)
-    say(f"{len(texts)} vectors of {vectors.shape[1]} numbers in {arguments.out}, made in {seconds:.1f} s")
 
 
 def run_rank(arguments: argparse.Namespace) -> None:
@@ -175,12 +182,14 @@ def _texts(file: str) -> Iterator[str | tuple[str, str]]:
     if len(data) > _MOST_BYTES:
         raise ArgumentError(f"{name} has more than {_MOST_BYTES >> 20} MB of texts: give them in parts")
     try:
-        lines = data.decode().splitlines() if not file.endswith(".jsonl") else data.decode().split("\n")
+        lines = data.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{name} is not UTF-8: {error}") from None
+    if not lines[-1]:  # behind the last line's end
+        lines.pop()
     for number, line in enumerate(lines, 1):
         if not file.endswith(".jsonl"):
-            yield line
+            yield line.removesuffix("\r")
         elif line.strip():
             yield _of_json(line, f"{name}:{number}")
 

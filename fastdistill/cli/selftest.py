@@ -15,6 +15,7 @@ from fastdistill.fetch import find_folder
 _SELFTEST = """\
   fastdistill selftest
   fastdistill selftest smollm2-135m-instruct
+  fastdistill selftest all-minilm-l6-v2
   fastdistill selftest --seconds 600
   fastdistill selftest --kernel linear --level avx2 --seed 17
 
@@ -64,11 +65,13 @@ def run_selftest(arguments: argparse.Namespace) -> None:
             bar.end()
             report = checks.report()
             if arguments.json:
-                print(json.dumps(report.facts() | {"session": facts and facts["session"]}, indent=2))
+                print(
+                    json.dumps(report.facts() | {name: facts and facts[name] for name in ("session", "pass")}, indent=2)
+                )
             else:
                 print(report)
                 if facts is not None:
-                    print(memory_text(facts["session"]))
+                    print(memory_text(facts))
     if not report.ok:
         wrong = ", ".join(f"{each.kernel} at {each.level}" for each in report.differences)
         raise FastDistillError(f"not as it must be: {wrong}")

@@ -6,11 +6,10 @@ normalisation.  A folder without it is read as sentence-transformers reads one: 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,21 @@ from fastdistill.checkpoint.config import Section
 from fastdistill.checkpoint.safetensors_file import read_safetensors
 from fastdistill.encode.pooling import POOLINGS
 from fastdistill.errors import CheckpointError, UnsupportedError
-from fastdistill.files import read_file, read_json
+from fastdistill.files import read_json, read_json_objects
 from fastdistill.messages import listed, short
 
 MOST_MODULES = 16
+_SENTENCE = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "camembert",
+    "albert",
+    "xlm-roberta",
+    "xlnet",
+)  # older files have other names
+_ORDER = "Transformer", "Pooling", "Dense", "Normalize"
+_VECTOR = "sentence_embedding"  # what a Dense is given, where its config does not say
 _OLD_NAMES = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -32,7 +42,6 @@ _OLD_NAMES = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 _ACTIVATIONS = {"Identity": lambda x: x, "Tanh": np.tanh}
-_MODELS = ("Transformer",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,28 @@ class EncodeSettings:
     default_prompt: str | None = None
     include_prompt: bool = True
 
+    def most_tokens(self, positions: int) -> int:
+        """Tokens of a text, where the model has so many positions: longer ones are cut."""
+        return min(self.max_tokens or positions, positions)
+
+    def width(self, hidden_size: int) -> int:
+        """Numbers of a vector, where a row has `hidden_size`.
+
+        Raises
+        ------
+        CheckpointError
+            for a linear that is made for others
+        """
+        width = hidden_size * len(self.poolings)
+        for dense in self.dense:
+            outputs, inputs = dense.matrix.shape
+            if inputs != width:
+                raise CheckpointError(
+                    f"modules.json: a Dense has in_features {inputs}, and is given vectors of {width}"
+                )
+            width = outputs
+        return width
+
 
 def read_settings(folder: Path) -> EncodeSettings:
     """The settings of a folder.
@@ -99,10 +130,11 @@ def read_settings(folder: Path) -> EncodeSettings:
     CheckpointError
         for a file that is not what it should be
     UnsupportedError
-        for a module or a pooling that is not known
+        for a module or a pooling that is not known, or modules in another order than these are computed in
     """
     found: dict[str, Any] = {}
-    sentence = _section(folder / "sentence_bert_config.json")
+    paths = [folder / f"sentence_{kind}_config.json" for kind in _SENTENCE]
+    sentence = _section(next(filter(os.path.lexists, paths), paths[0]))
     tokenizer = _section(folder / "tokenizer_config.json")
     found["max_tokens"] = sentence.integer("max_seq_length", minimum=1, default=None)
     if found["max_tokens"] is None:  # a file that does not limit it has a 1 with thirty zeros there
@@ -139,23 +171,26 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     path = folder / "modules.json"
     if not os.path.lexists(path):
         return []
-    try:
-        listing = json.loads(read_file(path))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON: {short(str(error))}") from None
-    if type(listing) is not list or len(listing) > MOST_MODULES or not all(type(each) is dict for each in listing):
-        raise CheckpointError(f"{path}: must be a list of at most {MOST_MODULES} objects, found {short(listing)}")
     found = []
-    for number, each in enumerate(listing):
+    for number, each in enumerate(read_json_objects(path, MOST_MODULES)):
         module = Section(each, f"{path}: {number}")
         kind, place = module.string("type").rpartition(".")[2], module.string("path", default="")
-        if kind not in (*_MODELS, "Pooling", "Dense", "Normalize", "Dropout"):
-            raise UnsupportedError(
-                f"{path}: {short(kind)} is not supported, only Transformer, Pooling, Dense, Normalize"
-            )
-        if place.startswith(("/", "\\")) or ".." in Path(place).parts:
+        if kind not in (*_ORDER, "Dropout"):
+            raise UnsupportedError(f"{path}: {short(kind)} is not supported, only {listed(_ORDER)}")
+        windows = PureWindowsPath(place)  # reads both kinds of slashes, and names of drives
+        if windows.anchor or ".." in windows.parts:
             module.refuse("path", place, "a folder within the model's")
-        found.append((kind, folder / place))
+        if kind == "Transformer" and windows.parts:
+            raise UnsupportedError(
+                f"{path}: the model lies in {short(place)}; only one beside {path.name} is supported"
+            )
+        if kind in _ORDER:
+            found.append((kind, folder / place))
+    kinds = [kind for kind, _ in found]
+    if kinds != sorted(kinds, key=_ORDER.index) or any(kinds.count(kind) > 1 for kind in ("Transformer", "Pooling")):
+        raise UnsupportedError(
+            f"{path}: {listed(kinds, MOST_MODULES)}: this order is not supported, only Transformer, Pooling, any number of Dense, Normalize"
+        )
     return found
 
 
@@ -184,6 +219,9 @@ def _dense(place: Path) -> Dense:
         raise UnsupportedError(
             f"{config.source}: activation_function {short(name)} is not supported, only {listed(_ACTIVATIONS)}"
         )
+    for key, only in (("use_residual", False), ("module_input_name", _VECTOR), ("module_output_name", _VECTOR)):
+        if (found := config.raw.get(key)) not in (None, only):
+            raise UnsupportedError(f"{config.source}: {key} = {short(found)} is not supported, only {short(only)}")
     path = place / "model.safetensors"
     if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file; other forms of it are not read")
@@ -198,4 +236,6 @@ def _dense(place: Path) -> Dense:
             holds = {name: (each.dtype, each.array.shape) for name, each in arrays.items()}
             raise CheckpointError(f"{path}: {tensor} must be F32 or F16 {shape}, the file holds {short(holds)}")
         made[tensor] = np.asarray(found.array).astype(np.float32)
+        if not np.isfinite(made[tensor]).all():
+            raise CheckpointError(f"{path}: {tensor} holds a NaN or an infinity")
     return Dense(made["linear.weight"], made.get("linear.bias"), name)

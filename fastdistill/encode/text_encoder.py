@@ -12,9 +12,10 @@ from fastdistill.arguments import check_choice, check_flag, check_integer, check
 from fastdistill.cached import cached_property
 from fastdistill.encode.pooling import POOLINGS
 from fastdistill.encode.settings import Dense, EncodeSettings, read_settings
-from fastdistill.errors import ArgumentError, UnsupportedError
+from fastdistill.errors import ArgumentError, NotFiniteError, UnsupportedError
 from fastdistill.kernels.forward.linear import linear
 from fastdistill.messages import listed, short, warn
+from fastdistill.models.plan import Plan
 from fastdistill.runtime.encode import hidden_states, pooled
 from fastdistill.runtime.network import Network
 from fastdistill.text.tokenizer import Tokenizer
@@ -77,8 +78,8 @@ class TextEncoder:
     def __init__(self, network: Network, folder: Path, tokenizer: Tokenizer) -> None:
         self.network, self._folder, self._tokenizer = network, folder, tokenizer
         self.settings: EncodeSettings = read_settings(folder)
-        positions = network.plan.max_positions
-        self.max_tokens: int = min(self.settings.max_tokens or positions, positions)
+        self.settings.width(network.plan.hidden_size)
+        self.max_tokens: int = self.settings.most_tokens(network.plan.max_positions)
 
     def encode(
         self,
@@ -100,12 +101,12 @@ class TextEncoder:
             normalize = check_flag("normalize_embeddings", normalize_embeddings) or normalize
         poolings = self.settings.poolings if pooling is None else (self._pooling(pooling),)
         prompt = self._prompt(prompt_name, prompt)
-        skipped = 0 if self.settings.include_prompt or not prompt else len(self._tokens(prompt)[0]) - 1
+        skipped = 0 if self.settings.include_prompt else self._prompt_rows(prompt)
         tokens = self._read([prompt + text for text in texts])
         made = []
         for hidden in self._told(hidden_states(self.network, tokens, batch_size), len(texts), progress):
-            rows = hidden[min(skipped, len(hidden) - 1) :]
-            parts = [self._pooled(rows) if name == "pooler" else POOLINGS[name](rows) for name in poolings]
+            begin = min(skipped, len(hidden) - 1)
+            parts = [self._pooled(hidden) if name == "pooler" else POOLINGS[name](hidden, begin) for name in poolings]
             made.append(np.concatenate(parts))
         vectors = np.array(made, np.float32) if made else np.empty((0, self._width(poolings)), np.float32)
         if pooling is None:
@@ -113,7 +114,7 @@ class TextEncoder:
                 vectors = _through(dense, vectors)
         if truncate_dim is not None:
             vectors = np.ascontiguousarray(vectors[:, : check_integer("truncate_dim", truncate_dim, 1, 1 << 20)])
-        return _normalized(vectors) if normalize else vectors
+        return _normalized(_finite(vectors)) if normalize else _finite(vectors)
 
     def scores(
         self, texts: Sequence[Text], batch_size: int | None = None, progress: Progress | None = None
@@ -136,7 +137,7 @@ class TextEncoder:
         ]
         if not rows:
             return np.empty((0, len(plan.labels)), np.float32)
-        return pooled(self.network, np.array(rows, np.float32))["scores"]
+        return _finite(pooled(self.network, np.array(rows, np.float32))["scores"])
 
     def classify(
         self, texts: Sequence[Text], batch_size: int | None = None, progress: Progress | None = None
@@ -144,9 +145,9 @@ class TextEncoder:
         """What the classifier says of each text; see `Model.classify`."""
         plan = self.network.plan
         scores = self.scores(texts, batch_size, progress).astype(np.float64)
-        if plan.problem == "multi_label_classification" or (len(plan.labels) == 1 and plan.problem != "regression"):
+        if (read_as := scored_as(plan)) == "sigmoid":
             scores = _sigmoid(scores)
-        elif plan.problem != "regression":
+        elif read_as == "softmax":
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             scores /= scores.sum(axis=1, keepdims=True)
         return [
@@ -223,6 +224,13 @@ class TextEncoder:
             )
         return "" if name is None else known[name]
 
+    def _prompt_rows(self, prompt: str) -> int:
+        """How many of a text's rows are the prompt's, special tokens before it included."""
+        if not prompt:
+            return 0
+        ids, *_ = self._tokens(prompt)
+        return len(ids) - (ids[-1] in self._tokenizer.special_ids)
+
     def _pooling(self, name: str) -> str:
         check_choice("pooling", name, [*POOLINGS, "pooler"])
         if name == "pooler" and not self.network.plan.pooling:
@@ -243,9 +251,24 @@ class TextEncoder:
                 progress(number, count)
 
 
+def scored_as(plan: Plan) -> str:
+    """What makes scores of what a classifier gives: "softmax", "sigmoid", or "", where they stay as they are."""
+    if plan.problem == "regression":
+        return ""
+    return "sigmoid" if plan.problem == "multi_label_classification" or len(plan.labels) == 1 else "softmax"
+
+
 def _through(dense: Dense, vectors: np.ndarray) -> np.ndarray:
     made = linear(np.ascontiguousarray(vectors), "f32", dense.matrix, bias=dense.bias)
     return np.tanh(made) if dense.activation == "Tanh" else made
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
+    """What was computed of each text, (texts, numbers), where all of it is finite."""
+    finite = np.isfinite(found).all(axis=1)
+    if not finite.all():
+        raise NotFiniteError(f"text {finite.argmin()} has a vector or scores with a NaN or an infinity in them")
+    return found
 
 
 def _normalized(vectors: np.ndarray) -> np.ndarray:

@@ -102,7 +102,7 @@ def encoder(
     if isinstance(head, MaskedHead):
         known |= _tied(head, f"{root}{names.embedding}.weight", untied)
     scored = isinstance(head, Pool) and bool(head.classifier)
-    labels, problem = _labels(config), config.choice("problem_type", *PROBLEMS, default="")
+    labels, problem = _labels(config, scored), config.choice("problem_type", *PROBLEMS, default="")
     readers: dict[str, Callable[[], Any]] = dict(
         intermediate_size=lambda: config.integer("intermediate_size", minimum=1, maximum=1 << 18),
         layers=lambda: (Layer(),) * size.layers,
@@ -148,7 +148,7 @@ def _kind(config: Config, class_name: str, heads: Mapping[str, Head]) -> str:
     return kind
 
 
-def _labels(config: Config) -> tuple[str, ...]:
+def _labels(config: Config, scored: bool) -> tuple[str, ...]:
     """The names of what is scored: those of id2label, by number, or so many as num_labels says."""
     named, count = (
         config.section("id2label", default=None),
@@ -159,7 +159,11 @@ def _labels(config: Config) -> tuple[str, ...]:
     wanted = [str(i) for i in range(len(named.raw))]
     if not wanted or set(named.raw) != set(wanted):
         config.refuse("id2label", named.raw, "labels numbered from 0")
-    return tuple(str(named.raw[number]) for number in wanted)
+    labels = tuple(str(named.raw[number]) for number in wanted)
+    are_texts = all(type(label) in (str, int) for label in named.raw.values())
+    if scored and (not are_texts or len(set(labels)) < len(labels)):
+        config.refuse("id2label", named.raw, "labels that are text, each another one")
+    return labels
 
 
 def _tied(head: MaskedHead, embedding: str, untied: bool) -> dict[str, Ignored]:

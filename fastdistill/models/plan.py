@@ -197,19 +197,14 @@ class Plan:
         return min((self.weights[name].shape[0] for name in tables), default=None)
 
     @property
-    def keeps_keys(self) -> bool:
-        """Whether each attention over the rows' own keys has a place for them, so that rows of later passes can see them."""
-        own = [
-            op
-            for op in self.ops
-            if op.kind == "attention" and len(op.inputs) == 3 and op.constants.get("key_set", OWN) == OWN
-        ]
-        return len(own) == len(self.key_sets[OWN])
-
-    @property
     def encodes(self) -> bool:
         """Whether it is an encoder: its rows see each other, and it gives the hidden states of all."""
         return not self.causal and self.outputs.get("hidden") not in {None, *self.read_values}
+
+    @property
+    def only_encodes(self) -> bool:
+        """Whether it is an encoder without a masked head: a pass leaves nothing that later ones see, and tokens may have parts."""
+        return self.encodes and "logits" not in self.outputs
 
     @cached_property
     def token_rows(self) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ class Session(SessionLike):
         self, network: Home, capacity: int | None, max_rows: int, cache: str | None, taps: Iterable[str]
     ) -> None:
         plan = network.plan
-        if not plan.keeps_keys:
+        if plan.only_encodes:
             raise UnsupportedError(
                 f"this model ({plan.architecture}) reads a text in one pass and keeps nothing of it: it has no sessions; "
                 "Model.encode makes vectors of texts"

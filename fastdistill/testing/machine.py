@@ -47,6 +47,8 @@ def _weight_rate(format: str, threads: int) -> float:
 def model_speed(name: str, threads: int | None, seconds: float) -> ModelSpeed:
     """Time forwards of one row behind a short text; a model that fills masks is run as if it wrote from left to right, too.
 
+    A model with an encoder has read a source before; one that is an encoder is timed by `encoder_speed`.
+
     Parameters
     ----------
     name : str
@@ -58,6 +60,8 @@ def model_speed(name: str, threads: int | None, seconds: float) -> ModelSpeed:
     """
     model = load(name, threads=threads)
     session: Any = model.session(min(model.plan.max_positions, 256))
+    if model.plan.source_positions:
+        session.read_source(np.arange(min(_CONTEXT, model.plan.source_positions), dtype=np.int32) % model.vocab_size)
     tokens = np.arange(session.capacity, dtype=np.int32) % model.vocab_size
     context, read = min(_CONTEXT, session.capacity // 2), Read(sampler=Sampler())
     with Profile() as profile:
@@ -67,4 +71,4 @@ def model_speed(name: str, threads: int | None, seconds: float) -> ModelSpeed:
                 session.forward(tokens[:context], rows="last")
             session.forward(tokens[session.length : session.length + 1], read=read)
     found = profile.decode
-    return ModelSpeed(name, found.forwards, found.seconds, found.total.bytes // found.forwards)
+    return ModelSpeed(name, found.forwards, found.rows, found.seconds, found.total.bytes // found.forwards)

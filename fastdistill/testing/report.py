@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,14 +13,16 @@ _EXAMPLE_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """How fast a model wrote, a token a forward.
+    """How fast a model wrote, a token a forward; of an encoder, how fast it read texts, many tokens a forward.
 
     Attributes
     ----------
     model : str
         as it was given
     forwards : int
-        of one row each
+        that were timed
+    tokens : int
+        of all of them
     seconds : float
         that they took
     bytes : int
@@ -28,13 +31,14 @@ class ModelSpeed:
 
     model: str
     forwards: int
+    tokens: int
     seconds: float
     bytes: int
 
     @property
     def tokens_per_second(self) -> float:
         """As measured."""
-        return self.forwards / self.seconds
+        return self.tokens / self.seconds
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,18 @@ class Difference:
     Attributes
     ----------
     kernel : str
-        its name; "logits" where the small model's are not those of every machine
+        its name; "logits" where the small model's are not those of every machine; "encode" where a text of an encoder has
+        other bits among others, or at this level
     level : str
         the instruction-set level
     seed : int | None
-        of the case; None of logits
+        of the case; None of logits and texts
     threads : int
         that the call had
     message : str
         what differs first
+    model : str | None
+        whose texts they are; None of kernels and logits
     """
 
     kernel: str
@@ -60,10 +67,13 @@ class Difference:
     seed: int | None
     threads: int
     message: str
+    model: str | None = None
 
     @property
     def command(self) -> str:
         """What repeats it."""
+        if self.model is not None:
+            return f"fastdistill selftest {shlex.quote(self.model)} --seconds 0 --level {self.level}"
         seed = "" if self.seed is None else f" --seed {self.seed}"
         return f"fastdistill selftest --kernel {self.kernel} --level {self.level}{seed}"
 
@@ -93,6 +103,8 @@ class Report:
         that they took
     logits : int
         ways by which the small model's logits were computed and hashed; 0: none
+    encoded : int
+        ways by which an encoder has read texts, hashed likewise; 0: none was given
     differences : tuple[Difference, ...]
         of each kernel and level the first; none: all is right
     complete : bool
@@ -116,6 +128,7 @@ class Report:
     cases: dict[str, int]
     seconds: float
     logits: int
+    encoded: int
     differences: tuple[Difference, ...]
     complete: bool = True
     memory: int | None = None
@@ -162,6 +175,10 @@ class Report:
             lines.append(
                 f"logits       right: of {SMALL_MODEL}, computed in {self.logits} ways, of each weight format one hash, that of every machine"
             )
+        if self.encoded and "encode" not in failed:
+            lines.append(
+                f"encode       right: texts of the model, read in {self.encoded} ways, alone and together at each level, have one hash"
+            )
         return lines
 
     def _measured(self) -> list[str]:
@@ -189,7 +206,10 @@ class Report:
         return lines
 
     def _model_line(self, model: ModelSpeed) -> str:
-        line = f"model        {model.model}: {model.tokens_per_second:,.1f} tokens a second, a forward each, over {model.seconds:.1f} s"
+        line = f"model        {model.model}: {model.tokens_per_second:,.1f} tokens a second, "
+        if model.tokens > model.forwards:
+            return f"{line}read {model.tokens // model.forwards:,} a forward, over {model.seconds:.1f} s"
+        line += f"a forward each, over {model.seconds:.1f} s"
         if self.bandwidth:
             most = self.bandwidth / model.bytes
             line += f"; a forward reads {model.bytes / 1e6:,.1f} MB, which memory gives {most:,.1f} times a second (caches more often)"

@@ -23,7 +23,7 @@ from fastdistill.testing.compare import same_bits
 from fastdistill.testing.report import Difference, Report
 
 SECONDS = 10.0  # of cases
-LOGITS = "logits"  # beside the names of kernels
+LOGITS, ENCODE = "logits", "encode"  # beside the names of kernels
 _MODEL_SECONDS = 2.0
 _SAY_SECONDS = 0.1
 Progress = Callable[[float, str], None]
@@ -42,7 +42,8 @@ def selftest(
 
     Cases of each kernel are made from seeds, the same ones each time; at every level a kernel must agree with its NumPy reference
     within the roundings that are derived for it, and with the lowest level to the bit, whatever the number of threads. The small
-    model's logits must have the hash that they have on every machine. Measuring takes some seconds more.
+    model's logits must have the hash that they have on every machine; texts of an encoder the same bits alone and together at
+    every level. Measuring takes some seconds more.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def selftest(
     seed : int, optional
         run this case of `kernel` alone
     model : str, optional
-        a model's folder or name, whose speed is measured
+        a model's folder or name, whose speed is measured; and whose texts are checked, if it is an encoder
     progress : Callable[[float, str], None], optional
         called with the share that is done, and what is being done
 
@@ -115,7 +116,8 @@ class Checks:
         self._cases = dict.fromkeys(self._kernels, 0)
         self._spent = dict.fromkeys(self._kernels, 0.0)  # seconds
         self._differences: dict[tuple[str, str], Difference] = {}  # by kernel and level
-        self._logits, self._complete, self._found = 0, False, {}  # type: int, bool, dict[str, Any]
+        self._logits, self._encoded, self._complete = 0, 0, False
+        self._found: dict[str, Any] = {}
 
     def run(self) -> None:
         """Check everything, then measure."""
@@ -125,9 +127,10 @@ class Checks:
                 if self._checks_logits:
                     self._check_logits()
                 self._check_kernels()
+            is_encoder = self._model is not None and self._check_encoder(self._model)
             set_isa(before)
             if self._measures:
-                self._measure()
+                self._measure(is_encoder)
             self._complete = True
         finally:
             set_isa(before)
@@ -137,7 +140,7 @@ class Checks:
         ran = {name: count for name, count in self._cases.items() if count}
         return Report(
             __version__, tuple(self._levels), isa(), self._threads, ran, sum(self._spent.values()), self._logits,
-            tuple(self._differences.values()), self._complete, **self._found,
+            self._encoded, tuple(self._differences.values()), self._complete, **self._found,
         )  # fmt: skip
 
     def _say(self, share: float, words: str) -> None:
@@ -160,6 +163,27 @@ class Checks:
                     message = f"{way}: SHA-256 {found}, and of every machine {HASHES[way.format]}"
                     difference = Difference(LOGITS, level, None, way.threads, message)
                     self._differences.setdefault((LOGITS, level), difference)
+
+    def _check_encoder(self, model: str) -> bool:
+        """Check texts of a model, if it is an encoder: whether it is."""
+        from fastdistill.checkpoint import open_checkpoint
+        from fastdistill.models import plan_of
+        from fastdistill.testing.encoder import encoder_hashes
+
+        with open_checkpoint(find_folder(model)) as checkpoint:
+            if not plan_of(checkpoint).encodes:
+                return False
+        base, wanted = isa_levels()[0], ""
+        for level, threads in ((base, 1), *((level, max(self._threads, 2)) for level in self._levels)):
+            self._say(1.0, f"texts alone and together, at {level}")
+            set_isa(level)
+            for way, found in encoder_hashes(model, threads):
+                self._encoded, wanted = self._encoded + 1, wanted or found
+                if found != wanted:
+                    message = f"texts {way}: SHA-256 {found}, and alone at {base} by 1 thread {wanted}"
+                    difference = Difference(ENCODE, level, None, threads, message, model)
+                    self._differences.setdefault((ENCODE, level), difference)
+        return True
 
     # ---- kernels ----
 
@@ -203,8 +227,9 @@ class Checks:
 
     # ---- what the machine can do ----
 
-    def _measure(self) -> None:
+    def _measure(self, is_encoder: bool) -> None:
         from fastdistill.runtime.bandwidth import bandwidth
+        from fastdistill.testing.encoder import encoder_speed
         from fastdistill.testing.machine import model_speed, weight_rates
 
         self._say(1.0, "memory and its bandwidth")
@@ -213,7 +238,8 @@ class Checks:
         self._found["weight_rates"] = weight_rates(self._threads)
         if self._model is not None:
             self._say(1.0, "the model's speed")
-            self._found["model"] = model_speed(self._model, None, _MODEL_SECONDS)
+            speed = encoder_speed if is_encoder else model_speed
+            self._found["model"] = speed(self._model, None, _MODEL_SECONDS)
 
 
 def _call(kernel: str, seed: int, threads: int) -> Any:

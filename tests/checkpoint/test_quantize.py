@@ -230,7 +230,7 @@ def source(tmp_path):
         name: name.encode()
         for name in (
             "tokenizer.json", "chat_template.jinja", "LICENSE", "pytorch_model.bin", ".hidden",
-            "additional_chat_templates/tool_use.jinja", "additional_chat_templates/notes",
+            "additional_chat_templates/tool_use.jinja", "additional_chat_templates/notes", "1_Pooling/config.json", "1_Pooling/notes",
         )
     }  # fmt: skip
     write_checkpoint(tmp_path / "source", {"hidden_size": 40, "torch_dtype": "float32"}, tensors, files)
@@ -256,7 +256,7 @@ def test_a_folder_has_its_matrices_quantised(source, format):
         total = sum(tensor.nbytes for tensor in before.tensors.values())
     assert sorted(reports) == reports and len(reports) == 5 and reports[-1] == (total, total)
     names = {path.name for path in (source.parent / "made").iterdir()}
-    further = source.parent / "made" / "additional_chat_templates"
+    further, pooling = (source.parent / "made" / name for name in ("additional_chat_templates", "1_Pooling"))
     assert names == {
         "config.json",
         "model.safetensors",
@@ -264,7 +264,9 @@ def test_a_folder_has_its_matrices_quantised(source, format):
         "chat_template.jinja",
         "LICENSE",
         further.name,
+        pooling.name,
     }
+    assert [path.name for path in pooling.iterdir()] == ["config.json"]
     assert {path.name: path.read_text() for path in further.iterdir()} == {
         "tool_use.jinja": f"{further.name}/tool_use.jinja"
     }
@@ -281,7 +283,20 @@ def test_what_cannot_be_copied_is_not_left_out(source):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "additional_chat_templates/", "additional_chat_templates/../a", "a\0"]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "additional_chat_templates/",
+        "additional_chat_templates/../a",
+        "1_x/../a",
+        "1_x/..",
+        "1_x/",
+        "a\0",
+        3,
+    ],
 )
 def test_no_file_is_written_outside_the_folder(tmp_path, name):
     with pytest.raises(ArgumentError, match="files must map plain names"):
@@ -290,12 +305,14 @@ def test_no_file_is_written_outside_the_folder(tmp_path, name):
 
 
 def test_a_folder_may_be_requantised_over_itself(source):
-    for name in ("additional_chat_templates/notes", "pytorch_model.bin"):
+    for name in ("1_Pooling/notes", "additional_chat_templates/notes", "pytorch_model.bin"):
         with pytest.raises(CheckpointError, match=f"'{name}', which is no part of a checkpoint"):
             quantize_folder(source, source, "q4", overwrite=True)
         (source / name).unlink()
     quantize_folder(source, source, "q8", overwrite=True)
-    assert (source / "additional_chat_templates/tool_use.jinja").is_file()
+    assert (source / "additional_chat_templates/tool_use.jinja").is_file() and (
+        source / "1_Pooling/config.json"
+    ).is_file()
     once = (source / "model.safetensors").read_bytes()
     quantize_folder(source, source, "q8", overwrite=True)
     assert (source / "model.safetensors").read_bytes() == once

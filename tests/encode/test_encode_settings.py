@@ -11,6 +11,8 @@ from fastdistill.checkpoint import Tensor
 from fastdistill.checkpoint.folder import write_checkpoint
 from fastdistill.encode import POOLINGS, EncodeSettings, read_settings
 from fastdistill.errors import CheckpointError, UnsupportedError
+from fastdistill.files import is_named
+from fastdistill.sources import WANTED
 
 ST = "sentence_transformers.models."
 TRANSFORMER, POOLING = {"type": f"{ST}Transformer", "path": ""}, {"type": f"{ST}Pooling", "path": "1_Pooling"}
@@ -63,10 +65,19 @@ def test_without_its_own_length_the_tokenizers_counts(tmp_path, length, want):
     assert read_settings(folder(tmp_path, tokenizer_config={"model_max_length": length})).max_tokens == want
 
 
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_older_names_of_the_file_with_the_length(tmp_path, kind):
+    assert read_settings(folder(tmp_path, **{f"sentence_{kind}_config": {"max_seq_length": 7}})).max_tokens == 7
+    assert is_named(f"sentence_{kind}_config.json", WANTED)
+
+
 @pytest.mark.parametrize(
     "files, error, match",
     [
-        (dict(modules="{"), CheckpointError, "modules.json: is no JSON"),
+        (dict(modules="{"), CheckpointError, "modules.json: is not valid JSON"),
+        (dict(modules='[{"type": "a.Normalize", "type": "a.Pooling"}]'), CheckpointError, "'type' comes twice"),
+        (dict(modules='[{"idx": NaN}]'), CheckpointError, "not a finite number"),
+        (dict(modules="[" * 9999), CheckpointError, "is not valid JSON"),
         (dict(modules={}), CheckpointError, "must be a list"),
         (dict(modules=[1]), CheckpointError, "must be a list"),
         (dict(modules=[TRANSFORMER] * 17), CheckpointError, "at most 16"),
@@ -74,6 +85,11 @@ def test_without_its_own_length_the_tokenizers_counts(tmp_path, length, want):
         (dict(modules=[{"type": "a.CLIPModel", "path": ""}]), UnsupportedError, "CLIPModel.*not supported"),
         (dict(modules=[POOLING | {"path": "../elsewhere"}]), CheckpointError, "within"),
         (dict(modules=[POOLING | {"path": "/etc"}]), CheckpointError, "within"),
+        (dict(modules=[POOLING | {"path": "C:elsewhere"}]), CheckpointError, "within"),
+        (dict(modules=[POOLING | {"path": "a\\..\\.."}]), CheckpointError, "within"),
+        (dict(modules=[NORMALIZE, TRANSFORMER]), UnsupportedError, "Normalize, Transformer: this order"),
+        (dict(modules=[POOLING, POOLING]), UnsupportedError, "Pooling, Pooling: this order"),
+        (dict(modules=[TRANSFORMER | {"path": "0_Transformer"}]), UnsupportedError, "the model lies in '0_Transformer'"),
         (dict(modules=[POOLING]), CheckpointError, "names no pooling"),
         ({"modules": [POOLING], "1_Pooling__config": {"pooling_mode": "middle"}}, CheckpointError, "middle"),
         ({"modules": [POOLING], "1_Pooling__config": {"pooling_mode": 3}}, CheckpointError, "pooling_mode"),
@@ -108,6 +124,10 @@ def test_a_linear_behind_the_pooling(tmp_path):
     (tmp_path / "made" / "config.json").write_text(json.dumps(config | {"activation_function": "a.GELU"}))
     with pytest.raises(UnsupportedError, match="GELU"):
         read_settings(tmp_path)
+    for other in ({"use_residual": True}, {"module_input_name": "token_embeddings"}, {"module_output_name": "x"}):
+        (tmp_path / "made" / "config.json").write_text(json.dumps(config | other))
+        with pytest.raises(UnsupportedError, match=f"{next(iter(other))} = .* is not supported"):
+            read_settings(tmp_path)
     (tmp_path / "made" / "model.safetensors").unlink()
     (tmp_path / "made" / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no such file"):

@@ -25,8 +25,21 @@ def test_it_is_what_its_name_says(name, n, width, seed):
     """Sums of n float32 terms are off by at most n roundings of 2^-24 of the sum of magnitudes."""
     rows = np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
     want = WANT[name](rows.astype(np.float64))
+    skipped = n // 3
+    left_out = np.concatenate([np.zeros((skipped, width)), rows[skipped:]])  # weights count from the first row
+    weighted = WANT[name](left_out.astype(np.float64)) * (n * (n + 1) / (n * (n + 1) - skipped * (skipped + 1)))
+    assert_near(
+        POOLINGS[name](rows, skipped),
+        weighted if name == "weightedmean" else WANT[name](rows[skipped:].astype(np.float64)),
+        rows,
+    )
     got = POOLINGS[name](rows)
     assert got.shape == (width,) and got.dtype == np.float32
+    assert_near(got, want, rows)
+
+
+def assert_near(got, want, rows):
+    n = len(rows)
     np.testing.assert_allclose(got, want, atol=(n + 3) * 2.0**-24 * np.abs(rows).max() * max(1, n**0.5))
 
 

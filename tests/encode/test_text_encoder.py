@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastdistill as fd
+from fastdistill.checkpoint.safetensors_file import Stored, write_safetensors
 from fastdistill.encode import POOLINGS
-from fastdistill.errors import ArgumentError, TextError, UnsupportedError
+from fastdistill.errors import ArgumentError, CheckpointError, NotFiniteError, TextError, UnsupportedError
+from fastdistill.models import quantize_folder
 from fastdistill.runtime.encode import hidden_states, pooled
 from tests.encode.test_encode_settings import NORMALIZE, POOLING, TRANSFORMER
 from tests.encoders import WORDS, write_encoder
@@ -99,7 +101,7 @@ def test_prompts_stand_before_texts(made):
         model.encode("one", prompt_name="document")
 
 
-def test_a_prompt_may_be_left_out_of_the_pooling(made):
+def test_a_prompt_may_be_left_out_of_the_pooling(made, tmp_path):
     files = {
         "modules.json": [TRANSFORMER, POOLING],
         "1_Pooling/config.json": {"pooling_mode": "mean", "include_prompt": False},
@@ -107,6 +109,14 @@ def test_a_prompt_may_be_left_out_of_the_pooling(made):
     model = made("bert", files)
     hidden = alone(model, "query one two")  # [CLS] query one two [SEP]
     np.testing.assert_array_equal(model.encode("one two", prompt="query "), POOLINGS["mean"](hidden[2:]))
+    first = pooled(model.network, hidden[:1])["pooled"][0]  # the model's own reads the first row, whatever that is
+    np.testing.assert_array_equal(model.encode("one two", prompt="query ", pooling="pooler"), first)
+    bare = write_encoder(tmp_path / "model", files=files)
+    said = json.loads((bare / "tokenizer.json").read_text("utf-8")) | {"post_processor": None}
+    (bare / "tokenizer.json").write_text(json.dumps(said), "utf-8")
+    model = fd.load(bare)
+    hidden = alone(model, "query one two")  # no special token behind the prompt, which would be counted as one of it
+    np.testing.assert_array_equal(model.encode("one two", prompt="query "), POOLINGS["mean"](hidden[1:]))
 
 
 def test_lower_case_is_a_settings(made):
@@ -202,6 +212,9 @@ def test_long_texts_are_cut_and_that_is_said_once(made):
     short = made("bert", {"sentence_bert_config.json": {"max_seq_length": 6}})
     with pytest.warns(UserWarning, match="6 tokens"):
         np.testing.assert_array_equal(short.encode("one two three four five"), short.encode("one two three four"))
+    long = made("bert", {"sentence_bert_config.json": {"max_seq_length": 512}})  # more than the model's positions
+    with pytest.warns(UserWarning, match="the 96 tokens"):
+        np.testing.assert_array_equal(long.encode("one " * 500), got[0])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +268,36 @@ def test_what_a_model_cannot_do_is_said(made):
         made().classify("a")
     with pytest.raises(UnsupportedError, match="pooler"):
         made("distilbert").encode("a", pooling="pooler")
+
+
+@pytest.mark.parametrize(
+    "inputs, number, error, match",
+    [
+        (41, 1, CheckpointError, "in_features 41, and is given vectors of 40"),
+        (40, np.nan, CheckpointError, r"linear\.weight holds a NaN"),
+        (40, 3e38, NotFiniteError, "text 0 has .* infinity"),
+    ],
+)
+def test_a_linear_behind_the_pooling_fits_and_gives_numbers(tmp_path, inputs, number, error, match):
+    said = {"in_features": inputs, "out_features": 2, "bias": False, "activation_function": "Identity"}
+    dense = {"type": "a.Dense", "path": "made"}
+    folder = write_encoder(tmp_path / "model", files={"modules.json": [TRANSFORMER, dense], "made/config.json": said})
+    matrix = Stored("F32", np.full((2, inputs), number, np.float32))
+    write_safetensors(folder / "made" / "model.safetensors", {"linear.weight": matrix})
+    with pytest.raises(error, match=match):
+        fd.load(folder).encode(["one text"])
+
+
+def test_a_quantised_folder_makes_vectors_in_the_same_way(tmp_path):
+    """All that sentence-transformers has beside the weights is taken along, a Dense's weights too, as they are."""
+    said = {"in_features": 40, "out_features": 2, "bias": False}
+    modules = [TRANSFORMER, POOLING, {"type": "a.Dense", "path": "2_Dense"}, NORMALIZE]
+    beside = {"modules.json": modules, "1_Pooling/config.json": {"pooling_mode": "cls"}, "2_Dense/config.json": said}
+    folder = write_encoder(tmp_path / "model", files=beside)
+    write_safetensors(folder / "2_Dense" / "model.safetensors", {"linear.weight": Stored("F32", np.eye(2, 40, dtype=np.float32))})  # fmt: skip
+    quantize_folder(folder, tmp_path / "made", "f32")
+    np.testing.assert_array_equal(fd.load(folder).encode(TEXTS), fd.load(tmp_path / "made").encode(TEXTS))
+    assert fd.load(folder).encode("one").shape == (2,)
 
 
 @pytest.mark.parametrize("what", ["id", "part"])

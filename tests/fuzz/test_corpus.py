@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from fastdistill.checkpoint import safetensors_file
+from fastdistill.encode import text_encoder
 from tests.fuzz import law, native_targets
 from tests.fuzz.__main__ import KEPT, main
 from tests.fuzz.mutators import bytes_changed
@@ -83,6 +84,12 @@ def test_a_target_sees_a_message_without_a_bound():
 
     with pytest.raises(law.Broken, match="100000 characters"):
         fails()
+
+
+def test_the_target_of_encoders_sees_a_vector_that_is_not_finite(monkeypatch):
+    monkeypatch.setattr(text_encoder, "_finite", lambda found: found + float("nan"))
+    with pytest.raises(law.Broken, match="vectors are float32"):
+        law.target("encode").run(b"")
 
 
 def test_a_call_that_writes_beside_its_arrays_is_seen(monkeypatch):

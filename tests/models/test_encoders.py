@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import fastdistill as fd
 from fastdistill.errors import CheckpointError, UnsupportedError
 from fastdistill.models import plan_for
 from fastdistill.runtime.encode import hidden_states, pooled
-from tests.encoders import CASES, encoder, encoder_config
+from tests.encoders import CASES, encoder, encoder_config, write_encoder
 from tests.goldens.make_encoders import GOLDENS, text, write_folder
 from tests.strategies import bits, level
 
@@ -159,6 +160,8 @@ def test_masks_are_filled_by_every_rule_and_alike_in_any_session(tmp_path, name)
         ("bert", dict(hidden_size=45), CheckpointError, "multiple"),
         ("bert", dict(hidden_act="mish"), UnsupportedError, "mish"),
         ("bert, labels", dict(id2label={"0": "a", "2": "b"}), CheckpointError, "id2label"),
+        ("bert, labels", dict(id2label={"0": "a", "1": "a"}), CheckpointError, "id2label must be labels .* each another"),
+        ("bert, labels", dict(id2label={"0": "a", "1": ["b"]}), CheckpointError, "id2label must be labels that are text"),
         ("bert, labels", dict(problem_type="ranking"), CheckpointError, "problem_type"),
         ("roberta", dict(pad_token_id=95), CheckpointError, "max_position_embeddings"),
         ("modernbert", dict(layer_types=["full_attention", "linear_attention"] * 2), UnsupportedError, "linear_attention"),
@@ -216,7 +219,18 @@ def test_an_encoder_writes_no_texts_and_a_decoder_makes_no_vectors(tmp_path):
     model = fd.Model(network("llama"), tmp_path, frozenset())
     with pytest.raises(UnsupportedError, match="encoders"):
         model.encode("a")
-    bare = fd.Model(encoder("bert"), tmp_path, frozenset())
-    for call in (lambda: bare.generate([1, 2], max_tokens=2), lambda: bare.logits([1, 2]), bare.session):
-        with pytest.raises(UnsupportedError, match=r"no sessions; Model\.encode"):
-            call()
+    for layers in (
+        1,
+        2,
+    ):  # one layer shares no place for keys: its tokens have parts all the same, which sessions know nothing of
+        bare = fd.load(write_encoder(tmp_path / str(layers), num_hidden_layers=layers))
+        calls = (
+            partial(bare.generate, [1, 2], max_tokens=2),
+            partial(bare.logits, [1, 2]),
+            bare.session,
+            bare.measure_costs,
+        )
+        for call in calls:
+            with pytest.raises(UnsupportedError, match=r"no sessions; Model\.encode"):
+                call()
+        assert bare.encode("one").shape == (40,)
