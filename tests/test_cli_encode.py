@@ -153,7 +153,7 @@ def test_info_sizes_a_pass_of_the_longest_text_that_is_read(run, tmp_path, lengt
             "LABEL_2; each by itself between 0 and 1",
         ),
         ("camembert, labels", {"problem_type": "regression"}, "classifier: LABEL_0; scores as the model gives them"),
-        ("bert, masks", {}, "encoder: makes vectors of texts, and says what masks hide"),
+        ("bert, masks", {}, "encoder: makes vectors of texts, and says what masks hide, token 4 ([MASK])"),
     ],
 )
 def test_info_says_what_an_encoder_gives(run, tmp_path, case, changes, kind):
