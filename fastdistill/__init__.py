@@ -15,7 +15,7 @@ TYPE_CHECKING = False  # without `typing`, whose import takes longer than all el
 if TYPE_CHECKING:
     from typing import Any
 
-    from fastdistill import distill, errors, kernels, show, testing, train, transport, unmask
+    from fastdistill import constraint, distill, errors, kernels, show, testing, train, transport, unmask
     from fastdistill.api import Model, Score, load
     from fastdistill.decode import (
         Auto,
@@ -92,6 +92,7 @@ __all__ = [
     "Speculative",
     "Tree",
     "Unmask",
+    "constraint",
     "distill",
     "errors",
     "forward_many",
@@ -115,7 +116,7 @@ if not TYPE_CHECKING:  # there a wrong name is an error at once
     def __getattr__(name: str) -> Any:
         from importlib import import_module
 
-        if name in ("distill", "errors", "kernels", "show", "testing", "train", "transport", "unmask"):
+        if name in ("constraint", "distill", "errors", "kernels", "show", "testing", "train", "transport", "unmask"):
             return import_module(f"fastdistill.{name}")
         if name not in _HOME_OF:
             from fastdistill.messages import short

@@ -724,6 +724,9 @@ class Model:
             strings that end the text, itself without them
         stop_token_ids : Sequence[int] | set[int] | frozenset[int] | Array | None, default ()
             tokens that end it, beside those of config and generation_config
+        grammar : Grammar | Constraint | None, default None
+            what the text has to be: JsonSchema({...}), Regex(...), Lark(...), Gbnf(...), Choices([...]) of `fd.constraint`, or
+            a constraint of one's own; it ends where it is that, or with finish_reason "length"
         logprobs : int | None, default 0
             give the log probability of each token and of so many likeliest ones
         session : Session | None, default None

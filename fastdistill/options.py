@@ -15,6 +15,7 @@ from fastdistill.messages import short
 F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
+    from fastdistill.decode.constraint import Constraint, Grammar
     from fastdistill.decode.request import Decoder
     from fastdistill.runtime.session import Session
 
@@ -57,6 +58,7 @@ class Options(FillOptions, total=False):
     no_repeat_ngram_size: int | None
     stop: str | Sequence[str] | set[str] | frozenset[str] | None
     stop_token_ids: Sequence[int] | set[int] | frozenset[int] | Array | None
+    grammar: Grammar | Constraint | None
     session: Session | None
 
 
@@ -76,6 +78,7 @@ DEFAULTS: Options = {
     "seed": 0,
     "stop": (),
     "stop_token_ids": (),
+    "grammar": None,
     "logprobs": 0,
     "session": None,
     "decoder": None,

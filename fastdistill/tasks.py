@@ -18,6 +18,7 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.beam_search import MOST_BEAMS, MOST_PENALTY, BeamSearch, drawn_by
 from fastdistill.decode.check_decoder import check_decoder
+from fastdistill.decode.constraint import Constraint, check_constraint
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
 from fastdistill.decode.generation import Generation
@@ -144,11 +145,12 @@ def task(
     # Those that may begin with each other's rows: of this model, and with the same rotary frequencies.
     long = 0 < model.plan.long_beyond < len(ids) + max_tokens
     family = (id(model.network), long) if given is None and model.plan.causal else None
+    fields: dict[str, Any] = dict(
+        sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens, end_tokens=ends,
+        logprobs=logprobs, measured_costs=lambda: model.costs, stops=stops, constraint=_constraint(model, asked, decoder),
+    )  # fmt: skip
     if model.target is not None:
-        return _task_of(model, model.target, ids, decoder, given, dict(
-            sampler=sampler, allowed=allowed, allowed_early=early, min_tokens=min_tokens, max_tokens=max_tokens,
-            end_tokens=ends, logprobs=logprobs, measured_costs=lambda: model.costs, stops=stops,
-        ), stream, reading)  # fmt: skip
+        return _task_of(model, model.target, ids, decoder, given, fields, stream, reading)
 
     def begin(beginning: Beginning | None) -> Text:
         session = _session_for(model, len(ids) + max_tokens, decoder) if given is None else given
@@ -156,20 +158,7 @@ def task(
             with suppress(BusyError):  # then it is read here too
                 session.share(*beginning)
         cached = prepare_session(session, ids)
-        request = Request(
-            ids,
-            cached,
-            sampler,
-            allowed,
-            early,
-            min_tokens,
-            max_tokens,
-            ends,
-            logprobs,
-            lambda: model.costs,
-            stops=stops,
-        )
-        return Text(session, request, decoder, stream)
+        return Text(session, Request(ids, cached, **fields), decoder, stream)
 
     return Task(ids, begin, family=family)
 
@@ -323,6 +312,23 @@ def _sampler(model: Writer, asked: Mapping[str, Any], sequence: int = 0) -> Samp
     if sampler.logit_bias and max(sampler.logit_bias) >= model.vocab_size:
         raise ArgumentError(f"logit_bias names token {max(sampler.logit_bias)}, the model has {model.vocab_size}")
     return sampler
+
+
+def _constraint(model: Writer, asked: Mapping[str, Any], decoder: Decoder) -> Constraint | None:
+    """What the text may be, for this model's tokens; None: anything."""
+    grammar = asked["grammar"]
+    if grammar is None:
+        return None
+    if model.target is not None:
+        raise UnsupportedError("grammar is for models that write on from a prompt: this one has an encoder")
+    if not getattr(decoder, "takes_constraint", False):
+        raise UnsupportedError(
+            f"{type(decoder).__name__} does not write under a grammar: Autoregressive, Speculative, Auto, Jacobi and Lookahead do"
+        )
+    if asked["stop"]:
+        raise ArgumentError("stop would end a text before it is what the grammar asks for: leave one of them out")
+    bound = getattr(grammar, "bound", None)
+    return check_constraint(grammar if bound is None else bound(model.tokenizer, model.vocab_size))
 
 
 def asked_decoder(model: Writer, asked: Mapping[str, Any]) -> Decoder:

@@ -57,6 +57,8 @@ class Auto:
         """What the drafter reads."""
         return getattr(self.drafter, "taps", ())
 
+    takes_constraint = True
+
     def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         priors = getattr(self.drafter, "priors", ())
         pace = Pace(self.costs or request.costs, priors, live=self.costs is None)

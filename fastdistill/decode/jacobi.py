@@ -112,6 +112,8 @@ class Jacobi:
         check_pool(self.pool, None)
         check_costs(self.costs)
 
+    takes_constraint = True
+
     def start(self, session: SessionLike, request: Request) -> JacobiRun:
         return JacobiRun(self, session, request)
 

@@ -90,6 +90,8 @@ class Lookahead:
         check_pool(self.pool, self.ngram)
         check_costs(self.costs)
 
+    takes_constraint = True
+
     def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         pace = LookaheadPace(self, request) if self.adaptive else None
         most = max((self.window + self.guesses) * (self.ngram - 1), 1)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from fastdistill.cached import cached_property
+from fastdistill.decode.constraint import Constraint, Guided
 from fastdistill.decode.costs import UNKNOWN, Costs
+from fastdistill.errors import ArgumentError
 from fastdistill.kernels.sample.sample import Sampler
 from fastdistill.runtime.forward import Forward, SessionLike
 from fastdistill.runtime.read import Read, Rows
@@ -69,6 +71,8 @@ class Request:
     stops : Speller, optional
         finds the stop strings that end the text as its tokens come, for a decoder that writes several: each has a fork of it;
         None: there are none
+    constraint : Constraint, optional
+        what the text may be; decoders that take one follow it by `guided`, and give its masks to `read`
     measured_costs : Callable[[], Costs], optional
         gives the costs of forwards of this session's model, which may have to be measured first; None: nobody can
     """
@@ -88,6 +92,7 @@ class Request:
     banned: np.ndarray | None = None
     within: bool = False
     stops: Speller | None = None
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sampler", replace(self.sampler, prompt_length=len(self.prompt)))
@@ -97,9 +102,21 @@ class Request:
         """What forwards cost: measured, where somebody can; else a row is taken to cost an eighth of a forward."""
         return UNKNOWN if self.measured_costs is None or self.max_tokens < 2 else self.measured_costs()
 
-    def read(self, numbers: Sequence[int] | np.ndarray) -> Read:
-        """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text."""
-        masks = self.masks(numbers)
+    def guided(self, vocab_size: int) -> Guided | None:
+        """Follows the constraint from its start; None where there is none."""
+        return None if self.constraint is None else Guided(self.constraint, self.end_tokens, vocab_size)
+
+    def read(self, numbers: Sequence[int] | np.ndarray, within: np.ndarray | None = None) -> Read:
+        """What to read for rows that draw the tokens number numbers[0], numbers[1], ... of the text.
+
+        Parameters
+        ----------
+        numbers : Sequence[int] | np.ndarray
+            n of them
+        within : uint32 (n, words), optional
+            of the tokens that each may draw, those that a constraint allows
+        """
+        masks = self.masks(numbers, within)
         return self._read if masks is None else replace(self._read, allowed=masks)
 
     @cached_property
@@ -109,12 +126,30 @@ class Request:
     @property
     def free_tokens(self) -> int:
         """How many tokens from the beginning, the first one left out, are drawn of all tokens and from nothing but what the head gives."""
-        if self.allowed is not None or self.allowed_early is not None or self.logprobs:
+        if self.allowed is not None or self.allowed_early is not None or self.logprobs or self.constraint is not None:
             return 0
         return self.max_tokens - (self.allowed_last is not None)
 
-    def masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
-        """Which tokens these rows may draw, uint32 (rows, words); None: all."""
+    def masks(self, numbers: Sequence[int] | np.ndarray, within: np.ndarray | None = None) -> np.ndarray | None:
+        """Which tokens these rows may draw, uint32 (rows, words); None: all.
+
+        Raises
+        ------
+        ArgumentError
+            where a constraint allows none of those that options do
+        """
+        masks = self._masks(numbers)
+        if within is None or masks is None:
+            return masks if within is None else within
+        both = masks & within
+        if not both.any(axis=1).all():
+            number = int(numbers[int(both.any(axis=1).argmin())])
+            raise ArgumentError(
+                f"the constraint lets none of the tokens follow that allowed and min_tokens={self.min_tokens} leave, at token {number} of the text"
+            )
+        return both
+
+    def _masks(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray | None:
         plain = self.allowed is None and self.allowed_early is None
         if plain and self.allowed_first is None and self.allowed_last is None:
             return None

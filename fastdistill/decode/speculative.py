@@ -89,6 +89,8 @@ class Speculative:
         """What the drafter reads."""
         return getattr(self.drafter, "taps", ())
 
+    takes_constraint = True
+
     def start(self, session: SessionLike, request: Request) -> SpeculativeRun:
         return SpeculativeRun(self, session, request)
 
@@ -123,6 +125,8 @@ class SpeculativeRun(Run):
         self._settings, self._session, self._request, self._chooser = settings, session, request, chooser
         self.rounds = []
         self._prompt = AutoregressiveRun(session, request)
+        self._guided = self._prompt.guided  # by a constraint: it guesses too, where it leaves little choice,
+        self._its_guesses = False  # and those of this round may be its own
         self._reads_hidden = getattr(settings.drafter, "reads_hidden", False)
         self._unheard_taps: Mapping[str, np.ndarray] = {}
         self.unread = self._prompt.unread
@@ -160,9 +164,8 @@ class SpeculativeRun(Run):
         if not self._laid:
             self._next_rows()
         draft = self._draft
-        numbers = len(self._emitted) + self._depths(draft)
         read = self._read(
-            self._request.read(numbers) if self._coupled else Read(logits=True, banned=self._request.banned)
+            self._request.read(*self._rows_read()) if self._coupled else Read(logits=True, banned=self._request.banned)
         )
         if draft.layers is not None:
             return Forward(layers=draft.layers, read=read)
@@ -242,13 +245,21 @@ class SpeculativeRun(Run):
         """Tell the drafter and the chooser what became of the draft."""
         assert self._drafts is not None
         self._laid = False
-        if hasattr(self._drafts, "observe") and drawn is not None:
-            self._drafts.observe(self._chosen, drawn)
-        self._drafts.accept(tokens, self._chosen[path[1:] - 1], taps)
-        if self._chooser is not None:
-            self._chooser.learn(verdicts)
-            self._chooser.timed(len(self._draft), self._took())
+        if self._its_guesses:
+            self._drafts.accept(tokens, np.empty(0, np.int32), taps)
+        else:
+            if hasattr(self._drafts, "observe") and drawn is not None:
+                self._drafts.observe(self._chosen, drawn)
+            self._drafts.accept(tokens, self._chosen[path[1:] - 1], taps)
+            if self._chooser is not None:
+                self._chooser.learn(verdicts)
+                self._chooser.timed(len(self._draft), self._took())
+        self._wrote(tokens)
+
+    def _wrote(self, tokens: list[int]) -> None:
         self._emitted += tokens
+        if self._guided is not None:
+            self._guided.write(tokens)
 
     def _took(self) -> float:
         """Seconds since the round began; of one that other texts share, of all of them."""
@@ -274,7 +285,7 @@ class SpeculativeRun(Run):
     def _rested(self, token: int, taps: Mapping[str, np.ndarray], seconds: float) -> None:
         assert self._chooser is not None
         self._laid = False
-        self._emitted.append(token)
+        self._wrote([token])
         self._unheard.append(token)
         self._unheard_taps = taps
         self.rounds.append(self._rest_round)
@@ -309,10 +320,22 @@ class SpeculativeRun(Run):
             self._unheard = []
         room = min(session.max_rows, session.capacity - self._base, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
+        guided, self._its_guesses = self._guided, False
+        if guided is not None and budget > 0 and len(forced := guided.guess(budget)):
+            self._its_guesses = True
+            draft = Draft(forced)
+            return draft.only(guided.keeps(draft.tokens.tolist(), draft.parents.tolist()))
         assert self._drafts is not None
         draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
-        self._chosen = np.arange(len(draft)) if chooser is None else chooser.choose(draft, self._base)
-        return draft.only(self._chosen)
+        kept = np.arange(len(draft))
+        if (
+            guided is not None and self._coupled and draft.layers is None
+        ):  # else what is refused falls: a law is of all that was drafted
+            kept = guided.keeps(draft.tokens.tolist(), draft.parents.tolist())
+            draft = draft.only(kept)
+        some = np.arange(len(draft)) if chooser is None else chooser.choose(draft, self._base)
+        self._chosen = kept[some]
+        return draft.only(some)
 
     def _checked(self, draft: Any, budget: int) -> Draft:
         if not isinstance(draft, Draft):
@@ -334,6 +357,14 @@ class SpeculativeRun(Run):
     def _row_parents(self) -> np.ndarray:
         """int32 (rows,): of each row the one that it follows, the seed's -1."""
         return np.concatenate([_ROOT, self._draft.parents + np.int32(1)])
+
+    def _rows_read(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Of each row the number of the token that it draws, and what a constraint lets that be."""
+        draft, guided = self._draft, self._guided
+        numbers = len(self._emitted) + self._depths(draft)
+        if guided is None:
+            return numbers, None
+        return numbers, guided.masks(guided.after(draft.tokens.tolist(), draft.parents.tolist()))
 
     def _depths(self, draft: Draft) -> np.ndarray:
         return np.arange(len(draft) + 1) if draft.is_chain else tree_layout(self._row_parents).depths
@@ -363,7 +394,7 @@ class SpeculativeRun(Run):
             seen = list[np.ndarray]()
             for row, parent in enumerate(parents):
                 seen.append(np.append(text if parent < 0 else seen[parent], self._rows[row]))
-        masks = request.masks(len(self._emitted) + self._depths(self._draft))
+        masks = request.masks(*self._rows_read())
         return probabilities(rows.logits, request.sampler, seen=seen, allowed=masks)
 
     def _round(self, verified: Verified, count: int) -> Round:

@@ -83,6 +83,11 @@ class Tokenizer:
         self.special_ids = frozenset(token for token, info in added.items() if info.special)
         self._byte_level = isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel)
 
+    @property
+    def json(self) -> str:
+        """What tokenizer.json holds of it, without cutting and padding."""
+        return str(self._tokenizer.to_str())
+
     def encode(self, text: str, special: bool = True) -> list[int]:
         """The ids of a text; a special token's name in it becomes that token.
 
