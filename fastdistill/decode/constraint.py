@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import short
 
 
@@ -82,9 +82,14 @@ class Guided:
         for token in tokens:
             if token in self._ends:
                 return
-            self.state = self._constraint.advance(self.state, token)
-            if self.state is None:
-                raise ArgumentError(f"the constraint's mask allowed token {token}, and its advance refused it")
+            self.state = self.advance(self.state, token)
+
+    def advance(self, state: Any, token: int) -> Any:
+        """The state behind one more token, which its mask has allowed."""
+        after = self._constraint.advance(state, token)
+        if after is None:
+            raise ArgumentError(f"the constraint's mask allowed token {token}, and its advance refused it")
+        return after
 
     def after(self, guesses: Sequence[int], parents: Sequence[int]) -> list[Any]:
         """The states behind the text and behind each guess, (1 + n): None where the constraint refuses it, or one before it.
@@ -136,7 +141,13 @@ class Guided:
         return found
 
     def masks(self, states: Sequence[Any]) -> np.ndarray:
-        """What may follow each, uint32 (states, words); after one that is None, all: nobody will draw there."""
+        """What may follow each, uint32 (states, words); after one that is None, all: nobody will draw there.
+
+        Raises
+        ------
+        ArgumentError
+            where nothing may follow one, and the text may not end there
+        """
         every = np.full(self._others.shape, 0xFFFFFFFF, np.uint32)
         return np.stack([every if state is None else self._mask(state) for state in states])
 
@@ -163,6 +174,19 @@ class Guided:
         return allowed
 
 
+def check_follows(decoder: Any) -> None:
+    """
+    Raises
+    ------
+    UnsupportedError
+        for a decoder that does not follow a constraint
+    """
+    if not getattr(decoder, "takes_constraint", False):
+        raise UnsupportedError(
+            f"{type(decoder).__name__} does not write under a grammar: Autoregressive, Speculative, Auto, Jacobi, Lookahead and BeamSearch do"
+        )
+
+
 def check_constraint(constraint: Any) -> Constraint:
     """
     Raises
@@ -172,6 +196,6 @@ def check_constraint(constraint: Any) -> Constraint:
     """
     if isinstance(constraint, type) or not isinstance(constraint, Constraint):
         raise ArgumentError(
-            f"grammar must be a grammar such as JsonSchema({{...}}), or have the methods start, advance, mask and may_end, got {short(constraint)}"
+            f"a grammar is one such as JsonSchema({{...}}), or has the methods start, advance, mask and may_end, got {short(constraint)}"
         )
     return constraint

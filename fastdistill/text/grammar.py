@@ -121,7 +121,10 @@ class Gbnf:
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
         try:
-            lark = _library().gbnf_to_lark(self.grammar)
+            _library()
+            from llguidance.gbnf_to_lark import gbnf_to_lark
+
+            lark = gbnf_to_lark(self.grammar)
         except Exception as error:  # it names no type of its own
             raise ArgumentError(f"this GBNF cannot be read: {error}") from error
         return Lark(lark).bound(tokenizer, vocab_size)
