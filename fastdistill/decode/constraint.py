@@ -122,12 +122,44 @@ class Guided:
             np.int64,
         )  # fmt: skip
 
-    def guess(self, most: int) -> list[int]:
-        """Tokens that are likely to come next, since the constraint leaves little else; it may be asked for them."""
+    def chain(
+        self, most: int, copy: Callable[[list[int], int], Sequence[Sequence[int]]] | None, begins: bool
+    ) -> list[int]:
+        """Guesses one after another: what the constraint leaves no choice in, and between, what a drafter copies, as far as that may come.
+
+        Parameters
+        ----------
+        most : int
+            of them
+        copy : Callable[[list[int], int], Sequence[Sequence[int]]], optional
+            (tokens behind the text, most) -> guesses behind those, several, of which the first is taken that may come
+        begins : bool
+            whether the first of them may be a copy
+        """
+        found, state = list[int](), self.state
+        while len(found) < most:
+            paths: Sequence[Sequence[int]] = [self.guess(state, most - len(found))]
+            if not paths[0] and copy is not None and (found or begins):
+                paths = copy(found, most - len(found))
+            before = len(found)
+            for token in next((path for path in paths if path and self._goes_on(state, path[0])), ()):
+                if not self._goes_on(state, token):
+                    break
+                state = self._constraint.advance(state, token)
+                found.append(int(token))
+            if len(found) == before:
+                break
+        return found
+
+    def _goes_on(self, state: Any, token: int) -> bool:
+        return token not in self._ends and self._constraint.advance(state, token) is not None
+
+    def guess(self, state: Any, most: int) -> list[int]:
+        """Tokens that are likely to follow a state, since the constraint leaves little else; it may be asked for them."""
         guess: Callable[[Any, int], Sequence[int]] | None = getattr(self._constraint, "guess", None)
         if guess is not None:
-            return [int(token) for token in guess(self.state, most)][:most]
-        found, state = list[int](), self.state
+            return [int(token) for token in guess(state, most)][:most]
+        found = list[int]()
         while len(found) < most and not self._constraint.may_end(state):
             allowed = self._allowed(state)
             words = np.flatnonzero(allowed)
