@@ -57,7 +57,7 @@ class AutoregressiveRun(Run):
 
     def _read(self, number: int) -> Read:
         guided = self.guided
-        return self._request.read([number], None if guided is None else guided.masks([guided.state]))
+        return self._request.read([number], None if guided is None else guided.masks([guided.here]))
 
     def take(self, rows: Rows) -> list[tuple[int, int]]:
         if rows.tokens is None:

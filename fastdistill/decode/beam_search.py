@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastdistill.arguments import check_integer, check_number
 from fastdistill.decode.allowed import chosen_tokens
+from fastdistill.decode.constraint import Node
 from fastdistill.decode.generation import TokenLogProbs, log_probs_of
 from fastdistill.decode.request import Hypothesis, Request, Run, Speller
 from fastdistill.errors import ArgumentError
@@ -118,8 +119,8 @@ class Beam(NamedTuple):
         holds the prompt and all of its tokens but the last
     stops : Speller | None
         has taken its tokens, to find stop strings; None: there are none
-    state : Any
-        of the constraint, behind its tokens; None: there is none
+    place : Node | None
+        where the constraint is, behind its tokens; None: there is none
     """
 
     total: float
@@ -127,7 +128,7 @@ class Beam(NamedTuple):
     logprobs: list[TokenLogProbs]
     session: SessionLike
     stops: Speller | None
-    state: Any
+    place: Node | None
 
 
 class Candidate(NamedTuple):
@@ -158,8 +159,8 @@ class BeamSearchRun(Run):
         self._settings, self._session, self._request = settings, session, request
         self.unread = len(request.prompt) - request.cached
         self._guided = request.guided(session.vocab_size)
-        state = None if self._guided is None else self._guided.state
-        self._beams = [Beam(0.0, [], [], session, request.stops, state)]  # before the first token, the prompt
+        here = None if self._guided is None else self._guided.here
+        self._beams = [Beam(0.0, [], [], session, request.stops, here)]  # before the first token, the prompt
         self._ended: list[Hypothesis] = []  # the best ones that have ended, the best first
         self._written = 0  # tokens of each beam
         # Tokens that a text may have: the last one needs no place.
@@ -226,7 +227,7 @@ class BeamSearchRun(Run):
         """Which tokens may follow a beam, bool (vocab,); None: all."""
         if self._guided is None:
             return self._mask
-        mask = chosen_tokens(self._guided.masks([beam.state])[0], self._session.vocab_size)
+        mask = chosen_tokens(self._guided.masks([beam.place])[0], self._session.vocab_size)
         return mask if self._mask is None or mask is None else mask & self._mask
 
     def _candidates(self, given: Sequence[Rows]) -> list[Candidate]:
@@ -296,10 +297,10 @@ class BeamSearchRun(Run):
             if candidate.beam in taken:
                 session = _fork(session, idle)
             taken.add(candidate.beam)
-            state = None
-            if self._guided is not None:
-                state = self._guided.advance(self._beams[candidate.beam].state, candidate.token)
-            beams.append(Beam(candidate.total, *self._followed(candidate, given), session, candidate.stops, state))
+            before, place = self._beams[candidate.beam].place, None
+            if self._guided is not None and before is not None:
+                place = self._guided.advance(before, candidate.token)
+            beams.append(Beam(candidate.total, *self._followed(candidate, given), session, candidate.stops, place))
         return beams
 
     def _end(self, ended: list[Hypothesis]) -> list[tuple[int, int]]:

@@ -11,6 +11,9 @@ from fastdistill.decode.allowed import allowed_tokens, early_tokens
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import short
 
+Copy = Callable[[list[int], int], Sequence[Sequence[int]]]
+NARROW = 256  # tokens: what may follow is a mark or a name, no words of the text's own
+
 
 @runtime_checkable
 class Constraint(Protocol):
@@ -53,8 +56,26 @@ class Guesses(Protocol):
         """At most so many tokens that are likely to follow, since little else may."""
 
 
+class Node:
+    """A place that a text may reach: a state, what is known of what may follow, and the places behind it that have been looked at."""
+
+    __slots__ = ("_behind", "bits", "state")
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self.bits: np.ndarray | None = None
+        self._behind: dict[int, Node | None] = {}
+
+    def behind(self, token: int, constraint: Constraint) -> Node | None:
+        """The place behind one more token; None where it may not come."""
+        if token not in self._behind:
+            after = constraint.advance(self.state, token)
+            self._behind[token] = None if after is None else Node(after)
+        return self._behind[token]
+
+
 class Guided:
-    """The state of one text that is being written, and of guesses behind it.
+    """Where one text that is being written stands, and guesses behind it.
 
     Parameters
     ----------
@@ -64,6 +85,11 @@ class Guided:
         tokens that end it
     vocab_size : int
         tokens that there are
+
+    Attributes
+    ----------
+    here : Node
+        the place behind what has been written
     """
 
     def __init__(self, constraint: Constraint, ends: Set[int], vocab_size: int) -> None:
@@ -75,24 +101,24 @@ class Guided:
             )
         self._ending = allowed_tokens(sorted(self._ends), vocab_size)
         self._others = early_tokens(None, self._ends, vocab_size)
-        self.state = constraint.start()
+        self.here = Node(constraint.start())
 
     def write(self, tokens: Sequence[int]) -> None:
         """These have been written; what follows one that ends the text is no part of it."""
         for token in tokens:
             if token in self._ends:
                 return
-            self.state = self.advance(self.state, token)
+            self.here = self.advance(self.here, token)
 
-    def advance(self, state: Any, token: int) -> Any:
-        """The state behind one more token, which its mask has allowed."""
-        after = self._constraint.advance(state, token)
+    def advance(self, node: Node, token: int) -> Node:
+        """The place behind one more token, which its mask has allowed."""
+        after = node.behind(token, self._constraint)
         if after is None:
             raise ArgumentError(f"the constraint's mask allowed token {token}, and its advance refused it")
         return after
 
-    def after(self, guesses: Sequence[int], parents: Sequence[int]) -> list[Any]:
-        """The states behind the text and behind each guess, (1 + n): None where the constraint refuses it, or one before it.
+    def after(self, guesses: Sequence[int], parents: Sequence[int]) -> list[Node | None]:
+        """The places behind the text and behind each guess, (1 + n): None where the constraint refuses it, or one before it.
 
         Behind a guess that would end the text there is none either.
 
@@ -103,29 +129,24 @@ class Guided:
         parents : Sequence[int]
             of each the number of the guess that it follows, -1 for the text; earlier ones come first
         """
-        states = [self.state]
+        nodes: list[Node | None] = [self.here]
         for guess, parent in zip(guesses, parents, strict=True):
-            before = states[parent + 1]
-            states.append(None if before is None or guess in self._ends else self._constraint.advance(before, guess))
-        return states
+            before = nodes[parent + 1]
+            nodes.append(None if before is None else self._goes_on(before, guess))
+        return nodes
 
     def keeps(self, guesses: Sequence[int], parents: Sequence[int]) -> np.ndarray:
         """The numbers of the guesses that may come, int64, ascending."""
-        states = self.after(guesses, parents)
-        return np.array(
-            [
-                i
-                for i, (guess, parent) in enumerate(zip(guesses, parents, strict=True))
-                if states[i + 1] is not None
-                or (guess in self._ends and states[parent + 1] is not None and self._constraint.may_end(states[parent + 1]))
-            ],
-            np.int64,
-        )  # fmt: skip
+        nodes, kept = self.after(guesses, parents), list[int]()
+        for number, (guess, parent) in enumerate(zip(guesses, parents, strict=True)):
+            before = nodes[parent + 1]
+            ends = guess in self._ends and before is not None and self._constraint.may_end(before.state)
+            if ends or nodes[number + 1] is not None:
+                kept.append(number)
+        return np.array(kept, np.int64)
 
-    def chain(
-        self, most: int, copy: Callable[[list[int], int], Sequence[Sequence[int]]] | None, begins: bool
-    ) -> list[int]:
-        """Guesses one after another: what the constraint leaves no choice in, and between, what a drafter copies, as far as that may come.
+    def chain(self, most: int, copy: Copy | None, begins: bool) -> list[int]:
+        """Guesses one after another: what the constraint leaves no choice in, and copies where it leaves little.
 
         Parameters
         ----------
@@ -136,44 +157,52 @@ class Guided:
         begins : bool
             whether the first of them may be a copy
         """
-        found, state = list[int](), self.state
+        found, node = list[int](), self.here
         while len(found) < most:
-            paths: Sequence[Sequence[int]] = [self.guess(state, most - len(found))]
-            if not paths[0] and copy is not None and (found or begins):
-                paths = copy(found, most - len(found))
+            more = self.guess(node, most - len(found))
+            if not more and copy is not None and (found or begins) and self._is_narrow(node):
+                paths = copy(found, 1)
+                more = next((path for path in paths if path and self._goes_on(node, path[0]) is not None), ())
             before = len(found)
-            for token in next((path for path in paths if path and self._goes_on(state, path[0])), ()):
-                if not self._goes_on(state, token):
+            for token in more:
+                after = self._goes_on(node, token)
+                if after is None:
                     break
-                state = self._constraint.advance(state, token)
+                node = after
                 found.append(int(token))
             if len(found) == before:
                 break
         return found
 
-    def _goes_on(self, state: Any, token: int) -> bool:
-        return token not in self._ends and self._constraint.advance(state, token) is not None
+    def _goes_on(self, node: Node, token: int) -> Node | None:
+        return None if token in self._ends else node.behind(token, self._constraint)
 
-    def guess(self, state: Any, most: int) -> list[int]:
-        """Tokens that are likely to follow a state, since the constraint leaves little else; it may be asked for them."""
+    def _is_narrow(self, node: Node) -> bool:
+        """Whether few tokens may follow: marks and names, not words of the text's own."""
+        return int(np.unpackbits(self._mask(node).view(np.uint8)).sum()) <= NARROW
+
+    def guess(self, node: Node, most: int) -> Sequence[int]:
+        """Tokens that are likely to follow, since the constraint leaves little else; it may be asked for them."""
         guess: Callable[[Any, int], Sequence[int]] | None = getattr(self._constraint, "guess", None)
         if guess is not None:
-            return [int(token) for token in guess(state, most)][:most]
+            return [int(token) for token in guess(node.state, most)][:most]
         found = list[int]()
-        while len(found) < most and not self._constraint.may_end(state):
-            allowed = self._allowed(state)
-            words = np.flatnonzero(allowed)
-            bits = int(allowed[words[0]]) if len(words) == 1 else 0
+        while len(found) < most:
+            mask = self._mask(node)
+            words = np.flatnonzero(mask)
+            bits = int(mask[words[0]]) if len(words) == 1 else 0
             if bits == 0 or bits & (bits - 1):
                 break
-            found.append(32 * int(words[0]) + bits.bit_length() - 1)
-            state = self._constraint.advance(state, found[-1])
-            if state is None:
+            token = 32 * int(words[0]) + bits.bit_length() - 1
+            after = self._goes_on(node, token)
+            if after is None:
                 break
+            node = after
+            found.append(token)
         return found
 
-    def masks(self, states: Sequence[Any]) -> np.ndarray:
-        """What may follow each, uint32 (states, words); after one that is None, all: nobody will draw there.
+    def masks(self, nodes: Sequence[Node | None]) -> np.ndarray:
+        """What may follow each, uint32 (nodes, words); after one that is None, all: nobody will draw there.
 
         Raises
         ------
@@ -181,7 +210,17 @@ class Guided:
             where nothing may follow one, and the text may not end there
         """
         every = np.full(self._others.shape, 0xFFFFFFFF, np.uint32)
-        return np.stack([every if state is None else self._mask(state) for state in states])
+        masks = [every if node is None else self._mask(node) for node in nodes]
+        if any(not mask.any() for mask in masks):
+            raise ArgumentError("the constraint lets nothing follow what has been written, nor the text end there")
+        return np.stack(masks)
+
+    def _mask(self, node: Node) -> np.ndarray:
+        if node.bits is None:
+            node.bits = self._allowed(node.state)
+            if self._constraint.may_end(node.state):
+                node.bits = node.bits | self._ending
+        return node.bits
 
     def _allowed(self, state: Any) -> np.ndarray:
         """Tokens that go on with the text, as bits."""
@@ -196,14 +235,6 @@ class Guided:
             return allowed & self._others
         empty = not np.any(allowed) if isinstance(allowed, np.ndarray) and allowed.dtype == bool else len(allowed) == 0
         return np.zeros_like(self._others) if empty else allowed_tokens(allowed, self._vocab_size) & self._others
-
-    def _mask(self, state: Any) -> np.ndarray:
-        allowed = self._allowed(state)
-        if self._constraint.may_end(state):
-            allowed = allowed | self._ending
-        if not allowed.any():
-            raise ArgumentError("the constraint lets nothing follow what has been written, nor the text end there")
-        return allowed
 
 
 def check_follows(decoder: Any) -> None:

@@ -268,15 +268,16 @@ def test_what_a_constraint_leaves_no_choice_in_is_guessed():
 
 def test_states_of_guesses():
     guided = Guided(Even(), frozenset([4]), 5)
-    assert guided.after([0, 0, 3, 4, 1], [-1, 0, -1, -1, 2]) == [0, 1, 0, None, None, None]
+    places = guided.after([0, 0, 3, 4, 1], [-1, 0, -1, -1, 2])
+    assert [place and place.state for place in places] == [0, 1, 0, None, None, None]
     assert guided.keeps([0, 0, 3, 4, 1, 4], [-1, 0, -1, -1, 2, 0]).tolist() == [
         0,
         1,
         3,
     ]  # it may end at once, not behind one 0
-    assert guided.masks([0, 1, None]).tolist() == [[0b10111], [0b00111], [0xFFFFFFFF]]
+    assert guided.masks([places[0], places[1], None]).tolist() == [[0b10111], [0b00111], [0xFFFFFFFF]]
     guided.write([0, 1, 4, 3])  # what is behind the end is no part of it
-    assert guided.state == 1
+    assert guided.here.state == 1
 
 
 class Broken(Even):

@@ -58,7 +58,7 @@ def walked(model, constraint, seed, most=200):
     """A text of tokens drawn evenly of what may follow, until it ends; None where it does not."""
     draw, guided, tokens = random.Random(seed), Guided(constraint, model.end_tokens, model.vocab_size), []
     for _ in range(most):
-        bits = np.unpackbits(guided.masks([guided.state])[0].view(np.uint8), bitorder="little")
+        bits = np.unpackbits(guided.masks([guided.here])[0].view(np.uint8), bitorder="little")
         ids = np.flatnonzero(bits).tolist()
         ends = [token for token in ids if token in model.end_tokens]
         if ends and (len(ids) == len(ends) or draw.random() < 0.3):
