@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_text
+from fastdistill.arguments import check_integer, check_integers, check_text
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.messages import short
+from fastdistill.messages import printable, short
 from fastdistill.text.json_schema import place_named, plain_schema
 
 if TYPE_CHECKING:
@@ -173,8 +173,13 @@ class Guidance:
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str, refusal: Callable[[str], str]) -> None:
-        self._words = -(-vocab_size // 32)
-        self._start = _library().LLMatcher(_tokens(tokenizer, vocab_size), grammar, log_level=0)
+        tokens = _tokens(tokenizer, vocab_size)
+        # What the library takes for ends of a text, and lets follow it: the model's are not its affair.
+        self._ends = frozenset(tokens.eos_tokens)
+        self._text = np.full(-(-vocab_size // 32), 0xFFFFFFFF, np.uint32)
+        for token in self._ends:
+            self._text[token // 32] &= np.uint32(0xFFFFFFFF ^ 1 << token % 32)
+        self._start = _library().LLMatcher(tokens, grammar, log_level=0)
         if self._start.is_error():
             raise ArgumentError(" ".join(refusal(self._start.get_error().strip())[:MOST_SAID].split()))
 
@@ -182,6 +187,8 @@ class Guidance:
         return self._start
 
     def advance(self, state: LLMatcher, token: int) -> LLMatcher | None:
+        if token in self._ends:
+            return None
         after = state.deep_copy()
         return after if after.consume_token(token) else None
 
@@ -189,7 +196,7 @@ class Guidance:
         bits = state.compute_bitmask()
         if state.is_error():
             raise ArgumentError(f"the grammar gave up: {short(state.get_error().strip())[1:-1]}")
-        return np.frombuffer(bits, np.uint32, self._words)
+        return np.frombuffer(bits, np.uint32, len(self._text)) & self._text
 
     def may_end(self, state: LLMatcher) -> bool:
         return state.is_accepting()
@@ -222,13 +229,21 @@ class Choices:
 
 
 class Trie:
-    """A constraint: one of a few sequences of tokens. A state is the node that is reached."""
+    """A constraint: one of a few sequences of tokens. A state is the node that is reached.
+
+    Parameters
+    ----------
+    sequences : Sequence[Sequence[int]]
+        1 or more; an empty one is a text without a token
+    """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        if isinstance(sequences, str) or not isinstance(sequences, Sequence) or not len(sequences):
+            raise ArgumentError(f"sequences must be a list of lists of token ids, one at least, got {short(sequences)}")
         self._root: dict[int | None, Any] = {}
         for sequence in sequences:
             node = self._root
-            for token in sequence:
+            for token in check_integers("each of sequences", sequence, 0, (1 << 31) - 1, empty=True).tolist():
                 node = node.setdefault(token, {})
             node[None] = True  # one ends here
 
@@ -263,7 +278,14 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> LLTokenizer:
     """What llguidance makes of a tokenizer, which takes as long as reading it."""
     read = _READ.setdefault(tokenizer, {})
     if vocab_size not in read:
-        read[vocab_size] = _library().LLTokenizer(tokenizer.json, n_vocab=vocab_size)
+        try:
+            read[vocab_size] = _library().LLTokenizer(
+                tokenizer.json, n_vocab=vocab_size, eos_token=min(tokenizer.special_ids, default=None)
+            )
+        except ValueError as error:
+            raise UnsupportedError(
+                f"llguidance does not read this model's tokenizer: {printable(str(error))[:160]}"
+            ) from error
     return read[vocab_size]
 
 
