@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastdistill.errors import ArgumentError
 from fastdistill.files import read_json, read_text
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastdistill.api import Model
+    from fastdistill.decode.constraint import Grammar
 
+T = TypeVar("T")
 _MOST_BYTES = 1 << 22
 
 
@@ -49,27 +51,35 @@ def grammar_options(arguments: argparse.Namespace) -> Callable[[Model], dict[str
     ArgumentError
         naming the file, or the option, whose grammar cannot be held, here or for the model
     """
+    asked = _asked(arguments)
+    if asked is None:
+        return lambda model: {}
+    source, grammar = asked
+    return lambda model: {"grammar": _said(source, lambda: grammar.bound(model.tokenizer, model.vocab_size))}
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[str, Grammar] | None:
+    """Where the grammar comes from, and it; None: there is none."""
     from fastdistill.constraint import Choices, Gbnf, JsonSchema, Lark, Regex
 
-    def made(make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except ArgumentError as error:
-            raise ArgumentError(f"{source}: {error}") from error
-
-    source, grammar = "", None
+    make: Callable[[], Grammar]
     if arguments.json_schema is not None:
-        schema = read_json(Path(arguments.json_schema), _MOST_BYTES, ArgumentError)
-        source, grammar = short(arguments.json_schema)[1:-1], lambda: JsonSchema(schema)
+        source, schema = arguments.json_schema, read_json(Path(arguments.json_schema), _MOST_BYTES, ArgumentError)
+        make = lambda: JsonSchema(schema)  # noqa: E731
     elif arguments.grammar is not None:
-        text = read_text(Path(arguments.grammar), _MOST_BYTES, ArgumentError)
-        kind = Gbnf if arguments.grammar.endswith(".gbnf") else Lark
-        source, grammar = short(arguments.grammar)[1:-1], lambda: kind(text)
+        source, text = arguments.grammar, read_text(Path(arguments.grammar), _MOST_BYTES, ArgumentError)
+        make = lambda: (Gbnf if source.endswith(".gbnf") else Lark)(text)  # noqa: E731
     elif arguments.regex is not None:
-        source, grammar = "--regex", lambda: Regex(arguments.regex)
+        source, make = "--regex", lambda: Regex(arguments.regex)
     elif arguments.choice is not None:
-        source, grammar = "--choice", lambda: Choices(arguments.choice)
+        source, make = "--choice", lambda: Choices(arguments.choice)
     else:
-        return lambda model: {}
-    asked = made(grammar)
-    return lambda model: {"grammar": made(lambda: asked.bound(model.tokenizer, model.vocab_size))}
+        return None
+    return source, _said(source, make)
+
+
+def _said(source: str, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except ArgumentError as error:
+        raise ArgumentError(f"{short(source)[1:-1]}: {error}") from error

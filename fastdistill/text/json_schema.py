@@ -72,7 +72,7 @@ def plain_schema(schema: Any) -> dict[str, Any] | bool:
     return schema  # type: ignore[no-any-return]
 
 
-def place_named(schema: dict[str, Any] | bool, error: str) -> str:
+def place_named(schema: Any, error: str) -> str:
     """Where the keyword stands that an error of llguidance's speaks of, as `$ref` would call it; "" where several may be it."""
     named = {
         (place, str(value) in error)
