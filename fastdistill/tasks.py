@@ -18,7 +18,7 @@ from fastdistill.decode.auto import Auto
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.beam_search import MOST_BEAMS, MOST_PENALTY, BeamSearch, drawn_by
 from fastdistill.decode.check_decoder import check_decoder
-from fastdistill.decode.constraint import Constraint, check_constraint
+from fastdistill.decode.constraint import Constraint, check_constraint, check_follows
 from fastdistill.decode.costs import Costs
 from fastdistill.decode.engine import MOST_ROWS, Beginning, Task
 from fastdistill.decode.generation import Generation
@@ -321,10 +321,7 @@ def _constraint(model: Writer, asked: Mapping[str, Any], decoder: Decoder) -> Co
         return None
     if model.target is not None:
         raise UnsupportedError("grammar is for models that write on from a prompt: this one has an encoder")
-    if not getattr(decoder, "takes_constraint", False):
-        raise UnsupportedError(
-            f"{type(decoder).__name__} does not write under a grammar: Autoregressive, Speculative, Auto, Jacobi and Lookahead do"
-        )
+    check_follows(decoder)
     if asked["stop"]:
         raise ArgumentError("stop would end a text before it is what the grammar asks for: leave one of them out")
     bound = None if isinstance(grammar, type) else getattr(grammar, "bound", None)

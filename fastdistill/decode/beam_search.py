@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,6 +93,8 @@ class BeamSearch:
         if not isinstance(self.early_stopping, (bool, str)) or self.early_stopping not in (True, False, "never"):
             raise ArgumentError(f'early_stopping must be True, False or "never", got {short(self.early_stopping)}')
 
+    takes_constraint = True
+
     def start(self, session: SessionLike, request: Request) -> BeamSearchRun:
         drawing = drawn_by(request.sampler)
         if drawing:
@@ -116,6 +118,8 @@ class Beam(NamedTuple):
         holds the prompt and all of its tokens but the last
     stops : Speller | None
         has taken its tokens, to find stop strings; None: there are none
+    state : Any
+        of the constraint, behind its tokens; None: there is none
     """
 
     total: float
@@ -123,6 +127,7 @@ class Beam(NamedTuple):
     logprobs: list[TokenLogProbs]
     session: SessionLike
     stops: Speller | None
+    state: Any
 
 
 class Candidate(NamedTuple):
@@ -152,7 +157,9 @@ class BeamSearchRun(Run):
     def __init__(self, settings: BeamSearch, session: SessionLike, request: Request) -> None:
         self._settings, self._session, self._request = settings, session, request
         self.unread = len(request.prompt) - request.cached
-        self._beams = [Beam(0.0, [], [], session, request.stops)]  # before the first token, the prompt
+        self._guided = request.guided(session.vocab_size)
+        state = None if self._guided is None else self._guided.state
+        self._beams = [Beam(0.0, [], [], session, request.stops, state)]  # before the first token, the prompt
         self._ended: list[Hypothesis] = []  # the best ones that have ended, the best first
         self._written = 0  # tokens of each beam
         # Tokens that a text may have: the last one needs no place.
@@ -215,6 +222,13 @@ class BeamSearchRun(Run):
             allowed[request.banned] = False
         return allowed
 
+    def _mask_of(self, beam: Beam) -> np.ndarray | None:
+        """Which tokens may follow a beam, bool (vocab,); None: all."""
+        if self._guided is None:
+            return self._mask
+        mask = chosen_tokens(self._guided.masks([beam.state])[0], self._session.vocab_size)
+        return mask if self._mask is None or mask is None else mask & self._mask
+
     def _candidates(self, given: Sequence[Rows]) -> list[Candidate]:
         """The best continuations of all beams, the best first; of equal ones that of the first beam, and the lowest token."""
         totals, beams, tokens = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
@@ -235,7 +249,7 @@ class BeamSearchRun(Run):
             (given,) = np.nonzero(self._mask)
             return given.astype(np.int32), np.zeros(len(given))
         count, log_sum = min(self._most, rows.logits.shape[1]), rows.statistics.log_sum_exp[0]
-        mask, sampler = self._mask, self._request.sampler
+        mask, sampler = self._mask_of(beam), self._request.sampler
         if mask is None and not sampler.penalises and not sampler.logit_bias:
             tokens, logits = top_k(rows.logits, count)
             return tokens[0], logits[0].astype(np.float64) - np.float64(log_sum)
@@ -282,7 +296,10 @@ class BeamSearchRun(Run):
             if candidate.beam in taken:
                 session = _fork(session, idle)
             taken.add(candidate.beam)
-            beams.append(Beam(candidate.total, *self._followed(candidate, given), session, candidate.stops))
+            state = None
+            if self._guided is not None:
+                state = self._guided.advance(self._beams[candidate.beam].state, candidate.token)
+            beams.append(Beam(candidate.total, *self._followed(candidate, given), session, candidate.stops, state))
         return beams
 
     def _end(self, ended: list[Hypothesis]) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fastdistill.decode.allowed import allowed_tokens, early_tokens
-from fastdistill.errors import ArgumentError
+from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import short
 
 
@@ -82,9 +82,14 @@ class Guided:
         for token in tokens:
             if token in self._ends:
                 return
-            self.state = self._constraint.advance(self.state, token)
-            if self.state is None:
-                raise ArgumentError(f"the constraint's mask allowed token {token}, and its advance refused it")
+            self.state = self.advance(self.state, token)
+
+    def advance(self, state: Any, token: int) -> Any:
+        """The state behind one more token, which its mask has allowed."""
+        after = self._constraint.advance(state, token)
+        if after is None:
+            raise ArgumentError(f"the constraint's mask allowed token {token}, and its advance refused it")
+        return after
 
     def after(self, guesses: Sequence[int], parents: Sequence[int]) -> list[Any]:
         """The states behind the text and behind each guess, (1 + n): None where the constraint refuses it, or one before it.
@@ -117,12 +122,44 @@ class Guided:
             np.int64,
         )  # fmt: skip
 
-    def guess(self, most: int) -> list[int]:
-        """Tokens that are likely to come next, since the constraint leaves little else; it may be asked for them."""
+    def chain(
+        self, most: int, copy: Callable[[list[int], int], Sequence[Sequence[int]]] | None, begins: bool
+    ) -> list[int]:
+        """Guesses one after another: what the constraint leaves no choice in, and between, what a drafter copies, as far as that may come.
+
+        Parameters
+        ----------
+        most : int
+            of them
+        copy : Callable[[list[int], int], Sequence[Sequence[int]]], optional
+            (tokens behind the text, most) -> guesses behind those, several, of which the first is taken that may come
+        begins : bool
+            whether the first of them may be a copy
+        """
+        found, state = list[int](), self.state
+        while len(found) < most:
+            paths: Sequence[Sequence[int]] = [self.guess(state, most - len(found))]
+            if not paths[0] and copy is not None and (found or begins):
+                paths = copy(found, most - len(found))
+            before = len(found)
+            for token in next((path for path in paths if path and self._goes_on(state, path[0])), ()):
+                if not self._goes_on(state, token):
+                    break
+                state = self._constraint.advance(state, token)
+                found.append(int(token))
+            if len(found) == before:
+                break
+        return found
+
+    def _goes_on(self, state: Any, token: int) -> bool:
+        return token not in self._ends and self._constraint.advance(state, token) is not None
+
+    def guess(self, state: Any, most: int) -> list[int]:
+        """Tokens that are likely to follow a state, since the constraint leaves little else; it may be asked for them."""
         guess: Callable[[Any, int], Sequence[int]] | None = getattr(self._constraint, "guess", None)
         if guess is not None:
-            return [int(token) for token in guess(self.state, most)][:most]
-        found, state = list[int](), self.state
+            return [int(token) for token in guess(state, most)][:most]
+        found = list[int]()
         while len(found) < most and not self._constraint.may_end(state):
             allowed = self._allowed(state)
             words = np.flatnonzero(allowed)
@@ -136,7 +173,13 @@ class Guided:
         return found
 
     def masks(self, states: Sequence[Any]) -> np.ndarray:
-        """What may follow each, uint32 (states, words); after one that is None, all: nobody will draw there."""
+        """What may follow each, uint32 (states, words); after one that is None, all: nobody will draw there.
+
+        Raises
+        ------
+        ArgumentError
+            where nothing may follow one, and the text may not end there
+        """
         every = np.full(self._others.shape, 0xFFFFFFFF, np.uint32)
         return np.stack([every if state is None else self._mask(state) for state in states])
 
@@ -163,6 +206,19 @@ class Guided:
         return allowed
 
 
+def check_follows(decoder: Any) -> None:
+    """
+    Raises
+    ------
+    UnsupportedError
+        for a decoder that does not follow a constraint
+    """
+    if not getattr(decoder, "takes_constraint", False):
+        raise UnsupportedError(
+            f"{type(decoder).__name__} does not write under a grammar: Autoregressive, Speculative, Auto, Jacobi, Lookahead and BeamSearch do"
+        )
+
+
 def check_constraint(constraint: Any) -> Constraint:
     """
     Raises
@@ -172,6 +228,6 @@ def check_constraint(constraint: Any) -> Constraint:
     """
     if isinstance(constraint, type) or not isinstance(constraint, Constraint):
         raise ArgumentError(
-            f"grammar must be a grammar such as JsonSchema({{...}}), or have the methods start, advance, mask and may_end, got {short(constraint)}"
+            f"a grammar is one such as JsonSchema({{...}}), or has the methods start, advance, mask and may_end, got {short(constraint)}"
         )
     return constraint

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fastdistill.arguments import check_has, check_instance, check_integer, check_integers
 from fastdistill.decode.autoregressive import Autoregressive
 from fastdistill.decode.check_decoder import check_decoder
+from fastdistill.decode.constraint import Constraint, check_constraint, check_follows
 from fastdistill.decode.costs import Costs, check_costs
 from fastdistill.decode.engine import Task, write
 from fastdistill.decode.generation import Generation, unless_failed
@@ -25,6 +26,7 @@ def generate(
     end_tokens: frozenset[int] = frozenset(),
     decoder: Decoder | None = None,
     costs: Costs | None = None,
+    constraint: Constraint | None = None,
 ) -> Generation:
     """Decode over any session, `fd.from_callable`'s included: tokens in, tokens out (`Generation.text` stays empty).
 
@@ -44,6 +46,8 @@ def generate(
         None: Autoregressive(), of a masked diffusion model Unmask()
     costs : Costs, optional
         of the session's forwards, for decoders that weigh their guesses and have none of their own
+    constraint : Constraint, optional
+        what the text has to be (`fd.constraint`)
 
     Examples
     --------
@@ -66,9 +70,14 @@ def generate(
     sampler = Sampler() if sampler is None else sampler
     check_instance("sampler", sampler, Sampler)
     ends = frozenset(check_integers("end_tokens", end_tokens, 0, (1 << 31) - 1, empty=True).tolist())
-    request = Request(ids, cached, sampler, max_tokens=max_tokens, end_tokens=ends, measured_costs=measured)
     if decoder is None:
         decoder = Autoregressive() if session.causal else Unmask()
     check_decoder(decoder)
+    if constraint is not None:
+        check_follows(decoder)
+        check_constraint(constraint)
+    request = Request(
+        ids, cached, sampler, max_tokens=max_tokens, end_tokens=ends, measured_costs=measured, constraint=constraint
+    )
     chosen = decoder
     return unless_failed(write([Task(ids, lambda _: Text(session, request, chosen, None))]))[0]

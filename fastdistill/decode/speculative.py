@@ -321,11 +321,12 @@ class SpeculativeRun(Run):
         room = min(session.max_rows, session.capacity - self._base, self._request.max_tokens - len(self._emitted))
         budget = min(self._settings.max_draft, room - 1)
         guided, self._its_guesses = self._guided, False
-        if guided is not None and budget > 0 and len(forced := guided.guess(budget)):
-            self._its_guesses = True
-            draft = Draft(forced)
-            return draft.only(guided.keeps(draft.tokens.tolist(), draft.parents.tolist()))
         assert self._drafts is not None
+        if guided is not None and budget > 0:
+            copy = getattr(self._drafts, "propose_after", None)
+            if found := guided.chain(budget, copy, chooser is None and self._settings.tree is None):
+                self._its_guesses = True
+                return Draft(found)
         draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
         kept = np.arange(len(draft))
         if (

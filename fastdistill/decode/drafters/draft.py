@@ -187,7 +187,8 @@ class DraftRun(Protocol):
     accepted. A run that learns from wrong guesses too has `observe(chosen, drawn)` beside, called before `accept` under
     rule "coupled": of the last draft the guesses `chosen`, int (n,), were checked; `drawn`, int32 (n + 1,), is what the
     target drew after the seed and after each of them: after the seed alone, where there was no room for a draft. It
-    holds until the session's next call.
+    holds until the session's next call. A run that can guess behind guesses of another, those of a constraint, has
+    `propose_after(tokens, budget)`, which gives several paths of tokens, the best first.
     """
 
     def propose(self, budget: int) -> Draft:

@@ -90,6 +90,14 @@ class PromptLookupRun:
         kinds = [bisect_right(EDGES, int(lengths[0])) - 1, *[-1] * (count - 1)]
         return merged(paths, [np.full(n, kind, np.int32) for n, kind in zip(reach, kinds, strict=True)])
 
+    def propose_after(self, tokens: Sequence[int], budget: int) -> list[list[int]]:
+        """Guesses at what follows the text and these tokens, which have been guessed: `DraftRun`."""
+        length = self._length
+        self._append(np.array(tokens, np.int32))
+        text, self._length = self._text[: self._length], length
+        starts, _ = find_matches(text, self._settings.max_match, 1, MOST_MATCHES)
+        return [text[start : start + budget].tolist() for start in starts]
+
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         self._append(np.array(tokens, np.int32))
 
