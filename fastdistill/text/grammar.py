@@ -123,7 +123,7 @@ class Lark:
         line, byte, said = _where(error)
         if not line:
             return f"grammar: {said}"
-        before = (*self.grammar.encode().split(b"\n"), b"")[line - 1][: byte - 1]
+        before = b"".join(self.grammar.encode().split(b"\n")[line - 1 : line])[: byte - 1]  # it may be behind the last
         return f"grammar: line {line}, column {len(before.decode(errors='replace')) + 1}: {said}"
 
 

@@ -17,6 +17,8 @@ from fastdistill.text.json_schema import plain_schema
 from fastdistill.text.tokenizer import Tokenizer
 from tests.text.tokenizers_made_here import KINDS, write_folder
 
+pytest.importorskip("llguidance")
+
 # Of the drafts from 4 to 2020-12, what llguidance does not hold, and beside it words that are no keyword: it would skip these.
 UNHELD = (
     "uniqueItems", "contains", "minContains", "maxContains", "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
@@ -82,6 +84,8 @@ def test_notes_are_taken_and_say_nothing_of_the_text(tokenizer):
     assert not bound.may_end(bound.start())
     state = bound.advance(bound.start(), tokenizer.encode("7", special=False)[0])
     assert bound.may_end(state) and not np.any(bound.mask(state))
+    ends = sorted(tokenizer.special_ids)  # one of them is what llguidance takes for the end of a text
+    assert [bound.advance(state, token) for token in ends] == [None] * len(ends) != []
 
 
 @pytest.mark.parametrize(
