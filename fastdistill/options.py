@@ -172,7 +172,8 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
         near = difflib.get_close_matches(word, [*known, *SYNONYMS], n=1, cutoff=0.7)
         found = SYNONYMS.get(near[0], near[0]) if near else None
-    if found in DEFAULTS and found not in known:  # another function's
+    option = (found or "").partition("=")[0]
+    if option in DEFAULTS and option not in known:  # another function's
         found = None
     return f"; there are {', '.join(known)}" if found is None else f": did you mean {found}?"
 

@@ -606,7 +606,7 @@ def test_a_stream_neither_begins_nor_goes_on_while_a_text_is_written_in_its_sess
         ("max_new_tokens", "max_tokens"), ("max_length", "max_tokens"), ("n_predict", "max_tokens"), ("maxtokens", "max_tokens"), ("temp", "temperature"),
         ("temprature", "temperature"), ("do_sample", "temperature: 0 takes"), ("repeat_penalty", "repetition_penalty"), ("num_return_sequences", "n"),
         ("stop-sequences", "stop"), ("Top_K", "top_k"), ("eos_token_id", "stop_token_ids"), ("response_format", r"grammar=constraint.JsonSchema\("), ("guided_regex", r"grammar=constraint.Regex\("), ("gbnf", "grammar=constraint.Gbnf"),
-        ("Grammar", "grammar$"), ("draft_model", r"decoder=Speculative\(ModelDrafter\("),
+        ("Grammar", r"grammar\?"), ("draft_model", r"decoder=Speculative\(ModelDrafter\("),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_told_what_was_meant(model, name, meant):
