@@ -19,6 +19,7 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 pytest.importorskip("llguidance")
 jsonschema = pytest.importorskip("jsonschema")
 
+pytestmark = pytest.mark.model
 CLOSED = {"additionalProperties": False}
 leaves = st.sampled_from([
     {"type": "integer", "minimum": -5, "maximum": 300}, {"type": "boolean"}, {"type": "null"}, {"type": "string", "maxLength": 6},
