@@ -65,6 +65,10 @@ def plain_schema(schema: Any) -> dict[str, Any] | bool:
             raise ArgumentError(
                 f"schema: {_shown(place)} has additionalItems beside prefixItems, where it means nothing: did you mean items?"
             )
+        if {"$id", "$ref"} <= part.keys() and place != "#":
+            raise ArgumentError(
+                f"schema: {_shown(place)} has $id beside $ref, which drafts read in two ways: put one of them into allOf"
+            )
     for place, part in _parts(schema):
         to = part.get("$ref") if isinstance(part, dict) else None
         if isinstance(to, str) and to.startswith("#/") and unquote(to) not in places:

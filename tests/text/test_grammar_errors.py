@@ -102,6 +102,7 @@ def test_notes_are_taken_and_say_nothing_of_the_text(tokenizer):
         ({"properties": {"a": 3}}, "schema: '#/properties/a' must be a JSON object or a bool, got 3"),
         ({"type": "string", "maxLenght": 3}, "schema: '#' has 'maxLenght', which cannot be held: did you mean maxLength?"),
         ({"prefixItems": [], "additionalItems": False}, "schema: '#' has additionalItems beside prefixItems, where it means nothing: did you mean items?"),
+        ({"items": {"$id": "a", "$ref": "#/$defs/a"}, "$defs": {"a": {}}}, "schema: '#/items' has $id beside $ref, which drafts read in two ways: put one of them into allOf"),
         ({"items": {"$ref": "#/examples/0"}, "examples": [{}]}, "schema: '#/items' refers to '#/examples/0', where no schema is"),
         ({"$ref": "http://example.com/a"}, "schema: Resource 'http://example.com/a' is not present"),
         # What llguidance finds; where it stands is looked for:
