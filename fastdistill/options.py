@@ -86,6 +86,8 @@ DEFAULTS: Options = {
 
 _MAX_TOKENS, _GUESSES = "max_tokens", "decoder=Speculative({})"
 _BEAMS = "decoder=BeamSearch({})"
+_GRAMMAR = "grammar=constraint.{}"
+_SCHEMA = _GRAMMAR.format("JsonSchema({...})")
 _DRAWN = "temperature: 0 takes the likeliest token, more than 0 draws one"
 # Words of other libraries and servers -> what to give here.
 SYNONYMS = {
@@ -103,8 +105,13 @@ SYNONYMS = {
     "num_return_sequences": "n", "num_samples": "n", "n_samples": "n", "best_of": "n",
     "logits_bias": "logit_bias", "bias": "logit_bias", "bad_words_ids": "logit_bias with -inf for each of them",
     "bad_words": "logit_bias with -inf for each of their tokens", "suppress_tokens": "logit_bias with -inf for each of them",
-    "allowed_tokens": "allowed", "allowed_token_ids": "allowed", "mask": "allowed", "grammar": "allowed",
-    "targets": "allowed",
+    "allowed_tokens": "allowed", "allowed_token_ids": "allowed", "mask": "allowed", "targets": "allowed",
+    "response_format": _SCHEMA, "json_schema": _SCHEMA, "schema": _SCHEMA, "json": _SCHEMA, "guided_json": _SCHEMA, "output_schema": _SCHEMA,
+    "regex": _GRAMMAR.format("Regex(regex)"), "guided_regex": _GRAMMAR.format("Regex(guided_regex)"),
+    "guided_choice": _GRAMMAR.format("Choices(guided_choice)"), "choices": _GRAMMAR.format("Choices(choices)"),
+    "guided_grammar": _GRAMMAR.format("Lark(guided_grammar)"), "lark": _GRAMMAR.format("Lark(lark)"), "ebnf": _GRAMMAR.format("Lark(ebnf)"),
+    "gbnf": _GRAMMAR.format("Gbnf(gbnf)"), "guided_decoding": "grammar", "structured_outputs": "grammar", "constraint": "grammar",
+    "prefix_allowed_tokens_fn": "grammar, a constraint of your own", "logits_processor": "grammar, a constraint of your own",
     "cache": "session", "past_key_values": "session", "cache_prompt": "session", "use_cache": "session", "kv_cache": "session",
     "draft_model": _GUESSES.format("ModelDrafter(draft_model)"), "assistant_model": _GUESSES.format("ModelDrafter(assistant_model)"),
     "drafter": _GUESSES.format("drafter"), "prompt_lookup_num_tokens": _GUESSES.format("PromptLookup()"),
@@ -165,7 +172,8 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
         near = difflib.get_close_matches(word, [*known, *SYNONYMS], n=1, cutoff=0.7)
         found = SYNONYMS.get(near[0], near[0]) if near else None
-    if found in DEFAULTS and found not in known:  # another function's
+    option = (found or "").partition("=")[0]
+    if option in DEFAULTS and option not in known:  # another function's
         found = None
     return f"; there are {', '.join(known)}" if found is None else f": did you mean {found}?"
 

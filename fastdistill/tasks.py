@@ -324,7 +324,7 @@ def _constraint(model: Writer, asked: Mapping[str, Any], decoder: Decoder) -> Co
     check_follows(decoder)
     if asked["stop"]:
         raise ArgumentError("stop would end a text before it is what the grammar asks for: leave one of them out")
-    bound = getattr(grammar, "bound", None)
+    bound = None if isinstance(grammar, type) else getattr(grammar, "bound", None)
     return check_constraint(grammar if bound is None else bound(model.tokenizer, model.vocab_size))
 
 

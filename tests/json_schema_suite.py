@@ -58,7 +58,9 @@ def judged(model: fd.Model, folder: Path) -> tuple[Counter[str], list[str], list
                 accepted = is_accepted(model, constraint, test["data"])
                 counts["refused though valid"] += test["valid"] and not accepted
                 if accepted and not test["valid"]:
-                    wrong.append(f"{folder.name}/{file.name}: {group['description']}: {test['description']}: {json.dumps(test['data'])}")
+                    wrong.append(
+                        f"{folder.name}/{file.name}: {group['description']}: {test['description']}: {json.dumps(test['data'])}"
+                    )
     counts["wrongly accepted"] = len(wrong)
     return counts, wrong, held
 
@@ -69,7 +71,12 @@ def written(model: fd.Model, held: list[tuple[Any, Any]]) -> tuple[Counter[str],
     for number, (schema, validator) in enumerate(held):
         decoder = (fd.Autoregressive(), fd.Speculative(fd.PromptLookup()), fd.Jacobi(), "auto")[number % 4]
         text = model.generate(
-            "As JSON: ", grammar=JsonSchema(schema), decoder=decoder, temperature=number % 3 / 2, seed=number, max_tokens=48
+            "As JSON: ",
+            grammar=JsonSchema(schema),
+            decoder=decoder,
+            temperature=number % 3 / 2,
+            seed=number,
+            max_tokens=48,
         )
         counts[text.finish_reason] += 1
         if text.finish_reason == "stop":
@@ -100,7 +107,12 @@ def main() -> int:
     if options.record:
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     known = json.loads(GOLDEN.read_text("utf-8"))
-    worse = [draft for draft in DRAFTS if found[draft]["declined"] > known[draft]["declined"] or found[draft]["wrongly accepted"] > known[draft]["wrongly accepted"]]
+    worse = [
+        draft
+        for draft in DRAFTS
+        if found[draft]["declined"] > known[draft]["declined"]
+        or found[draft]["wrongly accepted"] > known[draft]["wrongly accepted"]
+    ]
     if worse:
         print(f"worse than recorded: {', '.join(worse)}", file=sys.stderr)
     return bool(worse or invalid)

@@ -568,6 +568,7 @@ def test_tokens_alone_need_no_tokenizer(tmp_path):
         ([1], dict(allowed=[])), ([1], dict(allowed=[300])), ([1], dict(allowed=np.ones(299, bool))), ([1], dict(allowed=np.ones((1, 300), bool))), ([1], dict(allowed=5)),
         ([1], dict(allowed=np.zeros(300, bool))), ([1], dict(allowed=np.ones(300, int))), ([1], dict(allowed=[0, 1] * 150)), ([1], dict(allowed=np.ma.array([1, 2], mask=[True, False]))), ([1], dict(allowed=[True] * 300)), ([1], dict(allowed=np.ones(300))), ([1], dict(stop="")), ([1], dict(stop=[1])), ([1], dict(stop=5)),
         ([1], dict(stop_token_ids=[300])), ([1], dict(stop_token_ids=5)), ([1], dict(stop_token_ids="x")), ([1], dict(logprobs=-1)),
+        ([1], dict(grammar=5)), ([1], dict(grammar="root ::= a")), ([1], dict(grammar=fd.constraint.Regex)), ([1], dict(grammar=fd.constraint.Regex("a"), stop="a")),
         ([1], dict(logprobs=5000)), ([1], dict(session=5)), ([1], dict(decoder=5)), (["a", "b"], dict(session=5)),
     ],
 )  # fmt: skip
@@ -604,7 +605,8 @@ def test_a_stream_neither_begins_nor_goes_on_while_a_text_is_written_in_its_sess
     [
         ("max_new_tokens", "max_tokens"), ("max_length", "max_tokens"), ("n_predict", "max_tokens"), ("maxtokens", "max_tokens"), ("temp", "temperature"),
         ("temprature", "temperature"), ("do_sample", "temperature: 0 takes"), ("repeat_penalty", "repetition_penalty"), ("num_return_sequences", "n"),
-        ("stop-sequences", "stop"), ("Top_K", "top_k"), ("eos_token_id", "stop_token_ids"), ("draft_model", r"decoder=Speculative\(ModelDrafter\("),
+        ("stop-sequences", "stop"), ("Top_K", "top_k"), ("eos_token_id", "stop_token_ids"), ("response_format", r"grammar=constraint.JsonSchema\("), ("guided_regex", r"grammar=constraint.Regex\("), ("gbnf", "grammar=constraint.Gbnf"),
+        ("Grammar", r"grammar\?"), ("draft_model", r"decoder=Speculative\(ModelDrafter\("),
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_told_what_was_meant(model, name, meant):

@@ -16,12 +16,24 @@ from typing import Any, NamedTuple
 import pytest
 
 import fastdistill as fd
-from fastdistill import checkpoint, decode, distill, kernels, models, runtime, show, testing, transport, unmask
+from fastdistill import (
+    checkpoint,
+    constraint,
+    decode,
+    distill,
+    kernels,
+    models,
+    runtime,
+    show,
+    testing,
+    transport,
+    unmask,
+)
 from fastdistill.options import DEFAULTS
 
 # What is not for a user's hands: references, the command line; and a family's config, whose fields are keys of config.json.
 ELSEWHERE = re.compile(r"fastdistill\.(reference|cli|embedded|__main__|text\.template_worker)|.*\.models\..*Config$")
-PACKAGES = (fd, kernels, transport, distill, decode, show, unmask, checkpoint, models, runtime, testing)
+PACKAGES = (fd, kernels, transport, distill, decode, show, unmask, constraint, checkpoint, models, runtime, testing)
 # In this order, each at most once.
 SECTIONS = ["Parameters", "Attributes", "Returns", "Yields", "Raises", "Notes", "References", "Examples"]
 HEADING = re.compile(r"^(\w[\w ]*)\n(-{3,})$", re.MULTILINE)

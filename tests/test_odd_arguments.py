@@ -39,7 +39,7 @@ from tests.text.tokenizers_made_here import byte_level
 NUMBERS = itertools.count()
 LONGEST = 300  # characters of a message about an argument
 MODULES = (
-    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.unmask",
+    "fastdistill", "fastdistill.decode", "fastdistill.decode.drafters", "fastdistill.unmask", "fastdistill.constraint",
     "fastdistill.show", "fastdistill.runtime", "fastdistill.checkpoint", "fastdistill.checkpoint.gguf", "fastdistill.embedded", "fastdistill.fetch", "fastdistill.models.quantize_folder",
     "fastdistill.models.export_folder",
     "fastdistill.testing", "fastdistill.text.chat", "fastdistill.text.stream", "fastdistill.text.tokenizer",
@@ -75,6 +75,7 @@ MADE_INSIDE = {
 CALLED_INSIDE = {
     "start", "rows", "quotas", "also", "again", "rereads", "replaces", "discounts", "proposed", "read", "masks",  # of decoders, drafters, rules, requests: by the loop
     "run", "pool", "enter", "leave", "entered", "share", "restore", "prepare", "add", "add_stage",  # of sessions, networks, profiles: by a pass
+    "bound", "advance", "mask", "may_end", "guess",  # of grammars and constraints: by decoders
     "only", "first",  # of drafts: by decoders
     "rotary_rows", "check_tensors", "eos_token_ids", "target_of",  # of folders: by load and convert
     "get", "tensor", "data", "chunks",  # of GGUF files and tensors: by convert and quantize
@@ -169,7 +170,8 @@ def values(tmp_path_factory) -> dict[str, Callable[[], Any]]:
         "parents": lambda: np.array([-1], np.int32), "ranks": lambda: np.array([0], np.int32), "drafted": lambda: 1, "accepted": lambda: 1, "expected": lambda: 1.0,
         "log_prob": lambda: 0.0, "top": lambda: (), "log_probs": lambda: np.zeros(1, np.float32), "mask_token": lambda: 0, "shape": lambda: (2, 2),
         "data": lambda: np.zeros((2, 2), np.float32), "StaticTree.parents": lambda: np.array([-1], np.int32), "index": lambda: slice(0, 1),
-        "places": lambda: np.zeros(1, np.int32), "TraceStep.tokens": lambda: np.zeros(1, np.int32), "remasked": lambda: np.empty(0, np.int32),
+        "places": lambda: np.zeros(1, np.int32), "schema": lambda: {"type": "null"}, "pattern": lambda: "a", "Lark.grammar": lambda: 'start: "a"', "Gbnf.grammar": lambda: 'root ::= "a"', "Choices.texts": lambda: ["a", "b"], "sequences": lambda: [[1, 2], [1]],
+        "TraceStep.tokens": lambda: np.zeros(1, np.int32), "remasked": lambda: np.empty(0, np.int32),
     }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ FLOW = [
     "unmask",
     "show",
     "text",
+    "constraint",
     "encode",
     "options",
     "sources",
@@ -75,6 +76,7 @@ BESIDE = {
         "unmask",
         "show",
     },  # text serves api alone
+    "constraint": {"checkpoint", "models", "runtime", "reference", "kernels"},  # names of decode's and text's parts
     "sources": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "fetch": {"models", "runtime", "decode", "unmask", "show", "text", "options"},
     "api": {"reference"},

@@ -51,6 +51,8 @@ reveal_type(model.generate("a").tokens)  # list[int]
 reveal_type(model.session(capacity=8))  # Session
 model.generate("a", allowed=np.ones(8, bool), stop_token_ids=np.array([1]))
 model.generate("a", allowed=range(3), logit_bias={1: 2.0}, stop=["a"], stop_token_ids=(1,), session=model.session())
+model.generate("a", grammar=fd.constraint.JsonSchema({"type": "null"}))
+model.generate("a", grammar=fd.constraint.Trie([[1]]))
 for decoder in (fd.Autoregressive(), fd.Auto(), fd.BeamSearch(), fd.Jacobi(), fd.Lookahead(), fd.Speculative(fd.PromptLookup()), fd.Unmask(fd.unmask.Threshold(0.9))):
     model.generate("a", decoder=decoder)
 

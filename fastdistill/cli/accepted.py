@@ -40,6 +40,10 @@ class ShowAccepted:
     def taps(self) -> tuple[str, ...]:
         return getattr(self._decoder, "taps", ())
 
+    @property
+    def takes_constraint(self) -> bool:
+        return getattr(self._decoder, "takes_constraint", False)
+
     def start(self, session: SessionLike, request: Request) -> Run:
         self._text = text = Coloured(self._tokenizer, request.prompt[-_CONTEXT:].tolist())
         run = self._decoder.start(session, request)

@@ -22,6 +22,7 @@ from fastdistill.cli.generate import (
     statistics,
     write_answer,
 )
+from fastdistill.cli.grammars import grammar_options
 from fastdistill.cli.options import given
 from fastdistill.cli.templates import add_template_options, template_options
 from fastdistill.cli.terminal import add_command, say, show, visible
@@ -67,12 +68,13 @@ def add_commands(commands: Any) -> None:
 
 
 def run_chat(arguments: argparse.Namespace) -> None:
-    template, decoder_of = template_options(arguments), decoding(arguments)
+    template, decoder_of, grammar_of = template_options(arguments), decoding(arguments), grammar_options(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         say(f"{machine(model, loading)}. /help lists the commands, Ctrl-D leaves.")
     options = _usual_sampling(model) | sampling(arguments) | {"max_tokens": _max_tokens(arguments.max_tokens, model)}
+    options |= grammar_of(model)
     decoder = decoder_of(model, options)
     watcher = watching(arguments, decoder, model.tokenizer)
     conversation = Conversation(model, arguments.system, options, watcher or decoder, arguments.capacity, template)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastdistill.cli.accepted import colours
 from fastdistill.cli.decoders import add_decoder_options, decoding, spelling, trace, watching
 from fastdistill.cli.filling import replay
+from fastdistill.cli.grammars import add_grammar_options, grammar_options
 from fastdistill.cli.guessing import by_depth, guess_statistics
 from fastdistill.cli.options import given
 from fastdistill.cli.searching import search_facts, search_statistics
@@ -52,6 +53,8 @@ _GENERATE = """\
   fastdistill generate ./model "def fibonacci(n):" --decoder lookahead --window 5 --stats
   fastdistill generate ./model "Once upon a time" --decoder speculative --drafter model --draft-format q4 --rule rejection
   fastdistill generate ./model "Translate to French: a river" --num-beams 4 --json
+  fastdistill generate ./model --chat "Who wrote Hamlet, and when?" --json-schema answer.json --decoder auto
+  fastdistill generate ./model --chat "Is the sky green?" --choice yes --choice no
   fastdistill generate listops-mdlm "<|bos|> sort : dog ant cat _ _ _ _ _ | _ _ ->" --stats
   fastdistill generate listops-mdlm "<|bos|> reverse : dog ant cat _ _ _ _ _ | _ _ ->" --commit schedule:5 --trace
   fastdistill generate listops-mdlm "<|bos|> insert : cow crab elk _ _ _ _ _ | slug 3 ->" --commit factor:1 --block-length 5
@@ -67,6 +70,9 @@ these as "committed" and "forwards", and with --trace what each forward filled, 
 
 Where a text was searched for, --stats says its score and those of the others that the search has ended with. --json has these as
 "score" and "runners_up", each with its text.
+
+Held to a schema, a pattern or a grammar, every decoder writes what plain decoding writes under it. A text that --max-tokens cuts is
+only the beginning of such a text: --json says so as "finish_reason": "length".
 
 --profile shows two tables: the prompt, which arithmetic limits, and what follows, which the memory's bandwidth limits.
 A line is all stages of one name, such as "linear gate,up". MB counts weights once a forward, and the keys and values of the
@@ -164,6 +170,7 @@ def add_writing_options(parser: argparse.ArgumentParser, max_tokens: int, **defa
         flag = "--" + name.replace("_", "-")
         said = defaults.get(name, default)
         group.add_argument(flag, type=type(default), metavar=placeholder, help=f"{help} (default: {said})")
+    add_grammar_options(parser)
     add_decoder_options(parser)
 
 
@@ -286,9 +293,9 @@ def run_generate(arguments: argparse.Namespace) -> None:
 
         check_png(arguments.trace_png)  # before the model runs
     template = template_options(arguments, arguments.chat)
-    text, decoder_of = _prompt(arguments), decoding(arguments)
+    text, decoder_of, grammar_of = _prompt(arguments), decoding(arguments), grammar_options(arguments)
     model, loading = load_model(find_folder(arguments.model), arguments.format, arguments.threads)
-    options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop}
+    options = sampling(arguments) | {"max_tokens": arguments.max_tokens, "stop": arguments.stop} | grammar_of(model)
     decoder = decoder_of(model, options)
     prompt = model.chat_prompt([{"role": "user", "content": text}], **template) if arguments.chat else text
     from fastdistill.runtime import Profile

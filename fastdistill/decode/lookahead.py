@@ -146,8 +146,9 @@ class Window:
         return Draft(layout.tokens[1:], layout.parents[1:] - 1, kinds=kinds)
 
     def observe(self, chosen: np.ndarray, drawn: np.ndarray) -> None:
-        # Where nothing was checked there was no window: no room for a draft, perhaps.
-        self._draws = drawn[1 + np.searchsorted(chosen, self._cells[-1])] if len(chosen) else NONE
+        # Where not all of it was checked there is no window: no room for a draft, perhaps, or a constraint has refused some.
+        whole = len(chosen) and np.isin(self._cells[-1], chosen).all()
+        self._draws = drawn[1 + np.searchsorted(chosen, self._cells[-1])] if whole else NONE
 
     def accept(self, tokens: Sequence[int], path: np.ndarray, taps: Mapping[str, np.ndarray]) -> None:
         if not tokens:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fastdistill.arguments import check_integer, check_text
+from fastdistill.arguments import check_integer, check_integers, check_text
 from fastdistill.errors import ArgumentError, UnsupportedError
-from fastdistill.messages import short
+from fastdistill.messages import printable, short
+from fastdistill.text.json_schema import place_named, plain_schema
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
     from fastdistill.text.tokenizer import Tokenizer
+
+MOST_SAID = 240  # characters of an error of the library's
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,15 @@ class JsonSchema:
     Parameters
     ----------
     schema : Mapping[str, Any] | str | bool
-        the schema, or its JSON
+        the schema, or the JSON of an object
     whitespace : int, default 1
         most spaces and line ends at each place that may have some: a small model would write them without end
 
     Raises
     ------
     ArgumentError
-        for what is no schema; where a text is asked for, for keywords that cannot be held: none is ignored
+        for what is no schema, and for keywords that cannot be held, saying where: none is ignored; for some, such as a format
+        that is not known, where a text is asked for
     """
 
     schema: Mapping[str, Any] | str | bool
@@ -42,26 +47,24 @@ class JsonSchema:
 
     def __post_init__(self) -> None:
         check_integer("whitespace", self.whitespace, 0, 1 << 10)
-        schema = self.schema
-        if isinstance(schema, str):
-            try:
-                schema = json.loads(schema)
-            except ValueError as error:
-                raise ArgumentError(f"schema is no JSON: {error}") from error
-        if not isinstance(schema, (Mapping, bool)):
-            raise ArgumentError(f"schema must be a JSON object or a bool, got {short(schema)}")
-        object.__setattr__(self, "schema", schema)
+        object.__setattr__(self, "schema", plain_schema(self.schema))
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
-        try:
-            schema = json.dumps(self.schema, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(f"schema is no JSON: {error}") from error
+        # Options go into an object, and a bool is none.
+        schema = json.dumps({"allOf": [self.schema]} if isinstance(self.schema, bool) else self.schema)
         options: Any = {"whitespace_flexible": False}
         if self.whitespace:
             options = {"whitespace_flexible": True, "whitespace_pattern": rf"[\x20\n\r\t]{{0,{self.whitespace}}}"}
-        text = _library().LLMatcher.grammar_from_json_schema(schema, overrides=options | {"lenient": False})
-        return Guidance(tokenizer, vocab_size, text, "JSON schema")
+        try:
+            grammar = _library().LLMatcher.grammar_from_json_schema(schema, overrides=options | {"lenient": False})
+        except ValueError as error:  # a number that is too large, half a character
+            raise ArgumentError(f"schema: {error}") from error
+        return Guidance(tokenizer, vocab_size, grammar, self._refusal)
+
+    def _refusal(self, error: str) -> str:
+        said = (_REGEX.sub(lambda found: f"pattern {short(found[1])}: {found[3]}", error)).split(". Enable ")[0]
+        place = place_named(self.schema, error)
+        return f"schema: {place and f'at {place}: '}{said}"
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,21 @@ class Regex:
         check_text("pattern", self.pattern)
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
-        return Guidance(
-            tokenizer, vocab_size, _library().LLMatcher.grammar_from_regex(self.pattern), "regular expression"
-        )
+        grammar = _library().LLMatcher.grammar_from_regex(self.pattern)
+        return Guidance(tokenizer, vocab_size, grammar, self._refusal)
+
+    def _refusal(self, error: str) -> str:
+        found = _REGEX.search(error)
+        if found is None:
+            return f"pattern {short(self.pattern)}: {_where(error)[2].rpartition('(in regex): ')[2]}"
+        at = left = 0
+        for part in re.findall(r"\\.|.", self.pattern, re.DOTALL):  # as the library shows it, in one line
+            left += len(part) if part not in "\n\r\t/" else 2
+            if left > len(found[2]):
+                break
+            at += len(part)
+        line, column = self.pattern.count("\n", 0, at) + 1, at - self.pattern.rfind("\n", 0, at)
+        return f"pattern: line {line}, column {column}: {found[3]}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,15 @@ class Lark:
         check_text("grammar", self.grammar)
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
-        return Guidance(tokenizer, vocab_size, _library().LLMatcher.grammar_from_lark(self.grammar), "grammar")
+        grammar = _library().LLMatcher.grammar_from_lark(self.grammar)
+        return Guidance(tokenizer, vocab_size, grammar, self._refusal)
+
+    def _refusal(self, error: str) -> str:
+        line, byte, said = _where(error)
+        if not line:
+            return f"grammar: {said}"
+        before = b"".join(self.grammar.encode().split(b"\n")[line - 1 : line])[: byte - 1]  # it may be behind the last
+        return f"grammar: line {line}, column {len(before.decode(errors='replace')) + 1}: {said}"
 
 
 @dataclass(frozen=True)
@@ -120,37 +143,60 @@ class Gbnf:
         check_text("grammar", self.grammar)
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
-        try:
-            _library()
-            from llguidance.gbnf_to_lark import gbnf_to_lark
+        LLMatcher = _library().LLMatcher
+        from llguidance.gbnf_to_lark import gbnf_to_lark
 
-            lark = gbnf_to_lark(self.grammar)
-        except Exception as error:  # it names no type of its own
-            raise ArgumentError(f"this GBNF cannot be read: {error}") from error
-        return Lark(lark).bound(tokenizer, vocab_size)
+        try:
+            grammar = LLMatcher.grammar_from_lark(gbnf_to_lark(self.grammar))
+        except Exception as error:  # it names no type of its own for some
+            at = getattr(error, "pos", None)
+            if at is None:
+                raise ArgumentError(f"grammar: {short(str(error))[1:-1]}") from error
+            line, column = at.text.count("\n", 0, at.pos) + 1, at.pos - at.text.rfind("\n", 0, at.pos)
+            raise ArgumentError(
+                f"grammar: line {line}, column {column}: {str(error).partition(' at line ')[0]}"
+            ) from error
+        return Guidance(tokenizer, vocab_size, grammar, lambda error: f"grammar: {_where(error)[2]}")
 
 
 class Guidance:
-    """A constraint by llguidance: its matchers are copied at each step, which takes a few microseconds."""
+    """A constraint by llguidance: its matchers are copied at each step, which takes a few microseconds.
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str, what: str) -> None:
-        self._words = -(-vocab_size // 32)
-        self._start = _library().LLMatcher(_tokens(tokenizer, vocab_size), grammar, log_level=0)
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    vocab_size : int
+    grammar : str
+        as the library writes it
+    refusal : Callable[[str], str]
+        what to say where the library refuses it, of what it says
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, grammar: str, refusal: Callable[[str], str]) -> None:
+        tokens = _tokens(tokenizer, vocab_size)
+        # What the library takes for ends of a text, and lets follow it: the model's are not its affair.
+        self._ends = frozenset(tokens.eos_tokens)
+        self._text = np.full(-(-vocab_size // 32), 0xFFFFFFFF, np.uint32)
+        for token in self._ends:
+            self._text[token // 32] &= np.uint32(0xFFFFFFFF ^ 1 << token % 32)
+        self._start = _library().LLMatcher(tokens, grammar, log_level=0)
         if self._start.is_error():
-            raise ArgumentError(f"this {what} cannot be held: {self._start.get_error().strip()}")
+            raise ArgumentError(" ".join(refusal(self._start.get_error().strip())[:MOST_SAID].split()))
 
     def start(self) -> LLMatcher:
         return self._start
 
     def advance(self, state: LLMatcher, token: int) -> LLMatcher | None:
+        if token in self._ends:
+            return None
         after = state.deep_copy()
         return after if after.consume_token(token) else None
 
     def mask(self, state: LLMatcher) -> np.ndarray:
         bits = state.compute_bitmask()
         if state.is_error():
-            raise ArgumentError(f"the grammar gave up: {state.get_error().strip()}")
-        return np.frombuffer(bits, np.uint32, self._words)
+            raise ArgumentError(f"the grammar gave up: {short(state.get_error().strip())[1:-1]}")
+        return np.frombuffer(bits, np.uint32, len(self._text)) & self._text
 
     def may_end(self, state: LLMatcher) -> bool:
         return state.is_accepting()
@@ -183,13 +229,21 @@ class Choices:
 
 
 class Trie:
-    """A constraint: one of a few sequences of tokens. A state is the node that is reached."""
+    """A constraint: one of a few sequences of tokens. A state is the node that is reached.
+
+    Parameters
+    ----------
+    sequences : Sequence[Sequence[int]]
+        1 or more; an empty one is a text without a token
+    """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        if isinstance(sequences, str) or not isinstance(sequences, Sequence) or not len(sequences):
+            raise ArgumentError(f"sequences must be a list of lists of token ids, one at least, got {short(sequences)}")
         self._root: dict[int | None, Any] = {}
         for sequence in sequences:
             node = self._root
-            for token in sequence:
+            for token in check_integers("each of sequences", sequence, 0, (1 << 31) - 1, empty=True).tolist():
                 node = node.setdefault(token, {})
             node[None] = True  # one ends here
 
@@ -206,6 +260,17 @@ class Trie:
         return None in state
 
 
+# How the library shows a wrong regular expression: it, what is before the place, and what is wrong.
+_REGEX = re.compile(r"regex parse error:\n {4}(.*)\n {4}( *)\^.*\nerror: ([^\n]*)")
+
+
+def _where(error: str) -> tuple[int, int, str]:
+    """The line and the column in bytes, 0 where the library names none, and what it says of them."""
+    said = re.split(r"\n +\d+ \| ", _REGEX.sub(lambda found: found[3], error))[0]
+    found = re.match(r"(?:at )?(\d+)\((\d+)\): ", said)
+    return (int(found[1]), int(found[2]), said[found.end() :]) if found else (0, 0, said)
+
+
 _READ: WeakKeyDictionary[Tokenizer, dict[int, LLTokenizer]] = WeakKeyDictionary()
 
 
@@ -213,7 +278,14 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> LLTokenizer:
     """What llguidance makes of a tokenizer, which takes as long as reading it."""
     read = _READ.setdefault(tokenizer, {})
     if vocab_size not in read:
-        read[vocab_size] = _library().LLTokenizer(tokenizer.json, n_vocab=vocab_size)
+        try:
+            read[vocab_size] = _library().LLTokenizer(
+                tokenizer.json, n_vocab=vocab_size, eos_token=min(tokenizer.special_ids, default=None)
+            )
+        except ValueError as error:
+            raise UnsupportedError(
+                f"llguidance does not read this model's tokenizer: {printable(str(error))[:160]}"
+            ) from error
     return read[vocab_size]
 
 

@@ -156,6 +156,8 @@ def test_what_cannot_be_filled_is_refused(made, listops, tmp_path_factory):
         made().fill(TEXT, max_tokens=5)
     with pytest.raises(ArgumentError, match="'max_new_tokens'; there are temperature"):
         made().fill(TEXT, max_new_tokens=5)
+    with pytest.raises(ArgumentError, match="'guided_regex'; there are temperature"):  # generate's has none here
+        made().fill(TEXT, guided_regex="a")
     with pytest.raises(ArgumentError, match=r"'targets': did you mean allowed\?"):
         made().fill(TEXT, targets=[5])
     with pytest.raises(ArgumentError, match="logit_bias names token 83"):
