@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +83,16 @@ def written(model: fd.Model, held: list[tuple[Any, Any]]) -> tuple[Counter[str],
         counts[text.finish_reason] += 1
         if text.finish_reason == "stop":
             try:
-                if not validator.is_valid(json.loads(text.text)):
+                exact = validator.evolve(
+                    schema=json.loads(json.dumps(schema), parse_float=Decimal)
+                )  # 1.2 is a multiple of 0.0001
+                if not (
+                    validator.is_valid(json.loads(text.text))
+                    or exact.is_valid(json.loads(text.text, parse_float=Decimal))
+                ):
                     wrong.append(f"{schema}: {text.text!r} is not valid")
+            except re.error:
+                counts["under a pattern that Python does not read"] += 1
             except ValueError:
                 wrong.append(f"{schema}: {text.text!r} is no JSON")
     return counts, wrong
