@@ -14,7 +14,7 @@ import numpy as np
 from fastdistill.arguments import check_integer, check_integers, check_text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import printable, short
-from fastdistill.text.json_schema import place_named, plain_schema
+from fastdistill.text.json_schema import place_named, plain_schema, with_exact_formats
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -51,7 +51,9 @@ class JsonSchema:
 
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
         # Options go into an object, and a bool is none.
-        schema = json.dumps({"allOf": [self.schema]} if isinstance(self.schema, bool) else self.schema)
+        schema = json.dumps(
+            {"allOf": [self.schema]} if isinstance(self.schema, bool) else with_exact_formats(self.schema)
+        )
         options: Any = {"whitespace_flexible": False}
         if self.whitespace:
             options = {"whitespace_flexible": True, "whitespace_pattern": rf"[\x20\n\r\t]{{0,{self.whitespace}}}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
@@ -31,6 +32,13 @@ _NOTES = {
     "$schema", "$id", "id", "$anchor", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly",
     "writeOnly", "contentMediaType", "contentEncoding", "contentSchema", "discriminator",
 }  # fmt: skip
+_DATE = (
+    "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    "|([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)-02-29)"
+)
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_FORMATS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}[Tt]{_TIME}$"}
+MOST_MULTIPLE = 10_000  # an automaton of multiples has a state for each remainder
 _KEYWORDS = _OF_NAMES | _OF_SCHEMAS | _OF_VALUES | _NOTES
 
 
@@ -65,6 +73,14 @@ def plain_schema(schema: Any) -> dict[str, Any] | bool:
             raise ArgumentError(
                 f"schema: {_shown(place)} has additionalItems beside prefixItems, where it means nothing: did you mean items?"
             )
+        multiple = part.get("multipleOf")
+        if isinstance(multiple, (int, float)) and multiple <= 0:
+            raise ArgumentError(f"schema: {_shown(place)} has a multipleOf that is not above 0, got {multiple}")
+        if _digits(multiple) > MOST_MULTIPLE:
+            raise ArgumentError(
+                f"schema: {_shown(place)} has a multipleOf of {multiple}, whose digits without zeros at their ends make more than "
+                f"{MOST_MULTIPLE:,}: which numbers divide by it could not be found out in time"
+            )
         if {"$id", "$ref"} <= part.keys() and place != "#":
             raise ArgumentError(
                 f"schema: {_shown(place)} has $id beside $ref, which drafts read in two ways: put one of them into allOf"
@@ -74,6 +90,28 @@ def plain_schema(schema: Any) -> dict[str, Any] | bool:
         if isinstance(to, str) and to.startswith("#/") and unquote(to) not in places:
             raise ArgumentError(f"schema: {_shown(place)} refers to {short(to)}, where no schema is")
     return schema  # type: ignore[no-any-return]
+
+
+def _digits(number: Any) -> int:
+    """A number's digits, without zeros at their ends, as an integer: 250 and 0.025 are 25; 0 for what is none."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return 0
+    return int("".join(map(str, Decimal(str(number)).normalize().as_tuple().digits)))
+
+
+def with_exact_formats(schema: Any) -> Any:
+    """A copy that says of dates and times as patterns what `format` means: 29 February in leap years alone, and no leap second."""
+    schema = json.loads(json.dumps(schema))
+    for _, part in [*_parts(schema)]:
+        pattern = _FORMATS.get(str(part.get("format"))) if isinstance(part, dict) else None
+        if pattern is None:
+            continue
+        del part["format"]
+        if "pattern" in part:
+            part["allOf"] = [*part.get("allOf", ()), {"pattern": pattern}]
+        else:
+            part["pattern"] = pattern
+    return schema
 
 
 def place_named(schema: Any, error: str) -> str:

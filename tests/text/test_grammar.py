@@ -152,3 +152,30 @@ def test_what_cannot_be_held_is_an_error(model):
         fd.load("listops-mdlm").generate([1, 2], grammar=Choices(["a"]), max_tokens=4)
     with pytest.raises(ArgumentError, match="the constraint lets none of the tokens follow that allowed"):
         held(Choices(["yes"]), allowed=[5])
+
+
+RIGHT = {
+    "date": ["2024-02-29", "2000-02-29", "2023-04-30", "2023-12-31"],
+    "time": ["23:59:59Z", "20:00:00.25+23:59", "00:00:00z"],
+    "date-time": ["2024-02-29T23:59:59Z", "1999-01-01t00:00:00-01:30"],
+}
+WRONG = {
+    "date": ["2023-02-29", "2100-02-29", "2023-04-31", "2023-13-01", "2023-00-10", "2023-1-10"],
+    "time": ["23:59:60Z", "24:00:00Z", "20:60:00Z", "20:00:00+24:00", "20:00:00"],
+    "date-time": ["2023-02-29T23:59:59Z", "2024-02-29T23:59:60Z", "2024-02-29", "23:59:59Z"],
+}
+
+
+@pytest.mark.parametrize("format", RIGHT)
+@pytest.mark.parametrize("beside", [{}, {"pattern": "^[12]"}])
+def test_dates_are_those_of_the_calendar(model, format, beside):
+    constraint = JsonSchema({"type": "string", "format": format, **beside}).bound(model.tokenizer, model.vocab_size)
+
+    def passes(value):
+        state = constraint.start()
+        for token in model.tokenizer.encode(json.dumps(value), special=False):
+            state = None if state is None else constraint.advance(state, token)
+        return state is not None and constraint.may_end(state)
+
+    assert [passes(value) for value in WRONG[format]] == [False] * len(WRONG[format])
+    assert [passes(value) for value in RIGHT[format]] == [not beside or value[0] in "12" for value in RIGHT[format]]

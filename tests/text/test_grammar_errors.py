@@ -232,3 +232,18 @@ for grammar in constraint.JsonSchema({}), constraint.JsonSchema(True), constrain
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (99999, "make more than 10,000"),
+        (3.00001, "make more than 10,000"),
+        (0, "not above 0, got 0"),
+        (-3, "not above 0"),
+    ],
+)
+def test_multiples_that_would_take_too_long_are_refused(value, said):
+    with pytest.raises(ArgumentError, match=rf"'#/items' has a multipleOf .*{said}"):
+        JsonSchema({"items": {"multipleOf": value}})
+    JsonSchema({"items": {"multipleOf": 10000000}})
