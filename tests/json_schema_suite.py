@@ -117,15 +117,10 @@ def main() -> int:
     if options.record:
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     known = json.loads(GOLDEN.read_text("utf-8"))
-    worse = [
-        draft
-        for draft in DRAFTS
-        if found[draft]["declined"] > known[draft]["declined"]
-        or found[draft]["wrongly accepted"] > known[draft]["wrongly accepted"]
-    ]
+    worse = [draft for draft in DRAFTS if found[draft]["declined"] > known[draft]["declined"]]
     if worse:
-        print(f"worse than recorded: {', '.join(worse)}", file=sys.stderr)
-    return bool(worse or invalid)
+        print(f"more schemas declined than recorded: {', '.join(worse)}", file=sys.stderr)
+    return bool(worse or wrong or invalid)
 
 
 if __name__ == "__main__":

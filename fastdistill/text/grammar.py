@@ -14,7 +14,7 @@ import numpy as np
 from fastdistill.arguments import check_integer, check_integers, check_text
 from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import printable, short
-from fastdistill.text.json_schema import place_named, plain_schema, with_exact_formats
+from fastdistill.text.json_schema import place_named, plain_schema, with_exact_patterns
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -52,7 +52,7 @@ class JsonSchema:
     def bound(self, tokenizer: Tokenizer, vocab_size: int) -> Guidance:
         # Options go into an object, and a bool is none.
         schema = json.dumps(
-            {"allOf": [self.schema]} if isinstance(self.schema, bool) else with_exact_formats(self.schema)
+            {"allOf": [self.schema]} if isinstance(self.schema, bool) else with_exact_patterns(self.schema)
         )
         options: Any = {"whitespace_flexible": False}
         if self.whitespace:

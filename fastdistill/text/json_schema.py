@@ -30,7 +30,7 @@ _OF_VALUES = {
 }  # fmt: skip
 _NOTES = {
     "$schema", "$id", "id", "$anchor", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly",
-    "writeOnly", "contentMediaType", "contentEncoding", "contentSchema", "discriminator",
+    "writeOnly", "discriminator",
 }  # fmt: skip
 _DATE = (
     "([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
@@ -99,11 +99,20 @@ def _digits(number: Any) -> int:
     return int("".join(map(str, Decimal(str(number)).normalize().as_tuple().digits)))
 
 
-def with_exact_formats(schema: Any) -> Any:
-    """A copy that says of dates and times as patterns what `format` means: 29 February in leap years alone, and no leap second."""
+def with_exact_patterns(schema: Any) -> Any:
+    """A copy for llguidance: what `format` means of dates and times as patterns, 29 February in leap years alone and no leap second; and
+    white space in patterns as ECMA 262 has it, with U+FEFF, which the expressions of Rust leave out."""
     schema = json.loads(json.dumps(schema))
     for _, part in [*_parts(schema)]:
-        pattern = _FORMATS.get(str(part.get("format"))) if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get("pattern"), str):
+            part["pattern"] = _with_ecma_space(part["pattern"])
+        if isinstance(part.get("patternProperties"), dict):
+            part["patternProperties"] = {
+                _with_ecma_space(name): each for name, each in part["patternProperties"].items()
+            }
+        pattern = _FORMATS.get(str(part.get("format")))
         if pattern is None:
             continue
         del part["format"]
@@ -112,6 +121,11 @@ def with_exact_formats(schema: Any) -> Any:
         else:
             part["pattern"] = pattern
     return schema
+
+
+def _with_ecma_space(pattern: str) -> str:
+    spaces = {r"\s": r"[\s\x{FEFF}]", r"\S": r"[^\s\x{FEFF}]"}
+    return re.sub(r"\\.", lambda found: spaces.get(found[0], found[0]), pattern, flags=re.DOTALL)
 
 
 def place_named(schema: Any, error: str) -> str:

@@ -154,6 +154,20 @@ def test_what_cannot_be_held_is_an_error(model):
         held(Choices(["yes"]), allowed=[5])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "value", "right"),
+    [(r"^\\S$", "\ufeff", False), (r"^\\s$", "\ufeff", True), (r"^[a\\S]$", "b", True), (r"^\\\\S$", "\\S", True)],
+)
+def test_white_space_of_patterns_is_that_of_ecma(model, pattern, value, right):
+    constraint = JsonSchema(json.dumps({"pattern": "PATTERN"}).replace("PATTERN", pattern)).bound(
+        model.tokenizer, model.vocab_size
+    )
+    state = constraint.start()
+    for token in model.tokenizer.encode(json.dumps(value, ensure_ascii=False), special=False):
+        state = None if state is None else constraint.advance(state, token)
+    assert (state is not None and constraint.may_end(state)) == right
+
+
 RIGHT = {
     "date": ["2024-02-29", "2000-02-29", "2023-04-30", "2023-12-31"],
     "time": ["23:59:59Z", "20:00:00.25+23:59", "00:00:00z"],
