@@ -661,6 +661,16 @@ def test_an_encoder_decoder_is_timed_without_peers(monkeypatch, capsys):
     ]
 
 
+@pytest.mark.model
+def test_texts_under_schemas_are_timed(smollm2, capsys):
+    asked = ["--model", str(smollm2), "--schemas", "1", "--tokens", "12", "--repetitions", "1", "--json", "-"]
+    assert bench.main(["grammar", *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (rows,) = (rows for title, rows in found.items() if title.startswith("threads"))
+    assert [row["schema"] for row in rows] == ["a person"] and rows[0]["tokens"] == 12
+    assert any(note.startswith("a mask of 49152 tokens") for note in found["notes"])
+
+
 # ---- sinkhorn ----
 
 
