@@ -12,6 +12,7 @@ from fastdistill.errors import ArgumentError, UnsupportedError
 from fastdistill.messages import short
 
 Copy = Callable[[list[int], int], Sequence[Sequence[int]]]
+DEAD_END = "the constraint lets nothing follow what has been written, nor the text end there"
 NARROW = 256  # tokens: what may follow is a mark or a name, no words of the text's own
 
 
@@ -19,7 +20,9 @@ NARROW = 256  # tokens: what may follow is a mark or a name, no words of the tex
 class Constraint(Protocol):
     """Says what may follow. A state is a value: nothing changes it, so that guesses fork it for nothing.
 
-    Tokens that end a text are not its affair: they may come where `may_end` says so, and nowhere else.
+    Tokens that end a text are not its affair: they may come where `may_end` says so, and nowhere else.  It may have
+    `guess(state, most)` beside, at most so many tokens that are likely to follow since little else may; they are checked as
+    all guesses are.
     """
 
     def start(self) -> Any:
@@ -47,13 +50,6 @@ class Grammar(Protocol):
         vocab_size : int
             columns of its logits, some perhaps without a text
         """
-
-
-class Guesses(Protocol):
-    """What a constraint may have beside: guesses at what it leaves no choice in. They are checked as all guesses are."""
-
-    def guess(self, state: Any, most: int) -> Sequence[int]:
-        """At most so many tokens that are likely to follow, since little else may."""
 
 
 class Node:
@@ -99,7 +95,7 @@ class Guided:
             raise ArgumentError(
                 "a constraint needs a token that ends the text, and the model's files name none: give stop_token_ids"
             )
-        self._ending = allowed_tokens(sorted(self._ends), vocab_size)
+        self._ending: Any = allowed_tokens(sorted(self._ends), vocab_size)
         self._others = early_tokens(None, self._ends, vocab_size)
         self.here = Node(constraint.start())
 
@@ -107,6 +103,8 @@ class Guided:
         """These have been written; what follows one that ends the text is no part of it."""
         for token in tokens:
             if token in self._ends:
+                if not self._constraint.may_end(self.here.state):  # of a guess that nothing may follow: see `masks`
+                    raise ArgumentError(DEAD_END)
                 return
             self.here = self.advance(self.here, token)
 
@@ -204,16 +202,18 @@ class Guided:
     def masks(self, nodes: Sequence[Node | None]) -> np.ndarray:
         """What may follow each, uint32 (nodes, words); after one that is None, all: nobody will draw there.
 
+        Where nothing may follow a guess, an end of the text stands for that: it is an error, if the text comes there.
+
         Raises
         ------
         ArgumentError
-            where nothing may follow one, and the text may not end there
+            where nothing may follow the first, and the text may not end there
         """
         every = np.full(self._others.shape, 0xFFFFFFFF, np.uint32)
         masks = [every if node is None else self._mask(node) for node in nodes]
-        if any(not mask.any() for mask in masks):
-            raise ArgumentError("the constraint lets nothing follow what has been written, nor the text end there")
-        return np.stack(masks)
+        if not masks[0].any():
+            raise ArgumentError(DEAD_END)
+        return np.stack([mask if mask.any() else self._ending for mask in masks])
 
     def _mask(self, node: Node) -> np.ndarray:
         if node.bits is None:

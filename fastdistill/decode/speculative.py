@@ -329,9 +329,8 @@ class SpeculativeRun(Run):
                 return Draft(found)
         draft = self._checked(self._drafts.propose(budget), budget) if budget > 0 else NO_GUESSES
         kept = np.arange(len(draft))
-        if (
-            guided is not None and self._coupled and draft.layers is None
-        ):  # else what is refused falls: a law is of all that was drafted
+        # Of a law, and of guesses that have run through some layers, none is left out: what is refused is not drawn.
+        if guided is not None and self._coupled and draft.layers is None:
             kept = guided.keeps(draft.tokens.tolist(), draft.parents.tolist())
             draft = draft.only(kept)
         some = np.arange(len(draft)) if chooser is None else chooser.choose(draft, self._base)

@@ -276,8 +276,39 @@ def test_states_of_guesses():
         3,
     ]  # it may end at once, not behind one 0
     assert guided.masks([places[0], places[1], None]).tolist() == [[0b10111], [0b00111], [0xFFFFFFFF]]
-    guided.write([0, 1, 4, 3])  # what is behind the end is no part of it
-    assert guided.here.state == 1
+    guided.write([0, 1, 0, 4, 3])  # what is behind the end is no part of it
+    assert guided.here.state == 0
+
+
+class DeadEnd(Even):
+    """Nothing may follow a 1."""
+
+    def advance(self, state, token):
+        return 1 if token == 1 else state
+
+    def mask(self, state):
+        return [1, 2] if state == 0 else []
+
+    def may_end(self, state):
+        return False
+
+
+@pytest.mark.parametrize(("likeliest", "written"), [(2, [2, 2, 2, 2]), (1, None)])
+@pytest.mark.parametrize("rule", ["plain", "coupled", "rejection"])
+def test_a_guess_that_nothing_may_follow_is_an_error_only_where_the_text_comes_there(likeliest, written, rule):
+    table = TABLE.copy()
+    table[:, likeliest] = 9
+    decoder = None if rule == "plain" else Speculative(CallableDrafter(lambda text, budget: [1]), rule=rule)
+
+    def text():
+        session = from_callable(lambda ids: table[ids], vocab_size=5)
+        return generate(session, [0], 4, None, frozenset([4]), decoder, constraint=DeadEnd()).tokens
+
+    if written is None:
+        with pytest.raises(ArgumentError, match="lets nothing follow what has been written"):
+            text()
+    else:
+        assert text() == written
 
 
 class Broken(Even):
